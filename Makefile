@@ -1,0 +1,53 @@
+# A fresh checkout needs python3 (3.11 or newer), its venv module, make and git. Each target does the rest of its own set-up.
+
+PYTHON ?= python3
+JOBS   ?= 2
+BENCH  ?= small
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test check lint types floors fuzz bench fixtures venv clean
+
+demo: venv  ## pull, update and export a small image from a registry of our own
+	$(BIN)/python -m tests.demo
+
+test: venv  ## everything that can be known without the internet
+	$(PYTEST) --numprocesses=$(JOBS) $(ARGS)
+
+check: lint types test  ## what must pass before a change lands (`test` walks the floors, too)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+
+floors: venv  ## imports point down, libraries stay in their rooms
+	$(PYTEST) tests/test_floors.py
+
+fuzz: venv  ## every property test again, with many more examples
+	$(PYTEST) --numprocesses=$(JOBS) -m hypothesis --hypothesis-profile=fuzz $(ARGS)
+
+bench: venv  ## BENCH=small takes a minute, BENCH=full makes the tables of docs/benchmarks.md
+	$(BIN)/python -m tests.bench $(BENCH)
+
+fixtures: venv  ## does each fixture still say what its EXPECT.json claims?
+	$(BIN)/python -m tests.helpers.golden --check
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "zpull needs Python 3.11 or newer, and there is no $(PYTHON) here" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "zpull needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.11 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:  ## all that make has made, the virtual environment included
+	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

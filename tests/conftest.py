@@ -1,0 +1,10 @@
+"""How hard property tests look: `dev` at the desk, `ci` the same examples every time, `fuzz` for hours (make fuzz)."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("dev", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=150, derandomize=True, print_blob=True)
+settings.register_profile("fuzz", settings.get_profile("dev"), max_examples=20_000)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")

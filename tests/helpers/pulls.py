@@ -1,0 +1,51 @@
+"""Pulls within the test's own process, from memory into a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.helpers.memory import MemorySource
+from zchunked.digest import Digest
+from zchunked.events import Event
+from zchunked.image import StoredImage
+from zchunked.oci import Platform
+from zchunked.pull import Options, Pull
+from zchunked.receipt import Receipt
+from zchunked.retry import Patience
+from zchunked.store import Store
+
+AMD64 = Platform("linux", "amd64")
+IMPATIENT = Patience(0)
+
+
+@dataclass
+class Outcome:
+    """A receipt, and what came of it."""
+
+    receipt: Receipt
+    events: list[Event] = field(default_factory=list)
+    image: StoredImage | None = None
+
+
+def pull(
+    source: MemorySource,
+    store: Store,
+    name: str = "example.com/app:t",
+    digest: Digest | None = None,
+    outcome: Outcome | None = None,
+    **options: Any,
+) -> Outcome:
+    """Raises what the pull raises; the outcome that was passed in is filled in that case too."""
+    outcome = outcome or Outcome(Receipt(name))
+    settings = Options(**({"platform": AMD64, "jobs": 4, "patience": IMPATIENT} | options))
+    source.traffic.__init__()  # type: ignore[misc]
+    source.asked.clear()
+    work = Pull(name, digest, source, store, source.traffic, settings, outcome.receipt, outcome.events.append)
+    outcome.image = work.run()
+    return outcome
+
+
+def open_store(path: Path) -> Store:
+    return Store(path / "store")

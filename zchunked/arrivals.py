@@ -1,0 +1,49 @@
+"""Who waits for what: lets a layer's proof run beside its download, a step behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from zchunked.digest import Digest
+from zchunked.ranges import ByteRange
+from zchunked.retry import Stopped
+
+
+class Arrivals:
+    """Marks, for each blob, up to where everything that was ordered has come and was checked. Thread-safe."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._changed = threading.Condition()
+        self._runs: dict[Digest, list[ByteRange]] = {}
+        self._landed: dict[Digest, set[ByteRange]] = {}
+        self._first_open: dict[Digest, int] = {}
+
+    def expect(self, blob: Digest, runs: Sequence[ByteRange]) -> None:
+        with self._changed:
+            self._runs[blob], self._landed[blob], self._first_open[blob] = list(runs), set(), 0
+            self._changed.notify_all()
+
+    def land(self, blob: Digest, run: ByteRange) -> None:
+        with self._changed:
+            runs, landed, at = self._runs[blob], self._landed[blob], self._first_open[blob]
+            landed.add(run)
+            while at < len(runs) and runs[at] in landed:
+                at += 1
+            self._first_open[blob] = at
+            self._changed.notify_all()
+
+    def land_all(self, blob: Digest) -> None:
+        """Nothing more is expected of this blob."""
+        self.expect(blob, ())
+
+    def wait_for(self, blob: Digest, end: int) -> None:
+        """Return once all ordered bytes of the blob below `end` are here. Raises Stopped when the pull has ended."""
+        if blob not in self._runs:
+            return
+        with self._changed:
+            while (at := self._first_open[blob]) < len(self._runs[blob]) and self._runs[blob][at].start < end:
+                if self._stop.is_set():
+                    raise Stopped
+                self._changed.wait(0.2)

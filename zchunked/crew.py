@@ -1,0 +1,90 @@
+"""The only threads: a crew that works through tasks until all are done, one failed, or a person stopped it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from zchunked.retry import Stopped
+
+_FAREWELL_SECONDS = 2.0  # a person who pressed Ctrl-C waits no longer
+Task = Callable[[], None]
+
+
+class Crew:
+    """Lanes of daemon threads, each working through its tasks in order. A task may submit further tasks.
+
+    The first failure sets `stop`; tasks that wait for something watch it and raise Stopped. Used as a context manager:
+    leaving it ends the threads. They are daemons because everything they have written is safe at any moment.
+    """
+
+    def __init__(self, lanes: dict[str, int], stop: threading.Event) -> None:
+        self._stop = stop
+        self._changed = threading.Condition()
+        self._open = 0
+        self._failure: BaseException | None = None
+        self._lanes: dict[str, queue.SimpleQueue[Task | None]] = {name: queue.SimpleQueue() for name in lanes}
+        self._threads = [
+            threading.Thread(target=self._work, args=(self._lanes[name],), name=f"zpull-{name}-{number}", daemon=True)
+            for name in lanes
+            for number in range(lanes[name])
+        ]
+        self._sizes = dict(lanes)
+
+    def __enter__(self) -> Crew:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for name, size in self._sizes.items():
+            for _ in range(size):
+                self._lanes[name].put(None)
+        end = time.monotonic() + _FAREWELL_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether every thread has ended: one that hangs in a system call may outlive its crew."""
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def submit(self, lane: str, task: Task) -> None:
+        with self._changed:
+            self._open += 1
+        self._lanes[lane].put(task)
+
+    def wait(self, tick: Callable[[], None], every: float = 0.1) -> None:
+        """Call `tick` now and then until no task is open; raise the first failure once all have ended."""
+        try:
+            while True:
+                with self._changed:
+                    if self._open:
+                        self._changed.wait(every)
+                    is_done = not self._open
+                tick()
+                if is_done:
+                    break
+        except BaseException:
+            self._stop.set()
+            raise
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self, tasks: queue.SimpleQueue[Task | None]) -> None:
+        while (task := tasks.get()) is not None:
+            try:
+                if not self._stop.is_set():
+                    task()
+            except Stopped:
+                pass
+            except BaseException as error:  # noqa: BLE001 - it is raised again where the crew is waited for
+                with self._changed:
+                    self._failure = self._failure or error
+                self._stop.set()
+            finally:
+                with self._changed:
+                    self._open -= 1
+                    self._changed.notify_all()

@@ -1,0 +1,94 @@
+"""What can go wrong, by who must react. Each class carries the exit code the shell sees."""
+
+from __future__ import annotations
+
+
+class ZPullError(Exception):
+    """Root of all our errors. The message is one line for people: what, where, wanted, got, what to do."""
+
+    exit_code = 1
+
+
+class UsageError(ZPullError):
+    """The command line cannot mean anything we do."""
+
+    exit_code = 2
+
+
+class InvalidReferenceError(UsageError):
+    """The image reference does not follow the grammar."""
+
+
+class NotFoundError(ZPullError):
+    """The source has no such image, platform or blob."""
+
+    exit_code = 3
+
+
+class AccessDeniedError(ZPullError):
+    """Refused even with a fresh token. Never retried."""
+
+    exit_code = 4
+
+
+class TransferError(ZPullError):
+    """The network or a server failed us; what arrived is kept, so the same command resumes."""
+
+    exit_code = 5
+
+
+class TransientError(TransferError):
+    """A failure that karma may forgive.
+
+    `retry_after` is the server's own wish in seconds, None when it has none.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RangeIgnoredError(TransferError):
+    """The host answers a range request with something else: it has no ranges, for now."""
+
+
+class MultiRangeRefusedError(TransferError):
+    """The host does not answer several ranges in one request; it has been noted, so ask again for single ones."""
+
+
+class IntegrityError(ZPullError):
+    """Bytes are not what their digest promised. Nothing of them is kept."""
+
+    exit_code = 6
+
+
+class FormatError(ZPullError):
+    """Metadata of a peer is malformed or contradicts itself."""
+
+    exit_code = 7
+
+
+class LimitError(FormatError):
+    """A number of a peer is above one of our limits."""
+
+
+class UnsupportedLayerError(ZPullError):
+    """This layer cannot be pulled in parts; the message is the reason. Whoever catches it takes the layer whole."""
+
+
+class LocalError(ZPullError):
+    """Our own disk or target: full, read-only, not empty."""
+
+    exit_code = 8
+
+
+class RefusedError(ZPullError):
+    """The plan costs more than the person allowed."""
+
+    exit_code = 9
+
+
+class InterruptedPullError(ZPullError):
+    """The person stopped it. The store is good and the same command resumes."""
+
+    exit_code = 130

@@ -1,0 +1,42 @@
+"""Events: immutable facts about a pull in progress. Whoever draws them decides how they look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is known to be needed; sent again when the plan changes. All in compressed bytes; here + need = total."""
+
+    total_bytes: int
+    here_bytes: int
+    need_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """New bytes of the plan reached the store."""
+
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """A failure that was forgiven. Karma in points (a byte is one), the wait in seconds."""
+
+    cause: str
+    karma_before: float
+    karma_after: float
+    wait: float
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something a person may want to know: a layer that comes whole, a host that lost its ranges."""
+
+    text: str
+
+
+Event = Planned | Arrived | Retried | Noted

@@ -1,0 +1,53 @@
+"""Destinations: `transport:path[:tag]`, understood once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from zchunked.errors import UsageError
+
+Transport = Literal["oci", "oci-archive", "docker-archive"]
+STDOUT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """`tag` is what the image shall be called there; for docker-archive a whole reference. `text` is what was typed."""
+
+    transport: Transport
+    path: Path
+    tag: str | None
+    text: str
+
+    @property
+    def is_stdout(self) -> bool:
+        return str(self.path) == STDOUT
+
+
+def parse_destination(text: str) -> Destination:
+    """Raises UsageError. A colon followed by a slash is part of the path, not the start of a tag."""
+    name, colon, rest = text.partition(":")
+    for transport in get_args(Transport):
+        if name == transport:
+            break
+    else:
+        known = ", ".join(f"{one}:" for one in get_args(Transport))
+        raise UsageError(f"--to {text!r:.200}: unknown destination; want one of {known} followed by a path")
+    path, tag = _cut_tag(rest, whole_reference=name == "docker-archive")
+    if not colon or not path:
+        raise UsageError(f"--to {text!r:.200}: no path after {name}:")
+    if path == STDOUT and name == "oci":
+        raise UsageError("--to oci: writes a directory; use oci-archive:- for standard output")
+    return Destination(transport, Path(path), tag, text)
+
+
+def _cut_tag(rest: str, *, whole_reference: bool) -> tuple[str, str | None]:
+    if whole_reference:  # FILE:host/name:tag; the file comes first and ends at the first colon
+        path, _, tag = rest.partition(":")
+        return path, tag or None
+    path, colon, tag = rest.rpartition(":")
+    if colon and "/" not in tag and path:
+        return path, tag or None
+    return rest, None

@@ -1,0 +1,51 @@
+"""Writes a stored image to a destination."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from zchunked.digest import Digest
+from zchunked.errors import LocalError
+from zchunked.exports.archives import write_docker_archive, write_oci_archive
+from zchunked.exports.destination import Destination
+from zchunked.exports.files import local_errors, whole_file
+from zchunked.exports.layout import write_layout
+from zchunked.image import StoredImage
+from zchunked.receipt import Export
+from zchunked.store import Store
+
+
+def export(store: Store, image: StoredImage, to: Destination) -> Export:
+    """The target is absent or complete afterwards; standard output is what it got. Raises LocalError, IntegrityError."""
+    tag = to.tag or _tag_of(image.name)
+    digest: Digest | None = None
+    if to.transport == "oci":
+        digest = write_layout(store, image, to.path, tag)
+    else:
+        with local_errors(f"cannot write {to.path}"), _sink(to) as sink:
+            if to.transport == "oci-archive":
+                digest = write_oci_archive(store, image, sink, tag)
+            else:
+                write_docker_archive(store, image, sink, to.tag or (image.name if tag else None))
+    return Export(to.text, digest)
+
+
+def _tag_of(name: str) -> str | None:
+    """The tag of `host/repository[:tag][@digest]`."""
+    name = name.partition("@")[0]
+    return name.rpartition(":")[2] if name.rfind(":") > name.rfind("/") else None
+
+
+@contextmanager
+def _sink(to: Destination) -> Iterator[IO[bytes]]:
+    if not to.is_stdout:
+        with whole_file(to.path) as file:
+            yield file
+        return
+    if sys.stdout.isatty():
+        raise LocalError("will not write an archive to a terminal; redirect standard output")
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()

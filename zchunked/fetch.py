@@ -1,0 +1,261 @@
+"""The download: orders → bytes in the store, chunks checked as they land. Runs on the crew's fetch lane."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from zchunked.arrivals import Arrivals
+from zchunked.crew import Crew
+from zchunked.digest import Digest, short
+from zchunked.errors import IntegrityError, RangeIgnoredError
+from zchunked.events import Arrived, Noted
+from zchunked.oci import Descriptor
+from zchunked.ranges import ByteRange, subtract, total
+from zchunked.reassemble import is_chunk
+from zchunked.receipt import Accounts
+from zchunked.retry import RetryingSource, Stopped
+from zchunked.seams import Emit
+from zchunked.store import Store
+from zchunked.store.packs import Writer
+from zchunked.store.store import Place
+
+_ROWS_SECONDS = 1.0  # chunk rows that a kill may cost; their bytes stay
+
+
+@dataclass(slots=True, eq=False)
+class Checks:
+    """Chunks of one blob that are checked once their bytes are here, in blob order."""
+
+    starts: Sequence[int] = ()
+    ends: Sequence[int] = ()
+    sizes: Sequence[int] = ()
+    digests: Sequence[bytes] = ()
+
+    def overlapping(self, span: ByteRange) -> range:
+        return range(bisect_right(self.ends, span.start), bisect_left(self.starts, span.end))
+
+
+@dataclass(slots=True, eq=False)
+class Order:
+    """What is to come of one blob. `runs` cover `wanted`; of that `metadata` is no content; the rest of the runs is gap."""
+
+    blob: Descriptor
+    runs: list[ByteRange]
+    wanted: list[ByteRange]
+    metadata: list[ByteRange] = field(default_factory=list)
+    checks: Checks = field(default_factory=Checks)
+
+
+class Fetcher:
+    """Works orders off through a crew. One per pull; its methods may be called from any worker."""
+
+    def __init__(
+        self,
+        source: RetryingSource,
+        store: Store,
+        arrivals: Arrivals,
+        accounts: Accounts,
+        emit: Emit,
+        stop: threading.Event,
+    ) -> None:
+        self._source, self._store, self._arrivals, self._accounts = source, store, arrivals, accounts
+        self._emit, self._stop = emit, stop
+        self._lock = threading.Lock()
+        self._states: dict[Digest, _BlobState] = {}
+        self._own = threading.local()
+        self._writers: list[Writer] = []
+        self.without_ranges: set[Digest] = set()
+
+    def order(self, crew: Crew, order: Order) -> None:
+        """Queue all runs. Whoever waits in `arrivals` is told as they land."""
+        state = _BlobState(order)
+        with self._lock:
+            self._states[order.blob.digest] = state
+        self._arrivals.expect(order.blob.digest, order.runs)
+        for run in order.runs:
+            crew.submit("fetch", lambda run=run: self._run(state, run))  # type: ignore[misc]
+
+    def now(self, order: Order) -> None:
+        """Work an order off in the caller's thread, one run after the other, and commit it."""
+        state = _BlobState(order)
+        self._arrivals.expect(order.blob.digest, order.runs)
+        try:
+            for run in order.runs:
+                self._run(state, run)
+        finally:
+            self._close_own()
+
+    def close(self) -> None:
+        """Commit whatever arrived. Call when no worker is left at work."""
+        with self._lock:
+            states, writers, self._writers = list(self._states.values()), self._writers, []
+        failure: Exception | None = None
+        for writer in writers:
+            try:
+                writer.close()
+            except Exception as error:  # noqa: BLE001 - the others still have bytes to commit
+                failure = failure or error
+        for state in states:
+            self._enter(state)
+        if failure:
+            raise failure
+
+    # ── one run ──
+
+    def _run(self, state: _BlobState, run: ByteRange) -> None:
+        if state.is_whole_again:
+            return
+        order = state.order
+        left = subtract([run], self._store.covered(order.blob.digest))
+        try:
+            self._fetch(state, left)
+        except RangeIgnoredError:
+            self._take_whole(state)
+            return
+        if bad := self._check(state, run):
+            self._refetch(state, bad)
+        self._arrivals.land(order.blob.digest, run)
+        if time.monotonic() - state.entered > _ROWS_SECONDS:
+            self._enter(state)
+
+    def _fetch(self, state: _BlobState, spans: list[ByteRange]) -> None:
+        if not spans:
+            return
+        order = state.order
+        writer = self._writer(order.blob)
+        fresh: list[ByteRange] = []
+        came = 0
+
+        def keep(position: int, piece: bytes) -> int:
+            nonlocal came
+            if self._stop.is_set():
+                raise Stopped
+            came += len(piece)
+            new = writer.write(position, piece)
+            fresh.extend(new)
+            size = total(new)
+            if size:
+                self._emit(Arrived(size))
+            return size
+
+        try:
+            self._source.fetch(order.blob, spans, keep)
+        finally:
+            self._accounts.fetched(order.blob.digest, came)
+            self._book(order, fresh, 1)
+
+    def _book(self, order: Order, spans: list[ByteRange], sign: int) -> None:
+        spans = sorted(spans)
+        size = total(spans)
+        unwanted = total(subtract(spans, order.wanted))
+        metadata = size - total(subtract(spans, order.metadata)) if order.metadata else 0
+        self._accounts.add(needed=sign * (size - unwanted - metadata), metadata=sign * metadata, gap=sign * unwanted)
+
+    def _take_whole(self, state: _BlobState) -> None:
+        """The host serves no ranges: one request brings the whole blob, for all runs of it."""
+        blob = state.order.blob
+        with state.lock:
+            if state.is_whole_again:
+                return
+            state.is_whole_again = True
+        self.without_ranges.add(blob.digest)
+        self._emit(Noted(f"the host of layer {short(blob.digest)} serves no ranges: the layer comes whole"))
+        whole = [ByteRange(0, blob.size)]
+        state.order.wanted = whole
+        self._fetch(state, whole)
+        if bad := self._check(state, whole[0]):
+            self._refetch(state, bad)
+        self._arrivals.land_all(blob.digest)
+
+    # ── checks ──
+
+    def _check(self, state: _BlobState, run: ByteRange) -> list[int]:
+        """Check the chunks that the run made complete; returns those that are wrong."""
+        checks, blob = state.order.checks, state.order.blob.digest
+        bad: list[int] = []
+        for chunk in checks.overlapping(run):
+            start, end = checks.starts[chunk], checks.ends[chunk]
+            if end > run.end or start < run.start:  # shared with another run: the last to land checks it
+                if not self._store.covers(blob, ByteRange(start, end)):
+                    continue
+            with state.lock:
+                if state.checked[chunk]:
+                    continue
+                state.checked[chunk] = 1
+            place = Place(blob, start, end - start)
+            if is_chunk(self._store, place, checks.sizes[chunk], checks.digests[chunk]):
+                state.rows.append((checks.digests[chunk], start, end - start, checks.sizes[chunk]))
+            else:
+                bad.append(chunk)
+        return bad
+
+    def _refetch(self, state: _BlobState, bad: list[int]) -> None:
+        """Once more, on a new request; wrong twice is the end."""
+        checks, order = state.order.checks, state.order
+        spans = [ByteRange(checks.starts[chunk], checks.ends[chunk]) for chunk in bad]
+        self._store.evict(order.blob.digest, spans)
+        self._book(order, spans, -1)
+        self._emit(
+            Noted(
+                f"{len(bad)} damaged chunk{'s' if len(bad) > 1 else ''} of layer {short(order.blob.digest)}: fetching again"
+            )
+        )
+        for chunk in bad:
+            state.checked[chunk] = 0
+        for span in spans:
+            self._fetch(state, [span])
+        for span in spans:
+            if still := self._check(state, span):
+                self._store.evict(order.blob.digest, [span])
+                self._book(order, [span], -1)
+                digest = checks.digests[still[0]].hex()
+                raise IntegrityError(
+                    f"chunk at {span} of layer {order.blob.digest}: want sha256:{digest}, got something else twice; "
+                    "the registry's copy is damaged or something on the way changes it"
+                )
+
+    def _enter(self, state: _BlobState) -> None:
+        with state.lock:
+            rows, state.rows = state.rows, []
+            state.entered = time.monotonic()
+        if rows:
+            self._store.add_chunks(state.order.blob.digest, state.order.blob.size, rows)
+
+    # ── writers: one per worker, for the blob it is at ──
+
+    def _writer(self, blob: Descriptor) -> Writer:
+        own: tuple[Digest, Writer] | None = getattr(self._own, "writer", None)
+        if own is not None and own[0] == blob.digest:
+            return own[1]
+        self._close_own()
+        writer = self._store.writer(blob.digest, blob.size)
+        self._own.writer = (blob.digest, writer)
+        with self._lock:
+            self._writers.append(writer)
+        return writer
+
+    def _close_own(self) -> None:
+        own: tuple[Digest, Writer] | None = getattr(self._own, "writer", None)
+        self._own.writer = None
+        if own is not None:
+            with self._lock:
+                if own[1] not in self._writers:
+                    return
+                self._writers.remove(own[1])
+            own[1].close()
+
+
+class _BlobState:
+    """An order at work; `lock` guards all that changes."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.lock = threading.Lock()
+        self.checked = bytearray(len(order.checks.starts))
+        self.rows: list[tuple[bytes, int, int, int]] = []
+        self.entered = time.monotonic()
+        self.is_whole_again = False

@@ -1,0 +1,1 @@
+"""One layer, understood: pure code from bytes to values."""

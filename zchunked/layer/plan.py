@@ -1,0 +1,85 @@
+"""What to ask for: needed spans → runs. Pure: trades requests against bytes nobody needs, and nothing else."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zchunked.ranges import ByteRange, merge, subtract, total
+
+MiB = 1 << 20
+_LONGEST_RUN = 4 * MiB  # a broken connection costs at most the wait for this much; resume loses nothing
+_SHORTEST_RUN = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class GapPolicy:
+    """When a gap is worth its bytes.
+
+    `most`: no gap longer than this is bought. `share`: nor more than this part of the needed bytes in all, the shortest first.
+    """
+
+    most: int = 64 << 10
+    share: float = 0.04
+
+
+def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
+    """Buy gaps, the shortest first, as far as the policy allows. `spans` are ascending and disjoint; so is the result."""
+    gaps = [after.start - before.end for before, after in zip(spans, spans[1:], strict=False)]
+    budget = int(total(spans) * policy.share)
+    bought = bytearray(len(gaps))
+    for index in sorted(range(len(gaps)), key=gaps.__getitem__):
+        budget -= gaps[index]
+        if gaps[index] > policy.most or budget < 0:
+            break
+        bought[index] = 1
+    runs = list(spans[:1])
+    for index, span in enumerate(spans[1:]):
+        if bought[index]:
+            runs[-1] = ByteRange(runs[-1].start, span.end)
+        else:
+            runs.append(span)
+    return runs
+
+
+def cut(runs: Sequence[ByteRange], needed: Sequence[ByteRange], longest: int) -> list[ByteRange]:
+    """Cut runs above `longest`, preferably where a needed span starts, else anywhere: spans may be shared by runs."""
+    pieces: list[ByteRange] = []
+    starts = [span.start for span in needed]
+    where = 0
+    for run in runs:
+        at = run.start
+        while run.end - at > longest:
+            while where < len(starts) and starts[where] <= at + longest // 2:
+                where += 1
+            edge = starts[where] if where < len(starts) and starts[where] <= at + longest else at + longest
+            pieces.append(ByteRange(at, edge))
+            at = edge
+        pieces.append(ByteRange(at, run.end))
+    # A cut may fall behind a gap: then the gap would be bought for nothing.
+    return [trimmed for piece in pieces if (trimmed := _trim(piece, needed, starts)) is not None]
+
+
+def _trim(piece: ByteRange, needed: Sequence[ByteRange], starts: list[int]) -> ByteRange | None:
+    first = max(bisect_right(starts, piece.start) - 1, 0)
+    if needed[first].end <= piece.start:
+        first += 1
+    last = bisect_left(starts, piece.end) - 1
+    if first > last:
+        return None
+    return ByteRange(max(piece.start, needed[first].start), min(piece.end, needed[last].end))
+
+
+def runs_for(needed: Sequence[ByteRange], *, policy: GapPolicy, jobs: int) -> list[ByteRange]:
+    """The requests for `needed` (ascending, disjoint) of one blob: they cover it, in order, without overlap."""
+    if not needed:
+        return []
+    closed = coalesce(needed, policy)
+    longest = min(_LONGEST_RUN, max(_SHORTEST_RUN, total(closed) // (jobs * 2)))
+    return cut(closed, needed, longest)
+
+
+def missing(wanted: Sequence[ByteRange], here: Sequence[ByteRange]) -> list[ByteRange]:
+    """What of `wanted`, in any order and perhaps touching, is not here."""
+    return subtract(merge(wanted), here)

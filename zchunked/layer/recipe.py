@@ -1,0 +1,135 @@
+"""How to rebuild one tar: the TOC joined with the tar-split, or with the header frames of the blob itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from zchunked.errors import FormatError
+from zchunked.layer.tarsplit import FILE, SEGMENT, Line
+from zchunked.layer.toc import Toc
+from zchunked.ranges import ByteRange
+
+_CRC_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The payload of one TOC entry; `crc` is what the tar-split says of it, big-endian, None where nothing does."""
+
+    entry: int
+    crc: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """Frames of the blob that lie between payloads: they decode to tar headers and padding."""
+
+    span: ByteRange
+
+
+Step = bytes | Content | Headers
+"""What comes next in the tar; bytes stand for themselves."""
+
+
+def from_tarsplit(toc: Toc, batches: Iterable[list[Line]]) -> Iterator[list[Step]]:
+    """The steps of the tar, in batches. Lazy: a contradiction between the two raises FormatError where it stands.
+
+    The n-th file line is the n-th entry in all known writers; names that say otherwise are joined by name.
+    """
+    join = _Join(toc)
+    for lines in batches:
+        steps: list[Step] = []
+        for line in lines:
+            if line.type == SEGMENT:
+                if line.payload:
+                    steps.append(line.payload)
+            elif line.type == FILE:
+                if (content := join.content(line)) is not None:
+                    steps.append(content)
+            else:
+                raise FormatError(f"the tar-split has a line of type {line.type}")
+        yield steps
+    join.finish()
+
+
+class _Join:
+    """Matches file lines with TOC entries, each exactly once."""
+
+    def __init__(self, toc: Toc) -> None:
+        self._toc = toc
+        self._next = 0
+        self._by_name: dict[str, int] | None = None  # only once the order turned out to differ
+        self._used: set[int] = set()
+
+    def content(self, line: Line) -> Content | None:
+        entry = self._entry(line)
+        size = self._toc.sizes[entry]
+        if not size:
+            if line.size and self._is_regular_by_crc(line):
+                raise FormatError(f"{line.name!r:.80} has {line.size} bytes in the tar-split and none in the TOC")
+            return None
+        if line.size != size:
+            raise FormatError(f"{line.name!r:.80} has {line.size} bytes in the tar-split and {size} in the TOC")
+        if line.payload is None or len(line.payload) != _CRC_BYTES:
+            raise FormatError(f"{line.name!r:.80} has no checksum of {_CRC_BYTES} bytes in the tar-split")
+        return Content(entry, line.payload)
+
+    @staticmethod
+    def _is_regular_by_crc(line: Line) -> bool:
+        """A link's header may state a size although no data follows: its checksum is that of nothing."""
+        return bool(line.payload) and line.payload != bytes(_CRC_BYTES)
+
+    def _entry(self, line: Line) -> int:
+        names = self._toc.names
+        if self._by_name is None:
+            at = self._next
+            # A name that is not UTF-8 is not in the TOC as it is; its place tells, and the diff ID judges.
+            if at < len(names) and (line.name_raw is not None or names[at] == (line.name or "")):
+                self._next += 1
+                return at
+            self._by_name = {name: entry for entry, name in enumerate(names)}
+            self._used = set(range(at))
+        found = self._by_name.get(line.name or "")
+        if found is None or line.name_raw is not None:
+            raise FormatError(f"the tar-split names {line.name!r:.80}, which the TOC does not list")
+        if found in self._used:
+            raise FormatError(f"the tar-split names {line.name!r:.80} twice")
+        self._used.add(found)
+        return found
+
+    def finish(self) -> None:
+        listed, named = len(self._toc.names), self._next if self._by_name is None else len(self._used)
+        if listed != named:
+            raise FormatError(f"the TOC lists {listed} entries, the tar-split names {named} of them")
+
+
+def header_spans(toc: Toc, toc_start: int) -> list[ByteRange]:
+    """What of the tar stream [0, toc_start - 8) is no payload: the frames that hold its headers and padding."""
+    spans, at = [], 0
+    for entry in toc.blob_order():
+        start = toc.starts[toc.first[entry]]
+        if start > at:
+            spans.append(ByteRange(at, start))
+        at = max(at, toc.ends[toc.first[entry + 1] - 1])
+    if toc_start - 8 > at:
+        spans.append(ByteRange(at, toc_start - 8))
+    return spans
+
+
+def from_headers(toc: Toc, toc_start: int, batch: int = 500) -> Iterator[list[Step]]:
+    """The steps of the tar for a blob without a trusted tar-split: header frames and payloads in blob order."""
+    steps: list[Step] = []
+    at = 0
+    for entry in toc.blob_order():
+        start = toc.starts[toc.first[entry]]
+        if start > at:
+            steps.append(Headers(ByteRange(at, start)))
+        steps.append(Content(entry, None))
+        at = max(at, toc.ends[toc.first[entry + 1] - 1])
+        if len(steps) >= batch:
+            yield steps
+            steps = []
+    if toc_start - 8 > at:
+        steps.append(Headers(ByteRange(at, toc_start - 8)))
+    yield steps

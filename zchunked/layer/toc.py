@@ -1,0 +1,345 @@
+"""TOC bytes → entries and chunks, every strict check applied (format: c/storage zstd:chunked, CRFS-style JSON).
+
+A layer may have a hundred thousand entries, so the result is columns, not objects, and entries are decoded in batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import re
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from operator import eq, le
+from typing import Annotated, NoReturn
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from zchunked.digest import EMPTY, RAW_SIZE, Digest, parse_digest, parse_digests, raw
+from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
+from zchunked.limits import DEFAULT_LIMITS, Limits
+
+_BATCH = 2_000  # entries decoded at a time
+_KINDS = frozenset({"reg", "dir", "symlink", "hardlink", "char", "block", "fifo"})
+_KEY = re.compile(rb'"\s*:')
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_UNCLEAN = re.compile(r"/$|^/|//|(?:^|/)\.{1,2}(?:/|$)")
+_EMPTY_RAW = raw(EMPTY)
+_ZEROS = bytes(1 << 20)
+
+_Int = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | UnsetType
+_Text = str | UnsetType
+
+
+class _Entry(msgspec.Struct, rename="camel", omit_defaults=True):
+    """One element of `entries`. Also the fields we have no use for: a wrong type in them is a malformed TOC."""
+
+    type: str
+    name: _Text = UNSET
+    link_name: _Text = UNSET
+    mode: _Int = UNSET
+    size: _Int = UNSET
+    uid: _Int = UNSET
+    gid: _Int = UNSET
+    modtime: _Text = UNSET
+    accesstime: _Text = UNSET
+    changetime: _Text = UNSET
+    dev_major: _Int = UNSET
+    dev_minor: _Int = UNSET
+    xattrs: dict[str, str] | UnsetType | None = UNSET
+    digest: _Text = UNSET
+    offset: _Int = UNSET
+    end_offset: _Int = UNSET
+    chunk_size: _Int = UNSET
+    chunk_offset: _Int = UNSET
+    chunk_digest: _Text = UNSET
+    chunk_type: _Text = UNSET
+
+
+class _Document(msgspec.Struct, rename="camel"):
+    version: int | UnsetType = UNSET
+    entries: list[msgspec.Raw] | None = None
+    tar_split_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Toc:
+    """A layer's files and chunks in columns. `chunk` entries are folded into their file.
+
+    Entry i has name `names[i]`, a payload of `sizes[i]` bytes (0 for all but regular files) and the chunks
+    [first[i], first[i+1]). Chunk c lies at [starts[c], ends[c]) of the compressed blob and decodes to `chunk_sizes[c]`
+    bytes of the raw digest `digests[c]`; where `holes[c]` is 1 these are zeros and nobody need fetch them.
+    `file_digests` has the raw digests of files of several chunks, by entry.
+    """
+
+    names: list[str]
+    sizes: array[int]
+    first: array[int]
+    starts: array[int]
+    ends: array[int]
+    chunk_sizes: array[int]
+    digests: list[bytes]
+    holes: bytearray
+    file_digests: dict[int, bytes]
+    tarsplit_digest: Digest | None
+
+    def blob_order(self) -> list[int]:
+        """The entries with a payload, as their payloads lie in the blob."""
+        first, starts = self.first, self.starts
+        filled = [entry for entry in range(len(self.names)) if first[entry] < first[entry + 1]]
+        filled.sort(key=lambda entry: starts[first[entry]])
+        return filled
+
+
+def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> Toc:
+    """`data` is the decoded TOC, `toc_start` its offset in the blob: no payload reaches past the frame header before it.
+
+    Raises FormatError when it contradicts itself, UnsupportedLayerError when it is merely nothing we can use.
+    """
+    document = _document(data, limits)
+    if document.version is UNSET:
+        raise FormatError("the TOC states no version")
+    if document.version != 1:
+        raise UnsupportedLayerError(
+            f"table of contents of version {str(document.version)[:20]}, only version 1 is known"
+        )
+    raws = document.entries or []
+    if len(raws) > limits.entries_count:
+        raise UnsupportedLayerError(
+            f"its table of contents has {len(raws)} entries, our limit is {limits.entries_count}"
+        )
+    split = document.tar_split_digest
+    builder = _Builder(toc_start - 8, limits)
+    for batch in _entries(raws, data):
+        for entry in batch:
+            if entry.type == "chunk":
+                builder.chunk(entry)
+            else:
+                builder.entry(entry)
+    return builder.finish(parse_digest(split, "tarSplitDigest") if split else None)
+
+
+def _document(data: bytes, limits: Limits) -> _Document:
+    if len(data) > limits.toc_bytes:
+        raise LimitError(f"the TOC has {len(data)} bytes, the limit is {limits.toc_bytes}")
+    try:
+        document = msgspec.json.decode(data, type=_Document)
+        values = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        _refuse(data, error)
+    # Every key that a value does not account for stands twice.
+    if _count_keys(data) != sum(1 + _count_keys(bytes(value)) for value in values.values()):
+        raise FormatError("the TOC has a key twice")
+    return document
+
+
+def _entries(raws: list[msgspec.Raw], data: bytes) -> Iterator[list[_Entry]]:
+    decoder = msgspec.json.Decoder(list[_Entry])
+    for at in range(0, len(raws), _BATCH):
+        text = b"[" + b",".join([bytes(one) for one in islice(raws, at, at + _BATCH)]) + b"]"
+        try:
+            batch = decoder.decode(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            _refuse(text, error)
+        _refuse_double_keys(text, batch)
+        yield batch
+
+
+def _refuse(data: bytes, error: Exception) -> NoReturn:
+    if _SURROGATE.search(data):
+        raise UnsupportedLayerError("names in its table of contents are not Unicode") from error
+    raise FormatError(f"malformed TOC: {str(error)[:200]}") from error
+
+
+def _count_keys(data: bytes) -> int:
+    """How often a quote is followed by a colon: the keys, and what looks like one inside of strings."""
+    if any(blank in data for blank in (b'" ', b'"\n', b'"\r', b'"\t')):
+        return sum(1 for _ in _KEY.finditer(data))
+    return data.count(b'":')
+
+
+def _refuse_double_keys(text: bytes, batch: list[_Entry]) -> None:
+    """The decoder lets the last of two equal keys win. Encoding again gives as many keys, unless some were lost."""
+    again = msgspec.json.encode(batch)
+    if again.count(b'":') == _count_keys(text) and b"\\u003a" not in text and b"\\u003A" not in text:
+        return
+
+    def pairs(items: list[tuple[str, object]]) -> None:
+        if len({key for key, _ in items}) != len(items):
+            raise FormatError("an entry of the TOC has a key twice")
+
+    try:
+        json.loads(text, object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"malformed TOC: {str(error)[:200]}") from error
+
+
+@lru_cache(maxsize=4096)
+def _zeros_digest(size: int) -> bytes:
+    hasher = hashlib.sha256()
+    for _ in range(size >> 20):
+        hasher.update(_ZEROS)
+    hasher.update(_ZEROS[: size & ((1 << 20) - 1)])
+    return hasher.digest()
+
+
+class _Builder:
+    """Takes the entries in order and fills the columns; a file is closed by whatever follows its last chunk."""
+
+    def __init__(self, payload_end: int, limits: Limits) -> None:
+        self._payload_end = payload_end
+        self._limits = limits
+        self._names: list[str] = []
+        self._sizes = array("q")
+        self._first = array("q", [0])
+        self._starts = array("q")
+        self._ends = array("q")
+        self._chunk_sizes = array("q")
+        self._digest_texts: list[str] = []
+        self._holes = bytearray()
+        self._file_digests: dict[int, str] = {}
+        self._total = 0
+        self._open: list[_Entry] = []  # the regular file in progress and its chunks
+
+    def entry(self, entry: _Entry) -> None:
+        self._close()
+        name = entry.name
+        if name is UNSET:
+            raise FormatError("an entry of the TOC has no name")
+        if entry.type not in _KINDS:
+            raise UnsupportedLayerError(f"its table of contents has entries of type {entry.type!r:.40}")
+        self._names.append(name)
+        if entry.type == "reg":
+            self._open.append(entry)
+        else:
+            self._sizes.append(0)  # a link's header may state a size, but no payload follows it
+            self._first.append(len(self._starts))
+
+    def chunk(self, entry: _Entry) -> None:
+        if not self._open:
+            raise FormatError(f"chunk of {entry.name!r:.80} in the TOC follows no regular file")
+        if entry.name != self._open[0].name:
+            raise FormatError(f"chunk of {entry.name!r:.80} in the TOC follows file {self._open[0].name!r:.80}")
+        self._open.append(entry)
+
+    def _close(self) -> None:
+        if not self._open:
+            return
+        file, name = self._open[0], self._names[-1]
+        size = file.size or 0
+        self._total += size
+        if self._total > self._limits.tar_bytes:
+            raise LimitError(
+                f"the layer's files have {self._total} bytes or more, the limit is {self._limits.tar_bytes}"
+            )
+        if size:
+            self._payload(file, name, size)
+        else:
+            self._empty(file, name)
+        self._sizes.append(size)
+        self._first.append(len(self._starts))
+        self._open.clear()
+
+    def _empty(self, file: _Entry, name: str) -> None:
+        if len(self._open) > 1 or (file.offset or 0) < (file.end_offset or 0):
+            raise FormatError(f"empty file {name!r:.80} has a payload in the TOC")
+        if (file.digest or EMPTY) != EMPTY:
+            raise FormatError(f"empty file {name!r:.80} has the digest {file.digest!r:.80}")
+
+    def _payload(self, file: _Entry, name: str, size: int) -> None:
+        group = self._open
+        if file.end_offset is UNSET:
+            raise UnsupportedLayerError("its table of contents does not say where files end")
+        end = file.end_offset
+        if not file.digest:
+            raise FormatError(f"file {name!r:.80} has no digest in the TOC")
+        starts = [entry.offset or 0 for entry in group]
+        ends = [*starts[1:], end]
+        if starts[0] <= 0 or end > self._payload_end or not all(map(int.__lt__, starts, ends)):
+            raise FormatError(
+                f"file {name!r:.80} is said to lie at {starts[0]} to {end} of a payload area of {self._payload_end} bytes"
+            )
+        done = 0
+        for entry in group:
+            here = entry.chunk_size or size - done
+            if (entry.chunk_offset or 0) != done or here <= 0:
+                raise FormatError(f"the chunks of {name!r:.80} do not follow each other")
+            done += here
+            self._chunk_sizes.append(here)
+            if entry.chunk_type and entry.chunk_type != "zeros":
+                raise UnsupportedLayerError(f"chunks of type {entry.chunk_type!r:.40}")
+            self._holes.append(entry.chunk_type == "zeros")
+        if done != size:
+            raise FormatError(f"the chunks of {name!r:.80} have {done} bytes, the file has {size}")
+        self._starts.extend(starts)
+        self._ends.extend(ends)
+        if len(group) == 1:
+            if (file.chunk_digest or file.digest) != file.digest:
+                raise FormatError(f"file {name!r:.80} is one chunk and has two digests")
+            self._digest_texts.append(file.digest)
+        else:
+            self._digest_texts.extend([entry.chunk_digest or "" for entry in group])
+            self._file_digests[len(self._names) - 1] = file.digest
+
+    def finish(self, tarsplit_digest: Digest | None) -> Toc:
+        self._close()
+        self._check_names()
+        packed = parse_digests(self._digest_texts, "a chunk's digest in the TOC")
+        self._digest_texts.clear()
+        digests = [packed[at : at + RAW_SIZE] for at in range(0, len(packed), RAW_SIZE)]
+        self._check_sizes(digests)
+        self._check_overlaps(digests)
+        self._check_holes(digests)
+        files = parse_digests(list(self._file_digests.values()), "a file's digest in the TOC")
+        whole = {entry: files[at * RAW_SIZE : (at + 1) * RAW_SIZE] for at, entry in enumerate(self._file_digests)}
+        return Toc(
+            self._names, self._sizes, self._first, self._starts, self._ends,
+            self._chunk_sizes, digests, self._holes, whole, tarsplit_digest,
+        )  # fmt: skip
+
+    def _check_names(self) -> None:
+        names = self._names
+        if any("\0" in name for name in names):
+            raise UnsupportedLayerError("a name in its table of contents contains NUL")
+        longest = max(map(len, names), default=0)
+        if longest * 4 > self._limits.name_bytes and any(
+            len(name.encode()) > self._limits.name_bytes for name in names
+        ):
+            raise UnsupportedLayerError(
+                f"a name in its table of contents is longer than {self._limits.name_bytes} bytes"
+            )
+        clean = {posixpath.normpath("/" + name.lstrip("/")) if _UNCLEAN.search(name) else "/" + name for name in names}
+        if len(clean) != len(names):
+            raise UnsupportedLayerError("its table of contents has a name twice")
+
+    def _check_sizes(self, digests: list[bytes]) -> None:
+        sizes = dict(zip(digests, self._chunk_sizes, strict=True))
+        if not all(map(eq, map(sizes.__getitem__, digests), self._chunk_sizes)):
+            raise FormatError("the TOC gives one digest two sizes")
+        if sizes.get(_EMPTY_RAW):
+            raise FormatError("the TOC gives the digest of nothing a size")
+
+    def _check_overlaps(self, digests: list[bytes]) -> None:
+        if all(map(le, self._ends[:-1], self._starts[1:])):
+            return
+        rows = sorted(zip(self._starts, self._ends, digests, strict=True))
+        for before, after in zip(rows, rows[1:], strict=False):
+            if before[1] > after[0] and before != after:
+                raise FormatError(f"chunks at {before[0]}-{before[1]} and {after[0]}-{after[1]} of the blob overlap")
+
+    def _check_holes(self, digests: list[bytes]) -> None:
+        zeros: set[bytes] = set()
+        for chunk, hole in enumerate(self._holes):
+            if hole:
+                if digests[chunk] != _zeros_digest(self._chunk_sizes[chunk]):
+                    raise FormatError("a hole in the TOC has a digest that is not of zeros")
+                zeros.add(digests[chunk])
+        if zeros:  # a file of nothing but zeros is not marked, but its digest gives it away
+            for chunk, digest in enumerate(digests):
+                if digest in zeros:
+                    self._holes[chunk] = 1

@@ -1,0 +1,33 @@
+"""Limits: what a number from a peer is held against before it sizes a read, a loop or an allocation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MiB = 1 << 20
+GiB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All in bytes unless the name says otherwise."""
+
+    manifest_bytes: int = 4 * MiB  # image manifest, index and config: what the container tools accept
+    token_bytes: int = 1 * MiB  # the answer of a token endpoint
+    error_body_bytes: int = 64 << 10  # how much of an error answer is read for its message
+    header_value_chars: int = 8 << 10  # one answer header that we parse
+    layers_count: int = 4096  # far above the 127 that overlay file systems mount
+    instances_count: int = 4096  # of an index
+    toc_bytes: int = 150 * MiB  # compressed and decoded; podman met real images above its older 50 MiB
+    tarsplit_bytes: int = 150 * MiB  # compressed
+    tarsplit_decoded_bytes: int = 1 * GiB  # streamed, never held
+    tarsplit_line_bytes: int = 4 * MiB  # writers stay at 1 MiB of payload, 1.4 MiB in base64
+    entries_count: int = 5_000_000
+    name_bytes: int = 64 << 10
+    window_bytes: int = 128 * MiB  # zstd window; real writers ask for 8 or 32 MiB
+    tar_bytes: int = 128 * GiB  # one layer, decompressed: streamed, so a bound on time and not on memory
+    part_header_bytes: int = 4 << 10  # headers of one part of multipart/byteranges
+    boundary_chars: int = 70  # RFC 2046, 5.1.1
+
+
+DEFAULT_LIMITS = Limits()

@@ -1,0 +1,126 @@
+"""Progress: events → a tqdm bar, plain lines, or JSON lines on stderr. The only tqdm."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import IO, Literal
+
+from zchunked.events import Arrived, Event, Noted, Planned
+
+Style = Literal["auto", "bar", "plain", "json", "none"]
+_PLAIN_SECONDS = 10.0
+
+
+class Progress:
+    """Shows one pull. `close` leaves the terminal clean; used on one thread."""
+
+    def __init__(
+        self, style: Style, out: IO[str], *, explain: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        if style == "auto":
+            style = "bar" if out.isatty() else "plain"
+        self._style, self._out, self._explain, self._clock = style, out, explain, clock
+        self._bar: _Bar | None = None
+        self._need = self._done = 0
+        self._told = self._began = clock()
+
+    def __call__(self, event: Event) -> None:
+        if self._style == "json":
+            self._line(json.dumps({"event": type(event).__name__.lower(), **_fields(event)}))
+        elif isinstance(event, Planned):
+            self._plan(event)
+        elif isinstance(event, Arrived):
+            self._advance(event.bytes)
+        elif isinstance(event, Noted):
+            if self._style != "none":
+                self._line(f"zpull: {event.text}")
+        elif self._explain:
+            self._line(
+                f"zpull: {event.cause}; karma {_points(event.karma_before)} -> {_points(event.karma_after)}, "
+                f"try {event.attempt + 1} in {event.wait:.2f} s, {human(max(self._need - self._done, 0))} to go"
+            )
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _plan(self, event: Planned) -> None:
+        self._need += event.need_bytes
+        if self._style == "plain":
+            self._line(
+                f"zpull: {human(event.here_bytes)} of {human(event.total_bytes)} are here, fetching {human(event.need_bytes)}"
+            )
+        elif self._style == "bar" and event.need_bytes:
+            if self._bar is None:
+                self._bar = _Bar(self._out, event.total_bytes, max(event.total_bytes - event.need_bytes, 0))
+            else:
+                self._bar.grow(event.need_bytes)
+
+    def _advance(self, size: int) -> None:
+        self._done += size
+        if self._bar is not None:
+            self._bar.advance(size)
+        now = self._clock()
+        if self._style == "plain" and self._need and now - self._told >= _PLAIN_SECONDS:
+            self._told = now
+            rate = self._done / max(now - self._began, 0.001)
+            self._line(f"zpull: {human(self._done)} of {human(self._need)} ({human(rate)}/s)")
+
+    def _line(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.say(text)
+        else:
+            print(text, file=self._out, flush=True)
+
+
+class _Bar:
+    """One tqdm bar over the image's compressed bytes; what is here already counts as done, not as speed."""
+
+    def __init__(self, out: IO[str], total: int, here: int) -> None:
+        from tqdm import tqdm  # noqa: PLC0415 - a tenth of the start-up time, and only terminals need it
+
+        self._done, self._total = here, total
+        self._tqdm = tqdm(
+            total=total, initial=here, file=out, unit="B", unit_scale=True, dynamic_ncols=True, miniters=1, mininterval=0.2
+        )  # fmt: skip
+
+    def advance(self, size: int) -> None:
+        self._done += size
+        self._stretch()
+        self._tqdm.update(size)
+
+    def grow(self, size: int) -> None:
+        self._total += size
+        self._stretch()
+        self._tqdm.refresh()
+
+    def _stretch(self) -> None:
+        """Gaps and second tries are more than the image."""
+        self._total = max(self._total, self._done)
+        self._tqdm.total = self._total
+
+    def say(self, text: str) -> None:
+        self._tqdm.write(text, file=self._tqdm.fp)
+
+    def close(self) -> None:
+        self._tqdm.close()
+
+
+def _fields(event: Event) -> dict[str, object]:
+    return {name: getattr(event, name) for name in event.__dataclass_fields__}
+
+
+def _points(karma: float) -> str:
+    return f"{karma:.1f}" if abs(karma) < 1000 else f"{karma:.3g}"
+
+
+def human(size: float) -> str:
+    """Bytes for people: decimal units, three digits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} TB"

@@ -1,0 +1,122 @@
+"""Proof: a layer is what the config's diff ID says, or it does not exist. Runs on the crew's prove lane."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from zchunked.digest import Digest, short
+from zchunked.errors import FormatError, IntegrityError
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci import Descriptor
+from zchunked.ranges import ByteRange
+from zchunked.reassemble import Arrived, Contents, Rebuild, is_chunk, unpacked
+from zchunked.store import Store
+from zchunked.store.store import Place
+
+_STEP = 1 << 20
+
+
+class UnprovedError(IntegrityError):
+    """The tar is not the one of the diff ID. Bytes of the store may be to blame, or the image itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Sizes in bytes. `is_whole`: the blob's own digest was verified too."""
+
+    tar_size: int
+    is_whole: bool
+
+
+def prove_parts(rebuild: Rebuild, layer: Descriptor, diff_id: Digest) -> Proof:
+    """Raises UnprovedError or another IntegrityError, FormatError where TOC and tar-split contradict each other."""
+    hasher, size = hashlib.sha256(), 0
+    for block in rebuild.tar():
+        hasher.update(block)
+        size += len(block)
+    _judge(hasher.hexdigest(), layer, diff_id)
+    return Proof(size, is_whole=False)
+
+
+def prove_whole(
+    store: Store, layer: Descriptor, diff_id: Digest, arrived: Arrived, limits: Limits = DEFAULT_LIMITS
+) -> Proof:
+    """The blob against its digest and its tar against the diff ID, in one pass a step behind the download.
+
+    Raises IntegrityError when the blob is not the registry's, UnprovedError or FormatError when it is and still is wrong.
+    """
+    blob, size = hashlib.sha256(), 0
+    tar = hashlib.sha256()
+    pieces = _blob_pieces(store, layer, arrived, blob)
+    broken: FormatError | None = None
+    try:
+        for block in unpacked(pieces, limits):
+            tar.update(block)
+            size += len(block)
+    except FormatError as error:
+        broken = error
+    for _ in pieces:  # to the last byte, whatever the decoder thought of it
+        pass
+    if "sha256:" + blob.hexdigest() != layer.digest:
+        raise IntegrityError(f"layer {layer.digest}: got sha256:{blob.hexdigest()} ({layer.size} bytes)")
+    if broken:
+        raise FormatError(f"layer {short(layer.digest)} is what its digest says and still no tar: {broken}") from broken
+    _judge(tar.hexdigest(), layer, diff_id)
+    return Proof(size, is_whole=True)
+
+
+def _blob_pieces(store: Store, layer: Descriptor, arrived: Arrived, hasher: hashlib._Hash) -> Iterator[bytes]:
+    for at in range(0, layer.size, _STEP):
+        end = min(at + _STEP, layer.size)
+        arrived(layer.digest, end)
+        data = store.read(layer.digest, at, end)
+        hasher.update(data)
+        yield data
+
+
+def _judge(got: str, layer: Descriptor, diff_id: Digest) -> None:
+    if "sha256:" + got != diff_id:
+        raise UnprovedError(
+            f"layer {layer.digest} unpacks to sha256:{got}, but the image's config wants {diff_id}; "
+            "the image is broken (a writer's bug) or tampered with: build and push it again"
+        )
+
+
+def find_liars(store: Store, contents: Contents, places: dict[bytes, Place]) -> dict[bytes, Place]:
+    """The chunks whose bytes in the store are not what their digests promise. Reads all of the layer."""
+    toc = contents.toc
+    sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
+    holes = {toc.digests[chunk] for chunk, hole in enumerate(toc.holes) if hole}
+    return {
+        digest: places[digest]
+        for digest, size in sizes.items()
+        if digest not in holes and digest in places and not is_chunk(store, places[digest], size, digest)
+    }
+
+
+def drop_liars(store: Store, liars: dict[bytes, Place]) -> None:
+    """Forget them, and their bytes too where the blob around them is not provably the registry's."""
+    by_blob: dict[Digest, list[bytes]] = {}
+    for digest, place in liars.items():
+        by_blob.setdefault(place.blob, []).append(digest)
+    for blob, digests in by_blob.items():
+        store.drop_chunks(blob, digests)
+        if not (store.is_whole(blob) and is_intact(store, blob)):
+            spans = [ByteRange(liars[digest].start, liars[digest].start + liars[digest].length) for digest in digests]
+            store.evict(blob, spans)
+
+
+def is_intact(store: Store, blob: Digest) -> bool:
+    """Whether the bytes at hand are the whole blob."""
+    hasher = hashlib.sha256()
+    covered = store.covered(blob)
+    if len(covered) != 1 or covered[0].start:
+        return False
+    try:
+        for piece in store.stream(blob, covered[0]):
+            hasher.update(piece)
+    except IntegrityError:
+        return False
+    return "sha256:" + hasher.hexdigest() == blob

@@ -1,0 +1,79 @@
+"""Byte ranges, half-open everywhere; only the HTTP header is inclusive, and only this file knows it."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from zchunked.errors import FormatError
+
+_CONTENT_RANGE = re.compile(r"bytes[ ]+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ByteRange:
+    """Bytes [start, end) of a blob; never empty."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+    def __str__(self) -> str:
+        return f"[{self.start},{self.end})"
+
+
+def range_header(spans: Sequence[ByteRange]) -> str:
+    return "bytes=" + ",".join([f"{span.start}-{span.end - 1}" for span in spans])
+
+
+def parse_content_range(text: str) -> tuple[ByteRange, int | None]:
+    """The range that an answer carries and the whole size it states (None for `*`). Raises FormatError."""
+    found = _CONTENT_RANGE.fullmatch(text.strip())
+    if found is None:
+        raise FormatError(f"Content-Range is {text!r:.80}, want bytes FIRST-LAST/SIZE")
+    span = ByteRange(int(found[1]), int(found[2]) + 1)
+    total = None if found[3] == "*" else int(found[3])
+    if span.size < 1 or (total is not None and span.end > total):
+        raise FormatError(f"Content-Range {text!r:.80} contradicts itself")
+    return span, total
+
+
+def merge(spans: Iterable[ByteRange]) -> list[ByteRange]:
+    """The same bytes as ascending, disjoint, non-touching ranges."""
+    merged: list[ByteRange] = []
+    for span in sorted(spans):
+        if merged and span.start <= merged[-1].end:
+            if span.end > merged[-1].end:
+                merged[-1] = ByteRange(merged[-1].start, span.end)
+        else:
+            merged.append(span)
+    return merged
+
+
+def subtract(spans: Sequence[ByteRange], have: Sequence[ByteRange]) -> list[ByteRange]:
+    """What of `spans` is not in `have`. Both ascending and disjoint; so is the result."""
+    if not have:
+        return list(spans)
+    ends = [span.end for span in have]
+    left: list[ByteRange] = []
+    for span in spans:
+        at = span.start
+        for index in range(bisect_right(ends, at), len(have)):
+            here = have[index]
+            if here.start >= span.end:
+                break
+            if here.start > at:
+                left.append(ByteRange(at, here.start))
+            at = max(at, here.end)
+        if at < span.end:
+            left.append(ByteRange(at, span.end))
+    return left
+
+
+def total(spans: Iterable[ByteRange]) -> int:
+    return sum([span.end - span.start for span in spans])

@@ -1,0 +1,114 @@
+"""The receipt: what a pull cost, with every byte in exactly one column. Also the accounts it is written from."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Literal
+
+from zchunked.digest import Digest
+from zchunked.oci import Descriptor, Manifest
+from zchunked.traffic import Traffic
+
+Mode = Literal["partial", "whole", "cached"]
+
+
+class Accounts:
+    """Counts what arrived and was kept, by what it was good for. Bytes; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.needed = self.metadata = self.gap = 0
+        self._fetched: dict[Digest, int] = {}
+
+    def add(self, *, needed: int = 0, metadata: int = 0, gap: int = 0) -> None:
+        """Negative numbers take back what turned out to be wrong: it becomes waste."""
+        with self._lock:
+            self.needed += needed
+            self.metadata += metadata
+            self.gap += gap
+
+    def fetched(self, blob: Digest, size: int) -> None:
+        """Body bytes of one blob, good or not."""
+        with self._lock:
+            self._fetched[blob] = self._fetched.get(blob, 0) + size
+
+    def fetched_of(self, blob: Digest) -> int:
+        return self._fetched.get(blob, 0)
+
+
+@dataclass(slots=True)
+class LayerEntry:
+    """One layer on the receipt. Bytes are compressed bytes of this layer; `reason` says why it came whole."""
+
+    digest: str
+    diff_id: str
+    size: int
+    kind: str
+    mode: Mode = "partial"
+    reason: str | None = None
+    cached_bytes: int = 0
+    fetched_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Bytes:
+    """`image` and `cached` as the registry lists them; fetched = needed + metadata + gap + wasted, always."""
+
+    image: int = 0
+    cached: int = 0
+    needed: int = 0
+    metadata: int = 0
+    gap: int = 0
+    fetched: int = 0
+    wasted: int = 0
+
+
+@dataclass(slots=True)
+class Export:
+    """What was written, and the manifest digest it has there."""
+
+    to: str
+    manifest_digest: str | None
+
+
+@dataclass(slots=True)
+class Receipt:
+    """Design section 3; `error` is there only when the pull did not end well."""
+
+    reference: str
+    platform: str | None = None
+    manifest_digest: str | None = None
+    image_id: str | None = None
+    layers: list[LayerEntry] = field(default_factory=list)
+    bytes: Bytes = field(default_factory=Bytes)
+    requests: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+    exports: list[Export] = field(default_factory=list)
+
+    def list_layers(self, manifest: Manifest, diff_ids: tuple[Digest, ...], kinds: list[str]) -> None:
+        self.image_id = manifest.config.digest
+        self.layers = [
+            LayerEntry(layer.digest, diff_id, layer.size, kind)
+            for layer, diff_id, kind in zip(manifest.layers, diff_ids, kinds, strict=True)
+        ]
+        self.bytes.image = image_bytes(manifest)
+
+    def settle(self, traffic: Traffic, accounts: Accounts) -> None:
+        """Take over the counts; whatever came and was good for nothing is waste."""
+        total = self.bytes
+        total.needed, total.metadata, total.gap = accounts.needed, accounts.metadata, accounts.gap
+        total.fetched = traffic.fetched
+        total.wasted = traffic.fetched - accounts.needed - accounts.metadata - accounts.gap
+        self.requests = traffic.requests
+        for digest in {layer.digest for layer in self.layers}:
+            # A blob that is listed twice was fetched once.
+            first = next(layer for layer in self.layers if layer.digest == digest)
+            first.fetched_bytes = accounts.fetched_of(Digest(digest))
+
+
+def image_bytes(manifest: Manifest) -> int:
+    """Config and layers as listed."""
+    blobs: list[Descriptor] = [manifest.config, *manifest.layers]
+    return sum(blob.size for blob in blobs)

@@ -1,0 +1,234 @@
+"""The Chameleon at work: the only retry loop and the only sleep. Wraps a source as a source that forgives."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+
+from zchunked.digest import Digest
+from zchunked.errors import MultiRangeRefusedError, RangeIgnoredError, TransferError, TransientError
+from zchunked.events import Retried
+from zchunked.karma import Karma, Verdict
+from zchunked.oci import Descriptor
+from zchunked.ranges import ByteRange, merge, subtract
+from zchunked.seams import Document, Emit, Source
+
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+_Result = TypeVar("_Result")
+
+
+class Stopped(Exception):  # noqa: N818 - no failure: somebody else's failure, or a person, ended the pull
+    """Raised in a worker when the pull has ended elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How much the person is ready to bear. `patience` in seconds; `retries` caps their number, None does not."""
+
+    patience: float = 60.0
+    retries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a failure leads to: another try after `wait` seconds, unless it is final."""
+
+    verdict: Verdict
+    wait: float
+    is_final: bool
+
+
+class Chameleon:
+    """One per pull, shared by all workers: karma, the common wait, and how many may be on the line at once. Thread-safe."""
+
+    def __init__(
+        self, patience: Patience, jobs: int, emit: Emit, stop: threading.Event,
+        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._patience, self._jobs, self._stop = patience, jobs, stop
+        self.emit = emit
+        self._clock = clock
+        self._sleep = sleep or self._wait_or_stop
+        self._karma = Karma(patience.patience, clock)
+        self._line = threading.Condition()
+        self._allowed, self._busy = jobs, 0
+        self._in_vain = 0  # failures since the last new byte
+        self._not_before = clock()
+        self.retries = 0
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def gain(self, new_bytes: int) -> None:
+        """New bytes arrived: the link lives."""
+        if new_bytes:
+            with self._line:
+                self._karma.gain(new_bytes)
+                self._in_vain = 0
+
+    def run(self, attempt: Callable[[], _Result]) -> _Result:
+        """Call until it succeeds, fails for good, or karma runs out; then the last error comes out, in our own words."""
+        loop = _Loop(self)
+        retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            wait=loop.wait,  # tenacity asks for the wait first, then whether to stop
+            stop=loop.is_over,
+            before_sleep=loop.tell,
+            sleep=self._sleep,
+            retry_error_callback=loop.give_up,
+        )
+
+        def on_the_line() -> _Result:
+            with self._place():
+                return attempt()
+
+        return retrying(on_the_line)
+
+    def forgive(self, error: TransientError) -> Decision:
+        """Takes one failure into account. Decided in one place, so that workers that fail together wait together."""
+        with self._line:
+            verdict = self._karma.lose()
+            tolerance = self._karma.tolerance()
+            now = self._clock()
+            first = self._in_vain == 0
+            if first or now >= self._not_before:  # else it belongs to a wave that is already waited for
+                self._in_vain += 1
+                if not first:
+                    self._allowed = max(1, self._allowed // 2)
+            wait = min(_LONGEST_WAIT, _SHORTEST_WAIT * 2 ** min(self._in_vain - 1, 10)) * random.uniform(0.5, 1)
+            # Near the end of our patience a last try is worth more than a long wait.
+            wait = error.retry_after or min(wait, max(tolerance, _SHORTEST_WAIT))
+            capped = self._patience.retries is not None and self.retries >= self._patience.retries
+            is_final = verdict.is_final or capped or (error.retry_after or 0) > max(tolerance, _SHORTEST_WAIT)
+            if not is_final:
+                self.retries += 1
+                if not first or error.retry_after:
+                    self._not_before = max(self._not_before, now + wait)
+            return Decision(verdict, wait, is_final)
+
+    def _wait_or_stop(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Stopped
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Wait for a place on the line, and for the end of a common wait."""
+        with self._line:
+            while self._busy >= self._allowed:
+                if self._stop.is_set():
+                    raise Stopped
+                self._line.wait(0.2)
+            self._busy += 1
+        try:
+            if (wait := self._not_before - self._clock()) > 0:
+                self._sleep(wait)
+            if self._stop.is_set():
+                raise Stopped
+            yield
+            with self._line:
+                self._allowed = min(self._jobs, self._allowed + 1)
+        finally:
+            with self._line:
+                self._busy -= 1
+                self._line.notify()
+
+
+class _Loop:
+    """The hooks of one retry loop: tenacity drives, the Chameleon decides."""
+
+    def __init__(self, chameleon: Chameleon) -> None:
+        self._chameleon = chameleon
+        self._decision: Decision | None = None
+
+    def wait(self, state: RetryCallState) -> float:
+        self._decision = self._chameleon.forgive(_error_of(state))
+        return self._decision.wait
+
+    def is_over(self, _: RetryCallState) -> bool:
+        return self._chameleon.is_stopped or (self._decision is not None and self._decision.is_final)
+
+    def tell(self, state: RetryCallState) -> None:
+        if self._decision is not None:
+            karma = self._decision.verdict
+            self._chameleon.emit(
+                Retried(str(_error_of(state)), karma.before, karma.after, self._decision.wait, state.attempt_number)
+            )
+
+    def give_up(self, state: RetryCallState) -> NoReturn:
+        error = _error_of(state)
+        if self._chameleon.is_stopped:
+            raise Stopped from error
+        wish = f"; the server asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
+        tries = f"{state.attempt_number} tries" if state.attempt_number > 1 else "one try"
+        raise TransferError(f"gave up after {tries}: {error}{wish}") from error
+
+
+def _error_of(state: RetryCallState) -> TransientError:
+    error = state.outcome.exception() if state.outcome else None
+    if not isinstance(error, TransientError):
+        raise TypeError("only transient errors are retried")
+    return error
+
+
+class RetryingSource:
+    """A source whose failures karma may forgive. A read goes on after the last byte that came."""
+
+    def __init__(self, inner: Source, chameleon: Chameleon) -> None:
+        self._inner = inner
+        self._chameleon = chameleon
+
+    def manifest(self, digest: Digest | None) -> Document:
+        document = self._chameleon.run(lambda: self._inner.manifest(digest))
+        self._chameleon.gain(len(document.data))
+        return document
+
+    def spans_per_request(self, blob: Descriptor) -> int:
+        return self._inner.spans_per_request(blob)
+
+    def fetch(self, blob: Descriptor, spans: Sequence[ByteRange], keep: Callable[[int, bytes], int]) -> None:
+        """Hand every byte of the spans to `keep(position, piece)`, which returns how many of them were new.
+
+        A host without ranges can only start again: then pieces come twice, and `keep` drops what it has.
+        """
+        whole = [ByteRange(0, blob.size)]
+        left = list(spans)
+
+        def some() -> None:
+            """One request's worth of what is left."""
+            nonlocal left
+            came: list[ByteRange] = []
+            try:
+                for position, piece in self._inner.read(blob, left[: max(1, self._inner.spans_per_request(blob))]):
+                    came.append(ByteRange(position, position + len(piece)))
+                    self._chameleon.gain(keep(position, piece))
+            finally:
+                left = subtract(left, merge(came))
+
+        def attempt() -> None:
+            nonlocal left
+            try:
+                while left:
+                    before = len(left), left[0]
+                    some()
+                    if left and before == (len(left), left[0]):
+                        raise TransientError("an answer without a byte of what was asked for")
+            except MultiRangeRefusedError:
+                attempt()  # the source has learnt: one span at a time from here on
+            except RangeIgnoredError as error:
+                if list(spans) != whole or left == whole:
+                    raise
+                left = whole
+                raise TransientError(f"{error}; starting again") from error
+            except TransientError:
+                if left:
+                    raise
+
+        self._chameleon.run(attempt)

@@ -1,0 +1,53 @@
+"""Seams: what the workshops need of the world outside, as Protocols without logic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from zchunked.digest import Digest
+from zchunked.events import Event
+from zchunked.oci import Descriptor
+from zchunked.ranges import ByteRange
+
+Emit = Callable[[Event], None]
+"""Takes an event from any thread, at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A manifest or index as served; `media_type` is what the source called it, perhaps nothing."""
+
+    data: bytes
+    media_type: str
+
+
+class HostMemory(Protocol):
+    """What was learnt of a host in earlier pulls. Safe to use from several threads."""
+
+    def recall(self, host: str) -> int | None:
+        """How many spans one request may ask of it (0: no ranges); None when nothing is known or it is too old."""
+
+    def learn(self, host: str, spans: int) -> None: ...
+
+
+class Source(Protocol):
+    """Where an image's bytes come from. Vouches for none of them. Tries once. Safe to use from several threads.
+
+    Raises NotFoundError, AccessDeniedError, TransientError (worth another try) or TransferError (not worth it).
+    """
+
+    def manifest(self, digest: Digest | None) -> Document:
+        """The document of this digest; None asks for whatever the reference names."""
+
+    def spans_per_request(self, blob: Descriptor) -> int:
+        """How many spans one `read` may ask for, as far as is known now: 0 means that ranges are not served."""
+
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        """Yield every byte of the spans (ascending, disjoint) as (position in the blob, piece).
+
+        Pieces come as they arrive, without delay. Ends after the last byte or raises TransientError; what was
+        yielded before is good to keep. Raises RangeIgnoredError before the first piece when the host answers a
+        range with something else. One span over the whole blob is asked for without a range.
+        """

@@ -1,0 +1,5 @@
+"""The store: the registry's own bytes, dense, with an extent map in SQLite."""
+
+from zchunked.store.store import Image, Store
+
+__all__ = ["Image", "Store"]

@@ -1,0 +1,206 @@
+"""The index of the store: SQLite, transactional, one file. The only place that speaks SQL."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from zchunked.errors import LocalError
+from zchunked.store.packs import Rows
+
+_VERSION = 1
+_BUSY_SECONDS = 30
+_AT_ONCE = 10_000  # parameters in one statement: SQLite takes 32,766
+
+_SCHEMA = """
+CREATE TABLE blobs(id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, whole INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE extents(blob INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL, file TEXT NOT NULL, at INTEGER NOT NULL,
+  PRIMARY KEY(blob, start, file, at)) WITHOUT ROWID;
+CREATE TABLE chunks(digest BLOB NOT NULL, blob INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL, size INTEGER NOT NULL,
+  PRIMARY KEY(digest, blob)) WITHOUT ROWID;
+CREATE TABLE layers(digest TEXT NOT NULL, diff_id TEXT NOT NULL, tar_size INTEGER NOT NULL, proved REAL NOT NULL,
+  PRIMARY KEY(digest, diff_id)) WITHOUT ROWID;
+CREATE TABLE refs(name TEXT NOT NULL, platform TEXT NOT NULL, manifest TEXT NOT NULL, root TEXT NOT NULL, pulled REAL NOT NULL,
+  PRIMARY KEY(name, platform)) WITHOUT ROWID;
+CREATE TABLE hosts(host TEXT PRIMARY KEY, spans INTEGER NOT NULL, learnt REAL NOT NULL) WITHOUT ROWID;
+"""
+# blobs.whole: 1 once the extents cover the blob and its digest was verified over them.
+# layers: a layer whose tar was rebuilt from the store and matched the diff ID.
+
+
+class Index:
+    """Thread-safe: one connection behind one lock. Every method is one transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        self._path = path
+        with self._errors():
+            self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")  # stays with a rollback journal where the file system cannot
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._create()
+
+    def _create(self) -> None:
+        with self._transaction() as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version={_VERSION}")
+            elif version != _VERSION:
+                raise LocalError(
+                    f"the store at {self._path.parent} was made by another version of zpull; use another --store"
+                )
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            full = "full" in str(error)
+            hint = (
+                "free some space and run the same command again, nothing is lost"
+                if full
+                else "is another program writing there?"
+            )
+            raise LocalError(f"the store's index {self._path}: {error}; {hint}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        with self._lock, self._errors():
+            return self._db.execute(sql, parameters).fetchall()
+
+    # ── blobs and extents ──
+
+    @staticmethod
+    def _blob(db: sqlite3.Connection, digest: str, size: int) -> int:
+        db.execute("INSERT OR IGNORE INTO blobs(digest, size) VALUES(?, ?)", (digest, size))
+        (found,) = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
+        return int(found)
+
+    def add_extents(self, digest: str, size: int, rows: Rows) -> None:
+        with self._transaction() as db:
+            blob = self._blob(db, digest, size)
+            db.executemany(
+                # A run that was committed half grows its row.
+                "INSERT INTO extents VALUES(?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET length = max(length, excluded.length)",
+                [(blob, start, end - start, file, at) for start, end, file, at in rows],
+            )
+
+    def extents(self, digest: str) -> Rows:
+        sql = "SELECT start, start + length, file, at FROM extents WHERE blob = (SELECT id FROM blobs WHERE digest = ?) ORDER BY start"
+        return self._rows(sql, (digest,))  # type: ignore[return-value]
+
+    def set_extents(self, digest: str, rows: Rows) -> None:
+        """Replace all extents of a blob; with it go its chunks outside of them and every proof."""
+        with self._transaction() as db:
+            found = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
+            if found is None:
+                return
+            blob = found[0]
+            db.execute("DELETE FROM extents WHERE blob = ?", (blob,))
+            db.executemany(
+                "INSERT OR IGNORE INTO extents VALUES(?, ?, ?, ?, ?)",
+                [(blob, start, end - start, file, at) for start, end, file, at in rows],
+            )
+            db.execute("UPDATE blobs SET whole = 0 WHERE id = ?", (blob,))
+            db.execute("DELETE FROM layers")
+
+    def blobs(self) -> list[tuple[str, int, bool]]:
+        """(digest, size, whole) of every blob that something is here of."""
+        return [
+            (str(d), int(s), bool(w)) for d, s, w in self._rows("SELECT digest, size, whole FROM blobs ORDER BY id")
+        ]  # type: ignore[call-overload]
+
+    def is_whole(self, digest: str) -> bool:
+        return bool(self._rows("SELECT 1 FROM blobs WHERE digest = ? AND whole", (digest,)))
+
+    def set_whole(self, digest: str, size: int) -> None:
+        with self._transaction() as db:
+            db.execute("UPDATE blobs SET whole = 1 WHERE id = ?", (self._blob(db, digest, size),))
+
+    def files(self) -> set[str]:
+        return {str(file) for (file,) in self._rows("SELECT DISTINCT file FROM extents")}
+
+    # ── chunks ──
+
+    def add_chunks(self, digest: str, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
+        """Rows of (raw digest, start, length, decoded size) in the blob."""
+        with self._transaction() as db:
+            blob = self._blob(db, digest, size)
+            db.executemany(
+                "INSERT OR IGNORE INTO chunks VALUES(?, ?, ?, ?, ?)",
+                sorted((chunk, blob, start, length, decoded) for chunk, start, length, decoded in rows),
+            )
+
+    def find_chunks(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, str, int, int, int]]:
+        """(raw digest, blob, start, length, decoded size) wherever a row promises one of the digests."""
+        for at in range(0, len(digests), _AT_ONCE):
+            some = digests[at : at + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            sql = (
+                "SELECT chunks.digest, blobs.digest, start, length, chunks.size FROM chunks JOIN blobs ON blobs.id = chunks.blob "
+                f"WHERE chunks.digest IN ({marks})"
+            )
+            yield from self._rows(sql, some)  # type: ignore[misc]
+
+    def chunks_of(self, digest: str) -> list[tuple[bytes, int, int, int]]:
+        sql = "SELECT digest, start, length, size FROM chunks WHERE blob = (SELECT id FROM blobs WHERE digest = ?) ORDER BY start"
+        return self._rows(sql, (digest,))  # type: ignore[return-value]
+
+    def drop_chunks(self, digest: str, chunks: Iterable[bytes]) -> None:
+        """Forget that the blob holds these, and every proof that may have used them."""
+        with self._transaction() as db:
+            sql = "DELETE FROM chunks WHERE digest = ? AND blob = (SELECT id FROM blobs WHERE digest = ?)"
+            db.executemany(sql, [(chunk, digest) for chunk in chunks])
+            db.execute("DELETE FROM layers")
+
+    # ── layers and refs ──
+
+    def proof(self, digest: str, diff_id: str) -> int | None:
+        """The size of the layer's tar if it was proved."""
+        rows = self._rows("SELECT tar_size FROM layers WHERE digest = ? AND diff_id = ?", (digest, diff_id))
+        return int(rows[0][0]) if rows else None  # type: ignore[call-overload]
+
+    def add_proof(self, digest: str, diff_id: str, tar_size: int) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO layers VALUES(?, ?, ?, ?)", (digest, diff_id, tar_size, time.time()))
+
+    def set_ref(self, name: str, platform: str, manifest: str, root: str) -> None:
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO refs VALUES(?, ?, ?, ?, ?)", (name, platform, manifest, root, time.time())
+            )
+
+    def refs(self) -> list[tuple[str, str, str, str, float]]:
+        """(name, platform, manifest digest, digest of what the name names, when), newest first."""
+        return self._rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")  # type: ignore[return-value]
+
+    # ── hosts ──
+
+    def host(self, host: str, oldest: float) -> int | None:
+        rows = self._rows("SELECT spans FROM hosts WHERE host = ? AND learnt >= ?", (host, oldest))
+        return int(rows[0][0]) if rows else None  # type: ignore[call-overload]
+
+    def set_host(self, host: str, spans: int) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO hosts VALUES(?, ?, ?)", (host, spans, time.time()))

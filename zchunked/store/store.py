@@ -1,0 +1,221 @@
+"""The store as everyone else sees it: blobs by digest and span, chunks by digest, images by name."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zchunked.digest import Digest, digest_of, verified
+from zchunked.errors import IntegrityError
+from zchunked.ranges import ByteRange
+from zchunked.store.extents import ExtentMap, Piece
+from zchunked.store.index import Index
+from zchunked.store.packs import Session, Writer, local_error, recover
+
+_READ_BYTES = 1 << 20
+_HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a chunk's compressed bytes lie: [start, start + length) of a blob."""
+
+    blob: Digest
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A name and what it named when it was pulled. `root` is the index's digest where there was one."""
+
+    name: str
+    platform: str
+    manifest: Digest
+    root: Digest
+    pulled: float
+
+
+class Store:
+    """Thread-safe, and safe beside other processes on the same folder. `close` when done; a kill is as good."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._blobs = folder / "blobs"
+        try:
+            self._blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._session = Session(self._blobs)
+        except OSError as error:
+            raise local_error(error, f"cannot use the store at {folder}") from error
+        self._index = Index(folder / "index.sqlite")
+        self._lock = threading.Lock()
+        self._maps: dict[Digest, ExtentMap] = {}
+        self._handles: dict[str, int] = {}
+        try:
+            for leftover in recover(self._blobs):
+                self._index.add_extents(leftover.blob, leftover.size, leftover.rows)
+        except OSError as error:
+            raise local_error(error, f"cannot use the store at {folder}") from error
+
+    def close(self) -> None:
+        with self._lock:
+            for handle in self._handles.values():
+                os.close(handle)
+            self._handles.clear()
+        self._index.close()
+        self._session.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # ── bytes of blobs ──
+
+    def _extents(self, blob: Digest) -> ExtentMap:
+        with self._lock:
+            found = self._maps.get(blob)
+            if found is None:
+                found = self._maps[blob] = ExtentMap()
+                for start, end, file, at in self._index.extents(blob):
+                    found.add(start, end, file, at)
+            return found
+
+    def covered(self, blob: Digest) -> list[ByteRange]:
+        """What of the blob is here, ascending and disjoint."""
+        return self._extents(blob).covered()
+
+    def covers(self, blob: Digest, span: ByteRange) -> bool:
+        return self._extents(blob).covers(span.start, span.end)
+
+    def writer(self, blob: Digest, size: int) -> Writer:
+        """For one thread. The caller closes it."""
+        with self._lock:
+            file = self._session.next_file()
+        return Writer(self._session, file, blob, size, self._extents(blob), self._index.add_extents)
+
+    def read(self, blob: Digest, start: int, end: int) -> bytes:
+        """Bytes [start, end), unverified; meant for spans that fit into memory. IntegrityError if some are not here."""
+        pieces = self._pieces(blob, start, end)
+        if len(pieces) == 1:
+            return self._read_piece(pieces[0])
+        return b"".join([self._read_piece(piece) for piece in pieces])
+
+    def stream(self, blob: Digest, span: ByteRange) -> Iterator[bytes]:
+        """The same in bounded pieces, for spans of any size."""
+        for piece in self._pieces(blob, span.start, span.end):
+            for at in range(0, piece.size, _READ_BYTES):
+                yield self._read_piece(Piece(piece.file, piece.at + at, min(_READ_BYTES, piece.size - at)))
+
+    def _pieces(self, blob: Digest, start: int, end: int) -> list[Piece]:
+        found = self._extents(blob).pieces(start, end)
+        if found is None:
+            raise IntegrityError(f"bytes [{start},{end}) of {blob} are not in the store")
+        return found
+
+    def _read_piece(self, piece: Piece) -> bytes:
+        handle = self._handles.get(piece.file)
+        try:
+            if handle is None:
+                handle = self._open(piece.file)
+            data = os.pread(handle, piece.size, piece.at)
+            while len(data) < piece.size:  # a limit of the system, or a damaged file
+                more = os.pread(handle, piece.size - len(data), piece.at + len(data))
+                if not more:
+                    raise IntegrityError(f"the store's file {piece.file} is shorter than its index says")
+                data += more
+        except OSError as error:
+            raise IntegrityError(f"the store's file {piece.file} cannot be read: {error.strerror}") from error
+        return data
+
+    def _open(self, file: str) -> int:
+        with self._lock:
+            handle = self._handles.get(file)
+            if handle is None:
+                handle = self._handles[file] = os.open(self._blobs / file, os.O_RDONLY | os.O_CLOEXEC)
+            return handle
+
+    def is_whole(self, blob: Digest) -> bool:
+        """Whether all of the blob is here and was verified against its digest."""
+        return self._index.is_whole(blob)
+
+    def set_whole(self, blob: Digest, size: int) -> None:
+        """The caller has just verified the digest over `stream`."""
+        self._index.set_whole(blob, size)
+
+    def put(self, data: bytes) -> Digest:
+        """Keep a small object (manifest, config) whole; returns its digest."""
+        digest = digest_of(data)
+        if not self.is_whole(digest):
+            if data:
+                writer = self.writer(digest, len(data))
+                writer.write(0, data)
+                writer.close()
+            self.set_whole(digest, len(data))
+        return digest
+
+    def get(self, blob: Digest, size: int) -> bytes | None:
+        """A small object if it is here and good. One that is damaged is dropped and counts as not here."""
+        if not self.covers(blob, ByteRange(0, size)) or (not size and not self.is_whole(blob)):
+            return None
+        try:
+            return b"".join(verified(self.stream(blob, ByteRange(0, size)), blob, size, "object in the store"))
+        except IntegrityError:
+            self.evict(blob, [ByteRange(0, size)])
+            return None
+
+    def document(self, digest: Digest) -> bytes | None:
+        """A manifest or index by digest alone."""
+        covered = self.covered(digest)
+        return self.get(digest, covered[0].end) if len(covered) == 1 and covered[0].start == 0 else None
+
+    def evict(self, blob: Digest, spans: Iterable[ByteRange]) -> None:
+        """Forget bytes that turned out to be wrong; whatever was proved with them is proved again."""
+        extents = self._extents(blob)
+        for span in spans:
+            extents.cut(span.start, span.end)
+        self._index.set_extents(blob, extents.rows())
+
+    # ── chunks ──
+
+    def find_chunks(self, digests: Sequence[bytes]) -> dict[bytes, Place]:
+        """Where chunks lie, as far as rows promise them and their bytes are here."""
+        found: dict[bytes, Place] = {}
+        for digest, blob, start, length, _ in self._index.find_chunks(digests):
+            if digest not in found and self._extents(Digest(blob)).covers(start, start + length):
+                found[digest] = Place(Digest(blob), start, length)
+        return found
+
+    def add_chunks(self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
+        """Promise chunks: (raw digest, start, length, decoded size), all in `blob`."""
+        self._index.add_chunks(blob, size, rows)
+
+    def drop_chunks(self, blob: Digest, digests: Iterable[bytes]) -> None:
+        self._index.drop_chunks(blob, digests)
+
+    # ── layers, images, hosts ──
+
+    def proof(self, layer: Digest, diff_id: Digest) -> int | None:
+        """The tar's size if the layer was proved against the diff ID from what is here."""
+        return self._index.proof(layer, diff_id)
+
+    def add_proof(self, layer: Digest, diff_id: Digest, tar_size: int) -> None:
+        self._index.add_proof(layer, diff_id, tar_size)
+
+    def set_image(self, name: str, platform: str, manifest: Digest, root: Digest) -> None:
+        self._index.set_ref(name, platform, manifest, root)
+
+    def images(self) -> list[Image]:
+        """Newest first."""
+        return [Image(n, p, Digest(m), Digest(r), t) for n, p, m, r, t in self._index.refs()]
+
+    def recall(self, host: str) -> int | None:
+        return self._index.host(host, time.time() - _HOST_MEMORY_SECONDS)
+
+    def learn(self, host: str, spans: int) -> None:
+        self._index.set_host(host, spans)
