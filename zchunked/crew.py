@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from typing import Self
 
 from zchunked.retry import Stopped
 
@@ -33,7 +34,7 @@ class Crew:
         ]
         self._sizes = dict(lanes)
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

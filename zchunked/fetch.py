@@ -41,7 +41,7 @@ class Checks:
 
 @dataclass(slots=True, eq=False)
 class Order:
-    """What is to come of one blob. `runs` cover `wanted`; of that `metadata` is no content; the rest of the runs is gap."""
+    """What is to come of one blob. `runs` cover `wanted`, of which `metadata` is no content; what is more is gap."""
 
     blob: Descriptor
     runs: list[ByteRange]
@@ -57,6 +57,7 @@ class Fetcher:
         self,
         source: RetryingSource,
         store: Store,
+        *,
         arrivals: Arrivals,
         accounts: Accounts,
         emit: Emit,
@@ -153,7 +154,8 @@ class Fetcher:
         size = total(spans)
         unwanted = total(subtract(spans, order.wanted))
         metadata = size - total(subtract(spans, order.metadata)) if order.metadata else 0
-        self._accounts.add(needed=sign * (size - unwanted - metadata), metadata=sign * metadata, gap=sign * unwanted)
+        needed = size - unwanted - metadata
+        self._accounts.add(order.blob.digest, needed=sign * needed, metadata=sign * metadata, gap=sign * unwanted)
 
     def _take_whole(self, state: _BlobState) -> None:
         """The host serves no ranges: one request brings the whole blob, for all runs of it."""
@@ -179,9 +181,9 @@ class Fetcher:
         bad: list[int] = []
         for chunk in checks.overlapping(run):
             start, end = checks.starts[chunk], checks.ends[chunk]
-            if end > run.end or start < run.start:  # shared with another run: the last to land checks it
-                if not self._store.covers(blob, ByteRange(start, end)):
-                    continue
+            is_shared = end > run.end or start < run.start  # with another run: the last to land checks it
+            if is_shared and not self._store.covers(blob, ByteRange(start, end)):
+                continue
             with state.lock:
                 if state.checked[chunk]:
                     continue
@@ -199,11 +201,7 @@ class Fetcher:
         spans = [ByteRange(checks.starts[chunk], checks.ends[chunk]) for chunk in bad]
         self._store.evict(order.blob.digest, spans)
         self._book(order, spans, -1)
-        self._emit(
-            Noted(
-                f"{len(bad)} damaged chunk{'s' if len(bad) > 1 else ''} of layer {short(order.blob.digest)}: fetching again"
-            )
-        )
+        self._emit(Noted(f"layer {short(order.blob.digest)}: {len(bad)} of its chunks came damaged, fetching again"))
         for chunk in bad:
             state.checked[chunk] = 0
         for span in spans:

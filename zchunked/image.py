@@ -42,7 +42,7 @@ Fetch = Callable[[Digest | None], Document]
 def resolve(
     digest: Digest | None, want: Platform, store: Store, fetch: Fetch, limits: Limits = DEFAULT_LIMITS
 ) -> ImageDocuments:
-    """The image manifest behind a digest, or behind the tag that `fetch(None)` asks for. What is here is not asked for."""
+    """The image manifest behind a digest, or behind what `fetch(None)` asks for. What is here is not asked for."""
     data, media_type = _document(digest, None, store, fetch)
     root = here = digest_of(data)
     for _ in range(_DEEPEST_INDEX):

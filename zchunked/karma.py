@@ -1,4 +1,4 @@
-"""Karma, the Chameleon's number: earned by bytes, spent by failures, fading with time. Pure, on a clock that is passed in."""
+"""Karma, the Chameleon's number: earned by bytes, spent by failures, fading with time. Pure, on a clock passed in."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Verdict:
 class Karma:
     """+1 for every new byte, -1 for every failure, decay by exp(-t/τ) with τ = patience/14.
 
-    After steady progress at a rate r a total outage is borne for about τ·ln(r·τ) seconds; with the endowment, one at the
-    very start for `patience` seconds. With patience 0 the first failure is final. Not thread-safe: its owner has the lock.
+    After steady progress at a rate r a total outage is borne for about τ·ln(r·τ) seconds; with the endowment, one at
+    the very start for `patience` seconds. With patience 0 the first failure is final. Not thread-safe: its owner is.
     """
 
     def __init__(self, patience: float, clock: Callable[[], float], endowment: float = ENDOWMENT) -> None:

@@ -51,7 +51,8 @@ class Progress:
         self._need += event.need_bytes
         if self._style == "plain":
             self._line(
-                f"zpull: {human(event.here_bytes)} of {human(event.total_bytes)} are here, fetching {human(event.need_bytes)}"
+                f"zpull: {human(event.here_bytes)} of {human(event.total_bytes)} are here, "
+                f"fetching {human(event.need_bytes)}"
             )
         elif self._style == "bar" and event.need_bytes:
             if self._bar is None:
@@ -84,8 +85,15 @@ class _Bar:
 
         self._done, self._total = here, total
         self._tqdm = tqdm(
-            total=total, initial=here, file=out, unit="B", unit_scale=True, dynamic_ncols=True, miniters=1, mininterval=0.2
-        )  # fmt: skip
+            total=total,
+            initial=here,
+            file=out,
+            unit="B",
+            unit_scale=True,
+            dynamic_ncols=True,
+            miniters=1,
+            mininterval=0.2,
+        )
 
     def advance(self, size: int) -> None:
         self._done += size

@@ -45,7 +45,7 @@ def prove_whole(
 ) -> Proof:
     """The blob against its digest and its tar against the diff ID, in one pass a step behind the download.
 
-    Raises IntegrityError when the blob is not the registry's, UnprovedError or FormatError when it is and still is wrong.
+    Raises IntegrityError when the blob is not the registry's, UnprovedError or FormatError when it is, and wrong.
     """
     blob, size = hashlib.sha256(), 0
     tar = hashlib.sha256()

@@ -91,7 +91,7 @@ class Rebuild:
         self._arrived, self._limits = arrived, limits
 
     def tar(self) -> Iterator[bytes]:
-        """The tar in blocks. FormatError or IntegrityError as soon as something contradicts; the caller checks the diff ID."""
+        """The tar in blocks. FormatError or IntegrityError at a contradiction; the caller checks the diff ID."""
         held: list[bytes] = []
         size = 0
         for steps in self._steps():

@@ -13,20 +13,39 @@ from zchunked.traffic import Traffic
 Mode = Literal["partial", "whole", "cached"]
 
 
+@dataclass(slots=True)
+class Good:
+    """Bytes that were kept, by what they are good for."""
+
+    needed: int = 0
+    metadata: int = 0
+    gap: int = 0
+
+
 class Accounts:
-    """Counts what arrived and was kept, by what it was good for. Bytes; thread-safe."""
+    """What arrived and was kept, blob by blob. Bytes; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.needed = self.metadata = self.gap = 0
+        self._good: dict[Digest | None, Good] = {}
         self._fetched: dict[Digest, int] = {}
 
-    def add(self, *, needed: int = 0, metadata: int = 0, gap: int = 0) -> None:
+    def document(self, size: int) -> None:
+        """A manifest or index."""
+        self.add(None, metadata=size)
+
+    def add(self, blob: Digest | None, *, needed: int = 0, metadata: int = 0, gap: int = 0) -> None:
         """Negative numbers take back what turned out to be wrong: it becomes waste."""
         with self._lock:
-            self.needed += needed
-            self.metadata += metadata
-            self.gap += gap
+            good = self._good.setdefault(blob, Good())
+            good.needed += needed
+            good.metadata += metadata
+            good.gap += gap
+
+    def discard(self, blob: Digest) -> None:
+        """All that came of this blob was good for nothing."""
+        with self._lock:
+            self._good.pop(blob, None)
 
     def fetched(self, blob: Digest, size: int) -> None:
         """Body bytes of one blob, good or not."""
@@ -35,6 +54,11 @@ class Accounts:
 
     def fetched_of(self, blob: Digest) -> int:
         return self._fetched.get(blob, 0)
+
+    def total(self) -> Good:
+        with self._lock:
+            all_good = list(self._good.values())
+        return Good(sum(g.needed for g in all_good), sum(g.metadata for g in all_good), sum(g.gap for g in all_good))
 
 
 @dataclass(slots=True)
@@ -97,10 +121,10 @@ class Receipt:
 
     def settle(self, traffic: Traffic, accounts: Accounts) -> None:
         """Take over the counts; whatever came and was good for nothing is waste."""
-        total = self.bytes
-        total.needed, total.metadata, total.gap = accounts.needed, accounts.metadata, accounts.gap
-        total.fetched = traffic.fetched
-        total.wasted = traffic.fetched - accounts.needed - accounts.metadata - accounts.gap
+        spent, good = self.bytes, accounts.total()
+        spent.needed, spent.metadata, spent.gap = good.needed, good.metadata, good.gap
+        spent.fetched = traffic.fetched
+        spent.wasted = traffic.fetched - good.needed - good.metadata - good.gap
         self.requests = traffic.requests
         for digest in {layer.digest for layer in self.layers}:
             # A blob that is listed twice was fetched once.

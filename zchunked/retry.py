@@ -22,6 +22,8 @@ from zchunked.seams import Document, Emit, Source
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _Result = TypeVar("_Result")
+Keep = Callable[[int, bytes], int]
+"""Takes (position in the blob, piece) and returns how many of the bytes were new."""
 
 
 class Stopped(Exception):  # noqa: N818 - no failure: somebody else's failure, or a person, ended the pull
@@ -46,12 +48,18 @@ class Decision:
 
 
 class Chameleon:
-    """One per pull, shared by all workers: karma, the common wait, and how many may be on the line at once. Thread-safe."""
+    """One per pull, shared by all workers: karma, the common wait, how many may be on the line at once. Thread-safe."""
 
     def __init__(
-        self, patience: Patience, jobs: int, emit: Emit, stop: threading.Event,
-        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        patience: Patience,
+        jobs: int,
+        emit: Emit,
+        stop: threading.Event,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
         self._patience, self._jobs, self._stop = patience, jobs, stop
         self.emit = emit
         self._clock = clock
@@ -75,7 +83,7 @@ class Chameleon:
                 self._in_vain = 0
 
     def run(self, attempt: Callable[[], _Result]) -> _Result:
-        """Call until it succeeds, fails for good, or karma runs out; then the last error comes out, in our own words."""
+        """Call until it succeeds, fails for good, or karma runs out: then a TransferError says why."""
         loop = _Loop(self)
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
@@ -193,42 +201,46 @@ class RetryingSource:
     def spans_per_request(self, blob: Descriptor) -> int:
         return self._inner.spans_per_request(blob)
 
-    def fetch(self, blob: Descriptor, spans: Sequence[ByteRange], keep: Callable[[int, bytes], int]) -> None:
-        """Hand every byte of the spans to `keep(position, piece)`, which returns how many of them were new.
+    def fetch(self, blob: Descriptor, spans: Sequence[ByteRange], keep: Keep) -> None:
+        """Hand every byte of the spans to `keep`; after a failure go on with what has not come.
 
         A host without ranges can only start again: then pieces come twice, and `keep` drops what it has.
         """
-        whole = [ByteRange(0, blob.size)]
-        left = list(spans)
+        self._chameleon.run(_Download(self._inner, blob, spans, keep, self._chameleon).go_on)
 
-        def some() -> None:
-            """One request's worth of what is left."""
-            nonlocal left
-            came: list[ByteRange] = []
-            try:
-                for position, piece in self._inner.read(blob, left[: max(1, self._inner.spans_per_request(blob))]):
-                    came.append(ByteRange(position, position + len(piece)))
-                    self._chameleon.gain(keep(position, piece))
-            finally:
-                left = subtract(left, merge(came))
 
-        def attempt() -> None:
-            nonlocal left
+class _Download:
+    """One `fetch` and how far it got."""
+
+    def __init__(self, source: Source, blob: Descriptor, spans: Sequence[ByteRange], keep: Keep, to: Chameleon) -> None:
+        self._source, self._blob, self._keep, self._chameleon = source, blob, keep, to
+        self._left = list(spans)
+        self._is_whole = self._left == [ByteRange(0, blob.size)]
+
+    def go_on(self) -> None:
+        while self._left:
+            before = self._left
             try:
-                while left:
-                    before = len(left), left[0]
-                    some()
-                    if left and before == (len(left), left[0]):
-                        raise TransientError("an answer without a byte of what was asked for")
+                self._ask(before[: max(1, self._source.spans_per_request(self._blob))])
             except MultiRangeRefusedError:
-                attempt()  # the source has learnt: one span at a time from here on
-            except RangeIgnoredError as error:
-                if list(spans) != whole or left == whole:
+                continue  # the source has learnt: one span at a time from here on
+            except RangeIgnoredError:
+                whole = [ByteRange(0, self._blob.size)]
+                if not self._is_whole or self._left == whole:
                     raise
-                left = whole
-                raise TransientError(f"{error}; starting again") from error
+                self._left = whole
+                continue
             except TransientError:
-                if left:
+                if self._left:  # else it broke behind the last byte
                     raise
+            if self._left == before:
+                raise TransientError("an answer without a byte of what was asked for")
 
-        self._chameleon.run(attempt)
+    def _ask(self, spans: Sequence[ByteRange]) -> None:
+        came: list[ByteRange] = []
+        try:
+            for position, piece in self._source.read(self._blob, spans):
+                came.append(ByteRange(position, position + len(piece)))
+                self._chameleon.gain(self._keep(position, piece))
+        finally:
+            self._left = subtract(self._left, merge(came))

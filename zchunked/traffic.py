@@ -6,7 +6,7 @@ import threading
 
 
 class Traffic:
-    """What one pull received, whatever became of it: bodies of blobs, tokens, redirects and errors alike. Thread-safe."""
+    """What one pull received, whatever became of it: blobs, tokens, redirects and errors alike. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -29,10 +29,12 @@ _FORGET = 'mkdir -p /var/lib/containers && mount -t tmpfs none /var/lib/containe
 _APART = ("unshare", "--mount", "sh", "-c", _FORGET, "sh") if os.geteuid() == 0 else ()
 _HOW_TO_GET = {
     "docker-registry": "apt-get install docker-registry",
+    "memcached": "apt-get install memcached",
     "nginx": "apt-get install nginx",
     "openssl": "apt-get install openssl",
     "podman": "apt-get install podman",
     "skopeo": "apt-get install skopeo",
+    "swift-proxy-server": "apt-get install swift swift-proxy swift-account swift-container swift-object",
     "trixie": "tests/peers/trixie.sh .cache/trixie",
 }
 
@@ -58,7 +60,7 @@ class Tool:
     def __call__(self, *args: str | Path, timeout: float = 300) -> str:
         argv = [*self.argv, *map(str, args)]
         done = subprocess.run(
-            argv, env={**_environment(), **self.env}, capture_output=True, text=True, timeout=timeout, check=False
+            argv, env={**environment(), **self.env}, capture_output=True, text=True, timeout=timeout, check=False
         )
         assert done.returncode == 0, f"{' '.join(argv)} ended with {done.returncode}:\n{done.stderr[-4000:]}"
         return done.stdout
@@ -191,16 +193,14 @@ def docker_registry(
     config, access, chatter = folder / "config.json", folder / "access.log", folder / "chatter.log"
     config.write_text(json.dumps(conf))  # JSON is YAML
     argv = ["docker-registry", "serve", str(config)]
-    with access.open("w") as stdout, chatter.open("w") as stderr, _running(argv, stdout, stderr):
+    with access.open("w") as stdout, chatter.open("w") as stderr, running(argv, stdout, stderr):
         listening = wait_for(lambda: _LISTENING.search(chatter.read_text()), f"a port in {chatter}")
         yield Server(listening[1], access, _combined, folder / "ca.pem" if tls else None)
 
 
 @contextmanager
-def nginx(
-    folder: Path, *, upstream: Server | None = None, root: Path | None = None, rules: str = ""
-) -> Iterator[Server]:
-    """An nginx before another server, or over the files below `root`; `rules` join its only location ("max_ranges 1;").
+def nginx(folder: Path, *, upstream: str | None = None, root: Path | None = None, rules: str = "") -> Iterator[Server]:
+    """An nginx before the URL `upstream` or over the files in `root`; `rules` join its one location ("max_ranges 1;").
 
     It counts best: its one worker writes a request down before it looks at the next one.
     """
@@ -208,14 +208,14 @@ def nginx(
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "access.log"
     log.touch()
-    where = f"proxy_pass {upstream.url};" if upstream else f"root {root};"
+    where = f"proxy_pass {upstream};" if upstream else f"root {root};"
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener, (folder / "error.log").open("w") as errors:
         port = listener.getsockname()[1]
         (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port, where=where, rules=rules))
         # nginx inherits the open socket: nobody else can take the port, and who asks early waits instead of failing.
         inherited = {"NGINX": f"{listener.fileno()};"}
         argv = ["nginx", "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
-        with _running(argv, errors, errors, env=inherited, pass_fds=[listener.fileno()]):
+        with running(argv, errors, errors, env=inherited, pass_fds=[listener.fileno()]):
             listener.close()
             yield Server(f"127.0.0.1:{port}", log, _json_line)
 
@@ -252,15 +252,16 @@ def wait_for(found: Callable[[], T | None], what: str, *, seconds: float = 20) -
 
 
 @contextmanager
-def _running(
+def running(
     argv: list[str],
     stdout: IO[str],
     stderr: IO[str],
     env: Mapping[str, str] | None = None,
     pass_fds: list[int] | None = None,
 ) -> Iterator[None]:
-    environment = {**_environment(), **(env or {})}
-    with subprocess.Popen(argv, stdout=stdout, stderr=stderr, env=environment, pass_fds=pass_fds or []) as process:
+    """A child that is ended with the block, and awaited."""
+    merged = {**environment(), **(env or {})}
+    with subprocess.Popen(argv, stdout=stdout, stderr=stderr, env=merged, pass_fds=pass_fds or []) as process:
         try:
             yield
         finally:
@@ -272,7 +273,7 @@ def _path() -> str:
     return os.pathsep.join([os.environ.get("PATH", os.defpath), SYSTEM_PATH])
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, without what would lead a tool away from loopback, and with the folders where Debian keeps its servers."""
     dropped = {"http_proxy", "https_proxy", "all_proxy", "registry_auth_file"}
     return {key: value for key, value in os.environ.items() if key.lower() not in dropped} | {"PATH": _path()}

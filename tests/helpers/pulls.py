@@ -42,7 +42,9 @@ def pull(
     settings = Options(**({"platform": AMD64, "jobs": 4, "patience": IMPATIENT} | options))
     source.traffic.__init__()  # type: ignore[misc]
     source.asked.clear()
-    work = Pull(name, digest, source, store, source.traffic, settings, outcome.receipt, outcome.events.append)
+    work = Pull(
+        name, digest, source, store, traffic=source.traffic, options=settings, receipt=outcome.receipt, show=outcome.events.append
+    )
     outcome.image = work.run()
     return outcome
 

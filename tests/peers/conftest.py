@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import peers
+from tests.helpers import peers, swift
 from tests.peers import corpus
 
 TAGS = ("v1", "v2")
@@ -55,7 +55,7 @@ def registry(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="session")
 def front(registry: peers.Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[peers.Server]:
     """An nginx before the registry: pull through it to know the ranges and the bytes."""
-    with peers.nginx(tmp_path_factory.mktemp("front"), upstream=registry) as server:
+    with peers.nginx(tmp_path_factory.mktemp("front"), upstream=registry.url) as server:
         yield server
 
 
@@ -73,6 +73,12 @@ def old(registry: peers.Server, plain: Path, shared: Path) -> str:
     skopeo = peers.skopeo_old()
     once(shared / "old.done", lambda: push(skopeo, plain, registry, "old"))
     return "old"
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[peers.Server]:
+    with swift.swift(tmp_path_factory.mktemp("swift")) as server:
+        yield server
 
 
 def push(skopeo: peers.Tool, layout: Path, registry: peers.Server, repository: str) -> None:

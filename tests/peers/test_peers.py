@@ -6,9 +6,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
+from obstore.store import S3Store
 
-from tests.helpers import peers
+from tests.helpers import peers, swift
 from tests.peers import corpus
 
 pytestmark = pytest.mark.peer
@@ -95,6 +97,19 @@ def test_a_registry_with_tls_and_passwords(tmp_path: Path, plain: Path) -> None:
         with pytest.raises(AssertionError, match="authentication required"):
             skopeo("inspect", "--no-creds", "--cert-dir", certificates, f"docker://{server.host}/closed:v1")
         assert {401, 201} <= {hit.status for hit in server.hits()}
+
+
+def test_a_bucket_gives_ranges(s3: peers.Server) -> None:
+    swift.make_bucket(s3, "tides")
+    store = S3Store(
+        "tides", endpoint=s3.url, access_key_id=swift.KEY, secret_access_key=swift.SECRET, region=swift.REGION,
+        client_options={"allow_http": True},
+    )  # fmt: skip
+    obstore.put(store, "high/water", b"0123456789" * 100)
+    with s3.watched() as hits:
+        assert b"234" == bytes(obstore.get_range(store, "high/water", start=2, end=5))
+    assert [("GET", 206, 3, "bytes=2-4")] == [(hit.method, hit.status, hit.sent, hit.range) for hit in hits]
+    assert ["high/water"] == [entry["path"] for batch in obstore.list(store) for entry in batch]
 
 
 def test_podman_loads_an_archive(tmp_path: Path, plain: Path) -> None:

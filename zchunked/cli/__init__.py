@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -11,11 +12,9 @@ from zchunked.errors import ZPullError
 def main() -> None:
     """The console script. Ends the process."""
     code = run(sys.argv[1:])
-    try:
+    with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:
-        pass
     # A worker that hangs in a system call must not hold the exit: everything is on the disk.
     os._exit(code)
 
@@ -47,8 +46,6 @@ def run(argv: list[str]) -> int:
 
 
 def _fail(text: str, code: int) -> int:
-    try:
+    with contextlib.suppress(OSError):
         print(f"zpull: error: {' '.join(text.split())}", file=sys.stderr, flush=True)
-    except OSError:
-        pass
     return code

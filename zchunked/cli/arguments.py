@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from zchunked import __version__
 from zchunked.errors import UsageError
@@ -36,17 +37,38 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; {self.prog} --help lists what is possible")
+
+
+class _Options:
+    """Adds options to a verb; each has a default from its variable: `--max-gap` is ZPULL_MAX_GAP."""
+
+    def __init__(self, group: argparse._ActionsContainer, environment: Mapping[str, str]) -> None:
+        self._group, self._environment = group, environment
+
+    def value(self, flag: str, help: str, *short: str, default: str | None = None, **how: Any) -> None:  # noqa: A002
+        how["default"] = self._environment.get(_variable(flag)) or default
+        self._group.add_argument(*short, flag, help=help, **how)
+
+    def switch(self, flag: str, help: str, *short: str) -> None:  # noqa: A002
+        on = self._environment.get(_variable(flag), "").lower() in ("1", "true", "yes", "on")
+        self._group.add_argument(*short, flag, help=help, action="store_true", default=on)
+
+
+def _variable(flag: str) -> str:
+    return "ZPULL_" + flag.removeprefix("--").replace("-", "_").upper()
 
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     """The whole grammar; defaults come from the environment."""
     top = _Parser(
-        prog="zpull", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EXIT_CODES,
+        prog="zpull",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EXIT_CODES,
         usage="zpull [pull] IMAGE [--to DEST] [options]\n       zpull export IMAGE --to DEST\n       zpull images",
         description="Download every needed byte of a container image once, and prove every byte that is kept.",
-    )  # fmt: skip
+    )
     top.add_argument("--version", action="version", version=f"zpull {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     pull = verbs.add_parser(
@@ -55,147 +77,59 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    pull.add_argument("image", metavar="IMAGE", help="[docker://]host/repository[:tag][@digest]")
-    _store(pull, environment)
-    _output(pull, environment)
-    _to(pull)
-    _platform(pull, environment)
-    _registry(pull, environment)
-    _network(pull, environment)
     export = verbs.add_parser("export", help="write a pulled image somewhere, without the network")
-    export.add_argument("image", metavar="IMAGE")
-    _store(export, environment)
-    _output(export, environment)
-    _to(export)
-    _platform(export, environment)
     images = verbs.add_parser("images", help="list the pulled images")
-    _store(images, environment)
-    _output(images, environment)
+    for verb in (pull, export, images):
+        if verb is not images:
+            verb.add_argument("image", metavar="IMAGE", help="[docker://]host/repository[:tag][@digest]")
+            _image(verb, environment)
+        _common(_Options(verb, environment))
+    _registry(_Options(pull.add_argument_group("registry"), environment))
+    _network(_Options(pull.add_argument_group("network"), environment))
     return top
 
 
-def _to(verb: argparse.ArgumentParser) -> None:
+def _image(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
     verb.add_argument(
-        "--to", action="append", default=[], metavar="DEST",
-        help="also write the image: oci:DIR[:tag], oci-archive:FILE, docker-archive:FILE (- is standard output); repeatable",
-    )  # fmt: skip
+        "--to",
+        action="append",
+        default=[],
+        metavar="DEST",
+        help="write the image there: oci:DIR[:tag], oci-archive:FILE, docker-archive:FILE (- is stdout); repeatable",
+    )
+    _Options(verb, environment).value("--platform", "which image of an index", metavar="OS/ARCH[/VARIANT]")
 
 
-def _store(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-    verb.add_argument(
-        "--store", metavar="DIR", default=environment.get("ZPULL_STORE"), help="where downloaded bytes are kept"
-    )
+def _common(options: _Options) -> None:
+    options.value("--store", "where downloaded bytes are kept", metavar="DIR")
+    options.switch("--quiet", "print digests alone, and no progress", "-q")
+    options.value("--format", "json: the whole story", choices=("text", "json"), default="text")
 
 
-def _platform(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-    verb.add_argument(
-        "--platform",
-        metavar="OS/ARCH[/VARIANT]",
-        default=environment.get("ZPULL_PLATFORM"),
-        help="which image of an index",
-    )
+def _registry(options: _Options) -> None:
+    options.value("--authfile", "credentials, as podman and docker keep them", metavar="FILE")
+    options.value("--creds", "credentials; - reads them from standard input", metavar="USER[:PASSWORD]")
+    verify = "false: accept any certificate, and plain http"
+    options.value("--tls-verify", verify, nargs="?", const="true", default="true", choices=("true", "false"))
+    options.switch("--plain-http", "speak http")
 
 
-def _output(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-    verb.add_argument(
-        "-q",
-        "--quiet",
-        action="store_true",
-        default=_flag(environment, "ZPULL_QUIET"),
-        help="print the digest alone, no progress",
+def _network(options: _Options) -> None:
+    options.value("--jobs", "connections at a time (8)", "-j", type=_jobs, default="8", metavar="N")
+    options.value(
+        "--patience", "how long an outage is borne (60); 0: not at all", type=_seconds, default="60", metavar="S"
     )
-    verb.add_argument(
-        "--format", choices=("text", "json"), default=environment.get("ZPULL_FORMAT", "text"), help="json: the receipt"
-    )
-
-
-def _registry(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-    group = verb.add_argument_group("registry")
-    group.add_argument(
-        "--authfile",
-        metavar="FILE",
-        default=environment.get("ZPULL_AUTHFILE"),
-        help="credentials, as podman and docker keep them",
-    )
-    group.add_argument(
-        "--creds",
-        metavar="USER[:PASSWORD]",
-        default=environment.get("ZPULL_CREDS"),
-        help="credentials; - reads them from standard input",
-    )
-    group.add_argument(
-        "--tls-verify", nargs="?", const="true", default=environment.get("ZPULL_TLS_VERIFY", "true"), choices=("true", "false"),
-        help="false: accept any certificate, and plain http",
-    )  # fmt: skip
-    group.add_argument(
-        "--plain-http", action="store_true", default=_flag(environment, "ZPULL_PLAIN_HTTP"), help="speak http"
-    )
-
-
-def _network(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-    group = verb.add_argument_group("network")
-    group.add_argument(
-        "-j", "--jobs", type=_jobs, default=environment.get("ZPULL_JOBS", "8"), help="connections at a time (8)"
-    )
-    group.add_argument(
-        "--patience", type=_seconds, metavar="SECONDS", default=environment.get("ZPULL_PATIENCE", "60"),
-        help="how long an outage is borne (60); 0: not at all",
-    )  # fmt: skip
-    group.add_argument(
-        "--retry", type=_count, metavar="N", default=environment.get("ZPULL_RETRY"), help="never more retries than this"
-    )
-    group.add_argument(
-        "--deadline",
-        type=_seconds,
-        metavar="SECONDS",
-        default=environment.get("ZPULL_DEADLINE"),
-        help="give up after this long",
-    )
-    group.add_argument(
-        "--min-rate",
-        type=size,
-        metavar="BYTES/S",
-        default=environment.get("ZPULL_MIN_RATE"),
-        help="give up when slower than this",
-    )
-    group.add_argument(
-        "--stall-timeout", type=_seconds, metavar="SECONDS", default=environment.get("ZPULL_STALL_TIMEOUT", "10"),
-        help="a connection without a byte for this long is broken (10)",
-    )  # fmt: skip
-    group.add_argument(
-        "--max-gap",
-        type=size,
-        metavar="BYTES",
-        default=environment.get("ZPULL_MAX_GAP"),
-        help="unneeded bytes to buy to save a request; 0: none",
-    )
-    group.add_argument(
-        "--exact",
-        action="store_true",
-        default=_flag(environment, "ZPULL_EXACT"),
-        help="take layers whole, so that exports keep the registry's digests",
-    )
-    group.add_argument(
-        "--progress",
-        choices=("auto", "bar", "plain", "json", "none"),
-        default=environment.get("ZPULL_PROGRESS", "auto"),
-    )
-    group.add_argument(
-        "--explain-retries",
-        action="store_true",
-        default=_flag(environment, "ZPULL_EXPLAIN_RETRIES"),
-        help="say why each retry was made",
-    )
-    group.add_argument(
-        "--digestfile",
-        metavar="FILE",
-        default=environment.get("ZPULL_DIGESTFILE"),
-        help="write the manifest digest there",
-    )
-
-
-def _flag(environment: Mapping[str, str], name: str) -> bool:
-    return environment.get(name, "").lower() in ("1", "true", "yes", "on")
+    options.value("--retry", "never more retries than this", type=_count, metavar="N")
+    options.value("--deadline", "give up after this long", type=_seconds, metavar="S")
+    options.value("--min-rate", "give up when slower than this", type=size, metavar="BYTES/S")
+    stall = "a connection without a byte for this long is broken (10)"
+    options.value("--stall-timeout", stall, type=_seconds, default="10", metavar="S")
+    options.value("--max-gap", "the most unneeded bytes to buy to save a request; 0: none", type=size, metavar="BYTES")
+    options.switch("--exact", "take layers whole, so that exports keep the registry's digests")
+    styles = ("auto", "bar", "plain", "json", "none")
+    options.value("--progress", "what stderr shows", choices=styles, default="auto")
+    options.switch("--explain-retries", "say why each retry was made")
+    options.value("--digestfile", "write the manifest digest there", metavar="FILE")
 
 
 def _jobs(text: str) -> int:

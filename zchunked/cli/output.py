@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
@@ -12,27 +11,50 @@ from typing import IO
 import msgspec
 import platformdirs
 
-from zchunked.errors import ZPullError
+from zchunked.errors import UsageError, ZPullError
+from zchunked.exports import Destination, parse_destination
 from zchunked.exports.files import local_errors, write_whole
+from zchunked.oci import Platform, parse_platform, this_platform
 from zchunked.receipt import Receipt
+from zchunked.reference import Reference
 from zchunked.store import Store
 
 
-def store_of(arguments: argparse.Namespace, _environment: Mapping[str, str] | None = None) -> Store:
+def store_of(arguments: argparse.Namespace) -> Store:
     """The caller closes it."""
-    folder = Path(arguments.store) if arguments.store else Path(platformdirs.user_cache_dir("zpull"))
-    return Store(folder)
+    return Store(Path(arguments.store or platformdirs.user_cache_dir("zpull")))
+
+
+def destinations_of(arguments: argparse.Namespace) -> list[Destination]:
+    destinations = [parse_destination(text) for text in arguments.to]
+    if sum(one.is_stdout for one in destinations) > 1:
+        raise UsageError("only one --to can write to standard output")
+    return destinations
+
+
+def platform_of(text: str | None) -> Platform:
+    platform = parse_platform(text) if text else this_platform()
+    if platform is None:
+        raise UsageError(f"--platform {text!r:.80}: want os/architecture[/variant], such as linux/arm64")
+    return platform
+
+
+def print_outcome(
+    arguments: argparse.Namespace, reference: Reference, receipt: Receipt, failure: ZPullError | None
+) -> None:
+    """The result on standard output; on stderr where an archive went to standard output."""
+    out = sys.stderr if any(parse_destination(text).is_stdout for text in arguments.to) else sys.stdout
+    if arguments.format == "json":
+        document = asdict(receipt)
+        if failure is not None:
+            document["error"] = str(failure)
+        print_json(document, out)
+    elif failure is None:
+        print(receipt.manifest_digest if arguments.quiet else f"{reference.name}@{receipt.manifest_digest}", file=out)
 
 
 def print_json(document: object, out: IO[str] | None = None) -> None:
     print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode(), file=out or sys.stdout)
-
-
-def print_receipt(receipt: Receipt, out: IO[str], failure: ZPullError | None) -> None:
-    document = asdict(receipt)
-    if failure is not None:
-        document["error"] = str(failure)
-    print_json(document, out)
 
 
 def write_digestfile(path: str | None, receipt: Receipt) -> None:

@@ -7,15 +7,15 @@ import getpass
 import sys
 from collections.abc import Mapping
 
-from zchunked.cli.output import print_receipt, store_of, write_digestfile
-from zchunked.errors import TransferError, UsageError, ZPullError
-from zchunked.exports import export, parse_destination
-from zchunked.oci import Platform, parse_platform, this_platform
+from zchunked.cli.output import destinations_of, platform_of, print_outcome, store_of, write_digestfile
+from zchunked.errors import TransferError, ZPullError
+from zchunked.exports import export
 from zchunked.progress import Progress, human
 from zchunked.pull import Options, Pull
 from zchunked.receipt import Receipt
 from zchunked.reference import Reference, parse_reference
 from zchunked.retry import Patience
+from zchunked.schedule import Frugality
 from zchunked.sources import open_source
 from zchunked.store import Store
 from zchunked.traffic import Traffic
@@ -23,18 +23,14 @@ from zchunked.traffic import Traffic
 
 def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     reference = parse_reference(arguments.image)
-    destinations = [parse_destination(text) for text in arguments.to]
-    to_stdout = [one for one in destinations if one.is_stdout]
-    if len(to_stdout) > 1:
-        raise UsageError("only one --to can write to standard output")
-    platform = platform_of(arguments.platform)
+    destinations = destinations_of(arguments)
     receipt = Receipt(str(reference))
-    style = "none" if arguments.quiet and not arguments.explain_retries else arguments.progress
-    progress = Progress(style, sys.stderr, explain=arguments.explain_retries)
+    is_silent = arguments.quiet and not arguments.explain_retries
+    progress = Progress("none" if is_silent else arguments.progress, sys.stderr, explain=arguments.explain_retries)
     failure: ZPullError | None = None
-    with store_of(arguments, environment) as store:
+    with store_of(arguments) as store:
         try:
-            image = _pull(arguments, environment, reference, platform, store, receipt, progress).run()
+            image = _pull(arguments, environment, reference, store, receipt, progress).run()
             progress.close()
             for destination in destinations:
                 receipt.exports.append(export(store, image, destination))
@@ -44,34 +40,53 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
             progress.close()
     if failure is None:
         write_digestfile(arguments.digestfile, receipt)
-    _print(arguments, reference, receipt, failure, quiet_stdout=bool(to_stdout))
+    print_outcome(arguments, reference, receipt, failure)
+    if not is_silent and arguments.progress not in ("none", "json"):
+        print(f"zpull: {_summary(receipt)}", file=sys.stderr)
     if failure is not None:
         raise _resumable(failure, receipt)
     return 0
 
 
-def platform_of(text: str | None) -> Platform:
-    platform = parse_platform(text) if text else this_platform()
-    if platform is None:
-        raise UsageError(f"--platform {text!r:.80}: want os/architecture[/variant], such as linux/arm64")
-    return platform
-
-
 def _pull(
-    arguments: argparse.Namespace, environment: Mapping[str, str], reference: Reference, platform: Platform, store: Store,
-    receipt: Receipt, progress: Progress,
-) -> Pull:  # fmt: skip
+    arguments: argparse.Namespace,
+    environment: Mapping[str, str],
+    reference: Reference,
+    store: Store,
+    receipt: Receipt,
+    progress: Progress,
+) -> Pull:
     options = Options(
-        platform=platform, jobs=arguments.jobs, patience=Patience(arguments.patience, arguments.retry),
-        deadline=arguments.deadline, min_rate=arguments.min_rate, exact=arguments.exact, max_gap=arguments.max_gap,
-    )  # fmt: skip
+        platform=platform_of(arguments.platform),
+        jobs=arguments.jobs,
+        patience=Patience(arguments.patience, arguments.retry),
+        deadline=arguments.deadline,
+        min_rate=arguments.min_rate,
+        frugality=Frugality(exact=arguments.exact, max_gap=arguments.max_gap),
+    )
     traffic = Traffic()
     source = open_source(
-        reference, environment=environment, traffic=traffic, hosts=store, jobs=arguments.jobs, stall_seconds=arguments.stall_timeout,
-        plain_http=arguments.plain_http, tls_verify=arguments.tls_verify == "true", authfile=arguments.authfile,
-        credentials=_creds(arguments.creds), limits=options.limits,
-    )  # fmt: skip
-    return Pull(str(reference), reference.digest, source, store, traffic, options, receipt, progress)
+        reference,
+        environment=environment,
+        traffic=traffic,
+        hosts=store,
+        stall_seconds=arguments.stall_timeout,
+        plain_http=arguments.plain_http,
+        tls_verify=arguments.tls_verify == "true",
+        authfile=arguments.authfile,
+        credentials=_creds(arguments.creds),
+        limits=options.limits,
+    )
+    return Pull(
+        str(reference),
+        reference.digest,
+        source,
+        store,
+        traffic=traffic,
+        options=options,
+        receipt=receipt,
+        show=progress,
+    )
 
 
 def _creds(text: str | None) -> tuple[str, str] | None:
@@ -85,26 +100,11 @@ def _creds(text: str | None) -> tuple[str, str] | None:
     return user, password
 
 
-def _print(
-    arguments: argparse.Namespace,
-    reference: Reference,
-    receipt: Receipt,
-    failure: ZPullError | None,
-    *,
-    quiet_stdout: bool,
-) -> None:
-    out = sys.stderr if quiet_stdout else sys.stdout
-    if arguments.format == "json":
-        print_receipt(receipt, out, failure)
-    elif failure is None:
-        print(receipt.manifest_digest if arguments.quiet else f"{reference.name}@{receipt.manifest_digest}", file=out)
-    if not arguments.quiet and arguments.progress != "none" and arguments.progress != "json":
-        print(f"zpull: {_summary(receipt)}", file=sys.stderr)
-
-
 def _summary(receipt: Receipt) -> str:
     spent = receipt.bytes
-    text = f"fetched {human(spent.fetched)} of {human(spent.image)} in {receipt.requests} requests, {receipt.seconds:.1f} s"
+    text = (
+        f"fetched {human(spent.fetched)} of {human(spent.image)}, {receipt.requests} requests, {receipt.seconds:.1f} s"
+    )
     if receipt.retries or spent.wasted:
         text += f"; {receipt.retries} retries, {human(spent.wasted)} wasted"
     return text

@@ -1,4 +1,4 @@
-"""The layers of a stored image as an export carries them: the registry's blob where it is here whole, else the plain tar."""
+"""The layers of a stored image as an export carries them: the registry's blob where it is whole, else the plain tar."""
 
 from __future__ import annotations
 

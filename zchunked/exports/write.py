@@ -19,7 +19,7 @@ from zchunked.store import Store
 
 
 def export(store: Store, image: StoredImage, to: Destination) -> Export:
-    """The target is absent or complete afterwards; standard output is what it got. Raises LocalError, IntegrityError."""
+    """The target is absent or complete afterwards; standard output has what it got. LocalError, IntegrityError."""
     tag = to.tag or _tag_of(image.name)
     digest: Digest | None = None
     if to.transport == "oci":

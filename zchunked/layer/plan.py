@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from zchunked.ranges import ByteRange, merge, subtract, total
 
@@ -17,7 +18,7 @@ _SHORTEST_RUN = 256 << 10
 class GapPolicy:
     """When a gap is worth its bytes.
 
-    `most`: no gap longer than this is bought. `share`: nor more than this part of the needed bytes in all, the shortest first.
+    `most`: no gap longer than this is bought. `share`: nor more than this part of the needed bytes in all.
     """
 
     most: int = 64 << 10
@@ -25,8 +26,8 @@ class GapPolicy:
 
 
 def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
-    """Buy gaps, the shortest first, as far as the policy allows. `spans` are ascending and disjoint; so is the result."""
-    gaps = [after.start - before.end for before, after in zip(spans, spans[1:], strict=False)]
+    """Buy gaps, the shortest first, as far as the policy allows. `spans` are ascending, disjoint; so is the result."""
+    gaps = [after.start - before.end for before, after in pairwise(spans)]
     budget = int(total(spans) * policy.share)
     bought = bytearray(len(gaps))
     for index in sorted(range(len(gaps)), key=gaps.__getitem__):

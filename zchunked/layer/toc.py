@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from operator import eq, le
 from typing import Annotated, NoReturn
 
@@ -97,7 +97,7 @@ class Toc:
 
 
 def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> Toc:
-    """`data` is the decoded TOC, `toc_start` its offset in the blob: no payload reaches past the frame header before it.
+    """`data` is the decoded TOC, `toc_start` its offset in the blob: no payload reaches beyond the frame header there.
 
     Raises FormatError when it contradicts itself, UnsupportedLayerError when it is merely nothing we can use.
     """
@@ -115,7 +115,7 @@ def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> T
         )
     split = document.tar_split_digest
     builder = _Builder(toc_start - 8, limits)
-    for batch in _entries(raws, data):
+    for batch in _entries(raws):
         for entry in batch:
             if entry.type == "chunk":
                 builder.chunk(entry)
@@ -138,7 +138,7 @@ def _document(data: bytes, limits: Limits) -> _Document:
     return document
 
 
-def _entries(raws: list[msgspec.Raw], data: bytes) -> Iterator[list[_Entry]]:
+def _entries(raws: list[msgspec.Raw]) -> Iterator[list[_Entry]]:
     decoder = msgspec.json.Decoder(list[_Entry])
     for at in range(0, len(raws), _BATCH):
         text = b"[" + b",".join([bytes(one) for one in islice(raws, at, at + _BATCH)]) + b"]"
@@ -261,9 +261,7 @@ class _Builder:
         starts = [entry.offset or 0 for entry in group]
         ends = [*starts[1:], end]
         if starts[0] <= 0 or end > self._payload_end or not all(map(int.__lt__, starts, ends)):
-            raise FormatError(
-                f"file {name!r:.80} is said to lie at {starts[0]} to {end} of a payload area of {self._payload_end} bytes"
-            )
+            raise FormatError(f"file {name!r:.80} is said to lie at {starts[0]} to {end} of {self._payload_end} bytes")
         done = 0
         for entry in group:
             here = entry.chunk_size or size - done
@@ -328,7 +326,7 @@ class _Builder:
         if all(map(le, self._ends[:-1], self._starts[1:])):
             return
         rows = sorted(zip(self._starts, self._ends, digests, strict=True))
-        for before, after in zip(rows, rows[1:], strict=False):
+        for before, after in pairwise(rows):
             if before[1] > after[0] and before != after:
                 raise FormatError(f"chunks at {before[0]}-{before[1]} and {after[0]}-{after[1]} of the blob overlap")
 

@@ -39,7 +39,7 @@ class ExtentMap:
                 if before[2] == file and before[3] + (start - before[0]) == at:  # the way of every growing run
                     self._rows[index - 1] = (before[0], end, file, before[3])
                     return [ByteRange(start, end)]
-            fresh = [gap for gap in self._gaps(start, end)]
+            fresh = self._gaps(start, end)
             for gap in fresh:
                 where = bisect_right(self._starts, gap.start)
                 self._starts.insert(where, gap.start)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from zchunked.errors import LocalError
 from zchunked.store.packs import Rows
@@ -17,17 +18,23 @@ _BUSY_SECONDS = 30
 _AT_ONCE = 10_000  # parameters in one statement: SQLite takes 32,766
 
 _SCHEMA = """
-CREATE TABLE blobs(id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, whole INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE extents(blob INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL, file TEXT NOT NULL, at INTEGER NOT NULL,
+CREATE TABLE blobs(
+  id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, whole INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE extents(
+  blob INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL, file TEXT NOT NULL, at INTEGER NOT NULL,
   PRIMARY KEY(blob, start, file, at)) WITHOUT ROWID;
-CREATE TABLE chunks(digest BLOB NOT NULL, blob INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL, size INTEGER NOT NULL,
+CREATE TABLE chunks(
+  digest BLOB NOT NULL, blob INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL, size INTEGER NOT NULL,
   PRIMARY KEY(digest, blob)) WITHOUT ROWID;
-CREATE TABLE layers(digest TEXT NOT NULL, diff_id TEXT NOT NULL, tar_size INTEGER NOT NULL, proved REAL NOT NULL,
+CREATE TABLE layers(
+  digest TEXT NOT NULL, diff_id TEXT NOT NULL, tar_size INTEGER NOT NULL, proved REAL NOT NULL,
   PRIMARY KEY(digest, diff_id)) WITHOUT ROWID;
-CREATE TABLE refs(name TEXT NOT NULL, platform TEXT NOT NULL, manifest TEXT NOT NULL, root TEXT NOT NULL, pulled REAL NOT NULL,
+CREATE TABLE refs(
+  name TEXT NOT NULL, platform TEXT NOT NULL, manifest TEXT NOT NULL, root TEXT NOT NULL, pulled REAL NOT NULL,
   PRIMARY KEY(name, platform)) WITHOUT ROWID;
 CREATE TABLE hosts(host TEXT PRIMARY KEY, spans INTEGER NOT NULL, learnt REAL NOT NULL) WITHOUT ROWID;
 """
+_ID = "(SELECT id FROM blobs WHERE digest = ?)"
 # blobs.whole: 1 once the extents cover the blob and its digest was verified over them.
 # layers: a layer whose tar was rebuilt from the store and matched the diff ID.
 
@@ -85,7 +92,7 @@ class Index:
                 raise
             self._db.execute("COMMIT")
 
-    def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+    def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
         with self._lock, self._errors():
             return self._db.execute(sql, parameters).fetchall()
 
@@ -102,16 +109,17 @@ class Index:
             blob = self._blob(db, digest, size)
             db.executemany(
                 # A run that was committed half grows its row.
-                "INSERT INTO extents VALUES(?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET length = max(length, excluded.length)",
+                "INSERT INTO extents VALUES(?, ?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET length = max(length, excluded.length)",
                 [(blob, start, end - start, file, at) for start, end, file, at in rows],
             )
 
     def extents(self, digest: str) -> Rows:
-        sql = "SELECT start, start + length, file, at FROM extents WHERE blob = (SELECT id FROM blobs WHERE digest = ?) ORDER BY start"
-        return self._rows(sql, (digest,))  # type: ignore[return-value]
+        sql = f"SELECT start, start + length, file, at FROM extents WHERE blob = {_ID} ORDER BY start"
+        return self._rows(sql, (digest,))
 
     def set_extents(self, digest: str, rows: Rows) -> None:
-        """Replace all extents of a blob; with it go its chunks outside of them and every proof."""
+        """Replace all extents of a blob; with the others go its proofs."""
         with self._transaction() as db:
             found = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
             if found is None:
@@ -123,13 +131,13 @@ class Index:
                 [(blob, start, end - start, file, at) for start, end, file, at in rows],
             )
             db.execute("UPDATE blobs SET whole = 0 WHERE id = ?", (blob,))
-            db.execute("DELETE FROM layers")
+            db.execute("DELETE FROM layers WHERE digest = ?", (digest,))
 
     def blobs(self) -> list[tuple[str, int, bool]]:
         """(digest, size, whole) of every blob that something is here of."""
         return [
             (str(d), int(s), bool(w)) for d, s, w in self._rows("SELECT digest, size, whole FROM blobs ORDER BY id")
-        ]  # type: ignore[call-overload]
+        ]
 
     def is_whole(self, digest: str) -> bool:
         return bool(self._rows("SELECT 1 FROM blobs WHERE digest = ? AND whole", (digest,)))
@@ -158,28 +166,28 @@ class Index:
             some = digests[at : at + _AT_ONCE]
             marks = ",".join("?" * len(some))
             sql = (
-                "SELECT chunks.digest, blobs.digest, start, length, chunks.size FROM chunks JOIN blobs ON blobs.id = chunks.blob "
-                f"WHERE chunks.digest IN ({marks})"
+                "SELECT chunks.digest, blobs.digest, start, length, chunks.size "
+                f"FROM chunks JOIN blobs ON blobs.id = chunks.blob WHERE chunks.digest IN ({marks})"
             )
-            yield from self._rows(sql, some)  # type: ignore[misc]
+            yield from self._rows(sql, some)
 
     def chunks_of(self, digest: str) -> list[tuple[bytes, int, int, int]]:
-        sql = "SELECT digest, start, length, size FROM chunks WHERE blob = (SELECT id FROM blobs WHERE digest = ?) ORDER BY start"
-        return self._rows(sql, (digest,))  # type: ignore[return-value]
+        sql = f"SELECT digest, start, length, size FROM chunks WHERE blob = {_ID} ORDER BY start"
+        return self._rows(sql, (digest,))
 
     def drop_chunks(self, digest: str, chunks: Iterable[bytes]) -> None:
         """Forget that the blob holds these, and every proof that may have used them."""
         with self._transaction() as db:
-            sql = "DELETE FROM chunks WHERE digest = ? AND blob = (SELECT id FROM blobs WHERE digest = ?)"
+            sql = f"DELETE FROM chunks WHERE digest = ? AND blob = {_ID}"
             db.executemany(sql, [(chunk, digest) for chunk in chunks])
-            db.execute("DELETE FROM layers")
+            db.execute("DELETE FROM layers WHERE digest NOT IN (SELECT digest FROM blobs WHERE whole)")
 
     # ── layers and refs ──
 
     def proof(self, digest: str, diff_id: str) -> int | None:
         """The size of the layer's tar if it was proved."""
         rows = self._rows("SELECT tar_size FROM layers WHERE digest = ? AND diff_id = ?", (digest, diff_id))
-        return int(rows[0][0]) if rows else None  # type: ignore[call-overload]
+        return int(rows[0][0]) if rows else None
 
     def add_proof(self, digest: str, diff_id: str, tar_size: int) -> None:
         with self._transaction() as db:
@@ -193,13 +201,13 @@ class Index:
 
     def refs(self) -> list[tuple[str, str, str, str, float]]:
         """(name, platform, manifest digest, digest of what the name names, when), newest first."""
-        return self._rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")  # type: ignore[return-value]
+        return self._rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")
 
     # ── hosts ──
 
     def host(self, host: str, oldest: float) -> int | None:
         rows = self._rows("SELECT spans FROM hosts WHERE host = ? AND learnt >= ?", (host, oldest))
-        return int(rows[0][0]) if rows else None  # type: ignore[call-overload]
+        return int(rows[0][0]) if rows else None
 
     def set_host(self, host: str, spans: int) -> None:
         with self._transaction() as db:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from zchunked.digest import Digest, digest_of, verified
 from zchunked.errors import IntegrityError
@@ -27,6 +28,10 @@ class Place:
     blob: Digest
     start: int
     length: int
+
+    @property
+    def span(self) -> ByteRange:
+        return ByteRange(self.start, self.start + self.length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class Store:
         self._index.close()
         self._session.close()
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -175,7 +180,7 @@ class Store:
         return self.get(digest, covered[0].end) if len(covered) == 1 and covered[0].start == 0 else None
 
     def evict(self, blob: Digest, spans: Iterable[ByteRange]) -> None:
-        """Forget bytes that turned out to be wrong; whatever was proved with them is proved again."""
+        """Forget bytes that turned out to be wrong. Other layers that may rest on them: see `drop_chunks`."""
         extents = self._extents(blob)
         for span in spans:
             extents.cut(span.start, span.end)
@@ -196,6 +201,7 @@ class Store:
         self._index.add_chunks(blob, size, rows)
 
     def drop_chunks(self, blob: Digest, digests: Iterable[bytes]) -> None:
+        """Take promises back; every layer that may rest on them is proved again when next pulled."""
         self._index.drop_chunks(blob, digests)
 
     # ── layers, images, hosts ──

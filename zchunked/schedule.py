@@ -1,0 +1,172 @@
+"""From what the layers hold and what the store has to orders: what comes in parts, what comes whole, what is here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from zchunked.digest import Digest
+from zchunked.errors import ZPullError
+from zchunked.fetch import Checks, Order
+from zchunked.layer.plan import GapPolicy, missing, runs_for
+from zchunked.oci import Descriptor
+from zchunked.prove import Proof
+from zchunked.ranges import ByteRange, total
+from zchunked.reassemble import Contents, is_chunk
+from zchunked.receipt import LayerEntry
+from zchunked.store import Store
+from zchunked.store.store import Place
+
+_WHOLE_PREMIUM = 1.125  # a layer of which nothing is here comes whole at up to this multiple of its parts
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One distinct layer on its way. `contents` once its TOC is understood; `places` say where its chunks lie."""
+
+    layer: Descriptor
+    diff_id: Digest
+    entry: LayerEntry
+    is_whole: bool = False
+    contents: Contents | None = None
+    here_before: int = 0  # bytes of the blob itself
+    places: dict[bytes, Place] = field(default_factory=dict)
+    order: Order | None = None
+    proof: Proof | None = None
+    failure: ZPullError | None = None
+
+    @property
+    def parts(self) -> Contents | None:
+        """Its contents if it comes in parts, else None."""
+        return None if self.is_whole else self.contents
+
+    def come_whole(self, reason: str) -> None:
+        self.is_whole, self.entry.mode, self.entry.reason = True, "whole", reason
+
+
+@dataclass(frozen=True, slots=True)
+class Frugality:
+    """`exact`: layers always come whole. `max_gap` in bytes: 0 buys no unneeded one, None leaves it to the plan."""
+
+    exact: bool = False
+    max_gap: int | None = None
+
+    @property
+    def gaps(self) -> GapPolicy:
+        if self.max_gap is None:
+            return GapPolicy()
+        return GapPolicy(most=self.max_gap, share=float("inf") if self.max_gap else 0.0)
+
+
+def schedule(works: Sequence[Work], store: Store, frugality: Frugality, jobs: int) -> None:
+    """Give every work its order and its places. Reads the store; checks what an earlier run left unchecked."""
+    digests = {digest for work in works if work.contents for digest in work.contents.toc.digests}
+    found = store.find_chunks(list(digests))
+    for work in works:
+        if contents := work.parts:
+            if work.here_before:
+                _check_loose(contents, store, found)
+            if reason := _why_whole(contents, store, found, frugality):
+                work.come_whole(reason)
+    promised = dict(found)
+    for work in works:
+        if work.contents is not None and work.parts is None:
+            for digest, place in own_places(work.contents).items():
+                promised.setdefault(digest, place)
+    for work in works:
+        wanted, metadata, checks = _wanted(work, promised)
+        left = missing(wanted, store.covered(work.layer.digest))
+        runs = runs_for(left, policy=frugality.gaps, jobs=jobs)
+        work.order = Order(work.layer, runs, missing(wanted, ()), sorted(metadata), checks)
+        work.entry.cached_bytes = min(work.layer.size, work.here_before + _held_elsewhere(work, found))
+
+
+def _check_loose(contents: Contents, store: Store, found: dict[bytes, Place]) -> None:
+    """Chunks whose bytes an earlier run left behind, but not yet the row that says so."""
+    toc, blob = contents.toc, contents.layer.digest
+    sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
+    good, bad = [], []
+    for digest, place in own_places(contents).items():
+        if digest not in found and store.covers(blob, place.span):
+            if is_chunk(store, place, sizes[digest], digest):
+                good.append((digest, place.start, place.length, sizes[digest]))
+                found[digest] = place
+            else:
+                bad.append(place.span)
+    if good:
+        store.add_chunks(blob, contents.layer.size, good)
+    if bad:
+        store.evict(blob, bad)
+
+
+def _why_whole(contents: Contents, store: Store, found: dict[bytes, Place], frugality: Frugality) -> str | None:
+    """The reason to take a layer whole although it could come in parts; None where parts are better."""
+    if frugality.exact:
+        return "asked for by --exact"
+    if frugality.max_gap == 0:
+        return None
+    blob = contents.layer.digest
+    own = own_places(contents)
+    if any(digest in found and found[digest].blob != blob for digest in own):
+        return None
+    covered = store.covered(blob)
+    whole = contents.layer.size - total(covered)
+    parts = total(missing([*(place.span for place in own.values()), *contents.metadata], covered))
+    if whole <= parts * _WHOLE_PREMIUM:
+        return "nothing of it is here, and whole it costs little more than its parts"
+    return None
+
+
+def _wanted(work: Work, promised: dict[bytes, Place]) -> tuple[list[ByteRange], list[ByteRange], Checks]:
+    """Spans that are wanted of the layer's blob, those of them that are metadata, and the chunks to check."""
+    contents = work.parts
+    if contents is None:
+        return ([ByteRange(0, work.layer.size)] if work.layer.size else []), [], Checks()
+    toc = contents.toc
+    sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
+    ordered: list[tuple[int, int, bytes]] = []
+    for digest, own in own_places(contents).items():
+        place = promised.setdefault(digest, own)
+        work.places[digest] = place
+        if place is own:
+            ordered.append((own.start, own.start + own.length, digest))
+    ordered.sort()
+    checks = Checks(
+        [start for start, _, _ in ordered],
+        [end for _, end, _ in ordered],
+        [sizes[digest] for _, _, digest in ordered],
+        [digest for _, _, digest in ordered],
+    )
+    metadata = contents.metadata
+    return [*(ByteRange(start, end) for start, end, _ in ordered), *metadata], metadata, checks
+
+
+def _held_elsewhere(work: Work, found: dict[bytes, Place]) -> int:
+    """Compressed bytes of the layer's chunks that other blobs in the store hold."""
+    contents = work.parts
+    if contents is None:
+        return 0
+    toc, blob = contents.toc, work.layer.digest
+    return sum(
+        end - start
+        for digest, start, end in zip(toc.digests, toc.starts, toc.ends, strict=True)
+        if digest in found and found[digest].blob != blob
+    )
+
+
+def own_places(contents: Contents) -> dict[bytes, Place]:
+    """Where the layer's own blob has each chunk, holes left out; the shortest copy of those that occur twice."""
+    blob = contents.layer.digest
+    places: dict[bytes, Place] = {}
+    for digest, start, end in _chunks(contents):
+        known = places.get(digest)
+        if known is None or end - start < known.length:
+            places[digest] = Place(blob, start, end - start)
+    return places
+
+
+def _chunks(contents: Contents) -> Iterator[tuple[bytes, int, int]]:
+    toc = contents.toc
+    for digest, start, end, hole in zip(toc.digests, toc.starts, toc.ends, toc.holes, strict=True):
+        if not hole:
+            yield digest, start, end

@@ -1,0 +1,88 @@
+"""What broke: the exceptions of sockets, TLS and HTTP → our errors. Pure."""
+
+from __future__ import annotations
+
+import ssl
+from http.client import IncompleteRead, RemoteDisconnected
+from socket import gaierror
+from typing import TypeVar
+
+from zchunked.errors import TransferError, TransientError, ZPullError
+
+_NOT_TLS = frozenset(
+    {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+)
+_NO_AGREEMENT = ("ALERT", "UNSUPPORTED", "NO_PROTOCOLS")
+_HUNG_UP = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, RemoteDisconnected)
+_UNTRUSTED_HINT = "--cert-dir DIR names a CA of your own, --tls-verify=false accepts any certificate"
+_Kind = TypeVar("_Kind", bound=BaseException)
+
+
+class NoAnswerError(TransientError):
+    """The host could not be reached, or hung up before it answered."""
+
+
+class NoTlsError(TransferError):
+    """Whatever listens there speaks no TLS, or none that we could agree on."""
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """The exception and all that led to it, outermost first. Libraries hang them in different places."""
+    found: list[BaseException] = []
+    todo: list[object] = [error]
+    while todo:
+        one = todo.pop(0)
+        if isinstance(one, BaseException) and not isinstance(one, ZPullError) and one not in found:
+            found.append(one)
+            todo += [getattr(one, "reason", None), *one.args, one.__cause__, one.__context__]
+    return found
+
+
+def translated(  # noqa: C901 - a table, in the form of ifs
+    causes: list[BaseException],
+    host: str,
+    *,
+    seconds: float,
+    received: int | None,
+    is_connecting: bool,
+    is_proxy: bool,
+) -> TransferError:
+    """Our error for what went wrong with `host`.
+
+    `seconds` is how long we waited for a byte; `received` counts body bytes, None before the answer's head.
+    """
+    at = "" if received is None else f" after {received} body bytes"
+    no_answer = NoAnswerError if received is None else TransientError
+    if cert := _first(causes, ssl.SSLCertVerificationError):
+        return TransferError(f"{host}: its TLS certificate is not trusted ({cert.verify_message}); {_UNTRUSTED_HINT}")
+    if name := _first(causes, gaierror):
+        return no_answer(f"{host}: the name cannot be resolved ({name.strerror})")
+    if _first(causes, TimeoutError):
+        return TransientError(
+            f"{host}: " + ("no connection in time" if is_connecting else f"no byte for {seconds:g} s{at}")
+        )
+    if is_proxy:
+        return no_answer(f"{host}: the proxy does not connect us ({str(causes[-1])[:100]!r})")
+    if received is None and (tls := _first(causes, ssl.SSLError)):
+        reason = tls.reason or ""
+        if reason in _NOT_TLS:
+            return NoTlsError(f"{host}: speaks no TLS ({reason}); --plain-http, if that is meant")
+        if any(word in reason for word in _NO_AGREEMENT):
+            return NoTlsError(f"{host}: we agree on no TLS ({reason})")
+        return no_answer(f"{host}: the TLS connection broke ({reason or 'closed by the other side'})")
+    if _first(causes, ConnectionRefusedError):
+        return no_answer(f"{host}: connection refused")
+    if _first(causes, *_HUNG_UP):
+        return no_answer(
+            f"{host}: " + ("hung up without an answer" if received is None else f"broke the connection{at}")
+        )
+    if cut := _first(causes, IncompleteRead):
+        missing = f", {cut.expected} are missing" if cut.expected else ""
+        return TransientError(f"{host}: ended the body early{at}{missing}")
+    innermost = causes[-1]
+    detail = innermost.strerror if isinstance(innermost, OSError) and innermost.strerror else type(innermost).__name__
+    return no_answer(f"{host}: the exchange failed{at} ({detail})")
+
+
+def _first(causes: list[BaseException], *kinds: type[_Kind]) -> _Kind | None:
+    return next((one for one in causes if isinstance(one, kinds)), None)

@@ -1,0 +1,233 @@
+"""A registry, through the distribution API."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+from zchunked.digest import Digest, short
+from zchunked.errors import (
+    AccessDeniedError,
+    MultiRangeRefusedError,
+    RangeIgnoredError,
+    TransientError,
+)
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci import ACCEPTED, Descriptor
+from zchunked.ranges import ByteRange, range_header
+from zchunked.reference import DOCKER_HUB, Reference
+from zchunked.seams import Document, HostMemory
+from zchunked.sources.auth import Auth
+from zchunked.sources.breaks import NoAnswerError, NoTlsError
+from zchunked.sources.flight import Flights
+from zchunked.sources.http import Answer, Http
+from zchunked.sources.ranged import Parts, understand
+from zchunked.sources.urls import netloc, origin
+
+_HUB_API = "registry-1.docker.io"
+_EXPIRED = frozenset({401, 403, 404, 410})  # how hosts of signed URLs say that the signature is too old
+_TRIES = 3  # somebody else's renewal may be used up before our turn; our own is final
+_RANGE_HEADER_BYTES = 4096  # what any server takes
+
+
+_Opened = tuple[Answer, ByteRange | Parts]
+
+
+class RegistrySource:
+    """One repository of one registry. Tries once, save for renewals, which cost nothing. Thread-safe."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        http: Http,
+        auth: Auth,
+        *,
+        hosts: HostMemory | None = None,
+        plain_http: bool = False,
+        may_be_plain: bool | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """`may_be_plain`: plain http may be tried when TLS is refused; loopback registries by default."""
+        self._reference, self._http, self._auth, self._limits = reference, http, auth, limits
+        self._host = _HUB_API if reference.host == DOCKER_HUB else reference.host
+        self._scheme: str | None = "http" if plain_http else None
+        self._may_be_plain = reference.is_loopback if may_be_plain is None else may_be_plain
+        self._hosts: HostMemory = hosts if hosts is not None else _Forgetful()
+        self._lock = threading.Lock()
+        self._targets: dict[Digest, str] = {}
+        self._last_host = self._host
+        self._flights: Flights[str] = Flights()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def manifest(self, digest: Digest | None) -> Document:
+        which = digest or self._reference.digest or self._reference.tag
+        name = f"{self._reference.name}{'@' if which != self._reference.tag else ':'}{which}"
+        answer = self._ask(f"manifests/{which}", {"Accept": ", ".join(ACCEPTED)})
+        if answer.status != 200:
+            raise answer.refusal(name)
+        with answer:
+            if (encoding := answer.headers.get("Content-Encoding", "identity").lower()) != "identity":
+                raise TransientError(f"{name} came with Content-Encoding {encoding!r:.40}, want the bytes as they are")
+            data = answer.read(self._limits.manifest_bytes, f"the manifest {name}")
+        return Document(data, answer.headers.get("Content-Type", ""))
+
+    def spans_per_request(self, blob: Descriptor) -> int:
+        with self._lock:
+            target = self._targets.get(blob.digest)
+            host = netloc(target) if target else self._last_host
+        known = self._hosts.recall(host)
+        return known if known is not None and known < 2 else 1
+
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        """Several spans are asked for one after the other."""
+        for number, span in enumerate(spans):
+            try:
+                yield from self._read(blob, [span])
+            except RangeIgnoredError as error:
+                if number == 0:
+                    raise
+                raise TransientError(f"{error}, after other ranges were served") from error
+
+    def _read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        """One request."""
+        answer, holds = self._open(blob, spans)
+        with answer:
+            if isinstance(holds, Parts):
+                raise TransientError(f"blob {short(blob.digest)}: one range is answered with several parts")
+            at = holds.start
+            for piece in answer.pieces(holds.size):
+                yield at, piece
+                at += len(piece)
+        if at < spans[-1].end:
+            raise TransientError(f"blob {short(blob.digest)}: {spans[-1].end - at} bytes of {spans[-1]} did not come")
+
+    # ── finding the bytes ──
+
+    def _open(self, blob: Descriptor, spans: Sequence[ByteRange]) -> _Opened:
+        """An answer whose body holds what was asked for.
+
+        The registry is asked where a blob is by one thread, once; the others wait for that and go there directly.
+        """
+        for turn in range(_TRIES):
+            is_last = turn == _TRIES - 1
+            with self._lock:
+                target = None if is_last else self._targets.get(blob.digest)
+            if target is None:
+                own: list[_Opened] = []
+                resolve = partial(self._resolve, blob, spans, own)
+                target = resolve() if is_last else self._flights.run(blob.digest, resolve)
+                if own:
+                    return own[0]
+            answer = self._ask_directly(target, _headers(blob, spans), blob.digest)
+            if answer.status not in _EXPIRED or self._is_at_home(target):
+                return answer, self._checked(answer, blob, spans)
+            answer.excerpt()
+            self._forget(blob.digest, target)
+        raise AccessDeniedError(f"{self._reference.name}: the host of blob {short(blob.digest)} refuses every new URL")
+
+    def _resolve(self, blob: Descriptor, spans: Sequence[ByteRange], own: list[_Opened]) -> str:
+        """Where the registry sends us for this blob. The answer from there goes into `own`: it is the caller's."""
+        answer = self._ask(f"blobs/{blob.digest}", _headers(blob, spans))
+        if answer.status in (200, 206):
+            with self._lock:
+                self._targets[blob.digest] = answer.url
+                self._last_host = netloc(answer.url)
+        own.append((answer, self._checked(answer, blob, spans)))
+        return answer.url
+
+    def _checked(self, answer: Answer, blob: Descriptor, spans: Sequence[ByteRange]) -> ByteRange | Parts:
+        """Raises, and closes the answer, unless its body holds bytes of the spans. Learns what the host can do."""
+        host = netloc(answer.url)
+        try:
+            holds = understand(answer.status, answer.headers, blob, spans, self._limits)
+        except RangeIgnoredError:
+            self._hosts.learn(host, 0)
+            self._dismiss(answer)
+            raise
+        except MultiRangeRefusedError:
+            self._hosts.learn(host, 1)
+            self._dismiss(answer)
+            raise
+        except BaseException:
+            answer.close()
+            raise
+        if holds is None:
+            raise answer.refusal(f"{self._reference.name}: blob {short(blob.digest)} at {host}")
+        if answer.status == 206 and self._hosts.recall(host) == 0:
+            self._hosts.learn(host, 1)
+        return holds
+
+    @staticmethod
+    def _dismiss(answer: Answer) -> None:
+        """A short error is read, for it costs nothing and keeps the connection; a whole blob is not."""
+        if answer.status >= 400:
+            answer.excerpt()
+        answer.close()
+
+    def _forget(self, digest: Digest, target: str) -> None:
+        with self._lock:
+            if self._targets.get(digest) == target:
+                del self._targets[digest]
+
+    def _ask_directly(self, target: str, headers: Mapping[str, str], digest: Digest) -> Answer:
+        if self._is_at_home(target):
+            return self._ask_url(target, headers)
+        try:
+            return self._http.get(target, headers)
+        except NoAnswerError:
+            self._forget(digest, target)  # the registry may know a host that lives
+            raise
+
+    # ── asking the registry ──
+
+    def _is_at_home(self, url: str) -> bool:
+        return self._scheme is not None and origin(url) == origin(f"{self._scheme}://{self._host}")
+
+    def _ask(self, path: str, headers: Mapping[str, str]) -> Answer:
+        """A path of the repository, redirects followed."""
+        if self._scheme is not None:
+            return self._ask_url(self._url(self._scheme, path), headers)
+        try:
+            answer = self._ask_url(self._url("https", path), headers)
+        except (NoAnswerError, NoTlsError):
+            if not self._may_be_plain:
+                raise
+            answer = self._ask_url(self._url("http", path), headers)
+        return answer
+
+    def _url(self, scheme: str, path: str) -> str:
+        return f"{scheme}://{self._host}/v2/{self._reference.repository}/{path}"
+
+    def _ask_url(self, url: str, headers: Mapping[str, str]) -> Answer:
+        """With what the registry wants to see. A refusal of what is not fresh is followed by a renewal."""
+        for turn in range(_TRIES):
+            grant = self._auth.grant(is_last=turn == _TRIES - 1)
+            answer = self._http.get(url, headers, authorization=grant.header)
+            with self._lock:
+                self._scheme = self._scheme or origin(url)[0]  # it has answered: no more doubt, and no way back
+            if origin(answer.url) != origin(url) or not self._auth.asks(answer):
+                return answer
+            self._auth.learn(answer, grant)
+        raise AccessDeniedError(f"{self._reference.name}: refused, although with a new token each time")
+
+
+def _headers(blob: Descriptor, spans: Sequence[ByteRange]) -> dict[str, str]:
+    """A whole blob is asked for without a range."""
+    return {} if len(spans) == 1 and spans[0].size == blob.size else {"Range": range_header(spans)}
+
+
+class _Forgetful:
+    """The memory of someone who keeps no store."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def recall(self, host: str) -> int | None:
+        return self._known.get(host)
+
+    def learn(self, host: str, spans: int) -> None:
+        self._known[host] = spans

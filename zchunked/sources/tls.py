@@ -1,0 +1,84 @@
+"""TLS: whom we trust, for each host. The layout of certificate directories is that of the container tools."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from zchunked.errors import LocalError
+
+_SYSTEM_CERTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """`cert_dir` is used for every host; in `certs_d` each host has a directory of its own, `host:port`."""
+
+    verify: bool = True
+    bundle: Path | None = None
+    cert_dir: Path | None = None
+    certs_d: tuple[Path, ...] = _SYSTEM_CERTS
+
+
+def trust_from(environment: Mapping[str, str], *, verify: bool = True, cert_dir: Path | None = None) -> Trust:
+    """SSL_CERT_FILE and SSL_CERT_DIR need no help: OpenSSL reads them itself."""
+    bundle = environment.get("REQUESTS_CA_BUNDLE") or environment.get("CURL_CA_BUNDLE")
+    config = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if (home := environment.get("HOME")) else "")
+    own = (Path(config, "containers", "certs.d"),) if config else ()
+    return Trust(verify, Path(bundle) if bundle else None, cert_dir, own + _SYSTEM_CERTS)
+
+
+class Contexts:
+    """One SSL context for each host, made when first asked for. Thread-safe."""
+
+    def __init__(self, trust: Trust, fallback: str) -> None:
+        """`fallback` names a bundle of CA certificates for machines that have none."""
+        self._trust, self._fallback = trust, fallback
+        self._lock = threading.Lock()
+        self._made: dict[Path | None, ssl.SSLContext] = {}
+
+    def of(self, host: str) -> ssl.SSLContext:
+        """`host` as `host[:port]`. Raises LocalError when certificates cannot be read."""
+        directory = self._directory(host)
+        with self._lock:
+            if directory not in self._made:
+                try:
+                    self._made[directory] = self._make(directory)
+                except (OSError, ssl.SSLError) as error:
+                    where = directory or self._trust.bundle or "the system's CA store"
+                    raise LocalError(f"cannot read the certificates of {where}: {error}") from error
+            return self._made[directory]
+
+    def _directory(self, host: str) -> Path | None:
+        if self._trust.cert_dir is not None:
+            return self._trust.cert_dir
+        for root in self._trust.certs_d:
+            try:
+                if (root / host).is_dir():
+                    return root / host
+            except OSError:  # not ours to look into
+                continue
+        return None
+
+    def _make(self, directory: Path | None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self._trust.bundle) if self._trust.bundle else None)
+        if self._trust.bundle is None and not _has_system_store():
+            context.load_verify_locations(self._fallback)
+        if not self._trust.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        for file in sorted(directory.iterdir()) if directory else ():
+            if file.suffix == ".crt":
+                context.load_verify_locations(file)
+            elif file.suffix == ".cert":
+                context.load_cert_chain(file, file.with_suffix(".key"))
+        return context
+
+
+def _has_system_store() -> bool:
+    """A slim container may have no CA certificates at all."""
+    paths = ssl.get_default_verify_paths()
+    return bool(paths.cafile) or bool(paths.capath and any(Path(paths.capath).iterdir()))

@@ -1,0 +1,72 @@
+"""URLs as people may see them and as redirects may lead. Pure."""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult, parse_qsl, quote, urljoin, urlsplit, urlunsplit
+
+from zchunked.errors import TransferError
+
+_SHOWN_KEYS = frozenset({"scope", "service", "digest", "n", "ns", "tag"})  # signatures travel in the others
+_PORTS = {"http": 80, "https": 443}
+_SHORTEST_SECRET = 8  # of a query value: `X-Amz-Expires=300` is none
+
+Origin = tuple[str, str, int]
+"""Scheme, host, port: what credentials are for."""
+
+
+def shown(url: str) -> str:
+    """For messages and logs: no user info, no fragment; values of query keys outside a short list become `…`."""
+    try:
+        parts = urlsplit(url)
+        query = [
+            (key, value if key in _SHOWN_KEYS else "…") for key, value in parse_qsl(parts.query, keep_blank_values=True)
+        ]
+        text = "&".join([f"{quote(key, safe='-_.')}={quote(value, safe='…:/,*')}" for key, value in query])
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, text, ""))[:300]
+    except ValueError:
+        return "(an unreadable URL)"
+
+
+def hidden_values(url: str) -> list[str]:
+    """The query values that `shown` hides, as they may be echoed: encoded and decoded."""
+    query = urlsplit(url).query
+    decoded = [value for key, value in parse_qsl(query) if key not in _SHOWN_KEYS]
+    encoded = [value for key, _, value in (pair.partition("=") for pair in query.split("&")) if key not in _SHOWN_KEYS]
+    return [value for value in (*decoded, *encoded) if len(value) >= _SHORTEST_SECRET]
+
+
+def netloc(url: str) -> str:
+    """`host` or `host:port`, as the URL has it, in lower case."""
+    return urlsplit(url).netloc.rpartition("@")[2].lower()
+
+
+def origin(url: str) -> Origin:
+    """Raises TransferError for a URL that has none."""
+    return _origin(_parsed(url))
+
+
+def _origin(parts: SplitResult) -> Origin:
+    scheme, host = parts.scheme.lower(), (parts.hostname or "").lower()
+    return scheme, host, parts.port or _PORTS[scheme]
+
+
+def _parsed(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme.lower() in _PORTS and parts.hostname and (parts.port is None or parts.port > 0):
+            return parts
+    except ValueError:
+        pass
+    raise TransferError(f"{shown(url)!r:.300}: want a URL of http or https")
+
+
+def redirect_target(url: str, location: str) -> str:
+    """Where `location`, in the answer of `url`, leads. Raises TransferError when we do not go there."""
+    try:
+        joined = urljoin(url, location.strip())
+    except ValueError as error:
+        raise TransferError(f"{shown(url)}: redirects to an unreadable URL") from error
+    target = _parsed(joined)
+    if _parsed(url).scheme.lower() == "https" and target.scheme.lower() != "https":
+        raise TransferError(f"{shown(url)}: redirects to {shown(joined)}, away from TLS; refused")
+    return urlunsplit(target._replace(netloc=target.netloc.rpartition("@")[2], fragment=""))
