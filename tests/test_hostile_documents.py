@@ -26,10 +26,9 @@ from tests.helpers.build import (
     zstd_layer,
 )
 from tests.helpers.hostile import (
-    INTEGRITY,
+    COLD_AND_WARM,
     MALFORMED,
     STARTS,
-    Bench,
     bench,
     honest,
     victim,
@@ -239,7 +238,7 @@ LEFT_OUT: dict[str, tuple[Callable[[dict[str, str]], None], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", COLD_AND_WARM)
 @pytest.mark.parametrize(("edit", "words"), LEFT_OUT.values(), ids=[name[:60] for name in LEFT_OUT])
 def test_annotations_that_say_nothing_usable(tmp_path, start, edit, words):
     with bench(tmp_path, start) as on:
@@ -264,7 +263,7 @@ IMPOSSIBLE: dict[str, Callable[[dict[str, str]], None]] = {
 }
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", COLD_AND_WARM)
 @pytest.mark.parametrize("edit", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 def test_positions_that_cannot_be(tmp_path, start, edit):
     with bench(tmp_path, start) as on:
@@ -404,7 +403,7 @@ BROKEN_WHOLE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", COLD_AND_WARM)
 @pytest.mark.parametrize("blob", BROKEN_WHOLE.values(), ids=BROKEN_WHOLE)
 def test_whole_layer_that_is_what_its_digest_says_and_still_broken(tmp_path, start, blob):
     layer = Layer(blob(victim_tar()), victim_tar(), zstd_layer(b"").media_type)

@@ -10,7 +10,7 @@ from zchunked.digest import Digest, short
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor
-from zchunked.ranges import ByteRange
+from zchunked.ranges import ByteRange, total
 from zchunked.reassemble import Arrived, Contents, Rebuild, is_chunk, unpacked
 from zchunked.store import Store
 from zchunked.store.store import Place
@@ -108,15 +108,16 @@ def drop_liars(store: Store, liars: dict[bytes, Place]) -> None:
             store.evict(blob, spans)
 
 
-def is_intact(store: Store, blob: Digest) -> bool:
-    """Whether the bytes at hand are the whole blob."""
+def is_intact(store: Store, blob: Digest, size: int | None = None) -> bool:
+    """Whether the bytes at hand are the whole blob; `size` where it is known."""
     hasher = hashlib.sha256()
     covered = store.covered(blob)
-    if len(covered) != 1 or covered[0].start:
+    if len(covered) > 1 or (covered and covered[0].start) or size not in (None, total(covered)):
         return False
     try:
-        for piece in store.stream(blob, covered[0]):
-            hasher.update(piece)
+        for span in covered:
+            for piece in store.stream(blob, span):
+                hasher.update(piece)
     except IntegrityError:
         return False
     return "sha256:" + hasher.hexdigest() == blob

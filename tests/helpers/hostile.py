@@ -31,6 +31,8 @@ from zchunked.store import Store
 STARTS = ["cold", "metered", "warm"]
 """Empty store; empty store and no unneeded byte, so nothing comes whole unasked; an older version is here."""
 IN_PARTS = ["metered", "warm"]
+COLD_AND_WARM = ["cold", "warm"]
+"""For what is seen before it is decided how a layer comes."""
 INTEGRITY, MALFORMED = 6, 7
 CHUNK = 16 << 10
 
@@ -87,7 +89,7 @@ def entry_of(toc: Json, name: str, chunk: int = 0) -> Json:
     return found[chunk]
 
 
-def sets(name: str, chunk: int = 0, **values: object) -> Edit:
+def sets(name: str, chunk: int = 0, /, **values: object) -> Edit:
     """An `edit_toc` that gives an entry's keys other values; `...` takes the key away."""
 
     def edit(toc: Json) -> None:
@@ -99,13 +101,31 @@ def sets(name: str, chunk: int = 0, **values: object) -> Edit:
     return edit
 
 
-def moves(name: str, chunk: int = 0, **steps: int) -> Edit:
+def moves(name: str, chunk: int = 0, /, **steps: int) -> Edit:
     """An `edit_toc` that adds to an entry's numbers."""
 
     def edit(toc: Json) -> None:
         entry = entry_of(toc, name, chunk)
         for key, step in steps.items():
             entry[key] = entry.get(key, 0) + step
+
+    return edit
+
+
+def lies_at(name: str, other: str, /, **values: object) -> Edit:
+    """An `edit_toc` that gives a file the range of another one."""
+
+    def edit(toc: Json) -> None:
+        there = entry_of(toc, other)
+        entry_of(toc, name).update({"offset": there["offset"], "endOffset": there["endOffset"]} | values)
+
+    return edit
+
+
+def both(*edits: Edit) -> Edit:
+    def edit(toc: Json) -> None:
+        for one in edits:
+            one(toc)
 
     return edit
 
@@ -130,7 +150,7 @@ class Bench:
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"frugality": Frugality(max_gap=0)} if self.start == "metered" else {}
+        return {"jobs": 2} | ({"frugality": Frugality(max_gap=0)} if self.start == "metered" else {})
 
     def pull(self, content: Image, name: str = "example.com/app:t", **options: Any) -> Outcome:
         """A pull that raises what it raises, with a receipt that adds up in any case."""
@@ -147,10 +167,10 @@ class Bench:
             adds_up(outcome.receipt, source)
 
     def refused(self, content: Image, exit_code: int, words: str = "", **options: Any) -> str:
-        """The attack fails, twice, and leaves nothing behind: the honest images are all right afterwards."""
+        """The attack fails, and again the second time, and leaves nothing behind: the honest images are all right."""
         wanted = {INTEGRITY: IntegrityError, MALFORMED: FormatError}[exit_code]
         messages = []
-        for _ in range(2):
+        for _ in range(1 if self.start == "cold" else 2):
             with pytest.raises(wanted) as caught:
                 self.pull(content, **options)
             assert caught.value.exit_code == exit_code
@@ -159,6 +179,8 @@ class Bench:
             assert words in messages[-1]
             self.has_nothing_of(content)
             self.reopen()
+        if self.start == "cold":
+            return messages[0]
         assert messages[0] == messages[1]
         if self.start == "warm":
             again = self.pull(old_image(), "example.com/old:t")

@@ -9,7 +9,10 @@ from typing import Any, NoReturn
 from zchunked import __version__
 from zchunked.errors import UsageError
 
-VERBS = ("pull", "export", "images")
+VERBS = ("pull", "export", "images", "verify")
+_USAGE = """zpull [pull] IMAGE [--to DEST] [options]
+       zpull export IMAGE --to DEST
+       zpull images | verify"""
 _EXIT_CODES = """exit codes:
   0 done                            5 gave up on the network: run again to resume
   1 unexpected                      6 integrity: bytes are not what their digest promised
@@ -33,7 +36,8 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         return pull.pull(arguments, environment)
     from zchunked.cli import stored  # noqa: PLC0415
 
-    return stored.images(arguments) if arguments.verb == "images" else stored.export_image(arguments)
+    verbs = {"images": stored.images, "export": stored.export_image, "verify": stored.verify_store}
+    return verbs[arguments.verb](arguments)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,7 +70,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         prog="zpull",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXIT_CODES,
-        usage="zpull [pull] IMAGE [--to DEST] [options]\n       zpull export IMAGE --to DEST\n       zpull images",
+        usage=_USAGE,
         description="Download every needed byte of a container image once, and prove every byte that is kept.",
     )
     top.add_argument("--version", action="version", version=f"zpull {__version__}")
@@ -79,8 +83,9 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     export = verbs.add_parser("export", help="write a pulled image somewhere, without the network")
     images = verbs.add_parser("images", help="list the pulled images")
-    for verb in (pull, export, images):
-        if verb is not images:
+    verify = verbs.add_parser("verify", help="re-hash the store and drop what is damaged; the next pull heals it")
+    for verb in (pull, export, images, verify):
+        if verb in (pull, export):
             verb.add_argument("image", metavar="IMAGE", help="[docker://]host/repository[:tag][@digest]")
             _image(verb, environment)
         _common(_Options(verb, environment))

@@ -1,16 +1,19 @@
-"""`zpull export` and `zpull images`: what needs no network."""
+"""`zpull export`, `images` and `verify`: what needs no network."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from zchunked.cli.output import destinations_of, platform_of, print_json, print_outcome, store_of
-from zchunked.errors import UsageError
+from zchunked.errors import IntegrityError, UsageError
 from zchunked.exports import export
 from zchunked.image import load
+from zchunked.progress import human
 from zchunked.receipt import Receipt, image_bytes
 from zchunked.reference import parse_reference
+from zchunked.verify import verify
 
 
 def export_image(arguments: argparse.Namespace) -> int:
@@ -54,6 +57,23 @@ def images(arguments: argparse.Namespace) -> int:
         for row in rows:
             print(f"{row.name:<{width}}  {row.platform:<14}  {row.manifest}  {_when(row.pulled)}")
     return 0
+
+
+def verify_store(arguments: argparse.Namespace) -> int:
+    """Exit code 6 when something was damaged: it is gone now, and the next pull fetches it again."""
+    with store_of(arguments) as store:
+        findings = verify(store)
+    if arguments.format == "json":
+        print_json(asdict(findings))
+    elif not arguments.quiet:
+        print(f"{findings.blobs} blobs, {findings.chunks} chunks, {human(findings.bytes)} checked")
+    if not findings.damaged:
+        return 0
+    first = findings.damaged[0]
+    raise IntegrityError(
+        f"{len(findings.damaged)} damaged spans were dropped from the store, the first at [{first.start},{first.end}) "
+        f"of {first.blob}; pull the image again to heal it"
+    )
 
 
 def _when(seconds: float) -> str:

@@ -74,6 +74,7 @@ class Auth:
         self._known: tuple[Credentials | None] | None = None
         self._basic: str | None = None
         self._scope: _Scope | None = None
+        self._has_opened = False
         self._tokens: dict[_Scope, _Token] = {}
         self._flights: Flights[_Token] = Flights()
 
@@ -97,8 +98,9 @@ class Auth:
                 return token
             is_fresh = True
             fetched = self._fetch(scope)
-            with self._lock:
-                self._tokens[scope] = fetched
+            if not is_last:
+                with self._lock:
+                    self._tokens[scope] = fetched
             return fetched
 
         token = fetch() if is_last else self._flights.run(scope, fetch)
@@ -108,6 +110,8 @@ class Auth:
         """Whether this answer of the registry wants another grant."""
         if answer.status == 403:
             return "insufficient_scope" in answer.headers.get("WWW-Authenticate", "")
+        if answer.status < 400:
+            self._has_opened = True
         return answer.status == 401
 
     def learn(self, answer: Answer, shown_grant: Grant) -> None:
@@ -127,7 +131,8 @@ class Auth:
             token = self._tokens.get(scope)
             if token is not None and shown_grant.header == f"Bearer {token.text}":
                 del self._tokens[scope]
-        if shown_grant.is_fresh and is_same:
+        # Where a token has worked before, a new one may have been used up by other threads: then the last try decides.
+        if shown_grant.is_fresh and is_same and not self._has_opened:
             raise AccessDeniedError(f"{denied}; {self._advice()}")
         credentials = self._credentials()
         self._refuse_in_the_open(scope.realm, answer.url, credentials)

@@ -39,16 +39,17 @@ def parse_challenges(header: str, *, limits: Limits = DEFAULT_LIMITS) -> list[Ch
             raise _malformed(header, at)
         at = scheme.end()
         parameters: dict[str, str] = {}
-        if not _PARAMETER.match(header, at) and (token68 := _SIXTY_EIGHT.match(header, at)):
-            at = token68.end()
         while found := _PARAMETER.match(header, at):
             name = found[1].lower()
             if name in parameters:
                 raise FormatError(f"WWW-Authenticate says {name!r:.60} twice: {header!r:.200}")
             parameters[name] = found[2] if found[2] is not None else _ESCAPE.sub(r"\1", found[3])
             at = _skip(header, found.end())
-        if at < len(header) and header[at - 1] not in ", \t":
-            raise _malformed(header, at)
+        if not parameters:
+            if sixty_eight := _SIXTY_EIGHT.match(header, at):
+                at = sixty_eight.end()
+            if at < len(header) and header[at] != ",":
+                raise _malformed(header, at)
         challenges.append(Challenge(scheme[1].lower(), parameters))
         at = _skip(header, at)
     return challenges

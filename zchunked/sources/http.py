@@ -225,7 +225,7 @@ class Http:
         with self._lock:
             if sessions := self._idle.get(home):
                 return sessions.pop()
-        session = requests.Session()
+        session = _Session()
         session.trust_env = False  # it would read ~/.netrc; proxies and CA bundles come from us
         session.headers.clear()
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
@@ -245,6 +245,11 @@ class Http:
                 host = f"[{home[1]}]" if ":" in home[1] else home[1]
                 self._proxies[home] = {} if is_loopback(host) else dict(get_environ_proxies(url))
             return self._proxies[home]
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None. Otherwise requests reads the whole body of a redirect even when told not to follow it."""
 
 
 class _Adapter(HTTPAdapter):

@@ -77,8 +77,8 @@ def _of_206(
     headers: Mapping[str, str], blob: Descriptor, spans: Sequence[ByteRange], what: str, limits: Limits
 ) -> ByteRange | Parts:
     content_type = headers.get("Content-Type", "")
-    if _MULTIPART.match(content_type):
-        return Parts(_boundary(content_type, what, limits))
+    if _MULTIPART.match(content_type) and "Content-Range" not in headers:
+        return Parts(_boundary(content_type, what, len(spans), limits))
     asked = (
         f"asked for {spans[0]}" if len(spans) == 1 else f"asked for {len(spans)} ranges from {spans[0]} to {spans[-1]}"
     )
@@ -97,11 +97,12 @@ def _of_206(
     return span
 
 
-def _boundary(content_type: str, what: str, limits: Limits) -> bytes:
+def _boundary(content_type: str, what: str, asked: int, limits: Limits) -> bytes:
     found = _BOUNDARY.search(content_type)
     text = "" if found is None else re.sub(r"\\(.)", r"\1", found[1]) if found[1] is not None else found[2]
     if not 0 < len(text) <= limits.boundary_chars or not text.isascii() or not text.isprintable():
-        raise TransientError(f"{what}: multipart without a usable boundary: {content_type!r:.120}")
+        message = f"{what}: multipart without a usable boundary: {content_type!r:.120}"
+        raise MultiRangeRefusedError(message) if asked > 1 else TransientError(message)
     return text.encode()
 
 

@@ -9,26 +9,30 @@ from functools import partial
 from zchunked.digest import Digest, short
 from zchunked.errors import (
     AccessDeniedError,
+    FormatError,
     MultiRangeRefusedError,
     RangeIgnoredError,
     TransientError,
 )
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import ACCEPTED, Descriptor
-from zchunked.ranges import ByteRange, range_header
+from zchunked.ranges import ByteRange, merge, range_header, subtract
 from zchunked.reference import DOCKER_HUB, Reference
 from zchunked.seams import Document, HostMemory
 from zchunked.sources.auth import Auth
 from zchunked.sources.breaks import NoAnswerError, NoTlsError
 from zchunked.sources.flight import Flights
 from zchunked.sources.http import Answer, Http
-from zchunked.sources.ranged import Parts, understand
+from zchunked.sources.multipart import PartReader
+from zchunked.sources.ranged import Parts, clip, understand
 from zchunked.sources.urls import netloc, origin
 
 _HUB_API = "registry-1.docker.io"
 _EXPIRED = frozenset({401, 403, 404, 410})  # how hosts of signed URLs say that the signature is too old
 _TRIES = 3  # somebody else's renewal may be used up before our turn; our own is final
 _RANGE_HEADER_BYTES = 4096  # what any server takes
+_MANY = 185  # spans in one request, for hosts that take several: about 4 KiB; Apache httpd gives up beyond 200
+_TOO_MANY = frozenset({400, 413, 414, 431})
 
 
 _Opened = tuple[Answer, ByteRange | Parts]
@@ -76,34 +80,81 @@ class RegistrySource:
         return Document(data, answer.headers.get("Content-Type", ""))
 
     def spans_per_request(self, blob: Descriptor) -> int:
-        with self._lock:
-            target = self._targets.get(blob.digest)
-            host = netloc(target) if target else self._last_host
-        known = self._hosts.recall(host)
-        return known if known is not None and known < 2 else 1
+        """1 for a host of which nothing is known; `read` may be asked for more all the same, to find out."""
+        known = self._hosts.recall(self._host_of(blob))
+        return 1 if known is None else min(known, most_spans(blob))
 
     def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
-        """Several spans are asked for one after the other."""
-        for number, span in enumerate(spans):
+        """Several spans go into one request, unless the host is known to take one at a time.
+
+        What a multi-range answer leaves out is asked for again here, one span after the other. Raises
+        MultiRangeRefusedError before the first piece when the host takes no more than one; that is then known.
+        """
+        left, most, has_begun = list(spans), most_spans(blob), False
+        while len(left) > 1 and (self._hosts.recall(self._host_of(blob)) or _MANY) > 1:
+            asked = left[:most]
+            came: list[ByteRange] = []
             try:
-                yield from self._read(blob, [span])
+                for position, piece in self._read_several(blob, asked):
+                    came.append(ByteRange(position, position + len(piece)))
+                    has_begun = True
+                    yield position, piece
+            except MultiRangeRefusedError:
+                if not has_begun:
+                    raise
+            missing = subtract(asked, merge(came))
+            left = missing + left[most:]
+            if missing and came:
+                self._hosts.learn(self._host_of(blob), 1)
+        for span in left:
+            try:
+                for position, piece in self._read_one(blob, span):
+                    has_begun = True
+                    yield position, piece
             except RangeIgnoredError as error:
-                if number == 0:
+                if not has_begun:
                     raise
                 raise TransientError(f"{error}, after other ranges were served") from error
 
-    def _read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
-        """One request."""
+    def _read_one(self, blob: Descriptor, span: ByteRange) -> Iterator[tuple[int, bytes]]:
+        at = span.start
+        for position, piece in self._pieces(blob, [span]):
+            if position != at:
+                raise TransientError(f"blob {short(blob.digest)}: one range is answered with parts out of order")
+            yield position, piece
+            at += len(piece)
+        if at < span.end:
+            raise TransientError(f"blob {short(blob.digest)}: {span.end - at} bytes of {span} did not come")
+
+    def _read_several(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        """Bytes of the spans and no others, in the server's order; perhaps not all of them."""
+        for position, piece in self._pieces(blob, spans):
+            for span in clip(ByteRange(position, position + len(piece)), spans):
+                yield span.start, piece[span.start - position : span.end - position]
+        host = self._host_of(blob)
+        if (self._hosts.recall(host) or 0) < 2:
+            self._hosts.learn(host, _MANY)
+
+    def _pieces(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        """What one request brings, and where in the blob it belongs."""
         answer, holds = self._open(blob, spans)
         with answer:
-            if isinstance(holds, Parts):
-                raise TransientError(f"blob {short(blob.digest)}: one range is answered with several parts")
-            at = holds.start
-            for piece in answer.pieces(holds.size):
-                yield at, piece
-                at += len(piece)
-        if at < spans[-1].end:
-            raise TransientError(f"blob {short(blob.digest)}: {spans[-1].end - at} bytes of {spans[-1]} did not come")
+            if isinstance(holds, ByteRange):
+                at = holds.start
+                for piece in answer.pieces(holds.size):
+                    yield at, piece
+                    at += len(piece)
+                return
+            hull = ByteRange(spans[0].start, spans[-1].end)
+            parts = PartReader(holds.boundary, blob.size, hull, len(spans), self._limits)
+            try:
+                for piece in answer.pieces(parts.most_bytes):
+                    yield from parts.feed(piece)
+                parts.end()
+            except FormatError as error:
+                if not parts.is_cut_short:
+                    self._hosts.learn(netloc(answer.url), 1)
+                raise TransientError(f"blob {short(blob.digest)}: {error}") from error
 
     # ── finding the bytes ──
 
@@ -132,11 +183,12 @@ class RegistrySource:
     def _resolve(self, blob: Descriptor, spans: Sequence[ByteRange], own: list[_Opened]) -> str:
         """Where the registry sends us for this blob. The answer from there goes into `own`: it is the caller's."""
         answer = self._ask(f"blobs/{blob.digest}", _headers(blob, spans))
-        if answer.status in (200, 206):
-            with self._lock:
-                self._targets[blob.digest] = answer.url
-                self._last_host = netloc(answer.url)
-        own.append((answer, self._checked(answer, blob, spans)))
+        try:
+            own.append((answer, self._checked(answer, blob, spans)))
+        except (RangeIgnoredError, MultiRangeRefusedError):
+            self._note(blob.digest, answer.url)  # the bytes are there, only not in this way
+            raise
+        self._note(blob.digest, answer.url)
         return answer.url
 
     def _checked(self, answer: Answer, blob: Descriptor, spans: Sequence[ByteRange]) -> ByteRange | Parts:
@@ -149,7 +201,9 @@ class RegistrySource:
             self._dismiss(answer)
             raise
         except MultiRangeRefusedError:
-            self._hosts.learn(host, 1)
+            # One that has taken several may find these too many; others mean that one is the most they take.
+            is_too_many = answer.status in _TOO_MANY and (self._hosts.recall(host) or 0) > 1
+            self._hosts.learn(host, max(1, len(spans) // 2) if is_too_many else 1)
             self._dismiss(answer)
             raise
         except BaseException:
@@ -167,6 +221,17 @@ class RegistrySource:
         if answer.status >= 400:
             answer.excerpt()
         answer.close()
+
+    def _note(self, digest: Digest, target: str) -> None:
+        with self._lock:
+            self._targets[digest] = target
+            self._last_host = netloc(target)
+
+    def _host_of(self, blob: Descriptor) -> str:
+        """Where its bytes come from, as far as is known now."""
+        with self._lock:
+            target = self._targets.get(blob.digest)
+            return netloc(target) if target else self._last_host
 
     def _forget(self, digest: Digest, target: str) -> None:
         with self._lock:
@@ -213,6 +278,11 @@ class RegistrySource:
                 return answer
             self._auth.learn(answer, grant)
         raise AccessDeniedError(f"{self._reference.name}: refused, although with a new token each time")
+
+
+def most_spans(blob: Descriptor) -> int:
+    """How many spans of this blob fit into one request."""
+    return min(_MANY, (_RANGE_HEADER_BYTES - len("bytes=")) // (2 * len(str(blob.size)) + 2))
 
 
 def _headers(blob: Descriptor, spans: Sequence[ByteRange]) -> dict[str, str]:

@@ -184,6 +184,13 @@ def recover(folder: Path) -> Iterator[Leftover]:
             live.unlink(missing_ok=True)
 
 
+def idle_files(folder: Path) -> list[Path]:
+    """The byte files of sessions that are gone."""
+    live = {path.name.removesuffix(_LIVE) for path in folder.glob("*" + _LIVE) if _is_held(path)}
+    files = [path for path in folder.iterdir() if path.suffix not in (_LIVE, _JOURNAL)]
+    return [path for path in files if path.name.partition("-")[0] not in live]
+
+
 def _is_held(path: Path) -> bool:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)

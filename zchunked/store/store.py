@@ -15,7 +15,7 @@ from zchunked.errors import IntegrityError
 from zchunked.ranges import ByteRange
 from zchunked.store.extents import ExtentMap, Piece
 from zchunked.store.index import Index
-from zchunked.store.packs import Session, Writer, local_error, recover
+from zchunked.store.packs import Session, Writer, idle_files, local_error, recover
 
 _READ_BYTES = 1 << 20
 _HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
@@ -186,6 +186,33 @@ class Store:
             extents.cut(span.start, span.end)
         self._index.set_extents(blob, extents.rows())
 
+    def blobs(self) -> list[tuple[Digest, int, bool]]:
+        """(digest, size, whether it is whole) of everything that something is here of."""
+        return [(Digest(digest), size, is_whole) for digest, size, is_whole in self._index.blobs()]
+
+    def drop_lost(self, blob: Digest) -> list[ByteRange]:
+        """Forget extents whose file is gone or too short; returns them."""
+        lost = []
+        for start, end, file, at in self._extents(blob).rows():
+            try:
+                length = (self._blobs / file).stat().st_size
+            except OSError:
+                length = 0
+            if at + end - start > length:
+                lost.append(ByteRange(start + max(length - at, 0), end))
+        if lost:
+            self.evict(blob, lost)
+            self.drop_chunks(blob, ())
+        return lost
+
+    def drop_unclaimed(self) -> int:
+        """Remove byte files that no extent points to and no process writes; returns how many."""
+        claimed = self._index.files()
+        unclaimed = [path for path in idle_files(self._blobs) if path.name not in claimed]
+        for path in unclaimed:
+            path.unlink(missing_ok=True)
+        return len(unclaimed)
+
     # ── chunks ──
 
     def find_chunks(self, digests: Sequence[bytes]) -> dict[bytes, Place]:
@@ -199,6 +226,10 @@ class Store:
     def add_chunks(self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
         """Promise chunks: (raw digest, start, length, decoded size), all in `blob`."""
         self._index.add_chunks(blob, size, rows)
+
+    def chunks_of(self, blob: Digest) -> list[tuple[bytes, int, int, int]]:
+        """(raw digest, start, length, decoded size) of the chunks promised in a blob, in blob order."""
+        return self._index.chunks_of(blob)
 
     def drop_chunks(self, blob: Digest, digests: Iterable[bytes]) -> None:
         """Take promises back; every layer that may rest on them is proved again when next pulled."""

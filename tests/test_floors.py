@@ -1,0 +1,255 @@
+"""The architecture as a test: who lives on which floor, and who alone may use what.
+
+A room is a folder of `zchunked/` or a lone file. Imports point down, or sideways on the same floor as long as nobody
+goes in circles. Below the workshops the rooms of a floor do not even know each other, the nouns aside.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "zchunked"
+BUILTINS = frozenset(dir(builtins))
+HOME = Path(__file__).parents[1] / PACKAGE
+
+FLOORS = [
+    # 0 · Nouns: values and the rules they keep. No network, no disk, no thread.
+    "errors limits digest ranges reference oci events seams traffic karma receipt",
+    # 1 · One layer, understood: bytes in, values out.
+    "layer",
+    # 2 · The world outside: where bytes stay, where they come from, and what is forgiven on the way.
+    "store sources retry",
+    # 3 · Workshops: each does one job with what the floors below give it.
+    "image reassemble prove verify arrivals crew fetch exports",
+    # 4 · The front door: the whole story of a pull.
+    "schedule pull",
+    # 5 · The roof: people.
+    "progress cli __main__",
+]
+SHARED = {0, 3, 4, 5}
+"""Floors whose rooms may know each other."""
+
+WHO_MAY = {
+    # Libraries: one room each knows that they exist.
+    "requests": "sources.http",
+    "urllib3": "sources.http",
+    "obstore": "sources",
+    "zstandard": "layer.frames",
+    "fastcrc": "reassemble",
+    "tenacity": "retry",
+    "tqdm": "progress",
+    "shtab": "cli",
+    "platformdirs": "cli",
+    # JSON from outside becomes typed values where it is parsed, and text again where it is written.
+    "msgspec": "oci layer.toc layer.tarsplit store.packs sources exports cli",
+    # The standard library's doors to the world.
+    "sqlite3": "store.index",
+    "fcntl": "store.packs",
+    "socket": "sources",
+    "ssl": "sources",
+    "http": "sources",
+    "urllib": "sources",
+    "subprocess": "sources.helpers exports",
+    "multiprocessing": "",
+    "asyncio": "",
+    "logging": "",
+    # Threads are started by the crew; others own locks at most. Only a pull that was stopped or slept knows time.
+    "threading.Thread": "crew",
+    "threading.Timer": "",
+    "concurrent.futures.ThreadPoolExecutor": "crew",
+    "concurrent.futures.ProcessPoolExecutor": "",
+    "time.sleep": "",  # retry waits on an Event, so that stopping ends the wait
+    # People and their environment.
+    "os.environ": "cli",
+    "os.getenv": "cli",
+    "print": "cli progress",
+    "input": "",
+    "sys.argv": "cli",
+    "sys.exit": "cli __main__",
+    "sys.stderr": "cli",
+    "sys.stdout": "cli exports.write",  # an archive may go to standard output
+    # Doors that stay shut.
+    "eval": "",
+    "exec": "",
+    "pickle": "",
+    "os.system": "",
+}
+
+PURE = [*FLOORS[0].split(), "layer"]
+IMPURE = "os io socket ssl subprocess sqlite3 pathlib shutil tempfile requests urllib3 time"
+"""What the two lowest floors never import: their inputs are bytes and values, their clock is passed in."""
+
+
+@dataclass
+class Module:
+    """A file of the package: what it imports of ours, and every dotted name it uses of others."""
+
+    name: str
+    lines: int
+    ours: set[str] = field(default_factory=set)
+    uses: set[str] = field(default_factory=set)
+
+    @property
+    def room(self) -> str:
+        return self.name.split(".")[0]
+
+
+def module_name(path: Path) -> str:
+    """Without the package's own name; the package itself has none."""
+    parts = path.relative_to(HOME).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules() -> dict[str, Module]:
+    paths = {module_name(path): path for path in sorted(HOME.rglob("*.py"))}
+    return {name: read(name, path, frozenset(paths)) for name, path in paths.items()}
+
+
+def read(name: str, path: Path, known: frozenset[str]) -> Module:
+    text = path.read_text(encoding="utf-8")
+    found = Module(name, text.count("\n"))
+    nodes = list(ast.walk(ast.parse(text)))
+    meant: dict[str, str] = {}  # a local name → the dotted name it was imported as
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                meant[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
+                note(found, alias.name, known)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name} imports relatively"
+            for alias in node.names:
+                meant[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+                note(found, f"{node.module}.{alias.name}", known)
+    for node in nodes:
+        if isinstance(node, ast.Attribute | ast.Name) and (dotted := dotted_name(node)):
+            first, dot, rest = dotted.partition(".")
+            if first in meant or (first in BUILTINS and not dot):  # else a name of the module's own
+                found.uses.add(meant.get(first, first) + dot + rest)
+    return found
+
+
+def note(module: Module, dotted: str, known: frozenset[str]) -> None:
+    """`from zchunked.layer import frames` names a module, `from zchunked.layer.toc import Toc` something in one."""
+    first, _, rest = dotted.partition(".")
+    if first != PACKAGE:
+        module.uses.add(dotted)
+    elif rest in known:
+        module.ours.add(rest)
+    else:
+        module.ours.add(rest.rpartition(".")[0])
+
+
+def dotted_name(node: ast.expr) -> str | None:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (before := dotted_name(node.value)):
+        return f"{before}.{node.attr}"
+    return None
+
+
+def floor(room: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms.split())
+
+
+def is_in(name: str, rooms: str) -> bool:
+    return any(name == room or name.startswith(f"{room}.") for room in rooms.split())
+
+
+NAMES = sorted(modules())
+
+
+def test_every_room_has_its_floor_and_every_floor_its_rooms() -> None:
+    listed = [room for rooms in FLOORS for room in rooms.split()]
+    assert len(listed) == len(set(listed))
+    assert {module.room for module in modules().values()} - {""} == set(listed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_imports_point_down(name: str) -> None:
+    module = modules()[name]
+    for other in module.ours - {""}:
+        there = other.split(".")[0]
+        if there == module.room:
+            continue
+        assert module.room, f"the package itself imports {other}: then every import of us pays for it"
+        assert floor(there) <= floor(module.room), f"{name} looks up at {other}"
+        if floor(there) == floor(module.room):
+            assert floor(there) in SHARED, f"{name} looks sideways at {other}"
+
+
+def test_nobody_imports_in_circles() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " → ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for other in modules()[name].ours:
+                if other and not name.startswith(f"{other}.") and other != name:
+                    visit(other, (*way, name))
+            done.add(name)
+
+    for name in NAMES:
+        visit(name, ())
+
+
+def uses_of(thing: str) -> Iterator[str]:
+    for name in NAMES:
+        if any(use == thing or use.startswith(f"{thing}.") for use in modules()[name].uses):
+            yield name
+
+
+@pytest.mark.parametrize("thing", WHO_MAY)
+def test_each_door_to_the_world_is_in_its_room(thing: str) -> None:
+    for name in uses_of(thing):
+        assert is_in(name, WHO_MAY[thing]), f"{name} uses {thing}; only {WHO_MAY[thing] or 'nobody'} may"
+
+
+def test_every_library_from_outside_has_a_place_in_the_table() -> None:
+    roots = {use.split(".")[0] for module in modules().values() for use in imported(module)}
+    foreign = roots - set(sys.stdlib_module_names) - {PACKAGE}
+    assert foreign <= set(WHO_MAY), f"not in the table: {foreign - set(WHO_MAY)}"
+
+
+def imported(module: Module) -> Iterator[str]:
+    path = HOME.joinpath(*module.name.split(".")) if module.name else HOME
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name and name.split(".")[0] in PURE])
+def test_the_two_lowest_floors_touch_neither_disk_nor_network_nor_clock(name: str) -> None:
+    roots = {use.split(".")[0] for use in imported(modules()[name])}
+    assert not roots & set(IMPURE.split())
+    assert "open" not in modules()[name].uses
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_near_350_lines_is_two_rooms(name: str) -> None:
+    assert modules()[name].lines <= 350
+
+
+def test_the_table_sees_what_it_should_see(tmp_path: Path) -> None:
+    """The reader of imports against every way to spell one: a test that looks away proves nothing."""
+    path = tmp_path / "x.py"
+    path.write_text(
+        "import os.path, threading as t\nfrom time import sleep as rest\nfrom zchunked.layer import frames\n"
+        "from zchunked.store.store import Place\nfrom concurrent.futures import ThreadPoolExecutor\n"
+        "def f():\n    import tqdm\n    t.Thread(); rest(1); os.environ['A']; print(1); zchunked.x\n"
+    )
+    found = read("x", path, frozenset({"", "layer", "layer.frames", "store", "store.store"}))
+    assert found.ours == {"layer.frames", "store.store"}
+    assert {"threading.Thread", "time.sleep", "os.environ", "print", "tqdm"} <= found.uses
+    assert "concurrent.futures.ThreadPoolExecutor" in found.uses

@@ -1,0 +1,98 @@
+"""Verify: re-hash what the store holds and drop what is damaged. The next pull fetches it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from zchunked.digest import Digest, from_raw
+from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
+from zchunked.layer.locate import locate
+from zchunked.oci import Manifest, parse_document
+from zchunked.prove import drop_liars, is_intact
+from zchunked.ranges import total
+from zchunked.reassemble import is_chunk, read_contents
+from zchunked.store import Store
+from zchunked.store.store import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes that were not what a digest promised, and are gone now. `chunk` where one of its chunks was wrong."""
+
+    blob: str
+    start: int
+    end: int
+    chunk: str | None = None
+
+
+@dataclass(slots=True)
+class Findings:
+    """`bytes` were looked at; `unclaimed` are files that nothing pointed to, and are gone."""
+
+    blobs: int = 0
+    chunks: int = 0
+    bytes: int = 0
+    unclaimed: int = 0
+    damaged: list[Damage] = field(default_factory=list)
+
+
+def verify(store: Store, show: Callable[[int], None] = lambda _: None) -> Findings:
+    """Look at every blob and chunk. `show` is told of bytes done. Unfinished downloads cannot be judged, and stay."""
+    findings = Findings()
+    for blob, size, is_whole in store.blobs():
+        findings.blobs += 1
+        lost = store.drop_lost(blob)
+        findings.damaged += [Damage(blob, span.start, span.end) for span in lost]
+        here = total(store.covered(blob))
+        if is_whole and not lost and is_intact(store, blob, size):
+            findings.bytes += here
+        else:
+            _verify_parts(store, blob, findings, was_whole=is_whole)
+        show(here)
+    _verify_contents(store, findings)
+    findings.unclaimed = store.drop_unclaimed()
+    return findings
+
+
+def _verify_parts(store: Store, blob: Digest, findings: Findings, *, was_whole: bool) -> None:
+    liars: dict[bytes, Place] = {}
+    before = len(findings.damaged)
+    for digest, start, length, size in store.chunks_of(blob):
+        place = Place(blob, start, length)
+        findings.chunks += 1
+        findings.bytes += length
+        if not is_chunk(store, place, size, digest):
+            liars[digest] = place
+            findings.damaged.append(Damage(blob, start, start + length, from_raw(digest)))
+    if liars:
+        drop_liars(store, liars)
+    elif was_whole:  # the damage lies between the chunks, or there are none
+        spans = store.covered(blob)
+        store.evict(blob, spans)
+        if len(findings.damaged) == before:
+            findings.damaged += [Damage(blob, span.start, span.end) for span in spans]
+
+
+def _verify_contents(store: Store, findings: Findings) -> None:
+    """Tables of contents and tar-splits of layers that are here in parts: no row of the store knows their digests."""
+    done: set[Digest] = set()
+    for image in store.images():
+        data = store.document(image.manifest)
+        manifest = parse_document(data) if data is not None else None
+        if not isinstance(manifest, Manifest):
+            continue
+        for layer in manifest.layers:
+            if layer.digest in done or store.is_whole(layer.digest) or not store.covered(layer.digest):
+                continue
+            done.add(layer.digest)
+            try:
+                read_contents(store, layer)
+            except UnsupportedLayerError:
+                continue
+            except (IntegrityError, FormatError):
+                location = locate(layer)
+                spans = [location.toc.span, *([location.tarsplit.span] if location.tarsplit else [])]
+                held = [span for span in spans if store.covers(layer.digest, span)]
+                store.evict(layer.digest, spans)
+                findings.damaged += [Damage(layer.digest, span.start, span.end) for span in held]
