@@ -177,7 +177,7 @@ def test_without_patience_the_first_failure_is_final() -> None:
     with pytest.raises(TransferError, match="gave up after one try: reset"):
         world.chameleon.run(always(fail()))
     assert world.slept == []
-    assert world.events == []
+    assert world.retried == []
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from zchunked.digest import Digest
-from zchunked.ranges import ByteRange
+from zchunked.layer.plan import Run
 from zchunked.retry import Stopped
 
 
@@ -16,16 +16,16 @@ class Arrivals:
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._changed = threading.Condition()
-        self._runs: dict[Digest, list[ByteRange]] = {}
-        self._landed: dict[Digest, set[ByteRange]] = {}
+        self._runs: dict[Digest, list[Run]] = {}
+        self._landed: dict[Digest, set[Run]] = {}
         self._first_open: dict[Digest, int] = {}
 
-    def expect(self, blob: Digest, runs: Sequence[ByteRange]) -> None:
+    def expect(self, blob: Digest, runs: Sequence[Run]) -> None:
         with self._changed:
             self._runs[blob], self._landed[blob], self._first_open[blob] = list(runs), set(), 0
             self._changed.notify_all()
 
-    def land(self, blob: Digest, run: ByteRange) -> None:
+    def land(self, blob: Digest, run: Run) -> None:
         with self._changed:
             runs, landed, at = self._runs[blob], self._landed[blob], self._first_open[blob]
             landed.add(run)
@@ -43,7 +43,7 @@ class Arrivals:
         if blob not in self._runs:
             return
         with self._changed:
-            while (at := self._first_open[blob]) < len(self._runs[blob]) and self._runs[blob][at].start < end:
+            while (at := self._first_open[blob]) < len(self._runs[blob]) and self._runs[blob][at][0].start < end:
                 if self._stop.is_set():
                     raise Stopped
                 self._changed.wait(0.2)

@@ -18,17 +18,18 @@ class Crew:
     """Lanes of daemon threads, each working through its tasks in order. A task may submit further tasks.
 
     The first failure sets `stop`; tasks that wait for something watch it and raise Stopped. Used as a context manager:
-    leaving it ends the threads. They are daemons because everything they have written is safe at any moment.
+    leaving it ends the threads, or leaves those behind that hang in a system call: they are daemons, because everything
+    they have written is safe at any moment.
     """
 
     def __init__(self, lanes: dict[str, int], stop: threading.Event) -> None:
         self._stop = stop
         self._changed = threading.Condition()
-        self._open = 0
+        self._open = dict.fromkeys(lanes, 0)
         self._failure: BaseException | None = None
         self._lanes: dict[str, queue.SimpleQueue[Task | None]] = {name: queue.SimpleQueue() for name in lanes}
         self._threads = [
-            threading.Thread(target=self._work, args=(self._lanes[name],), name=f"zpull-{name}-{number}", daemon=True)
+            threading.Thread(target=self._work, args=(name,), name=f"zpull-{name}-{number}", daemon=True)
             for name in lanes
             for number in range(lanes[name])
         ]
@@ -54,17 +55,20 @@ class Crew:
 
     def submit(self, lane: str, task: Task) -> None:
         with self._changed:
-            self._open += 1
+            self._open[lane] += 1
         self._lanes[lane].put(task)
 
+    def is_busy(self, lane: str) -> bool:
+        return self._open[lane] > 0
+
     def wait(self, tick: Callable[[], None], every: float = 0.1) -> None:
-        """Call `tick` now and then until no task is open; raise the first failure once all have ended."""
+        """Call `tick` now and then until no task is open; raise the first failure at once."""
         try:
             while True:
                 with self._changed:
-                    if self._open:
+                    if any(self._open.values()) and self._failure is None:
                         self._changed.wait(every)
-                    is_done = not self._open
+                    is_done = self._failure is not None or not any(self._open.values())
                 tick()
                 if is_done:
                     break
@@ -74,7 +78,8 @@ class Crew:
         if self._failure is not None:
             raise self._failure
 
-    def _work(self, tasks: queue.SimpleQueue[Task | None]) -> None:
+    def _work(self, lane: str) -> None:
+        tasks = self._lanes[lane]
         while (task := tasks.get()) is not None:
             try:
                 if not self._stop.is_set():
@@ -87,5 +92,5 @@ class Crew:
                 self._stop.set()
             finally:
                 with self._changed:
-                    self._open -= 1
+                    self._open[lane] -= 1
                     self._changed.notify_all()

@@ -33,10 +33,21 @@ class Retried:
 
 
 @dataclass(frozen=True, slots=True)
+class GaveUp:
+    """A failure that was not forgiven. `reason` says why not, in words."""
+
+    cause: str
+    karma_before: float
+    karma_after: float
+    reason: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """Something a person may want to know: a layer that comes whole, a host that lost its ranges."""
 
     text: str
 
 
-Event = Planned | Arrived | Retried | Noted
+Event = Planned | Arrived | Retried | GaveUp | Noted

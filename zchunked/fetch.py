@@ -13,10 +13,11 @@ from zchunked.crew import Crew
 from zchunked.digest import Digest, short
 from zchunked.errors import IntegrityError, RangeIgnoredError
 from zchunked.events import Arrived, Noted
+from zchunked.layer.plan import Run, hull
 from zchunked.oci import Descriptor
-from zchunked.ranges import ByteRange, subtract, total
+from zchunked.ranges import ByteRange, Spans, append, merge, subtract, total
 from zchunked.reassemble import is_chunk
-from zchunked.receipt import Accounts
+from zchunked.receipt import Accounts, Good
 from zchunked.retry import RetryingSource, Stopped
 from zchunked.seams import Emit
 from zchunked.store import Store
@@ -44,10 +45,26 @@ class Order:
     """What is to come of one blob. `runs` cover `wanted`, of which `metadata` is no content; what is more is gap."""
 
     blob: Descriptor
-    runs: list[ByteRange]
+    runs: list[Run]
     wanted: list[ByteRange]
     metadata: list[ByteRange] = field(default_factory=list)
     checks: Checks = field(default_factory=Checks)
+    _wanted: Spans = field(init=False)
+    _metadata: Spans = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._wanted, self._metadata = Spans(self.wanted), Spans(self.metadata)
+
+    def want_all(self) -> None:
+        """The blob can only come whole: no byte of it is a gap any more."""
+        self.wanted = [ByteRange(0, self.blob.size)]
+        self._wanted = Spans(self.wanted)
+
+    def worth(self, spans: Sequence[ByteRange]) -> Good:
+        """What bytes of these spans are good for."""
+        wanted = sum(self._wanted.overlap(span) for span in spans)
+        metadata = sum(self._metadata.overlap(span) for span in spans)
+        return Good(wanted - metadata, metadata, total(spans) - wanted)
 
 
 class Fetcher:
@@ -69,6 +86,8 @@ class Fetcher:
         self._states: dict[Digest, _BlobState] = {}
         self._own = threading.local()
         self._writers: list[Writer] = []
+        self._running: set[_Fetch] = set()
+        self._came: dict[Digest, list[ByteRange]] = {}
         self.without_ranges: set[Digest] = set()
 
     def order(self, crew: Crew, order: Order) -> None:
@@ -107,17 +126,17 @@ class Fetcher:
 
     # ── one run ──
 
-    def _run(self, state: _BlobState, run: ByteRange) -> None:
+    def _run(self, state: _BlobState, run: Run) -> None:
         if state.is_whole_again:
             return
         order = state.order
-        left = subtract([run], self._store.covered(order.blob.digest))
+        left = self._store.missing(order.blob.digest, run)
         try:
             self._fetch(state, left)
         except RangeIgnoredError:
             self._take_whole(state)
             return
-        if bad := self._check(state, run):
+        if bad := self._check(state, hull(run)):
             self._refetch(state, bad)
         self._arrivals.land(order.blob.digest, run)
         if time.monotonic() - state.entered > _ROWS_SECONDS:
@@ -128,34 +147,54 @@ class Fetcher:
             return
         order = state.order
         writer = self._writer(order.blob)
-        fresh: list[ByteRange] = []
-        came = 0
+        fetch = _Fetch(order)
+        with self._lock:
+            self._running.add(fetch)
 
         def keep(position: int, piece: bytes) -> int:
-            nonlocal came
-            if self._stop.is_set():
-                raise Stopped
-            came += len(piece)
             new = writer.write(position, piece)
-            fresh.extend(new)
             size = total(new)
+            fetch.came += len(piece)
+            for span in new:
+                append(fetch.fresh, span)
             if size:
                 self._emit(Arrived(size))
+            if self._stop.is_set():
+                raise Stopped
             return size
 
         try:
             self._source.fetch(order.blob, spans, keep)
         finally:
-            self._accounts.fetched(order.blob.digest, came)
-            self._book(order, fresh, 1)
+            self._enter_into_books(fetch)
 
-    def _book(self, order: Order, spans: list[ByteRange], sign: int) -> None:
-        spans = sorted(spans)
-        size = total(spans)
-        unwanted = total(subtract(spans, order.wanted))
-        metadata = size - total(subtract(spans, order.metadata)) if order.metadata else 0
-        needed = size - unwanted - metadata
-        self._accounts.add(order.blob.digest, needed=sign * needed, metadata=sign * metadata, gap=sign * unwanted)
+    def settle(self) -> None:
+        """Book what came so far of downloads that hang: their workers may never come back to do it."""
+        with self._lock:
+            running = list(self._running)
+        for fetch in running:
+            self._enter_into_books(fetch)
+
+    def _enter_into_books(self, fetch: _Fetch) -> None:
+        order = fetch.order
+        with self._lock:
+            if fetch not in self._running:
+                return
+            self._running.remove(fetch)
+            fresh = list(fetch.fresh)
+            self._came.setdefault(order.blob.digest, []).extend(fresh)
+        self._accounts.fetched(order.blob.digest, fetch.came)
+        self._accounts.add(order.blob.digest, order.worth(fresh))
+
+    def take_back(self, order: Order, spans: Sequence[ByteRange]) -> int:
+        """What came of these spans was wrong: it becomes waste. Returns how much of them this pull had brought."""
+        wrong = merge(spans)
+        with self._lock:
+            came = merge(self._came.get(order.blob.digest, ()))
+            kept = self._came[order.blob.digest] = subtract(came, wrong)
+        taken = subtract(came, kept)
+        self._accounts.take_back(order.blob.digest, order.worth(taken))
+        return total(taken)
 
     def _take_whole(self, state: _BlobState) -> None:
         """The host serves no ranges: one request brings the whole blob, for all runs of it."""
@@ -167,7 +206,7 @@ class Fetcher:
         self.without_ranges.add(blob.digest)
         self._emit(Noted(f"the host of layer {short(blob.digest)} serves no ranges: the layer comes whole"))
         whole = [ByteRange(0, blob.size)]
-        state.order.wanted = whole
+        state.order.want_all()
         self._fetch(state, whole)
         if bad := self._check(state, whole[0]):
             self._refetch(state, bad)
@@ -200,7 +239,7 @@ class Fetcher:
         checks, order = state.order.checks, state.order
         spans = [ByteRange(checks.starts[chunk], checks.ends[chunk]) for chunk in bad]
         self._store.evict(order.blob.digest, spans)
-        self._book(order, spans, -1)
+        self.take_back(order, spans)
         self._emit(Noted(f"layer {short(order.blob.digest)}: {len(bad)} of its chunks came damaged, fetching again"))
         for chunk in bad:
             state.checked[chunk] = 0
@@ -209,7 +248,7 @@ class Fetcher:
         for span in spans:
             if still := self._check(state, span):
                 self._store.evict(order.blob.digest, [span])
-                self._book(order, [span], -1)
+                self.take_back(order, [span])
                 digest = checks.digests[still[0]].hex()
                 raise IntegrityError(
                     f"chunk at {span} of layer {order.blob.digest}: want sha256:{digest}, got something else twice; "
@@ -227,7 +266,7 @@ class Fetcher:
 
     def _writer(self, blob: Descriptor) -> Writer:
         own: tuple[Digest, Writer] | None = getattr(self._own, "writer", None)
-        if own is not None and own[0] == blob.digest:
+        if own is not None and own[0] == blob.digest and own[1] in self._writers:  # else closed with an earlier round
             return own[1]
         self._close_own()
         writer = self._store.writer(blob.digest, blob.size)
@@ -245,6 +284,15 @@ class Fetcher:
                     return
                 self._writers.remove(own[1])
             own[1].close()
+
+
+@dataclass(slots=True, eq=False)
+class _Fetch:
+    """One call of the source and what came of it: all bytes, and where those belong that were new."""
+
+    order: Order
+    came: int = 0
+    fresh: list[ByteRange] = field(default_factory=list)
 
 
 class _BlobState:

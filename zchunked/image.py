@@ -36,7 +36,7 @@ class StoredImage:
 
 
 Fetch = Callable[[Digest | None], Document]
-"""One manifest request, retried as long as it makes sense."""
+"""One manifest request, retried as long as it makes sense. What is asked for again came damaged the first time."""
 
 
 def resolve(
@@ -65,13 +65,22 @@ def _document(digest: Digest | None, listed: Descriptor | None, store: Store, fe
     if digest is not None and (found := store.document(digest)) is not None:
         return found, said
     answer = fetch(digest)
+    try:
+        _check_document(answer, digest, listed)
+    except (IntegrityError, FormatError):
+        answer = fetch(digest)
+        _check_document(answer, digest, listed)
+    store.put(answer.data)
+    return answer.data, answer.media_type or said
+
+
+def _check_document(answer: Document, digest: Digest | None, listed: Descriptor | None) -> None:
+    """Nothing that is not what was promised, or cannot be read, is kept."""
     if listed is not None and len(answer.data) != listed.size:
         raise IntegrityError(f"manifest {listed.digest}: want {listed.size} bytes, got {len(answer.data)}")
     if digest is not None:
         verify(answer.data, digest, "the manifest")
-    parse_document(answer.data, answer.media_type or said)  # nothing that cannot be read is kept
-    store.put(answer.data)
-    return answer.data, answer.media_type or said
+    parse_document(answer.data, answer.media_type or (listed.media_type if listed else ""))
 
 
 def _check_layers(manifest: Manifest) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import IO, Literal
 
-from zchunked.events import Arrived, Event, Noted, Planned
+from zchunked.events import Arrived, Event, GaveUp, Noted, Planned
 
 Style = Literal["auto", "bar", "plain", "json", "none"]
 _PLAIN_SECONDS = 10.0
@@ -37,10 +37,10 @@ class Progress:
             if self._style != "none":
                 self._line(f"zpull: {event.text}")
         elif self._explain:
-            self._line(
-                f"zpull: {event.cause}; karma {_points(event.karma_before)} -> {_points(event.karma_after)}, "
-                f"try {event.attempt + 1} in {event.wait:.2f} s, {human(max(self._need - self._done, 0))} to go"
-            )
+            left = human(max(self._need - self._done, 0))
+            karma = f"karma {_points(event.karma_before)} -> {_points(event.karma_after)}"
+            what = f"giving up: {event.reason}" if isinstance(event, GaveUp) else f"again in {event.wait:.2f} s"
+            self._line(f"zpull: {event.cause}; try {event.attempt}, {karma}, {what}, {left} to go")
 
     def close(self) -> None:
         if self._bar is not None:

@@ -10,7 +10,7 @@ from zchunked.digest import Digest, short
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor
-from zchunked.ranges import ByteRange, total
+from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.reassemble import Arrived, Contents, Rebuild, is_chunk, unpacked
 from zchunked.store import Store
 from zchunked.store.store import Place
@@ -94,6 +94,19 @@ def find_liars(store: Store, contents: Contents, places: dict[bytes, Place]) -> 
         for digest, size in sizes.items()
         if digest not in holes and digest in places and not is_chunk(store, places[digest], size, digest)
     }
+
+
+def find_damage(store: Store, layer: Descriptor, contents: Contents | None) -> list[ByteRange]:
+    """Where a blob that came whole and is not what its digest says may be wrong; as little of it as its TOC allows."""
+    whole = [ByteRange(0, layer.size)]
+    if contents is None:
+        return whole
+    places = contents.own_places()
+    if liars := find_liars(store, contents, places):
+        store.drop_chunks(layer.digest, liars)
+        return merge(place.span for place in liars.values())
+    sound = merge([*(place.span for place in places.values()), *contents.vouched])
+    return subtract(whole, sound) or whole
 
 
 def drop_liars(store: Store, liars: dict[bytes, Place]) -> None:

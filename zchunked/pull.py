@@ -16,7 +16,6 @@ from zchunked.errors import (
     IntegrityError,
     InterruptedPullError,
     LimitError,
-    TransferError,
     UnsupportedLayerError,
     ZPullError,
 )
@@ -27,29 +26,28 @@ from zchunked.layer.locate import kind_of, locate
 from zchunked.layer.plan import missing
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Config, Descriptor, Platform, parse_config
-from zchunked.prove import Proof, UnprovedError, drop_liars, find_liars, prove_parts, prove_whole
-from zchunked.ranges import ByteRange, total
+from zchunked.pace import Bounds, Pace
+from zchunked.prove import Proof, UnprovedError, drop_liars, find_damage, find_liars, prove_parts, prove_whole
+from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.reassemble import Contents, Rebuild, read_contents
 from zchunked.receipt import Accounts, Receipt
 from zchunked.retry import Chameleon, Patience, RetryingSource
-from zchunked.schedule import Frugality, Work, own_places, schedule
+from zchunked.schedule import Frugality, Work, schedule
 from zchunked.seams import Document, Emit, Source
 from zchunked.store import Store
 from zchunked.traffic import Traffic
 
 _PROVERS = 2
-_RATE_SECONDS = 10.0  # a minimum rate is held against stretches of this length
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`deadline` in seconds and `min_rate` in bytes per second end a pull that karma would let go on."""
+    """How to pull."""
 
     platform: Platform
     jobs: int = 8
     patience: Patience = field(default_factory=Patience)
-    deadline: float | None = None
-    min_rate: float | None = None
+    bounds: Bounds = field(default_factory=Bounds)
     frugality: Frugality = field(default_factory=Frugality)
     limits: Limits = DEFAULT_LIMITS
 
@@ -87,25 +85,38 @@ class Pull:
             stop=self._stop,
         )
         self._began = clock()
-        self._rate_mark = (self._began, 0)
+        self._pace = Pace(options.bounds, traffic, self._chameleon, clock)
         self._config_bytes_here = 0
+        self._documents_size: dict[Digest | None, int] = {}
+        self.bytes_here = 0
+        """After `run`: how much of the image's listed bytes is in the store."""
 
     def run(self) -> StoredImage:
         """Raises one ZPullError; whatever arrived stays. The receipt is true afterwards, also of a pull that failed."""
-        crew = Crew({"fetch": self._options.jobs, "prove": _PROVERS}, self._stop)
+        crew = self._crew = Crew({"fetch": self._options.jobs, "prove": _PROVERS}, self._stop)
         try:
             with crew:
                 return self._run(crew)
         except KeyboardInterrupt as error:
-            raise InterruptedPullError("interrupted; run the same command to resume") from error
+            raise InterruptedPullError("interrupted") from error
         finally:
             self._stop.set()
             self._tick()
-            if crew.is_gone:  # else a hanging worker still has its writer; what it wrote is safe without us
-                self._fetcher.close()
-            self._receipt.settle(self._traffic, self._accounts)
-            self._receipt.retries = self._chameleon.retries
-            self._receipt.seconds = round(self._clock() - self._began, 3)
+            try:
+                if crew.is_gone:  # else a hanging worker still has its writer; what it wrote is safe without us
+                    self._fetcher.close()
+            finally:
+                self._settle()
+
+    def _settle(self) -> None:
+        self._fetcher.settle()
+        self._count_cached()
+        self._receipt.settle(self._traffic, self._accounts)
+        self._receipt.retries = self._chameleon.retries
+        self._receipt.seconds = round(self._clock() - self._began, 3)
+        spent = self._receipt.bytes
+        came = spent.needed + spent.metadata - self._accounts.documents
+        self.bytes_here = min(spent.cached + came, spent.image)
 
     def _run(self, crew: Crew) -> StoredImage:
         found: list[tuple[ImageDocuments, bytes, Config]] = []
@@ -129,19 +140,8 @@ class Pull:
     def _tick(self) -> None:
         while not self._events.empty():
             self._show(self._events.get())
-        if self._stop.is_set():
-            return
-        now, deadline, least = self._clock(), self._options.deadline, self._options.min_rate
-        if deadline is not None and now - self._began > deadline:
-            raise TransferError(f"the deadline of {deadline:g} s has passed")
-        since, before = self._rate_mark
-        if least is not None and now - since >= _RATE_SECONDS:
-            self._rate_mark = (now, self._traffic.fetched)
-            rate = (self._traffic.fetched - before) / (now - since)
-            if rate < least:
-                raise TransferError(
-                    f"{rate:.0f} bytes/s over {now - since:.0f} s is below the minimum rate of {least:.0f}"
-                )
+        if not self._stop.is_set():
+            self._pace.check(is_fetching=self._crew.is_busy("fetch"))
 
     # ── what the image is ──
 
@@ -149,7 +149,9 @@ class Pull:
         limits = self._options.limits
 
         def fetch(digest: Digest | None) -> Document:
+            self._accounts.document(-self._documents_size.get(digest, 0))
             document = self._source.manifest(digest)
+            self._documents_size[digest] = len(document.data)
             self._accounts.document(len(document.data))
             return document
 
@@ -169,7 +171,8 @@ class Pull:
             if data is not None:
                 return data
             self._accounts.discard(config.digest)
-            self._fetcher.now(Order(config, missing(whole, self._store.covered(config.digest)), whole, whole))
+            left = missing(whole, self._store.covered(config.digest))
+            self._fetcher.now(Order(config, [(span,) for span in left], whole, whole))
             data = self._store.get(config.digest, config.size)  # drops it if it is not what was promised
         if data is not None:
             return data
@@ -204,7 +207,7 @@ class Pull:
         layer = work.layer
         if work.contents is not None or work.is_whole:
             return
-        work.here_before = total(self._store.covered(layer.digest))
+        work.here_before = work.entry.cached_bytes = total(self._store.covered(layer.digest))
         if self._store.is_whole(layer.digest):
             work.is_whole, work.entry.mode = True, "cached"
             return
@@ -224,7 +227,7 @@ class Pull:
             left = missing(parts, covered)
             if len(left) > 1:
                 left = missing([together, *parts], covered)
-            self._fetcher.now(Order(layer, left, parts, parts))
+            self._fetcher.now(Order(layer, [(span,) for span in left], parts, parts))
             try:
                 return read_contents(self._store, layer, self._options.limits)
             except IntegrityError:
@@ -237,9 +240,10 @@ class Pull:
     # ── download and proof ──
 
     def _download(self, crew: Crew, works: list[Work]) -> None:
-        schedule(works, self._store, self._options.frugality, self._options.jobs)
+        options, spans_of = self._options, self._source.spans_per_request
+        schedule(works, self._store, options.frugality, jobs=options.jobs, spans_per_request=spans_of)
         self._count_cached()
-        need = sum(total(work.order.runs) for work in works if work.order)
+        need = sum(total(run) for work in works if work.order for run in work.order.runs)
         self._show(Planned(self._receipt.bytes.image, self._receipt.bytes.cached, need))
         for work in works:
             work.failure = work.proof = None
@@ -284,24 +288,37 @@ class Pull:
             if is_last or not self._evict_damage(work, work.failure):
                 self._store.evict(work.layer.digest, [ByteRange(0, max(work.layer.size, 1))])
                 if work.contents is not None:
-                    self._store.drop_chunks(work.layer.digest, own_places(work.contents))
+                    self._store.drop_chunks(work.layer.digest, work.contents.own_places())
                 self._accounts.discard(work.layer.digest)
                 raise work.failure
             self._show(Noted(f"layer {short(work.layer.digest)}: damaged bytes dropped, fetching them again"))
 
     def _evict_damage(self, work: Work, failure: ZPullError) -> bool:
-        """True if wrong bytes were found, which are gone now."""
+        """True if wrong bytes were found, which are gone now and shall come once more; wrong twice is the end."""
         layer, contents = work.layer, work.parts
-        if isinstance(failure, FormatError):
+        if isinstance(failure, FormatError) or work.order is None:
             return False
         if contents is None:
             if isinstance(failure, UnprovedError):
                 return False  # the blob is what the registry promised
-            self._store.evict(layer.digest, [ByteRange(0, layer.size)])
-            self._accounts.discard(layer.digest)
-            return True
-        liars = find_liars(self._store, contents, work.places)
-        drop_liars(self._store, liars)
-        work.places.clear()
+            wrong = find_damage(self._store, layer, work.contents)
+        else:
+            liars = find_liars(self._store, contents, work.places)
+            drop_liars(self._store, liars)
+            work.places.clear()
+            wrong = [place.span for place in liars.values() if place.blob == layer.digest]
+            if not liars and not work.again:
+                wrong = contents.headers  # no digest vouches for them alone
+            elif liars and not wrong:
+                return True
+        self._store.evict(layer.digest, wrong)
         work.here_before = total(self._store.covered(layer.digest))
-        return bool(liars)
+        taken = self._fetcher.take_back(work.order, wrong)
+        work.entry.cached_bytes -= min(total(merge(wrong)) - taken, work.entry.cached_bytes)
+        if wrong and not subtract(merge(wrong), work.again):
+            raise IntegrityError(
+                f"layer {layer.digest}: {total(merge(wrong))} bytes of it came damaged twice; "
+                "the registry's copy is damaged or something on the way changes it"
+            ) from failure
+        work.again = merge([*work.again, *wrong])
+        return bool(wrong)

@@ -55,6 +55,13 @@ def merge(spans: Iterable[ByteRange]) -> list[ByteRange]:
     return merged
 
 
+def append(spans: list[ByteRange], span: ByteRange) -> None:
+    """One more; a span that goes on where the last one ended grows it, so that many small pieces stay one."""
+    if spans and spans[-1].end == span.start:
+        span = ByteRange(spans.pop().start, span.end)
+    spans.append(span)
+
+
 def subtract(spans: Sequence[ByteRange], have: Sequence[ByteRange]) -> list[ByteRange]:
     """What of `spans` is not in `have`. Both ascending and disjoint; so is the result."""
     if not have:
@@ -77,3 +84,21 @@ def subtract(spans: Sequence[ByteRange], have: Sequence[ByteRange]) -> list[Byte
 
 def total(spans: Iterable[ByteRange]) -> int:
     return sum([span.end - span.start for span in spans])
+
+
+class Spans:
+    """Ascending, disjoint spans that are asked about again and again: each question costs what it touches."""
+
+    def __init__(self, spans: Sequence[ByteRange]) -> None:
+        self._starts = [span.start for span in spans]
+        self._ends = [span.end for span in spans]
+
+    def overlap(self, span: ByteRange) -> int:
+        """How many bytes of `span` lie in the spans."""
+        size = 0
+        for index in range(bisect_right(self._ends, span.start), len(self._starts)):
+            start = self._starts[index]
+            if start >= span.end:
+                break
+            size += min(span.end, self._ends[index]) - max(span.start, start)
+        return size

@@ -48,10 +48,27 @@ class Contents:
     @property
     def metadata(self) -> list[ByteRange]:
         """Spans of the layer's own blob, besides the chunks, without which its tar cannot be rebuilt."""
-        spans = [self.location.toc.span]
-        if self.tarsplit:
-            return [*spans, self.tarsplit.span]
-        return [*header_spans(self.toc, spans[0].start), *spans]
+        return [*self.headers, *self.vouched]
+
+    @property
+    def vouched(self) -> list[ByteRange]:
+        """Those that have a digest of their own."""
+        return [self.location.toc.span, *([self.tarsplit.span] if self.tarsplit else [])]
+
+    @property
+    def headers(self) -> list[ByteRange]:
+        """Header frames, wanted where no tar-split can be trusted; only the diff ID vouches for them."""
+        return [] if self.tarsplit else header_spans(self.toc, self.location.toc.span.start)
+
+    def own_places(self) -> dict[bytes, Place]:
+        """Where the layer's own blob has each chunk, holes left out; the shortest copy of those that occur twice."""
+        toc, blob = self.toc, self.layer.digest
+        places: dict[bytes, Place] = {}
+        for digest, start, end, hole in zip(toc.digests, toc.starts, toc.ends, toc.holes, strict=True):
+            known = places.get(digest)
+            if not hole and (known is None or end - start < known.length):
+                places[digest] = Place(blob, start, end - start)
+        return places
 
 
 def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Contents:
@@ -93,15 +110,18 @@ class Rebuild:
     def tar(self) -> Iterator[bytes]:
         """The tar in blocks. FormatError or IntegrityError at a contradiction; the caller checks the diff ID."""
         held: list[bytes] = []
-        size = 0
+        size, done, most = 0, 0, self._limits.tar_bytes
         for steps in self._steps():
             for step in steps:
                 for data in (step,) if isinstance(step, bytes) else self._emit(step):
                     held.append(data)
                     size += len(data)
+                    if done + size > most:
+                        raise LimitError(f"the layer's tar has more than the {most} bytes we accept")
                     if size >= _BLOCK:
                         yield b"".join(held)
                         held.clear()
+                        done += size
                         size = 0
         yield b"".join(held)
 
@@ -118,7 +138,12 @@ class Rebuild:
         if isinstance(step, Headers):
             span, blob = step.span, self._contents.layer.digest
             self._arrived(blob, span.end)
-            yield from frames.stream(self._store.stream(blob, span), self._limits)
+            try:
+                yield from frames.stream(self._store.stream(blob, span), self._limits)
+            except LimitError:
+                raise
+            except FormatError as error:  # no digest vouches for them alone, so they may be damaged
+                raise IntegrityError(f"header frames at {span} of {blob}: {error}") from error
             return
         toc = self._contents.toc
         first, end = toc.first[step.entry], toc.first[step.entry + 1]

@@ -21,6 +21,11 @@ class Good:
     metadata: int = 0
     gap: int = 0
 
+    def add(self, other: Good, times: int) -> None:
+        self.needed += times * other.needed
+        self.metadata += times * other.metadata
+        self.gap += times * other.gap
+
 
 class Accounts:
     """What arrived and was kept, blob by blob. Bytes; thread-safe."""
@@ -31,16 +36,23 @@ class Accounts:
         self._fetched: dict[Digest, int] = {}
 
     def document(self, size: int) -> None:
-        """A manifest or index."""
-        self.add(None, metadata=size)
+        """A manifest or index; a negative size takes a bad one back."""
+        self.add(None, Good(metadata=size))
 
-    def add(self, blob: Digest | None, *, needed: int = 0, metadata: int = 0, gap: int = 0) -> None:
-        """Negative numbers take back what turned out to be wrong: it becomes waste."""
+    @property
+    def documents(self) -> int:
         with self._lock:
-            good = self._good.setdefault(blob, Good())
-            good.needed += needed
-            good.metadata += metadata
-            good.gap += gap
+            good = self._good.get(None)
+        return good.metadata if good else 0
+
+    def add(self, blob: Digest | None, good: Good) -> None:
+        with self._lock:
+            self._good.setdefault(blob, Good()).add(good, 1)
+
+    def take_back(self, blob: Digest, good: Good) -> None:
+        """What was counted turned out to be wrong: it becomes waste."""
+        with self._lock:
+            self._good.setdefault(blob, Good()).add(good, -1)
 
     def discard(self, blob: Digest) -> None:
         """All that came of this blob was good for nothing."""
@@ -56,9 +68,11 @@ class Accounts:
         return self._fetched.get(blob, 0)
 
     def total(self) -> Good:
+        total = Good()
         with self._lock:
-            all_good = list(self._good.values())
-        return Good(sum(g.needed for g in all_good), sum(g.metadata for g in all_good), sum(g.gap for g in all_good))
+            for good in self._good.values():
+                total.add(good, 1)
+        return total
 
 
 @dataclass(slots=True)

@@ -14,13 +14,14 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from zchunked.digest import Digest
 from zchunked.errors import MultiRangeRefusedError, RangeIgnoredError, TransferError, TransientError
-from zchunked.events import Retried
+from zchunked.events import GaveUp, Retried
 from zchunked.karma import Karma, Verdict
 from zchunked.oci import Descriptor
-from zchunked.ranges import ByteRange, merge, subtract
+from zchunked.ranges import ByteRange, append, merge, subtract
 from zchunked.seams import Document, Emit, Source
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+_MOST_LESSONS = 20  # an honest host teaches how many spans it takes in far fewer
 _Result = TypeVar("_Result")
 Keep = Callable[[int, bytes], int]
 """Takes (position in the blob, piece) and returns how many of the bytes were new."""
@@ -40,11 +41,15 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a failure leads to: another try after `wait` seconds, unless it is final."""
+    """What a failure leads to: another try after `wait` seconds, unless there is a reason to give up."""
 
     verdict: Verdict
     wait: float
-    is_final: bool
+    why_final: str | None
+
+    @property
+    def is_final(self) -> bool:
+        return self.why_final is not None
 
 
 class Chameleon:
@@ -74,6 +79,11 @@ class Chameleon:
     @property
     def is_stopped(self) -> bool:
         return self._stop.is_set()
+
+    def is_borne(self) -> bool:
+        """Whether a failure would be forgiven now. Without patience there is no silence to judge by: always."""
+        with self._line:
+            return self._patience.patience <= 0 or self._karma.value() >= 1
 
     def gain(self, new_bytes: int) -> None:
         """New bytes arrived: the link lives."""
@@ -113,14 +123,24 @@ class Chameleon:
                     self._allowed = max(1, self._allowed // 2)
             wait = min(_LONGEST_WAIT, _SHORTEST_WAIT * 2 ** min(self._in_vain - 1, 10)) * random.uniform(0.5, 1)
             # Near the end of our patience a last try is worth more than a long wait.
-            wait = error.retry_after or min(wait, max(tolerance, _SHORTEST_WAIT))
-            capped = self._patience.retries is not None and self.retries >= self._patience.retries
-            is_final = verdict.is_final or capped or (error.retry_after or 0) > max(tolerance, _SHORTEST_WAIT)
-            if not is_final:
+            wait = min(wait, max(tolerance, _SHORTEST_WAIT))
+            wish = error.retry_after if (error.retry_after or 0) >= _SHORTEST_WAIT else None  # else any wait grants it
+            why_final = self._why_final(verdict, wish, tolerance)
+            if why_final is None:
                 self.retries += 1
-                if not first or error.retry_after:
+                wait = wish or wait
+                if not first or wish:
                     self._not_before = max(self._not_before, now + wait)
-            return Decision(verdict, wait, is_final)
+            return Decision(verdict, wait, why_final)
+
+    def _why_final(self, verdict: Verdict, wish: float | None, tolerance: float) -> str | None:
+        if verdict.is_final:
+            return "karma is spent"
+        if self._patience.retries is not None and self.retries >= self._patience.retries:
+            return f"the {self._patience.retries} retries allowed are used up"
+        if wish is not None and wish > max(tolerance, _SHORTEST_WAIT):
+            return f"the server asks to wait {wish:.0f} s, our patience ends in {tolerance:.0f} s"
+        return None
 
     def _wait_or_stop(self, seconds: float) -> None:
         if self._stop.wait(seconds):
@@ -174,9 +194,15 @@ class _Loop:
         error = _error_of(state)
         if self._chameleon.is_stopped:
             raise Stopped from error
-        wish = f"; the server asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
+        decision = self._decision
+        why = ""
+        if decision is not None and decision.why_final is not None:
+            karma, why = decision.verdict, f"; {decision.why_final}"
+            self._chameleon.emit(
+                GaveUp(str(error), karma.before, karma.after, decision.why_final, state.attempt_number)
+            )
         tries = f"{state.attempt_number} tries" if state.attempt_number > 1 else "one try"
-        raise TransferError(f"gave up after {tries}: {error}{wish}") from error
+        raise TransferError(f"gave up after {tries}: {error}{why}") from error
 
 
 def _error_of(state: RetryCallState) -> TransientError:
@@ -199,7 +225,7 @@ class RetryingSource:
         return document
 
     def spans_per_request(self, blob: Descriptor) -> int:
-        return self._inner.spans_per_request(blob)
+        return max(1, self._inner.spans_per_request(blob))
 
     def fetch(self, blob: Descriptor, spans: Sequence[ByteRange], keep: Keep) -> None:
         """Hand every byte of the spans to `keep`; after a failure go on with what has not come.
@@ -218,12 +244,16 @@ class _Download:
         self._is_whole = self._left == [ByteRange(0, blob.size)]
 
     def go_on(self) -> None:
+        lessons = 0
         while self._left:
             before = self._left
             try:
                 self._ask(before[: max(1, self._source.spans_per_request(self._blob))])
-            except MultiRangeRefusedError:
-                continue  # the source has learnt: one span at a time from here on
+            except MultiRangeRefusedError as error:
+                lessons += 1
+                if lessons > _MOST_LESSONS:
+                    raise TransientError(str(error)) from error
+                continue  # the source has learnt: fewer spans at a time from here on
             except RangeIgnoredError:
                 whole = [ByteRange(0, self._blob.size)]
                 if not self._is_whole or self._left == whole:
@@ -240,7 +270,7 @@ class _Download:
         came: list[ByteRange] = []
         try:
             for position, piece in self._source.read(self._blob, spans):
-                came.append(ByteRange(position, position + len(piece)))
+                append(came, ByteRange(position, position + len(piece)))
                 self._chameleon.gain(self._keep(position, piece))
         finally:
             self._left = subtract(self._left, merge(came))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from zchunked.digest import Digest
@@ -18,6 +18,9 @@ from zchunked.store import Store
 from zchunked.store.store import Place
 
 _WHOLE_PREMIUM = 1.125  # a layer of which nothing is here comes whole at up to this multiple of its parts
+_PART_BYTES = 128  # the header of one part of multipart/byteranges, more or less
+SpansOf = Callable[[Descriptor], int]
+"""How many spans of a blob one request may ask for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +37,7 @@ class Work:
     order: Order | None = None
     proof: Proof | None = None
     failure: ZPullError | None = None
+    again: list[ByteRange] = field(default_factory=list)  # what came damaged and was ordered once more
 
     @property
     def parts(self) -> Contents | None:
@@ -51,14 +55,17 @@ class Frugality:
     exact: bool = False
     max_gap: int | None = None
 
-    @property
-    def gaps(self) -> GapPolicy:
-        if self.max_gap is None:
-            return GapPolicy()
-        return GapPolicy(most=self.max_gap, share=float("inf") if self.max_gap else 0.0)
+    def gaps(self, spans_per_request: int) -> GapPolicy:
+        if self.max_gap is not None:
+            return GapPolicy(most=self.max_gap, share=float("inf") if self.max_gap else 0.0)
+        if spans_per_request > 1:  # no gap saves a request, but each saves the header of a part
+            return GapPolicy(most=_PART_BYTES, share=float("inf"))
+        return GapPolicy()
 
 
-def schedule(works: Sequence[Work], store: Store, frugality: Frugality, jobs: int) -> None:
+def schedule(
+    works: Sequence[Work], store: Store, frugality: Frugality, *, jobs: int, spans_per_request: SpansOf
+) -> None:
     """Give every work its order and its places. Reads the store; checks what an earlier run left unchecked."""
     digests = {digest for work in works if work.contents for digest in work.contents.toc.digests}
     found = store.find_chunks(list(digests))
@@ -71,14 +78,16 @@ def schedule(works: Sequence[Work], store: Store, frugality: Frugality, jobs: in
     promised = dict(found)
     for work in works:
         if work.contents is not None and work.parts is None:
-            for digest, place in own_places(work.contents).items():
+            for digest, place in work.contents.own_places().items():
                 promised.setdefault(digest, place)
     for work in works:
         wanted, metadata, checks = _wanted(work, promised)
         left = missing(wanted, store.covered(work.layer.digest))
-        runs = runs_for(left, policy=frugality.gaps, jobs=jobs)
+        spans = spans_per_request(work.layer)
+        runs = runs_for(left, policy=frugality.gaps(spans), jobs=jobs, spans=spans)
         work.order = Order(work.layer, runs, missing(wanted, ()), sorted(metadata), checks)
-        work.entry.cached_bytes = min(work.layer.size, work.here_before + _held_elsewhere(work, found))
+        if work.failure is None:  # else this pull itself brought what is here
+            work.entry.cached_bytes = min(work.layer.size, work.here_before + _held_elsewhere(work, found))
 
 
 def _check_loose(contents: Contents, store: Store, found: dict[bytes, Place]) -> None:
@@ -86,7 +95,7 @@ def _check_loose(contents: Contents, store: Store, found: dict[bytes, Place]) ->
     toc, blob = contents.toc, contents.layer.digest
     sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
     good, bad = [], []
-    for digest, place in own_places(contents).items():
+    for digest, place in contents.own_places().items():
         if digest not in found and store.covers(blob, place.span):
             if is_chunk(store, place, sizes[digest], digest):
                 good.append((digest, place.start, place.length, sizes[digest]))
@@ -106,7 +115,7 @@ def _why_whole(contents: Contents, store: Store, found: dict[bytes, Place], frug
     if frugality.max_gap == 0:
         return None
     blob = contents.layer.digest
-    own = own_places(contents)
+    own = contents.own_places()
     if any(digest in found and found[digest].blob != blob for digest in own):
         return None
     covered = store.covered(blob)
@@ -125,7 +134,7 @@ def _wanted(work: Work, promised: dict[bytes, Place]) -> tuple[list[ByteRange], 
     toc = contents.toc
     sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
     ordered: list[tuple[int, int, bytes]] = []
-    for digest, own in own_places(contents).items():
+    for digest, own in contents.own_places().items():
         place = promised.setdefault(digest, own)
         work.places[digest] = place
         if place is own:
@@ -152,21 +161,3 @@ def _held_elsewhere(work: Work, found: dict[bytes, Place]) -> int:
         for digest, start, end in zip(toc.digests, toc.starts, toc.ends, strict=True)
         if digest in found and found[digest].blob != blob
     )
-
-
-def own_places(contents: Contents) -> dict[bytes, Place]:
-    """Where the layer's own blob has each chunk, holes left out; the shortest copy of those that occur twice."""
-    blob = contents.layer.digest
-    places: dict[bytes, Place] = {}
-    for digest, start, end in _chunks(contents):
-        known = places.get(digest)
-        if known is None or end - start < known.length:
-            places[digest] = Place(blob, start, end - start)
-    return places
-
-
-def _chunks(contents: Contents) -> Iterator[tuple[bytes, int, int]]:
-    toc = contents.toc
-    for digest, start, end, hole in zip(toc.digests, toc.starts, toc.ends, toc.holes, strict=True):
-        if not hole:
-            yield digest, start, end

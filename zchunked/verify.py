@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from zchunked.digest import Digest, from_raw
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.layer.locate import locate
-from zchunked.oci import Manifest, parse_document
-from zchunked.prove import drop_liars, is_intact
-from zchunked.ranges import total
-from zchunked.reassemble import is_chunk, read_contents
+from zchunked.oci import Manifest, parse_config, parse_document
+from zchunked.prove import drop_liars, is_intact, prove_parts
+from zchunked.ranges import ByteRange, merge, subtract, total
+from zchunked.reassemble import Contents, Rebuild, is_chunk, read_contents
 from zchunked.store import Store
 from zchunked.store.store import Place
 
@@ -48,18 +49,22 @@ def verify(store: Store, show: Callable[[int], None] = lambda _: None) -> Findin
         if is_whole and not lost and is_intact(store, blob, size):
             findings.bytes += here
         else:
-            _verify_parts(store, blob, findings, was_whole=is_whole)
+            _verify_parts(store, blob, findings, is_wrong=is_whole and not lost)
         show(here)
     _verify_contents(store, findings)
     findings.unclaimed = store.drop_unclaimed()
     return findings
 
 
-def _verify_parts(store: Store, blob: Digest, findings: Findings, *, was_whole: bool) -> None:
+def _verify_parts(store: Store, blob: Digest, findings: Findings, *, is_wrong: bool) -> None:
+    """`is_wrong`: all of the blob is here, and it is not what its digest says."""
     liars: dict[bytes, Place] = {}
-    before = len(findings.damaged)
+    chunks: list[ByteRange] = []
     for digest, start, length, size in store.chunks_of(blob):
         place = Place(blob, start, length)
+        chunks.append(place.span)
+        if not store.covers(blob, place.span):
+            continue  # a promise that was not kept, or is no longer: it counts as absent everywhere
         findings.chunks += 1
         findings.bytes += length
         if not is_chunk(store, place, size, digest):
@@ -67,11 +72,10 @@ def _verify_parts(store: Store, blob: Digest, findings: Findings, *, was_whole: 
             findings.damaged.append(Damage(blob, start, start + length, from_raw(digest)))
     if liars:
         drop_liars(store, liars)
-    elif was_whole:  # the damage lies between the chunks, or there are none
-        spans = store.covered(blob)
+    elif is_wrong:  # the damage lies between the chunks, or there are none
+        spans = subtract(store.covered(blob), merge(chunks))
         store.evict(blob, spans)
-        if len(findings.damaged) == before:
-            findings.damaged += [Damage(blob, span.start, span.end) for span in spans]
+        findings.damaged += [Damage(blob, span.start, span.end) for span in spans]
 
 
 def _verify_contents(store: Store, findings: Findings) -> None:
@@ -82,17 +86,33 @@ def _verify_contents(store: Store, findings: Findings) -> None:
         manifest = parse_document(data) if data is not None else None
         if not isinstance(manifest, Manifest):
             continue
-        for layer in manifest.layers:
+        config = store.get(manifest.config.digest, manifest.config.size)
+        diff_ids = parse_config(config, len(manifest.layers)).diff_ids if config is not None else ()
+        for layer, diff_id in zip_longest(manifest.layers, diff_ids):
             if layer.digest in done or store.is_whole(layer.digest) or not store.covered(layer.digest):
                 continue
             done.add(layer.digest)
+            wrong: list[ByteRange] = []
             try:
-                read_contents(store, layer)
+                contents = read_contents(store, layer)
+                if contents.headers and diff_id and store.proof(layer.digest, diff_id) is not None:
+                    wrong = _wrong_headers(store, contents, diff_id)
             except UnsupportedLayerError:
                 continue
             except (IntegrityError, FormatError):
                 location = locate(layer)
-                spans = [location.toc.span, *([location.tarsplit.span] if location.tarsplit else [])]
-                held = [span for span in spans if store.covers(layer.digest, span)]
-                store.evict(layer.digest, spans)
+                wrong = [location.toc.span, *([location.tarsplit.span] if location.tarsplit else [])]
+            held = [span for span in wrong if store.covers(layer.digest, span)]
+            if held:
+                store.evict(layer.digest, held)
                 findings.damaged += [Damage(layer.digest, span.start, span.end) for span in held]
+
+
+def _wrong_headers(store: Store, contents: Contents, diff_id: Digest) -> list[ByteRange]:
+    """The header frames, if the tar that they belong to is no longer what was proved; its chunks are known good."""
+    wanted = list(contents.own_places())
+    try:
+        prove_parts(Rebuild(store, contents, store.find_chunks(wanted)), contents.layer, diff_id)
+    except (IntegrityError, FormatError):
+        return contents.headers
+    return []

@@ -42,6 +42,7 @@ def noise(size: int, seed: int) -> bytes:
 
 
 SHARED = noise(60_000, 1)
+OLD = b"older than all else\n"
 SECRET = b"nobody may see this\n"
 CONTENT = {"bin/app": noise(60_000, 2), "etc/app.conf": SECRET, "var/hole": noise(1000, 3) + bytes(4096) + noise(900, 4)}
 
@@ -49,7 +50,7 @@ CONTENT = {"bin/app": noise(60_000, 2), "etc/app.conf": SECRET, "var/hole": nois
 @cache
 def old_image() -> Image:
     """The version before: of the victim's files it has `shared` alone."""
-    files = {"shared": SHARED, "etc/old.conf": b"old\n"}
+    files = {"shared": SHARED, "etc/old.conf": OLD}
     return image([chunked_layer(make_tar(files), cut=every(CHUNK))])
 
 
@@ -203,9 +204,9 @@ class Bench:
         self.is_right(self.pull(honest()), honest())
         return outcome
 
-    def partial(self, content: Image, **options: Any) -> Outcome:
+    def partial(self, content: Image, name: str = "example.com/app:t", **options: Any) -> Outcome:
         """Comes in parts and is right, so whatever was odd about it does not matter."""
-        outcome = self.pull(content, **options)
+        outcome = self.pull(content, name, **options)
         assert [entry.mode for entry in outcome.receipt.layers] == ["partial"] * len(content.layers)
         self.is_right(outcome, content)
         return outcome

@@ -127,8 +127,8 @@ def _network(options: _Options) -> None:
     options.value("--retry", "never more retries than this", type=_count, metavar="N")
     options.value("--deadline", "give up after this long", type=_seconds, metavar="S")
     options.value("--min-rate", "give up when slower than this", type=size, metavar="BYTES/S")
-    stall = "a connection without a byte for this long is broken (10)"
-    options.value("--stall-timeout", stall, type=_seconds, default="10", metavar="S")
+    stall = "a connection without a byte for this long is broken (10, or half the patience where that is less)"
+    options.value("--stall-timeout", stall, type=_seconds, metavar="S")
     options.value("--max-gap", "the most unneeded bytes to buy to save a request; 0: none", type=size, metavar="BYTES")
     options.switch("--exact", "take layers whole, so that exports keep the registry's digests")
     styles = ("auto", "bar", "plain", "json", "none")

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Mapping
 
 from zchunked.cli.output import destinations_of, platform_of, print_outcome, store_of, write_digestfile
-from zchunked.errors import TransferError, ZPullError
+from zchunked.errors import InterruptedPullError, TransferError, ZPullError
 from zchunked.exports import export
+from zchunked.pace import Bounds
 from zchunked.progress import Progress, human
 from zchunked.pull import Options, Pull
 from zchunked.receipt import Receipt
@@ -20,6 +21,8 @@ from zchunked.sources import open_source
 from zchunked.store import Store
 from zchunked.traffic import Traffic
 
+_SILENCE_SECONDS = 10.0
+
 
 def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     reference = parse_reference(arguments.image)
@@ -29,22 +32,27 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     progress = Progress("none" if is_silent else arguments.progress, sys.stderr, explain=arguments.explain_retries)
     failure: ZPullError | None = None
     with store_of(arguments) as store:
+        work = _pull(arguments, environment, reference, store, receipt, progress)
         try:
-            image = _pull(arguments, environment, reference, store, receipt, progress).run()
+            image = work.run()
             progress.close()
             for destination in destinations:
                 receipt.exports.append(export(store, image, destination))
         except ZPullError as error:
             failure = error
+        except KeyboardInterrupt:  # while it was exported
+            failure = InterruptedPullError("interrupted")
         finally:
             progress.close()
+    if isinstance(failure, (TransferError, InterruptedPullError)):
+        failure = _resumable(failure, work.bytes_here, receipt.bytes.image)
     if failure is None:
         write_digestfile(arguments.digestfile, receipt)
     print_outcome(arguments, reference, receipt, failure)
     if not is_silent and arguments.progress not in ("none", "json"):
         print(f"zpull: {_summary(receipt)}", file=sys.stderr)
     if failure is not None:
-        raise _resumable(failure, receipt)
+        raise failure
     return 0
 
 
@@ -60,8 +68,7 @@ def _pull(
         platform=platform_of(arguments.platform),
         jobs=arguments.jobs,
         patience=Patience(arguments.patience, arguments.retry),
-        deadline=arguments.deadline,
-        min_rate=arguments.min_rate,
+        bounds=Bounds(arguments.deadline, arguments.min_rate),
         frugality=Frugality(exact=arguments.exact, max_gap=arguments.max_gap),
     )
     traffic = Traffic()
@@ -70,7 +77,8 @@ def _pull(
         environment=environment,
         traffic=traffic,
         hosts=store,
-        stall_seconds=arguments.stall_timeout,
+        connect_seconds=_bearable(None, arguments.patience),
+        stall_seconds=_bearable(arguments.stall_timeout, arguments.patience),
         plain_http=arguments.plain_http,
         tls_verify=arguments.tls_verify == "true",
         authfile=arguments.authfile,
@@ -87,6 +95,13 @@ def _pull(
         receipt=receipt,
         show=progress,
     )
+
+
+def _bearable(stated: float | None, patience: float) -> float:
+    """Seconds until silence counts as a failure. One that outlasts our patience could never be forgiven."""
+    if stated is not None:
+        return max(stated, 0.1)
+    return min(_SILENCE_SECONDS, max(patience / 2, 1.0)) if patience else _SILENCE_SECONDS
 
 
 def _creds(text: str | None) -> tuple[str, str] | None:
@@ -110,10 +125,7 @@ def _summary(receipt: Receipt) -> str:
     return text
 
 
-def _resumable(failure: ZPullError, receipt: Receipt) -> ZPullError:
+def _resumable(failure: ZPullError, here: int, size: int) -> ZPullError:
     """Someone who reads this at night wants to know that nothing is lost."""
-    if isinstance(failure, TransferError) and receipt.bytes.image:
-        here = min(receipt.bytes.cached + receipt.bytes.needed + receipt.bytes.metadata, receipt.bytes.image)
-        text = f"{failure}; {human(here)} of {human(receipt.bytes.image)} are here, run the same command to resume"
-        return type(failure)(text)
-    return failure
+    share = f"{here} of {size} bytes are here ({100 * here // size} %), " if size else ""
+    return type(failure)(f"{failure}; {share}run the same command to resume")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import zstandard
 
-from zchunked.errors import FormatError
+from zchunked.errors import FormatError, LimitError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 
 _SKIPPABLE = frozenset(range(0x184D2A50, 0x184D2A60))
@@ -57,9 +57,9 @@ def stream(
         for data in decoder.feed(piece):
             left -= len(data)
             if left < 0:
-                raise FormatError(
-                    f"frames decode to more than the {most if most is not None else limits.tar_bytes} bytes allowed"
-                )
+                if most is None:
+                    raise LimitError(f"frames decode to more than the {limits.tar_bytes} bytes we accept")
+                raise FormatError(f"frames decode to more than {most} bytes")
             yield data
     decoder.finish()
 

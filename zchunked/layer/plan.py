@@ -12,6 +12,11 @@ from zchunked.ranges import ByteRange, merge, subtract, total
 MiB = 1 << 20
 _LONGEST_RUN = 4 * MiB  # a broken connection costs at most the wait for this much; resume loses nothing
 _SHORTEST_RUN = 256 << 10
+_FEW_SPANS = 8  # so few may always share a request: a connection for each costs more than it saves
+
+
+Run = tuple[ByteRange, ...]
+"""One request: ascending, disjoint spans of a blob. More than one where the host takes several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,7 @@ class GapPolicy:
 def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
     """Buy gaps, the shortest first, as far as the policy allows. `spans` are ascending, disjoint; so is the result."""
     gaps = [after.start - before.end for before, after in pairwise(spans)]
-    budget = int(total(spans) * policy.share)
+    budget = total(spans) * policy.share  # perhaps infinite
     bought = bytearray(len(gaps))
     for index in sorted(range(len(gaps)), key=gaps.__getitem__):
         budget -= gaps[index]
@@ -72,13 +77,37 @@ def _trim(piece: ByteRange, needed: Sequence[ByteRange], starts: list[int]) -> B
     return ByteRange(max(piece.start, needed[first].start), min(piece.end, needed[last].end))
 
 
-def runs_for(needed: Sequence[ByteRange], *, policy: GapPolicy, jobs: int) -> list[ByteRange]:
-    """The requests for `needed` (ascending, disjoint) of one blob: they cover it, in order, without overlap."""
+def runs_for(needed: Sequence[ByteRange], *, policy: GapPolicy, jobs: int, spans: int = 1) -> list[Run]:
+    """The requests for `needed` (ascending, disjoint) of one blob: they cover it, in order, without overlap.
+
+    `spans`: how many the host takes in one request.
+    """
     if not needed:
         return []
     closed = coalesce(needed, policy)
     longest = min(_LONGEST_RUN, max(_SHORTEST_RUN, total(closed) // (jobs * 2)))
-    return cut(closed, needed, longest)
+    return group(cut(closed, needed, longest), min(spans, max(_FEW_SPANS, len(closed) // jobs)), longest)
+
+
+def group(pieces: Sequence[ByteRange], spans: int, longest: int) -> list[Run]:
+    """Neighbours into requests of at most `spans` pieces and `longest` bytes; a piece may be longer by itself."""
+    runs: list[Run] = []
+    held: list[ByteRange] = []
+    size = 0
+    for piece in pieces:
+        if held and (len(held) >= spans or size + piece.size > longest):
+            runs.append(tuple(held))
+            held, size = [], 0
+        held.append(piece)
+        size += piece.size
+    if held:
+        runs.append(tuple(held))
+    return runs
+
+
+def hull(run: Run) -> ByteRange:
+    """From a run's first byte to its last."""
+    return ByteRange(run[0].start, run[-1].end)
 
 
 def missing(wanted: Sequence[ByteRange], here: Sequence[ByteRange]) -> list[ByteRange]:

@@ -27,6 +27,7 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 _BATCH = 2_000  # entries decoded at a time
 _KINDS = frozenset({"reg", "dir", "symlink", "hardlink", "char", "block", "fifo"})
 _KEY = re.compile(rb'"\s*:')
+_HIDDEN = re.compile(rb"\\u00(?:22|3[aA])")  # a quote or a colon that comes out when it is encoded again
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _UNCLEAN = re.compile(r"/$|^/|//|(?:^|/)\.{1,2}(?:/|$)")
 _EMPTY_RAW = raw(EMPTY)
@@ -166,7 +167,7 @@ def _count_keys(data: bytes) -> int:
 def _refuse_double_keys(text: bytes, batch: list[_Entry]) -> None:
     """The decoder lets the last of two equal keys win. Encoding again gives as many keys, unless some were lost."""
     again = msgspec.json.encode(batch)
-    if again.count(b'":') == _count_keys(text) and b"\\u003a" not in text and b"\\u003A" not in text:
+    if again.count(b'":') == _count_keys(text) and not _HIDDEN.search(text):
         return
 
     def pairs(items: list[tuple[str, object]]) -> None:

@@ -19,7 +19,11 @@ _Kind = TypeVar("_Kind", bound=BaseException)
 
 
 class NoAnswerError(TransientError):
-    """The host could not be reached, or hung up before it answered."""
+    """The host hung up before it answered, or could not be reached at all."""
+
+
+class UnreachableError(NoAnswerError):
+    """No connection to the host, so nothing was asked of it."""
 
 
 class NoTlsError(TransferError):
@@ -52,26 +56,26 @@ def translated(  # noqa: C901 - a table, in the form of ifs
     `seconds` is how long we waited for a byte; `received` counts body bytes, None before the answer's head.
     """
     at = "" if received is None else f" after {received} body bytes"
-    no_answer = NoAnswerError if received is None else TransientError
+    unreachable, no_answer = (UnreachableError, NoAnswerError) if received is None else (TransientError, TransientError)
     if cert := _first(causes, ssl.SSLCertVerificationError):
-        return TransferError(f"{host}: its TLS certificate is not trusted ({cert.verify_message}); {_UNTRUSTED_HINT}")
+        return TransferError(f"{host}: its TLS certificate is not trusted ({_detail(cert)}); {_UNTRUSTED_HINT}")
     if name := _first(causes, gaierror):
-        return no_answer(f"{host}: the name cannot be resolved ({name.strerror})")
+        return unreachable(f"{host}: the name cannot be resolved ({name.strerror})")
     if _first(causes, TimeoutError):
         return TransientError(
             f"{host}: " + ("no connection in time" if is_connecting else f"no byte for {seconds:g} s{at}")
         )
     if is_proxy:
-        return no_answer(f"{host}: the proxy does not connect us ({str(causes[-1])[:100]!r})")
+        return unreachable(f"{host}: the proxy does not connect us ({str(causes[-1])[:100]!r})")
     if received is None and (tls := _first(causes, ssl.SSLError)):
-        reason = tls.reason or ""
+        reason = getattr(tls, "reason", None) or ""
         if reason in _NOT_TLS:
             return NoTlsError(f"{host}: speaks no TLS ({reason}); --plain-http, if that is meant")
         if any(word in reason for word in _NO_AGREEMENT):
             return NoTlsError(f"{host}: we agree on no TLS ({reason})")
-        return no_answer(f"{host}: the TLS connection broke ({reason or 'closed by the other side'})")
+        return unreachable(f"{host}: the TLS connection broke ({reason or 'closed by the other side'})")
     if _first(causes, ConnectionRefusedError):
-        return no_answer(f"{host}: connection refused")
+        return unreachable(f"{host}: connection refused")
     if _first(causes, *_HUNG_UP):
         return no_answer(
             f"{host}: " + ("hung up without an answer" if received is None else f"broke the connection{at}")
@@ -79,9 +83,13 @@ def translated(  # noqa: C901 - a table, in the form of ifs
     if cut := _first(causes, IncompleteRead):
         missing = f", {cut.expected} are missing" if cut.expected else ""
         return TransientError(f"{host}: ended the body early{at}{missing}")
-    innermost = causes[-1]
-    detail = innermost.strerror if isinstance(innermost, OSError) and innermost.strerror else type(innermost).__name__
-    return no_answer(f"{host}: the exchange failed{at} ({detail})")
+    kind = unreachable if is_connecting else no_answer
+    return kind(f"{host}: the exchange failed{at} ({_detail(causes[-1])})")
+
+
+def _detail(error: BaseException) -> str:
+    """Its fixed words alone: a text may hold what the peer sent, or a URL."""
+    return getattr(error, "verify_message", None) or getattr(error, "strerror", None) or type(error).__name__
 
 
 def _first(causes: list[BaseException], *kinds: type[_Kind]) -> _Kind | None:

@@ -18,13 +18,14 @@ def shown(url: str) -> str:
     """For messages and logs: no user info, no fragment; values of query keys outside a short list become `…`."""
     try:
         parts = urlsplit(url)
-        query = [
-            (key, value if key in _SHOWN_KEYS else "…") for key, value in parse_qsl(parts.query, keep_blank_values=True)
-        ]
-        text = "&".join([f"{quote(key, safe='-_.')}={quote(value, safe='…:/,*')}" for key, value in query])
+        text = "&".join([_shown_pair(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True)])
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, text, ""))[:300]
     except ValueError:
         return "(an unreadable URL)"
+
+
+def _shown_pair(key: str, value: str) -> str:
+    return f"{quote(key, safe='')[:40]}=" + (quote(value, safe=":/,*") if key in _SHOWN_KEYS else "…")
 
 
 def hidden_values(url: str) -> list[str]:

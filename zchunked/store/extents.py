@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from zchunked.ranges import ByteRange
@@ -66,6 +67,11 @@ class ExtentMap:
                 return True
             return not self._gaps(start, end)
 
+    def missing(self, start: int, end: int) -> list[ByteRange]:
+        """What of [start, end) is not here."""
+        with self._lock:
+            return self._gaps(start, end)
+
     def pieces(self, start: int, end: int) -> list[Piece] | None:
         """Where [start, end) lies, in order; None unless all of it is here."""
         with self._lock:
@@ -106,6 +112,20 @@ class ExtentMap:
                 else:
                     merged.append(ByteRange(low, high))
             return merged
+
+    def still(self, rows: Iterable[tuple[int, int, str, int]]) -> list[tuple[int, int, str, int]]:
+        """What of these extents has not been cut since they were added."""
+        with self._lock:
+            found = []
+            for start, end, file, at in rows:
+                for index in range(max(bisect_right(self._starts, start) - 1, 0), len(self._rows)):
+                    low, high, its_file, offset = self._rows[index]
+                    if low >= end:
+                        break
+                    if high > start and its_file == file and offset - low == at - start:
+                        begin = max(low, start)
+                        found.append((begin, min(high, end), file, at + begin - start))
+            return found
 
     def rows(self) -> list[tuple[int, int, str, int]]:
         """(start, end, file, at) of each extent."""

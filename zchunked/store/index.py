@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from zchunked.errors import LocalError
-from zchunked.store.packs import Rows
+from zchunked.ranges import ByteRange
+from zchunked.store.packs import Rows, is_full
 
 _VERSION = 1
 _BUSY_SECONDS = 30
@@ -39,17 +42,33 @@ _ID = "(SELECT id FROM blobs WHERE digest = ?)"
 # layers: a layer whose tar was rebuilt from the store and matched the diff ID.
 
 
+@contextmanager
+def _in_turns(folder: Path) -> Iterator[None]:
+    """One process after the other: SQLite fails, and does not wait, where two switch a new file to WAL at once."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 class Index:
     """Thread-safe: one connection behind one lock. Every method is one transaction."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
         self._path = path
-        with self._errors():
+        with self._errors(), _in_turns(path.parent):
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")  # stays with a rollback journal where the file system cannot
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._create()
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")  # stays with a rollback journal where a file system cannot
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._create()
+            except BaseException:
+                self._db.close()
+                raise
 
     def _create(self) -> None:
         with self._transaction() as db:
@@ -72,10 +91,9 @@ class Index:
         try:
             yield
         except sqlite3.Error as error:
-            full = "full" in str(error)
             hint = (
                 "free some space and run the same command again, nothing is lost"
-                if full
+                if "full" in str(error) or is_full(self._path.parent)
                 else "is another program writing there?"
             )
             raise LocalError(f"the store's index {self._path}: {error}; {hint}") from error
@@ -86,11 +104,11 @@ class Index:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:
+                if self._db.in_transaction:  # a full disk may have ended it already
                     self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
         with self._lock, self._errors():
@@ -118,18 +136,32 @@ class Index:
         sql = f"SELECT start, start + length, file, at FROM extents WHERE blob = {_ID} ORDER BY start"
         return self._rows(sql, (digest,))
 
-    def set_extents(self, digest: str, rows: Rows) -> None:
-        """Replace all extents of a blob; with the others go its proofs."""
+    def cut_extents(self, digest: str, spans: Iterable[ByteRange]) -> None:
+        """Forget these bytes of a blob, in whatever file they lie; with them go its proofs.
+
+        What another process has entered meanwhile stays, and so does what it will.
+        """
         with self._transaction() as db:
             found = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
             if found is None:
                 return
             blob = found[0]
-            db.execute("DELETE FROM extents WHERE blob = ?", (blob,))
-            db.executemany(
-                "INSERT OR IGNORE INTO extents VALUES(?, ?, ?, ?, ?)",
-                [(blob, start, end - start, file, at) for start, end, file, at in rows],
-            )
+            for span in spans:
+                hit = db.execute(
+                    "SELECT start, start + length, file, at FROM extents "
+                    "WHERE blob = ? AND start < ? AND start + length > ?",
+                    (blob, span.end, span.start),
+                ).fetchall()
+                db.executemany(
+                    "DELETE FROM extents WHERE blob = ? AND start = ? AND file = ? AND at = ?",
+                    [(blob, start, file, at) for start, _, file, at in hit],
+                )
+                left = [(start, span.start, file, at) for start, _, file, at in hit if start < span.start]
+                left += [(span.end, end, file, at + span.end - start) for start, end, file, at in hit if end > span.end]
+                db.executemany(
+                    "INSERT OR REPLACE INTO extents VALUES(?, ?, ?, ?, ?)",
+                    [(blob, start, end - start, file, at) for start, end, file, at in left],
+                )
             db.execute("UPDATE blobs SET whole = 0 WHERE id = ?", (blob,))
             db.execute("DELETE FROM layers WHERE digest = ?", (digest,))
 

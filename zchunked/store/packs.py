@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import secrets
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from zchunked.digest import Digest, parse_digest
 from zchunked.errors import FormatError, LocalError
@@ -26,6 +29,7 @@ from zchunked.store.extents import ExtentMap
 _RECORD = struct.Struct("<QQ")  # offset in the blob, offset in the file
 _COMMIT_BYTES = 8 << 20
 _COMMIT_SECONDS = 1.0
+_PAGE_BYTES = 64 << 10  # SQLite grows the memory that its readers share by half of this
 _LIVE, _JOURNAL = ".live", ".map"
 
 Rows = list[tuple[int, int, str, int]]
@@ -38,6 +42,15 @@ def local_error(error: OSError, what: str) -> LocalError:
     return LocalError(f"{what}: {error.strerror or error}")
 
 
+def is_full(folder: Path) -> bool:
+    """Whether the disk has no room for another page of an index."""
+    try:
+        state = os.statvfs(folder)
+    except OSError:
+        return False
+    return state.f_bavail * state.f_frsize < _PAGE_BYTES
+
+
 def boot_id() -> str:
     """Changes with every start of the machine; where the system does not say, no two are equal."""
     try:
@@ -46,15 +59,31 @@ def boot_id() -> str:
         return secrets.token_hex(16)
 
 
+class _Head(msgspec.Struct):
+    """First line of a journal: the blob, its size, and the boot in which the records count."""
+
+    blob: str
+    size: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+    boot: str
+
+
 class Session:
     """This process in the folder of byte files: its name, and a lock that the system drops with the process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.name = secrets.token_hex(6)
-        self._lock = os.open(folder / (self.name + _LIVE), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock = self._locked(folder / (self.name + _LIVE))
         self._files = 0
+
+    @staticmethod
+    def _locked(path: Path) -> int:
+        while True:
+            handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
+                return handle
+            os.close(handle)  # another process took it for a dead one's before we had the lock
 
     def close(self) -> None:
         (self.folder / (self.name + _LIVE)).unlink(missing_ok=True)
@@ -82,11 +111,11 @@ class Writer:
         self._fresh: Rows = []  # written and not yet committed
         self._fresh_bytes = 0
         self._since = clock()
+        self._is_listed = False  # the folder knows the file, even after a power loss
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             self._journal = os.open(self._path.with_name(file + _JOURNAL), flags, 0o600)
-            head = json.dumps({"blob": blob, "size": size, "boot": boot_id()}).encode() + b"\n"
-            _write(self._journal, head)
+            _write(self._journal, msgspec.json.encode(_Head(blob, size, boot_id())) + b"\n")
             self._data = os.open(self._path, flags, 0o600)
         except OSError as error:
             raise local_error(error, f"cannot write to the store at {session.folder.parent}") from error
@@ -134,6 +163,9 @@ class Writer:
             return
         try:
             os.fdatasync(self._data)
+            if not self._is_listed:
+                _sync_folder(self._path.parent)
+                self._is_listed = True
         except OSError as error:
             raise local_error(error, "cannot write to the store") from error
         rows, self._fresh, self._fresh_bytes = self._fresh, [], 0
@@ -148,6 +180,14 @@ class Writer:
         self._path.with_name(self._file + _JOURNAL).unlink(missing_ok=True)
         if not self._at:
             self._path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _write(handle: int, data: bytes) -> None:
@@ -177,49 +217,65 @@ def recover(folder: Path) -> Iterator[Leftover]:
         if leftover is not None:
             with (folder / file).open("rb") as data:
                 os.fdatasync(data.fileno())
+            _sync_folder(folder)
             yield leftover
         journal.unlink(missing_ok=True)
     for live in folder.glob("*" + _LIVE):
-        if not _is_held(live):
-            live.unlink(missing_ok=True)
+        with _gone(live) as is_gone:
+            if is_gone:
+                live.unlink(missing_ok=True)
 
 
 def idle_files(folder: Path) -> list[Path]:
-    """The byte files of sessions that are gone."""
+    """The byte files of sessions that are gone, journals read. Whether rows claim them must be asked afterwards."""
+    files = [path for path in folder.iterdir() if path.suffix not in (_LIVE, _JOURNAL)]  # first: the rest may start
     live = {path.name.removesuffix(_LIVE) for path in folder.glob("*" + _LIVE) if _is_held(path)}
-    files = [path for path in folder.iterdir() if path.suffix not in (_LIVE, _JOURNAL)]
-    return [path for path in files if path.name.partition("-")[0] not in live]
+    idle = [path for path in files if path.name.partition("-")[0] not in live]
+    return [path for path in idle if path.is_file() and not path.with_name(path.name + _JOURNAL).exists()]
 
 
-def _is_held(path: Path) -> bool:
+@contextmanager
+def _gone(live: Path) -> Iterator[bool]:
+    """Whether the session of this mark has ended; if so the mark is ours until the block ends."""
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(live, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        yield True
+        return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_gone = True
     except OSError:
-        return True
+        is_gone = False
+    try:
+        yield is_gone
     finally:
         os.close(handle)
-    return False
+
+
+def _is_held(live: Path) -> bool:
+    with _gone(live) as is_gone:
+        return not is_gone
 
 
 def _read_journal(journal: Path, data: Path, boot: str) -> Leftover | None:
     try:
         head, _, body = journal.read_bytes().partition(b"\n")
         length = data.stat().st_size
-        told = json.loads(head)
-        blob, size = parse_digest(told["blob"]), int(told["size"])
-        if told["boot"] != boot:
-            return None
-    except (OSError, ValueError, KeyError, TypeError, FormatError):
+        told = msgspec.json.decode(head, type=_Head)
+        blob = parse_digest(told.blob)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, FormatError):
         return None
     records = [_RECORD.unpack_from(body, at) for at in range(0, len(body) - _RECORD.size + 1, _RECORD.size)]
-    ends = [at for _, at in records[1:]] + [length]
+    if told.boot != boot or not records:
+        return None
+    ends = [min(at, length) for _, at in records[1:]] + [length]
     rows = [
         (start, start + end - at, data.name, at)
         for (start, at), end in zip(records, ends, strict=True)
-        if at < end <= length and start + end - at <= size
+        if at < end and start + end - at <= told.size
     ]
-    return Leftover(blob, size, rows) if rows else None
+    newest = ExtentMap()  # what came twice was wrong the first time
+    for row in reversed(rows):
+        newest.add(*row)
+    return Leftover(blob, told.size, newest.rows()) if rows else None

@@ -15,7 +15,7 @@ from zchunked.errors import IntegrityError
 from zchunked.ranges import ByteRange
 from zchunked.store.extents import ExtentMap, Piece
 from zchunked.store.index import Index
-from zchunked.store.packs import Session, Writer, idle_files, local_error, recover
+from zchunked.store.packs import Rows, Session, Writer, idle_files, local_error, recover
 
 _READ_BYTES = 1 << 20
 _HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
@@ -53,17 +53,19 @@ class Store:
         self._blobs = folder / "blobs"
         try:
             self._blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._session = Session(self._blobs)
         except OSError as error:
             raise local_error(error, f"cannot use the store at {folder}") from error
         self._index = Index(folder / "index.sqlite")
         self._lock = threading.Lock()
+        self._claims = threading.Lock()  # between what was evicted and what is entered
         self._maps: dict[Digest, ExtentMap] = {}
         self._handles: dict[str, int] = {}
         try:
+            self._session = Session(self._blobs)
             for leftover in recover(self._blobs):
                 self._index.add_extents(leftover.blob, leftover.size, leftover.rows)
         except OSError as error:
+            self._index.close()
             raise local_error(error, f"cannot use the store at {folder}") from error
 
     def close(self) -> None:
@@ -95,6 +97,11 @@ class Store:
         """What of the blob is here, ascending and disjoint."""
         return self._extents(blob).covered()
 
+    def missing(self, blob: Digest, spans: Iterable[ByteRange]) -> list[ByteRange]:
+        """What of the spans is not here. Costs no more than it touches."""
+        extents = self._extents(blob)
+        return [gap for span in spans for gap in extents.missing(span.start, span.end)]
+
     def covers(self, blob: Digest, span: ByteRange) -> bool:
         return self._extents(blob).covers(span.start, span.end)
 
@@ -102,7 +109,12 @@ class Store:
         """For one thread. The caller closes it."""
         with self._lock:
             file = self._session.next_file()
-        return Writer(self._session, file, blob, size, self._extents(blob), self._index.add_extents)
+        return Writer(self._session, file, blob, size, self._extents(blob), self._claim)
+
+    def _claim(self, blob: Digest, size: int, rows: Rows) -> None:
+        """Enter extents whose bytes are on the disk, save what was evicted since they were written."""
+        with self._claims:
+            self._index.add_extents(blob, size, self._extents(blob).still(rows))
 
     def read(self, blob: Digest, start: int, end: int) -> bytes:
         """Bytes [start, end), unverified; meant for spans that fit into memory. IntegrityError if some are not here."""
@@ -181,10 +193,11 @@ class Store:
 
     def evict(self, blob: Digest, spans: Iterable[ByteRange]) -> None:
         """Forget bytes that turned out to be wrong. Other layers that may rest on them: see `drop_chunks`."""
-        extents = self._extents(blob)
-        for span in spans:
-            extents.cut(span.start, span.end)
-        self._index.set_extents(blob, extents.rows())
+        extents, wrong = self._extents(blob), list(spans)
+        with self._claims:
+            for span in wrong:
+                extents.cut(span.start, span.end)
+            self._index.cut_extents(blob, wrong)
 
     def blobs(self) -> list[tuple[Digest, int, bool]]:
         """(digest, size, whether it is whole) of everything that something is here of."""
@@ -207,8 +220,9 @@ class Store:
 
     def drop_unclaimed(self) -> int:
         """Remove byte files that no extent points to and no process writes; returns how many."""
+        idle = idle_files(self._blobs)  # first: what is claimed by then stays claimed
         claimed = self._index.files()
-        unclaimed = [path for path in idle_files(self._blobs) if path.name not in claimed]
+        unclaimed = [path for path in idle if path.name not in claimed]
         for path in unclaimed:
             path.unlink(missing_ok=True)
         return len(unclaimed)

@@ -1,0 +1,143 @@
+"""The planner against the plainest model: need, gap and run as sets of bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zchunked.layer.plan import GapPolicy, Run, coalesce, cut, group, hull, missing, runs_for
+from zchunked.ranges import ByteRange, merge, subtract, total
+
+KiB, MiB = 1 << 10, 1 << 20
+CAP = 4 * MiB
+"""No span of a run is longer: a broken connection costs at most the wait for this much."""
+
+
+@st.composite
+def needs(draw: st.DrawFn, longest: int = 50) -> list[ByteRange]:
+    """Ascending and disjoint, perhaps touching."""
+    spans, at = [], draw(st.integers(0, 20))
+    for size, gap in draw(st.lists(st.tuples(st.integers(1, longest), st.integers(0, 30)), max_size=12)):
+        spans.append(ByteRange(at, at + size))
+        at += size + gap
+    return spans
+
+
+LARGE = st.lists(st.tuples(st.integers(1, 10 * MiB), st.integers(0, 200 * KiB)), max_size=30).map(
+    lambda pairs: [
+        ByteRange(start, start + size)
+        for number, (size, _) in enumerate(pairs)
+        for start in [sum(a + b for a, b in pairs[:number])]
+    ]
+)
+POLICIES = st.builds(
+    GapPolicy, st.sampled_from([0, 1, 10, 64 * KiB, 10 * MiB]), st.sampled_from([0.0, 0.04, 0.5, 10.0, float("inf")])
+)
+
+
+def is_orderly(spans: list[ByteRange]) -> bool:
+    return all(span.size > 0 for span in spans) and all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))
+
+
+def flat(runs: list[Run]) -> list[ByteRange]:
+    return [span for run in runs for span in run]
+
+
+def check(needed: list[ByteRange], spans: list[ByteRange], policy: GapPolicy) -> None:
+    """They cover the need, in order, without overlap, and buy only what the policy allows."""
+    assert is_orderly(spans)
+    assert subtract(merge(needed), spans) == []
+    bought = subtract(spans, needed)
+    assert all(gap.size <= policy.most for gap in bought)
+    assert not bought or total(bought) <= total(needed) * policy.share
+    assert all(any(gap.start == span.end for span in needed) for gap in bought), "a gap lies between needed spans"
+    assert all(any(gap.end == span.start for span in needed) for gap in bought), "a gap lies between needed spans"
+
+
+@given(needs(), POLICIES)
+def test_coalescing_covers_the_need_and_buys_what_the_policy_allows(needed: list[ByteRange], policy: GapPolicy) -> None:
+    runs = coalesce(needed, policy)
+    check(needed, runs, policy)
+    left = [gap for gap in subtract([ByteRange(runs[0].start, runs[-1].end)], runs)] if runs else []  # noqa: C416
+    bought = subtract(runs, needed)
+    assert not left or not bought or min(gap.size for gap in left) >= max(gap.size for gap in bought), "shortest first"
+
+
+@given(needs(), st.integers(1, 60))
+def test_a_cut_run_covers_the_same_need_and_respects_the_cap(needed: list[ByteRange], longest: int) -> None:
+    policy = GapPolicy(most=10, share=float("inf"))
+    pieces = cut(coalesce(needed, policy), needed, longest)
+    check(needed, pieces, policy)
+    assert all(piece.size <= longest for piece in pieces)
+
+
+@given(needs(longest=10), st.integers(20, 60))
+def test_cuts_prefer_to_fall_between_needed_spans(needed: list[ByteRange], longest: int) -> None:
+    pieces = cut(coalesce(needed, GapPolicy(0, 0.0)), needed, longest)
+    inside = {piece.start for piece in pieces} - {span.start for span in needed}
+    assert not inside, "no span is as long as half of the cap, so none needs to be cut"
+
+
+@given(st.one_of(needs(), LARGE), POLICIES, st.integers(1, 16), st.sampled_from([0, 1, 2, 20, 1000]))
+def test_runs_cover_the_need_in_order_and_stay_below_the_cap(
+    needed: list[ByteRange], policy: GapPolicy, jobs: int, spans: int
+) -> None:
+    runs = runs_for(needed, policy=policy, jobs=jobs, spans=spans)
+    check(needed, flat(runs), policy)
+    assert all(run for run in runs)
+    for run in runs:
+        assert sum(span.size for span in run) <= CAP
+        assert len(run) <= max(spans, 1)
+        assert hull(run) == ByteRange(run[0].start, run[-1].end)
+
+
+@given(needs(), st.integers(0, 5), st.integers(1, 100))
+def test_grouping_keeps_order_and_bounds(pieces: list[ByteRange], spans: int, longest: int) -> None:
+    runs = group(pieces, spans, longest)
+    assert flat(runs) == pieces
+    assert all(len(run) <= max(spans, 1) for run in runs)
+    assert all(len(run) == 1 or sum(span.size for span in run) <= longest for run in runs)
+
+
+def test_nothing_needed_nothing_asked() -> None:
+    assert runs_for([], policy=GapPolicy(), jobs=8) == []
+    assert coalesce([], GapPolicy(share=float("inf"))) == []
+
+
+@pytest.mark.parametrize(("gap", "runs"), [(0, 1), (1, 1), (64 * KiB, 1), (64 * KiB + 1, 2), (10 * MiB, 2)])
+def test_a_gap_up_to_the_limit_is_bought(gap: int, runs: int) -> None:
+    needed = [ByteRange(0, MiB), ByteRange(MiB + gap, 3 * MiB + gap)]
+    assert len(coalesce(needed, GapPolicy())) == runs
+
+
+def test_no_gap_is_bought_on_a_metered_link() -> None:
+    needed = [ByteRange(at, at + 100) for at in range(0, 1000, 101)]
+    assert flat(runs_for(needed, policy=GapPolicy(0, 0.0), jobs=4)) == needed
+
+
+def test_gaps_without_a_budget_are_bought_up_to_their_limit() -> None:
+    needed = [ByteRange(0, 1), ByteRange(1000, 1001), ByteRange(5000, 5001)]
+    assert coalesce(needed, GapPolicy(most=2000, share=float("inf"))) == [ByteRange(0, 1001), ByteRange(5000, 5001)]
+
+
+def test_many_small_gaps_are_bounded_together() -> None:
+    needed = [ByteRange(at, at + 10) for at in range(0, 100_000, 100)]
+    runs = coalesce(needed, GapPolicy())
+    assert total(subtract(runs, needed)) <= 0.04 * total(needed)
+
+
+def test_a_large_layer_is_shared_out_to_all_workers() -> None:
+    runs = runs_for([ByteRange(0, 16 * MiB)], policy=GapPolicy(), jobs=8)
+    assert len(runs) == 16
+    assert runs_for([ByteRange(0, 100 * KiB)], policy=GapPolicy(), jobs=8) == [(ByteRange(0, 100 * KiB),)]
+
+
+@given(st.lists(st.builds(lambda a, b: ByteRange(a, a + b), st.integers(0, 50), st.integers(1, 9)), max_size=8), needs())
+def test_what_is_missing_is_wanted_and_not_here(wanted: list[ByteRange], here: list[ByteRange]) -> None:
+    left = missing(wanted, here)
+    numbers = {n for span in wanted for n in range(span.start, span.end)} - {
+        n for span in here for n in range(span.start, span.end)
+    }
+    assert {n for span in left for n in range(span.start, span.end)} == numbers
+    assert is_orderly(left)

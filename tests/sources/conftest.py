@@ -1,0 +1,52 @@
+"""One blob and one manifest, served by the loopback registry; sources that are closed when the test ends."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.helpers.images import Layout
+from tests.helpers.registry import Registry
+from zchunked.digest import digest_of
+from zchunked.oci import OCI_MANIFEST, Descriptor
+from zchunked.reference import parse_reference
+from zchunked.sources import open_source
+from zchunked.sources.registry import RegistrySource
+from zchunked.traffic import Traffic
+
+DATA = random.Random(1).randbytes(300_000)
+BLOB = Descriptor("application/octet-stream", digest_of(DATA), len(DATA))
+MANIFEST = b'{"schemaVersion":2}'
+
+Open = Callable[..., RegistrySource]
+
+
+@pytest.fixture
+def traffic() -> Traffic:
+    return Traffic()
+
+
+@pytest.fixture
+def layout() -> Layout:
+    digest = digest_of(MANIFEST)
+    return Layout({"v1": digest}, {digest: (OCI_MANIFEST, MANIFEST)}, {BLOB.digest: DATA})
+
+
+@pytest.fixture
+def open_at(traffic: Traffic) -> Iterator[Open]:
+    """Opens a registry's image, with an empty environment."""
+    opened: list[RegistrySource] = []
+
+    def open_(registry: Registry | str, tag: str = "v1", **options: Any) -> RegistrySource:
+        text = registry if isinstance(registry, str) else registry.reference(tag)
+        settings = {"environment": {}, "traffic": traffic, "stall_seconds": 2.0, **options}
+        source = open_source(parse_reference(text), **settings)
+        opened.append(source)
+        return source
+
+    yield open_
+    for source in opened:
+        source.close()
