@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -27,10 +28,13 @@ HEX = "0123456789abcdef" * 4
 GOOD = f"sha256:{HEX}"
 BAD = [
     "", "sha256:", GOOD[:-1], GOOD + "0", GOOD.upper(), GOOD + "\n", "\n" + GOOD, f"sha512:{HEX}", f"sha256-{HEX}", HEX,
-    "sha256:" + "../" * 21 + "x", "sha256:" + "g" * 64, "sha256:" + "٠" * 64, f"{GOOD}\n{GOOD}", "sha256:" + "\0" * 64, "\ud800",
+    "sha256:" + "../" * 21 + "x", "sha256:" + "g" * 64, "sha256:" + "٠" * 64, f"{GOOD}\n{GOOD}",
+    "sha256:" + "\0" * 64, "\ud800",
 ]  # fmt: skip
 TEXTS = st.one_of(
-    st.binary(min_size=32, max_size=32).map(lambda data: "sha256:" + data.hex()), st.sampled_from(BAD), st.text(max_size=80)
+    st.binary(min_size=32, max_size=32).map(lambda data: "sha256:" + data.hex()),
+    st.sampled_from(BAD),
+    st.text(max_size=80),
 )
 
 
@@ -75,7 +79,7 @@ def test_a_mismatch_says_what_where_wanted_and_got() -> None:
 
 def cut(data: bytes, edges: list[int]) -> Iterator[bytes]:
     bounds = sorted({0, len(data), *(min(edge, len(data)) for edge in edges)})
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         yield data[start:end]
 
 

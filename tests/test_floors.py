@@ -122,7 +122,9 @@ def read(name: str, path: Path, known: frozenset[str]) -> Module:
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                meant[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
+                meant[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
                 note(found, alias.name, known)
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{name} imports relatively"

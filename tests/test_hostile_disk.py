@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.build import chunked_layer, every, image, make_tar
-from tests.helpers.hostile import CHUNK, CONTENT, Bench, bench, flipped, honest, old_image, victim
+from tests.helpers.hostile import CHUNK, CONTENT, Bench, bench, flipped, honest, is_clear_line, old_image, victim
 from zchunked.digest import Digest
 from zchunked.errors import IntegrityError, LocalError, TransferError, TransientError
 from zchunked.exports.content import layers_of
@@ -51,7 +51,7 @@ def becomes_a_link_to_nothing(path: Path) -> None:
 HURTS: dict[str, Callable[[Path], object]] = {
     "first byte": rewrite(lambda data: flipped(data, 0)),
     "last byte": rewrite(lambda data: flipped(data, -1)),
-    **{f"byte at {n}/12": rewrite(lambda data, n=n: flipped(data, len(data) * n // 12)) for n in (2, 6, 9)},  # type: ignore[misc]
+    **{f"byte at {n}/12": rewrite(lambda data, n=n: flipped(data, len(data) * n // 12)) for n in (3, 6, 9)},  # type: ignore[misc]
     "every byte": rewrite(lambda data: bytes(byte ^ 0xFF for byte in data)),
     "zeros, as after a power loss": rewrite(lambda data: bytes(len(data))),
     "moved by one": rewrite(lambda data: b"\0" + data[:-1]),
@@ -67,7 +67,7 @@ HURTS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("only_largest", [True, False], ids=["one file", "all files"])
 @pytest.mark.parametrize("hurt", HURTS.values(), ids=HURTS)
-def test_damage_before_an_update(tmp_path, hurt, only_largest):
+def test_damage_before_an_update(tmp_path: Path, hurt: Any, only_largest: Any) -> None:
     """The old version's bytes are used for the new one; those that are wrong are fetched."""
     with bench(tmp_path, "warm") as on:
         damage(on, hurt, only_largest=only_largest)
@@ -78,7 +78,7 @@ def test_damage_before_an_update(tmp_path, hurt, only_largest):
         assert again.receipt.bytes.needed == 0
 
 
-def test_only_the_damaged_chunk_is_fetched_again(tmp_path):
+def test_only_the_damaged_chunk_is_fetched_again(tmp_path: Path) -> None:
     with bench(tmp_path, "warm") as on:
         healthy = on.pull(honest()).receipt.bytes
     with bench(tmp_path / "other", "warm") as on:
@@ -91,7 +91,7 @@ def test_only_the_damaged_chunk_is_fetched_again(tmp_path):
 
 @pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "in parts"])
 @pytest.mark.parametrize("hurt", HURTS.values(), ids=HURTS)
-def test_damage_at_rest_is_told_and_healed(tmp_path, hurt, in_parts):
+def test_damage_at_rest_is_told_and_healed(tmp_path: Path, hurt: Any, in_parts: Any) -> None:
     """An export never hands out a wrong byte; `verify` finds the damage, and the next pull fetches what it dropped."""
     with bench(tmp_path, "cold") as on:
         on.pull(honest(), frugality=Frugality(max_gap=0 if in_parts else None))
@@ -111,7 +111,7 @@ def test_damage_at_rest_is_told_and_healed(tmp_path, hurt, in_parts):
 
 @pytest.mark.parametrize("which", ["manifest", "config"])
 @pytest.mark.parametrize("hurt", [HURTS["first byte"], HURTS["cut to half"], HURTS["gone"], HURTS["grown"]])
-def test_damaged_document(tmp_path, which, hurt):
+def test_damaged_document(tmp_path: Path, which: Any, hurt: Any) -> None:
     content = honest()
     data = content.manifest if which == "manifest" else content.config
     with bench(tmp_path, "cold") as on:
@@ -140,7 +140,7 @@ def cut_at(digest: str, position: int) -> Any:
 
 @pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "in parts"])
 @pytest.mark.parametrize("hurt", HURTS.values(), ids=HURTS)
-def test_damage_of_what_an_interrupted_pull_left(tmp_path, hurt, in_parts):
+def test_damage_of_what_an_interrupted_pull_left(tmp_path: Path, hurt: Any, in_parts: Any) -> None:
     content = honest()
     frugality = Frugality(max_gap=0 if in_parts else None)
     with bench(tmp_path, "cold") as on:
@@ -151,7 +151,7 @@ def test_damage_of_what_an_interrupted_pull_left(tmp_path, hurt, in_parts):
 
 
 @pytest.mark.parametrize("generation", [1, 2])
-def test_damaged_header_frames_of_an_interrupted_pull(tmp_path, generation):
+def test_damaged_header_frames_of_an_interrupted_pull(tmp_path: Path, generation: Any) -> None:
     """No digest vouches for these alone: the tar is wrong, or no tar at all."""
     content = image([victim(generation=generation)])
     layer = content.layers[0]
@@ -168,7 +168,7 @@ def test_damaged_header_frames_of_an_interrupted_pull(tmp_path, generation):
 
 @pytest.mark.parametrize("part", ["toc_at", "tar_split_at"])
 @pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "in parts"])
-def test_damaged_toc_or_tar_split_of_an_interrupted_pull(tmp_path, part, in_parts):
+def test_damaged_toc_or_tar_split_of_an_interrupted_pull(tmp_path: Path, part: Any, in_parts: Any) -> None:
     content = honest()
     layer = content.layers[0]
     at = getattr(layer, part)
@@ -226,14 +226,16 @@ ROWS: dict[str, str] = {
 
 
 @pytest.mark.parametrize("statement", ROWS.values(), ids=ROWS)
-def test_index_that_lies(tmp_path, statement):
+def test_index_that_lies(tmp_path: Path, statement: Any) -> None:
     with bench(tmp_path, "warm") as on:
         sql(on, statement)
         on.is_right(on.pull(honest()), honest())
 
 
-@pytest.mark.parametrize("data", [b"", b"no database" * 1000, b"SQLite format 3\0" + bytes(5000)], ids=["empty", "junk", "half"])
-def test_index_that_is_no_database(tmp_path, data):
+@pytest.mark.parametrize(
+    "data", [b"", b"no database" * 1000, b"SQLite format 3\0" + bytes(5000)], ids=["empty", "junk", "half"]
+)
+def test_index_that_is_no_database(tmp_path: Path, data: Any) -> None:
     """One clear line, and nothing is lost: without an index there is nothing to lose."""
     with bench(tmp_path, "warm") as on:
         on.store.close()
@@ -243,7 +245,7 @@ def test_index_that_is_no_database(tmp_path, data):
         try:
             on.store = type(on.store)(on.store.folder)
         except LocalError as error:
-            assert str(error).isprintable()
+            is_clear_line(str(error))
             (on.store.folder / "index.sqlite").unlink()
             on.store = type(on.store)(on.store.folder)
         on.is_right(on.pull(honest()), honest())
@@ -262,7 +264,7 @@ JOURNALS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("data", JOURNALS.values(), ids=JOURNALS)
-def test_journal_that_is_none(tmp_path, data):
+def test_journal_that_is_none(tmp_path: Path, data: Any) -> None:
     with bench(tmp_path, "warm") as on:
         (on.store.folder / "blobs" / "0123456789ab-1.map").write_bytes(data)
         (on.store.folder / "blobs" / "0123456789ab-1").write_bytes(b"some")
@@ -271,7 +273,7 @@ def test_journal_that_is_none(tmp_path, data):
         assert not list((on.store.folder / "blobs").glob("*.map"))
 
 
-def test_evicted_bytes_that_another_layer_rests_on(tmp_path):
+def test_evicted_bytes_that_another_layer_rests_on(tmp_path: Path) -> None:
     """A layer is fetched whole over what is here of it; a damaged chunk of that goes; the line breaks.
 
     The other image, which uses that chunk, must not believe itself complete.
@@ -290,7 +292,7 @@ def test_evicted_bytes_that_another_layer_rests_on(tmp_path):
         on.is_right(on.pull(other, "example.com/other:t"), other)
 
 
-def test_damaged_bytes_that_two_layers_rest_on(tmp_path):
+def test_damaged_bytes_that_two_layers_rest_on(tmp_path: Path) -> None:
     """What `verify` drops of one layer, another needs too: both are whole again after a pull of each."""
     with bench(tmp_path, "warm") as on:
         on.is_right(on.pull(honest()), honest())  # rests on bytes of the old layer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,35 +35,35 @@ POSITION, CHECKSUM = PREFIX + "tarsplit-position", PREFIX + "tarsplit-checksum"
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_digest_in_the_toc_and_no_position(tmp_path, start):
+def test_digest_in_the_toc_and_no_position(tmp_path: Path, start: str) -> None:
     layer = victim(edit_annotations=lambda marks: {key: value for key, value in marks.items() if key != POSITION})
     with bench(tmp_path, start) as on:
-        on.refused(image([layer]), MALFORMED, "no position")
+        on.refused_for_good(image([layer]), MALFORMED, "no position")
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_tar_split_of_another_digest_is_asked_for_twice_and_refused(tmp_path, start):
+def test_tar_split_of_another_digest_is_asked_for_twice_and_refused(tmp_path: Path, start: str) -> None:
     layer = victim(edit_toc=lambda toc: toc.update(tarSplitDigest=sha256(b"x")))
     with bench(tmp_path, start) as on:
-        on.refused(image([layer]), INTEGRITY, "tar-split of layer")
+        on.refused_for_good(image([layer]), INTEGRITY, "tar-split of layer")
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_annotation_vouches_for_another_tar_split(tmp_path, start):
+def test_annotation_vouches_for_another_tar_split(tmp_path: Path, start: str) -> None:
     layer = victim(generation=3, edit_annotations=lambda marks: marks.update({CHECKSUM: sha256(b"x")}))
     with bench(tmp_path, start) as on:
-        on.refused(image([layer]), INTEGRITY, "tar-split of layer")
+        on.refused_for_good(image([layer]), INTEGRITY, "tar-split of layer")
 
 
 @pytest.mark.parametrize("start", IN_PARTS)
-def test_annotation_that_contradicts_the_toc_is_not_believed(tmp_path, start):
+def test_annotation_that_contradicts_the_toc_is_not_believed(tmp_path: Path, start: str) -> None:
     layer = victim(edit_annotations=lambda marks: marks.update({CHECKSUM: sha256(b"x")}))
     with bench(tmp_path, start) as on:
         on.partial(image([layer]))
 
 
 @pytest.mark.parametrize("start", IN_PARTS)
-def test_tar_split_that_nobody_vouches_for_is_not_read(tmp_path, start):
+def test_tar_split_that_nobody_vouches_for_is_not_read(tmp_path: Path, start: str) -> None:
     def edit(toc: Json) -> None:
         del toc["tarSplitDigest"]
 
@@ -73,13 +74,13 @@ def test_tar_split_that_nobody_vouches_for_is_not_read(tmp_path, start):
 
 @pytest.mark.parametrize("start", IN_PARTS)
 @pytest.mark.parametrize("generation", [1, 2, 3, 4])
-def test_every_generation_comes_in_parts(tmp_path, start, generation):
+def test_every_generation_comes_in_parts(tmp_path: Path, start: str, generation: Any) -> None:
     with bench(tmp_path, start) as on:
         on.partial(image([victim(generation=generation)]))
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_tar_split_damaged_on_its_way_is_asked_for_again(tmp_path, start):
+def test_tar_split_damaged_on_its_way_is_asked_for_again(tmp_path: Path, start: str) -> None:
     layer = victim()
     at = layer.tar_split_at
     assert at is not None
@@ -97,7 +98,7 @@ def refused_in_parts(folder: Any, start: str, content: Image, exit_code: int = M
         if start == "cold":
             on.whole(content, "it costs little more than its parts")
         else:
-            on.refused(content, exit_code, words)
+            on.refused_for_good(content, exit_code, words)
 
 
 def line(lines: list[Json], name: str) -> Json:
@@ -167,13 +168,13 @@ LINES: dict[str, Callable[[list[Json]], list[Json] | None]] = {
 
 @pytest.mark.parametrize("start", IN_PARTS)
 @pytest.mark.parametrize("edit", LINES.values(), ids=LINES)
-def test_line_of_the_tar_split_that_cannot_be(tmp_path, start, edit):
+def test_line_of_the_tar_split_that_cannot_be(tmp_path: Path, start: str, edit: Any) -> None:
     refused_in_parts(tmp_path, start, image([victim(edit_tar_split=edit)]))
 
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("name", ["etc/app.conf", "bin/app", "shared"])
-def test_wrong_crc(tmp_path, start, name):
+def test_wrong_crc(tmp_path: Path, start: str, name: Any) -> None:
     content = image([victim(edit_tar_split=says(name, payload=WRONG_CRC))])
     refused_in_parts(tmp_path, start, content, INTEGRITY, "checksum in the tar-split")
 
@@ -197,7 +198,7 @@ TEXTS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("start", IN_PARTS)
 @pytest.mark.parametrize("edit", TEXTS.values(), ids=TEXTS)
-def test_tar_split_that_is_no_json(tmp_path, start, edit):
+def test_tar_split_that_is_no_json(tmp_path: Path, start: str, edit: Any) -> None:
     refused_in_parts(tmp_path, start, image([victim(edit_tar_split_json=edit)]))
 
 
@@ -213,13 +214,13 @@ FRAMES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("edit", FRAMES.values(), ids=FRAMES)
-def test_broken_tar_split_frame(tmp_path, start, edit):
+def test_broken_tar_split_frame(tmp_path: Path, start: str, edit: Any) -> None:
     refused_in_parts(tmp_path, start, image([victim(edit_tar_split_frame=edit)]))
 
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("step", [-1, 1, 1000])
-def test_tar_split_that_unpacks_to_another_size_than_claimed(tmp_path, start, step):
+def test_tar_split_that_unpacks_to_another_size_than_claimed(tmp_path: Path, start: str, step: Any) -> None:
     def edit(marks: dict[str, str]) -> None:
         offset, length, usize = marks[POSITION].split(":")
         marks[POSITION] = f"{offset}:{length}:{int(usize) + step}"
@@ -230,7 +231,7 @@ def test_tar_split_that_unpacks_to_another_size_than_claimed(tmp_path, start, st
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("generation", [2, 4])
-def test_headers_that_make_a_tar_above_our_limit(tmp_path, start, generation):
+def test_headers_that_make_a_tar_above_our_limit(tmp_path: Path, start: str, generation: Any) -> None:
     """The files of the TOC are within it; the segments of the tar-split, or the header frames, take it further."""
     content = image([victim(generation=generation)])
     files = sum(len(data) for data in CONTENT.values()) + len(SHARED) + len(SECRET)
@@ -256,14 +257,14 @@ HARMLESS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("start", IN_PARTS)
 @pytest.mark.parametrize("edit", HARMLESS.values(), ids=HARMLESS)
-def test_odd_but_harmless_lines(tmp_path, start, edit):
+def test_odd_but_harmless_lines(tmp_path: Path, start: str, edit: Any) -> None:
     with bench(tmp_path, start) as on:
         on.partial(image([victim(edit_tar_split_json=edit)]))
 
 
 @pytest.mark.parametrize("start", IN_PARTS)
 @pytest.mark.parametrize("kind", ["hardlink", "symlink", "dir"])
-def test_link_whose_header_states_a_size(tmp_path, start, kind):
+def test_link_whose_header_states_a_size(tmp_path: Path, start: str, kind: Any) -> None:
     tar = make_tar([
         Entry("a", CONTENT["bin/app"]),
         Entry("b", type=kind, linkname="a", header_size=60_000),
@@ -274,14 +275,14 @@ def test_link_whose_header_states_a_size(tmp_path, start, kind):
 
 
 @pytest.mark.parametrize("start", IN_PARTS)
-def test_name_that_is_not_utf8(tmp_path, start):
+def test_name_that_is_not_utf8(tmp_path: Path, start: str) -> None:
     tar = make_tar([Entry(b"caf\xe9", CONTENT["bin/app"]), Entry(b"caf\xe9s/\xff", b"x"), Entry("c", SHARED)])
     with bench(tmp_path, start) as on:
         on.partial(image([chunked_layer(tar, cut=every(CHUNK))]))
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_names_that_the_toc_cannot_tell_apart(tmp_path, start):
+def test_names_that_the_toc_cannot_tell_apart(tmp_path: Path, start: str) -> None:
     """Both become U+FFFD there."""
     tar = make_tar([Entry(b"caf\xe9", CONTENT["bin/app"]), Entry(b"caf\xe8", b"x"), Entry("c", SHARED)])
     with bench(tmp_path, start) as on:
@@ -289,7 +290,7 @@ def test_names_that_the_toc_cannot_tell_apart(tmp_path, start):
 
 
 @pytest.mark.parametrize("start", IN_PARTS)
-def test_content_under_swapped_names(tmp_path, start):
+def test_content_under_swapped_names(tmp_path: Path, start: str) -> None:
     """The TOC calls a file by another's name: the tar-split's checksum tells, before any tar is whole."""
     edit = both_names("etc/app.conf", "bin/app")
     refused_in_parts(tmp_path, start, image([victim(edit_toc=edit)]))
@@ -305,7 +306,7 @@ def both_names(one: str, other: str) -> Callable[[Json], None]:
 
 
 @pytest.mark.parametrize("start", IN_PARTS)
-def test_type_that_differs(tmp_path, start):
+def test_type_that_differs(tmp_path: Path, start: str) -> None:
     """To the TOC a file is a directory: its content is missing then."""
     edit = sets("etc/app.conf", type="dir")
     refused_in_parts(tmp_path, start, image([victim(edit_toc=edit)]))

@@ -39,7 +39,9 @@ def step(clock: Clock, karma: Karma) -> Callable[[tuple[str, float]], None]:
 
 LIFE = st.lists(
     st.one_of(
-        st.tuples(st.just("bytes"), st.floats(0, 1e7)), st.tuples(st.just("wait"), st.floats(0, 30)), st.just(("fail", 0.0))
+        st.tuples(st.just("bytes"), st.floats(0, 1e7)),
+        st.tuples(st.just("wait"), st.floats(0, 30)),
+        st.just(("fail", 0.0)),
     ),
     max_size=20,
 )

@@ -203,7 +203,9 @@ def test_whatever_the_bytes_a_config_or_a_format_error(data: bytes) -> None:
 
 # ── platforms ──
 
-NAMES = st.sampled_from(["", "amd64", "x86_64", "ARM64", "aarch64", "arm", "armhf", "386", "riscv64", "s390x"]) | st.text()
+NAMES = (
+    st.sampled_from(["", "amd64", "x86_64", "ARM64", "aarch64", "arm", "armhf", "386", "riscv64", "s390x"]) | st.text()
+)
 VARIANTS = st.sampled_from(["", "v1", "v2", "v3", "v5", "v6", "v7", "v8", "V8", "7", "8"]) | st.text(max_size=4)
 
 

@@ -86,10 +86,14 @@ def test_what_is_missing_is_filled_in_as_the_container_tools_do(text: str, want:
 
 
 @pytest.mark.parametrize("text", [
-    "", "docker://", "https://ghcr.io/a", "docker://docker://a", "a:", ":t", "/a", "a/", "a//b", "a@", "@", "a b", " a", "a\n",
-    "ghcr.io/A", "ghcr.io/a..b", "ghcr.io/../a", "ghcr.io/a___b", "ghcr.io/-a", "ghcr.io/a-", "host:0/a", "host:99999/a", "host:/a",
-    "user:password@host/a", "-host.io/a", "ghcr.io/a:.t", "ghcr.io/a:" + "t" * 129, f"a@{DIGEST.upper()}", f"a@{DIGEST}0",
-    f"a@sha512:{HEX}{HEX}", "a@sha256:../../../etc/passwd", f"a@{DIGEST}@{DIGEST}", "ghcr.io/" + "a" * 250, "ghcr.io/ａ", "ghcr.io/a:١",
+    "", "docker://", "https://ghcr.io/a", "docker://docker://a", "a:", ":t", "/a", "a/", "a//b", "a@", "@",
+    "a b", " a", "a\n",
+    "ghcr.io/A", "ghcr.io/a..b", "ghcr.io/../a", "ghcr.io/a___b", "ghcr.io/-a", "ghcr.io/a-", "host:0/a",
+    "host:99999/a", "host:/a",
+    "user:password@host/a", "-host.io/a", "ghcr.io/a:.t", "ghcr.io/a:" + "t" * 129, f"a@{DIGEST.upper()}",
+    f"a@{DIGEST}0",
+    f"a@sha512:{HEX}{HEX}", "a@sha256:../../../etc/passwd", f"a@{DIGEST}@{DIGEST}", "ghcr.io/" + "a" * 250,
+    "ghcr.io/ａ", "ghcr.io/a:١",
 ])  # fmt: skip
 def test_refused(text: str) -> None:
     with pytest.raises(InvalidReferenceError):
@@ -111,6 +115,8 @@ def test_loopback_is_this_machine(host: str) -> None:
     assert Reference(host, "a", "t", None).is_loopback
 
 
-@pytest.mark.parametrize("host", ["localhost.evil.com", "127.0.0.1.nip.io", "128.0.0.1", "10.0.0.1", "localhostx", "[::2]", ""])
+@pytest.mark.parametrize(
+    "host", ["localhost.evil.com", "127.0.0.1.nip.io", "128.0.0.1", "10.0.0.1", "localhostx", "[::2]", ""]
+)
 def test_what_only_looks_like_loopback_is_not(host: str) -> None:
     assert not is_loopback(host)

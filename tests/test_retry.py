@@ -127,7 +127,9 @@ def test_an_outage_is_borne_for_about_the_patience(patience: float) -> None:
     world = World(patience)
     with pytest.raises(TransferError, match="gave up after"):
         world.chameleon.run(always(fail()))
-    assert 0.8 * patience <= world.now <= patience + 0.2  # each failure costs a little of it, the more the longer it lasts
+    assert (
+        0.8 * patience <= world.now <= patience + 0.2
+    )  # each failure costs a little of it, the more the longer it lasts
 
 
 @given(st.floats(1, 600))
@@ -195,7 +197,9 @@ def test_retries_may_be_capped(retries: int) -> None:
     assert world.chameleon.retries == len(world.retried) == retries
 
 
-@pytest.mark.parametrize("error", [NotFoundError("x"), AccessDeniedError("x"), TransferError("x"), RangeIgnoredError("x")])
+@pytest.mark.parametrize(
+    "error", [NotFoundError("x"), AccessDeniedError("x"), TransferError("x"), RangeIgnoredError("x")]
+)
 def test_what_will_not_change_is_not_tried_again(error: Exception) -> None:
     world = World()
     with pytest.raises(type(error)) as caught:

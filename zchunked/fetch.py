@@ -127,14 +127,19 @@ class Fetcher:
     # ── one run ──
 
     def _run(self, state: _BlobState, run: Run) -> None:
-        if state.is_whole_again:
+        if state.whole_by:
             return
         order = state.order
         left = self._store.missing(order.blob.digest, run)
         try:
             self._fetch(state, left)
         except RangeIgnoredError:
-            self._take_whole(state)
+            if not self._claim_whole(state):
+                return
+        except _TakenElsewhereError:
+            return
+        if state.whole_by == threading.get_ident():
+            self._finish_whole(state)
             return
         if bad := self._check(state, hull(run)):
             self._refetch(state, bad)
@@ -151,7 +156,12 @@ class Fetcher:
         with self._lock:
             self._running.add(fetch)
 
+        asked = ByteRange(spans[0].start, spans[-1].end)
+
         def keep(position: int, piece: bytes) -> int:
+            is_more = position < asked.start or position + len(piece) > asked.end
+            if is_more and not self._claim_whole(state):
+                raise _TakenElsewhereError
             new = writer.write(position, piece)
             size = total(new)
             fetch.came += len(piece)
@@ -196,19 +206,27 @@ class Fetcher:
         self._accounts.take_back(order.blob.digest, order.worth(taken))
         return total(taken)
 
-    def _take_whole(self, state: _BlobState) -> None:
-        """The host serves no ranges: one request brings the whole blob, for all runs of it."""
-        blob = state.order.blob
+    def _claim_whole(self, state: _BlobState) -> bool:
+        """The host sends the whole blob or nothing: one worker takes it, for all runs. False if another one does."""
+        blob, me = state.order.blob, threading.get_ident()
         with state.lock:
-            if state.is_whole_again:
-                return
-            state.is_whole_again = True
+            if state.whole_by:
+                return state.whole_by == me
+            state.whole_by = me
+            state.order.want_all()
         self.without_ranges.add(blob.digest)
         self._emit(Noted(f"the host of layer {short(blob.digest)} serves no ranges: the layer comes whole"))
-        whole = [ByteRange(0, blob.size)]
-        state.order.want_all()
-        self._fetch(state, whole)
-        if bad := self._check(state, whole[0]):
+        return True
+
+    def _finish_whole(self, state: _BlobState) -> None:
+        blob = state.order.blob
+        whole = ByteRange(0, blob.size)
+        if left := self._store.missing(blob.digest, [whole]):
+            try:
+                self._fetch(state, left)
+            except RangeIgnoredError:
+                self._fetch(state, [whole])
+        if bad := self._check(state, whole):
             self._refetch(state, bad)
         self._arrivals.land_all(blob.digest)
 
@@ -286,6 +304,10 @@ class Fetcher:
             own[1].close()
 
 
+class _TakenElsewhereError(Exception):
+    """Another worker is taking the whole blob."""
+
+
 @dataclass(slots=True, eq=False)
 class _Fetch:
     """One call of the source and what came of it: all bytes, and where those belong that were new."""
@@ -304,4 +326,4 @@ class _BlobState:
         self.checked = bytearray(len(order.checks.starts))
         self.rows: list[tuple[bytes, int, int, int]] = []
         self.entered = time.monotonic()
-        self.is_whole_again = False
+        self.whole_by = 0  # the thread that takes the whole blob

@@ -37,10 +37,10 @@ class Progress:
             if self._style != "none":
                 self._line(f"zpull: {event.text}")
         elif self._explain:
-            left = human(max(self._need - self._done, 0))
+            left = f", {human(max(self._need - self._done, 0))} to go" if self._need else ""
             karma = f"karma {_points(event.karma_before)} -> {_points(event.karma_after)}"
             what = f"giving up: {event.reason}" if isinstance(event, GaveUp) else f"again in {event.wait:.2f} s"
-            self._line(f"zpull: {event.cause}; try {event.attempt}, {karma}, {what}, {left} to go")
+            self._line(f"zpull: {event.cause}; try {event.attempt}, {karma}, {what}{left}")
 
     def close(self) -> None:
         if self._bar is not None:
@@ -128,7 +128,7 @@ def _points(karma: float) -> str:
 def human(size: float) -> str:
     """Bytes for people: decimal units, three digits."""
     for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.2f} TB"

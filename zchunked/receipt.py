@@ -136,9 +136,10 @@ class Receipt:
     def settle(self, traffic: Traffic, accounts: Accounts) -> None:
         """Take over the counts; whatever came and was good for nothing is waste."""
         spent, good = self.bytes, accounts.total()
-        spent.needed, spent.metadata, spent.gap = good.needed, good.metadata, good.gap
+        spent.needed, spent.metadata = good.needed, good.metadata
+        spent.gap = good.gap + traffic.framing  # both are the price of fewer requests
         spent.fetched = traffic.fetched
-        spent.wasted = traffic.fetched - good.needed - good.metadata - good.gap
+        spent.wasted = spent.fetched - spent.needed - spent.metadata - spent.gap
         self.requests = traffic.requests
         for digest in {layer.digest for layer in self.layers}:
             # A blob that is listed twice was fetched once.

@@ -48,6 +48,7 @@ class Source(Protocol):
         """Yield every byte of the spans (ascending, disjoint) as (position in the blob, piece).
 
         Pieces come as they arrive, without delay. Ends after the last byte or raises TransientError; what was
-        yielded before is good to keep. Raises RangeIgnoredError before the first piece when the host answers a
-        range with something else. One span over the whole blob is asked for without a range.
+        yielded before is good to keep. A host may send more than was asked for: the whole blob, from its beginning.
+        Raises RangeIgnoredError before the first piece when it has no answer to a range at all. One span over the
+        whole blob is asked for without a range.
         """

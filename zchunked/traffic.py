@@ -11,7 +11,7 @@ class Traffic:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests = 0
-        self._fetched = 0
+        self._fetched = self._framing = 0
 
     def asked(self) -> None:
         with self._lock:
@@ -20,6 +20,15 @@ class Traffic:
     def received(self, size: int) -> None:
         with self._lock:
             self._fetched += size
+
+    def framed(self, size: int) -> None:
+        """Of what was received, this much only said where the parts of a multi-range answer belong."""
+        with self._lock:
+            self._framing += size
+
+    @property
+    def framing(self) -> int:
+        return self._framing
 
     @property
     def requests(self) -> int:

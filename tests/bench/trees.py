@@ -23,7 +23,7 @@ def node_modules(folder: Path, pins: str, before: Path | None = None) -> Path:
     folder.mkdir(parents=True)
     wanted: dict[str, str] = {}
     if before:
-        shutil.copy(before / "package-lock.json", folder)
+        shutil.copytree(before, folder, symlinks=True, dirs_exist_ok=True)
         wanted = json.loads((before / "package.json").read_text())["dependencies"]
     wanted |= {name: f"<={version}" for name, _, version in (pin.rpartition("@") for pin in pins.split())}
     document = {"name": "bench", "version": "1.0.0", "private": True, "dependencies": wanted}

@@ -31,13 +31,31 @@ def test_a_destination_is_understood(text: str, transport: str, path: str, tag: 
     assert found.is_stdout == (path == "-")
 
 
-@pytest.mark.parametrize("text", ["", "oci", "oci:", "oci::v1", ":dir", "dir", "/tmp/dir", "docker-archive:", "oci-archive", "OCI:dir", "zip:x", "oci:-"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "oci",
+        "oci:",
+        "oci::v1",
+        ":dir",
+        "dir",
+        "/tmp/dir",
+        "docker-archive:",
+        "oci-archive",
+        "OCI:dir",
+        "zip:x",
+        "oci:-",
+    ],
+)
 def test_what_is_no_destination_says_what_would_be(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--to .*(want one of oci:|no path after|oci-archive:-)"):
         parse_destination(text)
 
 
-@given(st.text() | st.builds("{}:{}".format, st.sampled_from(["oci", "oci-archive", "docker-archive"]), st.text("ab:/.-")))
+@given(
+    st.text() | st.builds("{}:{}".format, st.sampled_from(["oci", "oci-archive", "docker-archive"]), st.text("ab:/.-"))
+)
 def test_whatever_the_text_a_destination_or_a_usage_error(text: str) -> None:
     try:
         found = parse_destination(text)

@@ -110,6 +110,15 @@ def test_the_current_folder_is_a_fine_place(store: Store, folder: Path, monkeypa
     assert Path("index.json").exists(), "the shell that stands there sees it"
 
 
+def test_a_mount_point_is_a_fine_place(store: Store, folder: Path) -> None:
+    """Like a current folder it can be filled but neither removed nor renamed."""
+    folder.mkdir(parents=True)
+    before = folder.stat().st_ino
+    folder.parent.chmod(0o500)
+    write_layout(store, keep_image(store, V1), folder, "v1")
+    assert (tags(folder), folder.stat().st_ino) == ({"v1": V1.digest}, before)
+
+
 @pytest.mark.parametrize("there", ["a file", "files", "a file in the way"])
 def test_what_is_no_layout_is_left_alone(store: Store, folder: Path, there: str) -> None:
     folder.parent.mkdir()
@@ -123,10 +132,14 @@ def test_what_is_no_layout_is_left_alone(store: Store, folder: Path, there: str)
         folder.parent.write_bytes(b"precious")
     with pytest.raises(LocalError):
         write_layout(store, keep_image(store, V1), folder, "v1")
-    assert b"precious" in {path.read_bytes() for path in folder.parents[1].rglob("*") if path.is_file() and path.stat().st_size < 99}
+    assert b"precious" in {
+        path.read_bytes() for path in folder.parents[1].rglob("*") if path.is_file() and path.stat().st_size < 99
+    }
 
 
-@pytest.mark.parametrize("index", [b"", b"{", b"[]", b"{}", b'{"manifests":5}', b'{"manifests":[5]}', b'{"manifests":{"a":1}}', b"\xff"])
+@pytest.mark.parametrize(
+    "index", [b"", b"{", b"[]", b"{}", b'{"manifests":5}', b'{"manifests":[5]}', b'{"manifests":{"a":1}}', b"\xff"]
+)
 def test_a_broken_index_is_not_overwritten(store: Store, folder: Path, index: bytes) -> None:
     folder.mkdir(parents=True)
     (folder / "index.json").write_bytes(index)

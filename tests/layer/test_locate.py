@@ -18,6 +18,7 @@ from tests.helpers.build import (
     zstd_layer,
 )
 from tests.layer.reals import Real, reals
+from tests.mutants import brief
 from zchunked.digest import Digest
 from zchunked.errors import FormatError, UnsupportedLayerError
 from zchunked.layer.locate import kind_of, locate
@@ -58,7 +59,9 @@ def test_finds_what_real_writers_wrote(real: Real) -> None:
     assert kind_of(real.descriptor) == "zstd:chunked"
 
 
-@pytest.mark.parametrize(("generation", "parts", "vouched"), [(1, 1, False), (2, 1, False), (3, 2, True), (4, 2, False)])
+@pytest.mark.parametrize(
+    ("generation", "parts", "vouched"), [(1, 1, False), (2, 1, False), (3, 2, True), (4, 2, False)]
+)
 def test_all_four_generations(generation: int, parts: int, vouched: bool) -> None:
     found = locate(described(chunked_layer(TAR, generation=generation)))  # type: ignore[arg-type]
     assert 1 + (found.tarsplit is not None) == parts
@@ -107,8 +110,10 @@ def test_half_of_the_annotations_is_none(missing: str) -> None:
 
 
 SLOPPY = [
-    "", "1", "8:9", "8:9:9", "8:9:9:1:1", "8:9:9:1junk", " 8:9:9:1", "8:9:9:1 ", "8:9:9:1\n", "+8:9:9:1", "-8:9:9:1", "8:-9:9:1",
-    "0x8:9:9:1", "8:9_0:9:1", "8:9.0:9:1", "8:9e1:9:1", "٨:9:9:1", "8:9:９:1", "8::9:1", f"8:9:{2**63}:1", "8:9:" + "9" * 5000 + ":1",
+    "", "1", "8:9", "8:9:9", "8:9:9:1:1", "8:9:9:1junk", " 8:9:9:1", "8:9:9:1 ", "8:9:9:1\n", "+8:9:9:1",
+    "-8:9:9:1", "8:-9:9:1",
+    "0x8:9:9:1", "8:9_0:9:1", "8:9.0:9:1", "8:9e1:9:1", "٨:9:9:1", "8:9:９:1", "8::9:1", f"8:9:{2**63}:1",
+    "8:9:" + "9" * 5000 + ":1",
 ]  # fmt: skip
 
 
@@ -139,7 +144,9 @@ def test_a_table_above_our_limits_comes_whole_before_it_is_asked_for() -> None:
 # ── layers that lie ──
 
 
-@pytest.mark.parametrize("position", ["0:9", "7:9", "8:0", f"8:{GOOD.size}", f"{GOOD.size}:1", f"{2**63 - 1}:{2**63 - 1}"])
+@pytest.mark.parametrize(
+    "position", ["0:9", "7:9", "8:0", f"8:{GOOD.size}", f"{GOOD.size}:1", f"{2**63 - 1}:{2**63 - 1}"]
+)
 def test_a_place_outside_of_the_blob_is_a_lie(position: str) -> None:
     with pytest.raises(FormatError, match="is said to lie at"):
         locate(described(GOOD, manifest_position=f"{position}:9:1"))
@@ -153,7 +160,9 @@ def test_parts_on_top_of_each_other_are_a_lie(tarsplit: str) -> None:
         locate(described(GOOD, manifest_position="100:10:9:1", tarsplit_position=tarsplit))
 
 
-@pytest.mark.parametrize("text", ["", "sha256:", DIGEST.upper(), "sha512:" + "0" * 128, "sha256:../../../../etc/passwd", DIGEST + "\n"])
+@pytest.mark.parametrize(
+    "text", ["", "sha256:", DIGEST.upper(), "sha512:" + "0" * 128, "sha256:../../../../etc/passwd", DIGEST + "\n"]
+)
 def test_a_digest_of_another_form_is_a_lie(text: str) -> None:
     with pytest.raises(FormatError):
         locate(described(GOOD, manifest_checksum=text))
@@ -161,9 +170,13 @@ def test_a_digest_of_another_form_is_a_lie(text: str) -> None:
         locate(described(GOOD, tarsplit_checksum=text))
 
 
-NUMBERS = st.one_of(st.integers(0, 2 * GOOD.size), st.integers(0, 2**64), st.text("0123456789:+-_ x", max_size=4)).map(str)
+NUMBERS = st.one_of(st.integers(0, 2 * GOOD.size), st.integers(0, 2**64), st.text("0123456789:+-_ x", max_size=4)).map(
+    str
+)
 TEXTS = st.one_of(
-    st.text(), st.lists(NUMBERS, max_size=5).map(":".join), st.binary(min_size=32, max_size=32).map(lambda raw: f"sha256:{raw.hex()}")
+    st.text(),
+    st.lists(NUMBERS, max_size=5).map(":".join),
+    st.binary(min_size=32, max_size=32).map(lambda raw: f"sha256:{raw.hex()}"),
 )
 KEYS = st.sampled_from([
     *(prefix + name for prefix in (PREFIX, OLD_PREFIX) for name in (
@@ -184,7 +197,7 @@ def test_whatever_the_annotations_a_place_in_the_blob_or_one_of_two_errors(
     try:
         found = locate(layer)
     except (FormatError, UnsupportedLayerError) as error:
-        assert len(str(error)) < 400
+        brief(error)
         return
     for part in filter(None, (found.toc, found.tarsplit)):
         assert 8 <= part.span.start < part.span.end <= GOOD.size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,7 @@ POLICIES = st.builds(
 
 
 def is_orderly(spans: list[ByteRange]) -> bool:
-    return all(span.size > 0 for span in spans) and all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))
+    return all(span.size > 0 for span in spans) and all(a.end <= b.start for a, b in itertools.pairwise(spans))
 
 
 def flat(runs: list[Run]) -> list[ByteRange]:
@@ -133,7 +135,9 @@ def test_a_large_layer_is_shared_out_to_all_workers() -> None:
     assert runs_for([ByteRange(0, 100 * KiB)], policy=GapPolicy(), jobs=8) == [(ByteRange(0, 100 * KiB),)]
 
 
-@given(st.lists(st.builds(lambda a, b: ByteRange(a, a + b), st.integers(0, 50), st.integers(1, 9)), max_size=8), needs())
+@given(
+    st.lists(st.builds(lambda a, b: ByteRange(a, a + b), st.integers(0, 50), st.integers(1, 9)), max_size=8), needs()
+)
 def test_what_is_missing_is_wanted_and_not_here(wanted: list[ByteRange], here: list[ByteRange]) -> None:
     left = missing(wanted, here)
     numbers = {n for span in wanted for n in range(span.start, span.end)} - {

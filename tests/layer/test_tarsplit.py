@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -17,7 +18,12 @@ from zchunked.errors import FormatError
 from zchunked.layer.tarsplit import FILE, SEGMENT, Line, parse_lines
 from zchunked.limits import Limits
 
-MEMBERS = [Entry("etc/", type="dir"), Entry("etc/hello", b"hello\n"), Entry(b"caf\xe9", b"x" * 700), Entry("l", type="symlink", linkname="a")]
+MEMBERS = [
+    Entry("etc/", type="dir"),
+    Entry("etc/hello", b"hello\n"),
+    Entry(b"caf\xe9", b"x" * 700),
+    Entry("l", type="symlink", linkname="a"),
+]
 TEXT = chunked_layer(make_tar(MEMBERS)).tar_split_json
 
 
@@ -27,7 +33,7 @@ def lines_of(pieces: list[bytes], limits: Limits | None = None) -> list[Line]:
 
 def cut(data: bytes, edges: list[int]) -> list[bytes]:
     bounds = sorted({0, len(data), *(edge % (len(data) + 1) for edge in edges)})
-    return [data[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def test_lines_say_what_stands_between_the_files() -> None:
@@ -63,15 +69,20 @@ def test_a_long_text_comes_in_batches_so_that_memory_stays_small() -> None:
     assert sum(map(len, batches)) == 1000
 
 
-@pytest.mark.parametrize("text", [b"", b"\n", b"\n\n", b"  \n", TEXT.rstrip(), TEXT + b"\n\n", TEXT.replace(b"\n", b" \r\n\n")])
+@pytest.mark.parametrize(
+    "text", [b"", b"\n", b"\n\n", b"  \n", TEXT.rstrip(), TEXT + b"\n\n", TEXT.replace(b"\n", b" \r\n\n")]
+)
 def test_white_space_between_lines_is_nothing(text: bytes) -> None:
     assert len(lines_of([text])) in (0, 9)
 
 
 BROKEN = [
-    b"x", b"{", b"[]", b"null", b'{"type":1', b'{"payload":"AAAA"}', b'{"type":"1"}', b'{"type":1,"size":-1}', b'{"type":1,"size":1.5}',
-    b'{"type":1,"size":9223372036854775808}', b'{"type":2,"payload":"A"}', b'{"type":2,"payload":"AA=A"}', b'{"type":2,"payload":"AA\\n=="}',
-    b'{"type":2,"payload":"AAA-"}', b'{"type":2,"payload":[0]}', b'{"type":1,"name":1}', b'{"type":1,"name":"\xff"}', b'{"type":1,"name":"\\ud800"}',
+    b"x", b"{", b"[]", b"null", b'{"type":1', b'{"payload":"AAAA"}', b'{"type":"1"}', b'{"type":1,"size":-1}',
+    b'{"type":1,"size":1.5}',
+    b'{"type":1,"size":9223372036854775808}', b'{"type":2,"payload":"A"}', b'{"type":2,"payload":"AA=A"}',
+    b'{"type":2,"payload":"AA\\n=="}',
+    b'{"type":2,"payload":"AAA-"}', b'{"type":2,"payload":[0]}', b'{"type":1,"name":1}',
+    b'{"type":1,"name":"\xff"}', b'{"type":1,"name":"\\ud800"}',
     b'{"type":1,"name_raw":"%%"}', TEXT[:-20], TEXT + b"junk", b"[" * 100_000, b'{"type":' + b"9" * 5000 + b"}",
 ]  # fmt: skip
 
@@ -84,7 +95,10 @@ def test_a_broken_line_is_refused(text: bytes) -> None:
         lines_of([TEXT, text + b"\n", TEXT])
 
 
-@given(mutants(TEXT) | st.binary() | st.lists(st.sampled_from(TEXT.splitlines(keepends=True))).map(b"".join), st.lists(st.integers(0, 10**6), max_size=5))
+@given(
+    mutants(TEXT) | st.binary() | st.lists(st.sampled_from(TEXT.splitlines(keepends=True))).map(b"".join),
+    st.lists(st.integers(0, 10**6), max_size=5),
+)
 def test_whatever_the_bytes_lines_or_a_format_error(text: bytes, edges: list[int]) -> None:
     try:
         lines = lines_of(cut(text, edges))

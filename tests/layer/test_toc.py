@@ -1,7 +1,8 @@
-"""The table of contents: what real and look-alike writers say comes through, and nothing that contradicts itself does."""
+"""The table of contents: what writers say comes through, and nothing that contradicts itself does."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.build import Entry, Json, Layer, chunked_layer, dumps, every, make_tar, never, rolling, sha256
 from tests.layer.reals import Real, reals
-from tests.mutants import json_mutants, mutants
+from tests.mutants import brief, json_mutants, mutants
 from zchunked.digest import EMPTY, from_raw
 from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
 from zchunked.layer.toc import Toc, parse_toc
@@ -268,9 +269,11 @@ def test_no_name_hides_a_key_that_stands_twice(text: bytes) -> None:
 
 
 BROKEN = [
-    b"", b"null", b"[]", b"1", b"{", b'{"version":1,"entries":[]', b'{"version":1,"entries":[]}x', b'{"version":1}{"version":1}',
+    b"", b"null", b"[]", b"1", b"{", b'{"version":1,"entries":[]', b'{"version":1,"entries":[]}x',
+    b'{"version":1}{"version":1}',
     b'{"version":1,"entries":[NaN]}', b'{"version":1,"entries":[{"type":"dir","name":"\xff"}]}', b"[" * 100_000,
-    b'{"version":1,"entries":[' + b'{"x":' * 20_000, b'{"version":1,"entries":' + b"9" * 10_000 + b"}", b'{"version":01,"entries":[]}',
+    b'{"version":1,"entries":[' + b'{"x":' * 20_000, b'{"version":1,"entries":' + b"9" * 10_000 + b"}",
+    b'{"version":01,"entries":[]}',
 ]  # fmt: skip
 
 
@@ -309,19 +312,18 @@ def check_sound(toc: Toc, toc_start: int) -> None:
         assert sum(toc.chunk_sizes[chunk] for chunk in group) == size
         assert (number in toc.file_digests) == (len(group) > 1)
     spans = sorted(set(zip(toc.starts, toc.ends, strict=True)))
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 @given(st.one_of(
-    st.binary(), mutants(LAYER.toc_json), mutants(G1.toc_json), json_mutants(TABLE).map(dumps), json_mutants(TABLE["entries"]).map(
-        lambda entries: dumps({"version": 1, "entries": entries})
-    ),
+    st.binary(), mutants(LAYER.toc_json), mutants(G1.toc_json), json_mutants(TABLE).map(dumps),
+    json_mutants(TABLE["entries"]).map(lambda entries: dumps({"version": 1, "entries": entries})),
 ), STARTS)  # fmt: skip
 def test_whatever_the_bytes_a_sound_table_or_one_of_two_errors(data: bytes, toc_start: int) -> None:
     try:
         toc = parse_toc(data, toc_start)
     except (FormatError, UnsupportedLayerError) as error:
-        assert len(str(error)) < 1000
+        brief(error)
         return
     check_sound(toc, toc_start)
 
@@ -332,7 +334,11 @@ def test_real_tables_are_sound(real: Real) -> None:
 
 
 def test_links_and_devices_have_no_payload_whatever_their_headers_say() -> None:
-    members = [Entry("a", b"hello\n"), Entry("l", type="hardlink", linkname="a", header_size=6), Entry("s", type="symlink", linkname="a")]
+    members = [
+        Entry("a", b"hello\n"),
+        Entry("l", type="hardlink", linkname="a", header_size=6),
+        Entry("s", type="symlink", linkname="a"),
+    ]
     layer: Layer = chunked_layer(make_tar(members))
     assert layer.toc_at is not None
     assert list(parse_toc(layer.toc_json, layer.toc_at.offset).sizes) == [6, 0, 0]

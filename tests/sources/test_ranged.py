@@ -47,7 +47,14 @@ def test_200_with_exactly_the_asked_range_is_a_range_after_all() -> None:
         understand(200, {"Content-Range": "bytes 10-19/100"}, BLOB, ONE)
 
 
-@pytest.mark.parametrize("status", [200, 400, 416, 501])
+def test_a_200_holds_the_whole_blob_whatever_was_asked() -> None:
+    assert understand(200, {}, BLOB, ONE) == ByteRange(0, BLOB.size)
+    assert understand(200, {"Content-Length": str(BLOB.size)}, BLOB, ONE) == ByteRange(0, BLOB.size)
+    with pytest.raises(RangeIgnoredError):
+        understand(200, {"Content-Length": str(BLOB.size - 1)}, BLOB, ONE)
+
+
+@pytest.mark.parametrize("status", [400, 416, 501])
 def test_a_host_without_ranges(status: int) -> None:
     with pytest.raises(RangeIgnoredError):
         understand(status, {}, BLOB, ONE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 from hypothesis import given
@@ -86,7 +87,7 @@ def test_rows_are_ascending_and_disjoint() -> None:
     for start in (50, 10, 30, 20, 0, 40):
         extents.add(start, start + 15, "f", start * 100)
     rows = extents.rows()
-    assert all(before[1] <= after[0] for before, after in zip(rows, rows[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(rows))
     assert extents.covered() == [ByteRange(0, 65)]
 
 
@@ -111,7 +112,9 @@ def test_rows_that_were_cut_or_came_second_no_longer_stand(steps: list[tuple[str
             at += size
     standing = extents.still(given_rows)
     said = {(place, file, at + place - start) for start, end, file, at in standing for place in range(start, end)}
-    assert said == {(place, file, at + place - start) for start, end, file, at in extents.rows() for place in range(start, end)}
+    assert said == {
+        (place, file, at + place - start) for start, end, file, at in extents.rows() for place in range(start, end)
+    }
 
 
 def test_many_writers_at_once_lose_nothing() -> None:

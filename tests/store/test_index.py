@@ -155,7 +155,11 @@ def test_many_open_and_write_one_new_index_at_once(path: Path) -> None:
             start.wait()
             own = Index(path)
             for number in range(10):
-                own.add_extents(A, 10**6, [(worker * 1000 + number * 10, worker * 1000 + number * 10 + 10, str(worker), number * 10)])
+                own.add_extents(
+                    A,
+                    10**6,
+                    [(worker * 1000 + number * 10, worker * 1000 + number * 10 + 10, str(worker), number * 10)],
+                )
             own.close()
         except Exception as error:  # noqa: BLE001 - shown below
             failures.append(error)

@@ -43,7 +43,9 @@ def write(store: Store, *spans: tuple[int, int], blob: Digest = BLOB, content: b
 
 def spoil(store: Store, where: int = 0, *, blob: Digest = BLOB) -> None:
     """Flip a byte on the disk behind the store's back."""
-    file, at = next((file, at + where - start) for start, end, file, at in store._index.extents(blob) if start <= where < end)
+    file, at = next(
+        (file, at + where - start) for start, end, file, at in store._index.extents(blob) if start <= where < end
+    )
     path = store.folder / "blobs" / file
     data = bytearray(path.read_bytes())
     data[at] ^= 0xFF
@@ -137,7 +139,12 @@ def test_reading_what_is_not_here_is_an_integrity_error(store: Store) -> None:
 
 def test_bytes_come_together_from_wherever_they_lie(store: Store) -> None:
     for start in (3_000, 0, 9_000, 6_000):
-        write(store, (start, start + 1_000), (start + 2_000, min(start + 3_000, 10_000)), (start + 1_000, min(start + 2_000, 10_000)))
+        write(
+            store,
+            (start, start + 1_000),
+            (start + 2_000, min(start + 3_000, 10_000)),
+            (start + 1_000, min(start + 2_000, 10_000)),
+        )
     assert store.covered(BLOB) == [ByteRange(0, 10_000)]
     other = again(store)
     for one in (store, other):

@@ -48,6 +48,6 @@ def _cut_tag(rest: str, *, whole_reference: bool) -> tuple[str, str | None]:
         path, _, tag = rest.partition(":")
         return path, tag or None
     path, colon, tag = rest.rpartition(":")
-    if colon and "/" not in tag and path:
+    if colon and "/" not in tag:
         return path, tag or None
     return rest, None

@@ -50,16 +50,28 @@ def write_whole(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
             file.write(piece)
 
 
+def is_free(path: Path) -> bool:
+    """Whether `whole_folder` may take this place: nothing is there, or an empty folder."""
+    return not path.exists() or (path.is_dir() and all(child.name == _PARTIAL for child in path.iterdir()))
+
+
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill; it gets its name when the block ends well. What a killed run left behind is used again."""
-    partial = partial_name(path)
+def whole_folder(path: Path, last: str) -> Iterator[Path]:
+    """A folder to fill; it gets its name when the block ends well. What a killed run left behind is used again.
+
+    One that is there already may be where a disk is mounted or a person stands, so it stays and is filled, `last` last.
+    """
+    is_there = path.is_dir()
+    partial = path / _PARTIAL if is_there else partial_name(path)
     partial.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        if path.is_dir():
-            path.rmdir()  # only an empty one came this far
-        partial.replace(path)
+        if is_there:
+            for child in sorted(partial.iterdir(), key=lambda child: child.name == last):
+                child.replace(path / child.name)
+            partial.rmdir()
+        else:
+            partial.replace(path)
     except LocalError:
         raise
     except Exception:

@@ -10,7 +10,7 @@ import msgspec
 from zchunked.digest import Digest, digest_of
 from zchunked.errors import LocalError
 from zchunked.exports.content import LayerContent, layers_of, manifest_of
-from zchunked.exports.files import local_errors, whole_folder, write_whole
+from zchunked.exports.files import is_free, local_errors, whole_folder, write_whole
 from zchunked.image import StoredImage
 from zchunked.oci import OCI_INDEX
 from zchunked.store import Store
@@ -30,10 +30,10 @@ def write_layout(store: Store, image: StoredImage, folder: Path, tag: str | None
         if (folder / "index.json").exists():
             _fill(folder, image, layers, manifest)
             write_whole(folder / "index.json", [_index(folder, manifest, media_type, tag)])
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        elif not is_free(folder):
             raise LocalError(f"{folder} is there already and is no OCI layout; choose another target or remove it")
         else:
-            with whole_folder(folder) as partial:
+            with whole_folder(folder, last="index.json") as partial:
                 _fill(partial, image, layers, manifest)
                 write_whole(partial / "index.json", [_index(partial, manifest, media_type, tag)])
                 write_whole(partial / "oci-layout", [LAYOUT_FILE])

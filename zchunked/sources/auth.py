@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import msgspec
 
-from zchunked.errors import AccessDeniedError, FormatError, TransferError
+from zchunked.errors import AccessDeniedError, FormatError, TransferError, TransientError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.reference import is_loopback
 from zchunked.sources.challenges import Challenge, parse_challenges
@@ -204,10 +204,11 @@ class Auth:
         try:
             found = msgspec.json.decode(data, type=_TokenAnswer)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            raise TransferError(f"{what} answered {len(data)} bytes that are no token") from None  # they may hold one
+            # They may hold one, so they are not shown.
+            raise TransientError(f"{what} answered {len(data)} bytes that are no token") from None
         text = found.token or found.access_token or ""
         if not _VISIBLE.fullmatch(text):
-            raise TransferError(f"{what} answered without a usable token")
+            raise TransientError(f"{what} answered without a usable token")
         seconds = found.expires_in if found.expires_in and found.expires_in > 0 else _DEFAULT_SECONDS
         return _Token(text, asked + seconds - min(5.0, seconds / 10))
 

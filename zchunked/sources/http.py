@@ -143,7 +143,7 @@ class Http:
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         trust = trust or Trust()
-        self._traffic, self._limits = traffic, limits
+        self.traffic, self._limits = traffic, limits
         self._connect, self._stall = connect_seconds, stall_seconds
         self._contexts = Contexts(trust, DEFAULT_CA_BUNDLE_PATH)
         self._lock = threading.Lock()
@@ -211,15 +211,13 @@ class Http:
             self._put_back(home, session)
             cause, ours = _translated(error, netloc(url), self._stall, None)
             if not isinstance(ours, (UnreachableError, NoTlsError)):
-                self._traffic.asked()
+                self.traffic.asked()
             raise ours from cause
         except BaseException:
             session.close()
             raise
-        self._traffic.asked()
-        return Answer(
-            response, self._traffic, lambda: self._put_back(home, session), self._stall, self._limits, secrets
-        )
+        self.traffic.asked()
+        return Answer(response, self.traffic, lambda: self._put_back(home, session), self._stall, self._limits, secrets)
 
     def _session(self, home: Origin) -> requests.Session:
         with self._lock:

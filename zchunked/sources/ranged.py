@@ -61,7 +61,7 @@ def understand(
 
 
 def _of_200(headers: Mapping[str, str], blob: Descriptor, spans: Sequence[ByteRange], what: str) -> ByteRange:
-    """Some servers send a range under 200; the headers must leave no doubt."""
+    """Some servers send a range under 200; the headers must leave no doubt. Others send the whole blob: so be it."""
     if len(spans) > 1:
         raise MultiRangeRefusedError(f"{what}: {len(spans)} ranges in one request are answered with the whole blob")
     try:
@@ -70,7 +70,9 @@ def _of_200(headers: Mapping[str, str], blob: Descriptor, spans: Sequence[ByteRa
         span, total = None, None
     if span == spans[0] and total in (None, blob.size) and headers.get("Content-Length") == str(span.size):
         return span
-    raise RangeIgnoredError(f"{what}: a range is answered with the whole blob")
+    if headers.get("Content-Length", str(blob.size)) != str(blob.size) or "Content-Range" in headers:
+        raise RangeIgnoredError(f"{what}: a range is answered with something else under status 200")
+    return ByteRange(0, blob.size)
 
 
 def _of_206(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from zchunked.digest import Digest, short
@@ -32,6 +33,7 @@ _EXPIRED = frozenset({401, 403, 404, 410})  # how hosts of signed URLs say that 
 _TRIES = 3  # somebody else's renewal may be used up before our turn; our own is final
 _RANGE_HEADER_BYTES = 4096  # what any server takes
 _MANY = 185  # spans in one request, for hosts that take several: about 4 KiB; Apache httpd gives up beyond 200
+_SMALL = (16, 64 << 10)  # bytes of an object that is good for a probe: a config
 _TOO_MANY = frozenset({400, 413, 414, 431})
 
 
@@ -91,6 +93,14 @@ class RegistrySource:
         MultiRangeRefusedError before the first piece when the host takes no more than one; that is then known.
         """
         left, most, has_begun = list(spans), most_spans(blob), False
+        if self._may_probe(blob, left):
+            # A small object tells what the host can do, at the price of two part headers.
+            middle = blob.size // 2
+            with suppress(MultiRangeRefusedError):
+                for position, piece in self._read_several(blob, [ByteRange(0, middle), ByteRange(middle, blob.size)]):
+                    has_begun = True
+                    left = subtract(left, [ByteRange(position, position + len(piece))])
+                    yield position, piece
         while len(left) > 1 and (self._hosts.recall(self._host_of(blob)) or _MANY) > 1:
             asked = left[:most]
             came: list[ByteRange] = []
@@ -116,13 +126,18 @@ class RegistrySource:
                     raise
                 raise TransientError(f"{error}, after other ranges were served") from error
 
+    def _may_probe(self, blob: Descriptor, spans: list[ByteRange]) -> bool:
+        is_small = _SMALL[0] <= blob.size <= _SMALL[1] and spans == [ByteRange(0, blob.size)]
+        return is_small and self._hosts.recall(self._host_of(blob)) is None
+
     def _read_one(self, blob: Descriptor, span: ByteRange) -> Iterator[tuple[int, bytes]]:
-        at = span.start
+        at = None
         for position, piece in self._pieces(blob, [span]):
-            if position != at:
+            if at is not None and position != at:
                 raise TransientError(f"blob {short(blob.digest)}: one range is answered with parts out of order")
             yield position, piece
-            at += len(piece)
+            at = position + len(piece)
+        at = span.start if at is None else at
         if at < span.end:
             raise TransientError(f"blob {short(blob.digest)}: {span.end - at} bytes of {span} did not come")
 
@@ -131,9 +146,6 @@ class RegistrySource:
         for position, piece in self._pieces(blob, spans):
             for span in clip(ByteRange(position, position + len(piece)), spans):
                 yield span.start, piece[span.start - position : span.end - position]
-        host = self._host_of(blob)
-        if (self._hosts.recall(host) or 0) < 2:
-            self._hosts.learn(host, _MANY)
 
     def _pieces(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
         """What one request brings, and where in the blob it belongs."""
@@ -147,14 +159,21 @@ class RegistrySource:
                 return
             hull = ByteRange(spans[0].start, spans[-1].end)
             parts = PartReader(holds.boundary, blob.size, hull, len(spans), self._limits)
+            host = netloc(answer.url)
             try:
                 for piece in answer.pieces(parts.most_bytes):
-                    yield from parts.feed(piece)
+                    framing = len(piece)
+                    for position, content in parts.feed(piece):
+                        framing -= len(content)
+                        yield position, content
+                    self._http.traffic.framed(framing)
                 parts.end()
             except FormatError as error:
                 if not parts.is_cut_short:
-                    self._hosts.learn(netloc(answer.url), 1)
+                    self._hosts.learn(host, 1)
                 raise TransientError(f"blob {short(blob.digest)}: {error}") from error
+            if (self._hosts.recall(host) or 0) < 2:
+                self._hosts.learn(host, _MANY)
 
     # ── finding the bytes ──
 
@@ -211,6 +230,9 @@ class RegistrySource:
             raise
         if holds is None:
             raise answer.refusal(f"{self._reference.name}: blob {short(blob.digest)} at {host}")
+        is_unasked = isinstance(holds, ByteRange) and holds.size == blob.size and list(spans) != [holds]
+        if is_unasked and answer.status == 200:
+            self._hosts.learn(host, 0)
         if answer.status == 206 and self._hosts.recall(host) == 0:
             self._hosts.learn(host, 1)
         return holds

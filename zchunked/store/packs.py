@@ -177,6 +177,7 @@ class Writer:
         finally:
             os.close(self._data)
             os.close(self._journal)
+            self._data = self._journal = -1  # a late write must fail: the number may be another file's by now
         self._path.with_name(self._file + _JOURNAL).unlink(missing_ok=True)
         if not self._at:
             self._path.unlink(missing_ok=True)

@@ -60,6 +60,7 @@ class Store:
         self._claims = threading.Lock()  # between what was evicted and what is entered
         self._maps: dict[Digest, ExtentMap] = {}
         self._handles: dict[str, int] = {}
+        self._hosts: dict[str, int | None] = {}
         try:
             self._session = Session(self._blobs)
             for leftover in recover(self._blobs):
@@ -266,7 +267,15 @@ class Store:
         return [Image(n, p, Digest(m), Digest(r), t) for n, p, m, r, t in self._index.refs()]
 
     def recall(self, host: str) -> int | None:
-        return self._index.host(host, time.time() - _HOST_MEMORY_SECONDS)
+        """Asked before every request, so the index is asked once."""
+        with self._lock:
+            if host in self._hosts:
+                return self._hosts[host]
+        found = self._index.host(host, time.time() - _HOST_MEMORY_SECONDS)
+        with self._lock:
+            return self._hosts.setdefault(host, found)
 
     def learn(self, host: str, spans: int) -> None:
+        with self._lock:
+            self._hosts[host] = spans
         self._index.set_host(host, spans)

@@ -1,0 +1,39 @@
+"""Start one command and say what it cost. Small on purpose: a child's peak memory is never less than its parent's was.
+
+Run as `python -I -S launch.py RESULT TIMEOUT ARGV…`; RESULT gets a line of JSON. Standard library only, nothing of ours.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+
+
+def main() -> None:
+    """Memory is the largest of all processes of the command, not their sum; CPU is of all that were waited for."""
+    result, timeout, argv = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    began = time.monotonic()
+    child = os.fork()
+    if not child:
+        os.setpgid(0, 0)
+        os.execvp(argv[0], argv)
+    signal.signal(signal.SIGALRM, lambda *_: os.killpg(child, signal.SIGKILL))
+    signal.alarm(timeout)
+    _, status, _ = os.wait4(child, 0)
+    wall = time.monotonic() - began
+    signal.alarm(0)
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    row = {
+        "code": os.waitstatus_to_exitcode(status),
+        "wall": wall,
+        "cpu": spent.ru_utime + spent.ru_stime,
+        "peak": spent.ru_maxrss * 1024,
+    }
+    with open(result, "w", encoding="utf-8") as file:  # noqa: PTH123 -- pathlib would be half of the memory
+        json.dump(row, file)
+
+
+if __name__ == "__main__":
+    main()
