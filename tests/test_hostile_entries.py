@@ -134,7 +134,6 @@ def test_holes_of_a_terabyte_cost_nothing(tmp_path: Path) -> None:
                 )
             ),
             MALFORMED,
-            STARTS,
         )
 
 

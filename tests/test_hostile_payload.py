@@ -24,6 +24,7 @@ from tests.helpers.build import (
 )
 from tests.helpers.hostile import (
     CHUNK,
+    IN_PARTS,
     INTEGRITY,
     MALFORMED,
     OLD,
@@ -90,6 +91,25 @@ def test_payload_that_is_not_what_all_promise(tmp_path: Path, start: str, make: 
         else:
             message = on.refused_for_good(image([layer]), INTEGRITY, f"[{liar.start},")
             assert layer.digest in message
+
+
+HOSTS: dict[str, dict[str, Any]] = {
+    "no ranges": {"ranges": False},
+    "several ranges": {"spans": 5},
+    "pieces of 7 bytes": {"piece": 7},
+    "pieces of a megabyte": {"piece": 1 << 20},
+}
+
+
+@pytest.mark.parametrize("start", IN_PARTS)
+@pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
+def test_wrong_payload_from_every_kind_of_host(tmp_path: Path, start: str, host: dict[str, Any]) -> None:
+    def edit(chunk: Chunk, frame: bytes) -> bytes:
+        return squeezed(b"?" * chunk.usize) if chunk.file == "bin/app" else frame
+
+    with bench(tmp_path, start) as on:
+        on.refused_for_good(image([victim(edit_payload=edit)]), INTEGRITY, **host)
+        on.is_right(on.pull(honest(), **host), honest())
 
 
 def test_chunk_that_is_wrong_is_asked_for_once_more(tmp_path: Path) -> None:

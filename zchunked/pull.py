@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from zchunked.arrivals import Arrivals
 from zchunked.crew import Crew
@@ -16,6 +17,7 @@ from zchunked.errors import (
     IntegrityError,
     InterruptedPullError,
     LimitError,
+    RefusedError,
     UnsupportedLayerError,
     ZPullError,
 )
@@ -23,32 +25,35 @@ from zchunked.events import Event, Noted, Planned
 from zchunked.fetch import Fetcher, Order
 from zchunked.image import ImageDocuments, StoredImage, resolve
 from zchunked.layer.locate import kind_of, locate
-from zchunked.layer.plan import missing
+from zchunked.layer.plan import Link, missing
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci import Config, Descriptor, Platform, parse_config
+from zchunked.oci import Descriptor, Platform, parse_config
 from zchunked.pace import Bounds, Pace
 from zchunked.prove import Proof, UnprovedError, drop_liars, find_damage, find_liars, prove_parts, prove_whole
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.reassemble import Contents, Rebuild, read_contents
 from zchunked.receipt import Accounts, Receipt
 from zchunked.retry import Chameleon, Patience, RetryingSource
-from zchunked.schedule import Frugality, Work, schedule
+from zchunked.schedule import Frugality, Insight, Means, Work, estimate, schedule
 from zchunked.seams import Document, Emit, Source
 from zchunked.store import Store
 from zchunked.traffic import Traffic
 
 _PROVERS = 2
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to pull."""
+    """How to pull. `max_bytes`: refuse a plan above it; `rate`: bytes per second to reckon with, else as measured."""
 
     platform: Platform
     jobs: int = 8
     patience: Patience = field(default_factory=Patience)
     bounds: Bounds = field(default_factory=Bounds)
     frugality: Frugality = field(default_factory=Frugality)
+    max_bytes: int | None = None
+    rate: float | None = None
     limits: Limits = DEFAULT_LIMITS
 
 
@@ -88,15 +93,26 @@ class Pull:
         self._pace = Pace(options.bounds, traffic, self._chameleon, clock)
         self._config_bytes_here = 0
         self._documents_size: dict[Digest | None, int] = {}
+        self._insights: dict[Digest, Insight] = {}
         self.bytes_here = 0
         """After `run`: how much of the image's listed bytes is in the store."""
 
     def run(self) -> StoredImage:
         """Raises one ZPullError; whatever arrived stays. The receipt is true afterwards, also of a pull that failed."""
+        return self._with_crew(self._pull)
+
+    def plan(self) -> list[Work]:
+        """Fetch no more than manifests and tables of contents, and put an estimate of the rest on the receipt.
+
+        Returns the layers that are not here yet, each with its order. Raises as `run` does.
+        """
+        return self._with_crew(self._plan)
+
+    def _with_crew(self, work: Callable[[Crew], _Result]) -> _Result:
         crew = self._crew = Crew({"fetch": self._options.jobs, "prove": _PROVERS}, self._stop)
         try:
             with crew:
-                return self._run(crew)
+                return work(crew)
         except KeyboardInterrupt as error:
             raise InterruptedPullError("interrupted") from error
         finally:
@@ -118,24 +134,44 @@ class Pull:
         came = spent.needed + spent.metadata - self._accounts.documents
         self.bytes_here = min(spent.cached + came, spent.image)
 
-    def _run(self, crew: Crew) -> StoredImage:
-        found: list[tuple[ImageDocuments, bytes, Config]] = []
-        crew.submit("fetch", lambda: found.append(self._documents()))
-        crew.wait(self._tick)
-        documents, config_data, config = found[0]
-        works = self._open(documents, config)
+    def _pull(self, crew: Crew) -> StoredImage:
+        image, works = self._open(crew)
         for is_last in (False, False, True):
             # Damage that is found in the store may also undo what was proved before, so look again.
-            todo = [work for work in works if self._store.proof(work.layer.digest, work.diff_id) is None]
+            todo = [work for work in works if not self._is_proved(work)]
             if not todo:
                 break
-            for work in todo:
-                crew.submit("fetch", lambda work=work: self._understand(work))  # type: ignore[misc]
-            crew.wait(self._tick)
+            self._schedule(crew, todo)
+            self._refuse_excess(todo)
             self._download(crew, todo)
             self._heal([work for work in todo if work.failure], is_last=is_last)
-        self._store.set_image(self._name, str(config.platform), documents.manifest_digest, documents.root)
-        return StoredImage(self._name, documents, config_data, config)
+        documents = image.documents
+        self._store.set_image(self._name, str(image.config.platform), documents.manifest_digest, documents.root)
+        return image
+
+    def _plan(self, crew: Crew) -> list[Work]:
+        image, works = self._open(crew)
+        todo = [work for work in works if not self._is_proved(work)]
+        self._schedule(crew, todo)
+        again = 0 if self._digest else len(self._store.document(image.documents.root) or b"")
+        self._receipt.estimate = estimate(todo, self._means(), first_bytes=again, first_requests=int(not self._digest))
+        return todo
+
+    def _is_proved(self, work: Work) -> bool:
+        return self._store.proof(work.layer.digest, work.diff_id) is not None
+
+    def _means(self) -> Means:
+        link = Link(self._traffic.round_trip, self._options.rate or self._traffic.rate)
+        return Means(self._options.jobs, link, self._source.spans_per_request)
+
+    def _refuse_excess(self, works: list[Work]) -> None:
+        most = self._options.max_bytes
+        cost = estimate(works, self._means(), first_bytes=self._traffic.fetched, first_requests=self._traffic.requests)
+        if most is not None and cost.bytes > most:
+            raise RefusedError(
+                f"the pull would fetch {cost.bytes} bytes in {cost.requests} requests, --max-bytes allows {most}; "
+                f"{self._receipt.bytes.cached} of {self._receipt.bytes.image} bytes are here"
+            )
 
     def _tick(self) -> None:
         while not self._events.empty():
@@ -145,7 +181,34 @@ class Pull:
 
     # ── what the image is ──
 
-    def _documents(self) -> tuple[ImageDocuments, bytes, Config]:
+    def _open(self, crew: Crew) -> tuple[StoredImage, list[Work]]:
+        """Everything up to the plan: manifest, then config and tables of contents at the same time."""
+        found: list[ImageDocuments] = []
+        crew.submit("fetch", lambda: found.append(self._documents()))
+        crew.wait(self._tick)
+        documents, manifest = found[0], found[0].manifest
+        configs: list[bytes] = []
+        crew.submit("fetch", lambda: configs.append(self._config(manifest.config)))
+        if not self._store.covers(manifest.config.digest, ByteRange(0, max(manifest.config.size, 1))):
+            for layer in {layer.digest: layer for layer in manifest.layers}.values():
+                if not self._store.is_proved(layer.digest):
+                    crew.submit("fetch", lambda layer=layer: self._look_into(layer))  # type: ignore[misc]
+        crew.wait(self._tick)
+        config = parse_config(configs[0], len(manifest.layers), limits=self._options.limits)
+        self._receipt.platform = str(config.platform)
+        self._receipt.list_layers(manifest, config.diff_ids, [kind_of(layer) for layer in manifest.layers])
+        works: dict[tuple[Digest, Digest], Work] = {}
+        for layer, diff_id, entry in zip(manifest.layers, config.diff_ids, self._receipt.layers, strict=True):
+            work = Work(layer, diff_id, entry)
+            if self._is_proved(work):
+                entry.mode, entry.cached_bytes = "cached", layer.size
+            elif (layer.digest, diff_id) in works:
+                entry.mode = "cached"  # the same layer again
+            works.setdefault((layer.digest, diff_id), work)
+        self._count_cached()
+        return StoredImage(self._name, documents, configs[0], config), list(works.values())
+
+    def _documents(self) -> ImageDocuments:
         limits = self._options.limits
 
         def fetch(digest: Digest | None) -> Document:
@@ -157,11 +220,10 @@ class Pull:
 
         documents = resolve(self._digest, self._options.platform, self._store, fetch, limits)
         self._receipt.manifest_digest = documents.manifest_digest
-        manifest = documents.manifest
-        if manifest.config.size > limits.manifest_bytes:
-            raise LimitError(f"the config has {manifest.config.size} bytes, the limit is {limits.manifest_bytes}")
-        data = self._config(manifest.config)
-        return documents, data, parse_config(data, len(manifest.layers), limits=limits)
+        config = documents.manifest.config
+        if config.size > limits.manifest_bytes:
+            raise LimitError(f"the config has {config.size} bytes, the limit is {limits.manifest_bytes}")
+        return documents
 
     def _config(self, config: Descriptor) -> bytes:
         whole = [ByteRange(0, config.size)] if config.size else []
@@ -181,44 +243,27 @@ class Pull:
             f"the config does not match its digest {config.digest}, twice; the registry's copy is damaged"
         )
 
-    def _open(self, documents: ImageDocuments, config: Config) -> list[Work]:
-        layers = documents.manifest.layers
-        self._receipt.platform = str(config.platform)
-        self._receipt.list_layers(documents.manifest, config.diff_ids, [kind_of(layer) for layer in layers])
-        works: dict[tuple[Digest, Digest], Work] = {}
-        for layer, diff_id, entry in zip(layers, config.diff_ids, self._receipt.layers, strict=True):
-            is_proved = self._store.proof(layer.digest, diff_id) is not None
-            if is_proved:
-                entry.mode, entry.cached_bytes = "cached", layer.size
-            elif (layer.digest, diff_id) in works:
-                entry.mode = "cached"  # the same layer again
-            works.setdefault((layer.digest, diff_id), Work(layer, diff_id, entry))
-        self._count_cached()
-        return list(works.values())
-
     def _count_cached(self) -> None:
         layers = sum(entry.cached_bytes for entry in self._receipt.layers)
         self._receipt.bytes.cached = self._config_bytes_here + layers
 
     # ── what each layer holds ──
 
-    def _understand(self, work: Work) -> None:
+    def _look_into(self, layer: Descriptor) -> None:
         """Bring TOC and tar-split of a layer that can be pulled in parts; else say why it comes whole."""
-        layer = work.layer
-        if work.contents is not None or work.is_whole:
-            return
-        work.here_before = work.entry.cached_bytes = total(self._store.covered(layer.digest))
+        insight = Insight(here_before=total(self._store.covered(layer.digest)))
         if self._store.is_whole(layer.digest):
-            work.is_whole, work.entry.mode = True, "cached"
-            return
-        try:
-            location = locate(layer, self._options.limits)
-            parts = [location.toc.span, *([location.tarsplit.span] if location.tarsplit else [])]
-            work.contents = self._contents(layer, location.metadata, parts)
-        except UnsupportedLayerError as error:
-            work.come_whole(str(error))
-        if layer.digest in self._fetcher.without_ranges:
-            work.come_whole("its host serves no ranges")
+            insight.is_here = True
+        else:
+            try:
+                location = locate(layer, self._options.limits)
+                parts = [location.toc.span, *([location.tarsplit.span] if location.tarsplit else [])]
+                insight.contents = self._contents(layer, location.metadata, parts)
+            except UnsupportedLayerError as error:
+                insight.reason = str(error)
+            if layer.digest in self._fetcher.without_ranges:
+                insight.reason = "its host serves no ranges"
+        self._insights[layer.digest] = insight
 
     def _contents(self, layer: Descriptor, together: ByteRange, parts: list[ByteRange]) -> Contents:
         """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are neighbours."""
@@ -239,10 +284,18 @@ class Pull:
 
     # ── download and proof ──
 
-    def _download(self, crew: Crew, works: list[Work]) -> None:
-        options, spans_of = self._options, self._source.spans_per_request
-        schedule(works, self._store, options.frugality, jobs=options.jobs, spans_per_request=spans_of)
+    def _schedule(self, crew: Crew, works: list[Work]) -> None:
+        for layer in {work.layer.digest: work.layer for work in works}.values():
+            if layer.digest not in self._insights:
+                crew.submit("fetch", lambda layer=layer: self._look_into(layer))  # type: ignore[misc]
+        crew.wait(self._tick)
+        for work in works:
+            if not work.is_understood:
+                work.understand(self._insights[work.layer.digest])
+        schedule(works, self._store, self._options.frugality, self._means())
         self._count_cached()
+
+    def _download(self, crew: Crew, works: list[Work]) -> None:
         need = sum(total(run) for work in works if work.order for run in work.order.runs)
         self._show(Planned(self._receipt.bytes.image, self._receipt.bytes.cached, need))
         for work in works:

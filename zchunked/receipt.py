@@ -111,8 +111,17 @@ class Export:
 
 
 @dataclass(slots=True)
+class Estimate:
+    """What a pull right after this plan will fetch; seconds at the rate given, or as measured so far."""
+
+    bytes: int
+    requests: int
+    seconds: float
+
+
+@dataclass(slots=True)
 class Receipt:
-    """Design section 3; `error` is there only when the pull did not end well."""
+    """Where every byte of a pull went; of a plan, what it did itself and an estimate of the pull."""
 
     reference: str
     platform: str | None = None
@@ -124,6 +133,7 @@ class Receipt:
     retries: int = 0
     seconds: float = 0.0
     exports: list[Export] = field(default_factory=list)
+    estimate: Estimate | None = None
 
     def list_layers(self, manifest: Manifest, diff_ids: tuple[Digest, ...], kinds: list[str]) -> None:
         self.image_id = manifest.config.digest

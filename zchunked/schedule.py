@@ -8,19 +8,28 @@ from dataclasses import dataclass, field
 from zchunked.digest import Digest
 from zchunked.errors import ZPullError
 from zchunked.fetch import Checks, Order
-from zchunked.layer.plan import GapPolicy, missing, runs_for
+from zchunked.layer.plan import GapPolicy, Link, missing, runs_for
 from zchunked.oci import Descriptor
 from zchunked.prove import Proof
 from zchunked.ranges import ByteRange, total
 from zchunked.reassemble import Contents, is_chunk
-from zchunked.receipt import LayerEntry
+from zchunked.receipt import Estimate, LayerEntry
 from zchunked.store import Store
 from zchunked.store.store import Place
 
 _WHOLE_PREMIUM = 1.125  # a layer of which nothing is here comes whole at up to this multiple of its parts
-_PART_BYTES = 128  # the header of one part of multipart/byteranges, more or less
-SpansOf = Callable[[Descriptor], int]
-"""How many spans of a blob one request may ask for."""
+PART_BYTES = 128  # the header of one part of multipart/byteranges, more or less
+_NOTICEABLE_SECONDS = 0.005  # a round trip that makes requests dear
+
+
+@dataclass(slots=True, eq=False)
+class Insight:
+    """What is known of a layer's blob before anything is planned: what it holds, or why it comes whole."""
+
+    here_before: int = 0
+    contents: Contents | None = None
+    reason: str | None = None
+    is_here: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +53,18 @@ class Work:
         """Its contents if it comes in parts, else None."""
         return None if self.is_whole else self.contents
 
+    @property
+    def is_understood(self) -> bool:
+        return self.is_whole or self.contents is not None
+
+    def understand(self, insight: Insight) -> None:
+        self.contents = insight.contents
+        self.here_before = self.entry.cached_bytes = insight.here_before
+        if insight.is_here:
+            self.is_whole, self.entry.mode = True, "cached"
+        elif insight.reason is not None:
+            self.come_whole(insight.reason)
+
     def come_whole(self, reason: str) -> None:
         self.is_whole, self.entry.mode, self.entry.reason = True, "whole", reason
 
@@ -55,17 +76,25 @@ class Frugality:
     exact: bool = False
     max_gap: int | None = None
 
-    def gaps(self, spans_per_request: int) -> GapPolicy:
+    def gaps(self, spans_per_request: int, link: Link, jobs: int) -> GapPolicy:
         if self.max_gap is not None:
             return GapPolicy(most=self.max_gap, share=float("inf") if self.max_gap else 0.0)
         if spans_per_request > 1:  # no gap saves a request, but each saves the header of a part
-            return GapPolicy(most=_PART_BYTES, share=float("inf"))
-        return GapPolicy()
+            return GapPolicy(most=PART_BYTES, share=float("inf"))
+        is_slow = link.round_trip is not None and link.round_trip > _NOTICEABLE_SECONDS
+        return GapPolicy(most=link.worth_of_request(jobs), share=0.08 if is_slow else 0.04)
 
 
-def schedule(
-    works: Sequence[Work], store: Store, frugality: Frugality, *, jobs: int, spans_per_request: SpansOf
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a schedule may count on: workers, the link, and how many spans of a blob one request may ask for."""
+
+    jobs: int
+    link: Link
+    spans_per_request: Callable[[Descriptor], int]
+
+
+def schedule(works: Sequence[Work], store: Store, frugality: Frugality, means: Means) -> None:
     """Give every work its order and its places. Reads the store; checks what an earlier run left unchecked."""
     digests = {digest for work in works if work.contents for digest in work.contents.toc.digests}
     found = store.find_chunks(list(digests))
@@ -83,8 +112,9 @@ def schedule(
     for work in works:
         wanted, metadata, checks = _wanted(work, promised)
         left = missing(wanted, store.covered(work.layer.digest))
-        spans = spans_per_request(work.layer)
-        runs = runs_for(left, policy=frugality.gaps(spans), jobs=jobs, spans=spans)
+        spans = means.spans_per_request(work.layer)
+        policy = frugality.gaps(spans, means.link, means.jobs)
+        runs = runs_for(left, policy=policy, jobs=means.jobs, spans=spans)
         work.order = Order(work.layer, runs, missing(wanted, ()), sorted(metadata), checks)
         if work.failure is None:  # else this pull itself brought what is here
             work.entry.cached_bytes = min(work.layer.size, work.here_before + _held_elsewhere(work, found))
@@ -161,3 +191,11 @@ def _held_elsewhere(work: Work, found: dict[bytes, Place]) -> int:
         for digest, start, end in zip(toc.digests, toc.starts, toc.ends, strict=True)
         if digest in found and found[digest].blob != blob
     )
+
+
+def estimate(works: Sequence[Work], means: Means, *, first_bytes: int, first_requests: int) -> Estimate:
+    """What working the orders off will cost, after the manifest, which counts as `first_…`."""
+    runs = [run for work in works if work.order for run in work.order.runs]
+    size = first_bytes + sum(total(run) + (len(run) * PART_BYTES if len(run) > 1 else 0) for run in runs)
+    requests = first_requests + len(runs)
+    return Estimate(size, requests, round(means.link.seconds(size, requests, means.jobs), 1))

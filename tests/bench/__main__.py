@@ -46,7 +46,9 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("size", choices=("small", "full"), nargs="?", default="small")
     parser.add_argument("--only", default=",".join(_SUITES), help="suites, with commas between them")
     parser.add_argument("--image", help="of the pulls: only this image")

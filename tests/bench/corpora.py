@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.bench.packages import SIZES, Npm, Pip
@@ -42,7 +43,8 @@ def corpora(size: str, say: Callable[[str], None] = print) -> Corpora:
         "python": lambda work: _python(work, wanted.pip),
         "node": lambda work: _node(work, wanted.npm),
     }
-    makers |= {name: lambda work, count=count: _grown(work, count) for count, name in grown.items()}  # type: ignore[misc]
+    for count, name in grown.items():
+        makers[name] = partial(_grown, count)
     for name, make in makers.items():
         done = home / f"{name}.{_FORMAT}.done"
         if not done.exists():
@@ -77,7 +79,7 @@ def _node(work: Path, wanted: Npm) -> None:
     _finish(work / "layout", {tag: [layer] for tag, layer in zip(TAGS, layers, strict=True)})
 
 
-def _grown(work: Path, count: int) -> None:
+def _grown(count: int, work: Path) -> None:
     before = corpus.grow(count, count)
     after = corpus.change(before, count, share=0.3)
     images = dict(zip(TAGS, ([corpus.tar(files)] for files in (before, after)), strict=True))
@@ -98,7 +100,12 @@ def _finish(layout: Path, tags: Mapping[str, Sequence[str]]) -> None:
     listed = []
     for tag, layers in tags.items():
         diff_ids = [f"sha256:{hexed}" for hexed in layers]
-        config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+        config = {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        }
         described = [_descriptor(layout, hexed, "layer.v1.tar") for hexed in layers]
         document = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": _put(layout, config, "config.v1+json")}
         manifest = _put(layout, document | {"layers": described}, "manifest.v1+json")

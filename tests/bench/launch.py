@@ -1,6 +1,6 @@
 """Start one command and say what it cost. Small on purpose: a child's peak memory is never less than its parent's was.
 
-Run as `python -I -S launch.py RESULT TIMEOUT ARGV…`; RESULT gets a line of JSON. Standard library only, nothing of ours.
+Run as `python -I -S launch.py RESULT TIMEOUT ARGV…`; RESULT gets a line of JSON. Imports nothing of ours.
 """
 
 import json

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,6 +36,8 @@ class Cost:
     requests: int = 0
     receipt: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Only zpull gives one."""
+    misstated: int = 0
+    """Bytes in the receipt less those that the server counted; of several runs the worst."""
     failed: str | None = None
     """Why there are no other numbers."""
 
@@ -44,6 +46,11 @@ class Cost:
         """Missing chunks, TOCs, tar-splits and documents: what nobody can do without."""
         spent = self.receipt["bytes"]
         return int(spent["needed"] + spent["metadata"])
+
+    def counted(self, wire: int, requests: int) -> Cost:
+        """With what the server wrote down, held against the receipt."""
+        said = self.receipt["bytes"]["fetched"] - wire if "bytes" in self.receipt else 0
+        return replace(self, wire=wire, requests=requests, misstated=said)
 
 
 def run(command: Command, folder: Path) -> Cost:
@@ -80,4 +87,5 @@ def middle(costs: Iterable[Cost]) -> Cost:
         int(of(lambda cost: cost.wire)),
         int(of(lambda cost: cost.requests)),
         found[-1].receipt,
+        max((cost.misstated for cost in found), key=abs),
     )

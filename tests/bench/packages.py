@@ -43,8 +43,9 @@ lucide-react@0.303.0 express@4.18.2 mongoose@8.0.3 tailwindcss@3.4.0 sass@1.69.7
 prisma@5.7.1
 """
 _NPM_FULL_MOVED = """
-next@14.1.4 @mui/material@5.15.15 @mui/icons-material@5.15.15 typescript@5.4.5 date-fns@3.6.0 core-js@3.37.0
+@mui/material@5.15.15 @mui/icons-material@5.15.15 typescript@5.4.5 date-fns@3.6.0 core-js@3.37.0
 googleapis@134.0.0 three@0.163.0 lucide-react@0.365.0 playwright@1.43.0 firebase@10.11.0 aws-sdk@2.1600.0
+monaco-editor@0.47.0
 """
 
 _BASE = """

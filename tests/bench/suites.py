@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Bench:
         with self.front.watched() as hits:
             cost = run(command, self.work / "said")
             time.sleep(_SETTLE + link.rtt)
-        return replace(cost, wire=sum(hit.sent for hit in hits), requests=len(hits))
+        return cost.counted(sum(hit.sent for hit in hits), len(hits))
 
     def home(self, client: Client) -> Path:
         return self.work / client.name.replace(" ", "-").replace(":", "")
@@ -80,9 +80,7 @@ def pulls(bench: Bench, image: str) -> Iterator[Row]:
     need: int | None = None
     for link in LINKS:
         with linked(link, bench.front.host) as host:
-            for player in [*_cold_players(link, players), whole.whole()]:
-                if link.rate and link.rate < SLOW.rate:
-                    break
+            for player in _cold_players(link, [*players, whole.whole()]):
                 costs = [_cold(bench, player, link, host, image) for _ in range(_repeats(bench, link))]
                 yield _told(bench, Row("pulls", image, link.name, "cold", player.name, middle(costs)))
             found: dict[tuple[str, str], list[Cost]] = {}
@@ -108,17 +106,18 @@ def pulls(bench: Bench, image: str) -> Iterator[Row]:
 
 
 def _repeats(bench: Bench, link: Link) -> int:
-    return 1 if link.rtt > 0.01 else bench.repeats
+    return 1 if link.rtt >= SLOW.rtt else bench.repeats
 
 
 def _cold_players(link: Link, players: Sequence[Client]) -> list[Client]:
-    """Whole images over a slow link take minutes and teach little: podman and the export stay at home."""
-    return [player for player in players if link.rtt < 0.01 or player.name in {"zpull", "skopeo"}]
+    """Whole images over a slow link take minutes and teach little."""
+    if link.rtt > SLOW.rtt:
+        return []
+    return [player for player in players if link.rtt < SLOW.rtt or player.name in {"zpull", "skopeo", "curl"}]
 
 
 def _update_players(link: Link, players: Sequence[Client]) -> list[Client]:
-    fast = link.rate is None or link.rate >= (SLOW.rate or 0)
-    return [player for player in players if fast or player.name in {"zpull", "podman"}]
+    return [player for player in players if link.rtt <= SLOW.rtt or player.name in {"zpull", "podman"}]
 
 
 def _cold(bench: Bench, player: Client, link: Link, host: str, image: str) -> Cost:
@@ -143,7 +142,7 @@ def _planned(bench: Bench, link: Link, host: str, image: str, saved: Path) -> It
 
 
 def habits(bench: Bench, image: str) -> Iterator[Row]:
-    """zpull alone, updating from hosts that answer ranges in their own ways, over the slow link."""
+    """Only zpull: updating from hosts that answer ranges in their own ways, over the slow link."""
     layout = bench.work / "habits"
     source = f"docker://{bench.front.host}/{image}:{AFTER}"
     peers.skopeo_new()("copy", "--src-tls-verify=false", source, f"oci:{layout}:{AFTER}", timeout=600)
@@ -155,14 +154,14 @@ def habits(bench: Bench, image: str) -> Iterator[Row]:
             forget(home, saved)
             cost = run(player.pull(home, host, image, AFTER), bench.work / "said")
             time.sleep(_SETTLE + SLOW.rtt)
-            cost = replace(cost, wire=registry.accounts.body_bytes, requests=registry.accounts.count())
+            cost = cost.counted(registry.accounts.body_bytes, registry.accounts.count())
         yield _told(bench, Row("habits", image, name, "update", player.name, cost))
     bench.done(player)
     forget(layout)
 
 
 def growth(bench: Bench, grown: Mapping[int, str]) -> Iterator[Row]:
-    """zpull alone on loopback: a made-up image at several sizes, cold, updated, and once more for nothing."""
+    """Only zpull, on loopback: a made-up image at several sizes, cold, updated, and once more for nothing."""
     player, loopback = Zpull(), LINKS[0]
     for count, image in grown.items():
         saved = bench.prepare(player, image)
@@ -188,8 +187,8 @@ def serving(folder: Path, storage: Path, stack: ExitStack) -> peers.Server:
 
 def _told(bench: Bench, row: Row) -> Row:
     cost = row.cost
-    numbers = f"{cost.wall:8.2f} s {cost.cpu:8.2f} s CPU {cost.peak / 1048576:6.0f} MiB {cost.wire:13,} B {cost.requests:6}"
+    numbers = (
+        f"{cost.wall:8.2f} s {cost.cpu:8.2f} s CPU {cost.peak / 1048576:6.0f} MiB {cost.wire:13,} B {cost.requests:6}"
+    )
     bench.say(f"  {row.image:12} {row.where:26} {row.case:8} {row.client:20} {cost.failed or numbers}")
     return row
-
-

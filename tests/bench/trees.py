@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -20,16 +19,15 @@ _MTIME = 1_700_000_000  # of every file: real builds set it too, and a second bu
 
 def node_modules(folder: Path, pins: str, before: Path | None = None) -> Path:
     """Install `pins` into a new folder; with `before`, an earlier one, all that `pins` does not name stays as it is."""
-    folder.mkdir(parents=True)
-    wanted: dict[str, str] = {}
     if before:
-        shutil.copytree(before, folder, symlinks=True, dirs_exist_ok=True)
-        wanted = json.loads((before / "package.json").read_text())["dependencies"]
-    wanted |= {name: f"<={version}" for name, _, version in (pin.rpartition("@") for pin in pins.split())}
-    document = {"name": "bench", "version": "1.0.0", "private": True, "dependencies": wanted}
-    (folder / "package.json").write_text(json.dumps(document))
+        shutil.copytree(before, folder, symlinks=True)
+    else:
+        folder.mkdir(parents=True)
+        (folder / "package.json").write_text('{"name": "bench", "version": "1.0.0", "private": true}')
+    bounds = ["@<=".join(pin.rsplit("@", 1)) for pin in pins.split()]
     quiet = ("--no-audit", "--no-fund", "--no-progress", "--loglevel=error")
-    _install(["npm", "install", "--ignore-scripts", "--legacy-peer-deps", "--prefer-offline", *quiet], folder)
+    options = ("--ignore-scripts", "--legacy-peer-deps", "--prefer-offline", *quiet)
+    _install(["npm", "install", *options, *bounds], folder)
     return folder / "node_modules"
 
 

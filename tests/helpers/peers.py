@@ -150,7 +150,7 @@ class Server:
 
     def _read(self, until: str) -> list[Hit]:
         """Empty while `until` is missing."""
-        lines = self.log.read_text(errors="replace").splitlines()
+        *lines, _ = self.log.read_text(errors="replace").split("\n")  # the last one may be half written
         found = [hit for line in lines if (hit := self.read_line(line))]
         return found if any(hit.path == until for hit in found) else []
 

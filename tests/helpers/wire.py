@@ -100,6 +100,8 @@ class Wire:
         if chunked:
             connection.sendall(b"%x\r\n" % len(data))
         while data:
+            if _is_gone(connection):
+                raise ConnectionCutError(hard=True)
             self._accounts.sent(request, len(data), at)
             taken = 0
             try:
@@ -144,6 +146,14 @@ def _blocks(body: Sequence[Piece], size: int, stops: Sequence[int]) -> Iterator[
         for start, end in pairwise(sorted(edges)):
             yield Piece(view[start:end], None if piece.at is None else piece.at + start)
         begun += total
+
+
+def _is_gone(connection: socket.socket) -> bool:
+    """Whether the client has hung up: the system would take one more block for it, and nobody would get that."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
 
 
 def hang_up(connection: socket.socket) -> None:

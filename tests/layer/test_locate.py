@@ -92,6 +92,14 @@ def test_other_kinds_of_layer_come_whole_with_the_reason(layer: Layer, kind: str
         locate(described(layer))
 
 
+@pytest.mark.parametrize("media_type", ["", "\n", "tar+\x1b[31m", "application/" + "x" * 9999, "é"])
+def test_a_strange_media_type_is_quoted_and_cut(media_type: str) -> None:
+    with pytest.raises(UnsupportedLayerError) as caught:
+        locate(described(tar_layer(TAR), media_type or "?"))
+    assert str(caught.value).isprintable()
+    brief(caught.value)
+
+
 def test_encrypted_layers_are_not_looked_into() -> None:
     with pytest.raises(UnsupportedLayerError, match="encrypted layer"):
         locate(described(GOOD, LAYER + "+zstd+encrypted"))

@@ -184,11 +184,11 @@ def test_challenges_we_cannot_meet(desk: Desk, http: Http, wrong: str, kind: typ
 @pytest.mark.parametrize(
     ("reply", "kind"),
     [
-        ((200, {}, b"<html>log in</html>"), TransferError),
-        ((200, {}, b"{}"), TransferError),
-        ((200, {}, b'{"token":""}'), TransferError),
-        ((200, {}, b'{"token":"a\\r\\nX-Evil: 1"}'), TransferError),
-        ((200, {}, b'{"token":5}'), TransferError),
+        ((200, {}, b"<html>log in</html>"), TransientError),
+        ((200, {}, b"{}"), TransientError),
+        ((200, {}, b'{"token":""}'), TransientError),
+        ((200, {}, b'{"token":"a\\r\\nX-Evil: 1"}'), TransientError),
+        ((200, {}, b'{"token":5}'), TransientError),
         ((401, {}, b"no"), AccessDeniedError),
         ((403, {}, b"no"), AccessDeniedError),
         ((429, {"Retry-After": "3"}, b""), TransientError),

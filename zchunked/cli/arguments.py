@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 from zchunked import __version__
 from zchunked.errors import UsageError
 
-VERBS = ("pull", "export", "images", "verify")
+VERBS = ("pull", "plan", "export", "images", "verify")
 _USAGE = """zpull [pull] IMAGE [--to DEST] [options]
+       zpull plan IMAGE
        zpull export IMAGE --to DEST
        zpull images | verify"""
 _EXIT_CODES = """exit codes:
@@ -30,7 +31,7 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     if words[0] not in VERBS and words[0] not in ("-h", "--help", "--version"):
         words.insert(0, "pull")
     arguments = parser(environment).parse_args(words)
-    if arguments.verb == "pull":
+    if arguments.verb in ("pull", "plan"):
         from zchunked.cli import pull  # noqa: PLC0415 - the network libraries take time to load
 
         return pull.pull(arguments, environment)
@@ -81,16 +82,18 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    plan = verbs.add_parser("plan", help="say what a pull would cost; fetches no more than tables of contents")
     export = verbs.add_parser("export", help="write a pulled image somewhere, without the network")
     images = verbs.add_parser("images", help="list the pulled images")
     verify = verbs.add_parser("verify", help="re-hash the store and drop what is damaged; the next pull heals it")
-    for verb in (pull, export, images, verify):
-        if verb in (pull, export):
+    for verb in (pull, plan, export, images, verify):
+        if verb in (pull, plan, export):
             verb.add_argument("image", metavar="IMAGE", help="[docker://]host/repository[:tag][@digest]")
             _image(verb, environment)
         _common(_Options(verb, environment))
-    _registry(_Options(pull.add_argument_group("registry"), environment))
-    _network(_Options(pull.add_argument_group("network"), environment))
+    for verb in (pull, plan):
+        _registry(_Options(verb.add_argument_group("registry"), environment))
+        _network(_Options(verb.add_argument_group("network"), environment))
     return top
 
 
@@ -129,6 +132,9 @@ def _network(options: _Options) -> None:
     options.value("--min-rate", "give up when slower than this", type=size, metavar="BYTES/S")
     stall = "a connection without a byte for this long is broken (10, or half the patience where that is less)"
     options.value("--stall-timeout", stall, type=_seconds, metavar="S")
+    options.value("--max-bytes", "refuse a pull that would fetch more than this", type=size, metavar="BYTES")
+    options.value("--rate", "the link's rate, for the plan's time: 4Mbit, 500kB", type=rate, metavar="RATE")
+    options.switch("--dry-run", "only say what it would cost: the same as the verb plan")
     options.value("--max-gap", "the most unneeded bytes to buy to save a request; 0: none", type=size, metavar="BYTES")
     options.switch("--exact", "take layers whole, so that exports keep the registry's digests")
     styles = ("auto", "bar", "plain", "json", "none")
@@ -157,6 +163,16 @@ def _seconds(text: str) -> float:
         number = -1.0
     if not 0 <= number < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return number
+
+
+def rate(text: str) -> float:
+    """Bytes per second: `4Mbit` counts bits, `500kB` and `500k` bytes, with or without `/s`."""
+    lower = text.strip().lower().removesuffix("/s").removesuffix("ps")
+    bits = lower.removesuffix("bit")
+    number = size(bits) / 8 if bits != lower else float(size(lower))
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate (4Mbit, 500kB)")
     return number
 
 

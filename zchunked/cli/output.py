@@ -11,12 +11,16 @@ from typing import IO
 import msgspec
 import platformdirs
 
+from zchunked.digest import Digest, short
 from zchunked.errors import UsageError, ZPullError
 from zchunked.exports import Destination, parse_destination
 from zchunked.exports.files import local_errors, write_whole
 from zchunked.oci import Platform, parse_platform, this_platform
+from zchunked.progress import human
+from zchunked.ranges import total
 from zchunked.receipt import Receipt
 from zchunked.reference import Reference
+from zchunked.schedule import Work
 from zchunked.store import Store
 
 
@@ -46,11 +50,32 @@ def print_outcome(
     out = sys.stderr if any(parse_destination(text).is_stdout for text in arguments.to) else sys.stdout
     if arguments.format == "json":
         document = asdict(receipt)
+        if receipt.estimate is None:
+            del document["estimate"]
         if failure is not None:
             document["error"] = str(failure)
         print_json(document, out)
     elif failure is None:
         print(receipt.manifest_digest if arguments.quiet else f"{reference.name}@{receipt.manifest_digest}", file=out)
+
+
+def print_plan(receipt: Receipt, works: list[Work]) -> None:
+    """What a pull would cost, layer by layer."""
+    orders = {work.layer.digest: work.order for work in works if work.order}
+    for layer in receipt.layers:
+        order = orders.get(Digest(layer.digest))
+        runs = order.runs if order else []
+        size = sum(total(run) for run in runs)
+        gap = order.worth([span for run in runs for span in run]).gap if order else 0
+        reason = f"  ({layer.reason})" if layer.reason else ""
+        print(
+            f"{short(layer.digest)}  {layer.kind:<12}  {layer.mode:<7}  {human(layer.cached_bytes):>8} here"
+            f"  {human(size):>8} to fetch, {human(gap)} of it gaps  {len(runs):>5} requests{reason}"
+        )
+    cost = receipt.estimate
+    if cost is not None:
+        time = f", about {cost.seconds:.1f} s" if cost.seconds else ""
+        print(f"a pull fetches {cost.bytes} bytes ({human(cost.bytes)}) in {cost.requests} requests{time}")
 
 
 def print_json(document: object, out: IO[str] | None = None) -> None:

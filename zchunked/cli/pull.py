@@ -7,7 +7,14 @@ import getpass
 import sys
 from collections.abc import Mapping
 
-from zchunked.cli.output import destinations_of, platform_of, print_outcome, store_of, write_digestfile
+from zchunked.cli.output import (
+    destinations_of,
+    platform_of,
+    print_outcome,
+    print_plan,
+    store_of,
+    write_digestfile,
+)
 from zchunked.errors import InterruptedPullError, TransferError, ZPullError
 from zchunked.exports import export
 from zchunked.pace import Bounds
@@ -16,7 +23,7 @@ from zchunked.pull import Options, Pull
 from zchunked.receipt import Receipt
 from zchunked.reference import Reference, parse_reference
 from zchunked.retry import Patience
-from zchunked.schedule import Frugality
+from zchunked.schedule import Frugality, Work
 from zchunked.sources import open_source
 from zchunked.store import Store
 from zchunked.traffic import Traffic
@@ -25,19 +32,25 @@ _SILENCE_SECONDS = 10.0
 
 
 def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """`zpull IMAGE`, and `zpull plan IMAGE` or `--dry-run`, which stop where the download would begin."""
     reference = parse_reference(arguments.image)
-    destinations = destinations_of(arguments)
+    is_plan = arguments.verb == "plan" or arguments.dry_run
+    destinations = [] if is_plan else destinations_of(arguments)
     receipt = Receipt(str(reference))
     is_silent = arguments.quiet and not arguments.explain_retries
     progress = Progress("none" if is_silent else arguments.progress, sys.stderr, explain=arguments.explain_retries)
     failure: ZPullError | None = None
+    works: list[Work] = []
     with store_of(arguments) as store:
-        work = _pull(arguments, environment, reference, store, receipt, progress)
+        pull = _pull(arguments, environment, reference, store, receipt, progress)
         try:
-            image = work.run()
-            progress.close()
-            for destination in destinations:
-                receipt.exports.append(export(store, image, destination))
+            if is_plan:
+                works = pull.plan()
+            else:
+                image = pull.run()
+                progress.close()
+                for destination in destinations:
+                    receipt.exports.append(export(store, image, destination))
         except ZPullError as error:
             failure = error
         except KeyboardInterrupt:  # while it was exported
@@ -45,10 +58,13 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
         finally:
             progress.close()
     if isinstance(failure, (TransferError, InterruptedPullError)):
-        failure = _resumable(failure, work.bytes_here, receipt.bytes.image)
-    if failure is None:
+        failure = _resumable(failure, pull.bytes_here, receipt.bytes.image)
+    if failure is None and not is_plan:
         write_digestfile(arguments.digestfile, receipt)
-    print_outcome(arguments, reference, receipt, failure)
+    if is_plan and failure is None and arguments.format == "text":
+        print_plan(receipt, works)
+    else:
+        print_outcome(arguments, reference, receipt, failure)
     if not is_silent and arguments.progress not in ("none", "json"):
         print(f"zpull: {_summary(receipt)}", file=sys.stderr)
     if failure is not None:
@@ -70,6 +86,8 @@ def _pull(
         patience=Patience(arguments.patience, arguments.retry),
         bounds=Bounds(arguments.deadline, arguments.min_rate),
         frugality=Frugality(exact=arguments.exact, max_gap=arguments.max_gap),
+        max_bytes=arguments.max_bytes,
+        rate=arguments.rate,
     )
     traffic = Traffic()
     source = open_source(
@@ -77,7 +95,7 @@ def _pull(
         environment=environment,
         traffic=traffic,
         hosts=store,
-        connect_seconds=_bearable(None, arguments.patience),
+        connect_seconds=min(_bearable(arguments.stall_timeout, arguments.patience), _SILENCE_SECONDS),
         stall_seconds=_bearable(arguments.stall_timeout, arguments.patience),
         plain_http=arguments.plain_http,
         tls_verify=arguments.tls_verify == "true",

@@ -60,11 +60,12 @@ def locate(layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Location:
     """Raises UnsupportedLayerError when the layer must come whole, FormatError when the numbers cannot be true."""
     marks = layer.annotations
     if not _is_zstd(layer):
-        plain = layer.media_type.rpartition("+")[2] if "+" in layer.media_type else layer.media_type.rpartition(".")[2]
+        plain = re.split(r"[+.]", layer.media_type)[-1]
+        plain = plain if plain.isascii() and plain.isalnum() else f"{layer.media_type!r:.60}"
         raise UnsupportedLayerError(
             "eStargz layers are not read in parts yet"
             if _STARGZ_DIGEST in marks
-            else f"{plain[:40]} layer without a table of contents"
+            else f"{plain[:60]} layer without a table of contents"
         )
     prefix = next(
         (one for one in (_NEW, _OLD) if one + "manifest-checksum" in marks or one + "manifest-position" in marks), None

@@ -12,6 +12,7 @@ from zchunked.ranges import ByteRange, merge, subtract, total
 MiB = 1 << 20
 _LONGEST_RUN = 4 * MiB  # a broken connection costs at most the wait for this much; resume loses nothing
 _SHORTEST_RUN = 256 << 10
+_LEAST_GAP, _USUAL_GAP, _MOST_GAP = 1 << 10, 64 << 10, 256 << 10
 _FEW_SPANS = 8  # so few may always share a request: a connection for each costs more than it saves
 
 
@@ -26,7 +27,7 @@ class GapPolicy:
     `most`: no gap longer than this is bought. `share`: nor more than this part of the needed bytes in all.
     """
 
-    most: int = 64 << 10
+    most: int = _USUAL_GAP
     share: float = 0.04
 
 
@@ -108,6 +109,25 @@ def group(pieces: Sequence[ByteRange], spans: int, longest: int) -> list[Run]:
 def hull(run: Run) -> ByteRange:
     """From a run's first byte to its last."""
     return ByteRange(run[0].start, run[-1].end)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What is known of the way to the source: seconds for a round trip, bytes per second; None is not known yet."""
+
+    round_trip: float | None = None
+    rate: float | None = None
+
+    def worth_of_request(self, jobs: int) -> int:
+        """The longest gap that costs less than another request: what the link carries while one connection waits."""
+        if self.round_trip is None or self.rate is None:
+            return _USUAL_GAP
+        return min(max(int(self.rate * self.round_trip / jobs), _LEAST_GAP), _MOST_GAP)
+
+    def seconds(self, size: int, requests: int, jobs: int) -> float:
+        """About how long a download takes."""
+        waiting = (self.round_trip or 0.0) * -(-requests // jobs)
+        return waiting + (size / self.rate if self.rate else 0.0)
 
 
 def missing(wanted: Sequence[ByteRange], here: Sequence[ByteRange]) -> list[ByteRange]:

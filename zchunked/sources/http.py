@@ -57,6 +57,7 @@ class Answer:
         """What the request carried and no message may repeat."""
         self._response, self._traffic, self._free, self._stall, self._limits = response, traffic, free, stall, limits
         self._received = 0
+        self._began = time.monotonic()
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -106,6 +107,7 @@ class Answer:
         """May be called twice. A body that was not read to its end takes the connection with it."""
         if not self._is_closed:
             self._is_closed = True
+            self._traffic.carried(self._received, time.monotonic() - self._began)
             self._response.close()
             self._free()
 
@@ -199,6 +201,7 @@ class Http:
         except (requests.RequestException, ValueError) as error:
             self._put_back(home, session)
             raise TransferError(f"{shown(url)!r:.300}: cannot be asked for: {type(error).__name__}") from None
+        began = time.monotonic()
         try:
             response = session.send(
                 prepared,
@@ -217,6 +220,7 @@ class Http:
             session.close()
             raise
         self.traffic.asked()
+        self.traffic.answered(time.monotonic() - began)
         return Answer(response, self.traffic, lambda: self._put_back(home, session), self._stall, self._limits, secrets)
 
     def _session(self, home: Origin) -> requests.Session:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -92,15 +92,31 @@ class RegistrySource:
         What a multi-range answer leaves out is asked for again here, one span after the other. Raises
         MultiRangeRefusedError before the first piece when the host takes no more than one; that is then known.
         """
-        left, most, has_begun = list(spans), most_spans(blob), False
+        left = list(spans)
         if self._may_probe(blob, left):
             # A small object tells what the host can do, at the price of two part headers.
             middle = blob.size // 2
+            halves = [ByteRange(0, middle), ByteRange(middle, blob.size)]
             with suppress(MultiRangeRefusedError):
-                for position, piece in self._read_several(blob, [ByteRange(0, middle), ByteRange(middle, blob.size)]):
+                left = yield from self._read_many(blob, halves)
+        elif len(left) > 1:
+            left = yield from self._read_many(blob, left)
+        has_begun = left != list(spans)
+        for span in left:
+            try:
+                for position, piece in self._read_one(blob, span):
                     has_begun = True
-                    left = subtract(left, [ByteRange(position, position + len(piece))])
                     yield position, piece
+            except RangeIgnoredError as error:
+                if not has_begun:
+                    raise
+                raise TransientError(f"{error}, after other ranges were served") from error
+
+    def _read_many(
+        self, blob: Descriptor, spans: list[ByteRange]
+    ) -> Generator[tuple[int, bytes], None, list[ByteRange]]:
+        """As many spans in one request as the host takes; returns what did not come in this way."""
+        left, most, has_begun = spans, most_spans(blob), False
         while len(left) > 1 and (self._hosts.recall(self._host_of(blob)) or _MANY) > 1:
             asked = left[:most]
             came: list[ByteRange] = []
@@ -116,15 +132,7 @@ class RegistrySource:
             left = missing + left[most:]
             if missing and came:
                 self._hosts.learn(self._host_of(blob), 1)
-        for span in left:
-            try:
-                for position, piece in self._read_one(blob, span):
-                    has_begun = True
-                    yield position, piece
-            except RangeIgnoredError as error:
-                if not has_begun:
-                    raise
-                raise TransientError(f"{error}, after other ranges were served") from error
+        return left
 
     def _may_probe(self, blob: Descriptor, spans: list[ByteRange]) -> bool:
         is_small = _SMALL[0] <= blob.size <= _SMALL[1] and spans == [ByteRange(0, blob.size)]

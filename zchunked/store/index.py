@@ -221,6 +221,9 @@ class Index:
         rows = self._rows("SELECT tar_size FROM layers WHERE digest = ? AND diff_id = ?", (digest, diff_id))
         return int(rows[0][0]) if rows else None
 
+    def is_proved(self, digest: str) -> bool:
+        return bool(self._rows("SELECT 1 FROM layers WHERE digest = ?", (digest,)))
+
     def add_proof(self, digest: str, diff_id: str, tar_size: int) -> None:
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO layers VALUES(?, ?, ?, ?)", (digest, diff_id, tar_size, time.time()))

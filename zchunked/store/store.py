@@ -256,6 +256,10 @@ class Store:
         """The tar's size if the layer was proved against the diff ID from what is here."""
         return self._index.proof(layer, diff_id)
 
+    def is_proved(self, layer: Digest) -> bool:
+        """The same, against whatever diff ID."""
+        return self._index.is_proved(layer)
+
     def add_proof(self, layer: Digest, diff_id: Digest, tar_size: int) -> None:
         self._index.add_proof(layer, diff_id, tar_size)
 

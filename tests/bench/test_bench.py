@@ -1,0 +1,139 @@
+"""The arithmetic behind the tables. Nothing is timed here, and nobody is asked to be fast."""
+
+from __future__ import annotations
+
+import socket
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.bench import chart, report, targets
+from tests.bench.clients import Curl, Manifest
+from tests.bench.link import LINKS, Link, linked
+from tests.bench.measure import Command, Cost, middle, run
+from tests.bench.results import Results, Row, load
+from tests.bench.trees import write_tar
+from tests.helpers.registry import Registry
+from tests.peers import corpus
+
+RECEIPT = {"bytes": {"needed": 900, "metadata": 100, "gap": 20, "wasted": 0, "fetched": 1_020}}
+
+
+def cost(wall: float = 1.0, wire: int = 1_020, *, receipt: bool = True, failed: str | None = None) -> Cost:
+    return Cost(wall, wall / 2, 64 << 20, wire, 3, RECEIPT if receipt else {}, failed=failed)
+
+
+def row(client: str, where: str, case: str, found: Cost, suite: str = "pulls") -> Row:
+    return Row(suite, "node", where, case, client, found)
+
+
+@pytest.fixture
+def results() -> Results:
+    return Results(
+        sizes={"node": 4_000},
+        rows=[
+            row("zpull", "loopback", "update", cost(1.0)),
+            row("podman", "loopback", "update", cost(4.0, 1_115, receipt=False)),
+            row("zpull", "loopback", "cold", cost(3.0, 4_000)),
+            row("skopeo", "loopback", "cold", cost(1.0, 4_000, receipt=False)),
+            row("zpull", LINKS[2].name, "update", cost(0.2)),
+            row("curl", LINKS[2].name, "cold", cost(failed="ended with 22", receipt=False)),
+        ],
+    )
+
+
+def test_ratios_are_of_the_need_that_the_receipt_tells(results: Results) -> None:
+    assert results.need("node") == 1_000
+    assert targets.bytes_per_need(results, "node", "zpull") == 1.02
+    assert targets.bytes_per_need(results, "node", "podman") == 1.115
+    assert targets.bytes_per_need(results, "node", "skopeo") is None
+
+
+def test_the_limit_is_the_bytes_and_four_round_trips(results: Results) -> None:
+    assert Link("slow", 1_000, 0.5).limit(3_000) == 5.0
+    over = targets.over_limit(results, "node", LINKS[2], "zpull")
+    assert over == pytest.approx(0.2 / (1_000 / 6.25e6 + 0.16))
+
+
+def test_verdicts_know_yes_from_no_from_unknown(results: Results) -> None:
+    found = {verdict.what: verdict.holds for verdict in targets.verdicts(results)}
+    assert found["update of node, loopback: wall / podman's"] == "yes"
+    assert found["cold node, loopback: zpull: wall / skopeo's"] == "**no**"
+    assert found[f"cold node, {LINKS[2].name}: wall / curl's"] == "not measured"
+    assert found["update of python: bytes / need, several ranges"] == "not measured"
+
+
+def test_a_receipt_is_held_against_the_server() -> None:
+    assert cost().counted(1_020, 3).misstated == 0
+    assert cost().counted(1_000, 3).misstated == 20
+    assert cost(receipt=False).counted(5, 3).misstated == 0
+
+
+def test_the_middle_is_each_numbers_own_and_a_failure_stays_one() -> None:
+    assert middle([cost(3.0, 10), cost(1.0, 30), cost(2.0, 20)]) == cost(2.0, 20)
+    assert middle([cost(), cost(failed="no")]).failed == "no"
+
+
+def test_results_survive_a_file_and_a_second_run_replaces_its_own(results: Results, tmp_path: Path) -> None:
+    results.save(tmp_path / "results.json")
+    again = load(tmp_path / "results.json")
+    assert again == results
+    again.replace([row("zpull", "loopback", "update", cost(9.0))])
+    assert [found.cost.wall for found in again.rows] == [9.0]
+    assert load(tmp_path / "absent.json") == Results()
+
+
+def test_the_page_has_a_table_for_what_is_known_and_a_dash_for_what_is_not(results: Results, tmp_path: Path) -> None:
+    report.write(results, tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "| update of node: bytes / need, several ranges | ≤ 1.045 × | 1.02 × | yes |" in page
+    assert "ended with 22" in page
+    assert max(len(line) for line in page.splitlines() if not line.startswith("|")) <= 120
+    assert (tmp_path / "benchmarks.svg").read_text().count("<rect") > 2
+
+
+def test_long_bars_are_cut_and_keep_their_figures() -> None:
+    drawn = chart.svg("a < b", ["one"], [chart.Group("g", [100.0]), chart.Group("h", [None])], [(1.0, "1")])
+    assert "a &lt; b" in drawn
+    assert ">100.00<" in drawn
+    assert max(float(word.split('"')[1]) for word in drawn.split("width=")[2:] if "%" not in word) < 860
+
+
+def test_ideal_ranges_add_up_to_the_need() -> None:
+    parts = Manifest((("sha256:a", 1_000), ("sha256:b", 3_000))).parts(400)
+    assert parts == Curl((("sha256:a", 100), ("sha256:b", 300)), "curl, ideal ranges")
+    assert "0-299" in parts.pull(Path("/tmp"), "h:1", "i", "t").argv
+
+
+def test_a_tree_is_the_same_tar_every_time(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "b").mkdir(parents=True)
+    (tree / "b" / "run").write_bytes(b"#!")
+    (tree / "b" / "run").chmod(0o700)
+    (tree / "a").symlink_to("b/run")
+    first = write_tar(tree, "srv/app", tmp_path / "1.tar")
+    (tree / "b" / "run").touch()
+    assert write_tar(tree, "srv/app", tmp_path / "2.tar") == first
+    with tarfile.open(tmp_path / "1.tar") as tar:
+        assert [info.name for info in tar] == ["srv", "srv/app", "srv/app/a", "srv/app/b", "srv/app/b/run"]
+        assert {info.uid for info in tar} == {0}
+        assert tar.getmember("srv/app/b/run").mode == 0o755
+
+
+def test_a_command_is_run_and_its_failure_told(tmp_path: Path) -> None:
+    found = run(Command(("sh", "-c", 'echo {\\"bytes\\": {}}')), tmp_path)
+    assert found.failed is None
+    assert found.receipt == {"bytes": {}}
+    assert found.peak > 0
+    assert "ended with 3: ['why']" == run(Command(("sh", "-c", "echo why >&2; exit 3")), tmp_path).failed
+
+
+def test_the_relay_carries_every_byte_and_the_end(tmp_path: Path) -> None:
+    corpus.layout(tmp_path / "layout", {"v1": [corpus.tar(corpus.grow(1, 40))]})
+    with Registry(tmp_path / "layout") as registry, linked(Link("fast", 1e9, 0.001), registry.host) as host:
+        for digest, blob in registry.content.blobs.items():
+            with socket.create_connection((host.split(":")[0], int(host.split(":")[1]))) as there:
+                there.sendall(f"GET /v2/demo/blobs/{digest} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                answer = b"".join(iter(lambda there=there: there.recv(65_536), b""))  # type: ignore[misc]
+            assert answer.partition(b"\r\n\r\n")[2] == blob
