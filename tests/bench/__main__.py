@@ -20,10 +20,12 @@ from pathlib import Path
 from tests.bench import machine, report, suites
 from tests.bench.clients import manifest
 from tests.bench.corpora import HOME, Corpora, corpora
+from tests.bench.link import LINKS
 from tests.bench.results import Results, Row, load
 
 _DOCS = Path(__file__).parents[2] / "docs"
 _SUITES = ("pulls", "habits", "growth")
+_FEW = ("several ranges", "400 to several", "no ranges: 200 to one")
 _MOUNTED = "ZPULL_BENCH_MOUNTED"
 _MOUNT = 'mount -t tmpfs -o size=75% none "$0" && exec "$@"'
 
@@ -72,7 +74,8 @@ def _in_memory(work: Path, *, disk: bool) -> None:
 def _measure(kept: Results, found: Corpora, options: argparse.Namespace, work: Path, stack: ExitStack) -> None:
     front = suites.serving(work / "servers", found.storage, stack)
     repeats = options.repeats or (3 if options.size == "full" else 1)
-    bench = suites.Bench(work, front, repeats, _say)
+    links, habits = (LINKS, tuple(suites.HABITS)) if options.size == "full" else (LINKS[::2], _FEW)
+    bench = suites.Bench(work, front, repeats, links, habits, _say)
     images = [image for image in found.images if options.image in {None, image}]
     kept.about |= machine.about("disk" if options.disk else "memory", repeats)
     kept.sizes |= {image: manifest(front.host, image, suites.AFTER).size for image in found.images}

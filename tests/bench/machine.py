@@ -27,6 +27,7 @@ def about(work: str, repeats: int) -> dict[str, str]:
         "curl": _version("curl", "--version"),
         "nginx": _version(shutil.which("nginx", path="/usr/sbin:/usr/bin") or "nginx", "-v"),
         "docker-registry": _version("docker-registry", "--version"),
+        "load": f"{os.getloadavg()[0]:.1f}",
         "work": work,
         "repeats": str(repeats),
     }

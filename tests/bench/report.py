@@ -46,8 +46,8 @@ def _page(results: Results) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
     yield from _prose(
-        "Written by `make bench BENCH=full`; do not edit. Ratios are of one run on one machine, and what we hold on to; "
-        "seconds are that machine's. All clients, the registry and the imitated links share its cores."
+        "Written by `make bench BENCH=full`; do not edit. Ratios are of one run on one machine, and what we hold on "
+        "to; seconds are that machine's. All clients, the registry and the imitated links share its cores."
     )
     yield from _about(results)
     yield from _targets(results)
@@ -68,12 +68,13 @@ def _about(results: Results) -> Iterator[str]:
             f"Python {about['python']}; skopeo {about['skopeo']}, podman {about['podman']} (root, overlay), curl "
             f"{about['curl']}, docker-registry {about['docker-registry']} behind nginx {about['nginx']}. Clients keep "
             f"their files {'in memory' if about['work'] == 'memory' else 'on the disk'}. Over fast links the median of "
-            f"{about['repeats']} runs, clients taking turns; over slow ones one run."
+            f"{about['repeats']} runs, clients taking turns; over slow ones one run. When it began "
+            f"the machine's load was {about['load']}: 0 is best."
         )
     sizes = ", ".join(f"{image} {_mega(size)} MB" for image, size in results.sizes.items())
     yield from _prose(
-        f"Images (compressed, the newer version): {sizes}. `node` is one layer of `node_modules`, `python` three layers "
-        "of `site-packages`, of which the lowest did not change; both of public packages, listed in "
+        f"Images (compressed, the newer version): {sizes}. `node` is one layer of `node_modules`, `python` three "
+        "layers of `site-packages`, of which the lowest did not change; both of public packages, listed in "
         "`tests/bench/packages.py`."
     )
 

@@ -41,6 +41,8 @@ class Bench:
     work: Path
     front: peers.Server
     repeats: int
+    links: Sequence[Link]
+    habits: Sequence[str]
     say: Callable[[str], None]
 
     def once(self, command: Command, link: Link) -> Cost:
@@ -78,7 +80,7 @@ def pulls(bench: Bench, image: str) -> Iterator[Row]:
     saved = {player.name: place for player in players if (place := bench.prepare(player, image))}
     players = [player for player in players if player.name in saved]
     need: int | None = None
-    for link in LINKS:
+    for link in bench.links:
         with linked(link, bench.front.host) as host:
             for player in _cold_players(link, [*players, whole.whole()]):
                 costs = [_cold(bench, player, link, host, image) for _ in range(_repeats(bench, link))]
@@ -148,8 +150,8 @@ def habits(bench: Bench, image: str) -> Iterator[Row]:
     peers.skopeo_new()("copy", "--src-tls-verify=false", source, f"oci:{layout}:{AFTER}", timeout=600)
     player = Zpull()
     saved = bench.prepare(player, image)
-    for name, switches in HABITS.items() if saved else ():
-        with Registry(layout, repository=image, **switches) as registry, linked(SLOW, registry.host) as host:
+    for name in bench.habits if saved else ():
+        with Registry(layout, repository=image, **HABITS[name]) as registry, linked(SLOW, registry.host) as host:
             home = bench.home(player)
             forget(home, saved)
             cost = run(player.pull(home, host, image, AFTER), bench.work / "said")
