@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 
@@ -19,11 +20,12 @@ class Arrivals:
         self._runs: dict[Digest, list[Run]] = {}
         self._landed: dict[Digest, set[Run]] = {}
         self._first_open: dict[Digest, int] = {}
+        self._marks: dict[Digest, float] = {}  # everything below has come; read without the lock
 
     def expect(self, blob: Digest, runs: Sequence[Run]) -> None:
         with self._changed:
             self._runs[blob], self._landed[blob], self._first_open[blob] = list(runs), set(), 0
-            self._changed.notify_all()
+            self._mark(blob)
 
     def land(self, blob: Digest, run: Run) -> None:
         with self._changed:
@@ -32,7 +34,12 @@ class Arrivals:
             while at < len(runs) and runs[at] in landed:
                 at += 1
             self._first_open[blob] = at
-            self._changed.notify_all()
+            self._mark(blob)
+
+    def _mark(self, blob: Digest) -> None:
+        runs, at = self._runs[blob], self._first_open[blob]
+        self._marks[blob] = runs[at][0].start if at < len(runs) else math.inf
+        self._changed.notify_all()
 
     def land_all(self, blob: Digest) -> None:
         """Nothing more is expected of this blob."""
@@ -40,10 +47,10 @@ class Arrivals:
 
     def wait_for(self, blob: Digest, end: int) -> None:
         """Return once all ordered bytes of the blob below `end` are here. Raises Stopped when the pull has ended."""
-        if blob not in self._runs:
+        if self._marks.get(blob, math.inf) >= end:
             return
         with self._changed:
-            while (at := self._first_open[blob]) < len(self._runs[blob]) and self._runs[blob][at][0].start < end:
+            while self._marks[blob] < end:
                 if self._stop.is_set():
                     raise Stopped
                 self._changed.wait(0.2)

@@ -16,13 +16,12 @@ from zchunked.events import Arrived, Noted
 from zchunked.layer.plan import Run, hull
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange, Spans, append, merge, subtract, total
-from zchunked.reassemble import is_chunk
+from zchunked.reassemble import are_chunks
 from zchunked.receipt import Accounts, Good
 from zchunked.retry import RetryingSource, Stopped
 from zchunked.seams import Emit
 from zchunked.store import Store
 from zchunked.store.packs import Writer
-from zchunked.store.store import Place
 
 _ROWS_SECONDS = 1.0  # chunk rows that a kill may cost; their bytes stay
 
@@ -108,6 +107,13 @@ class Fetcher:
                 self._run(state, run)
         finally:
             self._close_own()
+
+    def commit_early(self) -> None:
+        """Keep what arrived safe from power loss, so that the workers need not stop reading for it."""
+        with self._lock:
+            writers = list(self._writers)
+        for writer in writers:
+            writer.commit_early()
 
     def close(self) -> None:
         """Commit whatever arrived. Call when no worker is left at work."""
@@ -235,22 +241,26 @@ class Fetcher:
     def _check(self, state: _BlobState, run: ByteRange) -> list[int]:
         """Check the chunks that the run made complete; returns those that are wrong."""
         checks, blob = state.order.checks, state.order.blob.digest
-        bad: list[int] = []
+        ours = []
         for chunk in checks.overlapping(run):
             start, end = checks.starts[chunk], checks.ends[chunk]
             is_shared = end > run.end or start < run.start  # with another run: the last to land checks it
-            if is_shared and not self._store.covers(blob, ByteRange(start, end)):
-                continue
-            with state.lock:
-                if state.checked[chunk]:
-                    continue
+            if not is_shared or self._store.covers(blob, ByteRange(start, end)):
+                ours.append(chunk)
+        with state.lock:
+            ours = [chunk for chunk in ours if not state.checked[chunk]]
+            for chunk in ours:
                 state.checked[chunk] = 1
-            place = Place(blob, start, end - start)
-            if is_chunk(self._store, place, checks.sizes[chunk], checks.digests[chunk]):
-                state.rows.append((checks.digests[chunk], start, end - start, checks.sizes[chunk]))
-            else:
-                bad.append(chunk)
-        return bad
+        asked = [(checks.starts[c], checks.ends[c], checks.sizes[c], checks.digests[c]) for c in ours]
+        verdicts = are_chunks(self._store, blob, asked)
+        rows = [
+            (digest, start, end - start, size)
+            for (start, end, size, digest), good in zip(asked, verdicts, strict=True)
+            if good
+        ]
+        with state.lock:
+            state.rows += rows
+        return [chunk for chunk, good in zip(ours, verdicts, strict=True) if not good]
 
     def _refetch(self, state: _BlobState, bad: list[int]) -> None:
         """Once more, on a new request; wrong twice is the end."""

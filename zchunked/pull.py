@@ -177,6 +177,7 @@ class Pull:
         while not self._events.empty():
             self._show(self._events.get())
         if not self._stop.is_set():
+            self._fetcher.commit_early()
             self._pace.check(is_fetching=self._crew.is_busy("fetch"))
 
     # ── what the image is ──

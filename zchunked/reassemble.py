@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 import fastcrc
 
@@ -24,10 +26,13 @@ from zchunked.store.store import Place
 
 _BLOCK = 256 << 10  # hashing releases the interpreter for pieces of some size only
 _AT_ONCE = 8 << 20  # chunks above this are decoded as a stream
+_PORTION = 2 << 20  # contents that are decoded before they are emitted
 _ZEROS = bytes(_BLOCK)
 _GZIP, _ZLIB_GZIP = b"\x1f\x8b", 31
 _ZSTD = (b"\x28\xb5\x2f\xfd",)
 
+Check = tuple[int, int, int, bytes]
+"""A chunk to check in its blob: start, end, decoded size, raw digest."""
 Arrived = Callable[[Digest, int], None]
 """Called before bytes of a blob below a position are read; returns when they are here."""
 
@@ -112,18 +117,57 @@ class Rebuild:
         held: list[bytes] = []
         size, done, most = 0, 0, self._limits.tar_bytes
         for steps in self._steps():
-            for step in steps:
-                for data in (step,) if isinstance(step, bytes) else self._emit(step):
-                    held.append(data)
-                    size += len(data)
-                    if done + size > most:
-                        raise LimitError(f"the layer's tar has more than the {most} bytes we accept")
-                    if size >= _BLOCK:
-                        yield b"".join(held)
-                        held.clear()
-                        done += size
-                        size = 0
+            for some in self._portions(steps):
+                chunks = self._load(some)
+                for step in some:
+                    for data in (step,) if isinstance(step, bytes) else self._emit(step, chunks):
+                        held.append(data)
+                        size += len(data)
+                        if done + size > most:
+                            raise LimitError(f"the layer's tar has more than the {most} bytes we accept")
+                        if size >= _BLOCK:
+                            yield b"".join(held)
+                            held.clear()
+                            done += size
+                            size = 0
         yield b"".join(held)
+
+    def _portions(self, steps: list[Step]) -> Iterator[list[Step]]:
+        """Cut so that the contents of one portion may be held at once; a large file is a portion by itself."""
+        sizes = self._contents.toc.sizes
+        some: list[Step] = []
+        size = 0
+        for step in steps:
+            more = sizes[step.entry] if isinstance(step, Content) else 0
+            if some and size + more > _PORTION:
+                yield some
+                some, size = [], 0
+            some.append(step)
+            size += more
+        yield some
+
+    def _load(self, steps: list[Step]) -> dict[int, bytes]:
+        """Decode the chunks of these steps, save for holes and long ones, in as few reads as their places allow."""
+        toc, places = self._contents.toc, self._places
+        wanted: list[tuple[Digest, int, int, int]] = []
+        for step in steps:
+            if isinstance(step, Content) and toc.sizes[step.entry] <= _PORTION:
+                for chunk in range(toc.first[step.entry], toc.first[step.entry + 1]):
+                    place = places.get(toc.digests[chunk])
+                    if place is not None and not toc.holes[chunk] and place.length <= _PORTION:
+                        wanted.append((place.blob, place.start, place.start + place.length, chunk))
+        wanted.sort()
+        chunks: dict[int, bytes] = {}
+        for blob, group in groupby(wanted, key=itemgetter(0)):
+            here = list(group)
+            self._arrived(blob, here[-1][2])
+            pieces = self._store.read_many(blob, [(start, end) for _, start, end, _ in here])
+            for (_, start, end, chunk), data in zip(here, pieces, strict=True):
+                try:
+                    chunks[chunk] = frames.decode(data, toc.chunk_sizes[chunk], self._limits)
+                except FormatError as error:
+                    raise IntegrityError(f"chunk at [{start},{end}) of {blob}: {error}") from error
+        return chunks
 
     def _steps(self) -> Iterator[list[Step]]:
         contents = self._contents
@@ -134,7 +178,7 @@ class Rebuild:
         text = frames.stream(self._store.stream(contents.layer.digest, part.span), self._limits, part.decoded_bytes)
         yield from from_tarsplit(contents.toc, parse_lines(_exactly(text, part.decoded_bytes), self._limits))
 
-    def _emit(self, step: Content | Headers) -> Iterator[bytes]:
+    def _emit(self, step: Content | Headers, chunks: dict[int, bytes]) -> Iterator[bytes]:
         if isinstance(step, Headers):
             span, blob = step.span, self._contents.layer.digest
             self._arrived(blob, span.end)
@@ -150,7 +194,7 @@ class Rebuild:
         crc: int | None = None
         whole = hashlib.sha256() if end - first > 1 else None
         for chunk in range(first, end):
-            for data in self._chunk(chunk):
+            for data in (chunks[chunk],) if chunk in chunks else self._chunk(chunk):
                 if step.crc is not None:
                     crc = fastcrc.crc64.go_iso(data, crc)
                 if whole is not None:
@@ -192,6 +236,36 @@ def _long_chunk(store: Store, place: Place, size: int, limits: Limits) -> Iterat
         yield from _exactly(frames.stream(store.stream(place.blob, span), limits, size), size)
     except FormatError as error:
         raise IntegrityError(f"chunk at {span} of {place.blob}: {error}") from error
+
+
+def are_chunks(store: Store, blob: Digest, chunks: Sequence[Check], limits: Limits = DEFAULT_LIMITS) -> list[bool]:
+    """For each (start, end, decoded size, raw digest) of a blob, ascending, whether the bytes keep the promise."""
+    verdicts: list[bool] = []
+    for some in _by_size(chunks):
+        start, end, size, digest = some[0]
+        if len(some) == 1:
+            verdicts.append(is_chunk(store, Place(blob, start, end - start), size, digest, limits))
+            continue
+        for (_, _, size, digest), data in zip(some, store.read_many(blob, [one[:2] for one in some]), strict=True):
+            try:
+                verdicts.append(hashlib.sha256(frames.decode(data, size, limits)).digest() == digest)
+            except FormatError:
+                verdicts.append(False)
+    return verdicts
+
+
+def _by_size(chunks: Sequence[Check]) -> Iterator[Sequence[Check]]:
+    """Neighbours that together fit into memory."""
+    at = 0
+    while at < len(chunks):
+        last, size = at, 0
+        while last < len(chunks) and (
+            last == at or size + max(chunks[last][1] - chunks[last][0], chunks[last][2]) <= _PORTION
+        ):
+            size += max(chunks[last][1] - chunks[last][0], chunks[last][2])
+            last += 1
+        yield chunks[at:last]
+        at = last
 
 
 def is_chunk(store: Store, place: Place, size: int, digest: bytes, limits: Limits = DEFAULT_LIMITS) -> bool:

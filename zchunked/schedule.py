@@ -18,7 +18,7 @@ from zchunked.store import Store
 from zchunked.store.store import Place
 
 _WHOLE_PREMIUM = 1.125  # a layer of which nothing is here comes whole at up to this multiple of its parts
-PART_BYTES = 128  # the header of one part of multipart/byteranges, more or less
+PART_BYTES = 150  # the header of one part of multipart/byteranges, more or less
 _NOTICEABLE_SECONDS = 0.005  # a round trip that makes requests dear
 
 

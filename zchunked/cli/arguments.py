@@ -28,9 +28,14 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     if not words:
         parser(environment).print_help()
         return 2
-    if words[0] not in VERBS and words[0] not in ("-h", "--help", "--version"):
+    if words[0] not in VERBS and words[0] not in ("-h", "--help", "--version", "--print-completion"):
         words.insert(0, "pull")
     arguments = parser(environment).parse_args(words)
+    if arguments.print_completion:
+        import shtab  # noqa: PLC0415
+
+        print(shtab.complete(parser(environment), arguments.print_completion))
+        return 0
     if arguments.verb in ("pull", "plan"):
         from zchunked.cli import pull  # noqa: PLC0415 - the network libraries take time to load
 
@@ -75,6 +80,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         description="Download every needed byte of a container image once, and prove every byte that is kept.",
     )
     top.add_argument("--version", action="version", version=f"zpull {__version__}")
+    top.add_argument("--print-completion", choices=("bash", "zsh", "tcsh"), help="print a script for the shell")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     pull = verbs.add_parser(
         "pull",

@@ -134,7 +134,9 @@ def _document(data: bytes, limits: Limits) -> _Document:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _refuse(data, error)
     # Every key that a value does not account for stands twice.
-    if _count_keys(data) != sum(1 + _count_keys(bytes(value)) for value in values.values()):
+    entries = sum(_count_keys(bytes(one)) for one in document.entries or ())
+    others = sum(_count_keys(bytes(value)) for key, value in values.items() if key != "entries")
+    if _count_keys(data) != len(values) + others + entries:
         raise FormatError("the TOC has a key twice")
     return document
 
@@ -259,6 +261,24 @@ class _Builder:
         end = file.end_offset
         if not file.digest:
             raise FormatError(f"file {name!r:.80} has no digest in the TOC")
+        if len(group) == 1 and self._is_simple(file, end):  # the way of nearly all files
+            self._starts.append(file.offset or 0)
+            self._ends.append(end)
+            self._chunk_sizes.append(size)
+            self._holes.append(0)
+            self._digest_texts.append(file.digest)
+            return
+        self._chunks(group, name, size, end)
+        if len(group) == 1:
+            if (file.chunk_digest or file.digest) != file.digest:
+                raise FormatError(f"file {name!r:.80} is one chunk and has two digests")
+            self._digest_texts.append(file.digest)
+        else:
+            self._digest_texts.extend([entry.chunk_digest or "" for entry in group])
+            self._file_digests[len(self._names) - 1] = file.digest
+
+    def _chunks(self, group: list[_Entry], name: str, size: int, end: int) -> None:
+        """Where they start is where the one before ends; only the file itself says where the last one does."""
         starts = [entry.offset or 0 for entry in group]
         ends = [*starts[1:], end]
         if starts[0] <= 0 or end > self._payload_end or not all(map(int.__lt__, starts, ends)):
@@ -277,13 +297,10 @@ class _Builder:
             raise FormatError(f"the chunks of {name!r:.80} have {done} bytes, the file has {size}")
         self._starts.extend(starts)
         self._ends.extend(ends)
-        if len(group) == 1:
-            if (file.chunk_digest or file.digest) != file.digest:
-                raise FormatError(f"file {name!r:.80} is one chunk and has two digests")
-            self._digest_texts.append(file.digest)
-        else:
-            self._digest_texts.extend([entry.chunk_digest or "" for entry in group])
-            self._file_digests[len(self._names) - 1] = file.digest
+
+    def _is_simple(self, file: _Entry, end: int) -> bool:
+        has_chunk_fields = file.chunk_digest or file.chunk_size or file.chunk_offset or file.chunk_type
+        return not has_chunk_fields and 0 < (file.offset or 0) < end <= self._payload_end
 
     def finish(self, tarsplit_digest: Digest | None) -> Toc:
         self._close()
@@ -312,7 +329,8 @@ class _Builder:
             raise UnsupportedLayerError(
                 f"a name in its table of contents is longer than {self._limits.name_bytes} bytes"
             )
-        clean = {posixpath.normpath("/" + name.lstrip("/")) if _UNCLEAN.search(name) else "/" + name for name in names}
+        unclean = _UNCLEAN.search
+        clean = {posixpath.normpath("/" + name.lstrip("/"))[1:] if unclean(name) else name for name in names}
         if len(clean) != len(names):
             raise UnsupportedLayerError("its table of contents has a name twice")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from zchunked.ranges import ByteRange
@@ -88,6 +88,18 @@ class ExtentMap:
                 if at == end:
                     return found
             return found if at == end else None
+
+    def locate(self, spans: Sequence[tuple[int, int]]) -> list[Piece | None]:
+        """For each (start, end), ascending, the piece that holds it; None where it takes several or is not here."""
+        with self._lock:
+            rows, starts, index = self._rows, self._starts, 0
+            found: list[Piece | None] = []
+            for start, end in spans:
+                if index >= len(rows) or rows[index][1] <= start:
+                    index = max(bisect_right(starts, start) - 1, 0)
+                low, high, file, at = rows[index] if rows else (0, 0, "", 0)
+                found.append(Piece(file, at + start - low, end - start) if low <= start and end <= high else None)
+            return found
 
     def cut(self, start: int, end: int) -> None:
         """Forget the bytes [start, end)."""

@@ -12,6 +12,7 @@ import fcntl
 import os
 import secrets
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,9 +96,10 @@ class Session:
 
 
 class Writer:
-    """Appends what arrives of one blob to a file of its own. For one thread; `close` commits.
+    """Appends what arrives of one blob to a file of its own. `write` is for one thread; `close` commits.
 
-    `commit` is told the extents to enter once their bytes are on the disk.
+    `commit` is told the extents to enter once their bytes are on the disk. While a disk takes its time over that, what
+    arrives lies in the socket, where a kill loses it: so another thread may `commit_early`, and `write` rarely has to.
     """
 
     def __init__(
@@ -111,6 +113,8 @@ class Writer:
         self._fresh: Rows = []  # written and not yet committed
         self._fresh_bytes = 0
         self._since = clock()
+        self._lock = threading.Lock()  # of what is fresh
+        self._committing = threading.Lock()
         self._is_listed = False  # the folder knows the file, even after a power loss
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
@@ -132,7 +136,8 @@ class Writer:
             while view:  # a full disk may take a part: what it took is kept
                 size = os.write(self._data, view)
                 new = self._extents.add(position, position + size, self._file, self._at)
-                self._note(new, position)
+                with self._lock:
+                    self._note(new, position)
                 fresh += new
                 self._at += size
                 position += size
@@ -156,28 +161,41 @@ class Writer:
                 self._fresh.append((span.start, span.end, self._file, where))
             self._fresh_bytes += span.size
 
+    def commit_early(self) -> None:
+        """Commit if that is due before long. For any thread, and good for nothing once the writer is closed."""
+        due = self._fresh_bytes >= _COMMIT_BYTES // 2 or self._clock() - self._since >= _COMMIT_SECONDS / 2
+        if due and self._fresh_bytes and self._data >= 0:
+            self.commit()
+
     def commit(self) -> None:
         """Bytes first, then the rows that claim them."""
-        self._since = self._clock()
-        if not self._fresh:
-            return
-        try:
-            os.fdatasync(self._data)
-            if not self._is_listed:
-                _sync_folder(self._path.parent)
-                self._is_listed = True
-        except OSError as error:
-            raise local_error(error, "cannot write to the store") from error
-        rows, self._fresh, self._fresh_bytes = self._fresh, [], 0
-        self._commit(self._blob, self._size, rows)
+        with self._committing:
+            with self._lock:
+                self._since = self._clock()
+                rows, self._fresh, self._fresh_bytes = self._fresh, [], 0
+            if not rows or self._data < 0:
+                return
+            try:
+                os.fdatasync(self._data)
+                if not self._is_listed:
+                    _sync_folder(self._path.parent)
+                    self._is_listed = True
+                self._commit(self._blob, self._size, rows)
+            except BaseException as error:
+                with self._lock:  # so that `close` fails too, and leaves the journal to the next process
+                    self._fresh[:0] = rows
+                if isinstance(error, OSError):
+                    raise local_error(error, "cannot write to the store") from error
+                raise
 
     def close(self) -> None:
         try:
             self.commit()
         finally:
-            os.close(self._data)
-            os.close(self._journal)
-            self._data = self._journal = -1  # a late write must fail: the number may be another file's by now
+            with self._committing:
+                os.close(self._data)
+                os.close(self._journal)
+                self._data = self._journal = -1  # a late write must fail: the number may be another file's by now
         self._path.with_name(self._file + _JOURNAL).unlink(missing_ok=True)
         if not self._at:
             self._path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from zchunked.store.index import Index
 from zchunked.store.packs import Rows, Session, Writer, idle_files, local_error, recover
 
 _READ_BYTES = 1 << 20
+_NEAR_BYTES = 4 << 10  # what lies this near is read together: copying is cheaper than asking
 _HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
 
 
@@ -123,6 +125,30 @@ class Store:
         if len(pieces) == 1:
             return self._read_piece(pieces[0])
         return b"".join([self._read_piece(piece) for piece in pieces])
+
+    def read_many(self, blob: Digest, spans: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+        """The bytes of each (start, end), ascending, in as few reads as the files allow; all fit into memory."""
+        pieces = self._extents(blob).locate(spans)
+        data: list[bytes | memoryview] = []
+        at = 0
+        while at < len(spans):
+            first = pieces[at]
+            if first is None:
+                data.append(self.read(blob, *spans[at]))
+                at += 1
+                continue
+            last, far = at + 1, first.at + first.size
+            while last < len(spans):
+                following = pieces[last]
+                if following is None or following.file != first.file or not 0 <= following.at - far <= _NEAR_BYTES:
+                    break
+                far = following.at + following.size
+                last += 1
+            block = memoryview(self._read_piece(Piece(first.file, first.at, far - first.at)))
+            ours = [piece.at - first.at for piece in pieces[at:last] if piece is not None]
+            data += [block[low : low + end - start] for low, (start, end) in zip(ours, spans[at:last], strict=True)]
+            at = last
+        return data
 
     def stream(self, blob: Digest, span: ByteRange) -> Iterator[bytes]:
         """The same in bounded pieces, for spans of any size."""
@@ -233,9 +259,16 @@ class Store:
     def find_chunks(self, digests: Sequence[bytes]) -> dict[bytes, Place]:
         """Where chunks lie, as far as rows promise them and their bytes are here."""
         found: dict[bytes, Place] = {}
-        for digest, blob, start, length, _ in self._index.find_chunks(digests):
-            if digest not in found and self._extents(Digest(blob)).covers(start, start + length):
-                found[digest] = Place(Digest(blob), start, length)
+        spans: dict[str, list[ByteRange]] = {}
+        for digest, name, start, length, _ in self._index.find_chunks(digests):
+            blob = Digest(name)
+            covered = spans.get(name)
+            if covered is None:
+                covered = spans[name] = self.covered(blob)
+            if digest not in found:
+                at = bisect_right(covered, start, key=_start) - 1 if len(covered) > 1 else 0
+                if covered and covered[at].start <= start and start + length <= covered[at].end:
+                    found[digest] = Place(blob, start, length)
         return found
 
     def add_chunks(self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
@@ -283,3 +316,7 @@ class Store:
         with self._lock:
             self._hosts[host] = spans
         self._index.set_host(host, spans)
+
+
+def _start(span: ByteRange) -> int:
+    return span.start
