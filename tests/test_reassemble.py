@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import itertools
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,21 @@ def test_wherever_the_chunks_lie_the_tar_is_the_same(
         assert rebuilt(store, layer, places) == layer.tar
         with pytest.raises(IntegrityError):
             rebuilt(empty, layer, places)
+
+
+def test_small_contents_in_large_spans_do_not_fill_the_memory(store: Store) -> None:
+    """A skippable frame before each payload: legal, and of any size."""
+    filler = b"\x50\x2a\x4d\x18" + (1_900_000).to_bytes(4, "little") + bytes(1_900_000)
+    files = {f"f{number}": bytes([number]) for number in range(20)}
+    layer = chunked_layer(make_tar(files), edit_payload=lambda _, frame: filler + frame)
+    contents = keep_metadata(store, layer)
+    write(store, layer, [ByteRange(0, layer.size)])
+    tracemalloc.start()
+    try:
+        assert b"".join(Rebuild(store, contents, places_in(layer)).tar()) == layer.tar
+        assert tracemalloc.get_traced_memory()[1] < 16 * MiB < layer.size
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("generation", [1, 2, 3, 4])

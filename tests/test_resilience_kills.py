@@ -55,7 +55,7 @@ def test_twelve_kills_cost_next_to_nothing(clean_bytes: int, tmp_path: Path) -> 
     with Registry({"big": large()}, auth="bearer", rate=2_000_000, outages=outages) as registry:
         for _ in range(12):
             with started(tmp_path, registry.reference("big")) as process:
-                assert kill_when_read(process, registry, outages, dice.randint(100, SIZE // 10)), "killed before its end"
+                assert kill_when_read(process, registry, outages, dice.randint(100, SIZE // 16)), "killed before its end"
                 process.communicate()
             assert process.returncode == -signal.SIGKILL
         assert verified(tmp_path).damaged == []

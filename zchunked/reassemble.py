@@ -146,27 +146,28 @@ class Rebuild:
             size += more
         yield some
 
-    def _load(self, steps: list[Step]) -> dict[int, bytes]:
+    def _load(self, steps: list[Step]) -> dict[bytes, bytes]:
         """Decode the chunks of these steps, save for holes and long ones, in as few reads as their places allow."""
         toc, places = self._contents.toc, self._places
-        wanted: list[tuple[Digest, int, int, int]] = []
+        wanted: dict[Digest, set[Check]] = {}
         for step in steps:
             if isinstance(step, Content) and toc.sizes[step.entry] <= _PORTION:
                 for chunk in range(toc.first[step.entry], toc.first[step.entry + 1]):
-                    place = places.get(toc.digests[chunk])
+                    digest = toc.digests[chunk]
+                    place = places.get(digest)
                     if place is not None and not toc.holes[chunk] and place.length <= _PORTION:
-                        wanted.append((place.blob, place.start, place.start + place.length, chunk))
-        wanted.sort()
-        chunks: dict[int, bytes] = {}
-        for blob, group in groupby(wanted, key=itemgetter(0)):
-            here = list(group)
-            self._arrived(blob, here[-1][2])
-            pieces = self._store.read_many(blob, [(start, end) for _, start, end, _ in here])
-            for (_, start, end, chunk), data in zip(here, pieces, strict=True):
-                try:
-                    chunks[chunk] = frames.decode(data, toc.chunk_sizes[chunk], self._limits)
-                except FormatError as error:
-                    raise IntegrityError(f"chunk at [{start},{end}) of {blob}: {error}") from error
+                        check = (place.start, place.start + place.length, toc.chunk_sizes[chunk], digest)
+                        wanted.setdefault(place.blob, set()).add(check)
+        chunks: dict[bytes, bytes] = {}
+        for blob, checks in wanted.items():
+            for here in _by_size(sorted(checks)):
+                self._arrived(blob, here[-1][1])
+                pieces = self._store.read_many(blob, [one[:2] for one in here])
+                for (start, end, size, digest), data in zip(here, pieces, strict=True):
+                    try:
+                        chunks[digest] = frames.decode(data, size, self._limits)
+                    except FormatError as error:
+                        raise IntegrityError(f"chunk at [{start},{end}) of {blob}: {error}") from error
         return chunks
 
     def _steps(self) -> Iterator[list[Step]]:
@@ -178,7 +179,7 @@ class Rebuild:
         text = frames.stream(self._store.stream(contents.layer.digest, part.span), self._limits, part.decoded_bytes)
         yield from from_tarsplit(contents.toc, parse_lines(_exactly(text, part.decoded_bytes), self._limits))
 
-    def _emit(self, step: Content | Headers, chunks: dict[int, bytes]) -> Iterator[bytes]:
+    def _emit(self, step: Content | Headers, chunks: dict[bytes, bytes]) -> Iterator[bytes]:
         if isinstance(step, Headers):
             span, blob = step.span, self._contents.layer.digest
             self._arrived(blob, span.end)
@@ -194,7 +195,8 @@ class Rebuild:
         crc: int | None = None
         whole = hashlib.sha256() if end - first > 1 else None
         for chunk in range(first, end):
-            for data in (chunks[chunk],) if chunk in chunks else self._chunk(chunk):
+            held = chunks.get(toc.digests[chunk])
+            for data in self._chunk(chunk) if held is None else (held,):
                 if step.crc is not None:
                     crc = fastcrc.crc64.go_iso(data, crc)
                 if whole is not None:

@@ -19,7 +19,6 @@ from zchunked.store.store import Place
 
 _WHOLE_PREMIUM = 1.125  # a layer of which nothing is here comes whole at up to this multiple of its parts
 PART_BYTES = 150  # the header of one part of multipart/byteranges, more or less
-_NOTICEABLE_SECONDS = 0.005  # a round trip that makes requests dear
 
 
 @dataclass(slots=True, eq=False)
@@ -81,8 +80,7 @@ class Frugality:
             return GapPolicy(most=self.max_gap, share=float("inf") if self.max_gap else 0.0)
         if spans_per_request > 1:  # no gap saves a request, but each saves the header of a part
             return GapPolicy(most=PART_BYTES, share=float("inf"))
-        is_slow = link.round_trip is not None and link.round_trip > _NOTICEABLE_SECONDS
-        return GapPolicy(most=link.worth_of_request(jobs), share=0.08 if is_slow else 0.04)
+        return GapPolicy(most=link.worth_of_request(jobs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import shutil
 import signal
@@ -122,7 +121,9 @@ def kill_after(process: subprocess.Popen[str], registry: Registry, size: int, nu
         if process.poll() is not None:
             return False
         time.sleep(0.002)
-    os.kill(process.pid, number)
+    if process.poll() is not None:
+        return False
+    process.send_signal(number)
     return True
 
 

@@ -15,11 +15,12 @@ _USAGE = """zpull [pull] IMAGE [--to DEST] [options]
        zpull export IMAGE --to DEST
        zpull images | verify"""
 _EXIT_CODES = """exit codes:
-  0 done                            5 gave up on the network: run again to resume
-  1 unexpected                      6 integrity: bytes are not what their digest promised
-  2 usage or bad reference          7 malformed or hostile metadata
-  3 not found                       8 local trouble: disk full, target not empty
-  4 access denied                 130 interrupted: run again to resume"""
+  0 done                            6 integrity: bytes are not what their digest promised
+  1 unexpected                      7 malformed or hostile metadata
+  2 usage or bad reference          8 local trouble: disk full, target not empty
+  3 not found                       9 refused: above --max-bytes
+  4 access denied                 130 interrupted: run again to resume
+  5 gave up on the network: run again to resume"""
 
 
 def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -81,7 +82,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"zpull {__version__}")
     top.add_argument("--print-completion", choices=("bash", "zsh", "tcsh"), help="print a script for the shell")
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    verbs = top.add_subparsers(prog="zpull", dest="verb", metavar="VERB", parser_class=_Parser)
     pull = verbs.add_parser(
         "pull",
         help="pull an image (the verb may be left out)",

@@ -65,7 +65,7 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
         print_plan(receipt, works)
     else:
         print_outcome(arguments, reference, receipt, failure)
-    if not is_silent and arguments.progress not in ("none", "json"):
+    if receipt.bytes.image and not is_silent and arguments.progress not in ("none", "json"):
         print(f"zpull: {_summary(receipt)}", file=sys.stderr)
     if failure is not None:
         raise failure
@@ -135,9 +135,8 @@ def _creds(text: str | None) -> tuple[str, str] | None:
 
 def _summary(receipt: Receipt) -> str:
     spent = receipt.bytes
-    text = (
-        f"fetched {human(spent.fetched)} of {human(spent.image)}, {receipt.requests} requests, {receipt.seconds:.1f} s"
-    )
+    requests = f"{receipt.requests} request" + ("" if receipt.requests == 1 else "s")
+    text = f"fetched {human(spent.fetched)} of {human(spent.image)}, {requests}, {receipt.seconds:.1f} s"
     if receipt.retries or spent.wasted:
         text += f"; {receipt.retries} retries, {human(spent.wasted)} wasted"
     return text

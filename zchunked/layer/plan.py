@@ -12,7 +12,7 @@ from zchunked.ranges import ByteRange, merge, subtract, total
 MiB = 1 << 20
 _LONGEST_RUN = 4 * MiB  # a broken connection costs at most the wait for this much; resume loses nothing
 _SHORTEST_RUN = 256 << 10
-_LEAST_GAP, _USUAL_GAP, _MOST_GAP = 1 << 10, 64 << 10, 256 << 10
+_LEAST_GAP, _USUAL_GAP, _MOST_GAP = 8 << 10, 64 << 10, 256 << 10
 _FEW_SPANS = 8  # so few may always share a request: a connection for each costs more than it saves
 
 
@@ -28,7 +28,7 @@ class GapPolicy:
     """
 
     most: int = _USUAL_GAP
-    share: float = 0.04
+    share: float = 0.045
 
 
 def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
