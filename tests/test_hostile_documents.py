@@ -13,9 +13,11 @@ from tests.helpers.build import (
     Image,
     Json,
     Layout,
+    gzip_layer,
     image,
     index,
     layout,
+    make_tar,
     sha256,
 )
 from tests.helpers.hostile import (
@@ -26,8 +28,9 @@ from tests.helpers.hostile import (
     victim,
 )
 from tests.helpers.memory import MemorySource
+from tests.helpers.pulls import open_store, pull
 from zchunked.digest import Digest
-from zchunked.errors import FormatError, IntegrityError
+from zchunked.errors import FormatError, IntegrityError, LimitError
 from zchunked.ranges import ByteRange
 
 # ── row 1: what a digest or a size promises ──
@@ -187,3 +190,15 @@ def test_reading_an_image_as_two(tmp_path: Path) -> None:
     content.manifests[sha256(data)] = ("application/vnd.oci.image.index.v1+json", data)
     content.tags["t"] = sha256(data)
     fails(tmp_path, content, FormatError, "both layers and other manifests")
+
+
+@pytest.mark.parametrize("size", [1 << 62, (1 << 63) - 1])
+def test_layer_of_absurd_size_sizes_nothing(tmp_path: Path, size: int) -> None:
+    def lie(manifest: Any) -> Any:
+        manifest["layers"][0]["size"] = size
+        return manifest
+
+    source = MemorySource(image([gzip_layer(make_tar({"a": b"x"}))], edit_manifest=lie))
+    with open_store(tmp_path) as store, pytest.raises(LimitError, match="the limit is"):
+        pull(source, store)
+    assert source.asked == []

@@ -26,7 +26,9 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], None]]:
     """Call with a number of bytes to make the disk under tmp_path/home that large."""
     home = tmp_path / "home"
     home.mkdir()
-    tried = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "zpull-test", home], capture_output=True, check=False)
+    tried = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "zpull-test", home], capture_output=True, check=False
+    )
     if tried.returncode:
         pytest.skip(f"needs root to mount a tmpfs: {tried.stderr.decode().strip()}")
 

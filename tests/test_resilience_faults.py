@@ -105,7 +105,9 @@ def test_an_update_survives_an_answer_that(name: str, cache: Path, tmp_path: Pat
         assert_right(tmp_path, registry, "v2")
 
 
-@pytest.mark.parametrize("name", ["resets in the body", "503", "hangs up before a word", "stalls in the body", "nothing"])
+@pytest.mark.parametrize(
+    "name", ["resets in the body", "503", "hangs up before a word", "stalls in the body", "nothing"]
+)
 def test_redirects_and_their_targets_may_fail_too(name: str, tmp_path: Path) -> None:
     fault = BROKEN[name] if name != "resets in the body" else reset(after=5)
     rules = [*everywhere(fault, V2), on("redirect", fault, nth=(1, 3))]

@@ -40,7 +40,7 @@ def clean_bytes(tmp_path_factory: pytest.TempPathFactory) -> int:
 
 
 def kill_when_read(process: subprocess.Popen[str], registry: Registry, outages: list[Outage], size: int) -> bool:
-    """Kill once so many more bytes were sent, and read: what lies in a socket is lost with its owner, whoever that is."""
+    """Kill once so many more bytes were sent, and read: what lies in a socket is lost with its owner."""
     until = registry.accounts.body_bytes + size
     while registry.accounts.body_bytes < until and process.poll() is None:
         time.sleep(0.002)
@@ -55,7 +55,9 @@ def test_twelve_kills_cost_next_to_nothing(clean_bytes: int, tmp_path: Path) -> 
     with Registry({"big": large()}, auth="bearer", rate=2_000_000, outages=outages) as registry:
         for _ in range(12):
             with started(tmp_path, registry.reference("big")) as process:
-                assert kill_when_read(process, registry, outages, dice.randint(100, SIZE // 16)), "killed before its end"
+                assert kill_when_read(process, registry, outages, dice.randint(100, SIZE // 16)), (
+                    "killed before its end"
+                )
                 process.communicate()
             assert process.returncode == -signal.SIGKILL
         assert verified(tmp_path).damaged == []

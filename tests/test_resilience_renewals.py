@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.accounts import Request
 from tests.helpers.faults import fail, on
 from tests.helpers.registry import Registry
-from tests.helpers.rough import assert_right, large, run
+from tests.helpers.rough import assert_right, large, run, used
 
 SIZE = sum(map(len, large().blobs.values()))
 
@@ -19,16 +20,21 @@ def test_a_token_that_expires_every_twenty_requests(tmp_path: Path) -> None:
         receipt = run(tmp_path / "metered", registry, "big", "--max-gap", "0").receipt
         assert receipt["retries"] == 0
         assert registry.accounts.count() > 60, "enough requests for several expiries"
-        renewals = registry.accounts.count("token")
-        assert renewals <= registry.accounts.count() / 20 + 8 + 2
-        assert receipt["bytes"]["wasted"] < 5000
+        served = registry.accounts.count() - registry.accounts.count(status=401)
+        assert 10 < registry.accounts.count("token") <= served / 19 + 5, "one renewal for all workers"
+        assert receipt["bytes"]["wasted"] <= 0.01 * receipt["bytes"]["fetched"], "refusals and tokens"
         assert_right(tmp_path / "metered", registry, "big")
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
 def test_redirects_that_expire_every_two_seconds(name: str, tmp_path: Path) -> None:
     with Registry(
-        {"big": large()}, auth="bearer", redirect=True, url_seconds=2, rate=550_000, cdn_name=name  # type: ignore[arg-type]
+        {"big": large()},
+        auth="bearer",
+        redirect=True,
+        url_seconds=2,
+        rate=550_000,
+        cdn_name=name,  # type: ignore[arg-type]
     ) as registry:
         receipt = run(tmp_path, registry, "big").receipt
         assert receipt["retries"] == 0
@@ -51,9 +57,18 @@ def test_redirects_that_are_good_for_a_few_uses(uses: int, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("status", [401, 403, 410])
 def test_however_a_cdn_says_that_a_url_is_too_old(status: int, tmp_path: Path) -> None:
-    rule = on(("toc", "blob"), fail(status), nth=(2, 5), when=lambda request: request.host == "cdn")
+    seen: set[str] = set()
+
+    def is_known(request: Request) -> bool:
+        """A URL that has worked before."""
+        known = request.path in seen
+        seen.add(request.path)
+        return known and request.host == "cdn"
+
+    rule = on(("toc", "blob"), fail(status), times=3, when=is_known)
     with Registry({"big": large()}, auth="bearer", redirect=True, faults=[rule]) as registry:
         receipt = run(tmp_path, registry, "big").receipt
+        assert used(registry) == [3]
         assert receipt["retries"] == 0
         assert_right(tmp_path, registry, "big")
 
@@ -64,8 +79,8 @@ def test_everything_expires_all_the_time_over_a_link_that_breaks(tmp_path: Path)
         {"big": large()}, auth="bearer", redirect=True, url_uses=4, token_uses=7, faults=rules, seed=5
     ) as registry:
         receipt = run(tmp_path, registry, "big").receipt
-        assert receipt["retries"] == sum(
-            request.status == 503 for request in registry.accounts.requests
-        ), "each 503 is a retry, no renewal is"
+        # Workers that wait for the same renewal share its failure.
+        failures = registry.accounts.count(status=503)
+        assert 1 <= failures <= receipt["retries"] <= 8 * failures
         assert not registry.accounts.cdn_saw_authorization
         assert_right(tmp_path, registry, "big")

@@ -59,7 +59,9 @@ def test_a_wish_beyond_our_patience_is_not_waited_for(tmp_path: Path) -> None:
     assert ended.receipt["seconds"] < 10
 
 
-@pytest.mark.parametrize("fault", [fail(503), reset(after=0), refuse(), replaced(b"{}")], ids="503 reset refuse odd".split())
+@pytest.mark.parametrize(
+    "fault", [fail(503), reset(after=0), refuse(), replaced(b"{}")], ids="503 reset refuse odd".split()
+)
 @pytest.mark.parametrize("kind", ["token", "toc", "blob"])
 def test_without_patience_the_first_fault_is_the_end(kind: str, fault: Fault, tmp_path: Path) -> None:
     rules = [on(kind, fault), on("blob", stall(60, after=0), nth=(2, 3))]  # type: ignore[arg-type]
@@ -80,7 +82,9 @@ def test_retries_may_be_capped(tmp_path: Path) -> None:
     assert "the 3 retries allowed are used up" in ended.error
 
 
-@pytest.mark.parametrize("fault", [empty(), reset(after=0), fail(503, retry_after=0)], ids=["empty", "reset", "at once"])
+@pytest.mark.parametrize(
+    "fault", [empty(), reset(after=0), fail(503, retry_after=0)], ids=["empty", "reset", "at once"]
+)
 def test_an_endless_row_of_nothing_ends_and_is_no_flood(fault: Fault, tmp_path: Path) -> None:
     with Registry(versions(), faults=[on("blob", fault)]) as registry:
         began = time.monotonic()
@@ -150,7 +154,7 @@ def test_a_name_that_cannot_be_resolved(tmp_path: Path) -> None:
 def refusing() -> Iterator[str]:
     """A port at which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        host = "127.0.0.1:%d" % server.getsockname()[1]
+        host = f"127.0.0.1:{server.getsockname()[1]}"
     yield host
 
 
@@ -163,14 +167,14 @@ def black_hole() -> Iterator[str]:
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(server.getsockname())
-        yield "127.0.0.1:%d" % server.getsockname()[1]
+        yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextmanager
 def mute() -> Iterator[str]:
     """A host that accepts connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
-        yield "127.0.0.1:%d" % server.getsockname()[1]
+        yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.mark.timed

@@ -54,3 +54,8 @@ class Arrivals:
                 if self._stop.is_set():
                     raise Stopped
                 self._changed.wait(0.2)
+
+    def wake(self) -> None:
+        """Whoever waits looks whether the pull has ended."""
+        with self._changed:
+            self._changed.notify_all()

@@ -48,7 +48,7 @@ def resolve(
     for _ in range(_DEEPEST_INDEX):
         document = parse_document(data, media_type, limits=limits)
         if isinstance(document, Manifest):
-            _check_layers(document)
+            _check_layers(document, limits)
             return ImageDocuments(root, here, data, document)
         chosen = choose(document, want)
         if chosen.size > limits.manifest_bytes:
@@ -83,9 +83,12 @@ def _check_document(answer: Document, digest: Digest | None, listed: Descriptor 
     parse_document(answer.data, answer.media_type or (listed.media_type if listed else ""))
 
 
-def _check_layers(manifest: Manifest) -> None:
+def _check_layers(manifest: Manifest, limits: Limits) -> None:
     sizes: dict[Digest, int] = {}
     for blob in (manifest.config, *manifest.layers):
+        what, most = ("layer", limits.layer_bytes) if blob is not manifest.config else ("config", limits.manifest_bytes)
+        if blob.size > most:
+            raise LimitError(f"{what} {blob.digest} is listed with {blob.size} bytes, the limit is {most}")
         if sizes.setdefault(blob.digest, blob.size) != blob.size:
             raise FormatError(f"the manifest gives blob {blob.digest} two sizes")
         if blob.media_type.endswith("+encrypted"):

@@ -106,7 +106,10 @@ def find_damage(store: Store, layer: Descriptor, contents: Contents | None) -> l
         store.drop_chunks(layer.digest, liars)
         return merge(place.span for place in liars.values())
     sound = merge([*(place.span for place in places.values()), *contents.vouched])
-    return subtract(whole, sound) or whole
+    if wrong := subtract(whole, sound):
+        return wrong
+    store.drop_chunks(layer.digest, ())  # all of it goes, and what other layers take from it
+    return whole
 
 
 def drop_liars(store: Store, liars: dict[bytes, Place]) -> None:

@@ -16,7 +16,6 @@ from zchunked.errors import (
     FormatError,
     IntegrityError,
     InterruptedPullError,
-    LimitError,
     RefusedError,
     UnsupportedLayerError,
     ZPullError,
@@ -38,6 +37,7 @@ from zchunked.schedule import Frugality, Insight, Means, Work, estimate, schedul
 from zchunked.seams import Document, Emit, Source
 from zchunked.store import Store
 from zchunked.traffic import Traffic
+from zchunked.verify import doubt
 
 _PROVERS = 2
 _Result = TypeVar("_Result")
@@ -72,14 +72,16 @@ class Pull:
         receipt: Receipt,
         show: Emit,
         clock: Callable[[], float] = time.monotonic,
+        accounts: Accounts | None = None,
     ) -> None:
         self._name, self._digest, self._store, self._options = name, digest, store, options
         self._traffic, self._receipt, self._show, self._clock = traffic, receipt, show, clock
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
+        self._plain_source = source
         self._chameleon = Chameleon(options.patience, options.jobs, self._events.put, self._stop, clock=clock)
         self._source = RetryingSource(source, self._chameleon)
-        self._accounts = Accounts()
+        self._accounts = accounts or Accounts()
         self._arrivals = Arrivals(self._stop)
         self._fetcher = Fetcher(
             self._source,
@@ -101,6 +103,26 @@ class Pull:
         """Raises one ZPullError; whatever arrived stays. The receipt is true afterwards, also of a pull that failed."""
         return self._with_crew(self._pull)
 
+    def heal(self, image: StoredImage) -> StoredImage:
+        """Bring again what the disk has spoilt of what this pull brought; on the same receipt. Raises as `run` does."""
+        doubt(self._store, image.documents.manifest.layers)
+        again = Pull(
+            self._name,
+            image.documents.root,
+            self._plain_source,
+            self._store,
+            traffic=self._traffic,
+            options=self._options,
+            receipt=self._receipt,
+            show=self._show,
+            clock=self._clock,
+            accounts=self._accounts,
+        )
+        try:
+            return again.run()
+        finally:
+            self.bytes_here = again.bytes_here
+
     def plan(self) -> list[Work]:
         """Fetch no more than manifests and tables of contents, and put an estimate of the rest on the receipt.
 
@@ -112,7 +134,11 @@ class Pull:
         crew = self._crew = Crew({"fetch": self._options.jobs, "prove": _PROVERS}, self._stop)
         try:
             with crew:
-                return work(crew)
+                try:
+                    return work(crew)
+                finally:
+                    self._stop.set()
+                    self._arrivals.wake()
         except KeyboardInterrupt as error:
             raise InterruptedPullError("interrupted") from error
         finally:
@@ -128,8 +154,8 @@ class Pull:
         self._fetcher.settle()
         self._count_cached()
         self._receipt.settle(self._traffic, self._accounts)
-        self._receipt.retries = self._chameleon.retries
-        self._receipt.seconds = round(self._clock() - self._began, 3)
+        self._receipt.retries += self._chameleon.retries
+        self._receipt.seconds = round(self._receipt.seconds + self._clock() - self._began, 3)
         spent = self._receipt.bytes
         came = spent.needed + spent.metadata - self._accounts.documents
         self.bytes_here = min(spent.cached + came, spent.image)
@@ -144,7 +170,7 @@ class Pull:
             self._schedule(crew, todo)
             self._refuse_excess(todo)
             self._download(crew, todo)
-            self._heal([work for work in todo if work.failure], is_last=is_last)
+            self._heal(todo, is_last=is_last)
         documents = image.documents
         self._store.set_image(self._name, str(image.config.platform), documents.manifest_digest, documents.root)
         return image
@@ -221,9 +247,6 @@ class Pull:
 
         documents = resolve(self._digest, self._options.platform, self._store, fetch, limits)
         self._receipt.manifest_digest = documents.manifest_digest
-        config = documents.manifest.config
-        if config.size > limits.manifest_bytes:
-            raise LimitError(f"the config has {config.size} bytes, the limit is {limits.manifest_bytes}")
         return documents
 
     def _config(self, config: Descriptor) -> bytes:
@@ -277,7 +300,7 @@ class Pull:
             try:
                 return read_contents(self._store, layer, self._options.limits)
             except IntegrityError:
-                self._store.evict(layer.digest, parts)
+                self._store.evict(layer.digest, [together, *parts])
                 self._accounts.discard(layer.digest)
                 if is_last:
                     raise
@@ -332,20 +355,38 @@ class Pull:
                 rows = zip(toc.digests, toc.starts, toc.ends, toc.chunk_sizes, toc.holes, strict=True)
                 chunks = [(digest, start, end - start, size) for digest, start, end, size, hole in rows if not hole]
                 self._store.add_chunks(layer.digest, layer.size, chunks)
-        self._store.add_proof(layer.digest, work.diff_id, proof.tar_size)
+        blobs = set() if proof.is_whole else {layer.digest, *(place.blob for place in work.places.values())}
+        self._store.add_proof(layer.digest, work.diff_id, proof.tar_size, blobs)
 
     def _heal(self, works: list[Work], *, is_last: bool) -> None:
         """Some tar was wrong: perhaps by bytes of the store, which are fetched again; else the image lies, and goes."""
+        failures: list[ZPullError] = []
+        hopeless: list[Work] = []
         for work in works:
             if work.failure is None:
                 continue
-            if is_last or not self._evict_damage(work, work.failure):
-                self._store.evict(work.layer.digest, [ByteRange(0, max(work.layer.size, 1))])
-                if work.contents is not None:
-                    self._store.drop_chunks(work.layer.digest, work.contents.own_places())
-                self._accounts.discard(work.layer.digest)
-                raise work.failure
-            self._show(Noted(f"layer {short(work.layer.digest)}: damaged bytes dropped, fetching them again"))
+            try:
+                if is_last or not self._evict_damage(work, work.failure):
+                    failures.append(work.failure)
+                    hopeless.append(work)
+            except IntegrityError as error:
+                failures.append(error)
+        for work in hopeless:  # once all are judged, for one may rest on bytes of another
+            self._drop(work)
+        if failures:
+            raise failures[0]
+        for work in works:
+            if work.failure is not None:
+                self._show(Noted(f"layer {short(work.layer.digest)}: damaged bytes dropped, fetching them again"))
+
+    def _drop(self, work: Work) -> None:
+        """Nothing of the layer stays, unless another image has it, with another diff ID that it was proved against."""
+        layer = work.layer
+        self._accounts.discard(layer.digest)
+        if not self._store.is_proved(layer.digest):
+            self._store.evict(layer.digest, [ByteRange(0, max(layer.size, 1))])
+            if work.contents is not None:
+                self._store.drop_chunks(layer.digest, work.contents.own_places())
 
     def _evict_damage(self, work: Work, failure: ZPullError) -> bool:
         """True if wrong bytes were found, which are gone now and shall come once more; wrong twice is the end."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from zchunked.digest import Digest, from_raw
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.layer.locate import locate
-from zchunked.oci import Manifest, parse_config, parse_document
+from zchunked.oci import Descriptor, Manifest, parse_config, parse_document
 from zchunked.prove import drop_liars, is_intact, prove_parts
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.reassemble import Contents, Rebuild, is_chunk, read_contents
@@ -42,18 +42,28 @@ def verify(store: Store, show: Callable[[int], None] = lambda _: None) -> Findin
     """Look at every blob and chunk. `show` is told of bytes done. Unfinished downloads cannot be judged, and stay."""
     findings = Findings()
     for blob, size, is_whole in store.blobs():
-        findings.blobs += 1
-        lost = store.drop_lost(blob)
-        findings.damaged += [Damage(blob, span.start, span.end) for span in lost]
-        here = total(store.covered(blob))
-        if is_whole and not lost and is_intact(store, blob, size):
-            findings.bytes += here
-        else:
-            _verify_parts(store, blob, findings, is_wrong=is_whole and not lost)
-        show(here)
+        _verify_blob(store, blob, size, findings, is_whole=is_whole)
+        show(total(store.covered(blob)))
     _verify_contents(store, findings)
     findings.unclaimed = store.drop_unclaimed()
     return findings
+
+
+def doubt(store: Store, layers: Iterable[Descriptor]) -> None:
+    """Drop what is damaged of these layers, and their proofs in any case: the next pull looks at all that is left."""
+    for blob, size in {layer.digest: layer.size for layer in layers}.items():
+        _verify_blob(store, blob, size, Findings(), is_whole=store.is_whole(blob))
+        store.drop_proofs(blob)
+
+
+def _verify_blob(store: Store, blob: Digest, size: int, findings: Findings, *, is_whole: bool) -> None:
+    findings.blobs += 1
+    lost = store.drop_lost(blob)
+    findings.damaged += [Damage(blob, span.start, span.end) for span in lost]
+    if is_whole and not lost and is_intact(store, blob, size):
+        findings.bytes += total(store.covered(blob))
+    else:
+        _verify_parts(store, blob, findings, is_wrong=is_whole and not lost)
 
 
 def _verify_parts(store: Store, blob: Digest, findings: Findings, *, is_wrong: bool) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ _MOUNT = 'mount -t tmpfs -o size=75% none "$0" && exec "$@"'
 
 def main() -> int:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and links end with us
     folder = HOME / options.size
     work = folder / "work"
     kept = load(folder / "results.json")
@@ -87,7 +89,7 @@ def _measure(kept: Results, found: Corpora, options: argparse.Namespace, work: P
     for name in options.only.split(","):
         _say(f"{name}:")
         kept.replace(list(runs[name]()))
-        kept.save(work.parent / "results.json")
+        kept.save(work.parent / "results.json")  # at once: the next suite may fail
 
 
 def _say(text: str) -> None:

@@ -50,7 +50,9 @@ def large(size: int = 3_000_000) -> Image:
     """Two zstd:chunked layers and a gzip layer: something to break off in the middle of."""
     one = files(5, 60, size // 120)
     two = files(6, size // 4000, 1000)
-    return image([chunked_layer(make_tar(one)), chunked_layer(make_tar(two)), gzip_layer(make_tar(files(7, 10, size // 40)))])
+    return image(
+        [chunked_layer(make_tar(one)), chunked_layer(make_tar(two)), gzip_layer(make_tar(files(7, 10, size // 40)))]
+    )
 
 
 def gzip_of(made: Image) -> str:
@@ -101,7 +103,9 @@ def run(home: Path, registry: Registry, tag: str, *options: str, check: int | No
 
 
 @contextmanager
-def started(home: Path, reference: str, *options: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+def started(
+    home: Path, reference: str, *options: str, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """A pull under way; killed at the end of the block if it still is."""
     argv = [*ARGV, reference, "--format", "json", *options]
     with subprocess.Popen(

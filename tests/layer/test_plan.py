@@ -126,7 +126,7 @@ def test_gaps_without_a_budget_are_bought_up_to_their_limit() -> None:
 def test_many_small_gaps_are_bounded_together() -> None:
     needed = [ByteRange(at, at + 10) for at in range(0, 100_000, 100)]
     runs = coalesce(needed, GapPolicy())
-    assert total(subtract(runs, needed)) <= 0.04 * total(needed)
+    assert total(subtract(runs, needed)) <= GapPolicy().share * total(needed)
 
 
 def test_a_large_layer_is_shared_out_to_all_workers() -> None:

@@ -16,7 +16,9 @@ from zchunked.cli.output import (
     write_digestfile,
 )
 from zchunked.errors import InterruptedPullError, TransferError, ZPullError
-from zchunked.exports import export
+from zchunked.events import Noted
+from zchunked.exports import DamagedLayerError, Destination, export
+from zchunked.image import StoredImage
 from zchunked.pace import Bounds
 from zchunked.progress import Progress, human
 from zchunked.pull import Options, Pull
@@ -49,8 +51,7 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
             else:
                 image = pull.run()
                 progress.close()
-                for destination in destinations:
-                    receipt.exports.append(export(store, image, destination))
+                _export(pull, image, store, destinations, receipt, progress)
         except ZPullError as error:
             failure = error
         except KeyboardInterrupt:  # while it was exported
@@ -70,6 +71,30 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if failure is not None:
         raise failure
     return 0
+
+
+def _export(
+    pull: Pull,
+    image: StoredImage,
+    store: Store,
+    destinations: list[Destination],
+    receipt: Receipt,
+    progress: Progress,
+) -> None:
+    """To every destination. Where the disk has spoilt what was pulled, that is pulled again, once."""
+    is_healed = False
+    for destination in destinations:
+        try:
+            receipt.exports.append(export(store, image, destination))
+        except DamagedLayerError as damage:
+            if is_healed:
+                raise
+            progress(Noted(f"{damage}; doing that now"))
+            image, is_healed = pull.heal(image), True
+            progress.close()
+            if destination.is_stdout:  # what was written there cannot be taken back
+                raise
+            receipt.exports.append(export(store, image, destination))
 
 
 def _pull(

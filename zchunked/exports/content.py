@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import msgspec
 
 from zchunked.digest import Digest, verified
-from zchunked.errors import IntegrityError
+from zchunked.errors import FormatError, IntegrityError
 from zchunked.image import StoredImage
 from zchunked.oci import OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST, Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.reassemble import Rebuild, read_contents, unpacked
 from zchunked.store import Store
+
+
+class DamagedLayerError(IntegrityError):
+    """A layer of the store is no longer what was proved: the disk is to blame. `zpull verify` and a pull heal it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +39,28 @@ class LayerContent:
         """The bytes of `descriptor`, verified to the last one."""
         if not self.is_whole:
             return self.tar()
-        return verified(self._stored(), self.layer.digest, self.layer.size, f"layer {self.layer.digest} in the store")
+        return self._judged(verified(self._stored(), self.layer.digest, self.layer.size, "its blob"))
 
     def tar(self) -> Iterator[bytes | memoryview]:
         """The layer's tar, verified to the last byte."""
+        return self._judged(verified(self._unpacked(), self.diff_id, self.tar_size, "its tar"))
+
+    def _unpacked(self) -> Iterator[bytes]:
         if self.is_whole:
-            pieces = unpacked(self._stored())
-        else:
-            contents = read_contents(self.store, self.layer)
-            toc = contents.toc
-            wanted = list({digest for digest, hole in zip(toc.digests, toc.holes, strict=True) if not hole})
-            pieces = Rebuild(self.store, contents, self.store.find_chunks(wanted)).tar()
-        return verified(pieces, self.diff_id, self.tar_size, f"layer {self.layer.digest} in the store")
+            yield from unpacked(self._stored())
+            return
+        contents = read_contents(self.store, self.layer)
+        yield from Rebuild(self.store, contents, self.store.find_chunks(list(contents.own_places()))).tar()
+
+    def _judged(self, pieces: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        """It was proved once, so whatever is wrong with it now is damage, be it a wrong digest or a broken frame."""
+        try:
+            yield from pieces
+        except (IntegrityError, FormatError) as error:
+            raise DamagedLayerError(
+                f"layer {self.layer.digest} is damaged in the store ({error}); "
+                "run `zpull verify`, then pull the image again"
+            ) from error
 
     def _stored(self) -> Iterator[bytes]:
         return self.store.stream(self.layer.digest, ByteRange(0, self.layer.size)) if self.layer.size else iter(())
@@ -57,7 +71,7 @@ def layers_of(store: Store, image: StoredImage) -> list[LayerContent]:
     for layer, diff_id in zip(image.documents.manifest.layers, image.config.diff_ids, strict=True):
         size = store.proof(layer.digest, diff_id)
         if size is None:
-            raise IntegrityError(f"layer {layer.digest} is no longer proved in the store; pull the image again")
+            raise DamagedLayerError(f"layer {layer.digest} is no longer proved in the store; pull the image again")
         contents.append(LayerContent(store, layer, diff_id, size, store.is_whole(layer.digest)))
     return contents
 

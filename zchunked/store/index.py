@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zchunked.errors import LocalError
-from zchunked.ranges import ByteRange
+from zchunked.ranges import ByteRange, Spans, merge
 from zchunked.store.packs import Rows, is_full
 
 _VERSION = 1
@@ -32,6 +32,8 @@ CREATE TABLE chunks(
 CREATE TABLE layers(
   digest TEXT NOT NULL, diff_id TEXT NOT NULL, tar_size INTEGER NOT NULL, proved REAL NOT NULL,
   PRIMARY KEY(digest, diff_id)) WITHOUT ROWID;
+CREATE TABLE rests(
+  blob TEXT NOT NULL, layer TEXT NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY(blob, layer, diff_id)) WITHOUT ROWID;
 CREATE TABLE refs(
   name TEXT NOT NULL, platform TEXT NOT NULL, manifest TEXT NOT NULL, root TEXT NOT NULL, pulled REAL NOT NULL,
   PRIMARY KEY(name, platform)) WITHOUT ROWID;
@@ -40,6 +42,7 @@ CREATE TABLE hosts(host TEXT PRIMARY KEY, spans INTEGER NOT NULL, learnt REAL NO
 _ID = "(SELECT id FROM blobs WHERE digest = ?)"
 # blobs.whole: 1 once the extents cover the blob and its digest was verified over them.
 # layers: a layer whose tar was rebuilt from the store and matched the diff ID.
+# rests: the blobs whose chunks that took; none for a layer that was proved from its whole blob.
 
 
 @contextmanager
@@ -137,16 +140,17 @@ class Index:
         return self._rows(sql, (digest,))
 
     def cut_extents(self, digest: str, spans: Iterable[ByteRange]) -> None:
-        """Forget these bytes of a blob, in whatever file they lie; with them go its proofs.
+        """Forget these bytes of a blob, in whatever file they lie; with them go its proofs and those that rest on them.
 
         What another process has entered meanwhile stays, and so does what it will.
         """
+        cut = merge(spans)
         with self._transaction() as db:
             found = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
             if found is None:
                 return
             blob = found[0]
-            for span in spans:
+            for span in cut:
                 hit = db.execute(
                     "SELECT start, start + length, file, at FROM extents "
                     "WHERE blob = ? AND start < ? AND start + length > ?",
@@ -164,6 +168,19 @@ class Index:
                 )
             db.execute("UPDATE blobs SET whole = 0 WHERE id = ?", (blob,))
             db.execute("DELETE FROM layers WHERE digest = ?", (digest,))
+            db.execute("DELETE FROM rests WHERE layer = ?", (digest,))
+            if db.execute("SELECT 1 FROM rests WHERE blob = ? LIMIT 1", (digest,)).fetchone():
+                held = db.execute("SELECT start, start + length FROM chunks WHERE blob = ?", (blob,))
+                wrong = Spans(cut)
+                if any(start < end and wrong.overlap(ByteRange(start, end)) for start, end in held):
+                    self._drop_dependants(db, digest)
+
+    @staticmethod
+    def _drop_dependants(db: sqlite3.Connection, digest: str) -> None:
+        """Every proof that may have used chunks of the blob."""
+        on_it = "(SELECT layer, diff_id FROM rests WHERE blob = ?)"
+        db.execute(f"DELETE FROM layers WHERE (digest, diff_id) IN {on_it}", (digest,))
+        db.execute(f"DELETE FROM rests WHERE (layer, diff_id) IN {on_it}", (digest,))
 
     def blobs(self) -> list[tuple[str, int, bool]]:
         """(digest, size, whole) of every blob that something is here of."""
@@ -212,7 +229,7 @@ class Index:
         with self._transaction() as db:
             sql = f"DELETE FROM chunks WHERE digest = ? AND blob = {_ID}"
             db.executemany(sql, [(chunk, digest) for chunk in chunks])
-            db.execute("DELETE FROM layers WHERE digest NOT IN (SELECT digest FROM blobs WHERE whole)")
+            self._drop_dependants(db, digest)
 
     # ── layers and refs ──
 
@@ -224,9 +241,18 @@ class Index:
     def is_proved(self, digest: str) -> bool:
         return bool(self._rows("SELECT 1 FROM layers WHERE digest = ?", (digest,)))
 
-    def add_proof(self, digest: str, diff_id: str, tar_size: int) -> None:
+    def add_proof(self, digest: str, diff_id: str, tar_size: int, blobs: Iterable[str] = ()) -> None:
+        """`blobs`: those whose chunks it took, where the layer is here in parts."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO layers VALUES(?, ?, ?, ?)", (digest, diff_id, tar_size, time.time()))
+            db.execute("DELETE FROM rests WHERE layer = ? AND diff_id = ?", (digest, diff_id))
+            db.executemany("INSERT INTO rests VALUES(?, ?, ?)", [(blob, digest, diff_id) for blob in {*blobs}])
+
+    def drop_proofs(self, digest: str) -> None:
+        """Forget that the layer was proved, against whatever diff ID."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM layers WHERE digest = ?", (digest,))
+            db.execute("DELETE FROM rests WHERE layer = ?", (digest,))
 
     def set_ref(self, name: str, platform: str, manifest: str, root: str) -> None:
         with self._transaction() as db:

@@ -219,7 +219,7 @@ class Store:
         return self.get(digest, covered[0].end) if len(covered) == 1 and covered[0].start == 0 else None
 
     def evict(self, blob: Digest, spans: Iterable[ByteRange]) -> None:
-        """Forget bytes that turned out to be wrong. Other layers that may rest on them: see `drop_chunks`."""
+        """Forget bytes that turned out to be wrong, and every proof that rests on them."""
         extents, wrong = self._extents(blob), list(spans)
         with self._claims:
             for span in wrong:
@@ -280,7 +280,7 @@ class Store:
         return self._index.chunks_of(blob)
 
     def drop_chunks(self, blob: Digest, digests: Iterable[bytes]) -> None:
-        """Take promises back; every layer that may rest on them is proved again when next pulled."""
+        """Take promises back; every layer that rests on chunks of the blob is proved again when next pulled."""
         self._index.drop_chunks(blob, digests)
 
     # ── layers, images, hosts ──
@@ -293,8 +293,13 @@ class Store:
         """The same, against whatever diff ID."""
         return self._index.is_proved(layer)
 
-    def add_proof(self, layer: Digest, diff_id: Digest, tar_size: int) -> None:
-        self._index.add_proof(layer, diff_id, tar_size)
+    def add_proof(self, layer: Digest, diff_id: Digest, tar_size: int, blobs: Iterable[Digest] = ()) -> None:
+        """`blobs`: those that hold its chunks, where the layer is here in parts; the proof goes when theirs do."""
+        self._index.add_proof(layer, diff_id, tar_size, blobs)
+
+    def drop_proofs(self, layer: Digest) -> None:
+        """The layer is to be proved again when next pulled."""
+        self._index.drop_proofs(layer)
 
     def set_image(self, name: str, platform: str, manifest: Digest, root: Digest) -> None:
         self._index.set_ref(name, platform, manifest, root)
