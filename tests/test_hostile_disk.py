@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,13 +13,32 @@ from typing import Any
 import pytest
 
 from tests.helpers.build import chunked_layer, every, image, make_tar
-from tests.helpers.hostile import CHUNK, CONTENT, Bench, bench, flipped, honest, is_clear_line, old_image, victim
+from tests.helpers.command import ARGV, environment, receipt, zpull
+from tests.helpers.hostile import (
+    CHUNK,
+    CONTENT,
+    Bench,
+    adds_up,
+    bench,
+    flipped,
+    honest,
+    is_clear_line,
+    old_image,
+    tars_are_right,
+    victim,
+)
+from tests.helpers.memory import MemorySource
+from tests.helpers.pulls import AMD64, IMPATIENT, Outcome
+from tests.helpers.registry import Registry
+from zchunked.cli import run
 from zchunked.digest import Digest
 from zchunked.errors import IntegrityError, LocalError, TransferError, TransientError
-from zchunked.exports.content import layers_of
+from zchunked.exports.content import DamagedLayerError, layers_of
 from zchunked.image import load
+from zchunked.pull import Options, Pull
+from zchunked.receipt import Receipt
 from zchunked.schedule import Frugality
-from zchunked.verify import verify
+from zchunked.verify import doubt, verify
 
 
 def byte_files(on: Bench) -> list[Path]:
@@ -300,3 +321,109 @@ def test_damaged_bytes_that_two_layers_rest_on(tmp_path: Path) -> None:
         verify(on.store)
         on.is_right(on.pull(honest()), honest())
         on.is_right(on.pull(old_image(), "example.com/old:t"), old_image())
+
+
+# ── damage of what was proved, met by an export ──
+
+
+@pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "in parts"])
+@pytest.mark.parametrize("hurt", HURTS.values(), ids=HURTS)
+def test_pull_that_shall_export_heals(tmp_path: Path, hurt: Any, in_parts: Any) -> None:
+    content = honest()
+    with bench(tmp_path, "cold") as on:
+        on.pull(content, frugality=Frugality(max_gap=0 if in_parts else None))
+        damage(on, hurt, only_largest=False)
+        source, outcome = MemorySource(content), Outcome(Receipt("example.com/app:t"))
+        settings = Options(AMD64, patience=IMPATIENT)
+        work = Pull(
+            "example.com/app:t",
+            Digest(content.digest),
+            source,
+            on.store,
+            traffic=source.traffic,
+            options=settings,
+            receipt=outcome.receipt,
+            show=outcome.events.append,
+        )
+        outcome.image = work.run()
+        with contextlib.suppress(DamagedLayerError):  # some damage is to bytes that no tar needs
+            tars_are_right(on.store, outcome.image, content)
+        outcome.image = work.heal(outcome.image)
+        on.is_right(outcome, content)
+        adds_up(outcome.receipt, source)
+        assert not verify(on.store).damaged
+
+
+def test_what_an_export_says_of_damage(tmp_path: Path) -> None:
+    with bench(tmp_path, "cold") as on:
+        outcome = on.pull(honest())
+        damage(on, HURTS["byte at 6/12"])
+        with pytest.raises(DamagedLayerError, match="run `zpull verify`, then pull the image again") as caught:
+            on.is_right(outcome, honest())
+        is_clear_line(str(caught.value))
+        assert honest().layers[0].digest in str(caught.value)
+
+
+def test_only_the_damage_comes_again(tmp_path: Path) -> None:
+    content = honest()
+    with bench(tmp_path, "cold") as on:
+        outcome = on.pull(content, frugality=Frugality(exact=True))
+        damage(on, HURTS["byte at 3/12"])
+        assert outcome.image is not None
+        doubt(on.store, outcome.image.documents.manifest.layers)
+        again = on.pull(content)
+        on.is_right(again, content)
+        assert 0 < again.receipt.bytes.needed <= CHUNK + 100
+
+
+@pytest.mark.parametrize("which", ["manifest", "config", "all"])
+@pytest.mark.parametrize("hurt", [HURTS["first byte"], HURTS["cut to nothing"], HURTS["gone"], HURTS["a folder"]])
+def test_commands_on_a_store_with_damaged_documents(tmp_path: Path, capsys: Any, which: Any, hurt: Any) -> None:
+    content = honest()
+    with bench(tmp_path, "cold") as on:
+        on.pull(content)
+        for path in byte_files(on):
+            if which == "all" or path.read_bytes() == getattr(content, which):
+                hurt(path)
+    store = ["--store", str(tmp_path / "store")]
+    wanted = {"images": {0}, "export": {3}, "verify": {0, 6}}
+    for form in ([], ["--format", "json"]):
+        for verb, codes in wanted.items():
+            more = ["example.com/app:t", "--to", f"oci:{tmp_path}/out"] if verb == "export" else []
+            assert run([verb, *more, *store, *form]) in codes
+            told = capsys.readouterr()
+            assert (content.digest in told.out) == (verb == "images")
+            for line in told.err.splitlines():
+                is_clear_line(line)
+            assert verb != "export" or "pull the image again" in told.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("hurt", [HURTS["byte at 6/12"], HURTS["cut to half"], HURTS["gone"]])
+def test_command_that_pulls_and_exports_heals(tmp_path: Path, hurt: Any) -> None:
+    archive, store = tmp_path / "app.tar", tmp_path / "store"
+
+    def spoil(hurt: Callable[[Path], object]) -> None:
+        hurt(max((store / "blobs").iterdir(), key=lambda path: path.stat().st_size))
+
+    with Registry({"t": honest()}) as registry:
+        image = registry.reference("t")
+        zpull(tmp_path, image)
+        spoil(hurt)
+        offline = zpull(tmp_path, "export", image, "--to", f"oci-archive:{archive}", check=False)
+        assert offline.code == 6
+        assert "run `zpull verify`, then pull the image again" in offline.error
+        assert not archive.exists()
+        told = receipt(tmp_path, image, "--to", f"oci-archive:{archive}")
+        spent = told["bytes"]
+        assert spent["fetched"] == spent["needed"] + spent["metadata"] + spent["gap"] + spent["wasted"] > 0
+        assert [export["to"] for export in told["exports"]] == [f"oci-archive:{archive}"]
+        assert archive.exists()
+        zpull(tmp_path, "verify")
+        spoil(HURTS["every byte"])
+        argv = [*ARGV, image, "--to", "docker-archive:-"]
+        broken = subprocess.run(argv, env=environment(tmp_path), capture_output=True, check=False)
+        assert broken.returncode == 6
+        assert b"run the same command again" in broken.stderr  # what was written there cannot be taken back
+        zpull(tmp_path, "verify")
+        zpull(tmp_path, "export", image, "--to", f"docker-archive:{tmp_path}/docker.tar")

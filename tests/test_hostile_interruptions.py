@@ -15,10 +15,12 @@ import pytest
 from tests.helpers.build import Image, chunked_layer, every, gzip_layer, image, make_tar
 from tests.helpers.hostile import CHUNK, Bench, bench, flips, honest, noise, old_image, victim, victim_tar
 from tests.helpers.pulls import open_store
+from zchunked.arrivals import Arrivals
 from zchunked.digest import Digest
 from zchunked.errors import AccessDeniedError, IntegrityError, NotFoundError, TransferError, TransientError, ZPullError
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange, merge, total
+from zchunked.retry import Stopped
 from zchunked.schedule import Frugality
 
 METERED, EXACT = Frugality(max_gap=0), Frugality(exact=True)
@@ -299,3 +301,44 @@ def test_the_receipt_of_a_resumed_pull(tmp_path: Path) -> None:
         assert entry.fetched_bytes == layer.size - total(covered)
         assert outcome.receipt.bytes.cached == total(covered) + len(content.config)
         assert merge(on.store.covered(Digest(layer.digest))) == [ByteRange(0, layer.size)]
+
+
+@pytest.mark.parametrize("part", ["toc_at", "tar_split_at"])
+def test_metadata_that_comes_damaged_is_asked_for_again_in_one_request(tmp_path: Path, part: str) -> None:
+    """What lies between the two parts is no reason for two."""
+    layer = victim()
+    assert layer.tar_split_at is not None
+    at = getattr(layer, part)
+    change = flips(layer.digest, range(at.offset + 5, at.offset + 6), times=1)
+    with bench(tmp_path, "metered") as on:
+        on.is_right(on.pull(image([layer]), change=change), image([layer]))
+        assert on.last is not None
+        asked = [spans for digest, spans in on.last.asked if digest == layer.digest]
+        whole = ByteRange(layer.toc_at.offset, layer.tar_split_at.end)
+        assert [spans for spans in asked if spans[0].end > whole.start] == [(whole,), (whole,)]
+
+
+def test_whoever_waits_for_bytes_learns_at_once_that_the_pull_has_ended() -> None:
+    stop, ended = threading.Event(), threading.Event()
+    arrivals = Arrivals(stop)
+    blob = Digest(victim().digest)
+    arrivals.expect(blob, [(ByteRange(0, 10),)])
+    waits, long_wait = threading.Event(), arrivals._changed.wait
+
+    def wait(_: float) -> bool:
+        waits.set()
+        return long_wait(60)
+
+    def work() -> None:
+        with pytest.raises(Stopped):
+            arrivals.wait_for(blob, 5)
+        ended.set()
+
+    arrivals._changed.wait = wait  # type: ignore[assignment,method-assign]
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert waits.wait(10)
+    stop.set()
+    arrivals.wake()
+    assert ended.wait(10)
+    thread.join()

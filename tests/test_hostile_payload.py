@@ -311,3 +311,22 @@ def test_refusal_leaves_other_images_ready_for_export(tmp_path: Path) -> None:
         on.reopen()
         for layer in (old_image().layers[0], honest().layers[0]):
             assert on.store.proof(Digest(layer.digest), Digest(layer.diff_id)) is not None
+
+
+@pytest.mark.parametrize("start", ["cold", "metered"])
+@pytest.mark.parametrize("generation", [1, 4])
+def test_honest_layer_with_a_wrong_diff_id_in_another_image(tmp_path: Path, start: str, generation: Any) -> None:
+    """The layer is here and proved; who lies is the other image, and it alone goes."""
+    content = image([victim(generation=generation)])
+    evil = image(content.layers, edit_config=lambda config: config["rootfs"].update(diff_ids=[sha256(b"x")]))
+    with bench(tmp_path, start) as on:
+        on.is_right(on.pull(content), content)
+        with pytest.raises(IntegrityError, match="unpacks to"):
+            on.pull(evil, "example.com/evil:t")
+        on.reopen()
+        if start == "cold" or generation == 4:  # else the header frames are in doubt, for no digest vouches for them
+            layer = content.layers[0]
+            assert on.store.proof(Digest(layer.digest), Digest(layer.diff_id)) is not None
+            again = on.pull(content)
+            assert again.receipt.bytes.needed == again.receipt.bytes.wasted == 0
+        on.is_right(on.pull(content), content)

@@ -158,13 +158,18 @@ def flip_all(home: Path) -> None:
         flip_in(path, 0.4)
 
 
+def delete_all(home: Path) -> None:
+    for path in byte_files(home):
+        path.unlink()
+
+
 DAMAGE: dict[str, Callable[[Path], None]] = {
     "a bit flipped": lambda home: flip_in(byte_files(home)[-1], 0.6),
     "bits flipped in every file": flip_all,
     "a file cut off": lambda home: os.truncate(byte_files(home)[-1], 5000),
     "a file emptied": lambda home: os.truncate(byte_files(home)[-2], 0),
     "a file deleted": lambda home: byte_files(home)[-1].unlink(),
-    "every file deleted": lambda home: [path.unlink() for path in byte_files(home)] and None,
+    "every file deleted": delete_all,
 }
 
 

@@ -180,7 +180,6 @@ def test_a_chunk_that_comes_damaged_twice_ends_the_pull_and_the_next_one_needs_o
         assert layer.digest in ended.error
         assert "twice" in ended.error
         assert registry.accounts.sent_twice(layer.digest) == new.end - new.start
-        assert ended.receipt["bytes"]["fetched"] == registry.accounts.body_bytes
         assert ended.receipt["error"]
         before = registry.accounts.bytes_by_blob[layer.digest]
     with Registry(versions()) as registry:

@@ -52,9 +52,9 @@ def kill_when_read(process: subprocess.Popen[str], registry: Registry, outages: 
 def test_twelve_kills_cost_next_to_nothing(clean_bytes: int, tmp_path: Path) -> None:
     dice = random.Random(1)
     outages: list[Outage] = []
-    with Registry({"big": large()}, auth="bearer", rate=2_000_000, outages=outages) as registry:
+    with Registry({"big": large()}, auth="bearer", rate=1_000_000, outages=outages) as registry:
         for _ in range(12):
-            with started(tmp_path, registry.reference("big")) as process:
+            with started(tmp_path, registry.reference("big"), "-j", "4") as process:
                 assert kill_when_read(process, registry, outages, dice.randint(100, SIZE // 16)), (
                     "killed before its end"
                 )

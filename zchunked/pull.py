@@ -18,18 +18,18 @@ from zchunked.errors import (
     InterruptedPullError,
     RefusedError,
     UnsupportedLayerError,
-    ZPullError,
 )
 from zchunked.events import Event, Noted, Planned
 from zchunked.fetch import Fetcher, Order
+from zchunked.heal import heal
 from zchunked.image import ImageDocuments, StoredImage, resolve
 from zchunked.layer.locate import kind_of, locate
 from zchunked.layer.plan import Link, missing
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor, Platform, parse_config
 from zchunked.pace import Bounds, Pace
-from zchunked.prove import Proof, UnprovedError, drop_liars, find_damage, find_liars, prove_parts, prove_whole
-from zchunked.ranges import ByteRange, merge, subtract, total
+from zchunked.prove import Proof, prove_parts, prove_whole
+from zchunked.ranges import ByteRange, total
 from zchunked.reassemble import Contents, Rebuild, read_contents
 from zchunked.receipt import Accounts, Receipt
 from zchunked.retry import Chameleon, Patience, RetryingSource
@@ -170,7 +170,8 @@ class Pull:
             self._schedule(crew, todo)
             self._refuse_excess(todo)
             self._download(crew, todo)
-            self._heal(todo, is_last=is_last)
+            for work in heal(todo, self._store, self._fetcher, self._accounts, is_last=is_last):
+                self._show(Noted(f"layer {short(work.layer.digest)}: damaged bytes dropped, fetching them again"))
         documents = image.documents
         self._store.set_image(self._name, str(image.config.platform), documents.manifest_digest, documents.root)
         return image
@@ -353,67 +354,7 @@ class Pull:
             if work.contents is not None:
                 toc = work.contents.toc
                 rows = zip(toc.digests, toc.starts, toc.ends, toc.chunk_sizes, toc.holes, strict=True)
-                chunks = [(digest, start, end - start, size) for digest, start, end, size, hole in rows if not hole]
+                chunks = ((digest, start, end - start, size) for digest, start, end, size, hole in rows if not hole)
                 self._store.add_chunks(layer.digest, layer.size, chunks)
         blobs = set() if proof.is_whole else {layer.digest, *(place.blob for place in work.places.values())}
         self._store.add_proof(layer.digest, work.diff_id, proof.tar_size, blobs)
-
-    def _heal(self, works: list[Work], *, is_last: bool) -> None:
-        """Some tar was wrong: perhaps by bytes of the store, which are fetched again; else the image lies, and goes."""
-        failures: list[ZPullError] = []
-        hopeless: list[Work] = []
-        for work in works:
-            if work.failure is None:
-                continue
-            try:
-                if is_last or not self._evict_damage(work, work.failure):
-                    failures.append(work.failure)
-                    hopeless.append(work)
-            except IntegrityError as error:
-                failures.append(error)
-        for work in hopeless:  # once all are judged, for one may rest on bytes of another
-            self._drop(work)
-        if failures:
-            raise failures[0]
-        for work in works:
-            if work.failure is not None:
-                self._show(Noted(f"layer {short(work.layer.digest)}: damaged bytes dropped, fetching them again"))
-
-    def _drop(self, work: Work) -> None:
-        """Nothing of the layer stays, unless another image has it, with another diff ID that it was proved against."""
-        layer = work.layer
-        self._accounts.discard(layer.digest)
-        if not self._store.is_proved(layer.digest):
-            self._store.evict(layer.digest, [ByteRange(0, max(layer.size, 1))])
-            if work.contents is not None:
-                self._store.drop_chunks(layer.digest, work.contents.own_places())
-
-    def _evict_damage(self, work: Work, failure: ZPullError) -> bool:
-        """True if wrong bytes were found, which are gone now and shall come once more; wrong twice is the end."""
-        layer, contents = work.layer, work.parts
-        if isinstance(failure, FormatError) or work.order is None:
-            return False
-        if contents is None:
-            if isinstance(failure, UnprovedError):
-                return False  # the blob is what the registry promised
-            wrong = find_damage(self._store, layer, work.contents)
-        else:
-            liars = find_liars(self._store, contents, work.places)
-            drop_liars(self._store, liars)
-            work.places.clear()
-            wrong = [place.span for place in liars.values() if place.blob == layer.digest]
-            if not liars and not work.again:
-                wrong = contents.headers  # no digest vouches for them alone
-            elif liars and not wrong:
-                return True
-        self._store.evict(layer.digest, wrong)
-        work.here_before = total(self._store.covered(layer.digest))
-        taken = self._fetcher.take_back(work.order, wrong)
-        work.entry.cached_bytes -= min(total(merge(wrong)) - taken, work.entry.cached_bytes)
-        if wrong and not subtract(merge(wrong), work.again):
-            raise IntegrityError(
-                f"layer {layer.digest}: {total(merge(wrong))} bytes of it came damaged twice; "
-                "the registry's copy is damaged or something on the way changes it"
-            ) from failure
-        work.again = merge([*work.again, *wrong])
-        return bool(wrong)

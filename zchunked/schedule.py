@@ -103,8 +103,9 @@ def schedule(works: Sequence[Work], store: Store, frugality: Frugality, means: M
             if reason := _why_whole(contents, store, found, frugality):
                 work.come_whole(reason)
     promised = dict(found)
+    are_parts = any(work.parts for work in works)  # else nobody asks where chunks will be
     for work in works:
-        if work.contents is not None and work.parts is None:
+        if are_parts and work.contents is not None and work.parts is None:
             for digest, place in work.contents.own_places().items():
                 promised.setdefault(digest, place)
     for work in works:

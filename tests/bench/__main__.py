@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.bench import machine, report, suites
-from tests.bench.clients import manifest
+from tests.bench.clients import freeze, manifest
 from tests.bench.corpora import HOME, Corpora, corpora
 from tests.bench.link import LINKS
 from tests.bench.results import Results, Row, load
@@ -77,9 +77,10 @@ def _measure(kept: Results, found: Corpora, options: argparse.Namespace, work: P
     front = suites.serving(work / "servers", found.storage, stack)
     repeats = options.repeats or (3 if options.size == "full" else 1)
     links, habits = (LINKS, tuple(suites.HABITS)) if options.size == "full" else (LINKS[::2], _FEW)
-    bench = suites.Bench(work, front, repeats, links, habits, _say)
+    bench = suites.Bench(work, front, repeats, work / "engine", links, habits, _say)
     images = [image for image in found.images if options.image in {None, image}]
     kept.about |= machine.about("disk" if options.disk else "memory", repeats)
+    kept.about["engine"] = freeze(bench.engine)
     kept.sizes |= {image: manifest(front.host, image, suites.AFTER).size for image in found.images}
     runs: dict[str, Callable[[], Iterator[Row]]] = {
         "pulls": lambda: (row for image in images for row in suites.pulls(bench, image)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -27,10 +28,23 @@ class Client(Protocol):
     def pull(self, home: Path, host: str, image: str, tag: str) -> Command: ...
 
 
+def freeze(engine: Path) -> str:
+    """Copy the package as it is now, so that nobody's editor changes it while it is measured; a name for this state."""
+    source = Path(__file__).parents[2] / "zchunked"
+    shutil.copytree(source, engine / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(engine)], check=True)
+    hasher = hashlib.sha256()
+    for path in sorted(engine.rglob("*.py")):
+        hasher.update(f"{path.relative_to(engine)}\0".encode() + path.read_bytes())
+    return hasher.hexdigest()[:12]
+
+
 @dataclass(frozen=True, slots=True)
 class Zpull:
     """`exports` asks for an OCI layout as well, as skopeo makes one."""
 
+    engine: Path
+    """Where the package lies that is measured."""
     exports: bool = False
     options: tuple[str, ...] = ()
 
@@ -48,8 +62,8 @@ class Zpull:
         return ("--to", f"oci:{home}/layout-{image}-{tag}:{tag}") if self.exports else ()
 
     def _command(self, home: Path, *words: str) -> Command:
-        argv = (str(Path(sys.executable).with_name("zpull")), *words, "--format", "json", *self.options)
-        return Command((*argv, "--store", str(home / "store")), {"HOME": str(home)})
+        argv = (sys.executable, "-P", "-m", "zchunked", *words, "--format", "json", *self.options)
+        return Command((*argv, "--store", str(home / "store")), {"HOME": str(home), "PYTHONPATH": str(self.engine)})
 
 
 @dataclass(frozen=True, slots=True)

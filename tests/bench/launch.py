@@ -19,7 +19,8 @@ def main() -> None:
     if not child:
         os.setpgid(0, 0)
         os.execvp(argv[0], argv)
-    signal.signal(signal.SIGALRM, lambda *_: os.killpg(child, signal.SIGKILL))
+    for number in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(number, lambda *_: os.killpg(child, signal.SIGKILL))
     signal.alarm(timeout)
     _, status, _ = os.wait4(child, 0)
     wall = time.monotonic() - began

@@ -60,7 +60,11 @@ def run(command: Command, folder: Path) -> Cost:
     argv = [sys.executable, "-I", "-S", str(_LAUNCH), str(result), str(_TIMEOUT), *command.argv]
     with out.open("w") as stdout, err.open("w") as stderr:
         env = {**peers.environment(), **command.env}
-        subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=env, check=True)
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=env) as launcher:
+            try:
+                launcher.wait()
+            finally:
+                launcher.terminate()  # it takes its child with it
     row = json.loads(result.read_text())
     said = out.read_text(errors="replace").strip()
     failed = None

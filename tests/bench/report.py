@@ -69,7 +69,7 @@ def _about(results: Results) -> Iterator[str]:
             f"{about['curl']}, docker-registry {about['docker-registry']} behind nginx {about['nginx']}. Clients keep "
             f"their files {'in memory' if about['work'] == 'memory' else 'on the disk'}. Over fast links the median of "
             f"{about['repeats']} runs, clients taking turns; over slow ones one run. When it began "
-            f"the machine's load was {about['load']}: 0 is best."
+            f"the machine's load was {about['load']}: 0 is best. The sources of zpull hash to {about['engine']}."
         )
     sizes = ", ".join(f"{image} {_mega(size)} MB" for image, size in results.sizes.items())
     yield from _prose(

@@ -41,6 +41,7 @@ class Bench:
     work: Path
     front: peers.Server
     repeats: int
+    engine: Path
     links: Sequence[Link]
     habits: Sequence[str]
     say: Callable[[str], None]
@@ -76,7 +77,7 @@ class Bench:
 def pulls(bench: Bench, image: str) -> Iterator[Row]:
     """All clients, cold and from the first version to the second, over all links. Clients take turns."""
     whole = clients.manifest(bench.front.host, image, AFTER)
-    players: list[Client] = [Zpull(), Zpull(exports=True), Skopeo(), Podman()]
+    players: list[Client] = [Zpull(bench.engine), Zpull(bench.engine, exports=True), Skopeo(), Podman()]
     saved = {player.name: place for player in players if (place := bench.prepare(player, image))}
     players = [player for player in players if player.name in saved]
     need: int | None = None
@@ -102,7 +103,7 @@ def pulls(bench: Bench, image: str) -> Iterator[Row]:
                 ideal = whole.parts(need)
                 costs = [_cold(bench, ideal, link, host, image) for _ in range(_repeats(bench, link))]
                 yield _told(bench, Row("pulls", image, link.name, "update", ideal.name, middle(costs)))
-            yield from _planned(bench, link, host, image, saved[Zpull().name])
+            yield from _planned(bench, link, host, image, saved["zpull"])
     for player in players:
         bench.done(player)
 
@@ -132,7 +133,7 @@ def _cold(bench: Bench, player: Client, link: Link, host: str, image: str) -> Co
 
 def _planned(bench: Bench, link: Link, host: str, image: str, saved: Path) -> Iterator[Row]:
     """`zpull plan`, and right after it the pull that it spoke of."""
-    player = Zpull()
+    player = Zpull(bench.engine)
     home = bench.home(player)
     forget(home, saved)
     plan = bench.once(player.plan(home, host, image, AFTER), link)
@@ -148,7 +149,7 @@ def habits(bench: Bench, image: str) -> Iterator[Row]:
     layout = bench.work / "habits"
     source = f"docker://{bench.front.host}/{image}:{AFTER}"
     peers.skopeo_new()("copy", "--src-tls-verify=false", source, f"oci:{layout}:{AFTER}", timeout=600)
-    player = Zpull()
+    player = Zpull(bench.engine)
     saved = bench.prepare(player, image)
     for name in bench.habits if saved else ():
         with Registry(layout, repository=image, **HABITS[name]) as registry, linked(SLOW, registry.host) as host:
@@ -164,7 +165,7 @@ def habits(bench: Bench, image: str) -> Iterator[Row]:
 
 def growth(bench: Bench, grown: Mapping[int, str]) -> Iterator[Row]:
     """Only zpull, on loopback: a made-up image at several sizes, cold, updated, and once more for nothing."""
-    player, loopback = Zpull(), LINKS[0]
+    player, loopback = Zpull(bench.engine), LINKS[0]
     for count, image in grown.items():
         saved = bench.prepare(player, image)
         found: dict[str, list[Cost]] = {"cold": [], "update": [], "nothing": []}

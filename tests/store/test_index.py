@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zchunked.digest import digest_of, raw
+from zchunked.digest import Digest, digest_of, raw
 from zchunked.errors import LocalError
 from zchunked.ranges import ByteRange
 from zchunked.store.extents import ExtentMap
@@ -102,6 +102,42 @@ def test_taking_promises_back(index: Index) -> None:
     index.add_chunks(B, 100, [(CHUNKS[0], 0, 10, 99)])
     index.drop_chunks(A, CHUNKS[:2])
     assert sorted(index.find_chunks(CHUNKS[:3])) == sorted([(CHUNKS[0], B, 0, 10, 99), (CHUNKS[2], A, 20, 10, 99)])
+
+
+def proofs(index: Index, *layers: Digest) -> list[bool]:
+    return [index.is_proved(layer) for layer in layers]
+
+
+def test_a_proof_goes_with_what_it_rests_on_and_no_other(index: Index) -> None:
+    one, two, whole = (digest_of(name) for name in (b"one", b"two", b"whole"))
+    index.add_extents(A, 100, [(0, 100, "f", 0)])
+    index.add_chunks(A, 100, [(CHUNKS[0], 0, 10, 99), (CHUNKS[1], 10, 10, 99)])
+
+    def prove() -> None:
+        index.add_proof(one, A, 1, [one, A])
+        index.add_proof(two, A, 1, [two, B])
+        index.add_proof(whole, A, 1)
+
+    hurts: list[tuple[Callable[[], None], list[bool]]] = [
+        (lambda: index.drop_chunks(A, CHUNKS[1:2]), [False, True, True]),
+        (lambda: index.drop_chunks(A, ()), [False, True, True]),
+        (lambda: index.drop_chunks(B, CHUNKS), [True, False, True]),
+        (lambda: index.drop_chunks(whole, CHUNKS), [True, True, True]),
+        (lambda: index.cut_extents(A, [ByteRange(50, 60)]), [True, True, True]),  # no chunk lay there
+        (lambda: index.cut_extents(A, [ByteRange(50, 60), ByteRange(9, 10)]), [False, True, True]),
+        (lambda: index.drop_proofs(two), [True, False, True]),
+    ]
+    for hurt, left in hurts:
+        prove()
+        hurt()
+        assert proofs(index, one, two, whole) == left
+
+
+def test_a_layer_that_came_whole_later_rests_on_nothing_more(index: Index) -> None:
+    index.add_proof(B, A, 1, [A, B])
+    index.add_proof(B, A, 1)
+    index.drop_chunks(A, ())
+    assert index.is_proved(B)
 
 
 def test_more_chunks_than_a_statement_takes(index: Index) -> None:

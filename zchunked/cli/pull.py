@@ -93,7 +93,10 @@ def _export(
             image, is_healed = pull.heal(image), True
             progress.close()
             if destination.is_stdout:  # what was written there cannot be taken back
-                raise
+                raise DamagedLayerError(
+                    f"the archive on standard output is broken, for layers were damaged in the store ({damage}); "
+                    "they are healed now: run the same command again"
+                ) from damage
             receipt.exports.append(export(store, image, destination))
 
 
