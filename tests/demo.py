@@ -1,4 +1,4 @@
-"""`make demo`: zpull against a registry of our own on loopback, three times: a first pull, an update, a link that breaks."""
+"""`make demo`: zpull against a registry of our own on loopback: a first pull, an update, a link that breaks."""
 
 from __future__ import annotations
 

@@ -307,6 +307,7 @@ def test_the_receipt_of_a_resumed_pull(tmp_path: Path) -> None:
 def test_metadata_that_comes_damaged_is_asked_for_again_in_one_request(tmp_path: Path, part: str) -> None:
     """What lies between the two parts is no reason for two."""
     layer = victim()
+    assert layer.toc_at is not None
     assert layer.tar_split_at is not None
     at = getattr(layer, part)
     change = flips(layer.digest, range(at.offset + 5, at.offset + 6), times=1)

@@ -19,8 +19,8 @@ from tests.helpers.command import ARGV, environment
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n"
 ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "headers": (_HEAD, b"X-More: %d\r\n"),
-    "one header": (_HEAD + b"X-Long: ", b"%064d" * 16),
-    "a status line": (b"HTTP/1.1 200 ", b"%064d" * 16),
+    "one header": (_HEAD + b"X-Long: ", b"x" * 1024),
+    "a status line": (b"HTTP/1.1 200 ", b"x" * 1024),
     "interim answers": (b"", b"HTTP/1.1 100 Continue\r\nX-Number: %d\r\n\r\n"),
     "a chunked body of single bytes": (_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
     "a chunked body": (_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"400\r\n" + b"%01024d\r\n"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator, Sequence
@@ -131,6 +133,12 @@ def test_real_threads_come_through_an_outage_and_end_up_all_at_work() -> None:
     assert not any(thread.is_alive() for thread in threads)
     assert weather.chameleon._allowed == JOBS
     assert weather.chameleon._busy == 0
+
+
+def test_the_plot_of_the_handbook_is_what_the_code_does() -> None:
+    script = Path(__file__).parents[1] / "docs" / "plots" / "tolerance.py"
+    done = subprocess.run([sys.executable, script, "--check"], check=False)
+    assert done.returncode == 0, f"run {script} again"
 
 
 # ── hostile company ──

@@ -114,7 +114,7 @@ def multipart(blob: bytes, spans: Iterable[Span], boundary: str) -> Answer:
     return answer.with_body(*pieces)
 
 
-def ranged(  # noqa: PLR0911
+def ranged(
     blob: bytes, asked: str | None, *, multi: MultiRange, single: SingleRange, cached: bool, boundary: str
 ) -> Answer:
     """The answer of a server with these habits. `cached` matters to `200-then-206` alone."""

@@ -1,4 +1,4 @@
-"""A source that serves images from memory and counts what it was asked: the seam's simplest honest implementation."""
+"""A source that serves images from memory and counts what it was asked: the seam's simplest honest form."""
 
 from __future__ import annotations
 
@@ -21,9 +21,15 @@ class MemorySource:
     """`piece`: size of what `read` yields. `ranges` False: answers with an error to all but whole blobs."""
 
     def __init__(
-        self, content: Layout | Image | Index, tag: str = "t", *, piece: int = 1000, ranges: bool = True, spans: int = 1,
+        self,
+        content: Layout | Image | Index,
+        tag: str = "t",
+        *,
+        piece: int = 1000,
+        ranges: bool = True,
+        spans: int = 1,
         change: Break | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.content = content if isinstance(content, Layout) else layout({tag: content})
         self.tag, self.piece, self.ranges, self.spans, self.change = tag, piece, ranges, spans, change
         self.traffic = Traffic()

@@ -39,11 +39,19 @@ def pull(
 ) -> Outcome:
     """Raises what the pull raises; the outcome that was passed in is filled in that case too."""
     outcome = outcome or Outcome(Receipt(name))
-    settings = Options(**({"platform": AMD64, "jobs": 4, "patience": IMPATIENT} | options))
+    defaults: dict[str, Any] = {"platform": AMD64, "jobs": 4, "patience": IMPATIENT}
+    settings = Options(**defaults | options)
     source.traffic.__init__()  # type: ignore[misc]
     source.asked.clear()
     work = Pull(
-        name, digest, source, store, traffic=source.traffic, options=settings, receipt=outcome.receipt, show=outcome.events.append
+        name,
+        digest,
+        source,
+        store,
+        traffic=source.traffic,
+        options=settings,
+        receipt=outcome.receipt,
+        show=outcome.events.append,
     )
     outcome.image = work.run()
     return outcome

@@ -381,7 +381,7 @@ def test_when_to_come_back(serve: Callable[..., Registry]) -> None:
         (missing(30), 206, (10, 10), "bytes 10-19/{size}"),
     ],
 )
-def test_the_wrong_bytes(  # noqa: PLR0917
+def test_the_wrong_bytes(
     one: Image,
     serve: Callable[..., Registry],
     fault: Fault,
