@@ -93,7 +93,8 @@ def test_an_update_survives_a_request_that(name: str, cache: Path, tmp_path: Pat
         blobs = sum(len(data) for data in V2.blobs.values())
         assert registry.accounts.sent_twice() <= 0.02 * blobs
         assert receipt["bytes"]["fetched"] == registry.accounts.body_bytes, "the receipt and the server agree"
-        assert (receipt["retries"] > 0) is (name not in HARMLESS)
+        # A connection that is closed without a word may be noticed only by the next request on it.
+        assert name == "closes behind the body" or (receipt["retries"] > 0) is (name not in HARMLESS)
         assert_right(tmp_path, registry, "v2")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from zchunked.digest import Digest
 from zchunked.errors import ZPullError
 from zchunked.fetch import Checks, Order
-from zchunked.layer.plan import GapPolicy, Link, missing, runs_for
+from zchunked.layer.plan import PART_BYTES, GapPolicy, Link, missing, runs_for
 from zchunked.oci import Descriptor
 from zchunked.prove import Proof
 from zchunked.ranges import ByteRange, total
@@ -18,7 +18,6 @@ from zchunked.store import Store
 from zchunked.store.store import Place
 
 _WHOLE_PREMIUM = 1.125  # a layer of which nothing is here comes whole at up to this multiple of its parts
-PART_BYTES = 150  # the header of one part of multipart/byteranges, more or less
 
 
 @dataclass(slots=True, eq=False)
@@ -75,11 +74,9 @@ class Frugality:
     exact: bool = False
     max_gap: int | None = None
 
-    def gaps(self, spans_per_request: int, link: Link, jobs: int) -> GapPolicy:
+    def gaps(self, link: Link, jobs: int) -> GapPolicy:
         if self.max_gap is not None:
             return GapPolicy(most=self.max_gap, share=float("inf") if self.max_gap else 0.0)
-        if spans_per_request > 1:  # no gap saves a request, but each saves the header of a part
-            return GapPolicy(most=PART_BYTES, share=float("inf"))
         return GapPolicy(most=link.worth_of_request(jobs))
 
 
@@ -112,7 +109,7 @@ def schedule(works: Sequence[Work], store: Store, frugality: Frugality, means: M
         wanted, metadata, checks = _wanted(work, promised)
         left = missing(wanted, store.covered(work.layer.digest))
         spans = means.spans_per_request(work.layer)
-        policy = frugality.gaps(spans, means.link, means.jobs)
+        policy = frugality.gaps(means.link, means.jobs)
         runs = runs_for(left, policy=policy, jobs=means.jobs, spans=spans)
         work.order = Order(work.layer, runs, missing(wanted, ()), sorted(metadata), checks)
         if work.failure is None:  # else this pull itself brought what is here

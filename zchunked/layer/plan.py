@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ MiB = 1 << 20
 _LONGEST_RUN = 4 * MiB  # a broken connection costs at most the wait for this much; resume loses nothing
 _SHORTEST_RUN = 256 << 10
 _LEAST_GAP, _USUAL_GAP, _MOST_GAP = 8 << 10, 64 << 10, 256 << 10
+PART_BYTES = 150  # the header of one part of multipart/byteranges, more or less
 _FEW_SPANS = 8  # so few may always share a request: a connection for each costs more than it saves
 
 
@@ -85,9 +87,30 @@ def runs_for(needed: Sequence[ByteRange], *, policy: GapPolicy, jobs: int, spans
     """
     if not needed:
         return []
+    if spans > 1:
+        return _in_parts(needed, policy, jobs, spans)
     closed = coalesce(needed, policy)
-    longest = min(_LONGEST_RUN, max(_SHORTEST_RUN, total(closed) // (jobs * 2)))
-    return group(cut(closed, needed, longest), min(spans, max(_FEW_SPANS, len(closed) // jobs)), longest)
+    return group(cut(closed, needed, _longest(total(closed), jobs)), 1, _LONGEST_RUN)
+
+
+def _longest(size: int, jobs: int) -> int:
+    """The longest request: small enough that all workers end together."""
+    return min(_LONGEST_RUN, max(_SHORTEST_RUN, size // (jobs * 2)))
+
+
+def _in_parts(needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: int) -> list[Run]:
+    """Many spans in one request, as far as gaps and part headers stay within the policy's share; the rest one by one.
+
+    A gap that is shorter than the header of a part is always bought.
+    """
+    cheap = GapPolicy(min(policy.most, PART_BYTES), float("inf") if policy.share else 0.0)
+    closed = coalesce(needed, cheap)
+    longest = _longest(total(closed), jobs)
+    pieces = cut(closed, needed, longest)
+    budget = total(needed) * policy.share - (total(closed) - total(needed))
+    many = len(pieces) if math.isinf(budget) else min(len(pieces), max(0, int(budget // PART_BYTES)))
+    at_once = min(spans, max(_FEW_SPANS, many // jobs))
+    return [*group(pieces[:many], at_once, longest), *group(pieces[many:], 1, longest)]
 
 
 def group(pieces: Sequence[ByteRange], spans: int, longest: int) -> list[Run]:
