@@ -110,7 +110,8 @@ def schedule(works: Sequence[Work], store: Store, frugality: Frugality, means: M
         left = missing(wanted, store.covered(work.layer.digest))
         spans = means.spans_per_request(work.layer)
         policy = frugality.gaps(means.link, means.jobs)
-        runs = runs_for(left, policy=policy, jobs=means.jobs, spans=spans)
+        vouched = total(work.parts.vouched) if work.parts else 0
+        runs = runs_for(left, policy=policy, jobs=means.jobs, spans=spans, metadata=vouched)
         work.order = Order(work.layer, runs, missing(wanted, ()), sorted(metadata), checks)
         if work.failure is None:  # else this pull itself brought what is here
             work.entry.cached_bytes = min(work.layer.size, work.here_before + _held_elsewhere(work, found))

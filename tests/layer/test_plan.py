@@ -153,6 +153,6 @@ def test_many_parts_in_one_request_stay_within_the_share() -> None:
     needed = [ByteRange(at, at + 100) for at in range(0, 10_000_000, 2_000)]  # headers of parts would be larger
     runs = runs_for(needed, policy=GapPolicy(), jobs=8, spans=185)
     parts = sum(len(run) for run in runs if len(run) > 1)
-    assert parts * PART_BYTES <= GapPolicy().share * total(needed)
+    assert parts * PART_BYTES <= GapPolicy().parts * total(needed)
     assert any(len(run) > 1 for run in runs)
     assert flat(runs) == needed

@@ -26,11 +26,13 @@ Run = tuple[ByteRange, ...]
 class GapPolicy:
     """When a gap is worth its bytes.
 
-    `most`: no gap longer than this is bought. `share`: nor more than this part of the needed bytes in all.
+    `most`: no gap longer than this is bought. `share`: nor more than this part of the needed bytes in all; `parts`: the
+    same for gaps and part headers together where many spans share a request.
     """
 
     most: int = _USUAL_GAP
     share: float = 0.045
+    parts: float = 0.048
 
 
 def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
@@ -80,15 +82,17 @@ def _trim(piece: ByteRange, needed: Sequence[ByteRange], starts: list[int]) -> B
     return ByteRange(max(piece.start, needed[first].start), min(piece.end, needed[last].end))
 
 
-def runs_for(needed: Sequence[ByteRange], *, policy: GapPolicy, jobs: int, spans: int = 1) -> list[Run]:
+def runs_for(
+    needed: Sequence[ByteRange], *, policy: GapPolicy, jobs: int, spans: int = 1, metadata: int = 0
+) -> list[Run]:
     """The requests for `needed` (ascending, disjoint) of one blob: they cover it, in order, without overlap.
 
-    `spans`: how many the host takes in one request.
+    `spans`: how many the host takes in one request. `metadata`: bytes that came before and are needed all the same.
     """
     if not needed:
         return []
     if spans > 1:
-        return _in_parts(needed, policy, jobs, spans)
+        return _in_parts(needed, policy, jobs, spans, metadata)
     closed = coalesce(needed, policy)
     return group(cut(closed, needed, _longest(total(closed), jobs)), 1, _LONGEST_RUN)
 
@@ -98,7 +102,7 @@ def _longest(size: int, jobs: int) -> int:
     return min(_LONGEST_RUN, max(_SHORTEST_RUN, size // (jobs * 2)))
 
 
-def _in_parts(needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: int) -> list[Run]:
+def _in_parts(needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: int, metadata: int) -> list[Run]:
     """Many spans in one request, as far as gaps and part headers stay within the policy's share; the rest one by one.
 
     A gap that is shorter than the header of a part is always bought.
@@ -107,7 +111,7 @@ def _in_parts(needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: 
     closed = coalesce(needed, cheap)
     longest = _longest(total(closed), jobs)
     pieces = cut(closed, needed, longest)
-    budget = total(needed) * policy.share - (total(closed) - total(needed))
+    budget = (total(needed) + metadata) * policy.parts - (total(closed) - total(needed))
     many = len(pieces) if math.isinf(budget) else min(len(pieces), max(0, int(budget // PART_BYTES)))
     at_once = min(spans, max(_FEW_SPANS, many // jobs))
     return [*group(pieces[:many], at_once, longest), *group(pieces[many:], 1, longest)]
