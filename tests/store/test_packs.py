@@ -309,7 +309,7 @@ try:
     while True:
         taken += sum(span.size for span in writer.write(taken, bytes([taken // 7000 % 251]) * 7000))
 except LocalError as error:
-    print(error.exit_code)
+    print(error.exit_code, flush=True)
 if sys.argv[3] == "close":
     writer.close()
     store.close()

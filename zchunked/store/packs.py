@@ -263,7 +263,8 @@ def _gone(live: Path) -> Iterator[bool]:
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_gone = True
+        # Another process may have removed what we opened, and a starting one put its own there since.
+        is_gone = os.path.samestat(os.fstat(handle), live.stat())
     except OSError:
         is_gone = False
     try:
