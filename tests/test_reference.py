@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from zchunked.digest import Digest
 from zchunked.errors import InvalidReferenceError
-from zchunked.reference import DOCKER_HUB, Reference, is_loopback, parse_reference
+from zchunked.reference import DOCKER_HUB, LayoutReference, Reference, is_loopback, parse_image, parse_reference
 
 HEX = "0123456789abcdef" * 4
 DIGEST = f"sha256:{HEX}"
@@ -120,3 +120,43 @@ def test_loopback_is_this_machine(host: str) -> None:
 )
 def test_what_only_looks_like_loopback_is_not(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(("text", "scheme", "base", "tag"), [
+    ("oci:out", "oci", "out", None),
+    ("oci:/srv/images/", "oci", "/srv/images", None),
+    ("oci:/:v1", "oci", "/", "v1"),
+    ("oci:./a/b:v1", "oci", "./a/b", "v1"),
+    ("oci:a:docker.io/library/x:1", "oci", "a", "docker.io/library/x:1"),
+    ("oci+https://cdn.example/team/app", "oci+https", "cdn.example/team/app", None),
+    ("oci+https://cdn.example/team/app:v1", "oci+https", "cdn.example/team/app", "v1"),
+    ("oci+http://127.0.0.1:8000", "oci+http", "127.0.0.1:8000", None),
+    ("oci+http://127.0.0.1:8000/", "oci+http", "127.0.0.1:8000", None),
+    ("oci+http://127.0.0.1:8000/a:v1", "oci+http", "127.0.0.1:8000/a", "v1"),
+    ("s3://bucket/deep/prefix:v1", "s3", "bucket/deep/prefix", "v1"),
+    ("s3://bucket:v1", "s3", "bucket", "v1"),
+    ("gs://bucket", "gs", "bucket", None),
+    ("az://container/x", "az", "container/x", None),
+])  # fmt: skip
+@pytest.mark.parametrize("digest", [None, DIGEST])
+def test_a_layout_is_named_by_its_scheme(
+    text: str, scheme: str, base: str, tag: str | None, digest: str | None
+) -> None:
+    reference = parse_image(text + (f"@{digest}" if digest else ""))
+    assert reference == LayoutReference(scheme, base, tag, digest)  # type: ignore[arg-type]
+    assert parse_image(str(reference)) == reference
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["oci:", "oci::v1", "oci+https://", "oci+http:///x", "s3://", "s3:///x", "gs://:v1", "oci+http://h/../x",
+     "oci+http://h/a?b", "s3://b/\x00", f"oci:x@sha256:{'0' * 63}", "ftp://h/x", "oci+ftp://h/x"],
+)  # fmt: skip
+def test_no_layout(text: str) -> None:
+    with pytest.raises(InvalidReferenceError):
+        parse_image(text)
+
+
+def test_what_has_no_scheme_is_in_a_registry() -> None:
+    assert parse_image("oci/image:v1") == parse_reference("oci/image:v1")
+    assert parse_image("docker://a.b/c") == parse_reference("a.b/c")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from zchunked.digest import Digest, parse_digest
 from zchunked.errors import FormatError, InvalidReferenceError
@@ -20,6 +21,9 @@ _HOST = re.compile(
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*", re.ASCII)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}", re.ASCII)
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.ASCII)
+
+
+LayoutScheme = Literal["oci", "oci+https", "oci+http", "s3", "gs", "az"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,81 @@ class Reference:
         return f"{self.name}{tag}{digest}"
 
 
+@dataclass(frozen=True, slots=True)
+class LayoutReference:
+    """An image in an OCI layout: a directory, or behind a static web server, or in a bucket.
+
+    `base` is the path, or host and path, or bucket and prefix, without a slash at its end. Without tag and digest the
+    layout's only image is meant. `tag` is whatever the layout's index calls the image, which may be a whole reference.
+    """
+
+    scheme: LayoutScheme
+    base: str
+    tag: str | None
+    digest: Digest | None
+
+    @property
+    def name(self) -> str:
+        """Scheme and base, without tag and digest."""
+        return f"oci:{self.base}" if self.scheme == "oci" else f"{self.scheme}://{self.base}"
+
+    @property
+    def host(self) -> str:
+        """Host (and port) or bucket; nothing for a directory."""
+        return "" if self.scheme == "oci" else self.base.partition("/")[0]
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.name}{tag}{digest}"
+
+
+ImageReference = Reference | LayoutReference
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` or `host:port` can only be this machine."""
     return _LOOPBACK.fullmatch(host) is not None
+
+
+def parse_image(text: str) -> ImageReference:
+    """Whatever names an image on the command line: a registry's reference, or a layout's with its scheme in front."""
+    scheme, colon, rest = text.partition(":")
+    for known in get_args(LayoutScheme):
+        if colon and scheme == known and (known == "oci" or rest.startswith("//")):
+            return _layout(text, known, rest if known == "oci" else rest[2:])
+    return parse_reference(text)
+
+
+def _layout(text: str, scheme: LayoutScheme, rest: str) -> LayoutReference:
+    head, at, last = rest.rpartition("@")
+    digest = _reference_digest(text, last) if at and last.startswith("sha256:") else None
+    rest = head if digest else rest
+    if scheme == "oci":  # a directory's name may hold no colon, a tag may: it may be a whole reference
+        base, _, tag = rest.partition(":")
+    else:
+        slash = rest.find("/")
+        base, colon, tag = rest.rpartition(":")
+        if not colon or "/" in tag or slash < 0:
+            # Without a path a colon starts a port; a bucket has none.
+            base, tag = (base, tag) if colon and slash < 0 and scheme in ("s3", "gs", "az") else (rest, "")
+    base = base.rstrip("/") or base[:1]
+    if not base or (scheme != "oci" and base.startswith("/")):
+        raise InvalidReferenceError(f"{text!r:.200}: want {_SHAPES.get(scheme, scheme + '://bucket/prefix[:tag]')}")
+    if re.search(r"[\0-\x1f\x7f?#]|(?:^|/)\.\.(?:/|$)", base if scheme != "oci" else ""):
+        raise InvalidReferenceError(f"{text!r:.200}: {base!r:.200} is no place for a layout")
+    return LayoutReference(scheme, base, tag or None, digest)
+
+
+_SHAPES = {
+    "oci": "oci:DIR[:tag]",
+    "oci+https": "oci+https://host/base[:tag]",
+    "oci+http": "oci+http://host/base[:tag]",
+}
 
 
 def parse_reference(text: str) -> Reference:
