@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from zchunked.digest import Digest, digest_of, verified
 from zchunked.errors import IntegrityError
@@ -23,8 +23,7 @@ _NEAR_BYTES = 4 << 10  # what lies this near is read together: copying is cheape
 _HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a chunk's compressed bytes lie: [start, start + length) of a blob."""
 
     blob: Digest
