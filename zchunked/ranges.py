@@ -101,3 +101,8 @@ class Spans:
                 break
             size += min(span.end, self._ends[index]) - max(span.start, start)
         return size
+
+    def hold(self, start: int, end: int) -> bool:
+        """Whether all of [start, end) lies in one of the spans."""
+        index = bisect_right(self._starts, start) - 1
+        return index >= 0 and end <= self._ends[index]

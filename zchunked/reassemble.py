@@ -63,15 +63,25 @@ class Contents:
         """Header frames, wanted where no tar-split can be trusted; only the diff ID vouches for them."""
         return [] if self.tarsplit else header_spans(self.toc, self.location.toc.span.start)
 
-    def own_places(self) -> dict[bytes, Place]:
-        """Where the layer's own blob has each chunk, holes left out; the shortest copy of those that occur twice."""
-        toc, blob = self.toc, self.layer.digest
-        places: dict[bytes, Place] = {}
-        for digest, start, end, hole in zip(toc.digests, toc.starts, toc.ends, toc.holes, strict=True):
-            known = places.get(digest)
-            if not hole and (known is None or end - start < known.length):
-                places[digest] = Place(blob, start, end - start)
-        return places
+    def own_chunks(self) -> dict[bytes, int]:
+        """The layer's distinct chunks by raw digest, holes left out; the shortest copy of those that occur twice."""
+        toc = self.toc
+        own = dict(zip(toc.digests, range(len(toc.digests)), strict=True))
+        if len(own) < len(toc.digests) or any(toc.holes):
+            own = {}
+            for chunk, digest in enumerate(toc.digests):
+                known = own.get(digest)
+                if not toc.holes[chunk] and (known is None or self.length(chunk) < self.length(known)):
+                    own[digest] = chunk
+        return own
+
+    def length(self, chunk: int) -> int:
+        """Compressed bytes of a chunk."""
+        return self.toc.ends[chunk] - self.toc.starts[chunk]
+
+    def place(self, chunk: int) -> Place:
+        """Where the layer's own blob has it."""
+        return Place(self.layer.digest, self.toc.starts[chunk], self.length(chunk))
 
 
 def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Contents:
@@ -83,7 +93,8 @@ def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMI
     toc_at = location.toc.span
     data = store.read(layer.digest, toc_at.start, toc_at.end)
     verify(data, location.toc_digest, f"TOC of layer {short(layer.digest)}")
-    toc = parse_toc(frames.decode(data, location.toc.decoded_bytes, limits), toc_at.start, limits)
+    data = frames.decode(data, location.toc.decoded_bytes, limits)
+    toc = parse_toc(data, toc_at.start, limits)
     del data
     digest = toc.tarsplit_digest or location.tarsplit_digest
     if toc.tarsplit_digest and location.tarsplit is None:

@@ -209,16 +209,17 @@ class Index:
             while some := sorted(islice(numbered, _AT_ONCE)):  # neighbours in the index go in together
                 db.executemany("INSERT OR IGNORE INTO chunks VALUES(?, ?, ?, ?, ?)", some)
 
-    def find_chunks(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, str, int, int, int]]:
-        """(raw digest, blob, start, length, decoded size) wherever a row promises one of the digests."""
-        for at in range(0, len(digests), _AT_ONCE):
-            some = digests[at : at + _AT_ONCE]
+    def find_chunks(self, digests: Iterable[bytes]) -> Iterator[list[tuple[bytes, str, int, int]]]:
+        """Batches of (raw digest, blob, start, length) wherever a row promises one of the digests."""
+        names: dict[int, str] = {}
+        ordered = sorted(digests)  # neighbours in the index are looked up together
+        for at in range(0, len(ordered), _AT_ONCE):
+            some = ordered[at : at + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            sql = (
-                "SELECT chunks.digest, blobs.digest, start, length, chunks.size "
-                f"FROM chunks JOIN blobs ON blobs.id = chunks.blob WHERE chunks.digest IN ({marks})"
-            )
-            yield from self._rows(sql, some)
+            rows = self._rows(f"SELECT digest, blob, start, length FROM chunks WHERE digest IN ({marks})", some)
+            for blob in {row[1] for row in rows}.difference(names):
+                names[blob] = self._rows("SELECT digest FROM blobs WHERE id = ?", (blob,))[0][0]
+            yield [(digest, names[blob], start, length) for digest, blob, start, length in rows]
 
     def chunks_of(self, digest: str) -> list[tuple[bytes, int, int, int]]:
         sql = f"SELECT digest, start, length, size FROM chunks WHERE blob = {_ID} ORDER BY start"

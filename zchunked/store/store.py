@@ -255,19 +255,19 @@ class Store:
 
     # ── chunks ──
 
-    def find_chunks(self, digests: Sequence[bytes]) -> dict[bytes, Place]:
+    def find_chunks(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
         """Where chunks lie, as far as rows promise them and their bytes are here."""
         found: dict[bytes, Place] = {}
-        spans: dict[str, list[ByteRange]] = {}
-        for digest, name, start, length, _ in self._index.find_chunks(digests):
-            blob = Digest(name)
-            covered = spans.get(name)
-            if covered is None:
-                covered = spans[name] = self.covered(blob)
-            if digest not in found:
-                at = bisect_right(covered, start, key=_start) - 1 if len(covered) > 1 else 0
-                if covered and covered[at].start <= start and start + length <= covered[at].end:
-                    found[digest] = Place(blob, start, length)
+        known: dict[str, tuple[list[int], list[int]]] = {}
+        for rows in self._index.find_chunks(digests):
+            for digest, name, start, length in rows:
+                if name not in known:
+                    covered = self.covered(Digest(name))
+                    known[name] = [span.start for span in covered], [span.end for span in covered]
+                starts, ends = known[name]
+                at = bisect_right(starts, start) - 1
+                if at >= 0 and start + length <= ends[at] and digest not in found:
+                    found[digest] = Place(Digest(name), start, length)
         return found
 
     def add_chunks(self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
@@ -320,7 +320,3 @@ class Store:
         with self._lock:
             self._hosts[host] = spans
         self._index.set_host(host, spans)
-
-
-def _start(span: ByteRange) -> int:
-    return span.start
