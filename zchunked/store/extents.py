@@ -26,6 +26,10 @@ Row = tuple[int, int, str, int]
 """Start, end, file, at: bytes [start, end) of the blob lie in the file from `at` on."""
 
 
+Span = tuple[int, int] | tuple[int, int, int] | tuple[int, int, int, bytes]
+"""Start and end, and whatever else the caller keeps with them."""
+
+
 class ExtentMap:
     """Thread-safe. Blob offset → file and offset; whatever is added twice counts once, the first copy wins.
 
@@ -120,12 +124,13 @@ class ExtentMap:
                     return found
             return found if at == end else None
 
-    def locate(self, spans: Sequence[tuple[int, int]]) -> list[Piece | None]:
-        """For each (start, end), ascending, the piece that holds it; None where it takes several or is not here."""
+    def locate(self, spans: Sequence[Span]) -> list[Piece | None]:
+        """For each (start, end, …), ascending, the piece that holds it; None where it takes several or is not here."""
         with self._lock:
             found: list[Piece | None] = []
             low, high, file, at = 0, 0, "", 0
-            for start, end in spans:
+            for span in spans:
+                start, end = span[0], span[1]
                 if start >= high or start < low:
                     number, place = self._find(start)
                     low, high, file, at = self._blocks[number][place] if place >= 0 else (0, 0, "", 0)

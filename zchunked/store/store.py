@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 from zchunked.digest import Digest, digest_of, verified
 from zchunked.errors import IntegrityError
 from zchunked.ranges import ByteRange
-from zchunked.store.extents import ExtentMap, Piece
+from zchunked.store.extents import ExtentMap, Piece, Span
 from zchunked.store.index import Index
 from zchunked.store.packs import Rows, Session, Writer, idle_files, local_error, recover
 
@@ -125,15 +125,15 @@ class Store:
             return self._read_piece(pieces[0])
         return b"".join([self._read_piece(piece) for piece in pieces])
 
-    def read_many(self, blob: Digest, spans: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
-        """The bytes of each (start, end), ascending, in as few reads as the files allow; all fit into memory."""
+    def read_many(self, blob: Digest, spans: Sequence[Span]) -> list[bytes | memoryview]:
+        """The bytes of each (start, end, …), ascending, in as few reads as the files allow; all fit into memory."""
         pieces = self._extents(blob).locate(spans)
         data: list[bytes | memoryview] = []
         at = 0
         while at < len(spans):
             first = pieces[at]
             if first is None:
-                data.append(self.read(blob, *spans[at]))
+                data.append(self.read(blob, spans[at][0], spans[at][1]))
                 at += 1
                 continue
             last, far = at + 1, first.at + first.size
@@ -145,7 +145,7 @@ class Store:
                 last += 1
             block = memoryview(self._read_piece(Piece(first.file, first.at, far - first.at)))
             ours = [piece.at - first.at for piece in pieces[at:last] if piece is not None]
-            data += [block[low : low + end - start] for low, (start, end) in zip(ours, spans[at:last], strict=True)]
+            data += [block[low : low + span[1] - span[0]] for low, span in zip(ours, spans[at:last], strict=True)]
             at = last
         return data
 
