@@ -53,6 +53,7 @@ WHO_MAY = {
     # The standard library's doors to the world.
     "sqlite3": "store.index",
     "fcntl": "store",
+    "ctypes": "cli.memory",
     "socket": "sources",
     "ssl": "sources",
     "http": "sources",

@@ -92,12 +92,7 @@ def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMI
     Raises IntegrityError naming the damaged span's owner, FormatError, UnsupportedLayerError.
     """
     location = locate(layer, limits)
-    toc_at = location.toc.span
-    data = store.read(layer.digest, toc_at.start, toc_at.end)
-    verify(data, location.toc_digest, f"TOC of layer {short(layer.digest)}")
-    data = frames.decode(data, location.toc.decoded_bytes, limits)
-    toc = parse_toc(data, toc_at.start, limits)
-    del data
+    toc = parse_toc(_decoded_toc(store, layer, location, limits), location.toc.span.start, limits)
     digest = toc.tarsplit_digest or location.tarsplit_digest
     if toc.tarsplit_digest and location.tarsplit is None:
         raise FormatError(f"layer {short(layer.digest)} has a tar-split digest in its TOC and no position for it")
@@ -111,6 +106,13 @@ def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMI
                 f"tar-split of layer {short(layer.digest)}: want {digest}, got sha256:{hasher.hexdigest()}"
             )
     return Contents(layer, location, toc, tarsplit)
+
+
+def _decoded_toc(store: Store, layer: Descriptor, location: Location, limits: Limits) -> bytes:
+    span = location.toc.span
+    data = store.read(layer.digest, span.start, span.end)
+    verify(data, location.toc_digest, f"TOC of layer {short(layer.digest)}")
+    return frames.decode(data, location.toc.decoded_bytes, limits)
 
 
 class Rebuild:

@@ -90,6 +90,7 @@ def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> T
     builder = _Builder(toc_start - 8, limits)
     for batch in decode_entries(raws, count_keys):
         builder.take(batch)
+    del data, raws  # as large as all that follows
     return builder.finish(parse_digest(split, "tarSplitDigest") if split else None)
 
 
@@ -249,6 +250,7 @@ class _Builder:
 
     def _check_names(self) -> None:
         names = self._names
+        names = [name.removesuffix("/") for name in names]  # directories have one
         text = "\0".join(["", *names, ""])  # a search for each name would cost more than all else
         if text.count("\0") > len(names) + 1:
             raise UnsupportedLayerError("a name in its table of contents contains NUL")
