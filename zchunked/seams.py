@@ -52,3 +52,13 @@ class Source(Protocol):
         Raises RangeIgnoredError before the first piece when it has no answer to a range at all. One span over the
         whole blob is asked for without a range.
         """
+
+    def close(self) -> None:
+        """Let go of connections. Whoever opened the source closes it, when nobody reads any more."""
+
+
+class Files(Protocol):
+    """Blobs that are files of this machine, so that a store may take them over without reading them."""
+
+    def open_blob(self, blob: Descriptor) -> int:
+        """A handle on a regular file that should be the blob; the caller closes it. Raises as `Source` does."""

@@ -68,6 +68,9 @@ class MemorySource:
                 self.traffic.received(len(piece))
                 yield at, piece
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     @property
     def blob_bytes(self) -> int:
         return sum(total(spans) for _, spans in self.asked)
