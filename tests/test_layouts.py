@@ -183,7 +183,7 @@ def test_a_layout_on_the_web_counts_what_its_server_counts(tmp_path: Path, range
         accounts = registry.accounts
         requests, size = accounts.count(), accounts.body_bytes
         plan = receipt(tmp_path, "plan", f"{base}:demo-v2")
-        assert balanced(plan)["wasted"] == 0
+        assert balanced(plan)["wasted"] == 0 or not ranges
         found = receipt(tmp_path, f"{base}:demo-v2")
         assert plan["requests"] + found["requests"] == accounts.count() - requests
         if ranges:
@@ -203,3 +203,16 @@ def test_a_directory_needs_no_network_library(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", code, "plan", f"oci:{V1.layout}:demo-v1", "--store"]
     done = subprocess.run([*argv, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_plan_takes_no_layer_whole_where_there_are_no_ranges(tmp_path: Path) -> None:
+    with Registry(V1.layout, multi_range="200", single_range="200") as registry:
+        base = f"oci+{registry.layout_url}"
+        plan = receipt(tmp_path, "plan", f"{base}:demo-v1")
+        here = sum(path.stat().st_size for path in (tmp_path / "store" / "blobs").iterdir())
+        assert here < 10_000
+        assert {layer["reason"] for layer in plan["layers"]} == {"its host serves no ranges"}
+        balanced(plan)
+        found = receipt(tmp_path, f"{base}:demo-v1")
+        assert plan["estimate"]["bytes"] == balanced(found)["fetched"]
+        assert plan["estimate"]["requests"] == found["requests"]
