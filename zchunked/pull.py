@@ -297,7 +297,9 @@ class Pull:
                 insight.contents = self._contents(layer, location.metadata, parts)
             except UnsupportedLayerError as error:
                 insight.reason = str(error)
-            except RangeIgnoredError:  # of a plan, which takes nothing whole
+            except RangeIgnoredError:
+                if not self._is_plan:  # which takes nothing whole
+                    raise
                 insight.reason = _NO_RANGES
             if layer.digest in self._fetcher.without_ranges:
                 insight.reason = _NO_RANGES
