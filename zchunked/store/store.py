@@ -279,16 +279,17 @@ class Store:
     def find_chunks(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
         """Where chunks lie, as far as rows promise them and their bytes are here."""
         found: dict[bytes, Place] = {}
-        known: dict[str, tuple[list[int], list[int]]] = {}
+        known: dict[int, tuple[Digest, list[int], list[int]]] = {}
         for rows in self._index.find_chunks(digests):
-            for digest, name, start, length in rows:
-                if name not in known:
-                    covered = self.covered(Digest(name))
-                    known[name] = [span.start for span in covered], [span.end for span in covered]
-                starts, ends = known[name]
+            for digest, number, start, length in rows:
+                if number not in known:
+                    blob = Digest(self._index.blob(number))
+                    covered = self.covered(blob)
+                    known[number] = blob, [span.start for span in covered], [span.end for span in covered]
+                blob, starts, ends = known[number]
                 at = bisect_right(starts, start) - 1
                 if at >= 0 and start + length <= ends[at] and digest not in found:
-                    found[digest] = Place(Digest(name), start, length)
+                    found[digest] = Place(blob, start, length)
         return found
 
     def add_chunks(self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
