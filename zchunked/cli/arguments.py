@@ -94,6 +94,9 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     images = verbs.add_parser("images", help="list the pulled images")
     verify = verbs.add_parser("verify", help="re-hash the store and drop what is damaged; the next pull heals it")
     for verb in (pull, plan, export, images, verify):
+        if verb in (pull, plan):
+            where = "a folder, tar file or OCI layout here whose files may stand in for chunks; repeatable"
+            verb.add_argument("--seed", action="append", metavar="PATH", help=where)
         if verb in (pull, plan, export):
             verb.add_argument("image", metavar="IMAGE", help="[docker://]host/repository[:tag][@digest]")
             _image(verb, environment)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from zchunked.cli.output import (
     destinations_of,
@@ -116,6 +118,7 @@ def _pull(
         frugality=Frugality(exact=arguments.exact, max_gap=arguments.max_gap),
         max_bytes=arguments.max_bytes,
         rate=arguments.rate,
+        seeds=_seeds(arguments.seed, environment),
     )
     traffic = Traffic()
     source = open_source(
@@ -148,6 +151,12 @@ def _bearable(stated: float | None, patience: float) -> float:
     if stated is not None:
         return max(stated, 0.1)
     return min(_SILENCE_SECONDS, max(patience / 2, 1.0)) if patience else _SILENCE_SECONDS
+
+
+def _seeds(typed: list[str] | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """ZPULL_SEED lists paths as PATH does."""
+    texts = typed or environment.get("ZPULL_SEED", "").split(os.pathsep)
+    return tuple(Path(text) for text in texts if text)
 
 
 def _creds(text: str | None) -> tuple[str, str] | None:
