@@ -28,6 +28,7 @@ from zchunked.layer.locate import kind_of, locate
 from zchunked.layer.plan import Link, missing
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor, Platform, parse_config
+from zchunked.offline import refuse_missing
 from zchunked.pace import Bounds, Pace
 from zchunked.prove import Proof, prove_parts, prove_whole
 from zchunked.ranges import ByteRange, total
@@ -48,7 +49,7 @@ _Result = TypeVar("_Result")
 class Options:
     """How to pull. `max_bytes`: refuse a plan above it; `rate`: bytes per second to reckon with, else as measured.
 
-    `seeds`: places on this machine whose files may stand in for chunks.
+    `seeds`: places on this machine whose files may stand in for chunks. `offline`: refuse a plan that lacks a byte.
     """
 
     platform: Platform
@@ -59,6 +60,7 @@ class Options:
     max_bytes: int | None = None
     rate: float | None = None
     seeds: tuple[Path, ...] = ()
+    offline: bool = False
     limits: Limits = DEFAULT_LIMITS
 
 
@@ -173,6 +175,8 @@ class Pull:
             if not todo:
                 break
             self._schedule(crew, todo)
+            if self._options.offline:
+                refuse_missing(self._name, todo, self._store)
             self._refuse_excess(todo)
             self._download(crew, todo)
             for work in heal(todo, self._store, self._fetcher, self._accounts, is_last=is_last):

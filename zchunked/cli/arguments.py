@@ -144,6 +144,7 @@ def _network(options: _Options) -> None:
     options.value("--stall-timeout", stall, type=_seconds, metavar="S")
     options.value("--max-bytes", "refuse a pull that would fetch more than this", type=size, metavar="BYTES")
     options.value("--rate", "the link's rate, for the plan's time: 4Mbit, 500kB", type=rate, metavar="RATE")
+    options.switch("--offline", "no request at all: from the store and from seeds alone")
     options.switch("--dry-run", "only say what it would cost: the same as the verb plan")
     options.value("--max-gap", "the most unneeded bytes to buy to save a request; 0: none", type=size, metavar="BYTES")
     options.switch("--exact", "take layers whole, so that exports keep the registry's digests")

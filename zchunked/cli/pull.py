@@ -7,6 +7,7 @@ import getpass
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from zchunked.cli.output import (
@@ -21,14 +22,16 @@ from zchunked.errors import InterruptedPullError, TransferError, ZPullError
 from zchunked.events import Noted
 from zchunked.exports import DamagedLayerError, Destination, export
 from zchunked.image import StoredImage
+from zchunked.offline import root_of
 from zchunked.pace import Bounds
 from zchunked.progress import Progress, human
 from zchunked.pull import Options, Pull
 from zchunked.receipt import Receipt
-from zchunked.reference import Reference, parse_reference
+from zchunked.reference import ImageReference, Reference, parse_reference
 from zchunked.retry import Patience
 from zchunked.schedule import Frugality, Work
 from zchunked.sources import open_source
+from zchunked.sources.offline import OfflineSource, is_on_this_machine
 from zchunked.store import Store
 from zchunked.traffic import Traffic
 
@@ -121,6 +124,8 @@ def _pull(
         seeds=_seeds(arguments.seed, environment),
     )
     traffic = Traffic()
+    if arguments.offline and not is_on_this_machine(reference):
+        return _offline(arguments, reference, store, receipt, progress, replace(options, offline=True))
     source = open_source(
         reference,
         environment=environment,
@@ -144,6 +149,25 @@ def _pull(
         receipt=receipt,
         show=progress,
     )
+
+
+def _offline(
+    arguments: argparse.Namespace,
+    reference: ImageReference,
+    store: Store,
+    receipt: Receipt,
+    progress: Progress,
+    options: Options,
+) -> Pull:
+    """A pull that asks nobody. NotFoundError when the store does not know what the reference names."""
+    name = str(reference)
+    try:
+        root = root_of(store, name, reference.digest, options.platform)
+    except ZPullError as error:
+        print_outcome(arguments, reference, receipt, error)
+        raise
+    source = OfflineSource(name)
+    return Pull(name, root, source, store, traffic=Traffic(), options=options, receipt=receipt, show=progress)
 
 
 def _bearable(stated: float | None, patience: float) -> float:
