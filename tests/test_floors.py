@@ -30,7 +30,7 @@ FLOORS = [
     # 3 · Workshops: each does one job with what the floors below give it.
     "image reassemble prove verify arrivals crew fetch pace exports seeds",
     # 4 · The front door: the whole story of a pull.
-    "schedule heal offline pull",
+    "schedule heal offline pull objects",
     # 5 · The roof: people.
     "progress cli __main__",
 ]

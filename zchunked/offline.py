@@ -22,7 +22,7 @@ def root_of(store: Store, name: str, digest: Digest | None, platform: Platform) 
 
     Raises NotFoundError, which says what is missing.
     """
-    root = digest or _last_pulled(store, name, platform)
+    root = digest or last_pulled(store, name, platform)
     documents = _documents(store, name, root, platform)
     config = documents.manifest.config
     if store.get(config.digest, config.size) is None:
@@ -31,7 +31,8 @@ def root_of(store: Store, name: str, digest: Digest | None, platform: Platform) 
     return root
 
 
-def _last_pulled(store: Store, name: str, platform: Platform) -> Digest:
+def last_pulled(store: Store, name: str, platform: Platform) -> Digest:
+    """What the name named then, for this platform if it was pulled for it. NotFoundError when it never was."""
     pulled = [image for image in store.images() if image.name == name]
     if not pulled:
         raise NotFoundError(

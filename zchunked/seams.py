@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from zchunked.digest import Digest
 from zchunked.events import Event
@@ -52,3 +52,14 @@ class Source(Protocol):
         Raises RangeIgnoredError before the first piece when it has no answer to a range at all. One span over the
         whole blob is asked for without a range.
         """
+
+
+@runtime_checkable
+class Locating(Protocol):
+    """A source that can also tell of a blob without reading it. Raises as `Source` does."""
+
+    def size_of(self, digest: Digest) -> int | None:
+        """In bytes, as the host says and nobody has checked; None when it does not say."""
+
+    def locate(self, digest: Digest) -> str:
+        """A URL from which the blob can be downloaded, perhaps for a while only."""

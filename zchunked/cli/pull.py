@@ -32,6 +32,7 @@ from zchunked.retry import Patience
 from zchunked.schedule import Frugality, Work
 from zchunked.sources import open_source
 from zchunked.sources.offline import OfflineSource, is_on_this_machine
+from zchunked.sources.registry import RegistrySource
 from zchunked.store import Store
 from zchunked.traffic import Traffic
 
@@ -64,7 +65,7 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
         finally:
             progress.close()
     if isinstance(failure, (TransferError, InterruptedPullError)):
-        failure = _resumable(failure, pull.bytes_here, receipt.bytes.image)
+        failure = resumable(failure, pull.bytes_here, receipt.bytes.image)
     if failure is None and not is_plan:
         write_digestfile(arguments.digestfile, receipt)
     if is_plan and failure is None and arguments.format == "text":
@@ -126,7 +127,28 @@ def _pull(
     traffic = Traffic()
     if arguments.offline and not is_on_this_machine(reference):
         return _offline(arguments, reference, store, receipt, progress, replace(options, offline=True))
-    source = open_source(
+    source = source_of(arguments, environment, reference, store, traffic)
+    return Pull(
+        str(reference),
+        reference.digest,
+        source,
+        store,
+        traffic=traffic,
+        options=options,
+        receipt=receipt,
+        show=progress,
+    )
+
+
+def source_of(
+    arguments: argparse.Namespace,
+    environment: Mapping[str, str],
+    reference: Reference,
+    store: Store,
+    traffic: Traffic,
+) -> RegistrySource:
+    """As the registry and network options say."""
+    return open_source(
         reference,
         environment=environment,
         traffic=traffic,
@@ -137,17 +159,6 @@ def _pull(
         tls_verify=arguments.tls_verify == "true",
         authfile=arguments.authfile,
         credentials=_creds(arguments.creds),
-        limits=options.limits,
-    )
-    return Pull(
-        str(reference),
-        reference.digest,
-        source,
-        store,
-        traffic=traffic,
-        options=options,
-        receipt=receipt,
-        show=progress,
     )
 
 
@@ -203,7 +214,7 @@ def _summary(receipt: Receipt) -> str:
     return text
 
 
-def _resumable(failure: ZPullError, here: int, size: int) -> ZPullError:
+def resumable(failure: ZPullError, here: int, size: int) -> ZPullError:
     """Someone who reads this at night wants to know that nothing is lost."""
     share = f"{here} of {size} bytes are here ({100 * here // size} %), " if size else ""
     return type(failure)(f"{failure}; {share}run the same command to resume")

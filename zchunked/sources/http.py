@@ -26,9 +26,9 @@ from zchunked.sources.tls import Contexts, Trust
 from zchunked.sources.urls import Origin, hidden_values, netloc, origin, redirect_target, shown
 from zchunked.traffic import Traffic
 
-MOST_REDIRECTS = 5
+MOSTREDIRECTS = 5
 _PIECE_BYTES = 256 << 10  # the most that one read takes from the socket: what is there comes at once
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FOREIGN = (requests.RequestException, HTTPError, HTTPException, OSError)  # ssl.SSLError and timeouts are OSErrors
 
 
@@ -170,14 +170,14 @@ class Http:
         `authorization` is for the origin of `url` alone.
         """
         home, target = origin(url), url
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MOSTREDIRECTS + 1):
             answer = self.send(target, headers, authorization=authorization if origin(target) == home else None)
             location = answer.headers.get("Location")
-            if answer.status not in _REDIRECTS or not location:
+            if answer.status not in REDIRECTS or not location:
                 return answer
             answer.excerpt()
             target = redirect_target(target, location)
-        raise TransferError(f"{shown(url)}: more than {MOST_REDIRECTS} redirects, the last to {shown(target)}")
+        raise TransferError(f"{shown(url)}: more than {MOSTREDIRECTS} redirects, the last to {shown(target)}")
 
     def send(
         self,

@@ -23,10 +23,10 @@ from zchunked.seams import Document, HostMemory
 from zchunked.sources.auth import Auth
 from zchunked.sources.breaks import NoAnswerError, NoTlsError
 from zchunked.sources.flight import Flights
-from zchunked.sources.http import Answer, Http
+from zchunked.sources.http import REDIRECTS, Answer, Http
 from zchunked.sources.multipart import PartReader
-from zchunked.sources.ranged import Parts, clip, understand
-from zchunked.sources.urls import netloc, origin
+from zchunked.sources.ranged import REFUSED_SINGLE, Parts, clip, stated_size, understand
+from zchunked.sources.urls import netloc, origin, redirect_target
 
 _HUB_API = "registry-1.docker.io"
 _EXPIRED = frozenset({401, 403, 404, 410})  # how hosts of signed URLs say that the signature is too old
@@ -183,6 +183,32 @@ class RegistrySource:
             if (self._hosts.recall(host) or 0) < 2:
                 self._hosts.learn(host, _MANY)
 
+    def size_of(self, digest: Digest) -> int | None:
+        """As the registry says; None when it does not. Costs a request, and the first byte."""
+        with self._glance(digest, follow=True) as answer:
+            self._note(digest, answer.url)
+            return stated_size(answer.status, answer.headers)
+
+    def locate(self, digest: Digest) -> str:
+        """The URL that serves a blob: where the registry redirects to, without going there, or its own."""
+        with self._glance(digest, follow=False) as answer:
+            location = answer.headers.get("Location")
+            return redirect_target(answer.url, location) if answer.status in REDIRECTS and location else answer.url
+
+    def _glance(self, digest: Digest, *, follow: bool) -> Answer:
+        """An answer that shows that the blob is there, with as little of it as the host can send; or a redirect."""
+        path = f"blobs/{digest}"
+        answer = self._ask(path, {"Range": "bytes=0-0"}, follow=follow)
+        if answer.status in REFUSED_SINGLE and stated_size(answer.status, answer.headers) is None:
+            answer.excerpt()
+            answer = self._ask(path, {}, follow=follow)
+        is_redirect = answer.status in REDIRECTS and "Location" in answer.headers
+        if not is_redirect and answer.status not in (200, 206) and stated_size(answer.status, answer.headers) is None:
+            raise answer.refusal(f"{self._reference.name}: blob {digest}")
+        if answer.status != 200:
+            answer.excerpt()  # a short body is read, for it costs nothing and keeps the connection
+        return answer
+
     # ── finding the bytes ──
 
     def _open(self, blob: Descriptor, spans: Sequence[ByteRange]) -> _Opened:
@@ -282,26 +308,27 @@ class RegistrySource:
     def _is_at_home(self, url: str) -> bool:
         return self._scheme is not None and origin(url) == origin(f"{self._scheme}://{self._host}")
 
-    def _ask(self, path: str, headers: Mapping[str, str]) -> Answer:
-        """A path of the repository, redirects followed."""
+    def _ask(self, path: str, headers: Mapping[str, str], *, follow: bool = True) -> Answer:
+        """A path of the repository, redirects followed unless told otherwise."""
         if self._scheme is not None:
-            return self._ask_url(self._url(self._scheme, path), headers)
+            return self._ask_url(self._url(self._scheme, path), headers, follow=follow)
         try:
-            answer = self._ask_url(self._url("https", path), headers)
+            answer = self._ask_url(self._url("https", path), headers, follow=follow)
         except (NoAnswerError, NoTlsError):
             if not self._may_be_plain:
                 raise
-            answer = self._ask_url(self._url("http", path), headers)
+            answer = self._ask_url(self._url("http", path), headers, follow=follow)
         return answer
 
     def _url(self, scheme: str, path: str) -> str:
         return f"{scheme}://{self._host}/v2/{self._reference.repository}/{path}"
 
-    def _ask_url(self, url: str, headers: Mapping[str, str]) -> Answer:
+    def _ask_url(self, url: str, headers: Mapping[str, str], *, follow: bool = True) -> Answer:
         """With what the registry wants to see. A refusal of what is not fresh is followed by a renewal."""
         for turn in range(_TRIES):
             grant = self._auth.grant(is_last=turn == _TRIES - 1)
-            answer = self._http.get(url, headers, authorization=grant.header)
+            ask = self._http.get if follow else self._http.send
+            answer = ask(url, headers, authorization=grant.header)
             with self._lock:
                 self._scheme = self._scheme or origin(url)[0]  # it has answered: no more doubt, and no way back
             if origin(answer.url) != origin(url) or not self._auth.asks(answer):
