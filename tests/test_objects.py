@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from tests.helpers import faults
-from tests.helpers.build import Index, chunked_layer, gzip_layer, image, index, make_tar
+from tests.helpers.build import Index, chunked_layer, gzip_layer, image, index, make_tar, write_layout
 from tests.helpers.command import ARGV, environment, zpull
 from tests.helpers.faults import on
 from tests.helpers.registry import Registry
 from tests.helpers.rough import files
 from zchunked.digest import Digest
 from zchunked.errors import NotFoundError
-from zchunked.objects import place_in_layout
 from zchunked.reference import LayoutReference, parse_image
+from zchunked.sources.places import place_in_layout
 from zchunked.store import Store
 
 AMD = image([chunked_layer(make_tar(files(1, 10, 5000))), gzip_layer(make_tar(files(2, 30, 50_000)))])
@@ -255,3 +255,20 @@ def test_a_blob_in_a_directory_has_a_path(tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x")
     assert place_in_layout(parsed, Digest(ABSENT)) == str(file)
+
+
+@pytest.mark.parametrize("scheme", ["oci", "oci+http"])
+def test_objects_of_layouts_come_as_well(scheme: str, tmp_path: Path) -> None:
+    folder = write_layout(tmp_path / "layout", {"amd": AMD})
+    with Registry(IMAGES) as registry:
+        base = f"oci:{folder}" if scheme == "oci" else registry.layout_url.replace("http", "oci+http", 1)
+        assert fetch(tmp_path, f"{base}:amd")[:2] == (0, AMD.manifest)
+        for digest, data in ((BIG.digest, BIG.blob), (AMD.config_digest, AMD.config), (AMD.digest, AMD.manifest)):
+            assert fetch(tmp_path, f"{base}:amd", digest)[:2] == (0, data)
+        assert fetch(tmp_path, f"{base}:amd", ABSENT)[:2] == (3, b"")
+        urls = [json.loads(zpull(tmp_path, "locate", f"{base}:amd", "--format", "json").out)]
+    places = [one["url"] for one in urls[0]]
+    where = str(folder) if scheme == "oci" else registry.layout_url
+    assert places == [
+        f"{where}/blobs/sha256/{digest[7:]}" for digest in (AMD.config_digest, *(layer.digest for layer in AMD.layers))
+    ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.build import chunked_layer, gzip_layer, image, index, make_tar
+from tests.helpers.build import chunked_layer, gzip_layer, image, index, make_tar, write_layout
 from tests.helpers.command import receipt, zpull
 from tests.helpers.registry import Registry
 from tests.helpers.rough import files
@@ -136,3 +136,11 @@ def test_a_store_copied_elsewhere_serves_as_well(tmp_path: Path) -> None:
         name = registry.reference("v1")
     shutil.copytree(tmp_path / "store", tmp_path / "copy")
     assert receipt(tmp_path, name, "--offline", "--store", tmp_path / "copy")["requests"] == 0
+
+
+def test_a_layout_on_this_machine_is_no_network(tmp_path: Path) -> None:
+    folder = write_layout(tmp_path / "layout", {"v1": V1})
+    told = receipt(tmp_path, f"oci:{folder}:v1", "--offline")
+    assert (told["requests"], told["layers"][0]["mode"] != "cached") == (0, True)
+    ended = zpull(tmp_path, "oci+https://example.com/images:v1", "--offline", check=False)
+    assert (ended.code, "never pulled" in ended.error) == (3, True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -27,6 +26,7 @@ from zchunked.receipt import Accounts
 from zchunked.reference import ImageReference, LayoutReference
 from zchunked.retry import Chameleon, RetryingSource
 from zchunked.seams import Document, Emit, Locating, Source
+from zchunked.sources.places import place_in_layout
 from zchunked.store import Store
 from zchunked.traffic import Traffic
 
@@ -236,13 +236,3 @@ class Errand:
             self._crew.submit("fetch", lambda blob=blob: look(blob))  # type: ignore[misc]
         self._crew.wait(self._tick)
         return found
-
-
-def place_in_layout(reference: LayoutReference, blob: Digest) -> str:
-    """URL or path of a blob. NotFoundError for a directory that does not hold it."""
-    path = f"{reference.base}/blobs/{blob.replace(':', '/', 1)}"
-    if reference.scheme != "oci":
-        return f"{reference.scheme.removeprefix('oci+')}://{path}"
-    if not os.path.isfile(path):  # noqa: PTH113
-        raise NotFoundError(f"{reference.name} holds no blob {blob}")
-    return os.path.abspath(path)  # noqa: PTH100

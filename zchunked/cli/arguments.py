@@ -15,6 +15,7 @@ _USAGE = """zpull [pull] IMAGE [--to DEST] [options]
        zpull fetch | locate IMAGE [DIGEST]
        zpull export IMAGE --to DEST
        zpull images | verify"""
+_IMAGE = "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag]"
 _EXIT_CODES = """exit codes:
   0 done                            6 integrity: bytes are not what their digest promised
   1 unexpected                      7 malformed or hostile metadata
@@ -103,7 +104,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
             where = "a folder, tar file or OCI layout here whose files may stand in for chunks; repeatable"
             verb.add_argument("--seed", action="append", metavar="PATH", help=where)
         if verb in (pull, plan, export):
-            verb.add_argument("image", metavar="IMAGE", help="[docker://]host/repository[:tag][@digest]")
+            verb.add_argument("image", metavar="IMAGE", help=_IMAGE)
             _image(verb, environment)
         _common(_Options(verb, environment))
     fetch = verbs.add_parser("fetch", help="one object to standard output: the manifest, or a blob by its digest")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from datetime import datetime
 
 from zchunked.cli.output import platform_of, print_json, store_of
@@ -18,11 +19,11 @@ from zchunked.pace import Bounds
 from zchunked.progress import Progress, human
 from zchunked.pull import Options
 from zchunked.ranges import ByteRange, total
-from zchunked.reference import Reference, parse_reference
+from zchunked.reference import ImageReference, parse_image
 from zchunked.retry import Patience
+from zchunked.seams import Source
 from zchunked.sources.expiry import expiry_of
-from zchunked.sources.offline import OfflineSource, is_on_this_machine
-from zchunked.sources.registry import RegistrySource
+from zchunked.sources.offline import OfflineSource
 from zchunked.store import Store
 from zchunked.traffic import Traffic
 
@@ -31,12 +32,15 @@ _BROKEN_PIPE = 8
 
 def fetch(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """The object to standard output, once it is here and proved; everything else to stderr."""
-    reference, digest = parse_reference(arguments.image), _digest(arguments.digest)
+    reference, digest = parse_image(arguments.image), _digest(arguments.digest)
     platform = platform_of(arguments.platform) if arguments.platform else None
     progress = _progress(arguments)
     traffic = Traffic()
-    with store_of(arguments) as store:
-        errand = _errand(arguments, environment, reference, store, traffic, progress)
+    with (
+        store_of(arguments) as store,
+        closing(source_of(arguments, environment, reference, store, traffic)) as source,
+    ):
+        errand = _errand(arguments, reference, source, store, traffic, progress)
         found: Descriptor | None = None
         data = b""
         try:
@@ -85,11 +89,15 @@ def _write(pieces: Iterable[bytes | memoryview]) -> int:
 
 def locate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """A line for each blob: its digest, where it is, and until when that is good if the URL tells."""
-    reference, digest = parse_reference(arguments.image), _digest(arguments.digest)
+    reference, digest = parse_image(arguments.image), _digest(arguments.digest)
     platform = platform_of(arguments.platform)
     progress = _progress(arguments)
-    with store_of(arguments) as store:
-        errand = _errand(arguments, environment, reference, store, Traffic(), progress)
+    traffic = Traffic()
+    with (
+        store_of(arguments) as store,
+        closing(source_of(arguments, environment, reference, store, traffic)) as source,
+    ):
+        errand = _errand(arguments, reference, source, store, traffic, progress)
         try:
             with errand:
                 blobs = errand.listed(platform) if digest is None else [Descriptor("", digest, 0)]
@@ -133,8 +141,8 @@ def _progress(arguments: argparse.Namespace) -> Progress:
 
 def _errand(
     arguments: argparse.Namespace,
-    environment: Mapping[str, str],
-    reference: Reference,
+    reference: ImageReference,
+    source: Source,
     store: Store,
     traffic: Traffic,
     progress: Progress,
@@ -144,15 +152,9 @@ def _errand(
         jobs=arguments.jobs,
         patience=Patience(arguments.patience, arguments.retry),
         bounds=Bounds(arguments.deadline, arguments.min_rate),
-        offline=arguments.offline and not is_on_this_machine(reference),
+        offline=isinstance(source, OfflineSource),
     )
     digest = reference.digest
-    source: RegistrySource | OfflineSource
-    if options.offline:
-        source = OfflineSource(str(reference))
-        if digest is None and arguments.digest is None:
-            platform = platform_of(arguments.platform)
-            digest = last_pulled(store, str(reference), platform)
-    else:
-        source = source_of(arguments, environment, reference, store, traffic)
+    if options.offline and digest is None and arguments.digest is None:
+        digest = last_pulled(store, str(reference), platform_of(arguments.platform))
     return Errand(reference, digest, source, store, traffic=traffic, options=options, show=progress)

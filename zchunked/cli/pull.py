@@ -7,7 +7,7 @@ import getpass
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 
 from zchunked.cli.output import (
@@ -27,12 +27,13 @@ from zchunked.pace import Bounds
 from zchunked.progress import Progress, human
 from zchunked.pull import Options, Pull
 from zchunked.receipt import Receipt
-from zchunked.reference import ImageReference, Reference, parse_reference
+from zchunked.reference import ImageReference, parse_image
 from zchunked.retry import Patience
 from zchunked.schedule import Frugality, Work
+from zchunked.seams import Source
 from zchunked.sources import open_source
+from zchunked.sources.layout import LayoutSource
 from zchunked.sources.offline import OfflineSource, is_on_this_machine
-from zchunked.sources.registry import RegistrySource
 from zchunked.store import Store
 from zchunked.traffic import Traffic
 
@@ -41,7 +42,7 @@ _SILENCE_SECONDS = 10.0
 
 def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """`zpull IMAGE`, and `zpull plan IMAGE` or `--dry-run`, which stop where the download would begin."""
-    reference = parse_reference(arguments.image)
+    reference = parse_image(arguments.image)
     is_plan = arguments.verb == "plan" or arguments.dry_run
     destinations = [] if is_plan else destinations_of(arguments)
     receipt = Receipt(str(reference))
@@ -49,8 +50,12 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     progress = Progress("none" if is_silent else arguments.progress, sys.stderr, explain=arguments.explain_retries)
     failure: ZPullError | None = None
     works: list[Work] = []
-    with store_of(arguments) as store:
-        pull = _pull(arguments, environment, reference, store, receipt, progress)
+    traffic = Traffic()
+    with (
+        store_of(arguments) as store,
+        closing(source_of(arguments, environment, reference, store, traffic)) as source,
+    ):
+        pull = _pull(arguments, reference, environment, source, store, traffic, receipt, progress)
         try:
             if is_plan:
                 works = pull.plan()
@@ -106,48 +111,16 @@ def _export(
             receipt.exports.append(export(store, image, destination))
 
 
-def _pull(
-    arguments: argparse.Namespace,
-    environment: Mapping[str, str],
-    reference: Reference,
-    store: Store,
-    receipt: Receipt,
-    progress: Progress,
-) -> Pull:
-    options = Options(
-        platform=platform_of(arguments.platform),
-        jobs=arguments.jobs,
-        patience=Patience(arguments.patience, arguments.retry),
-        bounds=Bounds(arguments.deadline, arguments.min_rate),
-        frugality=Frugality(exact=arguments.exact, max_gap=arguments.max_gap),
-        max_bytes=arguments.max_bytes,
-        rate=arguments.rate,
-        seeds=_seeds(arguments.seed, environment),
-    )
-    traffic = Traffic()
-    if arguments.offline and not is_on_this_machine(reference):
-        return _offline(arguments, reference, store, receipt, progress, replace(options, offline=True))
-    source = source_of(arguments, environment, reference, store, traffic)
-    return Pull(
-        str(reference),
-        reference.digest,
-        source,
-        store,
-        traffic=traffic,
-        options=options,
-        receipt=receipt,
-        show=progress,
-    )
-
-
 def source_of(
     arguments: argparse.Namespace,
     environment: Mapping[str, str],
-    reference: Reference,
+    reference: ImageReference,
     store: Store,
     traffic: Traffic,
-) -> RegistrySource:
-    """As the registry and network options say."""
+) -> Source:
+    """As the registry and network options say. The caller closes it."""
+    if arguments.offline and not is_on_this_machine(reference):
+        return OfflineSource(str(reference))
     return open_source(
         reference,
         environment=environment,
@@ -159,26 +132,50 @@ def source_of(
         tls_verify=arguments.tls_verify == "true",
         authfile=arguments.authfile,
         credentials=_creds(arguments.creds),
+        documents=store.document,
     )
 
 
-def _offline(
+def _pull(
     arguments: argparse.Namespace,
     reference: ImageReference,
+    environment: Mapping[str, str],
+    source: Source,
     store: Store,
+    traffic: Traffic,
     receipt: Receipt,
     progress: Progress,
-    options: Options,
 ) -> Pull:
-    """A pull that asks nobody. NotFoundError when the store does not know what the reference names."""
-    name = str(reference)
-    try:
-        root = root_of(store, name, reference.digest, options.platform)
-    except ZPullError as error:
-        print_outcome(arguments, reference, receipt, error)
-        raise
-    source = OfflineSource(name)
-    return Pull(name, root, source, store, traffic=Traffic(), options=options, receipt=receipt, show=progress)
+    files = source.files if isinstance(source, LayoutSource) else None
+    options = Options(
+        platform=platform_of(arguments.platform),
+        jobs=arguments.jobs,
+        patience=Patience(arguments.patience, arguments.retry),
+        bounds=Bounds(arguments.deadline, None if files else arguments.min_rate),
+        frugality=Frugality(exact=arguments.exact, max_gap=arguments.max_gap),
+        max_bytes=arguments.max_bytes,
+        rate=arguments.rate,
+        seeds=_seeds(arguments.seed, environment),
+        offline=isinstance(source, OfflineSource),
+    )
+    digest = reference.digest
+    if options.offline:
+        try:
+            digest = root_of(store, str(reference), digest, options.platform)
+        except ZPullError as error:
+            print_outcome(arguments, reference, receipt, error)
+            raise
+    return Pull(
+        str(reference),
+        digest,
+        source,
+        store,
+        traffic=traffic,
+        options=options,
+        receipt=receipt,
+        show=progress,
+        files=files,
+    )
 
 
 def _bearable(stated: float | None, patience: float) -> float:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from zchunked.errors import UsageError
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.reference import Reference
+from zchunked.reference import ImageReference, LayoutReference
 from zchunked.seams import HostMemory
-from zchunked.sources.auth import Auth
-from zchunked.sources.credentials import Credentials, Keyring
-from zchunked.sources.http import Http
-from zchunked.sources.registry import RegistrySource
-from zchunked.sources.tls import trust_from
+from zchunked.sources.directory import DirectoryObjects
+from zchunked.sources.layout import Documents, LayoutSource
 from zchunked.traffic import Traffic
+
+if TYPE_CHECKING:
+    from zchunked.sources.registry import RegistrySource
 
 
 def open_source(
-    reference: Reference,
+    reference: ImageReference,
     *,
     environment: Mapping[str, str],
     traffic: Traffic,
@@ -31,30 +32,34 @@ def open_source(
     cert_dir: str | Path | None = None,
     authfile: str | Path | None = None,
     credentials: tuple[str, str] | None = None,
+    documents: Documents | None = None,
     limits: Limits = DEFAULT_LIMITS,
-) -> RegistrySource:
-    """The source of this reference; close it when done. Nothing is asked or read before its first use."""
-    trust = trust_from(environment, verify=tls_verify, cert_dir=Path(cert_dir) if cert_dir else None)
-    http = Http(traffic, trust=trust, connect_seconds=connect_seconds, stall_seconds=stall_seconds, limits=limits)
-    keyring = Keyring(
+) -> RegistrySource | LayoutSource:
+    """The source of this reference; close it when done. Nothing is asked or read before its first use.
+
+    `documents`: manifests that are here already, by digest. Raises UsageError for what the options do not allow.
+    """
+    if isinstance(reference, LayoutReference):
+        if reference.scheme == "oci":
+            directory = DirectoryObjects(Path(reference.base))
+            return LayoutSource(reference, directory, files=directory, documents=documents, limits=limits)
+        if reference.scheme in ("s3", "gs", "az"):
+            # Here: LayoutSource(reference, open_bucket(reference, environment, traffic, …), limits=limits)
+            raise UsageError(f"{reference.name}: buckets are not read yet")
+    from zchunked.sources.web import Web  # noqa: PLC0415 - the network libraries take time to load
+
+    web = Web(
         environment,
-        authfile=Path(authfile) if authfile else None,
-        explicit=Credentials(*credentials) if credentials else None,
-    )
-    auth = Auth(
-        http,
-        lambda: keyring.find(reference.host, reference.repository),
-        reference.host,
-        reference.repository,
-        clock=time.monotonic,
-        limits=limits,
-    )
-    return RegistrySource(
-        reference,
-        http,
-        auth,
-        hosts=hosts,
+        traffic,
+        hosts,
+        connect_seconds=connect_seconds,
+        stall_seconds=stall_seconds,
         plain_http=plain_http,
-        may_be_plain=reference.is_loopback or not tls_verify,
+        tls_verify=tls_verify,
+        cert_dir=Path(cert_dir) if cert_dir else None,
+        authfile=Path(authfile) if authfile else None,
+        credentials=credentials,
+        documents=documents,
         limits=limits,
     )
+    return web.layout(reference) if isinstance(reference, LayoutReference) else web.registry(reference)

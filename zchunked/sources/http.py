@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPException
@@ -26,7 +27,7 @@ from zchunked.sources.tls import Contexts, Trust
 from zchunked.sources.urls import Origin, hidden_values, netloc, origin, redirect_target, shown
 from zchunked.traffic import Traffic
 
-MOSTREDIRECTS = 5
+MOST_REDIRECTS = 5
 _PIECE_BYTES = 256 << 10  # the most that one read takes from the socket: what is there comes at once
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FOREIGN = (requests.RequestException, HTTPError, HTTPException, OSError)  # ssl.SSLError and timeouts are OSErrors
@@ -170,14 +171,14 @@ class Http:
         `authorization` is for the origin of `url` alone.
         """
         home, target = origin(url), url
-        for _ in range(MOSTREDIRECTS + 1):
+        for _ in range(MOST_REDIRECTS + 1):
             answer = self.send(target, headers, authorization=authorization if origin(target) == home else None)
             location = answer.headers.get("Location")
             if answer.status not in REDIRECTS or not location:
                 return answer
             answer.excerpt()
             target = redirect_target(target, location)
-        raise TransferError(f"{shown(url)}: more than {MOSTREDIRECTS} redirects, the last to {shown(target)}")
+        raise TransferError(f"{shown(url)}: more than {MOST_REDIRECTS} redirects, the last to {shown(target)}")
 
     def send(
         self,
@@ -193,7 +194,7 @@ class Http:
         secrets = hidden_values(url) + [value for key, value in (form or {}).items() if "token" in key]
         if authorization:
             whole["Authorization"] = authorization
-            secrets.append(authorization.partition(" ")[2])
+            secrets += _spelled_out(authorization)
         session = self._session(home)
         try:
             request = requests.Request("GET" if form is None else "POST", url, headers=whole, data=form, auth=_no_auth)
@@ -272,6 +273,15 @@ class _Adapter(HTTPAdapter):
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Keeps requests from finding credentials by itself, in the URL for one."""
     return request
+
+
+def _spelled_out(authorization: str) -> list[str]:
+    """What a server may echo of a header: its credentials, and the password in them."""
+    scheme, _, text = authorization.partition(" ")
+    if scheme != "Basic":
+        return [text]
+    password = b64decode(text).decode("utf-8", "replace").partition(":")[2]
+    return [text, password] if password else [text]
 
 
 def _translated(
