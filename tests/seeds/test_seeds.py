@@ -77,7 +77,32 @@ def as_gzip_layout(made: Image, tmp: Path) -> Path:
     return write_layout(tmp / "layout", {"t": image([gzip_layer(layer.tar) for layer in made.layers])})
 
 
-KINDS: list[Callable[[Image, Path], Path]] = [as_tree, as_tar, as_gzip, as_zstd, as_layout, as_gzip_layout]
+def as_saved(made: Image, tmp: Path) -> Path:
+    """What `docker save` and `podman save` write: an archive of archives."""
+    with tarfile.open(tmp / "saved.tar", "w") as tar:
+        for name, data in (("manifest.json", b"[]"), ("0/layer.tar", made.layers[0].tar)):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return tmp / "saved.tar"
+
+
+def as_oci_archive(made: Image, tmp: Path) -> Path:
+    with tarfile.open(tmp / "oci.tar", "w") as tar:
+        tar.add(as_layout(made, tmp), ".")
+    return tmp / "oci.tar"
+
+
+KINDS: list[Callable[[Image, Path], Path]] = [
+    as_tree,
+    as_tar,
+    as_gzip,
+    as_zstd,
+    as_layout,
+    as_gzip_layout,
+    as_saved,
+    as_oci_archive,
+]
 
 
 def chunks_of(made: Image) -> dict[str, int]:
@@ -298,7 +323,7 @@ def test_exact_asks_no_seed(tmp_path: Path) -> None:
 @given(
     damage=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=5), cut=st.integers(0, 1 << 20)
 )
-@pytest.mark.parametrize("kind", [as_tar, as_gzip, as_zstd])
+@pytest.mark.parametrize("kind", [as_tar, as_gzip, as_zstd, as_saved])
 def test_a_damaged_archive_gives_what_it_can_and_never_fails(
     kind: Callable[[Image, Path], Path], damage: list[tuple[int, int]], cut: int
 ) -> None:

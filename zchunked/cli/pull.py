@@ -186,8 +186,8 @@ def _bearable(stated: float | None, patience: float) -> float:
 
 
 def _seeds(typed: list[str] | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """ZPULL_SEED lists paths as PATH does."""
-    texts = typed or environment.get("ZPULL_SEED", "").split(os.pathsep)
+    """ZPULL_SEED lists paths as PATH does, so only a typed one may say `oci:`."""
+    texts = [text.removeprefix("oci:") for text in typed or ()] or environment.get("ZPULL_SEED", "").split(os.pathsep)
     return tuple(Path(text) for text in texts if text)
 
 

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 _MOST_ENTRIES = 5_000_000  # of one folder: a bound on time, far above what images hold
 _HEADER_BYTES = 16 << 20  # the most that one header of an archive may make us hold
@@ -148,10 +148,10 @@ class Forward:
 
 
 class Seekable:
-    """An open file as `tarfile` may read it, without being led to hold too much."""
+    """The part of an open file from `base` on, as `tarfile` may read it without being led to hold too much."""
 
-    def __init__(self, handle: int) -> None:
-        self._handle, self._at = handle, 0
+    def __init__(self, handle: int, base: int = 0) -> None:
+        self._handle, self._base, self._at = handle, base, 0
 
     def tell(self) -> int:
         return self._at
@@ -162,7 +162,7 @@ class Seekable:
 
     def read(self, size: int) -> bytes:
         _check_header(size)
-        data = read_at(self._handle, self._at, size)
+        data = read_at(self._handle, self._base + self._at, size)
         self._at += len(data)
         return data
 
@@ -170,6 +170,19 @@ class Seekable:
 def _check_header(size: int) -> None:
     if not 0 <= size <= _HEADER_BYTES:
         raise ValueError("a header is too long")
+
+
+def kind_of(handle: int, at: int = 0) -> Literal["packed", "tar"] | None:
+    """Whether a compressed stream or a tar begins there; what is neither may still be a tar of old."""
+    head = read_at(handle, at, 512)
+    if head[:2] == b"\x1f\x8b" or head[:4] == b"\x28\xb5\x2f\xfd":
+        return "packed"
+    return "tar" if head[257:262] == b"ustar" else None
+
+
+def is_layer(name: str) -> bool:
+    """Whether a member of an archive may be a layer of a saved image, by its path."""
+    return name.startswith("blobs/sha256/") or name.endswith("/layer.tar") or ("/" not in name and name[-4:] == ".tar")
 
 
 def members(source: Forward | Seekable) -> Iterator[tuple[str, int, int]]:

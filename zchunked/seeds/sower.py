@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -23,6 +24,8 @@ from zchunked.seeds.finding import (
     Found,
     Seekable,
     inode_of,
+    is_layer,
+    kind_of,
     members,
     opened,
     read_at,
@@ -183,18 +186,30 @@ class _Sower:
 
     # ── archives and layers ──
 
-    def _archive(self, path: str) -> None:
+    def _archive(self, path: str, base: int = 0, length: int | None = None) -> None:
+        """A tar, compressed or not; or with `length` the layer at `base` of a saved image."""
         handle = opened(path)
         try:
-            head = read_at(handle, 0, 4)
-            if head[:2] == b"\x1f\x8b" or head == b"\x28\xb5\x2f\xfd":
-                self._stream(handle)
-                return
-            state = os.fstat(handle)
-            inode, stamp = inode_of(state), stamp_of(state)
-            self._share_out(Found(path, at, size, name, inode, stamp) for name, at, size in members(Seekable(handle)))
+            is_nested = length is not None
+            kind = kind_of(handle, base)
+            if kind == "packed":
+                self._stream(_contents(handle, base, length))
+            elif kind == "tar" or not is_nested:
+                self._share_out(self._members(path, handle, base, is_nested=is_nested))
         finally:
             os.close(handle)
+
+    def _members(self, path: str, handle: int, base: int, *, is_nested: bool) -> Iterator[Found]:
+        state = os.fstat(handle)
+        inode, stamp = inode_of(state), stamp_of(state)
+        for name, at, size in members(Seekable(handle, base)):
+            if not is_nested and is_layer(name):
+                self._crew.submit("prove", lambda at=at, size=size: self._nested(path, at, size))  # type: ignore[misc]
+            yield Found(path, base + at, size, name, inode, stamp)
+
+    def _nested(self, path: str, at: int, size: int) -> None:
+        with suppress(*BROKEN, FormatError):
+            self._archive(path, at, size)
 
     def _layer(self, path: str, layer: Descriptor) -> None:
         """One blob of a layout; what is wrong with it does not matter."""
@@ -205,7 +220,7 @@ class _Sower:
         try:
             toc = toc_of(handle, layer)
             if toc is None:
-                self._stream(handle)
+                self._stream(_contents(handle, 0, None))
                 return
             for digest, start, end, size in zip(toc.digests, toc.starts, toc.ends, toc.chunk_sizes, strict=True):
                 if self._wanted.lacks(digest, size) and max(size, end - start) <= _LONG:
@@ -225,9 +240,9 @@ class _Sower:
         if hashlib.sha256(data).digest() == digest and self._took(digest, size):
             self._packer.add(digest, size, frame)
 
-    def _stream(self, handle: int) -> None:
+    def _stream(self, blob: Iterator[bytes]) -> None:
         """A compressed tar, from its beginning to its end."""
-        source = Forward(unpacked(_contents(handle)))
+        source = Forward(unpacked(blob))
         for name, at, size in members(source):
             self._check()
             if not self._wanted:
@@ -247,9 +262,10 @@ class _Sower:
                 self._file(_reader(spool.fileno(), 0), size, name)
 
 
-def _contents(handle: int) -> Iterator[bytes]:
-    at = 0
-    while piece := read_at(handle, at, _PIECE):
+def _contents(handle: int, at: int, length: int | None) -> Iterator[bytes]:
+    """To the end of the file, or so many bytes."""
+    end = at + length if length is not None else 1 << 62
+    while piece := read_at(handle, at, min(_PIECE, end - at)):
         yield piece
         at += len(piece)
 

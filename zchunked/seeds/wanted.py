@@ -72,7 +72,7 @@ class Wanted:
                         self._lacking[digest] = size
                     at += size
                 layout = Layout(at, tuple(slices))
-                self._names[name.strip("/")] = layout
+                self._names[name.removeprefix("./").strip("/")] = layout
                 if layout not in (same := self._layouts.setdefault(at, [])) and len(same) < _MOST_LAYOUTS:
                     same.append(layout)
 
