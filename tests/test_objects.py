@@ -178,6 +178,16 @@ def test_a_reader_that_has_seen_enough_hears_nothing(tmp_path: Path) -> None:
                 assert sender.stderr.read() == b""
 
 
+@pytest.mark.parametrize(("to", "says"), [(">&-", "is closed"), (">/dev/full", "the disk is full")])
+def test_a_place_that_takes_nothing_is_local_trouble(to: str, says: str, tmp_path: Path) -> None:
+    with Registry(IMAGES) as registry:
+        command = " ".join([*ARGV, "fetch", "-q", registry.reference("amd"), BIG.digest, to])
+        ended = subprocess.run(command, shell=True, env=environment(tmp_path), capture_output=True, check=False)
+    assert ended.returncode == 8
+    assert says in ended.stderr.decode()
+    assert b"Traceback" not in ended.stderr
+
+
 def test_offline_says_what_is_missing(tmp_path: Path) -> None:
     with Registry(IMAGES) as registry:
         zpull(tmp_path, registry.reference("amd"), "--max-bytes", "1", check=False)

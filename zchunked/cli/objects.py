@@ -7,11 +7,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from datetime import datetime
+from typing import TextIO
 
 from zchunked.cli.output import platform_of, print_json, store_of
 from zchunked.cli.pull import resumable, source_of
 from zchunked.digest import EMPTY, Digest, parse_digest, verified
 from zchunked.errors import FormatError, InterruptedPullError, LocalError, TransferError, UsageError
+from zchunked.exports.files import local_errors
 from zchunked.objects import Errand
 from zchunked.oci import Descriptor, Platform
 from zchunked.offline import last_pulled
@@ -26,8 +28,6 @@ from zchunked.sources.expiry import expiry_of
 from zchunked.sources.offline import OfflineSource
 from zchunked.store import Store
 from zchunked.traffic import Traffic
-
-_BROKEN_PIPE = 8
 
 
 def fetch(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -71,20 +71,28 @@ def _contents(store: Store, found: Descriptor) -> Iterable[bytes | memoryview]:
 
 
 def _write(pieces: Iterable[bytes | memoryview]) -> int:
-    out = sys.stdout.buffer
-    is_first = True
+    if sys.stdout is None:
+        raise LocalError("standard output is closed, and the object has to go there")
     try:
-        for piece in pieces:
-            if is_first and sys.stdout.isatty() and b"\0" in bytes(piece[:1024]):
-                raise LocalError("will not write a blob to a terminal; redirect standard output")
-            is_first = False
-            view = memoryview(piece)
-            while view:  # without a buffer a write may take a part
-                view = view[out.write(view) :]
-        out.flush()
-    except BrokenPipeError:
-        return _BROKEN_PIPE  # whoever read has seen enough; nobody is left to tell
+        with local_errors("cannot write to standard output"):
+            _copy(pieces, sys.stdout)
+    except LocalError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            return error.exit_code  # whoever read has seen enough; nobody is left to tell
+        raise
     return 0
+
+
+def _copy(pieces: Iterable[bytes | memoryview], to: TextIO) -> None:
+    is_first, out = True, to.buffer
+    for piece in pieces:
+        if is_first and to.isatty() and b"\0" in bytes(piece[:1024]):
+            raise LocalError("will not write a blob to a terminal; redirect standard output")
+        is_first = False
+        view = memoryview(piece)
+        while view:  # without a buffer a write may take a part
+            view = view[out.write(view) :]
+    out.flush()
 
 
 def locate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:

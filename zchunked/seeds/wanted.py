@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from zchunked.ranges import Spans
+from zchunked.ranges import ByteRange, Spans
 from zchunked.reassemble import Contents
 from zchunked.store import Store
 
@@ -50,13 +50,13 @@ class Wanted:
 
     def _add(self, contents: Contents, store: Store) -> None:
         toc = contents.toc
-        places = contents.own_places()
-        found = store.find_chunks(list(places))
+        solid = {digest for digest, hole in zip(toc.digests, toc.holes, strict=True) if not hole}
+        found = store.find_chunks(list(solid))
         here = Spans(store.covered(contents.layer.digest))
         lacking = {
             digest
-            for digest, place in places.items()
-            if digest not in found and here.overlap(place.span) < place.length
+            for digest, start, end in zip(toc.digests, toc.starts, toc.ends, strict=True)
+            if digest in solid and digest not in found and here.overlap(ByteRange(start, end)) < end - start
         }
         for entry, name in enumerate(toc.names):
             first, end = toc.first[entry], toc.first[entry + 1]
