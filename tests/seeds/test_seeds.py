@@ -319,6 +319,17 @@ def test_exact_asks_no_seed(tmp_path: Path) -> None:
         assert store.is_whole(outcome.image.documents.manifest.layers[0].digest)  # type: ignore[union-attr]
 
 
+def test_an_archive_that_breaks_off_is_good_up_to_there(tmp_path: Path) -> None:
+    path = as_tar(V1, tmp_path)
+    os.truncate(path, path.stat().st_size // 2)
+    lacking = chunks_of(V1)
+    assert 0 < seeded(V1, tmp_path / "home", path).receipt.bytes.needed < sum(lacking.values()) * 0.7
+    broken = bytearray(as_tar(V1, tmp_path).read_bytes())
+    broken[len(broken) // 2 :] = DICE.randbytes(len(broken) // 2)
+    path.write_bytes(broken)
+    assert seeded(V1, tmp_path / "other", path).receipt.bytes.needed < sum(lacking.values()) * 0.7
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(
     damage=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=5), cut=st.integers(0, 1 << 20)

@@ -64,6 +64,7 @@ def sow(
         crew.submit("prove", lambda path=path: sower.look_into(path))  # type: ignore[misc]
     crew.wait(tick)
     sower.close()
+    tick()
 
 
 class _Sower:
@@ -71,12 +72,12 @@ class _Sower:
         self._store, self._wanted, self._crew, self._stop, self._emit = store, wanted, crew, stop, emit
         self._packer = Packer(store)
         self._lock = threading.Lock()
-        self._count = self._bytes = 0
+        self._count = 0
 
     def close(self) -> None:
         self._packer.close()
         if self._count:
-            self._emit(Noted(f"seeds hold {self._count} of {self._wanted.count} wanted chunks, {self._bytes} bytes"))
+            self._emit(Noted(f"seeds hold {self._count} of {self._wanted.count} wanted chunks"))
 
     def look_into(self, path: Path) -> None:
         try:
@@ -100,16 +101,18 @@ class _Sower:
 
     def _share_out(self, files: Iterable[Found]) -> None:
         some: list[Found] = []
-        for found in files:
-            if not self._wanted:
-                return
-            if self._wanted.may_hold(found.size, found.name):
-                some.append(found)
-                if len(some) >= _BATCH:
-                    self._crew.submit("prove", lambda some=some: self._look_at(some))  # type: ignore[misc]
-                    some = []
-        if some:
-            self._crew.submit("prove", lambda: self._look_at(some))
+        try:
+            for found in files:
+                if not self._wanted:
+                    return
+                if self._wanted.may_hold(found.size, found.name):
+                    some.append(found)
+                    if len(some) >= _BATCH:
+                        self._crew.submit("prove", lambda some=some: self._look_at(some))  # type: ignore[misc]
+                        some = []
+        finally:  # an archive that breaks off is good up to there
+            if some:
+                self._crew.submit("prove", lambda: self._look_at(some))
 
     # ── files, and members of plain archives ──
 
@@ -139,7 +142,8 @@ class _Sower:
         finally:
             if handle >= 0:
                 os.close(handle)
-        self._store.remember_seeds(fresh)
+        if fresh:
+            self._store.remember_seeds(fresh)
 
     def _file(self, read: Read, size: int, name: str, said: bytes | None = None) -> bytes | None:
         """Take what is wanted of one file; `said` is what it hashed to once. Returns what it hashes to, if asked."""
@@ -181,7 +185,6 @@ class _Sower:
             return False
         with self._lock:
             self._count += 1
-            self._bytes += size
         return True
 
     # ── archives and layers ──

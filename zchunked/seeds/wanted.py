@@ -46,7 +46,6 @@ class Wanted:
         for contents in layers:
             self._add(contents, store)
         self.count = len(self._lacking)
-        self.bytes = sum(self._lacking.values())
 
     def _add(self, contents: Contents, store: Store) -> None:
         toc = contents.toc
