@@ -166,7 +166,8 @@ class Errand:
 
     def _roots_here(self) -> list[Digest]:
         name = self._reference.name
-        roots = [image.root for image in self._store.images() if image.name.startswith((name + ":", name + "@", name))]
+        names = (name + ":", name + "@")
+        roots = [image.root for image in self._store.images() if image.name == name or image.name.startswith(names)]
         return roots + ([self._digest] if self._digest else [])
 
     def _search(self, digest: Digest, roots: Sequence[Digest], *, is_asking: bool) -> Descriptor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -102,7 +103,8 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     for verb in (pull, plan, export, images, verify):
         if verb in (pull, plan):
             where = "a folder, tar file or OCI layout here whose files may stand in for chunks; repeatable"
-            verb.add_argument("--seed", action="append", metavar="PATH", help=where)
+            known = [path for path in environment.get("ZPULL_SEED", "").split(os.pathsep) if path]
+            verb.add_argument("--seed", action="append", default=known, metavar="PATH", help=where)
         if verb in (pull, plan, export):
             verb.add_argument("image", metavar="IMAGE", help=_IMAGE)
             _image(verb, environment)

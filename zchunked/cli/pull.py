@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import closing
@@ -55,7 +54,7 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
         store_of(arguments) as store,
         closing(source_of(arguments, environment, reference, store, traffic)) as source,
     ):
-        pull = _pull(arguments, reference, environment, source, store, traffic, receipt, progress)
+        pull = _pull(arguments, reference, source, store, traffic, receipt, progress)
         try:
             if is_plan:
                 works = pull.plan()
@@ -139,7 +138,6 @@ def source_of(
 def _pull(
     arguments: argparse.Namespace,
     reference: ImageReference,
-    environment: Mapping[str, str],
     source: Source,
     store: Store,
     traffic: Traffic,
@@ -155,7 +153,7 @@ def _pull(
         frugality=Frugality(exact=arguments.exact, max_gap=arguments.max_gap),
         max_bytes=arguments.max_bytes,
         rate=arguments.rate,
-        seeds=_seeds(arguments.seed, environment),
+        seeds=tuple(Path(text.removeprefix("oci:")) for text in getattr(arguments, "seed", ())),
         offline=isinstance(source, OfflineSource),
     )
     digest = reference.digest
@@ -183,12 +181,6 @@ def _bearable(stated: float | None, patience: float) -> float:
     if stated is not None:
         return max(stated, 0.1)
     return min(_SILENCE_SECONDS, max(patience / 2, 1.0)) if patience else _SILENCE_SECONDS
-
-
-def _seeds(typed: list[str] | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """ZPULL_SEED lists paths as PATH does, so only a typed one may say `oci:`."""
-    texts = [text.removeprefix("oci:") for text in typed or ()] or environment.get("ZPULL_SEED", "").split(os.pathsep)
-    return tuple(Path(text) for text in texts if text)
 
 
 def _creds(text: str | None) -> tuple[str, str] | None:
