@@ -67,6 +67,7 @@ def test_any_object_comes_by_its_digest_and_a_second_time_from_the_store(
             assert fetch(tmp_path, repository, digest) == (0, data, "")
         assert fetch(tmp_path, repository, BIG.digest, "--offline")[:2] == (0, BIG.blob)
         assert registry.accounts.count() == asked
+        assert not registry.accounts.cdn_saw_authorization
 
 
 def test_what_a_pull_brought_is_there_and_its_sizes_are_known(tmp_path: Path) -> None:

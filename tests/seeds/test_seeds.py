@@ -303,6 +303,7 @@ def test_a_long_chunk_is_streamed_and_one_that_lies_leaves_nothing(
     with tarfile.open(tmp_path / "x.tgz", "w:gz") as tar:
         tar.add(seed / "long", "long")
     assert seeded(made, tmp_path / "other", tmp_path / "x.tgz").receipt.bytes.needed < 1000
+    assert seeded(made, tmp_path / "fourth", as_layout(made, tmp_path)).receipt.bytes.needed == 0
     with open_store(tmp_path / "third") as store:
         packer = Packer(store)
         turns = iter([data, changed(data, 7)])

@@ -7,14 +7,16 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from zchunked.crew import Crew
-from zchunked.errors import FormatError, ZPullError
+from zchunked.errors import FormatError
 from zchunked.events import Noted
 from zchunked.layer import frames
 from zchunked.oci import Descriptor
+from zchunked.ranges import ByteRange
 from zchunked.reassemble import Contents, unpacked
 from zchunked.retry import Stopped
 from zchunked.seams import Emit
@@ -226,22 +228,25 @@ class _Sower:
                 self._stream(_contents(handle, 0, None))
                 return
             for digest, start, end, size in zip(toc.digests, toc.starts, toc.ends, toc.chunk_sizes, strict=True):
-                if self._wanted.lacks(digest, size) and max(size, end - start) <= _LONG:
+                if self._wanted.lacks(digest, size):
                     self._check()
-                    self._frame(digest, size, read_at(handle, start, end - start))
+                    self._frame(handle, digest, size, ByteRange(start, end))
         except (*BROKEN, FormatError):
             pass
         finally:
             os.close(handle)
 
-    def _frame(self, digest: bytes, size: int, frame: bytes) -> None:
+    def _frame(self, handle: int, digest: bytes, size: int, span: ByteRange) -> None:
         """A chunk as a layer has it, compressed."""
-        try:
-            data = frames.decode(frame, size)
-        except ZPullError:
-            return
-        if hashlib.sha256(data).digest() == digest and self._took(digest, size):
-            self._packer.add(digest, size, frame)
+        with suppress(FormatError):
+            if max(size, span.size) > _LONG:
+                packed = partial(_contents, handle, span.start, span.size)
+                if self._packer.add_long(digest, size, lambda: frames.stream(packed(), most=size)):
+                    self._took(digest, size)
+                return
+            frame = read_at(handle, span.start, span.size)
+            if hashlib.sha256(frames.decode(frame, size)).digest() == digest and self._took(digest, size):
+                self._packer.add(digest, size, frame)
 
     def _stream(self, blob: Iterator[bytes]) -> None:
         """A compressed tar, from its beginning to its end."""
