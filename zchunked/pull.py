@@ -345,7 +345,7 @@ class Pull:
         for work in works:
             if not work.is_understood:
                 work.understand(self._insights[work.layer.digest])
-        if self._options.seeds and not self._options.frugality.exact:
+        if self._options.seeds and not self._options.frugality.exact and self._files is None:
             self._sow(crew, works)
         schedule(works, self._store, self._options.frugality, self._means())
         self._count_cached()
