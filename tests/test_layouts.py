@@ -13,6 +13,7 @@ import pytest
 
 from tests.helpers.build import Layout, chunked_layer, image, make_tar, read_layout, write_layout
 from tests.helpers.command import receipt, zpull
+from tests.helpers.faults import on, reset
 from tests.helpers.golden import Golden
 from tests.helpers.registry import Registry
 
@@ -216,3 +217,25 @@ def test_a_plan_takes_no_layer_whole_where_there_are_no_ranges(tmp_path: Path) -
         found = receipt(tmp_path, f"{base}:demo-v1")
         assert plan["estimate"]["bytes"] == balanced(found)["fetched"]
         assert plan["estimate"]["requests"] == found["requests"]
+
+
+def test_a_layout_over_a_link_that_keeps_breaking_arrives_all_the_same(tmp_path: Path) -> None:
+    with Registry(V1.layout, faults=[on(("blob", "toc", "config"), reset(after=(0, 60_000)))], seed=7) as registry:
+        found = receipt(tmp_path, f"oci+{registry.layout_url}:demo-v1")
+        assert found["retries"] > 0
+        assert found["image_id"] == V1.expect["config"]["digest"]
+        assert found["requests"] == registry.accounts.count()
+        assert balanced(found)["needed"] + found["bytes"]["metadata"] < found["bytes"]["image"] * 1.02
+
+
+def test_a_killed_pull_of_a_directory_leaves_nothing_that_hurts(folder: Path, tmp_path: Path) -> None:
+    """Between the link and the row that claims it: then the file is nobody's, and the next pull takes it again."""
+    (tmp_path / "store" / "blobs").mkdir(parents=True)
+    layer = blob(folder, V1.layers[0]["digest"])
+    layer.chmod(0o644)
+    (tmp_path / "store" / "blobs" / "0123456789ab-1").hardlink_to(layer)
+    found = receipt(tmp_path, f"oci:{folder}:demo-v1")
+    assert found["image_id"] == V1.expect["config"]["digest"]
+    zpull(tmp_path, "verify")
+    assert not (tmp_path / "store" / "blobs" / "0123456789ab-1").exists()
+    assert layer.exists()

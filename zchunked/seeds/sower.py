@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from zchunked.contents import Contents
 from zchunked.crew import Crew
 from zchunked.errors import FormatError
 from zchunked.events import Noted
 from zchunked.layer import frames
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange
-from zchunked.reassemble import Contents, unpacked
 from zchunked.retry import Stopped
 from zchunked.seams import Emit
 from zchunked.seeds.finding import (
@@ -38,6 +38,7 @@ from zchunked.seeds.layouts import is_layout, layers_of, toc_of
 from zchunked.seeds.packer import Packer, Read
 from zchunked.seeds.wanted import Wanted
 from zchunked.store import Store
+from zchunked.unpack import unpacked
 
 _BATCH = 512  # files that one task looks at
 _LONG = 8 << 20  # what is longer is never held at once

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from zchunked.contents import Contents
 from zchunked.ranges import ByteRange, Spans
-from zchunked.reassemble import Contents
 from zchunked.store import Store
 
 _MOST_LAYOUTS = 8  # large files of one size whose chunks are tried on a seed of that size
