@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from zchunked.digest import Digest
 from zchunked.events import Event
@@ -77,3 +77,14 @@ class Files(Protocol):
 
     def open_blob(self, blob: Descriptor) -> int:
         """A handle on a regular file that should be the blob; the caller closes it. Raises as `Source` does."""
+
+
+@runtime_checkable
+class Locating(Protocol):
+    """A source that can also tell of a blob without reading it. Raises as `Source` does."""
+
+    def size_of(self, digest: Digest) -> int | None:
+        """In bytes, as the host says and nobody has checked; None when it does not say."""
+
+    def locate(self, digest: Digest) -> str:
+        """A URL from which the blob can be downloaded, perhaps for a while only."""

@@ -7,7 +7,7 @@ import getpass
 import sys
 from collections.abc import Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from zchunked.cli.memory import give_back
 from zchunked.cli.output import (
@@ -22,6 +22,7 @@ from zchunked.errors import InterruptedPullError, TransferError, ZPullError
 from zchunked.events import Noted
 from zchunked.exports import DamagedLayerError, Destination, export
 from zchunked.image import StoredImage
+from zchunked.offline import root_of
 from zchunked.pace import Bounds
 from zchunked.progress import Progress, human
 from zchunked.pull import Options, Pull
@@ -29,13 +30,12 @@ from zchunked.receipt import Receipt
 from zchunked.reference import ImageReference, parse_image
 from zchunked.retry import Patience
 from zchunked.schedule import Frugality, Work
+from zchunked.seams import Source
 from zchunked.sources import open_source
 from zchunked.sources.layout import LayoutSource
+from zchunked.sources.offline import OfflineSource, is_on_this_machine
 from zchunked.store import Store
 from zchunked.traffic import Traffic
-
-if TYPE_CHECKING:
-    from zchunked.sources.registry import RegistrySource  # the network libraries take time to load
 
 _SILENCE_SECONDS = 10.0
 
@@ -54,7 +54,7 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     traffic = Traffic()
     with (
         store_of(arguments) as store,
-        closing(_source(arguments, environment, reference, store, traffic)) as source,
+        closing(source_of(arguments, environment, reference, store, traffic)) as source,
     ):
         pull = _pull(arguments, reference, source, store, traffic, receipt, progress)
         try:
@@ -71,7 +71,7 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
         finally:
             progress.close()
     if isinstance(failure, (TransferError, InterruptedPullError)):
-        failure = _resumable(failure, pull.bytes_here, receipt.bytes.image)
+        failure = resumable(failure, pull.bytes_here, receipt.bytes.image)
     if failure is None and not is_plan:
         write_digestfile(arguments.digestfile, receipt)
     if is_plan and failure is None and arguments.format == "text":
@@ -112,13 +112,16 @@ def _export(
             receipt.exports.append(export(store, image, destination))
 
 
-def _source(
+def source_of(
     arguments: argparse.Namespace,
     environment: Mapping[str, str],
     reference: ImageReference,
     store: Store,
     traffic: Traffic,
-) -> RegistrySource | LayoutSource:
+) -> Source:
+    """As the registry and network options say. The caller closes it."""
+    if arguments.offline and not is_on_this_machine(reference):
+        return OfflineSource(str(reference))
     return open_source(
         reference,
         environment=environment,
@@ -137,7 +140,7 @@ def _source(
 def _pull(
     arguments: argparse.Namespace,
     reference: ImageReference,
-    source: RegistrySource | LayoutSource,
+    source: Source,
     store: Store,
     traffic: Traffic,
     receipt: Receipt,
@@ -152,10 +155,19 @@ def _pull(
         frugality=Frugality(exact=arguments.exact, max_gap=arguments.max_gap),
         max_bytes=arguments.max_bytes,
         rate=arguments.rate,
+        seeds=tuple(Path(text.removeprefix("oci:")) for text in getattr(arguments, "seed", ())),
+        offline=isinstance(source, OfflineSource),
     )
+    digest = reference.digest
+    if options.offline:
+        try:
+            digest = root_of(store, str(reference), digest, options.platform)
+        except ZPullError as error:
+            print_outcome(arguments, reference, receipt, error)
+            raise
     return Pull(
         str(reference),
-        reference.digest,
+        digest,
         source,
         store,
         traffic=traffic,
@@ -193,7 +205,7 @@ def _summary(receipt: Receipt) -> str:
     return text
 
 
-def _resumable(failure: ZPullError, here: int, size: int) -> ZPullError:
+def resumable(failure: ZPullError, here: int, size: int) -> ZPullError:
     """Someone who reads this at night wants to know that nothing is lost."""
     share = f"{here} of {size} bytes are here ({100 * here // size} %), " if size else ""
     return type(failure)(f"{failure}; {share}run the same command to resume")

@@ -22,10 +22,10 @@ from zchunked.seams import HostMemory
 from zchunked.sources.breaks import NoAnswerError
 from zchunked.sources.flight import Flights
 from zchunked.sources.home import TRIES, Home
-from zchunked.sources.http import Answer
+from zchunked.sources.http import REDIRECTS, Answer
 from zchunked.sources.multipart import PartReader
-from zchunked.sources.ranged import Parts, clip, understand
-from zchunked.sources.urls import netloc
+from zchunked.sources.ranged import REFUSED_SINGLE, Parts, clip, stated_size, understand
+from zchunked.sources.urls import netloc, redirect_target
 
 _EXPIRED = frozenset({401, 403, 404, 410})  # how hosts of signed URLs say that the signature is too old
 _RANGE_HEADER_BYTES = 4096  # what any server takes
@@ -156,6 +156,34 @@ class Blobs:
                 raise TransientError(f"blob {short(blob.digest)}: {error}") from error
             if (self._hosts.recall(host) or 0) < 2:
                 self._hosts.learn(host, _MANY)
+
+    # ── what `Locating` promises ──
+
+    def size_of(self, digest: Digest) -> int | None:
+        """Costs a request, and the first byte."""
+        with self._glance(digest, follow=True) as answer:
+            self._note(digest, answer.url)
+            return stated_size(answer.status, answer.headers)
+
+    def locate(self, digest: Digest) -> str:
+        """Where the server redirects to, without going there, or its own URL."""
+        with self._glance(digest, follow=False) as answer:
+            location = answer.headers.get("Location")
+            return redirect_target(answer.url, location) if answer.status in REDIRECTS and location else answer.url
+
+    def _glance(self, digest: Digest, *, follow: bool) -> Answer:
+        """An answer that shows that the blob is there, with as little of it as the host can send; or a redirect."""
+        path = self._path_of(digest)
+        answer = self._home.ask(path, {"Range": "bytes=0-0"}, follow=follow)
+        if answer.status in REFUSED_SINGLE and stated_size(answer.status, answer.headers) is None:
+            answer.excerpt()
+            answer = self._home.ask(path, {}, follow=follow)
+        is_redirect = answer.status in REDIRECTS and "Location" in answer.headers
+        if not is_redirect and answer.status not in (200, 206) and stated_size(answer.status, answer.headers) is None:
+            raise answer.refusal(f"{self._home.name}: blob {digest}")
+        if answer.status != 200:
+            answer.excerpt()  # a short body is read, for it costs nothing and keeps the connection
+        return answer
 
     # ── finding the bytes ──
 
