@@ -225,8 +225,9 @@ class Index:
             yield self._rows(f"SELECT digest, blob, start, length FROM chunks WHERE digest IN ({marks})", some)
 
     def blob(self, number: int) -> str:
-        """The digest of a blob that a row has just named by its number."""
-        return str(self._rows("SELECT digest FROM blobs WHERE id = ?", (number,))[0][0])
+        """The digest of a blob that a row names by its number; nothing where the index lies."""
+        rows = self._rows("SELECT digest FROM blobs WHERE id = ?", (number,))
+        return str(rows[0][0]) if rows else ""
 
     def chunks_of(self, digest: str) -> list[tuple[bytes, int, int, int]]:
         sql = f"SELECT digest, start, length, size FROM chunks WHERE blob = {_ID} ORDER BY start"
