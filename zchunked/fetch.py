@@ -210,6 +210,7 @@ class Fetcher:
             kept = self._came[order.blob.digest] = subtract(came, wrong)
         taken = subtract(came, kept)
         self._accounts.take_back(order.blob.digest, order.worth(taken))
+        self._source.distrust(order.blob.digest, taken)
         return total(taken)
 
     def _claim_whole(self, state: _BlobState) -> bool:

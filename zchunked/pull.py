@@ -29,7 +29,7 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor, Platform, parse_config
 from zchunked.pace import Bounds, Pace
 from zchunked.prove import Proof, prove_parts, prove_whole
-from zchunked.ranges import ByteRange, total
+from zchunked.ranges import ByteRange, merge, total
 from zchunked.reassemble import Contents, Rebuild, read_contents
 from zchunked.receipt import Accounts, Receipt
 from zchunked.retry import Chameleon, Patience, RetryingSource
@@ -241,6 +241,8 @@ class Pull:
 
         def fetch(digest: Digest | None) -> Document:
             self._accounts.document(-self._documents_size.get(digest, 0))
+            if digest in self._documents_size:
+                self._source.distrust(digest)
             document = self._source.manifest(digest)
             self._documents_size[digest] = len(document.data)
             self._accounts.document(len(document.data))
@@ -258,6 +260,7 @@ class Pull:
             if data is not None:
                 return data
             self._accounts.discard(config.digest)
+            self._source.distrust(config.digest)
             left = missing(whole, self._store.covered(config.digest))
             self._fetcher.now(Order(config, [(span,) for span in left], whole, whole))
             data = self._store.get(config.digest, config.size)  # drops it if it is not what was promised
@@ -303,6 +306,7 @@ class Pull:
             except IntegrityError:
                 self._store.evict(layer.digest, [together, *parts])
                 self._accounts.discard(layer.digest)
+                self._source.distrust(layer.digest, merge([together, *parts]))
                 if is_last:
                     raise
         raise AssertionError("unreachable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from zchunked.digest import Digest
 from zchunked.events import Event
@@ -30,6 +30,17 @@ class HostMemory(Protocol):
         """How many spans one request may ask of it (0: no ranges); None when nothing is known or it is too old."""
 
     def learn(self, host: str, spans: int) -> None: ...
+
+
+@runtime_checkable
+class Backed(Protocol):
+    """What a source with others behind it can be told, and tells. Safe to use from several threads."""
+
+    def distrust(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
+        """What came of this blob or document was wrong, in these spans or anywhere: ask somebody else next time."""
+
+    def hear(self, emit: Emit) -> None:
+        """Where its events go from now on."""
 
 
 class Source(Protocol):

@@ -44,6 +44,7 @@ def open_at(traffic: Traffic) -> Iterator[Open]:
         text = registry if isinstance(registry, str) else registry.reference(tag)
         settings = {"environment": {}, "traffic": traffic, "stall_seconds": 2.0, **options}
         source = open_source(parse_reference(text), **settings)
+        assert isinstance(source, RegistrySource)
         opened.append(source)
         return source
 

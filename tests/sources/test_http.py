@@ -20,7 +20,7 @@ from tests.helpers.loopback import LoopbackServer
 from tests.helpers.wire import ConnectionCutError
 from zchunked import __version__
 from zchunked.errors import LocalError, TransferError, TransientError
-from zchunked.sources.breaks import NoAnswerError, NoTlsError, UnreachableError, causes_of, translated
+from zchunked.sources.breaks import NoAnswerError, NoTlsError, SilentError, UnreachableError, causes_of, translated
 from zchunked.sources.http import Answer, Http
 from zchunked.sources.tls import Trust, trust_from
 from zchunked.traffic import Traffic
@@ -400,7 +400,8 @@ def _chain(*errors: BaseException) -> BaseException:
         (ConnectionResetError(104, "reset"), 10, TransientError),
         (http.client.RemoteDisconnected("x"), None, NoAnswerError),
         (http.client.IncompleteRead(b"", 5), 10, TransientError),
-        (TimeoutError(), None, TransientError),
+        (TimeoutError(), None, SilentError),
+        (TimeoutError(), 10, TransientError),
         (ssl.SSLCertVerificationError(1, "x"), None, TransferError),
         (ssl.SSLEOFError(8, "EOF"), None, UnreachableError),
         (ssl.SSLError(1, "bad mac"), 10, TransientError),

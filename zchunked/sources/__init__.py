@@ -12,6 +12,9 @@ from zchunked.seams import HostMemory
 from zchunked.sources.auth import Auth
 from zchunked.sources.credentials import Credentials, Keyring
 from zchunked.sources.http import Http
+from zchunked.sources.mirrors import Member, MirroredSource
+from zchunked.sources.registries import Endpoint, endpoints
+from zchunked.sources.registries_files import registries_from
 from zchunked.sources.registry import RegistrySource
 from zchunked.sources.tls import trust_from
 from zchunked.traffic import Traffic
@@ -31,30 +34,39 @@ def open_source(
     cert_dir: str | Path | None = None,
     authfile: str | Path | None = None,
     credentials: tuple[str, str] | None = None,
+    registries_conf: str | Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
-) -> RegistrySource:
-    """The source of this reference; close it when done. Nothing is asked or read before its first use."""
-    trust = trust_from(environment, verify=tls_verify, cert_dir=Path(cert_dir) if cert_dir else None)
-    http = Http(traffic, trust=trust, connect_seconds=connect_seconds, stall_seconds=stall_seconds, limits=limits)
-    keyring = Keyring(
-        environment,
-        authfile=Path(authfile) if authfile else None,
-        explicit=Credentials(*credentials) if credentials else None,
-    )
-    auth = Auth(
-        http,
-        lambda: keyring.find(reference.host, reference.repository),
-        reference.host,
-        reference.repository,
-        clock=time.monotonic,
-        limits=limits,
-    )
-    return RegistrySource(
-        reference,
-        http,
-        auth,
-        hosts=hosts,
-        plain_http=plain_http,
-        may_be_plain=reference.is_loopback or not tls_verify,
-        limits=limits,
-    )
+) -> RegistrySource | MirroredSource:
+    """The source of this reference; close it when done. Nothing is asked before its first use.
+
+    Raises what reading registries.conf raises, and AccessDeniedError for an image that it blocks.
+    """
+    told = Path(registries_conf) if registries_conf else None
+    ends = endpoints(registries_from(environment, told=told), reference)
+
+    def source(end: Endpoint) -> RegistrySource:
+        host, is_verified = end.reference.host, tls_verify and not end.is_insecure
+        trust = trust_from(
+            environment, verify=is_verified, cert_dir=Path(cert_dir) if cert_dir else None, registry=host
+        )
+        http = Http(traffic, trust=trust, connect_seconds=connect_seconds, stall_seconds=stall_seconds, limits=limits)
+        is_named = host == reference.host  # what was typed for one host is not for another
+        keyring = Keyring(
+            environment,
+            authfile=Path(authfile) if authfile else None,
+            explicit=Credentials(*credentials) if credentials and is_named else None,
+        )
+        repository = end.reference.repository
+        return RegistrySource(
+            end.reference,
+            http,
+            Auth(http, lambda: keyring.find(host, repository), host, repository, clock=time.monotonic, limits=limits),
+            hosts=hosts,
+            plain_http=plain_http and is_named,
+            may_be_plain=end.reference.is_loopback or not is_verified,
+            limits=limits,
+        )
+
+    if len(ends) == 1:
+        return source(ends[0])
+    return MirroredSource([Member(end.reference.name, source(end), is_mirror=end.is_mirror) for end in ends])

@@ -13,6 +13,7 @@ from zchunked.errors import (
     FormatError,
     MultiRangeRefusedError,
     RangeIgnoredError,
+    TransferError,
     TransientError,
 )
 from zchunked.limits import DEFAULT_LIMITS, Limits
@@ -63,6 +64,7 @@ class RegistrySource:
         self._lock = threading.Lock()
         self._targets: dict[Digest, str] = {}
         self._last_host = self._host
+        self._foreign: set[str] = set()  # URLs that a manifest named, which get to see nothing
         self._flights: Flights[str] = Flights()
 
     def close(self) -> None:
@@ -210,6 +212,8 @@ class RegistrySource:
     def _resolve(self, blob: Descriptor, spans: Sequence[ByteRange], own: list[_Opened]) -> str:
         """Where the registry sends us for this blob. The answer from there goes into `own`: it is the caller's."""
         answer = self._ask(f"blobs/{blob.digest}", _headers(blob, spans))
+        if answer.status == 404 and blob.urls:
+            answer = self._ask_elsewhere(answer, blob, _headers(blob, spans))
         try:
             own.append((answer, self._checked(answer, blob, spans)))
         except (RangeIgnoredError, MultiRangeRefusedError):
@@ -268,6 +272,24 @@ class RegistrySource:
             if self._targets.get(digest) == target:
                 del self._targets[digest]
 
+    def _ask_elsewhere(self, answer: Answer, blob: Descriptor, headers: Mapping[str, str]) -> Answer:
+        """The first of the blob's own URLs that has it, asked without credentials; else the last answer."""
+        failure: TransferError | None = None
+        for url in blob.urls:
+            answer.excerpt()
+            try:
+                answer, failure = self._http.get(url, headers), None
+            except TransferError as error:
+                failure = error
+                continue
+            with self._lock:
+                self._foreign.add(answer.url)
+            if answer.status not in _EXPIRED and (answer.status < 500 or answer.status == 501):
+                break
+        if failure is not None:
+            raise failure
+        return answer
+
     def _ask_directly(self, target: str, headers: Mapping[str, str], digest: Digest) -> Answer:
         if self._is_at_home(target):
             return self._ask_url(target, headers)
@@ -280,6 +302,8 @@ class RegistrySource:
     # ── asking the registry ──
 
     def _is_at_home(self, url: str) -> bool:
+        if url in self._foreign:
+            return False
         return self._scheme is not None and origin(url) == origin(f"{self._scheme}://{self._host}")
 
     def _ask(self, path: str, headers: Mapping[str, str]) -> Answer:
