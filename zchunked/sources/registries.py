@@ -96,7 +96,8 @@ def parse_registries(data: bytes, file: str) -> dict[str, Registry]:
 
 
 def _refuse_version_1(tables: Any, file: str) -> None:
-    if isinstance(tables, dict) and any(isinstance(tables.get(key), dict) and tables[key] for key in _VERSION_1):
+    old = [tables.get(key) for key in _VERSION_1] if isinstance(tables, dict) else []
+    if any(isinstance(one, dict) and one.get("registries") for one in old):  # some are left behind, empty
         raise LocalError(
             f"{file} has the long retired version 1 of the format ([registries.search], …), which knows no mirrors; "
             "write a [[registry]] table for each registry instead: man 5 containers-registries.conf"
