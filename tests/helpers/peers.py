@@ -284,13 +284,13 @@ def environment() -> dict[str, str]:
 
 
 def _certificates(folder: Path) -> None:
-    """ca.pem; server.pem with server.key, which ca.pem signed for 127.0.0.1; client.cert with client.key."""
+    """ca.pem; server.pem with server.key, signed by it for 127.0.0.1 and registry.test; client.cert with client.key."""
     require("openssl")
     openssl = Tool(
         ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
     )
     openssl("-subj", "/CN=zpull test CA", "-keyout", folder / "ca.key", "-out", folder / "ca.pem")
-    leaf = ("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
+    leaf = ("-addext", "subjectAltName=IP:127.0.0.1,DNS:registry.test", "-addext", "basicConstraints=critical,CA:FALSE")
     signer = ("-CA", folder / "ca.pem", "-CAkey", folder / "ca.key")
     openssl("-subj", "/CN=127.0.0.1", *leaf, *signer, "-keyout", folder / "server.key", "-out", folder / "server.pem")
     openssl("-subj", "/CN=client", *leaf[2:], *signer, "-keyout", folder / "client.key", "-out", folder / "client.cert")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import command, peers
+from tests.helpers.proxy import proxy
 from tests.peers import corpus
 
 CREDS = f"{peers.USER}:{peers.PASSWORD}"
@@ -154,3 +155,40 @@ def test_an_authfile_by_option_or_variable(closed: peers.Server, certs: Path, tm
     missing = pull(closed, tmp_path, *elsewhere, "--authfile", tmp_path / "none.json", check=False)
     assert missing.code == 2
     assert "none.json" in missing.error
+
+
+# ── proxies ──
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_a_proxy_of_the_environment_leads_to_a_registry_behind_tls(
+    closed: peers.Server, certs: Path, tmp_path: Path, variable: str
+) -> None:
+    """The proxy knows the way to registry.test; TLS and its checks run through its tunnel."""
+    name = f"registry.test:{closed.host.rpartition(':')[2]}"
+    words = (f"{name}/closed:v1", "--creds", CREDS, "--cert-dir", certs, "--format", "json")
+    with proxy(closed.host) as through:
+        env = {variable: f"http://{through.host}"}
+        with closed.watched() as hits:
+            receipt = command.zpull(tmp_path, *words, env=env).receipt
+        assert receipt["bytes"]["fetched"] == sum(hit.sent for hit in hits)
+        assert receipt["requests"] == len(hits)
+        assert through.asked
+        assert all(head.startswith(f"CONNECT {name} ".encode()) for head in through.asked)
+        before = len(through.asked)
+        apart = ("--store", tmp_path / "b", "--patience", "0")
+        ended = command.zpull(tmp_path, *words, *apart, env=env | {"NO_PROXY": "registry.test"}, check=False)
+        assert ended.code == 5
+        assert "cannot be resolved" in ended.error
+        assert len(through.asked) == before
+        pull(closed, tmp_path, "--creds", CREDS, "--cert-dir", certs, *apart, env=env)
+        assert len(through.asked) == before, "loopback needs no proxy"
+
+
+def test_a_proxy_that_refuses_is_named_without_its_password(closed: peers.Server, tmp_path: Path) -> None:
+    with proxy(closed.host, refuses=True) as through:
+        env = {"HTTPS_PROXY": f"http://me:hush-hush@{through.host}"}
+        ended = command.zpull(tmp_path, "registry.test/closed:v1", "--patience", "0", env=env, check=False)
+    assert ended.code == 5
+    assert "the proxy does not connect us" in ended.error
+    assert "hush" not in ended.err

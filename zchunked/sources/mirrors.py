@@ -23,7 +23,6 @@ from zchunked.seams import Document, Emit, Source
 from zchunked.sources.breaks import NoAnswerError, SilentError
 
 _MOST_STRIKES = 3
-_MOST_LACKS = 3
 _MOST_LESSONS = 20  # as in a retried read: an honest host teaches how many spans it takes in far fewer
 
 
@@ -183,7 +182,6 @@ class MirroredSource:
             was_of_use = not (member.is_aside or member.is_dropped)
             if isinstance(error, NotFoundError):
                 member.lacks.add(digest)
-                member.is_dropped |= not member.is_alive and len(member.lacks) >= _MOST_LACKS
             elif isinstance(error, TransientError):
                 member.strikes += not has_served
                 member.is_aside |= isinstance(error, (NoAnswerError, SilentError)) or member.strikes >= _MOST_STRIKES
