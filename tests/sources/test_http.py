@@ -352,6 +352,31 @@ def test_ways_to_trust(tls_peer: Peer, cert_dir: Path, monkeypatch: pytest.Monke
     assert _get(tls_peer, Trust(certs_d=())) == b"hello"
 
 
+def test_what_vouches_for_the_registry_vouches_for_hosts_it_sends_us_to(
+    tls_peer: Peer, cert_dir: Path, tmp_path: Path
+) -> None:
+    """A token server often has a certificate of the same CA, and no folder of its own. Our own certificate stays."""
+    folder = tmp_path / "certs.d" / "registry.example:5000"
+    folder.parent.mkdir()
+    cert_dir.rename(folder)
+    (folder / "client.cert").write_text("for the registry alone")
+    (folder / "client.key").write_text("so nobody else may see it")
+    roots = (tmp_path / "certs.d",)
+    assert _get(tls_peer, Trust(certs_d=roots, home="registry.example:5000")) == b"hello"
+    with pytest.raises(TransferError, match="not trusted"):
+        _get(tls_peer, Trust(certs_d=roots, home="other.example"))
+    (tmp_path / "certs.d" / tls_peer.host).mkdir()
+    with pytest.raises(TransferError, match="not trusted"):
+        _get(tls_peer, Trust(certs_d=roots, home="registry.example:5000"))
+
+
+@pytest.mark.parametrize(("name", "says"), [("a.cert", r"lacks its key, a\.key"), ("a.key", r"lacks its certificate")])
+def test_half_of_a_pair_is_named(tls_peer: Peer, cert_dir: Path, name: str, says: str) -> None:
+    (cert_dir / name).write_text("")
+    with pytest.raises(LocalError, match=says):
+        _get(tls_peer, Trust(cert_dir=cert_dir))
+
+
 def test_a_certificate_for_another_name(tls_peer: Peer, cert_dir: Path) -> None:
     with pytest.raises(TransferError, match="not trusted"):
         _get(tls_peer, Trust(cert_dir=cert_dir), "127.0.0.1")

@@ -44,6 +44,8 @@ def open_source(
     told = Path(registries_conf) if registries_conf else None
     ends = endpoints(registries_from(environment, told=told), reference)
 
+    keyring = Keyring(environment, authfile=Path(authfile) if authfile else None)
+
     def source(end: Endpoint) -> RegistrySource:
         host, is_verified = end.reference.host, tls_verify and not end.is_insecure
         trust = trust_from(
@@ -51,16 +53,12 @@ def open_source(
         )
         http = Http(traffic, trust=trust, connect_seconds=connect_seconds, stall_seconds=stall_seconds, limits=limits)
         is_named = host == reference.host  # what was typed for one host is not for another
-        keyring = Keyring(
-            environment,
-            authfile=Path(authfile) if authfile else None,
-            explicit=Credentials(*credentials) if credentials and is_named else None,
-        )
+        ring = Keyring(environment, explicit=Credentials(*credentials)) if credentials and is_named else keyring
         repository = end.reference.repository
         return RegistrySource(
             end.reference,
             http,
-            Auth(http, lambda: keyring.find(host, repository), host, repository, clock=time.monotonic, limits=limits),
+            Auth(http, lambda: ring.find(host, repository), host, repository, clock=time.monotonic, limits=limits),
             hosts=hosts,
             plain_http=plain_http and is_named,
             may_be_plain=end.reference.is_loopback or not is_verified,

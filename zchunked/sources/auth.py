@@ -77,6 +77,7 @@ class Auth:
         self._has_opened = False
         self._tokens: dict[_Scope, _Token] = {}
         self._flights: Flights[_Token] = Flights()
+        self._searches: Flights[Credentials | None] = Flights()
 
     def grant(self, *, is_last: bool = False) -> Grant:
         """What to show now: nothing, before the first challenge. May fetch a token, for all threads at once.
@@ -167,14 +168,18 @@ class Auth:
         return f"the credentials{f' of user {found.username!r:.60}' if found.username else ''} do not open it"
 
     def _credentials(self) -> Credentials | None:
-        with self._lock:
-            known = self._known
-        if known is None:
-            known = (self._look_up(),)  # outside the lock: a helper may take its time
+        """A helper may take its time, and ask the person: so one thread looks, and the others wait for it."""
+
+        def look() -> Credentials | None:
             with self._lock:
-                self._known = self._known or known
                 known = self._known
-        return known[0]
+            if known is None:
+                known = (self._look_up(),)
+                with self._lock:
+                    self._known = known
+            return known[0]
+
+        return self._searches.run(None, look)
 
     def _refuse_in_the_open(self, realm: str, registry_url: str, credentials: Credentials | None) -> None:
         """A registry behind TLS may not have our password sent without."""
