@@ -136,7 +136,7 @@ def test_a_mirror_that_lies_is_dropped_and_that_is_said(kind: Any, tmp_path: Pat
         ended = run(tmp_path, primary, mirror, options=options)
         receipt = agreed(ended, primary, mirror)
         if kind != "toc" or "--exact" not in options:
-            assert ended.err.count("sent bytes that are not what their digest promises; dropped") == 1
+            assert ended.err.count("what it sent is not what was promised") == 1
             assert receipt["bytes"]["wasted"] > 0
 
 

@@ -176,6 +176,20 @@ def test_where_nobody_answers_everybody_is_asked_each_time() -> None:
     assert read(source) == [WHOLE]
 
 
+def test_a_primary_that_never_answers_is_not_waited_for_while_a_mirror_does() -> None:
+    """A site without internet, and its mirror once had a bad moment or even sent a wrong byte."""
+    mirror, primary = Scripted([DEAD]), Scripted(for_good=DEAD)
+    source, _ = mirrored(mirror, primary)
+    with pytest.raises(TransientError):
+        read(source)
+    for _ in range(3):
+        read(source)
+    source.distrust(BLOB.digest)
+    for _ in range(3):
+        read(source)
+    assert len(primary.asked) == 1
+
+
 def test_a_mirror_that_refuses_us_is_asked_no_more() -> None:
     mirror, primary = Scripted(for_good=(0, AccessDeniedError)), Scripted([DEAD])
     source, events = mirrored(mirror, primary)

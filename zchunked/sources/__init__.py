@@ -60,7 +60,7 @@ def open_source(
             http,
             Auth(http, lambda: ring.find(host, repository), host, repository, clock=time.monotonic, limits=limits),
             hosts=hosts,
-            plain_http=plain_http and is_named,
+            plain_http=plain_http and not end.is_mirror,
             may_be_plain=end.reference.is_loopback or not is_verified,
             limits=limits,
         )

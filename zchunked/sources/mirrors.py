@@ -34,7 +34,7 @@ class Opened(Source, Protocol):
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One registry and what this pull has seen of it. Only mirrors are ever set aside or dropped."""
+    """One registry and what this pull has seen of it. Only mirrors are ever dropped."""
 
     name: str
     source: Opened
@@ -142,14 +142,14 @@ class MirroredSource:
                     dropped.append(member)
                 member.is_dropped = True
         for member in dropped:
-            self._emit(Noted(f"mirror {member.name} sent bytes that are not what their digest promises; dropped"))
+            self._emit(Noted(f"going on without mirror {member.name}: what it sent is not what was promised"))
 
     # ── whom to ask ──
 
     def _candidates(self, digest: Digest | None) -> list[Member]:
         """Best first; the primary is always among them, and mirrors without hope are not.
 
-        One that never answered is not waited for again as soon as another has. A mirror that lied once is the very
+        One that never answered is not waited for again as long as another does. A mirror that lied once is the very
         last to be asked, for it may be the line that lies: only where no other has ever answered.
         """
         with self._lock:
@@ -157,7 +157,9 @@ class MirroredSource:
             ranked: list[tuple[int, Member]] = []
             for member in self._members:
                 if not member.is_mirror:
-                    ranked.append((2 if digest in member.doubted else 0, member))
+                    is_mute = member.is_aside and not member.is_alive  # a site that its mirror alone connects
+                    rank = 4 if is_mute else 2 if digest in member.doubted else 0
+                    ranked.append((rank, member))
                 elif digest in member.lacks:
                     continue
                 elif member.is_dropped:
@@ -172,19 +174,21 @@ class MirroredSource:
     def _served(self, member: Member, digest: Digest | None, came: Sequence[ByteRange]) -> None:
         if came:
             with self._lock:
-                member.served[digest] = merge([*member.served.get(digest, ()), *came])
+                member.served.setdefault(digest, []).extend(came)
                 member.is_alive, member.is_aside, member.strikes = True, False, 0
 
     def _failed(self, member: Member, digest: Digest | None, error: ZPullError, *, has_served: bool) -> None:
+        is_mute = isinstance(error, (NoAnswerError, SilentError))
         with self._lock:
             if not member.is_mirror:
+                member.is_aside |= is_mute
                 return
             was_of_use = not (member.is_aside or member.is_dropped)
             if isinstance(error, NotFoundError):
                 member.lacks.add(digest)
             elif isinstance(error, TransientError):
                 member.strikes += not has_served
-                member.is_aside |= isinstance(error, (NoAnswerError, SilentError)) or member.strikes >= _MOST_STRIKES
+                member.is_aside |= is_mute or member.strikes >= _MOST_STRIKES
             else:
                 member.is_dropped = True
             is_news = was_of_use and (member.is_aside or member.is_dropped)
