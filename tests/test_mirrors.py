@@ -163,6 +163,15 @@ def test_a_mirror_that_dies_in_the_middle_of_a_layer(tmp_path: Path, options: tu
         assert receipt["bytes"]["wasted"] == 0
 
 
+def test_a_primary_without_ranges_sends_the_whole_after_a_mirror_has_died(tmp_path: Path) -> None:
+    with (
+        Registry(DEMO.layout, single_range="501", multi_range="501") as primary,
+        Registry(DEMO.layout, faults=[on("any", refuse(), after_bytes=60_000)]) as mirror,
+    ):
+        agreed(run(tmp_path, primary, mirror, options=["--max-gap", "0"]), primary, mirror)
+        assert primary.accounts.blob_bytes > 200_000
+
+
 def test_what_was_typed_for_one_host_is_not_for_its_mirrors(tmp_path: Path) -> None:
     with (
         Registry(DEMO.layout, auth="basic", credentials=("me", "s3cr3t")) as primary,

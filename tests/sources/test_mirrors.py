@@ -155,13 +155,13 @@ def test_a_busy_mirror_is_set_aside_after_three_failures_in_a_row() -> None:
 
 
 def test_a_mirror_set_aside_is_asked_again_when_all_else_fails() -> None:
-    mirror, primary = Scripted([None, DEAD]), Scripted([DEAD] * 2)
+    mirror, primary = Scripted([(1000, TransientError), DEAD]), Scripted([None, DEAD, DEAD])
     source, _ = mirrored(mirror, primary)
     read(source)
     with pytest.raises(TransientError):
         read(source)
     assert read(source) == [WHOLE]
-    assert (len(mirror.asked), len(primary.asked)) == (3, 2), "the primary first, as the mirror is aside"
+    assert (len(mirror.asked), len(primary.asked)) == (3, 3), "the primary first, as the mirror is aside"
     read(source)
     assert len(mirror.asked) == 4, "it has answered, so all is forgiven"
 
@@ -281,7 +281,7 @@ def test_one_without_ranges_is_said_to_the_reader_as_long_as_it_is_first() -> No
     with pytest.raises(RangeIgnoredError):
         read(source, ByteRange(0, 100))
     source, events = mirrored(Scripted([(100, TransientError)]), Scripted([(0, RangeIgnoredError)]))
-    with pytest.raises(TransientError, match="after other ranges"):
+    with pytest.raises(RangeIgnoredError):
         read(source, ByteRange(0, 200))
     assert not events
 

@@ -96,7 +96,8 @@ class MirroredSource:
     def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
         """A registry that breaks off is followed by the next one, which is asked for what is missing alone.
 
-        One without ranges is none that fails: as long as it comes first, the blob comes whole.
+        One without ranges is none that fails: the blob comes whole from there. So RangeIgnoredError may also follow
+        pieces, those of another registry.
         """
         left, failures = list(spans), _Failures()
         for member in self._candidates(blob.digest):
@@ -108,10 +109,8 @@ class MirroredSource:
                 for position, piece in _in_turns(member.source, promise, left):
                     append(came, ByteRange(position, position + len(piece)))
                     yield position, piece
-            except RangeIgnoredError as error:
-                if left == list(spans) and not came:
-                    raise
-                raise TransientError(f"{error}, after other ranges were served") from error
+            except RangeIgnoredError:
+                raise
             except ZPullError as error:
                 failure = error
             finally:
