@@ -426,7 +426,7 @@ def _chain(*errors: BaseException) -> BaseException:
         (http.client.RemoteDisconnected("x"), None, NoAnswerError),
         (http.client.IncompleteRead(b"", 5), 10, TransientError),
         (TimeoutError(), None, SilentError),
-        (TimeoutError(), 10, TransientError),
+        (TimeoutError(), 10, SilentError),
         (ssl.SSLCertVerificationError(1, "x"), None, TransferError),
         (ssl.SSLEOFError(8, "EOF"), None, UnreachableError),
         (ssl.SSLError(1, "bad mac"), 10, TransientError),

@@ -155,15 +155,31 @@ def test_a_busy_mirror_is_set_aside_after_three_failures_in_a_row() -> None:
 
 
 def test_a_mirror_set_aside_is_asked_again_when_all_else_fails() -> None:
-    mirror, primary = Scripted([(1000, TransientError), DEAD]), Scripted([None, DEAD, DEAD])
+    mirror, primary = Scripted([(1000, TransientError), DEAD]), Scripted([None, None, DEAD])
+    source, _ = mirrored(mirror, primary)
+    for _ in range(3):
+        assert read(source) == [WHOLE]
+    assert (len(mirror.asked), len(primary.asked)) == (3, 3), "the primary first, as the mirror is aside"
+    read(source)
+    assert len(mirror.asked) == 4, "it has answered, so all is forgiven"
+
+
+def test_an_outage_of_all_at_once_sets_no_mirror_aside() -> None:
+    mirror, primary = Scripted([(1000, TransientError), DEAD]), Scripted([None, DEAD])
     source, _ = mirrored(mirror, primary)
     read(source)
     with pytest.raises(TransientError):
         read(source)
-    assert read(source) == [WHOLE]
-    assert (len(mirror.asked), len(primary.asked)) == (3, 3), "the primary first, as the mirror is aside"
     read(source)
-    assert len(mirror.asked) == 4, "it has answered, so all is forgiven"
+    assert (len(mirror.asked), len(primary.asked)) == (3, 2)
+
+
+def test_a_mirror_that_stalls_is_not_waited_for_again() -> None:
+    mirror, primary = Scripted(for_good=(100, SilentError)), Scripted()
+    source, _ = mirrored(mirror, primary)
+    for _ in range(3):
+        read(source)
+    assert len(mirror.asked) == 1
 
 
 def test_where_nobody_answers_everybody_is_asked_each_time() -> None:

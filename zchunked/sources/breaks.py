@@ -27,7 +27,7 @@ class UnreachableError(NoAnswerError):
 
 
 class SilentError(TransientError):
-    """No byte of an answer came in time."""
+    """No byte came for as long as we wait for one."""
 
 
 class UnheardError(SilentError):
@@ -72,7 +72,7 @@ def translated(  # noqa: C901 - a table, in the form of ifs
     if _first(causes, TimeoutError):
         if is_connecting:
             return UnheardError(f"{host}: no connection in time")
-        return (SilentError if received is None else TransientError)(f"{host}: no byte for {seconds:g} s{at}")
+        return SilentError(f"{host}: no byte for {seconds:g} s{at}")
     if is_proxy:
         return unreachable(f"{host}: the proxy does not connect us ({str(causes[-1])[:100]!r})")
     if received is None and (tls := _first(causes, ssl.SSLError)):

@@ -54,7 +54,12 @@ class Member:
     served: dict[Digest | None, list[ByteRange]] = field(default_factory=dict, init=False)
 
 
-_Failures = list[tuple[Member, ZPullError]]
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    member: Member
+    error: ZPullError
+    is_news: bool
+    """This very failure set the mirror aside."""
 
 
 class MirroredSource:
@@ -78,17 +83,16 @@ class MirroredSource:
         self._emit = emit
 
     def manifest(self, digest: Digest | None) -> Document:
-        failures: _Failures = []
+        failures: list[_Failure] = []
         for member in self._candidates(digest):
             try:
                 document = member.source.manifest(digest)
             except ZPullError as error:
-                self._failed(member, digest, error, has_served=False)
-                failures.append((member, error))
+                failures.append(self._failed(member, digest, error, has_served=False))
                 continue
             self._served(member, digest, [ByteRange(0, max(len(document.data), 1))])
             return document
-        raise self._failure(failures) from failures[-1][1]
+        raise self._sum(failures) from failures[-1].error
 
     def spans_per_request(self, blob: Descriptor) -> int:
         return self._candidates(blob.digest)[0].source.spans_per_request(blob)
@@ -99,7 +103,7 @@ class MirroredSource:
         One without ranges is none that fails: the blob comes whole from there. So RangeIgnoredError may also follow
         pieces, those of another registry.
         """
-        left, failures = list(spans), _Failures()
+        left, failures = list(spans), list[_Failure]()
         for member in self._candidates(blob.digest):
             # Other places than registries come into question only once the last registry has nothing.
             promise = replace(blob, urls=()) if member.is_mirror else blob
@@ -117,11 +121,10 @@ class MirroredSource:
                 self._served(member, blob.digest, came)
             left = subtract(left, merge(came))
             if failure is not None:
-                self._failed(member, blob.digest, failure, has_served=bool(came))
-                failures.append((member, failure))
+                failures.append(self._failed(member, blob.digest, failure, has_served=bool(came)))
             if not left:
                 return
-        raise self._failure(failures) from failures[-1][1]
+        raise self._sum(failures) from failures[-1].error
 
     def distrust(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
         """Drop the mirrors that sent any of it; the primary is asked again only when nobody else can be."""
@@ -176,12 +179,12 @@ class MirroredSource:
                 member.served.setdefault(digest, []).extend(came)
                 member.is_alive, member.is_aside, member.strikes = True, False, 0
 
-    def _failed(self, member: Member, digest: Digest | None, error: ZPullError, *, has_served: bool) -> None:
+    def _failed(self, member: Member, digest: Digest | None, error: ZPullError, *, has_served: bool) -> _Failure:
         is_mute = isinstance(error, (NoAnswerError, SilentError))
         with self._lock:
             if not member.is_mirror:
                 member.is_aside |= is_mute
-                return
+                return _Failure(member, error, is_news=False)
             was_of_use = not (member.is_aside or member.is_dropped)
             if isinstance(error, NotFoundError):
                 member.lacks.add(digest)
@@ -193,13 +196,17 @@ class MirroredSource:
             is_news = was_of_use and (member.is_aside or member.is_dropped)
         if is_news:
             self._emit(Noted(f"going on without mirror {member.name}: {error}"))
+        return _Failure(member, error, is_news)
 
-    def _failure(self, failures: _Failures) -> ZPullError:
+    def _sum(self, failures: list[_Failure]) -> ZPullError:
         """What all their failures come to. A mirror that has never served anything makes nobody wait."""
-        error = next(error for member, error in failures if member is self._primary)
-        rest = [(member, failed) for member, failed in failures if member is not self._primary]
-        text = "".join([f"; mirror {member.name}: {str(failed)[:200]}" for member, failed in rest])
-        passing = [failed for member, failed in rest if member.is_alive or not member.is_aside]
+        error = next(one.error for one in failures if one.member is self._primary)
+        rest = [one for one in failures if one.member is not self._primary]
+        text = "".join([f"; mirror {one.member.name}: {str(one.error)[:200]}" for one in rest])
+        passing = [one.error for one in rest if one.member.is_alive or not one.member.is_aside]
+        if isinstance(error, (NoAnswerError, SilentError)):
+            for one in rest:  # all at the same time: that is our own line, not this mirror
+                one.member.is_aside &= not (one.is_news and one.member.is_alive)
         transients = [one for one in (error, *passing) if isinstance(one, TransientError)]
         if transients:
             wishes = [one.retry_after for one in transients]
