@@ -128,4 +128,5 @@ def test_a_mirror_with_a_password_and_a_location_that_is_rewritten(
         words = ("--registries-conf", path, "--creds", creds, "--patience", "0")
         denied = command.zpull(tmp_path, "eu.corp.test/copy:v1", *words, check=False)
         assert denied.code == 5, "what is typed for one host is not shown to another"
-        assert "no credentials" in denied.error
+        assert f"no credentials for {mirror.host} were found" in denied.error
+        assert "--creds is shown to the host in the image's name alone" in denied.error

@@ -55,10 +55,19 @@ def open_source(
         is_named = host == reference.host  # what was typed for one host is not for another
         ring = Keyring(environment, explicit=Credentials(*credentials)) if credentials and is_named else keyring
         repository = end.reference.repository
+        auth = Auth(
+            http,
+            lambda: ring.find(host, repository),
+            host,
+            repository,
+            clock=time.monotonic,
+            is_named=is_named,
+            limits=limits,
+        )
         return RegistrySource(
             end.reference,
             http,
-            Auth(http, lambda: ring.find(host, repository), host, repository, clock=time.monotonic, limits=limits),
+            auth,
             hosts=hosts,
             plain_http=plain_http and not end.is_mirror,
             may_be_plain=end.reference.is_loopback or not is_verified,

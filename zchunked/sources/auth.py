@@ -65,11 +65,15 @@ class Auth:
         repository: str,
         *,
         clock: Callable[[], float],
+        is_named: bool = True,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`look_up` is called when first asked for credentials, and once only. `clock` in seconds, monotonic."""
+        """`is_named`: the person typed this very host.
+
+        `look_up` is called when first asked for credentials, and once only. `clock` in seconds, monotonic.
+        """
         self._http, self._look_up, self._clock, self._limits = http, look_up, clock, limits
-        self._host, self._repository = host, repository
+        self._host, self._repository, self._is_named = host, repository, is_named
         self._lock = threading.Lock()
         self._known: tuple[Credentials | None] | None = None
         self._basic: str | None = None
@@ -164,7 +168,8 @@ class Auth:
     def _advice(self) -> str:
         found = self._credentials()
         if found is None:
-            return f"no credentials for {self._host} were found: try `podman login {self._host}`, or --creds"
+            creds = "or --creds" if self._is_named else "for --creds is shown to the host in the image's name alone"
+            return f"no credentials for {self._host} were found: try `podman login {self._host}`, {creds}"
         return f"the credentials{f' of user {found.username!r:.60}' if found.username else ''} do not open it"
 
     def _credentials(self) -> Credentials | None:

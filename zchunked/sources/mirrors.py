@@ -202,7 +202,7 @@ class MirroredSource:
         """What all their failures come to. A mirror that has never served anything makes nobody wait."""
         error = next(one.error for one in failures if one.member is self._primary)
         rest = [one for one in failures if one.member is not self._primary]
-        text = "".join([f"; mirror {one.member.name}: {str(one.error)[:200]}" for one in rest])
+        text = "".join([f"; mirror {one.member.name}: {str(one.error)[:400]}" for one in rest])
         passing = [one.error for one in rest if one.member.is_alive or not one.member.is_aside]
         if isinstance(error, (NoAnswerError, SilentError)):
             for one in rest:  # all at the same time: that is our own line, not this mirror
