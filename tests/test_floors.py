@@ -49,10 +49,11 @@ WHO_MAY = {
     "shtab": "cli",
     "platformdirs": "cli",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
-    "msgspec": "oci layer.toc layer.tarsplit store.packs sources exports cli",
+    "msgspec": "oci layer.entries layer.toc layer.tarsplit store.packs sources exports cli",
     # The standard library's doors to the world.
     "sqlite3": "store.index",
     "fcntl": "store",
+    "ctypes": "cli.memory",
     "socket": "sources",
     "ssl": "sources",
     "http": "sources",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.answers import parse_ranges
 from tests.helpers.build import chunked_layer, image, layout, make_tar, tar_layer
 from tests.helpers.command import Ended, zpull
 from tests.helpers.faults import Fault, cut, fail, flip, on, refuse, replaced, reset
@@ -153,7 +154,9 @@ def test_a_mirror_that_dies_in_the_middle_of_a_layer(tmp_path: Path, options: tu
     """The primary is asked for the missing bytes alone."""
 
     def is_big(request: Any) -> bool:
-        return bool(request.digest == LAYER["digest"])
+        size = int(LAYER["size"])
+        spans = parse_ranges(request.range, size) or [(0, size)]
+        return bool(request.digest == LAYER["digest"]) and sum(end - start for start, end in spans) > 60_000
 
     faults = [on("any", refuse(), after_bytes=60_000), on(("blob", "toc"), reset(after=50_000), when=is_big)]
     with Registry(DEMO.layout) as primary, Registry(DEMO.layout, faults=faults) as mirror:

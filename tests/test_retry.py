@@ -70,6 +70,8 @@ class Bad:
             raise error
         return Document(b"{}", OCI_MANIFEST)
 
+    def close(self) -> None: ...
+
     def spans_per_request(self, blob: Descriptor) -> int:
         return self.spans
 

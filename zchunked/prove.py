@@ -101,7 +101,7 @@ def find_damage(store: Store, layer: Descriptor, contents: Contents | None) -> l
     whole = [ByteRange(0, layer.size)]
     if contents is None:
         return whole
-    places = contents.own_places()
+    places = {digest: contents.place(chunk) for digest, chunk in contents.own_chunks().items()}
     if liars := find_liars(store, contents, places):
         store.drop_chunks(layer.digest, liars)
         return merge(place.span for place in liars.values())

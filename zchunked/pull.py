@@ -16,6 +16,7 @@ from zchunked.errors import (
     FormatError,
     IntegrityError,
     InterruptedPullError,
+    RangeIgnoredError,
     RefusedError,
     UnsupportedLayerError,
 )
@@ -34,12 +35,13 @@ from zchunked.reassemble import Contents, Rebuild, read_contents
 from zchunked.receipt import Accounts, Receipt
 from zchunked.retry import Chameleon, Patience, RetryingSource
 from zchunked.schedule import Frugality, Insight, Means, Work, estimate, schedule
-from zchunked.seams import Document, Emit, Source
+from zchunked.seams import Document, Emit, Files, Source
 from zchunked.store import Store
 from zchunked.traffic import Traffic
 from zchunked.verify import doubt
 
 _PROVERS = 2
+_NO_RANGES = "its host serves no ranges"
 _Result = TypeVar("_Result")
 
 
@@ -73,7 +75,9 @@ class Pull:
         show: Emit,
         clock: Callable[[], float] = time.monotonic,
         accounts: Accounts | None = None,
+        files: Files | None = None,
     ) -> None:
+        """`files`: the source's blobs, where they are files of this machine: then nothing is fetched."""
         self._name, self._digest, self._store, self._options = name, digest, store, options
         self._traffic, self._receipt, self._show, self._clock = traffic, receipt, show, clock
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -81,7 +85,8 @@ class Pull:
         self._plain_source = source
         self._chameleon = Chameleon(options.patience, options.jobs, self._events.put, self._stop, clock=clock)
         self._source = RetryingSource(source, self._chameleon)
-        self._accounts = accounts or Accounts()
+        self._accounts = accounts or Accounts(is_free=files is not None)
+        self._files, self._is_plan = files, False
         self._arrivals = Arrivals(self._stop)
         self._fetcher = Fetcher(
             self._source,
@@ -95,6 +100,7 @@ class Pull:
         self._pace = Pace(options.bounds, traffic, self._chameleon, clock)
         self._config_bytes_here = 0
         self._documents_size: dict[Digest | None, int] = {}
+        self._cost_again = 0
         self._insights: dict[Digest, Insight] = {}
         self.bytes_here = 0
         """After `run`: how much of the image's listed bytes is in the store."""
@@ -117,6 +123,7 @@ class Pull:
             show=self._show,
             clock=self._clock,
             accounts=self._accounts,
+            files=self._files,
         )
         try:
             return again.run()
@@ -128,6 +135,7 @@ class Pull:
 
         Returns the layers that are not here yet, each with its order. Raises as `run` does.
         """
+        self._is_plan = True
         return self._with_crew(self._plan)
 
     def _with_crew(self, work: Callable[[Crew], _Result]) -> _Result:
@@ -177,11 +185,11 @@ class Pull:
         return image
 
     def _plan(self, crew: Crew) -> list[Work]:
-        image, works = self._open(crew)
+        _, works = self._open(crew)
         todo = [work for work in works if not self._is_proved(work)]
         self._schedule(crew, todo)
-        again = 0 if self._digest else len(self._store.document(image.documents.root) or b"")
-        self._receipt.estimate = estimate(todo, self._means(), first_bytes=again, first_requests=int(not self._digest))
+        again, asked = self._cost_again, int(not self._digest)
+        self._receipt.estimate = estimate(todo, self._means(), first_bytes=again, first_requests=asked)
         return todo
 
     def _is_proved(self, work: Work) -> bool:
@@ -189,7 +197,7 @@ class Pull:
 
     def _means(self) -> Means:
         link = Link(self._traffic.round_trip, self._options.rate or self._traffic.rate)
-        return Means(self._options.jobs, link, self._source.spans_per_request)
+        return Means(self._options.jobs, link, self._source.spans_per_request, self._accounts.is_free)
 
     def _refuse_excess(self, works: list[Work]) -> None:
         most = self._options.max_bytes
@@ -244,8 +252,10 @@ class Pull:
             if digest in self._documents_size:
                 self._source.distrust(digest)
             document = self._source.manifest(digest)
-            self._documents_size[digest] = len(document.data)
-            self._accounts.document(len(document.data))
+            self._documents_size[digest] = document.cost
+            self._accounts.document(document.cost)
+            if digest is None:
+                self._cost_again = document.cost_again
             return document
 
         documents = resolve(self._digest, self._options.platform, self._store, fetch, limits)
@@ -279,7 +289,8 @@ class Pull:
 
     def _look_into(self, layer: Descriptor) -> None:
         """Bring TOC and tar-split of a layer that can be pulled in parts; else say why it comes whole."""
-        insight = Insight(here_before=total(self._store.covered(layer.digest)))
+        is_adopted = self._adopt(layer)
+        insight = Insight(here_before=total(self._store.covered(layer.digest)), is_here=is_adopted)
         if self._store.is_whole(layer.digest):
             insight.is_here = True
         else:
@@ -289,9 +300,19 @@ class Pull:
                 insight.contents = self._contents(layer, location.metadata, parts)
             except UnsupportedLayerError as error:
                 insight.reason = str(error)
+            except RangeIgnoredError:
+                if not self._is_plan:  # which takes nothing whole
+                    raise
+                insight.reason = _NO_RANGES
             if layer.digest in self._fetcher.without_ranges:
-                insight.reason = "its host serves no ranges"
+                insight.reason = _NO_RANGES
         self._insights[layer.digest] = insight
+
+    def _adopt(self, layer: Descriptor) -> bool:
+        """Take it over whole, as a file that is here, where that copies nothing. Its proof is still to come."""
+        if self._files is None or self._is_plan or self._store.covers(layer.digest, ByteRange(0, max(layer.size, 1))):
+            return False
+        return self._store.adopt(layer.digest, layer.size, self._files.open_blob(layer))
 
     def _contents(self, layer: Descriptor, together: ByteRange, parts: list[ByteRange]) -> Contents:
         """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are neighbours."""
@@ -300,7 +321,7 @@ class Pull:
             left = missing(parts, covered)
             if len(left) > 1:
                 left = missing([together, *parts], covered)
-            self._fetcher.now(Order(layer, [(span,) for span in left], parts, parts))
+            self._fetcher.now(Order(layer, [(span,) for span in left], parts, parts), may_grow=not self._is_plan)
             try:
                 return read_contents(self._store, layer, self._options.limits)
             except IntegrityError:

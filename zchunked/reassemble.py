@@ -6,8 +6,9 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NoReturn, TypeVar
 
-import fastcrc
+from fastcrc.crc64 import go_iso
 
 from zchunked.digest import Digest, raw, short, verify
 from zchunked.errors import FormatError, IntegrityError, LimitError
@@ -23,14 +24,15 @@ from zchunked.store import Store
 from zchunked.store.store import Place
 
 _BLOCK = 256 << 10  # hashing releases the interpreter for pieces of some size only
-_AT_ONCE = 8 << 20  # chunks above this are decoded as a stream
-_PORTION = 2 << 20  # contents that are decoded before they are emitted
+_AT_ONCE = 1 << 20  # chunks above this are decoded as a stream
+_PORTION = 512 << 10  # contents that are decoded before they are emitted
 _ZEROS = bytes(_BLOCK)
 _GZIP, _ZLIB_GZIP = b"\x1f\x8b", 31
 _ZSTD = (b"\x28\xb5\x2f\xfd",)
 
 Check = tuple[int, int, int, bytes]
 """A chunk to check in its blob: start, end, decoded size, raw digest."""
+_Spanned = TypeVar("_Spanned", tuple[int, int, int], tuple[int, int, int, bytes])
 Arrived = Callable[[Digest, int], None]
 """Called before bytes of a blob below a position are read; returns when they are here."""
 
@@ -63,15 +65,25 @@ class Contents:
         """Header frames, wanted where no tar-split can be trusted; only the diff ID vouches for them."""
         return [] if self.tarsplit else header_spans(self.toc, self.location.toc.span.start)
 
-    def own_places(self) -> dict[bytes, Place]:
-        """Where the layer's own blob has each chunk, holes left out; the shortest copy of those that occur twice."""
-        toc, blob = self.toc, self.layer.digest
-        places: dict[bytes, Place] = {}
-        for digest, start, end, hole in zip(toc.digests, toc.starts, toc.ends, toc.holes, strict=True):
-            known = places.get(digest)
-            if not hole and (known is None or end - start < known.length):
-                places[digest] = Place(blob, start, end - start)
-        return places
+    def own_chunks(self) -> dict[bytes, int]:
+        """The layer's distinct chunks by raw digest, holes left out; the shortest copy of those that occur twice."""
+        toc = self.toc
+        own = dict(zip(toc.digests, range(len(toc.digests)), strict=True))
+        if len(own) < len(toc.digests) or any(toc.holes):
+            own = {}
+            for chunk, digest in enumerate(toc.digests):
+                known = own.get(digest)
+                if not toc.holes[chunk] and (known is None or self.length(chunk) < self.length(known)):
+                    own[digest] = chunk
+        return own
+
+    def length(self, chunk: int) -> int:
+        """Compressed bytes of a chunk."""
+        return self.toc.ends[chunk] - self.toc.starts[chunk]
+
+    def place(self, chunk: int) -> Place:
+        """Where the layer's own blob has it."""
+        return Place(self.layer.digest, self.toc.starts[chunk], self.length(chunk))
 
 
 def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Contents:
@@ -80,11 +92,7 @@ def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMI
     Raises IntegrityError naming the damaged span's owner, FormatError, UnsupportedLayerError.
     """
     location = locate(layer, limits)
-    toc_at = location.toc.span
-    data = store.read(layer.digest, toc_at.start, toc_at.end)
-    verify(data, location.toc_digest, f"TOC of layer {short(layer.digest)}")
-    toc = parse_toc(frames.decode(data, location.toc.decoded_bytes, limits), toc_at.start, limits)
-    del data
+    toc = parse_toc(_decoded_toc(store, layer, location, limits), location.toc.span.start, limits)
     digest = toc.tarsplit_digest or location.tarsplit_digest
     if toc.tarsplit_digest and location.tarsplit is None:
         raise FormatError(f"layer {short(layer.digest)} has a tar-split digest in its TOC and no position for it")
@@ -100,6 +108,13 @@ def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMI
     return Contents(layer, location, toc, tarsplit)
 
 
+def _decoded_toc(store: Store, layer: Descriptor, location: Location, limits: Limits) -> bytes:
+    span = location.toc.span
+    data = store.read(layer.digest, span.start, span.end)
+    verify(data, location.toc_digest, f"TOC of layer {short(layer.digest)}")
+    return frames.decode(data, location.toc.decoded_bytes, limits)
+
+
 class Rebuild:
     """Rebuilds one partially stored layer. `places` says where each chunk lies, by raw digest."""
 
@@ -112,22 +127,33 @@ class Rebuild:
 
     def tar(self) -> Iterator[bytes]:
         """The tar in blocks. FormatError or IntegrityError at a contradiction; the caller checks the diff ID."""
-        held: list[bytes] = []
-        size, done, most = 0, 0, self._limits.tar_bytes
+        left = self._limits.tar_bytes
         for steps in self._steps():
             for some in self._portions(steps):
-                chunks = self._load(some)
-                for step in some:
-                    for data in (step,) if isinstance(step, bytes) else self._emit(step, chunks):
-                        held.append(data)
-                        size += len(data)
-                        if done + size > most:
-                            raise LimitError(f"the layer's tar has more than the {most} bytes we accept")
-                        if size >= _BLOCK:
-                            yield b"".join(held)
-                            held.clear()
-                            done += size
-                            size = 0
+                for block in self._blocks(some):
+                    left -= len(block)
+                    if left < 0:
+                        raise LimitError(f"the layer's tar has more than the {self._limits.tar_bytes} bytes we accept")
+                    yield block
+
+    def _blocks(self, steps: list[Step]) -> Iterator[bytes]:
+        """What the steps of one portion stand for, in one block unless some of it is long."""
+        toc, loaded = self._contents.toc, self._load(steps)
+        held: list[bytes] = []
+        for step in steps:
+            if isinstance(step, bytes):
+                held.append(step)
+                continue
+            first = toc.first[step.entry] if isinstance(step, Content) else -1
+            data = loaded.get(first)
+            if data is not None and isinstance(step, Content) and toc.first[step.entry + 1] == first + 1:
+                if step.crc is not None and go_iso(data).to_bytes(8, "big") != step.crc:
+                    self._refuse(step)
+                held.append(data)  # the way of nearly all files
+                continue
+            yield b"".join(held)
+            held.clear()
+            yield from self._headers(step) if isinstance(step, Headers) else self._content(step, loaded)
         yield b"".join(held)
 
     def _portions(self, steps: list[Step]) -> Iterator[list[Step]]:
@@ -144,29 +170,29 @@ class Rebuild:
             size += more
         yield some
 
-    def _load(self, steps: list[Step]) -> dict[bytes, bytes]:
-        """Decode the chunks of these steps, save for holes and long ones, in as few reads as their places allow."""
+    def _load(self, steps: list[Step]) -> dict[int, bytes]:
+        """Decode the chunks of these steps, by number, save for holes and long ones, in as few reads as possible."""
         toc, places = self._contents.toc, self._places
-        wanted: dict[Digest, set[Check]] = {}
+        wanted: dict[Digest, list[tuple[int, int, int]]] = {}
         for step in steps:
             if isinstance(step, Content) and toc.sizes[step.entry] <= _PORTION:
                 for chunk in range(toc.first[step.entry], toc.first[step.entry + 1]):
-                    digest = toc.digests[chunk]
-                    place = places.get(digest)
+                    place = places.get(toc.digests[chunk])
                     if place is not None and not toc.holes[chunk] and place.length <= _PORTION:
-                        check = (place.start, place.start + place.length, toc.chunk_sizes[chunk], digest)
-                        wanted.setdefault(place.blob, set()).add(check)
-        chunks: dict[bytes, bytes] = {}
-        for blob, checks in wanted.items():
-            for here in _by_size(sorted(checks)):
+                        wanted.setdefault(place.blob, []).append((place.start, place.start + place.length, chunk))
+        loaded: dict[int, bytes] = {}
+        for blob, found in wanted.items():
+            found.sort()
+            sizes = toc.chunk_sizes
+            for here in _by_size(found, [sizes[chunk] for _, _, chunk in found]):
                 self._arrived(blob, here[-1][1])
-                pieces = self._store.read_many(blob, [one[:2] for one in here])
-                for (start, end, size, digest), data in zip(here, pieces, strict=True):
+                pieces = self._store.read_many(blob, here)
+                for (start, end, chunk), data in zip(here, pieces, strict=True):
                     try:
-                        chunks[digest] = frames.decode(data, size, self._limits)
+                        loaded[chunk] = frames.decode(data, sizes[chunk], self._limits)
                     except FormatError as error:
                         raise IntegrityError(f"chunk at [{start},{end}) of {blob}: {error}") from error
-        return chunks
+        return loaded
 
     def _steps(self) -> Iterator[list[Step]]:
         contents = self._contents
@@ -177,35 +203,40 @@ class Rebuild:
         text = frames.stream(self._store.stream(contents.layer.digest, part.span), self._limits, part.decoded_bytes)
         yield from from_tarsplit(contents.toc, parse_lines(_exactly(text, part.decoded_bytes), self._limits))
 
-    def _emit(self, step: Content | Headers, chunks: dict[bytes, bytes]) -> Iterator[bytes]:
-        if isinstance(step, Headers):
-            span, blob = step.span, self._contents.layer.digest
-            self._arrived(blob, span.end)
-            try:
-                yield from frames.stream(self._store.stream(blob, span), self._limits)
-            except LimitError:
-                raise
-            except FormatError as error:  # no digest vouches for them alone, so they may be damaged
-                raise IntegrityError(f"header frames at {span} of {blob}: {error}") from error
-            return
+    def _headers(self, step: Headers) -> Iterator[bytes]:
+        span, blob = step.span, self._contents.layer.digest
+        self._arrived(blob, span.end)
+        try:
+            yield from frames.stream(self._store.stream(blob, span), self._limits)
+        except LimitError:
+            raise
+        except FormatError as error:  # no digest vouches for them alone, so they may be damaged
+            raise IntegrityError(f"header frames at {span} of {blob}: {error}") from error
+
+    def _content(self, step: Content, loaded: dict[int, bytes]) -> Iterator[bytes]:
+        """A file of several chunks, or of a long one, or of holes."""
         toc = self._contents.toc
         first, end = toc.first[step.entry], toc.first[step.entry + 1]
         crc: int | None = None
         whole = hashlib.sha256() if end - first > 1 else None
         for chunk in range(first, end):
-            held = chunks.get(toc.digests[chunk])
-            for data in self._chunk(chunk) if held is None else (held,):
+            for data in (loaded[chunk],) if chunk in loaded else self._chunk(chunk):
                 if step.crc is not None:
-                    crc = fastcrc.crc64.go_iso(data, crc)
+                    crc = go_iso(data, crc)
                 if whole is not None:
                     whole.update(data)
                 yield data
         if step.crc is not None and (crc or 0).to_bytes(8, "big") != step.crc:
-            raise IntegrityError(f"{toc.names[step.entry]!r:.80} does not match its checksum in the tar-split")
+            self._refuse(step)
         if whole is not None and whole.digest() != toc.file_digests[step.entry]:
             raise IntegrityError(
                 f"{toc.names[step.entry]!r:.80} does not match its digest in the TOC although its chunks do"
             )
+
+    def _refuse(self, step: Content) -> NoReturn:
+        raise IntegrityError(
+            f"{self._contents.toc.names[step.entry]!r:.80} does not match its checksum in the tar-split"
+        )
 
     def _chunk(self, chunk: int) -> Iterable[bytes]:
         toc = self._contents.toc
@@ -241,9 +272,9 @@ def _long_chunk(store: Store, place: Place, size: int, limits: Limits) -> Iterat
 def are_chunks(store: Store, blob: Digest, chunks: Sequence[Check], limits: Limits = DEFAULT_LIMITS) -> list[bool]:
     """For each (start, end, decoded size, raw digest) of a blob, ascending, whether the bytes keep the promise."""
     verdicts: list[bool] = []
-    for some in _by_size(chunks):
+    for some in _by_size(chunks, [size for _, _, size, _ in chunks]):
         try:
-            pieces = store.read_many(blob, [one[:2] for one in some]) if len(some) > 1 else None
+            pieces = store.read_many(blob, some) if len(some) > 1 else None
         except IntegrityError:  # a damaged file: some of them may be good all the same
             pieces = None
         if pieces is None:
@@ -258,18 +289,17 @@ def are_chunks(store: Store, blob: Digest, chunks: Sequence[Check], limits: Limi
     return verdicts
 
 
-def _by_size(chunks: Sequence[Check]) -> Iterator[Sequence[Check]]:
-    """Neighbours that together fit into memory."""
-    at = 0
-    while at < len(chunks):
-        last, size = at, 0
-        while last < len(chunks) and (
-            last == at or size + max(chunks[last][1] - chunks[last][0], chunks[last][2]) <= _PORTION
-        ):
-            size += max(chunks[last][1] - chunks[last][0], chunks[last][2])
-            last += 1
-        yield chunks[at:last]
-        at = last
+def _by_size(chunks: Sequence[_Spanned], sizes: Sequence[int]) -> Iterator[Sequence[_Spanned]]:
+    """Neighbours that together fit into memory. `sizes`: of each, decoded."""
+    first = held = 0
+    for at, (chunk, decoded) in enumerate(zip(chunks, sizes, strict=True)):
+        size = max(chunk[1] - chunk[0], decoded)
+        if held + size > _PORTION and at > first:
+            yield chunks[first:at]
+            first, held = at, 0
+        held += size
+    if chunks:
+        yield chunks[first:]
 
 
 def is_chunk(store: Store, place: Place, size: int, digest: bytes, limits: Limits = DEFAULT_LIMITS) -> bool:

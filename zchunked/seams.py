@@ -17,10 +17,25 @@ Emit = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A manifest or index as served; `media_type` is what the source called it, perhaps nothing."""
+    """A manifest or index as served; `media_type` is what the source called it, perhaps nothing.
+
+    `listing`: bytes of what had to be read to find it, each time. `was_here`: its own bytes were not asked for.
+    """
 
     data: bytes
     media_type: str
+    listing: int = 0
+    was_here: bool = False
+
+    @property
+    def cost(self) -> int:
+        """Body bytes that came for it."""
+        return self.listing + (0 if self.was_here else len(self.data))
+
+    @property
+    def cost_again(self) -> int:
+        """The same for whoever asks for it by name again and still has it."""
+        return self.listing or len(self.data)
 
 
 class HostMemory(Protocol):
@@ -63,3 +78,13 @@ class Source(Protocol):
         Raises RangeIgnoredError before the first piece when it has no answer to a range at all. One span over the
         whole blob is asked for without a range.
         """
+
+    def close(self) -> None:
+        """Let go of connections. Whoever opened the source closes it, when nobody reads any more."""
+
+
+class Files(Protocol):
+    """Blobs that are files of this machine, so that a store may take them over without reading them."""
+
+    def open_blob(self, blob: Descriptor) -> int:
+        """A handle on a regular file that should be the blob; the caller closes it. Raises as `Source` does."""

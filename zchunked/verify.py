@@ -120,7 +120,7 @@ def _verify_contents(store: Store, findings: Findings) -> None:
 
 def _wrong_headers(store: Store, contents: Contents, diff_id: Digest) -> list[ByteRange]:
     """The header frames, if the tar that they belong to is no longer what was proved; its chunks are known good."""
-    wanted = list(contents.own_places())
+    wanted = contents.own_chunks()
     try:
         prove_parts(Rebuild(store, contents, store.find_chunks(wanted)), contents.layer, diff_id)
     except (IntegrityError, FormatError):

@@ -50,7 +50,7 @@ class LayerContent:
             yield from unpacked(self._stored())
             return
         contents = read_contents(self.store, self.layer)
-        yield from Rebuild(self.store, contents, self.store.find_chunks(list(contents.own_places()))).tar()
+        yield from Rebuild(self.store, contents, self.store.find_chunks(contents.own_chunks())).tar()
 
     def _judged(self, pieces: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         """It was proved once, so whatever is wrong with it now is damage, be it a wrong digest or a broken frame."""

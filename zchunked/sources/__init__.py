@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from zchunked.errors import UsageError
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.reference import Reference
+from zchunked.reference import ImageReference, LayoutReference
 from zchunked.seams import HostMemory
-from zchunked.sources.auth import Auth
-from zchunked.sources.credentials import Credentials, Keyring
-from zchunked.sources.http import Http
-from zchunked.sources.mirrors import Member, MirroredSource
-from zchunked.sources.registries import Endpoint, endpoints
-from zchunked.sources.registries_files import registries_from
-from zchunked.sources.registry import RegistrySource
-from zchunked.sources.tls import trust_from
+from zchunked.sources.directory import DirectoryObjects
+from zchunked.sources.layout import Documents, LayoutSource
 from zchunked.traffic import Traffic
+
+if TYPE_CHECKING:
+    from zchunked.sources.mirrors import MirroredSource
+    from zchunked.sources.registry import RegistrySource
 
 
 def open_source(
-    reference: Reference,
+    reference: ImageReference,
     *,
     environment: Mapping[str, str],
     traffic: Traffic,
@@ -35,45 +34,36 @@ def open_source(
     authfile: str | Path | None = None,
     credentials: tuple[str, str] | None = None,
     registries_conf: str | Path | None = None,
+    documents: Documents | None = None,
     limits: Limits = DEFAULT_LIMITS,
-) -> RegistrySource | MirroredSource:
+) -> RegistrySource | MirroredSource | LayoutSource:
     """The source of this reference; close it when done. Nothing is asked before its first use.
 
-    Raises what reading registries.conf raises, and AccessDeniedError for an image that it blocks.
+    `documents`: manifests that are here already, by digest. Raises UsageError for what the options do not allow, what
+    reading registries.conf raises, and AccessDeniedError for an image that it blocks.
     """
-    told = Path(registries_conf) if registries_conf else None
-    ends = endpoints(registries_from(environment, told=told), reference)
+    if isinstance(reference, LayoutReference):
+        if reference.scheme == "oci":
+            directory = DirectoryObjects(Path(reference.base))
+            return LayoutSource(reference, directory, files=directory, documents=documents, limits=limits)
+        if reference.scheme in ("s3", "gs", "az"):
+            # Here: LayoutSource(reference, open_bucket(reference, environment, traffic, …), limits=limits)
+            raise UsageError(f"{reference.name}: buckets are not read yet")
+    from zchunked.sources.web import Web  # noqa: PLC0415 - the network libraries take time to load
 
-    keyring = Keyring(environment, authfile=Path(authfile) if authfile else None)
-
-    def source(end: Endpoint) -> RegistrySource:
-        host, is_verified = end.reference.host, tls_verify and not end.is_insecure
-        trust = trust_from(
-            environment, verify=is_verified, cert_dir=Path(cert_dir) if cert_dir else None, registry=host
-        )
-        http = Http(traffic, trust=trust, connect_seconds=connect_seconds, stall_seconds=stall_seconds, limits=limits)
-        is_named = host == reference.host  # what was typed for one host is not for another
-        ring = Keyring(environment, explicit=Credentials(*credentials)) if credentials and is_named else keyring
-        repository = end.reference.repository
-        auth = Auth(
-            http,
-            lambda: ring.find(host, repository),
-            host,
-            repository,
-            clock=time.monotonic,
-            is_named=is_named,
-            limits=limits,
-        )
-        return RegistrySource(
-            end.reference,
-            http,
-            auth,
-            hosts=hosts,
-            plain_http=plain_http and not end.is_mirror,
-            may_be_plain=end.reference.is_loopback or not is_verified,
-            limits=limits,
-        )
-
-    if len(ends) == 1:
-        return source(ends[0])
-    return MirroredSource([Member(end.reference.name, source(end), is_mirror=end.is_mirror) for end in ends])
+    web = Web(
+        environment,
+        traffic,
+        hosts,
+        connect_seconds=connect_seconds,
+        stall_seconds=stall_seconds,
+        plain_http=plain_http,
+        tls_verify=tls_verify,
+        cert_dir=Path(cert_dir) if cert_dir else None,
+        authfile=Path(authfile) if authfile else None,
+        credentials=credentials,
+        registries_conf=Path(registries_conf) if registries_conf else None,
+        documents=documents,
+        limits=limits,
+    )
+    return web.layout(reference) if isinstance(reference, LayoutReference) else web.registry(reference)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from zchunked.digest import Digest
 from zchunked.errors import (
@@ -26,18 +25,12 @@ _MOST_STRIKES = 3
 _MOST_LESSONS = 20  # as in a retried read: an honest host teaches how many spans it takes in far fewer
 
 
-class Opened(Source, Protocol):
-    """A source with connections."""
-
-    def close(self) -> None: ...
-
-
 @dataclass(slots=True, eq=False)
 class Member:
     """One registry and what this pull has seen of it. Only mirrors are ever dropped."""
 
     name: str
-    source: Opened
+    source: Source
     is_mirror: bool = True
     is_alive: bool = field(default=False, init=False)
     """It has served something in this pull."""
@@ -215,7 +208,7 @@ class MirroredSource:
         return type(error)(f"{error}{text}")
 
 
-def _in_turns(source: Opened, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+def _in_turns(source: Source, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
     """As many spans at a time as this source takes; the one before it may have taken more."""
     left, lessons = list(spans), 0
     while left:

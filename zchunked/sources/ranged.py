@@ -19,6 +19,10 @@ _MULTIPART = re.compile(r"multipart/byteranges[ \t]*(?:;|$)", re.IGNORECASE)
 _BOUNDARY = re.compile(r";[ \t]*boundary[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;,\"]+))", re.IGNORECASE)
 
 
+class EncodedError(TransientError):
+    """The body is packed, so no position in it means anything."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The body is multipart/byteranges with this boundary."""
@@ -42,7 +46,7 @@ def understand(
     what = f"blob {short(blob.digest)}"
     if status in (200, 206) and headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         encoding = headers.get("Content-Encoding")
-        raise TransientError(f"{what} came with Content-Encoding {encoding!r:.40}, want the bytes as they are")
+        raise EncodedError(f"{what} came with Content-Encoding {encoding!r:.40}, want the bytes as they are")
     if status == 200:
         return _of_200(headers, blob, spans, what) if not is_whole else spans[0]
     if status == 206:
@@ -53,7 +57,7 @@ def understand(
         said = re.fullmatch(r"bytes[ ]*\*/(\d{1,19})", headers.get("Content-Range", ""), re.ASCII)
         if said and int(said[1]) != blob.size:
             raise TransferError(
-                f"{what}: the registry has {int(said[1])} bytes of it, its descriptor promises {blob.size}"
+                f"{what}: the server has {int(said[1])} bytes of it, its descriptor promises {blob.size}"
             )
     if not is_whole and (status in _REFUSED_SINGLE or status == 416):
         raise RangeIgnoredError(f"{what}: a range is answered with status {status}")
