@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from zchunked.contents import Contents
 from zchunked.digest import Digest, short
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange, merge, subtract, total
-from zchunked.reassemble import Arrived, Contents, Rebuild, is_chunk, unpacked
+from zchunked.reassemble import Arrived, Rebuild, is_chunk
 from zchunked.store import Store
 from zchunked.store.store import Place
+from zchunked.unpack import unpacked
 
 _STEP = 1 << 20
 

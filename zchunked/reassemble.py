@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
 from fastcrc.crc64 import go_iso
 
-from zchunked.digest import Digest, raw, short, verify
+from zchunked.contents import Contents
+from zchunked.digest import Digest
 from zchunked.errors import FormatError, IntegrityError, LimitError
 from zchunked.layer import frames
-from zchunked.layer.locate import Location, Part, locate
-from zchunked.layer.recipe import Content, Headers, Step, from_headers, from_tarsplit, header_spans
+from zchunked.layer.recipe import Content, Headers, Step, from_headers, from_tarsplit
 from zchunked.layer.tarsplit import parse_lines
-from zchunked.layer.toc import Toc, parse_toc
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 from zchunked.store.store import Place
@@ -27,8 +23,6 @@ _BLOCK = 256 << 10  # hashing releases the interpreter for pieces of some size o
 _AT_ONCE = 1 << 20  # chunks above this are decoded as a stream
 _PORTION = 512 << 10  # contents that are decoded before they are emitted
 _ZEROS = bytes(_BLOCK)
-_GZIP, _ZLIB_GZIP = b"\x1f\x8b", 31
-_ZSTD = (b"\x28\xb5\x2f\xfd",)
 
 Check = tuple[int, int, int, bytes]
 """A chunk to check in its blob: start, end, decoded size, raw digest."""
@@ -39,80 +33,6 @@ Arrived = Callable[[Digest, int], None]
 
 def at_once(_blob: Digest, _end: int) -> None:
     """Everything is here already."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Contents:
-    """A layer whose TOC was read and verified. `tarsplit` is None where no digest vouches for one."""
-
-    layer: Descriptor
-    location: Location
-    toc: Toc
-    tarsplit: Part | None
-
-    @property
-    def metadata(self) -> list[ByteRange]:
-        """Spans of the layer's own blob, besides the chunks, without which its tar cannot be rebuilt."""
-        return [*self.headers, *self.vouched]
-
-    @property
-    def vouched(self) -> list[ByteRange]:
-        """Those that have a digest of their own."""
-        return [self.location.toc.span, *([self.tarsplit.span] if self.tarsplit else [])]
-
-    @property
-    def headers(self) -> list[ByteRange]:
-        """Header frames, wanted where no tar-split can be trusted; only the diff ID vouches for them."""
-        return [] if self.tarsplit else header_spans(self.toc, self.location.toc.span.start)
-
-    def own_chunks(self) -> dict[bytes, int]:
-        """The layer's distinct chunks by raw digest, holes left out; the shortest copy of those that occur twice."""
-        toc = self.toc
-        own = dict(zip(toc.digests, range(len(toc.digests)), strict=True))
-        if len(own) < len(toc.digests) or any(toc.holes):
-            own = {}
-            for chunk, digest in enumerate(toc.digests):
-                known = own.get(digest)
-                if not toc.holes[chunk] and (known is None or self.length(chunk) < self.length(known)):
-                    own[digest] = chunk
-        return own
-
-    def length(self, chunk: int) -> int:
-        """Compressed bytes of a chunk."""
-        return self.toc.ends[chunk] - self.toc.starts[chunk]
-
-    def place(self, chunk: int) -> Place:
-        """Where the layer's own blob has it."""
-        return Place(self.layer.digest, self.toc.starts[chunk], self.length(chunk))
-
-
-def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Contents:
-    """TOC and, where there is one, the tar-split's digest, checked. Both are in the store, or IntegrityError.
-
-    Raises IntegrityError naming the damaged span's owner, FormatError, UnsupportedLayerError.
-    """
-    location = locate(layer, limits)
-    toc = parse_toc(_decoded_toc(store, layer, location, limits), location.toc.span.start, limits)
-    digest = toc.tarsplit_digest or location.tarsplit_digest
-    if toc.tarsplit_digest and location.tarsplit is None:
-        raise FormatError(f"layer {short(layer.digest)} has a tar-split digest in its TOC and no position for it")
-    tarsplit = location.tarsplit if digest else None
-    if tarsplit and digest:
-        hasher = hashlib.sha256()
-        for piece in store.stream(layer.digest, tarsplit.span):
-            hasher.update(piece)
-        if hasher.digest() != raw(digest):
-            raise IntegrityError(
-                f"tar-split of layer {short(layer.digest)}: want {digest}, got sha256:{hasher.hexdigest()}"
-            )
-    return Contents(layer, location, toc, tarsplit)
-
-
-def _decoded_toc(store: Store, layer: Descriptor, location: Location, limits: Limits) -> bytes:
-    span = location.toc.span
-    data = store.read(layer.digest, span.start, span.end)
-    verify(data, location.toc_digest, f"TOC of layer {short(layer.digest)}")
-    return frames.decode(data, location.toc.decoded_bytes, limits)
 
 
 class Rebuild:
@@ -325,64 +245,3 @@ def _exactly(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
         yield piece
     if left:
         raise FormatError(f"frames decode to {size - left} bytes instead of {size}")
-
-
-# ── layers that are here whole ──
-
-
-def unpacked(pieces: Iterable[bytes], limits: Limits = DEFAULT_LIMITS) -> Iterator[bytes]:
-    """The tar inside a whole layer blob: zstd, gzip or plain, told by its first bytes as all container tools do."""
-    stream = iter(pieces)
-    head = b""
-    for piece in stream:
-        head += piece
-        if len(head) >= 4:
-            break
-    rest = _chain(head, stream)
-    if head[:2] == _GZIP:
-        return _bounded(_gunzip(rest), limits)
-    if head[:4] in _ZSTD or (head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F):
-        return frames.stream(rest, limits)
-    return _bounded(rest, limits)
-
-
-def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    if head:
-        yield head
-    yield from rest
-
-
-def _bounded(pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
-    left = limits.tar_bytes
-    for piece in pieces:
-        left -= len(piece)
-        if left < 0:
-            raise LimitError(f"the layer's tar has more than the {limits.tar_bytes} bytes we accept")
-        yield piece
-
-
-def _gunzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Every member, to the last byte; zeros behind the last one are padding."""
-    member = zlib.decompressobj(_ZLIB_GZIP)
-    is_open = False
-    for piece in pieces:
-        data = piece
-        while data:
-            if not is_open:
-                data = data.lstrip(b"\0") if member.eof else data
-                if not data:
-                    break
-                member, is_open = zlib.decompressobj(_ZLIB_GZIP), True
-            try:
-                out = member.decompress(data, _BLOCK)
-                while out:
-                    yield out
-                    data = member.unconsumed_tail
-                    out = member.decompress(data, _BLOCK) if data or len(out) == _BLOCK else b""
-            except zlib.error as error:
-                raise FormatError(f"broken gzip layer: {error}") from error
-            data = b""
-            if member.eof:
-                data, is_open = member.unused_data, False
-    if is_open:
-        raise FormatError("the gzip layer ends in the middle")

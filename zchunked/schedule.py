@@ -5,29 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from zchunked.contents import Contents
 from zchunked.digest import Digest
 from zchunked.errors import ZPullError
 from zchunked.fetch import Checks, Order
+from zchunked.insight import Insight
 from zchunked.layer.plan import PART_BYTES, GapPolicy, Link, missing, runs_for
 from zchunked.oci import Descriptor
 from zchunked.prove import Proof
 from zchunked.ranges import ByteRange, Spans, total
-from zchunked.reassemble import Contents, is_chunk
+from zchunked.reassemble import is_chunk
 from zchunked.receipt import Estimate, LayerEntry
 from zchunked.store import Store
 from zchunked.store.store import Place
 
 _WHOLE_PREMIUM = 1.125  # a layer of which nothing is here comes whole at up to this multiple of its parts
-
-
-@dataclass(slots=True, eq=False)
-class Insight:
-    """What is known of a layer's blob before anything is planned: what it holds, or why it comes whole."""
-
-    here_before: int = 0
-    contents: Contents | None = None
-    reason: str | None = None
-    is_here: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import msgspec
 
+from zchunked.contents import read_contents
 from zchunked.digest import Digest, verified
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.image import StoredImage
 from zchunked.oci import OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST, Descriptor
 from zchunked.ranges import ByteRange
-from zchunked.reassemble import Rebuild, read_contents, unpacked
+from zchunked.reassemble import Rebuild
 from zchunked.store import Store
+from zchunked.unpack import unpacked
 
 
 class DamagedLayerError(IntegrityError):
