@@ -256,6 +256,8 @@ class Pull:
 
         def fetch(digest: Digest | None) -> Document:
             self._accounts.document(-self._documents_size.get(digest, 0))
+            if digest in self._documents_size:
+                self._source.distrust(digest)
             document = self._source.manifest(digest)
             self._documents_size[digest] = document.cost
             self._accounts.document(document.cost)
@@ -275,6 +277,7 @@ class Pull:
             if data is not None:
                 return data
             self._accounts.discard(config.digest)
+            self._source.distrust(config.digest)
             left = missing(whole, self._store.covered(config.digest))
             self._fetcher.now(Order(config, [(span,) for span in left], whole, whole))
             data = self._store.get(config.digest, config.size)  # drops it if it is not what was promised

@@ -47,6 +47,17 @@ class HostMemory(Protocol):
     def learn(self, host: str, spans: int) -> None: ...
 
 
+@runtime_checkable
+class Backed(Protocol):
+    """What a source with others behind it can be told, and tells. Safe to use from several threads."""
+
+    def distrust(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
+        """What came of this blob or document was wrong, in these spans or anywhere: ask somebody else next time."""
+
+    def hear(self, emit: Emit) -> None:
+        """Where its events go from now on."""
+
+
 class Source(Protocol):
     """Where an image's bytes come from. Vouches for none of them. Tries once. Safe to use from several threads.
 

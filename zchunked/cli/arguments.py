@@ -154,6 +154,8 @@ def _registry(options: _Options) -> None:
     verify = "false: accept any certificate, and plain http"
     options.value("--tls-verify", verify, nargs="?", const="true", default="true", choices=("true", "false"))
     options.switch("--plain-http", "speak http")
+    options.value("--cert-dir", "CA certificates (*.crt) and our own (*.cert with *.key), for all hosts", metavar="DIR")
+    options.value("--registries-conf", "mirrors, locations and blocks, as podman keeps them", metavar="FILE")
 
 
 def _network(options: _Options) -> None:

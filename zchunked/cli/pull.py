@@ -131,7 +131,9 @@ def source_of(
         stall_seconds=_bearable(arguments.stall_timeout, arguments.patience),
         plain_http=arguments.plain_http,
         tls_verify=arguments.tls_verify == "true",
+        cert_dir=arguments.cert_dir,
         authfile=arguments.authfile,
+        registries_conf=arguments.registries_conf,
         credentials=_creds(arguments.creds),
         documents=store.document,
     )

@@ -13,6 +13,7 @@ from zchunked.errors import (
     FormatError,
     MultiRangeRefusedError,
     RangeIgnoredError,
+    TransferError,
     TransientError,
 )
 from zchunked.limits import DEFAULT_LIMITS, Limits
@@ -53,6 +54,7 @@ class Blobs:
         self._lock = threading.Lock()
         self._targets: dict[Digest, str] = {}
         self._last_host = home.host
+        self._foreign: set[str] = set()  # URLs that a manifest named, which get to see nothing
         self._flights: Flights[str] = Flights()
 
     def spans_per_request(self, blob: Descriptor) -> int:
@@ -203,7 +205,7 @@ class Blobs:
                 if own:
                     return own[0]
             answer = self._ask_directly(target, _headers(blob, spans), blob.digest)
-            if answer.status not in _EXPIRED or self._home.has(target):
+            if answer.status not in _EXPIRED or self._is_at_home(target):
                 return answer, self._checked(answer, blob, spans)
             answer.excerpt()
             self._forget(blob.digest, target)
@@ -212,6 +214,8 @@ class Blobs:
     def _resolve(self, blob: Descriptor, spans: Sequence[ByteRange], own: list[_Opened]) -> str:
         """Where the server sends us for this blob. The answer from there goes into `own`: it is the caller's."""
         answer = self._home.ask(self._path_of(blob.digest), _headers(blob, spans))
+        if answer.status == 404 and blob.urls:
+            answer = self._ask_elsewhere(answer, blob, _headers(blob, spans))
         try:
             own.append((answer, self._checked(answer, blob, spans)))
         except (RangeIgnoredError, MultiRangeRefusedError):
@@ -270,8 +274,29 @@ class Blobs:
             if self._targets.get(digest) == target:
                 del self._targets[digest]
 
+    def _ask_elsewhere(self, answer: Answer, blob: Descriptor, headers: Mapping[str, str]) -> Answer:
+        """The first of the blob's own URLs that has it, asked without credentials; else the last answer."""
+        failure: TransferError | None = None
+        for url in blob.urls:
+            answer.excerpt()
+            try:
+                answer, failure = self._home.http.get(url, headers), None
+            except TransferError as error:
+                failure = error
+                continue
+            with self._lock:
+                self._foreign.add(answer.url)
+            if answer.status not in _EXPIRED and (answer.status < 500 or answer.status == 501):
+                break
+        if failure is not None:
+            raise failure
+        return answer
+
+    def _is_at_home(self, url: str) -> bool:
+        return url not in self._foreign and self._home.has(url)
+
     def _ask_directly(self, target: str, headers: Mapping[str, str], digest: Digest) -> Answer:
-        if self._home.has(target):
+        if self._is_at_home(target):
             return self._home.ask_url(target, headers)
         try:
             return self._home.http.get(target, headers)

@@ -21,7 +21,7 @@ from zchunked import __version__
 from zchunked.errors import LimitError, TransferError, ZPullError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.reference import is_loopback
-from zchunked.sources.breaks import NoTlsError, UnreachableError, causes_of, translated
+from zchunked.sources.breaks import NoTlsError, UnheardError, UnreachableError, causes_of, translated
 from zchunked.sources.refusals import refusal
 from zchunked.sources.tls import Contexts, Trust
 from zchunked.sources.urls import Origin, hidden_values, netloc, origin, redirect_target, shown
@@ -214,7 +214,7 @@ class Http:
         except _FOREIGN as error:
             self._put_back(home, session)
             cause, ours = _translated(error, netloc(url), self._stall, None)
-            if not isinstance(ours, (UnreachableError, NoTlsError)):
+            if not isinstance(ours, (UnreachableError, UnheardError, NoTlsError)):
                 self.traffic.asked()
             raise ours from cause
         except BaseException:
