@@ -107,11 +107,11 @@ class Rebuild:
             for here in _by_size(found, [sizes[chunk] for _, _, chunk in found]):
                 self._arrived(blob, here[-1][1])
                 pieces = self._store.read_many(blob, here)
-                for (start, end, chunk), data in zip(here, pieces, strict=True):
-                    try:
-                        loaded[chunk] = frames.decode(data, sizes[chunk], self._limits)
-                    except FormatError as error:
-                        raise IntegrityError(f"chunk at [{start},{end}) of {blob}: {error}") from error
+                decoded = frames.decode_many(pieces, [sizes[chunk] for _, _, chunk in here], self._limits)
+                for (start, end, chunk), data in zip(here, decoded, strict=True):
+                    if data is None:
+                        raise IntegrityError(f"chunk at [{start},{end}) of {blob}: no frame of {sizes[chunk]} bytes")
+                    loaded[chunk] = data
         return loaded
 
     def _steps(self) -> Iterator[list[Step]]:
@@ -201,11 +201,11 @@ def are_chunks(store: Store, blob: Digest, chunks: Sequence[Check], limits: Limi
             for start, end, size, digest in some:
                 verdicts.append(is_chunk(store, Place(blob, start, end - start), size, digest, limits))
             continue
-        for (_, _, size, digest), data in zip(some, pieces, strict=True):
-            try:
-                verdicts.append(hashlib.sha256(frames.decode(data, size, limits)).digest() == digest)
-            except FormatError:
-                verdicts.append(False)
+        decoded = frames.decode_many(pieces, [size for _, _, size, _ in some], limits)
+        verdicts += [
+            data is not None and hashlib.sha256(data).digest() == digest
+            for data, (_, _, _, digest) in zip(decoded, some, strict=True)
+        ]
     return verdicts
 
 

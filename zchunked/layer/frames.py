@@ -8,7 +8,8 @@ size or a complete last frame.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 
 import zstandard
 
@@ -24,6 +25,7 @@ class _PerThread(threading.local):
 
     def __init__(self) -> None:
         self.one_shot = zstandard.ZstdDecompressor()  # its output is bounded, so its window needs no limit
+        self.many = zstandard.ZstdDecompressor(max_window_size=DEFAULT_LIMITS.window_bytes)
         self.quick = zstandard.ZstdCompressor(level=1, write_checksum=True)
 
 
@@ -59,6 +61,44 @@ def encoded(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
         yield encoder.flush()
     except zstandard.ZstdError:
         return
+
+
+def decode_many(
+    chunks: Sequence[bytes | memoryview], sizes: Sequence[int], limits: Limits = DEFAULT_LIMITS
+) -> list[bytes | None]:
+    """Each as by `decode`, None where that raises FormatError. Sizes are above 0, and the caller has bounded their sum.
+
+    One call for all: where threads compete for the interpreter, letting go of it once for each chunk costs more than to
+    decode it (docs/performance.md).
+    """
+    if not all(map(_is_one_frame, chunks)):
+        return [_decoded(*one, limits) for one in zip(chunks, sizes, strict=True)]
+    try:
+        out = _OWN.many.multi_decompress_to_buffer(list(chunks), decompressed_sizes=array("Q", sizes).tobytes())
+    except (zstandard.ZstdError, AttributeError):  # one of them is broken, or the backend cannot do this
+        return [_decoded(*one, limits) for one in zip(chunks, sizes, strict=True)]
+    return [out[number].tobytes() for number in range(len(out))]
+
+
+def _decoded(frames: bytes | memoryview, size: int, limits: Limits) -> bytes | None:
+    try:
+        return decode(frames, size, limits)
+    except FormatError:
+        return None
+
+
+def _is_one_frame(data: bytes | memoryview) -> bool:
+    """Whether the blocks of a frame at the start reach just to the end of `data` (RFC 8878, 3.1.1)."""
+    try:
+        at = zstandard.frame_header_size(data)
+        checksum = 4 if data[4] & 4 else 0
+        while True:
+            header = data[at] | data[at + 1] << 8 | data[at + 2] << 16
+            at += 4 if header & 6 == 2 else 3 + (header >> 3)  # of a repeated byte there is one, whatever its count
+            if header & 1:
+                return at + checksum == len(data)
+    except (zstandard.ZstdError, IndexError):
+        return False
 
 
 def stream(

@@ -20,7 +20,7 @@ from zchunked.store.packs import Rows, Session, Writer, idle_files, local_error,
 from zchunked.store.share import share
 
 _READ_BYTES = 1 << 20
-_NEAR_BYTES = 4 << 10  # what lies this near is read together: copying is cheaper than asking
+_NEAR_BYTES = 64 << 10  # what lies this near is read together: copying is cheaper than asking
 _HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
 
 
