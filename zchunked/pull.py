@@ -34,7 +34,7 @@ from zchunked.reassemble import Contents, Rebuild, read_contents
 from zchunked.receipt import Accounts, Receipt
 from zchunked.retry import Chameleon, Patience, RetryingSource
 from zchunked.schedule import Frugality, Insight, Means, Work, estimate, schedule
-from zchunked.seams import Document, Emit, Source
+from zchunked.seams import Document, Emit, Files, Source
 from zchunked.store import Store
 from zchunked.traffic import Traffic
 from zchunked.verify import doubt
@@ -73,7 +73,9 @@ class Pull:
         show: Emit,
         clock: Callable[[], float] = time.monotonic,
         accounts: Accounts | None = None,
+        files: Files | None = None,
     ) -> None:
+        """`files`: the source's blobs, where they are files of this machine: then nothing is fetched."""
         self._name, self._digest, self._store, self._options = name, digest, store, options
         self._traffic, self._receipt, self._show, self._clock = traffic, receipt, show, clock
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -81,7 +83,8 @@ class Pull:
         self._plain_source = source
         self._chameleon = Chameleon(options.patience, options.jobs, self._events.put, self._stop, clock=clock)
         self._source = RetryingSource(source, self._chameleon)
-        self._accounts = accounts or Accounts()
+        self._accounts = accounts or Accounts(is_free=files is not None)
+        self._files, self._is_plan = files, False
         self._arrivals = Arrivals(self._stop)
         self._fetcher = Fetcher(
             self._source,
@@ -95,6 +98,7 @@ class Pull:
         self._pace = Pace(options.bounds, traffic, self._chameleon, clock)
         self._config_bytes_here = 0
         self._documents_size: dict[Digest | None, int] = {}
+        self._cost_again = 0
         self._insights: dict[Digest, Insight] = {}
         self.bytes_here = 0
         """After `run`: how much of the image's listed bytes is in the store."""
@@ -117,6 +121,7 @@ class Pull:
             show=self._show,
             clock=self._clock,
             accounts=self._accounts,
+            files=self._files,
         )
         try:
             return again.run()
@@ -128,6 +133,7 @@ class Pull:
 
         Returns the layers that are not here yet, each with its order. Raises as `run` does.
         """
+        self._is_plan = True
         return self._with_crew(self._plan)
 
     def _with_crew(self, work: Callable[[Crew], _Result]) -> _Result:
@@ -177,11 +183,11 @@ class Pull:
         return image
 
     def _plan(self, crew: Crew) -> list[Work]:
-        image, works = self._open(crew)
+        _, works = self._open(crew)
         todo = [work for work in works if not self._is_proved(work)]
         self._schedule(crew, todo)
-        again = 0 if self._digest else len(self._store.document(image.documents.root) or b"")
-        self._receipt.estimate = estimate(todo, self._means(), first_bytes=again, first_requests=int(not self._digest))
+        again, asked = self._cost_again, int(not self._digest)
+        self._receipt.estimate = estimate(todo, self._means(), first_bytes=again, first_requests=asked)
         return todo
 
     def _is_proved(self, work: Work) -> bool:
@@ -189,7 +195,7 @@ class Pull:
 
     def _means(self) -> Means:
         link = Link(self._traffic.round_trip, self._options.rate or self._traffic.rate)
-        return Means(self._options.jobs, link, self._source.spans_per_request)
+        return Means(self._options.jobs, link, self._source.spans_per_request, self._accounts.is_free)
 
     def _refuse_excess(self, works: list[Work]) -> None:
         most = self._options.max_bytes
@@ -242,8 +248,10 @@ class Pull:
         def fetch(digest: Digest | None) -> Document:
             self._accounts.document(-self._documents_size.get(digest, 0))
             document = self._source.manifest(digest)
-            self._documents_size[digest] = len(document.data)
-            self._accounts.document(len(document.data))
+            self._documents_size[digest] = document.cost
+            self._accounts.document(document.cost)
+            if digest is None:
+                self._cost_again = document.cost_again
             return document
 
         documents = resolve(self._digest, self._options.platform, self._store, fetch, limits)
@@ -276,7 +284,8 @@ class Pull:
 
     def _look_into(self, layer: Descriptor) -> None:
         """Bring TOC and tar-split of a layer that can be pulled in parts; else say why it comes whole."""
-        insight = Insight(here_before=total(self._store.covered(layer.digest)))
+        is_adopted = self._adopt(layer)
+        insight = Insight(here_before=total(self._store.covered(layer.digest)), is_here=is_adopted)
         if self._store.is_whole(layer.digest):
             insight.is_here = True
         else:
@@ -289,6 +298,12 @@ class Pull:
             if layer.digest in self._fetcher.without_ranges:
                 insight.reason = "its host serves no ranges"
         self._insights[layer.digest] = insight
+
+    def _adopt(self, layer: Descriptor) -> bool:
+        """Take it over whole, as a file that is here, where that copies nothing. Its proof is still to come."""
+        if self._files is None or self._is_plan or self._store.covers(layer.digest, ByteRange(0, max(layer.size, 1))):
+            return False
+        return self._store.adopt(layer.digest, layer.size, self._files.open_blob(layer))
 
     def _contents(self, layer: Descriptor, together: ByteRange, parts: list[ByteRange]) -> Contents:
         """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are neighbours."""

@@ -28,9 +28,13 @@ class Good:
 
 
 class Accounts:
-    """What arrived and was kept, blob by blob. Bytes; thread-safe."""
+    """What arrived and was kept, blob by blob. Bytes; thread-safe.
 
-    def __init__(self) -> None:
+    `is_free`: nothing of it comes over a network, so nothing is entered.
+    """
+
+    def __init__(self, *, is_free: bool = False) -> None:
+        self.is_free = is_free
         self._lock = threading.Lock()
         self._good: dict[Digest | None, Good] = {}
         self._fetched: dict[Digest, int] = {}
@@ -46,11 +50,15 @@ class Accounts:
         return good.metadata if good else 0
 
     def add(self, blob: Digest | None, good: Good) -> None:
+        if self.is_free:
+            return
         with self._lock:
             self._good.setdefault(blob, Good()).add(good, 1)
 
     def take_back(self, blob: Digest, good: Good) -> None:
         """What was counted turned out to be wrong: it becomes waste."""
+        if self.is_free:
+            return
         with self._lock:
             self._good.setdefault(blob, Good()).add(good, -1)
 
@@ -61,6 +69,8 @@ class Accounts:
 
     def fetched(self, blob: Digest, size: int) -> None:
         """Body bytes of one blob, good or not."""
+        if self.is_free:
+            return
         with self._lock:
             self._fetched[blob] = self._fetched.get(blob, 0) + size
 

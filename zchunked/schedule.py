@@ -87,6 +87,7 @@ class Means:
     jobs: int
     link: Link
     spans_per_request: Callable[[Descriptor], int]
+    is_free: bool = False  # the source is on this machine
 
 
 def schedule(works: Sequence[Work], store: Store, frugality: Frugality, means: Means) -> None:
@@ -192,6 +193,8 @@ def _held_elsewhere(work: Work, found: dict[bytes, Place]) -> int:
 
 def estimate(works: Sequence[Work], means: Means, *, first_bytes: int, first_requests: int) -> Estimate:
     """What working the orders off will cost, after the manifest, which counts as `first_…`."""
+    if means.is_free:
+        return Estimate(0, 0, 0.0)
     runs = [run for work in works if work.order for run in work.order.runs]
     size = first_bytes + sum(total(run) + (len(run) * PART_BYTES if len(run) > 1 else 0) for run in runs)
     requests = first_requests + len(runs)

@@ -17,10 +17,25 @@ Emit = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A manifest or index as served; `media_type` is what the source called it, perhaps nothing."""
+    """A manifest or index as served; `media_type` is what the source called it, perhaps nothing.
+
+    `listing`: bytes of what had to be read to find it, each time. `was_here`: its own bytes were not asked for.
+    """
 
     data: bytes
     media_type: str
+    listing: int = 0
+    was_here: bool = False
+
+    @property
+    def cost(self) -> int:
+        """Body bytes that came for it."""
+        return self.listing + (0 if self.was_here else len(self.data))
+
+    @property
+    def cost_again(self) -> int:
+        """The same for whoever asks for it by name again and still has it."""
+        return self.listing or len(self.data)
 
 
 class HostMemory(Protocol):

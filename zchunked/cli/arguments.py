@@ -14,6 +14,7 @@ _USAGE = """zpull [pull] IMAGE [--to DEST] [options]
        zpull plan IMAGE
        zpull export IMAGE --to DEST
        zpull images | verify"""
+_IMAGE = "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag]"
 _EXIT_CODES = """exit codes:
   0 done                            6 integrity: bytes are not what their digest promised
   1 unexpected                      7 malformed or hostile metadata
@@ -95,7 +96,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     verify = verbs.add_parser("verify", help="re-hash the store and drop what is damaged; the next pull heals it")
     for verb in (pull, plan, export, images, verify):
         if verb in (pull, plan, export):
-            verb.add_argument("image", metavar="IMAGE", help="[docker://]host/repository[:tag][@digest]")
+            verb.add_argument("image", metavar="IMAGE", help=_IMAGE)
             _image(verb, environment)
         _common(_Options(verb, environment))
     for verb in (pull, plan):

@@ -19,7 +19,7 @@ from zchunked.oci import Platform, parse_platform, this_platform
 from zchunked.progress import human
 from zchunked.ranges import total
 from zchunked.receipt import Receipt
-from zchunked.reference import Reference
+from zchunked.reference import ImageReference
 from zchunked.schedule import Work
 from zchunked.store import Store
 
@@ -44,7 +44,7 @@ def platform_of(text: str | None) -> Platform:
 
 
 def print_outcome(
-    arguments: argparse.Namespace, reference: Reference, receipt: Receipt, failure: ZPullError | None
+    arguments: argparse.Namespace, reference: ImageReference, receipt: Receipt, failure: ZPullError | None
 ) -> None:
     """The result on standard output; on stderr where an archive went to standard output."""
     out = sys.stderr if any(parse_destination(text).is_stdout for text in arguments.to) else sys.stdout

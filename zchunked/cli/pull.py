@@ -6,6 +6,8 @@ import argparse
 import getpass
 import sys
 from collections.abc import Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 from zchunked.cli.output import (
     destinations_of,
@@ -23,19 +25,23 @@ from zchunked.pace import Bounds
 from zchunked.progress import Progress, human
 from zchunked.pull import Options, Pull
 from zchunked.receipt import Receipt
-from zchunked.reference import Reference, parse_reference
+from zchunked.reference import ImageReference, parse_image
 from zchunked.retry import Patience
 from zchunked.schedule import Frugality, Work
 from zchunked.sources import open_source
+from zchunked.sources.layout import LayoutSource
 from zchunked.store import Store
 from zchunked.traffic import Traffic
+
+if TYPE_CHECKING:
+    from zchunked.sources.registry import RegistrySource  # the network libraries take time to load
 
 _SILENCE_SECONDS = 10.0
 
 
 def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """`zpull IMAGE`, and `zpull plan IMAGE` or `--dry-run`, which stop where the download would begin."""
-    reference = parse_reference(arguments.image)
+    reference = parse_image(arguments.image)
     is_plan = arguments.verb == "plan" or arguments.dry_run
     destinations = [] if is_plan else destinations_of(arguments)
     receipt = Receipt(str(reference))
@@ -43,8 +49,12 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     progress = Progress("none" if is_silent else arguments.progress, sys.stderr, explain=arguments.explain_retries)
     failure: ZPullError | None = None
     works: list[Work] = []
-    with store_of(arguments) as store:
-        pull = _pull(arguments, environment, reference, store, receipt, progress)
+    traffic = Traffic()
+    with (
+        store_of(arguments) as store,
+        closing(_source(arguments, environment, reference, store, traffic)) as source,
+    ):
+        pull = _pull(arguments, reference, source, store, traffic, receipt, progress)
         try:
             if is_plan:
                 works = pull.plan()
@@ -100,25 +110,14 @@ def _export(
             receipt.exports.append(export(store, image, destination))
 
 
-def _pull(
+def _source(
     arguments: argparse.Namespace,
     environment: Mapping[str, str],
-    reference: Reference,
+    reference: ImageReference,
     store: Store,
-    receipt: Receipt,
-    progress: Progress,
-) -> Pull:
-    options = Options(
-        platform=platform_of(arguments.platform),
-        jobs=arguments.jobs,
-        patience=Patience(arguments.patience, arguments.retry),
-        bounds=Bounds(arguments.deadline, arguments.min_rate),
-        frugality=Frugality(exact=arguments.exact, max_gap=arguments.max_gap),
-        max_bytes=arguments.max_bytes,
-        rate=arguments.rate,
-    )
-    traffic = Traffic()
-    source = open_source(
+    traffic: Traffic,
+) -> RegistrySource | LayoutSource:
+    return open_source(
         reference,
         environment=environment,
         traffic=traffic,
@@ -129,7 +128,28 @@ def _pull(
         tls_verify=arguments.tls_verify == "true",
         authfile=arguments.authfile,
         credentials=_creds(arguments.creds),
-        limits=options.limits,
+        documents=store.document,
+    )
+
+
+def _pull(
+    arguments: argparse.Namespace,
+    reference: ImageReference,
+    source: RegistrySource | LayoutSource,
+    store: Store,
+    traffic: Traffic,
+    receipt: Receipt,
+    progress: Progress,
+) -> Pull:
+    files = source.files if isinstance(source, LayoutSource) else None
+    options = Options(
+        platform=platform_of(arguments.platform),
+        jobs=arguments.jobs,
+        patience=Patience(arguments.patience, arguments.retry),
+        bounds=Bounds(arguments.deadline, None if files else arguments.min_rate),
+        frugality=Frugality(exact=arguments.exact, max_gap=arguments.max_gap),
+        max_bytes=arguments.max_bytes,
+        rate=arguments.rate,
     )
     return Pull(
         str(reference),
@@ -140,6 +160,7 @@ def _pull(
         options=options,
         receipt=receipt,
         show=progress,
+        files=files,
     )
 
 

@@ -12,12 +12,12 @@ from zchunked.exports import export
 from zchunked.image import load
 from zchunked.progress import human
 from zchunked.receipt import Receipt, image_bytes
-from zchunked.reference import parse_reference
+from zchunked.reference import parse_image
 from zchunked.verify import verify
 
 
 def export_image(arguments: argparse.Namespace) -> int:
-    reference = parse_reference(arguments.image)
+    reference = parse_image(arguments.image)
     destinations = destinations_of(arguments)
     if not destinations:
         raise UsageError("export needs --to DEST")

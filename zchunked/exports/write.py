@@ -15,6 +15,7 @@ from zchunked.exports.files import local_errors, whole_file
 from zchunked.exports.layout import write_layout
 from zchunked.image import StoredImage
 from zchunked.receipt import Export
+from zchunked.reference import LayoutReference, parse_image
 from zchunked.store import Store
 
 
@@ -29,14 +30,25 @@ def export(store: Store, image: StoredImage, to: Destination) -> Export:
             if to.transport == "oci-archive":
                 digest = write_oci_archive(store, image, sink, tag)
             else:
-                write_docker_archive(store, image, sink, to.tag or (image.name if tag else None))
+                write_docker_archive(store, image, sink, to.tag or _engine_name(image.name))
     return Export(to.text, digest)
 
 
 def _tag_of(name: str) -> str | None:
-    """The tag of `host/repository[:tag][@digest]`."""
+    """The tag of `host/repository[:tag][@digest]`, or of a layout."""
+    reference = parse_image(name)
+    if isinstance(reference, LayoutReference):
+        return reference.tag
     name = name.partition("@")[0]
     return name.rpartition(":")[2] if name.rfind(":") > name.rfind("/") else None
+
+
+def _engine_name(name: str) -> str | None:
+    """What an engine may call the image: a registry's reference, which a layout may have kept as its tag."""
+    tag = _tag_of(name)
+    if not isinstance(parse_image(name), LayoutReference):
+        return name if tag else None
+    return tag if tag and "/" in tag and ":" in tag.rpartition("/")[2] else None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.reference import ImageReference, LayoutReference
 from zchunked.seams import HostMemory
 from zchunked.sources.directory import DirectoryObjects
-from zchunked.sources.layout import LayoutSource
+from zchunked.sources.layout import Documents, LayoutSource
 from zchunked.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -31,16 +31,17 @@ def open_source(
     cert_dir: str | Path | None = None,
     authfile: str | Path | None = None,
     credentials: tuple[str, str] | None = None,
+    documents: Documents | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> RegistrySource | LayoutSource:
     """The source of this reference; close it when done. Nothing is asked or read before its first use.
 
-    Raises UsageError for what the options do not allow.
+    `documents`: manifests that are here already, by digest. Raises UsageError for what the options do not allow.
     """
     if isinstance(reference, LayoutReference):
         if reference.scheme == "oci":
             directory = DirectoryObjects(Path(reference.base))
-            return LayoutSource(reference, directory, files=directory, limits=limits)
+            return LayoutSource(reference, directory, files=directory, documents=documents, limits=limits)
         if reference.scheme in ("s3", "gs", "az"):
             from zchunked.sources.bucket import open_bucket  # noqa: PLC0415 - an extra
 
@@ -68,6 +69,7 @@ def open_source(
         cert_dir=Path(cert_dir) if cert_dir else None,
         authfile=Path(authfile) if authfile else None,
         credentials=credentials,
+        documents=documents,
         limits=limits,
     )
     return web.layout(reference) if isinstance(reference, LayoutReference) else web.registry(reference)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from zchunked.digest import Digest, digest_of, short, verify
-from zchunked.errors import FormatError, LimitError, NotFoundError, TransferError
+from zchunked.errors import FormatError, IntegrityError, LimitError, NotFoundError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import ACCEPTED, OCI_INDEX, Descriptor, Index, Instance, parse_document
 from zchunked.ranges import ByteRange
@@ -19,6 +19,10 @@ from zchunked.sources.objects import Objects
 _NAMES = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
 _SHOWN_NAMES = 20
 _VERSION_BYTES = 4096
+
+
+Documents = Callable[[Digest], bytes | None]
+"""A manifest or index by its digest, verified; None when it is not here."""
 
 
 class _Version(msgspec.Struct):
@@ -36,10 +40,15 @@ class LayoutSource:
         objects: Objects,
         *,
         files: Files | None = None,
+        documents: Documents | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`objects` are closed with the source. `files`: the same blobs, where they are files of this machine."""
+        """`objects` are closed with the source. `files`: the same blobs, where they are files of this machine.
+
+        `documents`: manifests that are here already, so that a pull that has nothing to do asks for the index alone.
+        """
         self.files = files
+        self._documents = documents
         self._reference, self._objects, self._limits = reference, objects, limits
 
     def close(self) -> None:
@@ -56,8 +65,12 @@ class LayoutSource:
         data = self._objects.get("index.json", self._limits.manifest_bytes)
         images = find_image(parse_index(data, where, self._limits), self._reference.tag, where)
         if len(images) > 1:
-            return Document(_index_of(images), OCI_INDEX)
-        return self._document(images[0].descriptor)
+            return Document(_index_of(images), OCI_INDEX, len(data), was_here=True)
+        listed = images[0].descriptor
+        known = self._documents(listed.digest) if self._documents else None
+        if known is not None:
+            return Document(known, listed.media_type, len(data), was_here=True)
+        return Document(self._document(listed), listed.media_type, len(data))
 
     def _check_version(self) -> None:
         """The file that says it may be missing, as container tools allow. Over a network it would cost a request."""
@@ -72,7 +85,7 @@ class LayoutSource:
         if not version.startswith("1."):
             raise FormatError(f"{where}: the layout is of version {version!r:.40}, we know 1.0.0")
 
-    def _document(self, listed: Descriptor) -> Document:
+    def _document(self, listed: Descriptor) -> bytes:
         most, what = self._limits.manifest_bytes, f"{self._objects.name}: manifest {short(listed.digest)}"
         if listed.size > most:
             raise LimitError(f"{what} is listed with {listed.size} bytes, the limit is {most}")
@@ -80,7 +93,7 @@ class LayoutSource:
         if digest_of(data) != listed.digest:
             data = self._objects.get(blob_path(listed.digest), most)  # damaged on the way, perhaps
             verify(data, listed.digest, what)
-        return Document(data, listed.media_type)
+        return data
 
     def spans_per_request(self, blob: Descriptor) -> int:
         return self._objects.spans_per_request(blob_path(blob.digest), blob)
@@ -162,9 +175,9 @@ def _index_of(images: Sequence[Instance]) -> bytes:
 
 
 def check_size(blob: Descriptor, size: int, where: str) -> None:
-    """Raises TransferError, which no other try can help, for a blob that is cut short or something else."""
+    """Raises IntegrityError for a blob that is cut short or something else."""
     if size != blob.size:
-        raise TransferError(
+        raise IntegrityError(
             f"{where}: blob {short(blob.digest)} has {size} bytes there, its descriptor promises {blob.size}; "
             "the layout is damaged or still being written"
         )

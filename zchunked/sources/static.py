@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from zchunked.errors import TransferError
+from zchunked.errors import NotFoundError, TransferError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange
@@ -14,6 +14,7 @@ from zchunked.sources.home import Home
 from zchunked.sources.layout import blob_path
 from zchunked.sources.ranged import EncodedError
 
+_SHAPE = "want the place that holds a layout's index.json, oci+https://host/base[:tag]"
 _ADVICE = "the server packs files although asked not to; switch that off (nginx: gzip_static always) for the layout"
 
 
@@ -32,6 +33,9 @@ class StaticObjects:
     def get(self, path: str, most: int) -> bytes:
         what = f"{self.name}/{path}"
         answer = self._home.ask(path, {})
+        if answer.status in (404, 410):
+            answer.excerpt()
+            raise NotFoundError(f"{what}: there is no such file on the server; {_SHAPE}")
         if answer.status != 200:
             raise answer.refusal(what)
         with answer:

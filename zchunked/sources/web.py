@@ -16,7 +16,7 @@ from zchunked.sources.auth import Auth
 from zchunked.sources.credentials import Credentials, Keyring
 from zchunked.sources.home import Home
 from zchunked.sources.http import Http
-from zchunked.sources.layout import LayoutSource
+from zchunked.sources.layout import Documents, LayoutSource
 from zchunked.sources.registry import RegistrySource
 from zchunked.sources.static import StaticObjects
 from zchunked.sources.tls import trust_from
@@ -37,6 +37,7 @@ class Web:
     cert_dir: Path | None = None
     authfile: Path | None = None
     credentials: tuple[str, str] | None = None
+    documents: Documents | None = None
     limits: Limits = DEFAULT_LIMITS
 
     def registry(self, reference: Reference) -> RegistrySource:
@@ -65,7 +66,7 @@ class Web:
         auth = self._auth(http, host, path)
         home = Home(http, auth, reference.name, host, folder, scheme=scheme, may_be_plain=False)
         objects = StaticObjects(home, hosts=self.hosts, limits=self.limits)
-        return LayoutSource(reference, objects, limits=self.limits)
+        return LayoutSource(reference, objects, documents=self.documents, limits=self.limits)
 
     def _http(self) -> Http:
         trust = trust_from(self.environment, verify=self.tls_verify, cert_dir=self.cert_dir)

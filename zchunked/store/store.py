@@ -17,6 +17,7 @@ from zchunked.ranges import ByteRange
 from zchunked.store.extents import ExtentMap, Piece
 from zchunked.store.index import Index
 from zchunked.store.packs import Rows, Session, Writer, idle_files, local_error, recover
+from zchunked.store.share import share
 
 _READ_BYTES = 1 << 20
 _NEAR_BYTES = 4 << 10  # what lies this near is read together: copying is cheaper than asking
@@ -187,6 +188,26 @@ class Store:
     def is_whole(self, blob: Digest) -> bool:
         """Whether all of the blob is here and was verified against its digest."""
         return self._index.is_whole(blob)
+
+    def adopt(self, blob: Digest, size: int, handle: int) -> bool:
+        """Take over the file behind `handle`, which is closed, as all of a blob; False unless that needs no copy.
+
+        Its digest is not verified: whoever proves the layer does that.
+        """
+        try:
+            if not size or os.fstat(handle).st_size != size:
+                return False
+            with self._lock:
+                file = self._session.next_file()
+            if not share(handle, self._blobs / file):
+                return False
+        except OSError as error:
+            raise local_error(error, f"cannot write to the store at {self.folder}") from error
+        finally:
+            os.close(handle)
+        fresh = self._extents(blob).add(0, size, file, 0)
+        self._claim(blob, size, [(span.start, span.end, file, span.start) for span in fresh])
+        return True
 
     def set_whole(self, blob: Digest, size: int) -> None:
         """The caller has just verified the digest over `stream`."""
