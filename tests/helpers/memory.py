@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tests.helpers.build import Image, Index, Layout, layout
 from zchunked.digest import Digest
-from zchunked.errors import NotFoundError, RangeIgnoredError
+from zchunked.errors import NotFoundError, RangeIgnoredError, TransientError
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange, total
 from zchunked.seams import Document
@@ -40,9 +40,9 @@ class MemorySource:
     def manifest(self, digest: Digest | None) -> Document:
         self.manifests_asked += 1
         self.traffic.asked()
-        found = self.content.manifests.get(digest or self.content.tags[self.tag])
+        found = self.content.manifests.get(digest or self.content.tags.get(self.tag, ""))
         if found is None:
-            raise NotFoundError(f"no manifest {digest}")
+            raise NotFoundError(f"no manifest {digest or self.tag}")
         media_type, data = found
         self.traffic.received(len(data))
         return Document(data, media_type)
@@ -63,6 +63,8 @@ class MemorySource:
         for span in spans:
             for at in range(span.start, span.end, self.piece):
                 piece = data[at : min(at + self.piece, span.end)]
+                if not piece:
+                    raise TransientError(f"blob {blob.digest} is cut short")
                 if self.change:
                     piece = self.change(blob, at, piece)
                 self.traffic.received(len(piece))

@@ -1,0 +1,101 @@
+"""Every kind of source over the same content: the list that the contract suite goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.helpers.images import Layout, write_layout
+from tests.helpers.memory import MemorySource
+from tests.helpers.registry import Registry
+from zchunked.reference import parse_image
+from zchunked.seams import HostMemory, Source
+from zchunked.sources import open_source
+from zchunked.sources.layout import Documents
+from zchunked.traffic import Traffic
+
+Opened = tuple[Source, Traffic]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Content within reach of one kind of source."""
+
+    base: str
+    """A reference without tag and digest; nothing for what has none."""
+    open: Callable[..., Opened]
+    """(tag=None, digest=None, hosts=None, documents=None) → a source, which the caller closes, and its traffic."""
+    served: Callable[[], tuple[int, int]] | None = None
+    """Requests and body bytes by the server's own count; None where there is no server."""
+
+
+Kind = Callable[[Layout, Path], AbstractContextManager[Place]]
+"""Puts the content somewhere, perhaps into the folder."""
+
+
+def place_at(base: str, served: Callable[[], tuple[int, int]] | None = None) -> Place:
+    """A place that references lead to, opened as the command does."""
+
+    def open_(
+        tag: str | None = None,
+        digest: str | None = None,
+        hosts: HostMemory | None = None,
+        documents: Documents | None = None,
+    ) -> Opened:
+        traffic = Traffic()
+        text = base + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
+        source = open_source(
+            parse_image(text), environment={}, traffic=traffic, hosts=hosts, documents=documents, stall_seconds=2.0
+        )
+        return source, traffic
+
+    return Place(base, open_, served)
+
+
+@contextmanager
+def memory(content: Layout, _: Path) -> Iterator[Place]:
+    def open_(tag: str | None = None, digest: str | None = None, **_: object) -> Opened:
+        found = Layout(content.tags | ({"": digest} if digest else {}), content.manifests, content.blobs)
+        source = MemorySource(found, "" if digest else tag or next(iter(content.tags)))
+        return source, source.traffic
+
+    yield Place("", open_)
+
+
+@contextmanager
+def directory(content: Layout, folder: Path) -> Iterator[Place]:
+    yield place_at(f"oci:{write_layout(folder / 'layout', content)}")
+
+
+def registry(**habits: object) -> Kind:
+    return _served(lambda server: f"{server.host}/{server.repository}", habits)
+
+
+def static(**habits: object) -> Kind:
+    return _served(lambda server: f"oci+{server.layout_url}", habits)
+
+
+def _served(base: Callable[[Registry], str], habits: dict[str, object]) -> Kind:
+    @contextmanager
+    def kind(content: Layout, _: Path) -> Iterator[Place]:
+        with Registry(content, **habits) as server:  # type: ignore[arg-type]
+            accounts = server.accounts
+            yield place_at(base(server), lambda: (accounts.count(), accounts.body_bytes))
+
+    return kind
+
+
+KINDS: dict[str, Kind] = {
+    "memory": memory,
+    "registry": registry(),
+    "registry-token-redirect": registry(auth="bearer", redirect=True),
+    "layout-directory": directory,
+    "layout-http": static(),
+    "layout-http-single-ranges": static(multi_range="200"),
+    "layout-http-without-ranges": static(multi_range="200", single_range="200"),
+}
+"""Another implementation of the seam joins here."""
+
+LAYOUTS = [name for name in KINDS if name.startswith("layout")]
