@@ -9,12 +9,15 @@ from typing import Any, NoReturn
 from zchunked import __version__
 from zchunked.errors import UsageError
 
-VERBS = ("pull", "plan", "export", "images", "verify")
+VERBS = ("pull", "plan", "publish", "export", "images", "verify")
 _USAGE = """zpull [pull] IMAGE [--to DEST] [options]
        zpull plan IMAGE
+       zpull publish IMAGE TARGET
        zpull export IMAGE --to DEST
        zpull images | verify"""
-_IMAGE = "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag]"
+_IMAGE = (
+    "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag], s3://bucket/prefix[:tag]"
+)
 _EXIT_CODES = """exit codes:
   0 done                            6 integrity: bytes are not what their digest promised
   1 unexpected                      7 malformed or hostile metadata
@@ -42,6 +45,10 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         from zchunked.cli import pull  # noqa: PLC0415 - the network libraries take time to load
 
         return pull.pull(arguments, environment)
+    if arguments.verb == "publish":
+        from zchunked.cli import publish  # noqa: PLC0415
+
+        return publish.publish(arguments, environment)
     from zchunked.cli import stored  # noqa: PLC0415
 
     verbs = {"images": stored.images, "export": stored.export_image, "verify": stored.verify_store}
@@ -91,15 +98,21 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     plan = verbs.add_parser("plan", help="say what a pull would cost; fetches no more than tables of contents")
+    publish = verbs.add_parser("publish", help="put an image where any web server or bucket can serve it")
     export = verbs.add_parser("export", help="write a pulled image somewhere, without the network")
     images = verbs.add_parser("images", help="list the pulled images")
     verify = verbs.add_parser("verify", help="re-hash the store and drop what is damaged; the next pull heals it")
-    for verb in (pull, plan, export, images, verify):
+    for verb in (pull, plan, publish, export, images, verify):
         if verb in (pull, plan, export):
             verb.add_argument("image", metavar="IMAGE", help=_IMAGE)
             _image(verb, environment)
+        if verb is publish:
+            verb.add_argument("image", metavar="IMAGE", help=f"{_IMAGE}; one in the store is published as it is")
+            target = "DIR[:tag], s3://bucket/prefix[:tag], gs://… or az://…; the tag is IMAGE's unless given"
+            verb.add_argument("target", metavar="TARGET", help=target)
+            _platform(verb, environment)
         _common(_Options(verb, environment))
-    for verb in (pull, plan):
+    for verb in (pull, plan, publish):
         _registry(_Options(verb.add_argument_group("registry"), environment))
         _network(_Options(verb.add_argument_group("network"), environment))
     return top
@@ -113,6 +126,10 @@ def _image(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> Non
         metavar="DEST",
         help="write the image there: oci:DIR[:tag], oci-archive:FILE, docker-archive:FILE (- is stdout); repeatable",
     )
+    _platform(verb, environment)
+
+
+def _platform(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
     _Options(verb, environment).value("--platform", "which image of an index", metavar="OS/ARCH[/VARIANT]")
 
 

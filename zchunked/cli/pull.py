@@ -17,6 +17,7 @@ from zchunked.cli.output import (
     store_of,
     write_digestfile,
 )
+from zchunked.digest import Digest
 from zchunked.errors import InterruptedPullError, TransferError, ZPullError
 from zchunked.events import Noted
 from zchunked.exports import DamagedLayerError, Destination, export
@@ -36,7 +37,7 @@ from zchunked.traffic import Traffic
 if TYPE_CHECKING:
     from zchunked.sources.registry import RegistrySource  # the network libraries take time to load
 
-_SILENCE_SECONDS = 10.0
+SILENCE_SECONDS = 10.0
 
 
 def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -52,9 +53,9 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     traffic = Traffic()
     with (
         store_of(arguments) as store,
-        closing(_source(arguments, environment, reference, store, traffic)) as source,
+        closing(source_of(arguments, environment, reference, store, traffic)) as source,
     ):
-        pull = _pull(arguments, reference, source, store, traffic, receipt, progress)
+        pull = pull_of(arguments, reference, source, store, traffic, receipt, progress)
         try:
             if is_plan:
                 works = pull.plan()
@@ -69,7 +70,7 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
         finally:
             progress.close()
     if isinstance(failure, (TransferError, InterruptedPullError)):
-        failure = _resumable(failure, pull.bytes_here, receipt.bytes.image)
+        failure = resumable(failure, pull.bytes_here, receipt.bytes.image)
     if failure is None and not is_plan:
         write_digestfile(arguments.digestfile, receipt)
     if is_plan and failure is None and arguments.format == "text":
@@ -77,7 +78,7 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     else:
         print_outcome(arguments, reference, receipt, failure)
     if receipt.bytes.image and not is_silent and arguments.progress not in ("none", "json"):
-        print(f"zpull: {_summary(receipt)}", file=sys.stderr)
+        print(f"zpull: {summary(receipt)}", file=sys.stderr)
     if failure is not None:
         raise failure
     return 0
@@ -110,7 +111,7 @@ def _export(
             receipt.exports.append(export(store, image, destination))
 
 
-def _source(
+def source_of(
     arguments: argparse.Namespace,
     environment: Mapping[str, str],
     reference: ImageReference,
@@ -122,8 +123,8 @@ def _source(
         environment=environment,
         traffic=traffic,
         hosts=store,
-        connect_seconds=min(_bearable(arguments.stall_timeout, arguments.patience), _SILENCE_SECONDS),
-        stall_seconds=_bearable(arguments.stall_timeout, arguments.patience),
+        connect_seconds=min(bearable(arguments.stall_timeout, arguments.patience), SILENCE_SECONDS),
+        stall_seconds=bearable(arguments.stall_timeout, arguments.patience),
         plain_http=arguments.plain_http,
         tls_verify=arguments.tls_verify == "true",
         authfile=arguments.authfile,
@@ -132,7 +133,7 @@ def _source(
     )
 
 
-def _pull(
+def pull_of(
     arguments: argparse.Namespace,
     reference: ImageReference,
     source: RegistrySource | LayoutSource,
@@ -140,7 +141,9 @@ def _pull(
     traffic: Traffic,
     receipt: Receipt,
     progress: Progress,
+    digest: Digest | None = None,
 ) -> Pull:
+    """`digest`: what to pull instead of what the reference names by now."""
     files = source.files if isinstance(source, LayoutSource) else None
     options = Options(
         platform=platform_of(arguments.platform),
@@ -153,7 +156,7 @@ def _pull(
     )
     return Pull(
         str(reference),
-        reference.digest,
+        digest or reference.digest,
         source,
         store,
         traffic=traffic,
@@ -164,11 +167,11 @@ def _pull(
     )
 
 
-def _bearable(stated: float | None, patience: float) -> float:
+def bearable(stated: float | None, patience: float) -> float:
     """Seconds until silence counts as a failure. One that outlasts our patience could never be forgiven."""
     if stated is not None:
         return max(stated, 0.1)
-    return min(_SILENCE_SECONDS, max(patience / 2, 1.0)) if patience else _SILENCE_SECONDS
+    return min(SILENCE_SECONDS, max(patience / 2, 1.0)) if patience else SILENCE_SECONDS
 
 
 def _creds(text: str | None) -> tuple[str, str] | None:
@@ -182,7 +185,7 @@ def _creds(text: str | None) -> tuple[str, str] | None:
     return user, password
 
 
-def _summary(receipt: Receipt) -> str:
+def summary(receipt: Receipt) -> str:
     spent = receipt.bytes
     requests = f"{receipt.requests} request" + ("" if receipt.requests == 1 else "s")
     text = f"fetched {human(spent.fetched)} of {human(spent.image)}, {requests}, {receipt.seconds:.1f} s"
@@ -191,7 +194,7 @@ def _summary(receipt: Receipt) -> str:
     return text
 
 
-def _resumable(failure: ZPullError, here: int, size: int) -> ZPullError:
+def resumable(failure: ZPullError, here: int, size: int) -> ZPullError:
     """Someone who reads this at night wants to know that nothing is lost."""
     share = f"{here} of {size} bytes are here ({100 * here // size} %), " if size else ""
     return type(failure)(f"{failure}; {share}run the same command to resume")
