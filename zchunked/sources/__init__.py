@@ -55,7 +55,7 @@ def open_source(
                 tls_verify=tls_verify,
                 cert_dir=Path(cert_dir) if cert_dir else None,
             )
-            return LayoutSource(reference, bucket, limits=limits)
+            return LayoutSource(reference, bucket, documents=documents, limits=limits)
     from zchunked.sources.web import Web  # noqa: PLC0415 - the network libraries take time to load
 
     web = Web(

@@ -14,7 +14,7 @@ from zchunked.sources.bucket import Bucket, connect
 from zchunked.sources.tls import trust_from
 
 if TYPE_CHECKING:
-    from obstore import PutMode
+    from obstore import PutMode, UpdateVersion
 
 _PART_BYTES = 5 << 20  # the least that S3 takes
 _MOST_PARTS = 9000  # S3 takes 10,000
@@ -121,9 +121,14 @@ class BucketTarget:
             if isinstance(ours, NotFoundError):
                 return None, "create"
             raise ours from None
-        if not meta["e_tag"] and not meta["version"]:
+        version: UpdateVersion = {}  # what is None in it would be refused
+        if e_tag := meta["e_tag"]:
+            version["e_tag"] = e_tag
+        if number := meta["version"]:
+            version["version"] = number
+        if not version:
             self._has_conditions = False
-        return data, {"e_tag": meta["e_tag"], "version": meta["version"]}
+        return data, version
 
     def _put(self, path: str, data: bytes | Iterator[bytes | memoryview], kind: dict[str, str], **how: Any) -> None:
         import obstore  # noqa: PLC0415 - an extra
