@@ -48,7 +48,19 @@ def make_bucket(server: peers.Server, name: str) -> None:
         headers = {"X-Auth-Token": answer.headers["X-Auth-Token"]}
     account = "AUTH_" + KEY.partition(":")[0]
     bucket = urllib.request.Request(f"{server.url}/v1/{account}/{name}", headers=headers, method="PUT")
-    urllib.request.urlopen(bucket, timeout=30).close()
+    peers.wait_for(lambda: _is_taken(bucket), f"the bucket {name}", seconds=30)
+
+
+def _is_taken(request: urllib.request.Request) -> bool:
+    """The servers behind the first may need a moment more."""
+    try:
+        urllib.request.urlopen(request, timeout=30).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code != 503:
+            raise
+        return False
+    return True
 
 
 def _free_ports(count: int) -> list[int]:
