@@ -133,6 +133,11 @@ def test_what_only_looks_like_loopback_is_not(host: str) -> None:
     ("oci+http://127.0.0.1:8000", "oci+http", "127.0.0.1:8000", None),
     ("oci+http://127.0.0.1:8000/", "oci+http", "127.0.0.1:8000", None),
     ("oci+http://127.0.0.1:8000/a:v1", "oci+http", "127.0.0.1:8000/a", "v1"),
+    ("oci+http://127.0.0.1:8000:v1", "oci+http", "127.0.0.1:8000", "v1"),
+    ("oci+http://127.0.0.1:8000:1", "oci+http", "127.0.0.1:8000", "1"),
+    ("oci+http://[::1]:8000:v1", "oci+http", "[::1]:8000", "v1"),
+    ("oci+http://[::1]", "oci+http", "[::1]", None),
+    ("oci+https://cdn.example:v1", "oci+https", "cdn.example", "v1"),
     ("s3://bucket/deep/prefix:v1", "s3", "bucket/deep/prefix", "v1"),
     ("s3://bucket:v1", "s3", "bucket", "v1"),
     ("gs://bucket", "gs", "bucket", None),
@@ -150,7 +155,8 @@ def test_a_layout_is_named_by_its_scheme(
 @pytest.mark.parametrize(
     "text",
     ["oci:", "oci::v1", "oci+https://", "oci+http:///x", "s3://", "s3:///x", "gs://:v1", "oci+http://h/../x",
-     "oci+http://h/a?b", "s3://b/\x00", f"oci:x@sha256:{'0' * 63}", "ftp://h/x", "oci+ftp://h/x"],
+     "oci+http://h/a?b", "s3://b/\x00", f"oci:x@sha256:{'0' * 63}", "ftp://h/x", "oci+ftp://h/x",
+     "oci+https://me:secret@h/x", "oci+https://h:0/x", "oci+https://h h/x"],
 )  # fmt: skip
 def test_no_layout(text: str) -> None:
     with pytest.raises(InvalidReferenceError):
@@ -160,3 +166,9 @@ def test_no_layout(text: str) -> None:
 def test_what_has_no_scheme_is_in_a_registry() -> None:
     assert parse_image("oci/image:v1") == parse_reference("oci/image:v1")
     assert parse_image("docker://a.b/c") == parse_reference("a.b/c")
+
+
+def test_a_password_in_a_layouts_reference_is_not_repeated() -> None:
+    with pytest.raises(InvalidReferenceError, match="--creds") as caught:
+        parse_image("oci+https://me:s3cr3t@host.example/base:v1")
+    assert "s3cr3t" not in str(caught.value)

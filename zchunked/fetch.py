@@ -98,9 +98,12 @@ class Fetcher:
         for run in order.runs:
             crew.submit("fetch", lambda run=run: self._run(state, run))  # type: ignore[misc]
 
-    def now(self, order: Order) -> None:
-        """Work an order off in the caller's thread, one run after the other, and commit it."""
-        state = _BlobState(order)
+    def now(self, order: Order, *, may_grow: bool = True) -> None:
+        """Work an order off in the caller's thread, one run after the other, and commit it.
+
+        Where that would take the whole blob, and it may not grow to that, RangeIgnoredError is raised.
+        """
+        state = _BlobState(order, may_grow=may_grow)
         self._arrivals.expect(order.blob.digest, order.runs)
         try:
             for run in order.runs:
@@ -215,6 +218,8 @@ class Fetcher:
     def _claim_whole(self, state: _BlobState) -> bool:
         """The host sends the whole blob or nothing: one worker takes it, for all runs. False if another one does."""
         blob, me = state.order.blob, threading.get_ident()
+        if not state.may_grow:
+            raise RangeIgnoredError(f"the host of layer {short(blob.digest)} serves no ranges")
         with state.lock:
             if state.whole_by:
                 return state.whole_by == me
@@ -330,8 +335,8 @@ class _Fetch:
 class _BlobState:
     """An order at work; `lock` guards all that changes."""
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
+    def __init__(self, order: Order, *, may_grow: bool = True) -> None:
+        self.order, self.may_grow = order, may_grow
         self.lock = threading.Lock()
         self.checked = bytearray(len(order.checks.starts))
         self.rows: list[tuple[bytes, int, int, int]] = []

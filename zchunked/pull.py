@@ -16,6 +16,7 @@ from zchunked.errors import (
     FormatError,
     IntegrityError,
     InterruptedPullError,
+    RangeIgnoredError,
     RefusedError,
     UnsupportedLayerError,
 )
@@ -40,6 +41,7 @@ from zchunked.traffic import Traffic
 from zchunked.verify import doubt
 
 _PROVERS = 2
+_NO_RANGES = "its host serves no ranges"
 _Result = TypeVar("_Result")
 
 
@@ -298,8 +300,10 @@ class Pull:
                 insight.contents = self._contents(layer, location.metadata, parts)
             except UnsupportedLayerError as error:
                 insight.reason = str(error)
+            except RangeIgnoredError:  # of a plan, which takes nothing whole
+                insight.reason = _NO_RANGES
             if layer.digest in self._fetcher.without_ranges:
-                insight.reason = "its host serves no ranges"
+                insight.reason = _NO_RANGES
         self._insights[layer.digest] = insight
 
     def _adopt(self, layer: Descriptor) -> bool:
@@ -315,7 +319,7 @@ class Pull:
             left = missing(parts, covered)
             if len(left) > 1:
                 left = missing([together, *parts], covered)
-            self._fetcher.now(Order(layer, [(span,) for span in left], parts, parts))
+            self._fetcher.now(Order(layer, [(span,) for span in left], parts, parts), may_grow=not self._is_plan)
             try:
                 return read_contents(self._store, layer, self._options.limits)
             except IntegrityError:

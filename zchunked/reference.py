@@ -20,6 +20,8 @@ _HOST = re.compile(
 )
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*", re.ASCII)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}", re.ASCII)
+_PORT_AT_END = re.compile(r":\d+$", re.ASCII)
+_BUCKETS = ("s3", "gs", "az")
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.ASCII)
 
 
@@ -107,16 +109,21 @@ def _layout(text: str, scheme: LayoutScheme, rest: str) -> LayoutReference:
     if scheme == "oci":  # a directory's name may hold no colon, a tag may: it may be a whole reference
         base, _, tag = rest.partition(":")
     else:
-        slash = rest.find("/")
         base, colon, tag = rest.rpartition(":")
-        if not colon or "/" in tag or slash < 0:
-            # Without a path a colon starts a port; a bucket has none.
-            base, tag = (base, tag) if colon and slash < 0 and scheme in ("s3", "gs", "az") else (rest, "")
+        # Without a path a number behind the host is its port; a bucket has none.
+        is_port = scheme not in _BUCKETS and "/" not in rest and tag.isdecimal() and not _PORT_AT_END.search(base)
+        if not colon or "/" in tag or "]" in tag or is_port:
+            base, tag = rest, ""
     base = base.rstrip("/") or base[:1]
     if not base or (scheme != "oci" and base.startswith("/")):
         raise InvalidReferenceError(f"{text!r:.200}: want {_SHAPES.get(scheme, scheme + '://bucket/prefix[:tag]')}")
     if re.search(r"[\0-\x1f\x7f?#]|(?:^|/)\.\.(?:/|$)", base if scheme != "oci" else ""):
         raise InvalidReferenceError(f"{text!r:.200}: {base!r:.200} is no place for a layout")
+    if scheme not in ("oci", *_BUCKETS) and "@" in base.partition("/")[0]:
+        raise InvalidReferenceError(f"{scheme}://…@…: credentials have no place in a reference; use --creds")
+    host = _HOST.fullmatch(base.partition("/")[0])
+    if scheme not in ("oci", *_BUCKETS) and (host is None or (host[1] and not 0 < int(host[1]) < 65536)):
+        raise InvalidReferenceError(f"{text!r:.200}: {base.partition('/')[0]!r:.100} is no host name")
     return LayoutReference(scheme, base, tag or None, digest)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPException
@@ -193,7 +194,7 @@ class Http:
         secrets = hidden_values(url) + [value for key, value in (form or {}).items() if "token" in key]
         if authorization:
             whole["Authorization"] = authorization
-            secrets.append(authorization.partition(" ")[2])
+            secrets += _spelled_out(authorization)
         session = self._session(home)
         try:
             request = requests.Request("GET" if form is None else "POST", url, headers=whole, data=form, auth=_no_auth)
@@ -272,6 +273,15 @@ class _Adapter(HTTPAdapter):
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Keeps requests from finding credentials by itself, in the URL for one."""
     return request
+
+
+def _spelled_out(authorization: str) -> list[str]:
+    """What a server may echo of a header: its credentials, and the password in them."""
+    scheme, _, text = authorization.partition(" ")
+    if scheme != "Basic":
+        return [text]
+    password = b64decode(text).decode("utf-8", "replace").partition(":")[2]
+    return [text, password] if password else [text]
 
 
 def _translated(
