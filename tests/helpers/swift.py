@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from getpass import getuser
 from pathlib import Path
 
@@ -36,9 +37,10 @@ def swift(folder: Path) -> Iterator[peers.Server]:
         servers = [[f"swift-{name}-server", str(etc / f"{name}-server.conf")] for name in (*_NODES, "proxy")]
         for argv in (memcached, *servers):
             stack.enter_context(peers.running(argv, chatter, chatter))
-        inside = f"http://127.0.0.1:{proxy}"
-        peers.wait_for(lambda: _answers(inside), f"an answer from {inside}; see {chatter.name}", seconds=60)
-        yield stack.enter_context(peers.nginx(folder / "front", upstream=inside))
+        for port in (*ports, proxy):  # the proxy last: a node that it finds dead is not asked again for a minute
+            inside = f"http://127.0.0.1:{port}"
+            peers.wait_for(partial(_answers, inside), f"an answer from {inside}; see {chatter.name}", seconds=60)
+        yield stack.enter_context(peers.nginx(folder / "front", upstream=f"http://127.0.0.1:{proxy}"))
 
 
 def make_bucket(server: peers.Server, name: str) -> None:
@@ -48,19 +50,7 @@ def make_bucket(server: peers.Server, name: str) -> None:
         headers = {"X-Auth-Token": answer.headers["X-Auth-Token"]}
     account = "AUTH_" + KEY.partition(":")[0]
     bucket = urllib.request.Request(f"{server.url}/v1/{account}/{name}", headers=headers, method="PUT")
-    peers.wait_for(lambda: _is_taken(bucket), f"the bucket {name}", seconds=30)
-
-
-def _is_taken(request: urllib.request.Request) -> bool:
-    """The servers behind the first may need a moment more."""
-    try:
-        urllib.request.urlopen(request, timeout=30).close()
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code != 503:
-            raise
-        return False
-    return True
+    urllib.request.urlopen(bucket, timeout=30).close()
 
 
 def _free_ports(count: int) -> list[int]:
