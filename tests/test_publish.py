@@ -246,6 +246,16 @@ def test_a_bad_hour_is_survived(registry: Registry, bucket: Bucket, tmp_path: Pa
     assert tags(bucket.objects[INDEX]) == {V1.tag: manifest(V1)}
 
 
+def test_a_deadline_ends_it(registry: Registry, bucket: Bucket, tmp_path: Path) -> None:
+    command.zpull(tmp_path, name_of(registry, V1), "--exact")
+    bucket.before = lambda _method, _key: 503
+    place = f"s3://{NAME}/x"
+    done = command.zpull(
+        tmp_path, "publish", name_of(registry, V1), place, "--deadline", "0.5", env=bucket.environment, check=False
+    )
+    assert (done.code, "deadline" in done.error) == (5, True)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("where", ["oci-layout", "blobs", "index.json"])
 def test_a_publisher_that_is_killed_leaves_a_good_index_and_goes_on(

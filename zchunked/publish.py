@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from zchunked.exports.content import layers_of
 from zchunked.exports.layout import LAYOUT_FILE, index_with
 from zchunked.image import StoredImage
 from zchunked.oci import Descriptor
+from zchunked.pace import Bounds, Pace
 from zchunked.retry import Chameleon, Patience, Stopped
 from zchunked.seams import Emit
 from zchunked.sources.layout import blob_path
 from zchunked.store import Store
+from zchunked.traffic import Traffic
 
 Pieces = Iterable[bytes | memoryview]
 _INDEX = "index.json"
@@ -36,8 +39,8 @@ class Target(Protocol):
     name: str
     """What messages call the place."""
 
-    def held(self) -> AbstractContextManager[None]:
-        """For as long as one publishes; may wait for another publisher. For one thread."""
+    def held(self, tell: Callable[[str], None]) -> AbstractContextManager[None]:
+        """For as long as one publishes; may wait for another publisher, and tells so. For one thread."""
 
     def size_of(self, path: str) -> int | None:
         """In bytes; None where there is no such object."""
@@ -72,11 +75,23 @@ def is_complete(store: Store, image: StoredImage) -> bool:
 class Publisher:
     """One image to one target. `run` once, on the caller's thread, which also gets all events."""
 
-    def __init__(self, store: Store, target: Target, *, jobs: int, patience: Patience, show: Emit) -> None:
+    def __init__(
+        self,
+        store: Store,
+        target: Target,
+        *,
+        jobs: int,
+        patience: Patience,
+        show: Emit,
+        deadline: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`deadline`: seconds from now, after which it gives up."""
         self._store, self._target, self._jobs, self._show = store, target, jobs, show
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._chameleon = Chameleon(patience, jobs, self._events.put, self._stop)
+        self._pace = Pace(Bounds(deadline), Traffic(), self._chameleon, clock)
         self.sent = Sent()
         """How far it has come; true at any time."""
 
@@ -87,7 +102,7 @@ class Publisher:
         """
         crew = Crew({"send": self._jobs}, self._stop)
         try:
-            with self._target.held(), crew:
+            with self._target.held(lambda text: self._show(Noted(text))), crew:
                 try:
                     self._publish(crew, image, tag)
                 finally:
@@ -95,6 +110,7 @@ class Publisher:
         except KeyboardInterrupt as error:
             raise InterruptedPullError("interrupted") from error
         finally:
+            self._stop.set()
             self._tick()
 
     def _publish(self, crew: Crew, image: StoredImage, tag: str | None) -> None:
@@ -148,3 +164,5 @@ class Publisher:
     def _tick(self) -> None:
         while not self._events.empty():
             self._show(self._events.get())
+        if not self._stop.is_set():
+            self._pace.check(is_fetching=False)

@@ -127,7 +127,7 @@ def test_nobody_there_is_worth_another_try_and_no_request() -> None:
     objects, traffic = opened(KEYS | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
     _, error = read(objects, WHOLE)
     assert isinstance(error, TransientError)
-    assert "cannot be reached" in str(error)
+    assert "127.0.0.1:9 cannot be reached" in str(error)
     assert traffic.requests == 0
 
 
@@ -254,6 +254,24 @@ def test_without_conditions_an_update_looks_whether_it_is_still_there(bucket: Bu
 
     target.update("index.json", change)
     assert bucket.objects["index.json"] == b"theirs+ours"
+
+
+def test_a_publisher_who_may_not_list_is_told_of_absence_by_a_refusal(bucket: Bucket) -> None:
+    bucket.before = lambda method, key: 403 if method in ("GET", "HEAD") and key not in bucket.objects else None
+    target = open_bucket_target(layout(f"s3://{NAME}"), bucket.environment)
+    assert target.size_of(PATH) is None
+    target.update("index.json", lambda old: old or b"ours")
+    assert bucket.objects == {"index.json": b"ours"}
+
+
+@pytest.mark.parametrize("has_conditions", [True, False])
+def test_an_index_that_may_not_be_read_is_never_overwritten(bucket: Bucket, has_conditions: bool) -> None:
+    bucket.objects["index.json"], bucket.has_conditions = b"theirs", has_conditions
+    bucket.before = lambda method, _: 403 if method == "GET" else None
+    target = open_bucket_target(layout(f"s3://{NAME}"), bucket.environment)
+    with pytest.raises(AccessDeniedError):
+        target.update("index.json", lambda old: (old or b"") + b"ours")
+    assert bucket.objects["index.json"] == b"theirs"
 
 
 def test_a_large_object_goes_up_in_parts_and_leaves_none_behind(bucket: Bucket) -> None:

@@ -93,8 +93,13 @@ class _Work:
         return self._work.bytes_here if self._work else self._receipt.bytes.cached
 
     def publisher(self, target: Target) -> Publisher:
-        patience = Patience(self._arguments.patience, self._arguments.retry)
-        return Publisher(self._store, target, jobs=self._arguments.jobs, patience=patience, show=self._progress)
+        arguments, left = self._arguments, self._arguments.deadline
+        if left is not None:
+            left = max(0.0, left - self._receipt.seconds)
+        patience = Patience(arguments.patience, arguments.retry)
+        return Publisher(
+            self._store, target, jobs=arguments.jobs, patience=patience, show=self._progress, deadline=left
+        )
 
     def complete(self) -> StoredImage:
         """The image with all its blobs whole; what the store has is the image, wherever its tag points by now."""

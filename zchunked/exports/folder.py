@@ -23,13 +23,13 @@ class FolderTarget:
         self._folder, self._limits = folder, limits
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, tell: Callable[[str], None]) -> Iterator[None]:
         """LocalError for a directory in which something else lives."""
         with local_errors(f"cannot write {self.name}"):
             self._folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with suppress(OSError):  # not every network file system has locks
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                _lock(handle, lambda: tell(f"waiting for another publisher to {self.name}"))
         try:
             is_layout = any((self._folder / mark).exists() for mark in _MARKS)
             if not is_layout and any(not child.name.startswith(".") for child in self._folder.iterdir()):
@@ -62,3 +62,11 @@ class FolderTarget:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _lock(handle: int, tell: Callable[[], None]) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        tell()
+        fcntl.flock(handle, fcntl.LOCK_EX)

@@ -23,13 +23,14 @@ _STATUS = re.compile(r"non-2xx status code: (\d{3})[^:\n]*: (.*)\n\nDebug source
 _STATUS_ALONE = re.compile(r"non-2xx status code: (\d{3})")
 _KIND = re.compile(r"\bkind: (Connect|Request|Timeout|Interrupted|Decode|Unknown)\b")
 _MACHINE = re.compile(r"169\.254\.\d+\.\d+|fd00:ec2|metadata\.google\.internal")  # where clouds keep credentials
+_HOST = re.compile(r"\bhttps?://(?:[^/@\s]*@)?([^/?#\s]{1,255})")
 _BREAKS = {
     "Connect": "cannot be reached",
-    "Request": "the connection was lost",
-    "Timeout": "nothing came for too long",
-    "Interrupted": "the connection broke in the middle of a body",
-    "Decode": "the answer cannot be read",
-    "Unknown": "the connection failed",
+    "Request": "dropped the connection without an answer",
+    "Timeout": "was silent for too long",
+    "Interrupted": "broke off in the middle of a body",
+    "Decode": "sent an answer that cannot be read",
+    "Unknown": "failed in a way that is not told",
 }
 
 
@@ -66,7 +67,9 @@ def understood(error: Exception, what: str, *, secrets: Iterable[str] = (), hint
             has_asked=False,
         )
     if kind := _KIND.search(text):
-        return Answered(TransientError(f"{what}: {_BREAKS[kind[1]]}"), has_asked=kind[1] != "Connect")
+        host = _HOST.search(text.partition("\n\nDebug source:")[0])
+        message = f"{what}: {host[1] if host else 'its host'} {_BREAKS[kind[1]]}"
+        return Answered(TransientError(message), has_asked=kind[1] != "Connect")
     if isinstance(error, FileNotFoundError):
         return Answered(NotFoundError(f"{what}: no such object"), 404)
     gist = re.sub(r"\b[a-z]+://\S+", "…", text.partition("\n\nDebug source:")[0])

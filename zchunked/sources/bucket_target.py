@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zchunked.errors import LimitError, NotFoundError, TransferError, TransientError
+from zchunked.errors import AccessDeniedError, LimitError, NotFoundError, TransferError, TransientError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.reference import LayoutReference
 from zchunked.sources.bucket import Bucket, connect
@@ -24,6 +24,7 @@ _REQUEST_SECONDS = 300  # for a part to go up: 17 kB/s
 _TURNS = 20  # each turn that is lost was won by somebody else
 _BLOB_TYPE = {"Content-Type": "application/octet-stream", "Cache-Control": "public, max-age=31536000, immutable"}
 _JSON_TYPE = {"Content-Type": "application/json", "Cache-Control": "no-cache"}  # else old tags live on in proxies
+_PERHAPS_ABSENT = (NotFoundError, AccessDeniedError)  # who may not list a bucket is refused what is not there
 _NO_CONDITIONS = frozenset({400, 405, 501})  # how servers say that they do not know `If-Match` on writes
 
 
@@ -59,7 +60,7 @@ class BucketTarget:
         self._has_conditions = True
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, tell: Callable[[str], None]) -> Iterator[None]:
         """Nothing to hold: a bucket has no locks, `update` looks twice instead."""
         yield
 
@@ -70,7 +71,7 @@ class BucketTarget:
             return int(obstore.head(self._bucket.store, path)["size"])
         except (obstore.exceptions.BaseError, OSError) as error:
             ours = self._bucket.answered(error, f"{self.name}/{path}").error
-            if isinstance(ours, NotFoundError):
+            if isinstance(ours, _PERHAPS_ABSENT):
                 return None
             raise ours from None
 
@@ -86,15 +87,21 @@ class BucketTarget:
         from obstore import exceptions  # noqa: PLC0415 - an extra
 
         for _ in range(_TURNS):
-            old, version = self._current(path)
+            old, version, refused = self._current(path)
             new = change(old)
             if new == old:
                 return
+            if refused and not self._has_conditions:
+                raise refused
             try:
                 self._put(path, new, _JSON_TYPE, mode=version if self._has_conditions else "overwrite")
             except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
+                if refused:  # it is there, and not for us to read
+                    raise refused from None
                 continue
             except _NoConditionsError:
+                if refused:
+                    raise refused from None
                 self._has_conditions = False
                 self._put(path, new, _JSON_TYPE)
             if self._has_conditions:
@@ -105,8 +112,8 @@ class BucketTarget:
     def close(self) -> None:
         """Connections end with the process; there is no way to end them before."""
 
-    def _current(self, path: str) -> tuple[bytes | None, PutMode]:
-        """The object, and the condition under which it may be replaced."""
+    def _current(self, path: str) -> tuple[bytes | None, PutMode, AccessDeniedError | None]:
+        """The object, the condition under which it may be replaced, and the refusal that may mean that it is absent."""
         import obstore  # noqa: PLC0415 - an extra
 
         what, most = f"{self.name}/{path}", self._limits.manifest_bytes
@@ -118,8 +125,8 @@ class BucketTarget:
             data = bytes(result.bytes())
         except (obstore.exceptions.BaseError, OSError) as error:
             ours = self._bucket.answered(error, what).error
-            if isinstance(ours, NotFoundError):
-                return None, "create"
+            if isinstance(ours, _PERHAPS_ABSENT):
+                return None, "create", ours if isinstance(ours, AccessDeniedError) else None
             raise ours from None
         version: UpdateVersion = {}  # what is None in it would be refused
         if e_tag := meta["e_tag"]:
@@ -128,7 +135,7 @@ class BucketTarget:
             version["version"] = number
         if not version:
             self._has_conditions = False
-        return data, version
+        return data, version, None
 
     def _put(self, path: str, data: bytes | Iterator[bytes | memoryview], kind: dict[str, str], **how: Any) -> None:
         import obstore  # noqa: PLC0415 - an extra
