@@ -8,12 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.helpers.build import Image, Layer
+from zchunked.contents import Contents, read_contents
 from zchunked.digest import Digest
 from zchunked.image import StoredImage, load
 from zchunked.layer.locate import locate
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange
-from zchunked.reassemble import Contents, read_contents
 from zchunked.store import Store
 
 NAME = "example.com/app:v1"

@@ -28,9 +28,9 @@ FLOORS = [
     # 2 · The world outside: where bytes stay, where they come from, and what is forgiven on the way.
     "store sources retry",
     # 3 · Workshops: each does one job with what the floors below give it.
-    "image reassemble prove verify arrivals crew fetch pace exports publish",
+    "image contents unpack reassemble prove verify arrivals crew fetch pace exports publish",
     # 4 · The front door: the whole story of a pull.
-    "schedule heal pull",
+    "insight schedule heal pull",
     # 5 · The roof: people.
     "progress cli __main__",
 ]
@@ -49,10 +49,11 @@ WHO_MAY = {
     "shtab": "cli",
     "platformdirs": "cli",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
-    "msgspec": "oci layer.toc layer.tarsplit store.packs sources exports cli",
+    "msgspec": "oci layer.entries layer.toc layer.tarsplit store.packs sources exports cli",
     # The standard library's doors to the world.
     "sqlite3": "store.index",
     "fcntl": "store exports.folder",
+    "ctypes": "cli.memory",
     "socket": "sources",
     "ssl": "sources",
     "http": "sources",

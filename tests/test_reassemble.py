@@ -29,14 +29,16 @@ from tests.helpers.build import (
     zstd_layer,
 )
 from tests.stored import descriptor_of, keep_metadata, keep_parts, quick_folder, write
+from zchunked.contents import read_contents
 from zchunked.digest import Digest, digest_of, raw
 from zchunked.errors import FormatError, IntegrityError, LimitError
 from zchunked.layer.locate import locate
 from zchunked.limits import Limits
 from zchunked.ranges import ByteRange
-from zchunked.reassemble import Rebuild, chunk_data, is_chunk, read_contents, unpacked
+from zchunked.reassemble import Rebuild, chunk_data, is_chunk
 from zchunked.store import Store
 from zchunked.store.store import Place
+from zchunked.unpack import unpacked
 
 MiB = 1 << 20
 FILES = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from zchunked.arrivals import Arrivals
 from zchunked.crew import Crew
@@ -66,6 +67,13 @@ class Order:
         return Good(wanted - metadata, metadata, total(spans) - wanted)
 
 
+class Milestone(NamedTuple):
+    """What to do, in the fetching thread, as soon as a span has come whole. Bytes in it are not checked."""
+
+    span: ByteRange
+    reached: Callable[[], None]
+
+
 class Fetcher:
     """Works orders off through a crew. One per pull; its methods may be called from any worker."""
 
@@ -98,12 +106,12 @@ class Fetcher:
         for run in order.runs:
             crew.submit("fetch", lambda run=run: self._run(state, run))  # type: ignore[misc]
 
-    def now(self, order: Order, *, may_grow: bool = True) -> None:
+    def now(self, order: Order, *, may_grow: bool = True, first: Milestone | None = None) -> None:
         """Work an order off in the caller's thread, one run after the other, and commit it.
 
         Where that would take the whole blob, and it may not grow to that, RangeIgnoredError is raised.
         """
-        state = _BlobState(order, may_grow=may_grow)
+        state = _BlobState(order, may_grow=may_grow, first=first)
         self._arrivals.expect(order.blob.digest, order.runs)
         try:
             for run in order.runs:
@@ -178,6 +186,9 @@ class Fetcher:
                 append(fetch.fresh, span)
             if size:
                 self._emit(Arrived(size))
+            if state.first is not None and self._store.covers(order.blob.digest, state.first.span):
+                state.first.reached()
+                state.first = None
             if self._stop.is_set():
                 raise Stopped
             return size
@@ -335,8 +346,8 @@ class _Fetch:
 class _BlobState:
     """An order at work; `lock` guards all that changes."""
 
-    def __init__(self, order: Order, *, may_grow: bool = True) -> None:
-        self.order, self.may_grow = order, may_grow
+    def __init__(self, order: Order, *, may_grow: bool = True, first: Milestone | None = None) -> None:
+        self.order, self.may_grow, self.first = order, may_grow, first
         self.lock = threading.Lock()
         self.checked = bytearray(len(order.checks.starts))
         self.rows: list[tuple[bytes, int, int, int]] = []

@@ -46,7 +46,7 @@ def _drop(work: Work, store: Store, accounts: Accounts) -> None:
     if not store.is_proved(layer.digest):
         store.evict(layer.digest, [ByteRange(0, max(layer.size, 1))])
         if work.contents is not None:
-            store.drop_chunks(layer.digest, work.contents.own_places())
+            store.drop_chunks(layer.digest, work.contents.own_chunks())
 
 
 def _evict_damage(work: Work, failure: ZPullError, store: Store, fetcher: Fetcher) -> bool:

@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from zchunked.contents import Contents
 from zchunked.digest import Digest, short
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange, merge, subtract, total
-from zchunked.reassemble import Arrived, Contents, Rebuild, is_chunk, unpacked
+from zchunked.reassemble import Arrived, Rebuild, is_chunk
 from zchunked.store import Store
 from zchunked.store.store import Place
+from zchunked.unpack import unpacked
 
 _STEP = 1 << 20
 
@@ -101,7 +103,7 @@ def find_damage(store: Store, layer: Descriptor, contents: Contents | None) -> l
     whole = [ByteRange(0, layer.size)]
     if contents is None:
         return whole
-    places = contents.own_places()
+    places = {digest: contents.place(chunk) for digest, chunk in contents.own_chunks().items()}
     if liars := find_liars(store, contents, places):
         store.drop_chunks(layer.digest, liars)
         return merge(place.span for place in liars.values())

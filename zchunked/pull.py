@@ -16,32 +16,30 @@ from zchunked.errors import (
     FormatError,
     IntegrityError,
     InterruptedPullError,
-    RangeIgnoredError,
     RefusedError,
-    UnsupportedLayerError,
 )
 from zchunked.events import Event, Noted, Planned
 from zchunked.fetch import Fetcher, Order
 from zchunked.heal import heal
 from zchunked.image import ImageDocuments, StoredImage, resolve
-from zchunked.layer.locate import kind_of, locate
+from zchunked.insight import Insight, Inspector
+from zchunked.layer.locate import kind_of
 from zchunked.layer.plan import Link, missing
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor, Platform, parse_config
 from zchunked.pace import Bounds, Pace
 from zchunked.prove import Proof, prove_parts, prove_whole
 from zchunked.ranges import ByteRange, total
-from zchunked.reassemble import Contents, Rebuild, read_contents
+from zchunked.reassemble import Rebuild
 from zchunked.receipt import Accounts, Receipt
 from zchunked.retry import Chameleon, Patience, RetryingSource
-from zchunked.schedule import Frugality, Insight, Means, Work, estimate, schedule
+from zchunked.schedule import Frugality, Means, Work, estimate, schedule
 from zchunked.seams import Document, Emit, Files, Source
 from zchunked.store import Store
 from zchunked.traffic import Traffic
 from zchunked.verify import doubt
 
 _PROVERS = 2
-_NO_RANGES = "its host serves no ranges"
 _Result = TypeVar("_Result")
 
 
@@ -231,7 +229,7 @@ class Pull:
         if not self._store.covers(manifest.config.digest, ByteRange(0, max(manifest.config.size, 1))):
             for layer in {layer.digest: layer for layer in manifest.layers}.values():
                 if not self._store.is_proved(layer.digest):
-                    crew.submit("fetch", lambda layer=layer: self._look_into(layer))  # type: ignore[misc]
+                    crew.submit("fetch", lambda layer=layer: self._look_into(crew, layer))  # type: ignore[misc]
         crew.wait(self._tick)
         config = parse_config(configs[0], len(manifest.layers), limits=self._options.limits)
         self._receipt.platform = str(config.platform)
@@ -287,54 +285,24 @@ class Pull:
 
     # ── what each layer holds ──
 
-    def _look_into(self, layer: Descriptor) -> None:
-        """Bring TOC and tar-split of a layer that can be pulled in parts; else say why it comes whole."""
-        is_adopted = self._adopt(layer)
-        insight = Insight(here_before=total(self._store.covered(layer.digest)), is_here=is_adopted)
-        if self._store.is_whole(layer.digest):
-            insight.is_here = True
-        else:
-            try:
-                location = locate(layer, self._options.limits)
-                parts = [location.toc.span, *([location.tarsplit.span] if location.tarsplit else [])]
-                insight.contents = self._contents(layer, location.metadata, parts)
-            except UnsupportedLayerError as error:
-                insight.reason = str(error)
-            except RangeIgnoredError:  # of a plan, which takes nothing whole
-                insight.reason = _NO_RANGES
-            if layer.digest in self._fetcher.without_ranges:
-                insight.reason = _NO_RANGES
-        self._insights[layer.digest] = insight
-
-    def _adopt(self, layer: Descriptor) -> bool:
-        """Take it over whole, as a file that is here, where that copies nothing. Its proof is still to come."""
-        if self._files is None or self._is_plan or self._store.covers(layer.digest, ByteRange(0, max(layer.size, 1))):
-            return False
-        return self._store.adopt(layer.digest, layer.size, self._files.open_blob(layer))
-
-    def _contents(self, layer: Descriptor, together: ByteRange, parts: list[ByteRange]) -> Contents:
-        """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are neighbours."""
-        for is_last in (False, True):
-            covered = self._store.covered(layer.digest)
-            left = missing(parts, covered)
-            if len(left) > 1:
-                left = missing([together, *parts], covered)
-            self._fetcher.now(Order(layer, [(span,) for span in left], parts, parts), may_grow=not self._is_plan)
-            try:
-                return read_contents(self._store, layer, self._options.limits)
-            except IntegrityError:
-                self._store.evict(layer.digest, [together, *parts])
-                self._accounts.discard(layer.digest)
-                if is_last:
-                    raise
-        raise AssertionError("unreachable")
+    def _look_into(self, crew: Crew, layer: Descriptor) -> None:
+        inspector = Inspector(
+            self._store,
+            self._fetcher,
+            self._accounts,
+            self._stop,
+            self._options.limits,
+            self._files,
+            may_take=not self._is_plan,
+        )
+        self._insights[layer.digest] = inspector.look_into(layer, crew)
 
     # ── download and proof ──
 
     def _schedule(self, crew: Crew, works: list[Work]) -> None:
         for layer in {work.layer.digest: work.layer for work in works}.values():
             if layer.digest not in self._insights:
-                crew.submit("fetch", lambda layer=layer: self._look_into(layer))  # type: ignore[misc]
+                crew.submit("fetch", lambda layer=layer: self._look_into(crew, layer))  # type: ignore[misc]
         crew.wait(self._tick)
         for work in works:
             if not work.is_understood:

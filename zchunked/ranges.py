@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from zchunked.errors import FormatError
 
 _CONTENT_RANGE = re.compile(r"bytes[ ]+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ByteRange:
-    """Bytes [start, end) of a blob; never empty."""
+class ByteRange(NamedTuple):
+    """Bytes [start, end) of a blob; never empty. A tuple, because there may be a hundred thousand of them."""
 
     start: int
     end: int
@@ -102,3 +101,8 @@ class Spans:
                 break
             size += min(span.end, self._ends[index]) - max(span.start, start)
         return size
+
+    def hold(self, start: int, end: int) -> bool:
+        """Whether all of [start, end) lies in one of the spans."""
+        index = bisect_right(self._starts, start) - 1
+        return index >= 0 and end <= self._ends[index]

@@ -5,29 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from zchunked.contents import Contents
 from zchunked.digest import Digest
 from zchunked.errors import ZPullError
 from zchunked.fetch import Checks, Order
+from zchunked.insight import Insight
 from zchunked.layer.plan import PART_BYTES, GapPolicy, Link, missing, runs_for
 from zchunked.oci import Descriptor
 from zchunked.prove import Proof
-from zchunked.ranges import ByteRange, total
-from zchunked.reassemble import Contents, is_chunk
+from zchunked.ranges import ByteRange, Spans, total
+from zchunked.reassemble import is_chunk
 from zchunked.receipt import Estimate, LayerEntry
 from zchunked.store import Store
 from zchunked.store.store import Place
 
 _WHOLE_PREMIUM = 1.125  # a layer of which nothing is here comes whole at up to this multiple of its parts
-
-
-@dataclass(slots=True, eq=False)
-class Insight:
-    """What is known of a layer's blob before anything is planned: what it holds, or why it comes whole."""
-
-    here_before: int = 0
-    contents: Contents | None = None
-    reason: str | None = None
-    is_here: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -92,22 +84,18 @@ class Means:
 
 def schedule(works: Sequence[Work], store: Store, frugality: Frugality, means: Means) -> None:
     """Give every work its order and its places. Reads the store; checks what an earlier run left unchecked."""
-    digests = {digest for work in works if work.contents for digest in work.contents.toc.digests}
-    found = store.find_chunks(list(digests))
+    own = {work.layer.digest: work.contents.own_chunks() for work in works if work.contents}
+    found = store.find_chunks(set().union(*own.values()))
     for work in works:
         if contents := work.parts:
+            chunks = own[work.layer.digest]
             if work.here_before:
-                _check_loose(contents, store, found)
-            if reason := _why_whole(contents, store, found, frugality):
+                _check_loose(contents, chunks, store, found)
+            if reason := _why_whole(contents, chunks, store, found, frugality):
                 work.come_whole(reason)
-    promised = dict(found)
-    are_parts = any(work.parts for work in works)  # else nobody asks where chunks will be
+    coming = _coming_whole(works, own)
     for work in works:
-        if are_parts and work.contents is not None and work.parts is None:
-            for digest, place in work.contents.own_places().items():
-                promised.setdefault(digest, place)
-    for work in works:
-        wanted, metadata, checks = _wanted(work, promised)
+        wanted, metadata, checks = _wanted(work, own.get(work.layer.digest, {}), found, coming)
         left = missing(wanted, store.covered(work.layer.digest))
         spans = means.spans_per_request(work.layer)
         policy = frugality.gaps(means.link, means.jobs)
@@ -118,15 +106,28 @@ def schedule(works: Sequence[Work], store: Store, frugality: Frugality, means: M
             work.entry.cached_bytes = min(work.layer.size, work.here_before + _held_elsewhere(work, found))
 
 
-def _check_loose(contents: Contents, store: Store, found: dict[bytes, Place]) -> None:
+def _coming_whole(works: Sequence[Work], own: dict[Digest, dict[bytes, int]]) -> dict[bytes, Place]:
+    """What layers that come whole will hold of chunks; nothing unless others come in parts and may ask for it."""
+    coming: dict[bytes, Place] = {}
+    if any(work.parts for work in works):
+        for work in works:
+            if work.contents is not None and work.parts is None:
+                for digest, chunk in own[work.layer.digest].items():
+                    if digest not in coming:
+                        coming[digest] = work.contents.place(chunk)
+    return coming
+
+
+def _check_loose(contents: Contents, own: dict[bytes, int], store: Store, found: dict[bytes, Place]) -> None:
     """Chunks whose bytes an earlier run left behind, but not yet the row that says so."""
-    toc, blob = contents.toc, contents.layer.digest
-    sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
+    blob, sizes = contents.layer.digest, contents.toc.chunk_sizes
+    here = Spans(store.covered(blob))
     good, bad = [], []
-    for digest, place in contents.own_places().items():
-        if digest not in found and store.covers(blob, place.span):
-            if is_chunk(store, place, sizes[digest], digest):
-                good.append((digest, place.start, place.length, sizes[digest]))
+    for digest, chunk in own.items():
+        if digest not in found and here.hold(contents.toc.starts[chunk], contents.toc.ends[chunk]):
+            place = contents.place(chunk)
+            if is_chunk(store, place, sizes[chunk], digest):
+                good.append((digest, place.start, place.length, sizes[chunk]))
                 found[digest] = place
             else:
                 bad.append(place.span)
@@ -136,46 +137,51 @@ def _check_loose(contents: Contents, store: Store, found: dict[bytes, Place]) ->
         store.evict(blob, bad)
 
 
-def _why_whole(contents: Contents, store: Store, found: dict[bytes, Place], frugality: Frugality) -> str | None:
+def _why_whole(
+    contents: Contents, own: dict[bytes, int], store: Store, found: dict[bytes, Place], frugality: Frugality
+) -> str | None:
     """The reason to take a layer whole although it could come in parts; None where parts are better."""
     if frugality.exact:
         return "asked for by --exact"
     if frugality.max_gap == 0:
         return None
     blob = contents.layer.digest
-    own = contents.own_places()
     if any(digest in found and found[digest].blob != blob for digest in own):
         return None
     covered = store.covered(blob)
     whole = contents.layer.size - total(covered)
-    parts = total(missing([*(place.span for place in own.values()), *contents.metadata], covered))
-    if whole <= parts * _WHOLE_PREMIUM:
+    starts, ends = contents.toc.starts, contents.toc.ends
+    chunks = [ByteRange(starts[chunk], ends[chunk]) for chunk in own.values()]
+    if whole <= total(missing([*chunks, *contents.metadata], covered)) * _WHOLE_PREMIUM:
         return "nothing of it is here, and whole it costs little more than its parts"
     return None
 
 
-def _wanted(work: Work, promised: dict[bytes, Place]) -> tuple[list[ByteRange], list[ByteRange], Checks]:
+def _wanted(
+    work: Work, own: dict[bytes, int], found: dict[bytes, Place], coming: dict[bytes, Place]
+) -> tuple[list[ByteRange], list[ByteRange], Checks]:
     """Spans that are wanted of the layer's blob, those of them that are metadata, and the chunks to check."""
     contents = work.parts
     if contents is None:
         return ([ByteRange(0, work.layer.size)] if work.layer.size else []), [], Checks()
-    toc = contents.toc
-    sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
-    ordered: list[tuple[int, int, bytes]] = []
-    for digest, own in contents.own_places().items():
-        place = promised.setdefault(digest, own)
-        work.places[digest] = place
-        if place is own:
-            ordered.append((own.start, own.start + own.length, digest))
-    ordered.sort()
+    toc, places = contents.toc, work.places
+    ours: list[int] = []
+    for digest, chunk in own.items():
+        place = found.get(digest) or coming.get(digest)
+        if place is None:
+            place = coming[digest] = contents.place(chunk)
+            ours.append(chunk)
+        places[digest] = place
+    ours.sort(key=toc.starts.__getitem__)
+    spans = [ByteRange(toc.starts[chunk], toc.ends[chunk]) for chunk in ours]
     checks = Checks(
-        [start for start, _, _ in ordered],
-        [end for _, end, _ in ordered],
-        [sizes[digest] for _, _, digest in ordered],
-        [digest for _, _, digest in ordered],
+        [span.start for span in spans],
+        [span.end for span in spans],
+        [toc.chunk_sizes[chunk] for chunk in ours],
+        [toc.digests[chunk] for chunk in ours],
     )
     metadata = contents.metadata
-    return [*(ByteRange(start, end) for start, end, _ in ordered), *metadata], metadata, checks
+    return [*spans, *metadata], metadata, checks
 
 
 def _held_elsewhere(work: Work, found: dict[bytes, Place]) -> int:
@@ -184,11 +190,11 @@ def _held_elsewhere(work: Work, found: dict[bytes, Place]) -> int:
     if contents is None:
         return 0
     toc, blob = contents.toc, work.layer.digest
-    return sum(
+    return sum([
         end - start
         for digest, start, end in zip(toc.digests, toc.starts, toc.ends, strict=True)
-        if digest in found and found[digest].blob != blob
-    )
+        if (place := found.get(digest)) and place.blob != blob
+    ])  # fmt: skip
 
 
 def estimate(works: Sequence[Work], means: Means, *, first_bytes: int, first_requests: int) -> Estimate:

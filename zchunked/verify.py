@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
+from zchunked.contents import Contents, read_contents
 from zchunked.digest import Digest, from_raw
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.layer.locate import locate
 from zchunked.oci import Descriptor, Manifest, parse_config, parse_document
 from zchunked.prove import drop_liars, is_intact, prove_parts
 from zchunked.ranges import ByteRange, merge, subtract, total
-from zchunked.reassemble import Contents, Rebuild, is_chunk, read_contents
+from zchunked.reassemble import Rebuild, is_chunk
 from zchunked.store import Store
 from zchunked.store.store import Place
 
@@ -120,7 +121,7 @@ def _verify_contents(store: Store, findings: Findings) -> None:
 
 def _wrong_headers(store: Store, contents: Contents, diff_id: Digest) -> list[ByteRange]:
     """The header frames, if the tar that they belong to is no longer what was proved; its chunks are known good."""
-    wanted = list(contents.own_places())
+    wanted = contents.own_chunks()
     try:
         prove_parts(Rebuild(store, contents, store.find_chunks(wanted)), contents.layer, diff_id)
     except (IntegrityError, FormatError):

@@ -50,9 +50,9 @@ def spans(places: list[int]) -> list[ByteRange]:
     return found
 
 
-@given(STEPS)
-def test_every_byte_lies_where_it_was_first_written(steps: list[tuple[str, int, int, str]]) -> None:
-    extents, model = ExtentMap(), Model()
+@given(STEPS, st.sampled_from([1, 2, 512]))
+def test_every_byte_lies_where_it_was_first_written(steps: list[tuple[str, int, int, str]], block_rows: int) -> None:
+    extents, model = ExtentMap(block_rows), Model()
     length = {"a": 0, "b": 0}
     last = 0
     for kind, start, size, file in steps:
@@ -99,9 +99,11 @@ def test_a_growing_run_stays_one_row() -> None:
     assert extents.pieces(700, 900) == [Piece("f", 200, 200)]
 
 
-@given(STEPS)
-def test_rows_that_were_cut_or_came_second_no_longer_stand(steps: list[tuple[str, int, int, str]]) -> None:
-    extents = ExtentMap()
+@given(STEPS, st.sampled_from([1, 2, 512]))
+def test_rows_that_were_cut_or_came_second_no_longer_stand(
+    steps: list[tuple[str, int, int, str]], block_rows: int
+) -> None:
+    extents = ExtentMap(block_rows)
     given_rows, at = [], 0
     for kind, start, size, file in steps:
         if kind == "cut":

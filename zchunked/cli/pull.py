@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from zchunked.cli.memory import give_back
 from zchunked.cli.output import (
     destinations_of,
     platform_of,
@@ -42,6 +43,7 @@ SILENCE_SECONDS = 10.0
 
 def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """`zpull IMAGE`, and `zpull plan IMAGE` or `--dry-run`, which stop where the download would begin."""
+    give_back()
     reference = parse_image(arguments.image)
     is_plan = arguments.verb == "plan" or arguments.dry_run
     destinations = [] if is_plan else destinations_of(arguments)

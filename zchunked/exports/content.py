@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import msgspec
 
+from zchunked.contents import read_contents
 from zchunked.digest import Digest, verified
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.image import StoredImage
 from zchunked.oci import OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST, Descriptor
 from zchunked.ranges import ByteRange
-from zchunked.reassemble import Rebuild, read_contents, unpacked
+from zchunked.reassemble import Rebuild
 from zchunked.store import Store
+from zchunked.unpack import unpacked
 
 
 class DamagedLayerError(IntegrityError):
@@ -50,7 +52,7 @@ class LayerContent:
             yield from unpacked(self._stored())
             return
         contents = read_contents(self.store, self.layer)
-        yield from Rebuild(self.store, contents, self.store.find_chunks(list(contents.own_places()))).tar()
+        yield from Rebuild(self.store, contents, self.store.find_chunks(contents.own_chunks())).tar()
 
     def _judged(self, pieces: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         """It was proved once, so whatever is wrong with it now is damage, be it a wrong digest or a broken frame."""

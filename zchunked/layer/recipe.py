@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from zchunked.errors import FormatError
 from zchunked.layer.tarsplit import FILE, SEGMENT, Line
@@ -13,16 +13,14 @@ from zchunked.ranges import ByteRange
 _CRC_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """The payload of one TOC entry; `crc` is what the tar-split says of it, big-endian, None where nothing does."""
 
     entry: int
     crc: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Headers:
+class Headers(NamedTuple):
     """Frames of the blob that lie between payloads: they decode to tar headers and padding."""
 
     span: ByteRange
@@ -39,17 +37,7 @@ def from_tarsplit(toc: Toc, batches: Iterable[list[Line]]) -> Iterator[list[Step
     """
     join = _Join(toc)
     for lines in batches:
-        steps: list[Step] = []
-        for line in lines:
-            if line.type == SEGMENT:
-                if line.payload:
-                    steps.append(line.payload)
-            elif line.type == FILE:
-                if (content := join.content(line)) is not None:
-                    steps.append(content)
-            else:
-                raise FormatError(f"the tar-split has a line of type {line.type}")
-        yield steps
+        yield join.steps(lines)
     join.finish()
 
 
@@ -62,34 +50,49 @@ class _Join:
         self._by_name: dict[str, int] | None = None  # only once the order turned out to differ
         self._used: set[int] = set()
 
-    def content(self, line: Line) -> Content | None:
-        entry = self._entry(line)
-        size = self._toc.sizes[entry]
+    def steps(self, lines: list[Line]) -> list[Step]:
+        names, sizes = self._toc.names, self._toc.sizes
+        steps: list[Step] = []
+        for line in lines:
+            if line.type == SEGMENT:
+                if line.payload:
+                    steps.append(line.payload)
+                continue
+            if line.type != FILE:
+                raise FormatError(f"the tar-split has a line of type {line.type}")
+            at, crc = self._next, line.payload
+            # A name that is not UTF-8 is not in the TOC as it is; its place tells, and the diff ID judges.
+            if (
+                self._by_name is None
+                and at < len(names)
+                and (line.name_raw is not None or names[at] == (line.name or ""))
+            ):
+                self._next += 1
+            else:
+                at = self._find(line)
+            if line.size != sizes[at] or not line.size or crc is None or len(crc) != _CRC_BYTES:
+                self._judge(line, sizes[at])
+            if sizes[at]:
+                steps.append(Content(at, crc))
+        return steps
+
+    def _judge(self, line: Line, size: int) -> None:
+        """Raise unless it is an empty file, or no file at all."""
         if not size:
-            if line.size and self._is_regular_by_crc(line):
+            # A link's header may state a size although no data follows: its checksum is that of nothing.
+            if line.size and line.payload and line.payload != bytes(_CRC_BYTES):
                 raise FormatError(f"{line.name!r:.80} has {line.size} bytes in the tar-split and none in the TOC")
-            return None
-        if line.size != size:
+        elif line.size != size:
             raise FormatError(f"{line.name!r:.80} has {line.size} bytes in the tar-split and {size} in the TOC")
-        if line.payload is None or len(line.payload) != _CRC_BYTES:
+        else:
             raise FormatError(f"{line.name!r:.80} has no checksum of {_CRC_BYTES} bytes in the tar-split")
-        return Content(entry, line.payload)
 
-    @staticmethod
-    def _is_regular_by_crc(line: Line) -> bool:
-        """A link's header may state a size although no data follows: its checksum is that of nothing."""
-        return bool(line.payload) and line.payload != bytes(_CRC_BYTES)
-
-    def _entry(self, line: Line) -> int:
+    def _find(self, line: Line) -> int:
+        """The entry of a line that is not the next one's."""
         names = self._toc.names
         if self._by_name is None:
-            at = self._next
-            # A name that is not UTF-8 is not in the TOC as it is; its place tells, and the diff ID judges.
-            if at < len(names) and (line.name_raw is not None or names[at] == (line.name or "")):
-                self._next += 1
-                return at
             self._by_name = {name: entry for entry, name in enumerate(names)}
-            self._used = set(range(at))
+            self._used = set(range(self._next))
         found = self._by_name.get(line.name or "")
         if found is None or line.name_raw is not None:
             raise FormatError(f"the tar-split names {line.name!r:.80}, which the TOC does not list")

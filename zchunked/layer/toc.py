@@ -6,66 +6,36 @@ A layer may have a hundred thousand entries, so the result is columns, not objec
 from __future__ import annotations
 
 import hashlib
-import json
 import posixpath
-import re
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import pairwise
 from operator import eq, le
-from typing import Annotated, NoReturn
 
-import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from zchunked.digest import EMPTY, RAW_SIZE, Digest, parse_digest, parse_digests, raw
 from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
+from zchunked.layer.entries import Entry, decode_document, decode_entries, key_counter
 from zchunked.limits import DEFAULT_LIMITS, Limits
 
-_BATCH = 2_000  # entries decoded at a time
 _KINDS = frozenset({"reg", "dir", "symlink", "hardlink", "char", "block", "fifo"})
-_KEY = re.compile(rb'"\s*:')
-_HIDDEN = re.compile(rb"\\u00(?:22|3[aA])")  # a quote or a colon that comes out when it is encoded again
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_UNCLEAN = re.compile(r"/$|^/|//|(?:^|/)\.{1,2}(?:/|$)")
+_UNCLEAN = (
+    "//",
+    "/\0",
+    "\0/",
+    "/./",
+    "/../",
+    "\0./",
+    "\0../",
+    "/.\0",
+    "/..\0",
+    "\0.\0",
+    "\0..\0",
+)  # names with NULs around
 _EMPTY_RAW = raw(EMPTY)
 _ZEROS = bytes(1 << 20)
-
-_Int = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | UnsetType
-_Text = str | UnsetType
-
-
-class _Entry(msgspec.Struct, rename="camel", omit_defaults=True):
-    """One element of `entries`. Also the fields we have no use for: a wrong type in them is a malformed TOC."""
-
-    type: str
-    name: _Text = UNSET
-    link_name: _Text = UNSET
-    mode: _Int = UNSET
-    size: _Int = UNSET
-    uid: _Int = UNSET
-    gid: _Int = UNSET
-    modtime: _Text = UNSET
-    accesstime: _Text = UNSET
-    changetime: _Text = UNSET
-    dev_major: _Int = UNSET
-    dev_minor: _Int = UNSET
-    xattrs: dict[str, str] | UnsetType | None = UNSET
-    digest: _Text = UNSET
-    offset: _Int = UNSET
-    end_offset: _Int = UNSET
-    chunk_size: _Int = UNSET
-    chunk_offset: _Int = UNSET
-    chunk_digest: _Text = UNSET
-    chunk_type: _Text = UNSET
-
-
-class _Document(msgspec.Struct, rename="camel"):
-    version: int | UnsetType = UNSET
-    entries: list[msgspec.Raw] | None = None
-    tar_split_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,84 +72,26 @@ def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> T
 
     Raises FormatError when it contradicts itself, UnsupportedLayerError when it is merely nothing we can use.
     """
-    document = _document(data, limits)
+    if len(data) > limits.toc_bytes:
+        raise LimitError(f"the TOC has {len(data)} bytes, the limit is {limits.toc_bytes}")
+    count_keys = key_counter(data)
+    document, raws = decode_document(data, count_keys)
     if document.version is UNSET:
         raise FormatError("the TOC states no version")
     if document.version != 1:
         raise UnsupportedLayerError(
             f"table of contents of version {str(document.version)[:20]}, only version 1 is known"
         )
-    raws = document.entries or []
     if len(raws) > limits.entries_count:
         raise UnsupportedLayerError(
             f"its table of contents has {len(raws)} entries, our limit is {limits.entries_count}"
         )
     split = document.tar_split_digest
     builder = _Builder(toc_start - 8, limits)
-    for batch in _entries(raws):
-        for entry in batch:
-            if entry.type == "chunk":
-                builder.chunk(entry)
-            else:
-                builder.entry(entry)
+    for batch in decode_entries(raws, count_keys):
+        builder.take(batch)
+    del data, raws  # as large as all that follows
     return builder.finish(parse_digest(split, "tarSplitDigest") if split else None)
-
-
-def _document(data: bytes, limits: Limits) -> _Document:
-    if len(data) > limits.toc_bytes:
-        raise LimitError(f"the TOC has {len(data)} bytes, the limit is {limits.toc_bytes}")
-    try:
-        document = msgspec.json.decode(data, type=_Document)
-        values = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        _refuse(data, error)
-    # Every key that a value does not account for stands twice.
-    entries = sum(_count_keys(bytes(one)) for one in document.entries or ())
-    others = sum(_count_keys(bytes(value)) for key, value in values.items() if key != "entries")
-    if _count_keys(data) != len(values) + others + entries:
-        raise FormatError("the TOC has a key twice")
-    return document
-
-
-def _entries(raws: list[msgspec.Raw]) -> Iterator[list[_Entry]]:
-    decoder = msgspec.json.Decoder(list[_Entry])
-    for at in range(0, len(raws), _BATCH):
-        text = b"[" + b",".join([bytes(one) for one in islice(raws, at, at + _BATCH)]) + b"]"
-        try:
-            batch = decoder.decode(text)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            _refuse(text, error)
-        _refuse_double_keys(text, batch)
-        yield batch
-
-
-def _refuse(data: bytes, error: Exception) -> NoReturn:
-    if _SURROGATE.search(data):
-        raise UnsupportedLayerError("names in its table of contents are not Unicode") from error
-    raise FormatError(f"malformed TOC: {str(error)[:200]}") from error
-
-
-def _count_keys(data: bytes) -> int:
-    """How often a quote is followed by a colon: the keys, and what looks like one inside of strings."""
-    if any(blank in data for blank in (b'" ', b'"\n', b'"\r', b'"\t')):
-        return sum(1 for _ in _KEY.finditer(data))
-    return data.count(b'":')
-
-
-def _refuse_double_keys(text: bytes, batch: list[_Entry]) -> None:
-    """The decoder lets the last of two equal keys win. Encoding again gives as many keys, unless some were lost."""
-    again = msgspec.json.encode(batch)
-    if again.count(b'":') == _count_keys(text) and not _HIDDEN.search(text):
-        return
-
-    def pairs(items: list[tuple[str, object]]) -> None:
-        if len({key for key, _ in items}) != len(items):
-            raise FormatError("an entry of the TOC has a key twice")
-
-    try:
-        json.loads(text, object_pairs_hook=pairs)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"malformed TOC: {str(error)[:200]}") from error
 
 
 @lru_cache(maxsize=4096)
@@ -203,27 +115,42 @@ class _Builder:
         self._starts = array("q")
         self._ends = array("q")
         self._chunk_sizes = array("q")
-        self._digest_texts: list[str] = []
+        self._digest_texts: list[str] = []  # of the batch at hand
+        self._packed = bytearray()
         self._holes = bytearray()
         self._file_digests: dict[int, str] = {}
         self._total = 0
-        self._open: list[_Entry] = []  # the regular file in progress and its chunks
+        self._open: list[Entry] = []  # the regular file in progress and its chunks
 
-    def entry(self, entry: _Entry) -> None:
-        self._close()
-        name = entry.name
-        if name is UNSET:
-            raise FormatError("an entry of the TOC has no name")
-        if entry.type not in _KINDS:
-            raise UnsupportedLayerError(f"its table of contents has entries of type {entry.type!r:.40}")
-        self._names.append(name)
-        if entry.type == "reg":
-            self._open.append(entry)
-        else:
-            self._sizes.append(0)  # a link's header may state a size, but no payload follows it
-            self._first.append(len(self._starts))
+    def take(self, batch: list[Entry]) -> None:
+        """The next entries, in order."""
+        names, opened = self._names, self._open
+        for entry in batch:
+            kind = entry.type
+            if kind == "chunk":
+                self._chunk(entry)
+                continue
+            if opened:
+                self._close()
+            name = entry.name
+            if name is UNSET:
+                raise FormatError("an entry of the TOC has no name")
+            if kind == "reg":
+                opened.append(entry)
+            elif kind in _KINDS:
+                self._sizes.append(0)  # a link's header may state a size, but no payload follows it
+                self._first.append(len(self._starts))
+            else:
+                raise UnsupportedLayerError(f"its table of contents has entries of type {kind!r:.40}")
+            names.append(name)
+        self._pack()
 
-    def chunk(self, entry: _Entry) -> None:
+    def _pack(self) -> None:
+        """Thirty-two bytes instead of the text of a digest."""
+        self._packed += parse_digests(self._digest_texts, "a chunk's digest in the TOC")
+        self._digest_texts.clear()
+
+    def _chunk(self, entry: Entry) -> None:
         if not self._open:
             raise FormatError(f"chunk of {entry.name!r:.80} in the TOC follows no regular file")
         if entry.name != self._open[0].name:
@@ -240,7 +167,13 @@ class _Builder:
             raise LimitError(
                 f"the layer's files have {self._total} bytes or more, the limit is {self._limits.tar_bytes}"
             )
-        if size:
+        if size and len(self._open) == 1 and self._is_simple(file):  # the way of nearly all files
+            self._starts.append(file.offset)  # type: ignore[arg-type]
+            self._ends.append(file.end_offset)  # type: ignore[arg-type]
+            self._chunk_sizes.append(size)
+            self._holes.append(0)
+            self._digest_texts.append(file.digest)  # type: ignore[arg-type]
+        elif size:
             self._payload(file, name, size)
         else:
             self._empty(file, name)
@@ -248,26 +181,27 @@ class _Builder:
         self._first.append(len(self._starts))
         self._open.clear()
 
-    def _empty(self, file: _Entry, name: str) -> None:
+    def _is_simple(self, file: Entry) -> bool:
+        has_chunk_fields = file.chunk_digest or file.chunk_size or file.chunk_offset or file.chunk_type
+        return bool(
+            not has_chunk_fields
+            and file.digest
+            and 0 < (file.offset or 0) < (file.end_offset or 0) <= self._payload_end
+        )
+
+    def _empty(self, file: Entry, name: str) -> None:
         if len(self._open) > 1 or (file.offset or 0) < (file.end_offset or 0):
             raise FormatError(f"empty file {name!r:.80} has a payload in the TOC")
         if (file.digest or EMPTY) != EMPTY:
             raise FormatError(f"empty file {name!r:.80} has the digest {file.digest!r:.80}")
 
-    def _payload(self, file: _Entry, name: str, size: int) -> None:
+    def _payload(self, file: Entry, name: str, size: int) -> None:
         group = self._open
         if file.end_offset is UNSET:
             raise UnsupportedLayerError("its table of contents does not say where files end")
         end = file.end_offset
         if not file.digest:
             raise FormatError(f"file {name!r:.80} has no digest in the TOC")
-        if len(group) == 1 and self._is_simple(file, end):  # the way of nearly all files
-            self._starts.append(file.offset or 0)
-            self._ends.append(end)
-            self._chunk_sizes.append(size)
-            self._holes.append(0)
-            self._digest_texts.append(file.digest)
-            return
         self._chunks(group, name, size, end)
         if len(group) == 1:
             if (file.chunk_digest or file.digest) != file.digest:
@@ -277,7 +211,7 @@ class _Builder:
             self._digest_texts.extend([entry.chunk_digest or "" for entry in group])
             self._file_digests[len(self._names) - 1] = file.digest
 
-    def _chunks(self, group: list[_Entry], name: str, size: int, end: int) -> None:
+    def _chunks(self, group: list[Entry], name: str, size: int, end: int) -> None:
         """Where they start is where the one before ends; only the file itself says where the last one does."""
         starts = [entry.offset or 0 for entry in group]
         ends = [*starts[1:], end]
@@ -298,15 +232,11 @@ class _Builder:
         self._starts.extend(starts)
         self._ends.extend(ends)
 
-    def _is_simple(self, file: _Entry, end: int) -> bool:
-        has_chunk_fields = file.chunk_digest or file.chunk_size or file.chunk_offset or file.chunk_type
-        return not has_chunk_fields and 0 < (file.offset or 0) < end <= self._payload_end
-
     def finish(self, tarsplit_digest: Digest | None) -> Toc:
         self._close()
         self._check_names()
-        packed = parse_digests(self._digest_texts, "a chunk's digest in the TOC")
-        self._digest_texts.clear()
+        self._pack()
+        packed = bytes(self._packed)
         digests = [packed[at : at + RAW_SIZE] for at in range(0, len(packed), RAW_SIZE)]
         self._check_sizes(digests)
         self._check_overlaps(digests)
@@ -320,7 +250,9 @@ class _Builder:
 
     def _check_names(self) -> None:
         names = self._names
-        if any("\0" in name for name in names):
+        names = [name.removesuffix("/") for name in names]  # directories have one
+        text = "\0".join(["", *names, ""])  # a search for each name would cost more than all else
+        if text.count("\0") > len(names) + 1:
             raise UnsupportedLayerError("a name in its table of contents contains NUL")
         longest = max(map(len, names), default=0)
         if longest * 4 > self._limits.name_bytes and any(
@@ -329,9 +261,9 @@ class _Builder:
             raise UnsupportedLayerError(
                 f"a name in its table of contents is longer than {self._limits.name_bytes} bytes"
             )
-        unclean = _UNCLEAN.search
-        clean = {posixpath.normpath("/" + name.lstrip("/"))[1:] if unclean(name) else name for name in names}
-        if len(clean) != len(names):
+        if any(mark in text for mark in _UNCLEAN):
+            names = [posixpath.normpath("/" + name.lstrip("/"))[1:] for name in names]
+        if len(set(names)) != len(names):
             raise UnsupportedLayerError("its table of contents has a name twice")
 
     def _check_sizes(self, digests: list[bytes]) -> None:

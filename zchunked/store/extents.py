@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import NamedTuple
 
 from zchunked.ranges import ByteRange
 
+_BLOCK_ROWS = 512
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+
+class Piece(NamedTuple):
     """Bytes [at, at + size) of the file `file`, which are bytes of a blob."""
 
     file: str
@@ -19,53 +22,86 @@ class Piece:
     size: int
 
 
-class ExtentMap:
-    """Thread-safe. Blob offset → file and offset; whatever is added twice counts once, the first copy wins."""
+Row = tuple[int, int, str, int]
+"""Start, end, file, at: bytes [start, end) of the blob lie in the file from `at` on."""
 
-    def __init__(self) -> None:
+
+Span = tuple[int, int] | tuple[int, int, int] | tuple[int, int, int, bytes]
+"""Start and end, and whatever else the caller keeps with them."""
+
+
+class ExtentMap:
+    """Thread-safe. Blob offset → file and offset; whatever is added twice counts once, the first copy wins.
+
+    The rows, ascending and disjoint, are held in blocks: one list of tens of thousands, with many workers inserting all
+    over it, would spend its time moving.
+    """
+
+    def __init__(self, block_rows: int = _BLOCK_ROWS) -> None:
         self._lock = threading.Lock()
-        self._starts: list[int] = []
-        self._rows: list[tuple[int, int, str, int]] = []  # start, end, file, at: ascending and disjoint
+        self._most = 2 * block_rows
+        self._blocks: list[list[Row]] = [[]]  # none but the first is ever empty
+        self._firsts: list[int] = [-1]  # where the rows of each block start; of the first, below everything
+
+    def _find(self, position: int) -> tuple[int, int]:
+        """Block and place in it of the last row that starts at `position` or before; place -1 where there is none."""
+        number = bisect_right(self._firsts, position) - 1
+        return number, bisect_right(self._blocks[number], (position, math.inf)) - 1
+
+    def _from(self, position: int) -> Iterator[Row]:
+        """The rows that end behind `position`, and perhaps one before them."""
+        number, place = self._find(position)
+        rest = islice(self._blocks[number], max(place, 0), None)
+        return chain(rest, chain.from_iterable(islice(self._blocks, number + 1, None)))
 
     def add(self, start: int, end: int, file: str, at: int) -> list[ByteRange]:
         """Returns what of [start, end) was not here before."""
         with self._lock:
-            index = bisect_right(self._starts, start)
-            if (
-                index
-                and self._rows[index - 1][1] == start
-                and (index == len(self._rows) or self._rows[index][0] >= end)
-            ):
-                before = self._rows[index - 1]
-                if before[2] == file and before[3] + (start - before[0]) == at:  # the way of every growing run
-                    self._rows[index - 1] = (before[0], end, file, before[3])
-                    return [ByteRange(start, end)]
+            number, place = self._find(start)
+            block = self._blocks[number]
+            if place + 1 < len(block):
+                following: float = block[place + 1][0]
+            else:
+                following = self._firsts[number + 1] if number + 1 < len(self._firsts) else math.inf
+            before = block[place] if place >= 0 else (-1, -1, "", 0)
+            if before[1] <= start and end <= following:  # nothing of it is here, the way of nearly all
+                if before[1] == start and before[2] == file and before[3] + start - before[0] == at:
+                    block[place] = (before[0], end, file, before[3])
+                else:
+                    self._insert(number, place + 1, (start, end, file, at))
+                return [ByteRange(start, end)]
             fresh = self._gaps(start, end)
             for gap in fresh:
-                where = bisect_right(self._starts, gap.start)
-                self._starts.insert(where, gap.start)
-                self._rows.insert(where, (gap.start, gap.end, file, at + gap.start - start))
+                number, place = self._find(gap.start)
+                self._insert(number, place + 1, (gap.start, gap.end, file, at + gap.start - start))
             return fresh
+
+    def _insert(self, number: int, place: int, row: Row) -> None:
+        block = self._blocks[number]
+        block.insert(place, row)
+        if len(block) > self._most:
+            half = len(block) // 2
+            self._blocks.insert(number + 1, block[half:])
+            self._firsts.insert(number + 1, block[half][0])
+            del block[half:]
 
     def _gaps(self, start: int, end: int) -> list[ByteRange]:
         gaps, at = [], start
-        for index in range(max(bisect_right(self._starts, start) - 1, 0), len(self._rows)):
-            row = self._rows[index]
-            if row[0] >= end:
+        for low, high, _, _ in self._from(start):
+            if low >= end:
                 break
-            if row[0] > at:
-                gaps.append(ByteRange(at, row[0]))
-            at = max(at, row[1])
+            if low > at:
+                gaps.append(ByteRange(at, low))
+            at = max(at, high)
         if at < end:
             gaps.append(ByteRange(at, end))
         return gaps
 
     def covers(self, start: int, end: int) -> bool:
         with self._lock:
-            index = bisect_right(self._starts, start) - 1
-            if index >= 0 and self._rows[index][1] >= end:
-                return True
-            return not self._gaps(start, end)
+            number, place = self._find(start)
+            high = self._blocks[number][place][1] if place >= 0 else -1
+            return start >= end or high >= end or (high > start and not self._gaps(high, end))
 
     def missing(self, start: int, end: int) -> list[ByteRange]:
         """What of [start, end) is not here."""
@@ -76,8 +112,7 @@ class ExtentMap:
         """Where [start, end) lies, in order; None unless all of it is here."""
         with self._lock:
             found, at = [], start
-            for index in range(max(bisect_right(self._starts, start) - 1, 0), len(self._rows)):
-                low, high, file, offset = self._rows[index]
+            for low, high, file, offset in self._from(start):
                 if high <= at:
                     continue
                 if low > at:
@@ -89,49 +124,60 @@ class ExtentMap:
                     return found
             return found if at == end else None
 
-    def locate(self, spans: Sequence[tuple[int, int]]) -> list[Piece | None]:
-        """For each (start, end), ascending, the piece that holds it; None where it takes several or is not here."""
+    def locate(self, spans: Sequence[Span]) -> list[Piece | None]:
+        """For each (start, end, …), ascending, the piece that holds it; None where it takes several or is not here."""
         with self._lock:
-            rows, starts, index = self._rows, self._starts, 0
             found: list[Piece | None] = []
-            for start, end in spans:
-                if index >= len(rows) or rows[index][1] <= start:
-                    index = max(bisect_right(starts, start) - 1, 0)
-                low, high, file, at = rows[index] if rows else (0, 0, "", 0)
+            low, high, file, at = 0, 0, "", 0
+            for span in spans:
+                start, end = span[0], span[1]
+                if start >= high or start < low:
+                    number, place = self._find(start)
+                    low, high, file, at = self._blocks[number][place] if place >= 0 else (0, 0, "", 0)
                 found.append(Piece(file, at + start - low, end - start) if low <= start and end <= high else None)
             return found
 
     def cut(self, start: int, end: int) -> None:
         """Forget the bytes [start, end)."""
         with self._lock:
-            kept = []
-            for low, high, file, at in self._rows:
-                if low < start:
-                    kept.append((low, min(high, start), file, at))
-                if high > end:
-                    kept.append((max(low, end), high, file, at + max(end - low, 0)))
-            kept = [row for row in kept if row[0] < row[1]]
-            self._rows = kept
-            self._starts = [row[0] for row in kept]
+            number = self._find(start)[0]
+            while number < len(self._blocks) and self._firsts[number] < end:
+                kept: list[Row] = []
+                for low, high, file, at in self._blocks[number]:
+                    if low < start:
+                        kept.append((low, min(high, start), file, at))
+                    if high > end:
+                        kept.append((max(low, end), high, file, at + max(end - low, 0)))
+                if kept or not number:
+                    self._blocks[number] = kept
+                    if number:
+                        self._firsts[number] = kept[0][0]
+                    number += 1
+                else:
+                    del self._blocks[number], self._firsts[number]
 
     def covered(self) -> list[ByteRange]:
         """What is here: ascending, disjoint, touching extents made one."""
         with self._lock:
             merged: list[ByteRange] = []
-            for low, high, _, _ in self._rows:
-                if merged and merged[-1].end == low:
-                    merged[-1] = ByteRange(merged[-1].start, high)
-                else:
-                    merged.append(ByteRange(low, high))
+            begin = end = -1
+            for block in self._blocks:
+                for low, high, _, _ in block:
+                    if low != end:
+                        if begin >= 0:
+                            merged.append(ByteRange(begin, end))
+                        begin = low
+                    end = high
+            if begin >= 0:
+                merged.append(ByteRange(begin, end))
             return merged
 
-    def still(self, rows: Iterable[tuple[int, int, str, int]]) -> list[tuple[int, int, str, int]]:
+    def still(self, rows: Iterable[Row]) -> list[Row]:
         """What of these extents has not been cut since they were added."""
         with self._lock:
             found = []
             for start, end, file, at in rows:
-                for index in range(max(bisect_right(self._starts, start) - 1, 0), len(self._rows)):
-                    low, high, its_file, offset = self._rows[index]
+                for low, high, its_file, offset in self._from(start):
                     if low >= end:
                         break
                     if high > start and its_file == file and offset - low == at - start:
@@ -139,7 +185,6 @@ class ExtentMap:
                         found.append((begin, min(high, end), file, at + begin - start))
             return found
 
-    def rows(self) -> list[tuple[int, int, str, int]]:
-        """(start, end, file, at) of each extent."""
+    def rows(self) -> list[Row]:
         with self._lock:
-            return list(self._rows)
+            return [row for block in self._blocks for row in block]

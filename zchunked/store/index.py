@@ -121,14 +121,14 @@ class Index:
     # ── blobs and extents ──
 
     @staticmethod
-    def _blob(db: sqlite3.Connection, digest: str, size: int) -> int:
+    def _number(db: sqlite3.Connection, digest: str, size: int) -> int:
         db.execute("INSERT OR IGNORE INTO blobs(digest, size) VALUES(?, ?)", (digest, size))
         (found,) = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
         return int(found)
 
     def add_extents(self, digest: str, size: int, rows: Rows) -> None:
         with self._transaction() as db:
-            blob = self._blob(db, digest, size)
+            blob = self._number(db, digest, size)
             db.executemany(
                 # A run that was committed half grows its row.
                 "INSERT INTO extents VALUES(?, ?, ?, ?, ?) "
@@ -194,7 +194,7 @@ class Index:
 
     def set_whole(self, digest: str, size: int) -> None:
         with self._transaction() as db:
-            db.execute("UPDATE blobs SET whole = 1 WHERE id = ?", (self._blob(db, digest, size),))
+            db.execute("UPDATE blobs SET whole = 1 WHERE id = ?", (self._number(db, digest, size),))
 
     def files(self) -> set[str]:
         return {str(file) for (file,) in self._rows("SELECT DISTINCT file FROM extents")}
@@ -204,21 +204,22 @@ class Index:
     def add_chunks(self, digest: str, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
         """Rows of (raw digest, start, length, decoded size) in the blob."""
         with self._transaction() as db:
-            blob = self._blob(db, digest, size)
+            blob = self._number(db, digest, size)
             numbered = ((chunk, blob, start, length, decoded) for chunk, start, length, decoded in rows)
             while some := sorted(islice(numbered, _AT_ONCE)):  # neighbours in the index go in together
                 db.executemany("INSERT OR IGNORE INTO chunks VALUES(?, ?, ?, ?, ?)", some)
 
-    def find_chunks(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, str, int, int, int]]:
-        """(raw digest, blob, start, length, decoded size) wherever a row promises one of the digests."""
-        for at in range(0, len(digests), _AT_ONCE):
-            some = digests[at : at + _AT_ONCE]
+    def find_chunks(self, digests: Iterable[bytes]) -> Iterator[list[tuple[bytes, int, int, int]]]:
+        """Batches of (raw digest, number of the blob, start, length) wherever a row promises one of the digests."""
+        ordered = sorted(digests)  # neighbours in the index are looked up together
+        for at in range(0, len(ordered), _AT_ONCE):
+            some = ordered[at : at + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            sql = (
-                "SELECT chunks.digest, blobs.digest, start, length, chunks.size "
-                f"FROM chunks JOIN blobs ON blobs.id = chunks.blob WHERE chunks.digest IN ({marks})"
-            )
-            yield from self._rows(sql, some)
+            yield self._rows(f"SELECT digest, blob, start, length FROM chunks WHERE digest IN ({marks})", some)
+
+    def blob(self, number: int) -> str:
+        """The digest of a blob that a row has just named by its number."""
+        return str(self._rows("SELECT digest FROM blobs WHERE id = ?", (number,))[0][0])
 
     def chunks_of(self, digest: str) -> list[tuple[bytes, int, int, int]]:
         sql = f"SELECT digest, start, length, size FROM chunks WHERE blob = {_ID} ORDER BY start"

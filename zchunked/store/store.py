@@ -9,12 +9,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from zchunked.digest import Digest, digest_of, verified
 from zchunked.errors import IntegrityError
 from zchunked.ranges import ByteRange
-from zchunked.store.extents import ExtentMap, Piece
+from zchunked.store.extents import ExtentMap, Piece, Span
 from zchunked.store.index import Index
 from zchunked.store.packs import Rows, Session, Writer, idle_files, local_error, recover
 from zchunked.store.share import share
@@ -24,8 +24,7 @@ _NEAR_BYTES = 4 << 10  # what lies this near is read together: copying is cheape
 _HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a chunk's compressed bytes lie: [start, start + length) of a blob."""
 
     blob: Digest
@@ -127,15 +126,15 @@ class Store:
             return self._read_piece(pieces[0])
         return b"".join([self._read_piece(piece) for piece in pieces])
 
-    def read_many(self, blob: Digest, spans: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
-        """The bytes of each (start, end), ascending, in as few reads as the files allow; all fit into memory."""
+    def read_many(self, blob: Digest, spans: Sequence[Span]) -> list[bytes | memoryview]:
+        """The bytes of each (start, end, …), ascending, in as few reads as the files allow; all fit into memory."""
         pieces = self._extents(blob).locate(spans)
         data: list[bytes | memoryview] = []
         at = 0
         while at < len(spans):
             first = pieces[at]
             if first is None:
-                data.append(self.read(blob, *spans[at]))
+                data.append(self.read(blob, spans[at][0], spans[at][1]))
                 at += 1
                 continue
             last, far = at + 1, first.at + first.size
@@ -147,7 +146,7 @@ class Store:
                 last += 1
             block = memoryview(self._read_piece(Piece(first.file, first.at, far - first.at)))
             ours = [piece.at - first.at for piece in pieces[at:last] if piece is not None]
-            data += [block[low : low + end - start] for low, (start, end) in zip(ours, spans[at:last], strict=True)]
+            data += [block[low : low + span[1] - span[0]] for low, span in zip(ours, spans[at:last], strict=True)]
             at = last
         return data
 
@@ -277,18 +276,19 @@ class Store:
 
     # ── chunks ──
 
-    def find_chunks(self, digests: Sequence[bytes]) -> dict[bytes, Place]:
+    def find_chunks(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
         """Where chunks lie, as far as rows promise them and their bytes are here."""
         found: dict[bytes, Place] = {}
-        spans: dict[str, list[ByteRange]] = {}
-        for digest, name, start, length, _ in self._index.find_chunks(digests):
-            blob = Digest(name)
-            covered = spans.get(name)
-            if covered is None:
-                covered = spans[name] = self.covered(blob)
-            if digest not in found:
-                at = bisect_right(covered, start, key=_start) - 1 if len(covered) > 1 else 0
-                if covered and covered[at].start <= start and start + length <= covered[at].end:
+        known: dict[int, tuple[Digest, list[int], list[int]]] = {}
+        for rows in self._index.find_chunks(digests):
+            for digest, number, start, length in rows:
+                if number not in known:
+                    blob = Digest(self._index.blob(number))
+                    covered = self.covered(blob)
+                    known[number] = blob, [span.start for span in covered], [span.end for span in covered]
+                blob, starts, ends = known[number]
+                at = bisect_right(starts, start) - 1
+                if at >= 0 and start + length <= ends[at] and digest not in found:
                     found[digest] = Place(blob, start, length)
         return found
 
@@ -342,7 +342,3 @@ class Store:
         with self._lock:
             self._hosts[host] = spans
         self._index.set_host(host, spans)
-
-
-def _start(span: ByteRange) -> int:
-    return span.start

@@ -1,0 +1,97 @@
+"""Table of contents and tar-split of a stored layer, read and checked against their digests."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from zchunked.digest import raw, short, verify
+from zchunked.errors import FormatError, IntegrityError
+from zchunked.layer import frames
+from zchunked.layer.locate import Location, Part, locate
+from zchunked.layer.recipe import header_spans
+from zchunked.layer.toc import Toc, parse_toc
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci import Descriptor
+from zchunked.ranges import ByteRange
+from zchunked.store import Store
+from zchunked.store.store import Place
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contents:
+    """A layer whose TOC was read and verified. `tarsplit` is None where no digest vouches for one."""
+
+    layer: Descriptor
+    location: Location
+    toc: Toc
+    tarsplit: Part | None
+
+    @property
+    def metadata(self) -> list[ByteRange]:
+        """Spans of the layer's own blob, besides the chunks, without which its tar cannot be rebuilt."""
+        return [*self.headers, *self.vouched]
+
+    @property
+    def vouched(self) -> list[ByteRange]:
+        """Those that have a digest of their own."""
+        return [self.location.toc.span, *([self.tarsplit.span] if self.tarsplit else [])]
+
+    @property
+    def headers(self) -> list[ByteRange]:
+        """Header frames, wanted where no tar-split can be trusted; only the diff ID vouches for them."""
+        return [] if self.tarsplit else header_spans(self.toc, self.location.toc.span.start)
+
+    def own_chunks(self) -> dict[bytes, int]:
+        """The layer's distinct chunks by raw digest, holes left out; the shortest copy of those that occur twice."""
+        toc = self.toc
+        own = dict(zip(toc.digests, range(len(toc.digests)), strict=True))
+        if len(own) < len(toc.digests) or any(toc.holes):
+            own = {}
+            for chunk, digest in enumerate(toc.digests):
+                known = own.get(digest)
+                if not toc.holes[chunk] and (known is None or self.length(chunk) < self.length(known)):
+                    own[digest] = chunk
+        return own
+
+    def length(self, chunk: int) -> int:
+        """Compressed bytes of a chunk."""
+        return self.toc.ends[chunk] - self.toc.starts[chunk]
+
+    def place(self, chunk: int) -> Place:
+        """Where the layer's own blob has it."""
+        return Place(self.layer.digest, self.toc.starts[chunk], self.length(chunk))
+
+
+def read_toc(store: Store, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> Toc:
+    """Raises as `read_contents`."""
+    return parse_toc(_decoded_toc(store, layer, location, limits), location.toc.span.start, limits)
+
+
+def _decoded_toc(store: Store, layer: Descriptor, location: Location, limits: Limits) -> bytes:
+    span = location.toc.span
+    data = store.read(layer.digest, span.start, span.end)
+    verify(data, location.toc_digest, f"TOC of layer {short(layer.digest)}")
+    return frames.decode(data, location.toc.decoded_bytes, limits)
+
+
+def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS, toc: Toc | None = None) -> Contents:
+    """TOC, unless it was read before, and, where there is one, the tar-split's digest, checked.
+
+    Raises IntegrityError naming what is damaged or not in the store, FormatError, UnsupportedLayerError.
+    """
+    location = locate(layer, limits)
+    toc = toc or read_toc(store, layer, location, limits)
+    digest = toc.tarsplit_digest or location.tarsplit_digest
+    if toc.tarsplit_digest and location.tarsplit is None:
+        raise FormatError(f"layer {short(layer.digest)} has a tar-split digest in its TOC and no position for it")
+    tarsplit = location.tarsplit if digest else None
+    if tarsplit and digest:
+        hasher = hashlib.sha256()
+        for piece in store.stream(layer.digest, tarsplit.span):
+            hasher.update(piece)
+        if hasher.digest() != raw(digest):
+            raise IntegrityError(
+                f"tar-split of layer {short(layer.digest)}: want {digest}, got sha256:{hasher.hexdigest()}"
+            )
+    return Contents(layer, location, toc, tarsplit)
