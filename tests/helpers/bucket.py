@@ -80,6 +80,9 @@ class _Handler(BaseHTTPRequestHandler):
         if status is not None:
             self._answer(status, b"<Error><Code>Weather</Code></Error>")
             return
+        if self.command in ("GET", "HEAD"):
+            self._read(bucket, key)  # outside the lock: a slow reader holds up nobody
+            return
         with bucket.lock:
             self._serve(bucket, key, {name: values[0] for name, values in query.items()}, body)
 
@@ -87,9 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, bucket: Bucket, key: str, query: dict[str, str], body: bytes) -> None:
         upload = query.get("uploadId", "")
-        if self.command in ("GET", "HEAD"):
-            self._read(bucket, key)
-        elif "uploads" in query:
+        if "uploads" in query:
             name = str(len(bucket.log))
             bucket.uploads[name] = {}
             text = f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>"
