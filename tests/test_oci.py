@@ -69,6 +69,24 @@ def test_a_manifest_lists_config_and_layers() -> None:
     assert found.layers[1].annotations == {}
 
 
+def test_of_a_layers_urls_those_of_the_web_are_kept() -> None:
+    urls = [
+        "https://a.example/x?y=1",
+        "HTTP://[::1]:5/x",
+        "ftp://a.example/x",
+        "file:///etc/passwd",
+        "https://",
+        "http:x",
+    ]
+    odd = ["https://a.example/\r\nX: y", "https://a.example/ü", " https://a.example/", ""]
+    found = parse_document(manifest(layers=[DESCRIPTOR | {"urls": urls + odd}]))
+    assert isinstance(found, Manifest)
+    assert found.layers[0].urls == tuple(urls[:2])
+    for many in (["https://a.example/"] * 65, ["https://a.example/" + "x" * 4096]):
+        with pytest.raises(LimitError, match="URL"):
+            parse_document(manifest(layers=[DESCRIPTOR | {"urls": many}]))
+
+
 def test_an_index_lists_instances_by_platform() -> None:
     found = parse_document(INDEX.manifest)
     assert isinstance(found, Index)

@@ -224,7 +224,12 @@ class Fetcher:
             kept = self._came[order.blob.digest] = subtract(came, wrong)
         taken = subtract(came, kept)
         self._accounts.take_back(order.blob.digest, order.worth(taken))
+        self.distrust(order.blob.digest, taken)
         return total(taken)
+
+    def distrust(self, blob: Digest, spans: Sequence[ByteRange]) -> None:
+        """What came of these spans was wrong: where there is another source, the next fetch goes there."""
+        self._source.distrust(blob, spans)
 
     def _claim_whole(self, state: _BlobState) -> bool:
         """The host sends the whole blob or nothing: one worker takes it, for all runs. False if another one does."""

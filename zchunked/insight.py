@@ -15,7 +15,7 @@ from zchunked.layer.plan import missing
 from zchunked.layer.toc import Toc
 from zchunked.limits import Limits
 from zchunked.oci import Descriptor
-from zchunked.ranges import ByteRange, total
+from zchunked.ranges import ByteRange, merge, total
 from zchunked.receipt import Accounts
 from zchunked.retry import Stopped
 from zchunked.seams import Files
@@ -95,6 +95,7 @@ class Inspector:
             except IntegrityError:
                 self.store.evict(layer.digest, [together, *parts])
                 self.accounts.discard(layer.digest)
+                self.fetcher.distrust(layer.digest, merge([together, *parts]))
                 if is_last:
                     raise
         raise AssertionError("unreachable")

@@ -18,6 +18,8 @@ class Limits:
     header_value_chars: int = 8 << 10  # one answer header that we parse
     layers_count: int = 4096  # far above the 127 that overlay file systems mount
     instances_count: int = 4096  # of an index
+    urls_count: int = 64  # of one blob: other places where it may be had
+    url_chars: int = 4096
     layer_bytes: int = 128 * GiB  # one layer as listed; it sizes the plan
     toc_bytes: int = 150 * MiB  # compressed and decoded; podman met real images above its older 50 MiB
     tarsplit_bytes: int = 150 * MiB  # compressed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform as machine
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
@@ -25,6 +26,7 @@ ACCEPTED = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST)
 
 _ZSTD_INSTANCE = "io.github.containers.compression.zstd"
 _CONFIG_TYPES = frozenset({OCI_CONFIG, "application/vnd.docker.container.image.v1+json"})
+_WEB_URL = re.compile(r"https?://[A-Za-z0-9\[][\x21-\x7e]*", re.ASCII | re.IGNORECASE)
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386", "i386": "386"}
 
 
@@ -132,9 +134,18 @@ def _decode(data: bytes, shape: type[_Shape], what: str, limits: Limits) -> _Sha
         raise FormatError(f"{what} is not what it should be: {str(error)[:200]}") from error
 
 
-def _descriptor(wire: _Descriptor, what: str) -> Descriptor:
+def _descriptor(wire: _Descriptor, what: str, limits: Limits) -> Descriptor:
     digest = parse_digest(wire.digest, f"digest of {what}")
-    return Descriptor(wire.media_type, digest, wire.size, wire.annotations or {}, tuple(wire.urls or ()))
+    return Descriptor(wire.media_type, digest, wire.size, wire.annotations or {}, _urls(wire.urls or [], what, limits))
+
+
+def _urls(urls: list[str], what: str, limits: Limits) -> tuple[str, ...]:
+    """Those that we could ask. Other schemes are allowed and none of our business."""
+    if len(urls) > limits.urls_count:
+        raise LimitError(f"{what} lists {len(urls)} URLs, the limit is {limits.urls_count}")
+    if (longest := max(map(len, urls), default=0)) > limits.url_chars:
+        raise LimitError(f"{what} lists a URL of {longest} characters, the limit is {limits.url_chars}")
+    return tuple([url for url in urls if _WEB_URL.fullmatch(url)])
 
 
 def parse_document(data: bytes, content_type: str = "", *, limits: Limits = DEFAULT_LIMITS) -> Manifest | Index:
@@ -167,8 +178,8 @@ def parse_document(data: bytes, content_type: str = "", *, limits: Limits = DEFA
         raise FormatError("the image manifest lacks its config or its layers")
     if len(wire.layers) > limits.layers_count:
         raise LimitError(f"the image has {len(wire.layers)} layers, the limit is {limits.layers_count}")
-    layers = tuple(_descriptor(layer, f"layer {number}") for number, layer in enumerate(wire.layers))
-    config = _descriptor(wire.config, "the config")
+    layers = tuple(_descriptor(layer, f"layer {number}", limits) for number, layer in enumerate(wire.layers))
+    config = _descriptor(wire.config, "the config", limits)
     if config.media_type not in _CONFIG_TYPES:
         raise FormatError(
             f"the config is of type {config.media_type!r:.100}: this is an artifact, not a container image"
@@ -183,7 +194,7 @@ def _index(wires: list[_Descriptor], limits: Limits) -> Index:
     for number, wire in enumerate(wires):
         shape = wire.platform
         platform = normalised(shape.os, shape.architecture, shape.variant) if shape else None
-        instances.append(Instance(_descriptor(wire, f"instance {number}"), platform))
+        instances.append(Instance(_descriptor(wire, f"instance {number}", limits), platform))
     return Index(tuple(instances))
 
 

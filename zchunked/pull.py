@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from zchunked.arrivals import Arrivals
@@ -27,6 +28,7 @@ from zchunked.layer.locate import kind_of
 from zchunked.layer.plan import Link, missing
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor, Platform, parse_config
+from zchunked.offline import refuse_missing
 from zchunked.pace import Bounds, Pace
 from zchunked.prove import Proof, prove_parts, prove_whole
 from zchunked.ranges import ByteRange, total
@@ -45,7 +47,10 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to pull. `max_bytes`: refuse a plan above it; `rate`: bytes per second to reckon with, else as measured."""
+    """How to pull. `max_bytes`: refuse a plan above it; `rate`: bytes per second to reckon with, else as measured.
+
+    `seeds`: places on this machine whose files may stand in for chunks. `offline`: refuse a plan that lacks a byte.
+    """
 
     platform: Platform
     jobs: int = 8
@@ -54,6 +59,8 @@ class Options:
     frugality: Frugality = field(default_factory=Frugality)
     max_bytes: int | None = None
     rate: float | None = None
+    seeds: tuple[Path, ...] = ()
+    offline: bool = False
     limits: Limits = DEFAULT_LIMITS
 
 
@@ -174,6 +181,8 @@ class Pull:
             if not todo:
                 break
             self._schedule(crew, todo)
+            if self._options.offline:
+                refuse_missing(self._name, todo, self._store)
             self._refuse_excess(todo)
             self._download(crew, todo)
             for work in heal(todo, self._store, self._fetcher, self._accounts, is_last=is_last):
@@ -250,6 +259,8 @@ class Pull:
 
         def fetch(digest: Digest | None) -> Document:
             self._accounts.document(-self._documents_size.get(digest, 0))
+            if digest in self._documents_size:
+                self._source.distrust(digest)
             document = self._source.manifest(digest)
             self._documents_size[digest] = document.cost
             self._accounts.document(document.cost)
@@ -269,6 +280,7 @@ class Pull:
             if data is not None:
                 return data
             self._accounts.discard(config.digest)
+            self._source.distrust(config.digest)
             left = missing(whole, self._store.covered(config.digest))
             self._fetcher.now(Order(config, [(span,) for span in left], whole, whole))
             data = self._store.get(config.digest, config.size)  # drops it if it is not what was promised
@@ -307,8 +319,16 @@ class Pull:
         for work in works:
             if not work.is_understood:
                 work.understand(self._insights[work.layer.digest])
+        if self._options.seeds and not self._options.frugality.exact and self._files is None:
+            self._sow(crew, works)
         schedule(works, self._store, self._options.frugality, self._means())
         self._count_cached()
+
+    def _sow(self, crew: Crew, works: list[Work]) -> None:
+        from zchunked.seeds import sow  # noqa: PLC0415 - who has no seeds need not load what reads them
+
+        layers, emit = [work.parts for work in works if work.parts], self._events.put
+        sow(self._options.seeds, layers, self._store, crew, stop=self._stop, emit=emit, tick=self._tick)
 
     def _download(self, crew: Crew, works: list[Work]) -> None:
         need = sum(total(run) for work in works if work.order for run in work.order.runs)

@@ -18,7 +18,7 @@ from zchunked.events import GaveUp, Retried
 from zchunked.karma import Karma, Verdict
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange, append, merge, subtract
-from zchunked.seams import Document, Emit, Source
+from zchunked.seams import Backed, Document, Emit, Source
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _MOST_LESSONS = 20  # an honest host teaches how many spans it takes in far fewer
@@ -218,6 +218,13 @@ class RetryingSource:
     def __init__(self, inner: Source, chameleon: Chameleon) -> None:
         self._inner = inner
         self._chameleon = chameleon
+        if isinstance(inner, Backed):
+            inner.hear(chameleon.emit)
+
+    def distrust(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
+        """What came was not what its digest promised: a source with others behind it asks another one next."""
+        if isinstance(self._inner, Backed):
+            self._inner.distrust(digest, spans)
 
     def manifest(self, digest: Digest | None) -> Document:
         document = self._chameleon.run(lambda: self._inner.manifest(digest))

@@ -67,9 +67,10 @@ class Frugality:
     max_gap: int | None = None
 
     def gaps(self, link: Link, jobs: int) -> GapPolicy:
+        singles = link.singles(jobs)
         if self.max_gap is not None:
-            return GapPolicy(most=self.max_gap, share=float("inf") if self.max_gap else 0.0)
-        return GapPolicy(most=link.worth_of_request(jobs))
+            return GapPolicy(most=self.max_gap, share=float("inf") if self.max_gap else 0.0, singles=singles)
+        return GapPolicy(most=link.worth_of_request(jobs), singles=singles)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from zchunked.digest import Digest
 from zchunked.events import Event
@@ -47,6 +47,17 @@ class HostMemory(Protocol):
     def learn(self, host: str, spans: int) -> None: ...
 
 
+@runtime_checkable
+class Backed(Protocol):
+    """What a source with others behind it can be told, and tells. Safe to use from several threads."""
+
+    def distrust(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
+        """What came of this blob or document was wrong, in these spans or anywhere: ask somebody else next time."""
+
+    def hear(self, emit: Emit) -> None:
+        """Where its events go from now on."""
+
+
 class Source(Protocol):
     """Where an image's bytes come from. Vouches for none of them. Tries once. Safe to use from several threads.
 
@@ -77,3 +88,14 @@ class Files(Protocol):
 
     def open_blob(self, blob: Descriptor) -> int:
         """A handle on a regular file that should be the blob; the caller closes it. Raises as `Source` does."""
+
+
+@runtime_checkable
+class Locating(Protocol):
+    """A source that can also tell of a blob without reading it. Raises as `Source` does."""
+
+    def size_of(self, digest: Digest) -> int | None:
+        """In bytes, as the host says and nobody has checked; None when it does not say."""
+
+    def locate(self, digest: Digest) -> str:
+        """A URL from which the blob can be downloaded, perhaps for a while only."""

@@ -36,7 +36,11 @@ Kind = Callable[[Layout, Path], AbstractContextManager[Place]]
 
 
 def place_at(
-    base: str, served: Callable[[], tuple[int, int]] | None = None, environment: Mapping[str, str] | None = None
+    base: str,
+    served: Callable[[], tuple[int, int]] | None = None,
+    environment: Mapping[str, str] | None = None,
+    *,
+    registries_conf: Path | None = None,
 ) -> Place:
     """A place that references lead to, opened as the command does."""
 
@@ -55,6 +59,7 @@ def place_at(
             hosts=hosts,
             documents=documents,
             stall_seconds=2.0,
+            registries_conf=registries_conf,
         )
         return source, traffic
 
@@ -103,10 +108,27 @@ def _served(base: Callable[[Registry], str], habits: dict[str, object]) -> Kind:
     return kind
 
 
+@contextmanager
+def mirrored(content: Layout, folder: Path) -> Iterator[Place]:
+    """A mirror that is down, one that lacks all blobs, and the registry behind them."""
+    lacking = Layout(content.tags, content.manifests, {})
+    with Registry(lacking) as mirror, Registry(content) as server:
+        mirrors = "".join([f'[[registry.mirror]]\nlocation = "{host}"\n' for host in ("127.0.0.1:1", mirror.host)])
+        conf = folder / "registries.conf"
+        conf.write_text(f'[[registry]]\nlocation = "{server.host}"\n{mirrors}')
+        counts = (mirror.accounts, server.accounts)
+        yield place_at(
+            f"{server.host}/{server.repository}",
+            lambda: (sum(one.count() for one in counts), sum(one.body_bytes for one in counts)),
+            registries_conf=conf,
+        )
+
+
 KINDS: dict[str, Kind] = {
     "memory": memory,
     "registry": registry(),
     "registry-token-redirect": registry(auth="bearer", redirect=True),
+    "registry-with-mirrors": mirrored,
     "layout-directory": directory,
     "layout-http": static(),
     "layout-http-single-ranges": static(multi_range="200"),

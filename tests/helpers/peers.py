@@ -172,9 +172,12 @@ class Server:
 
 @contextmanager
 def docker_registry(
-    folder: Path, *, storage: Path | None = None, auth: bool = False, tls: bool = False
+    folder: Path, *, storage: Path | None = None, auth: bool = False, tls: bool = False, mutual: bool = False
 ) -> Iterator[Server]:
-    """Debian's docker-registry over `storage`, which several of them may share; with tls, `ca` vouches for it."""
+    """Debian's docker-registry over `storage`, which several of them may share; with tls, `ca` vouches for it.
+
+    `mutual` asks clients for a certificate, such as `client.cert` with `client.key` beside `ca`.
+    """
     require("docker-registry")
     folder.mkdir(parents=True, exist_ok=True)
     http: dict[str, object] = {"addr": "127.0.0.1:0", "secret": "shared by all, so that they can share a storage"}
@@ -188,8 +191,9 @@ def docker_registry(
         (folder / "htpasswd").write_text(f"{USER}:{_BCRYPT}\n")
         conf["auth"] = {"htpasswd": {"realm": "zpull", "path": str(folder / "htpasswd")}}
     if tls:
-        http["tls"] = {"certificate": str(folder / "server.pem"), "key": str(folder / "server.key")}
         _certificates(folder)
+        known = {"clientcas": [str(folder / "ca.pem")]} if mutual else {}
+        http["tls"] = {"certificate": str(folder / "server.pem"), "key": str(folder / "server.key"), **known}
     config, access, chatter = folder / "config.json", folder / "access.log", folder / "chatter.log"
     config.write_text(json.dumps(conf))  # JSON is YAML
     argv = ["docker-registry", "serve", str(config)]
@@ -280,15 +284,16 @@ def environment() -> dict[str, str]:
 
 
 def _certificates(folder: Path) -> None:
-    """ca.pem, and server.pem with server.key, which ca.pem signed for 127.0.0.1."""
+    """ca.pem; server.pem with server.key, signed by it for 127.0.0.1 and registry.test; client.cert with client.key."""
     require("openssl")
     openssl = Tool(
         ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
     )
     openssl("-subj", "/CN=zpull test CA", "-keyout", folder / "ca.key", "-out", folder / "ca.pem")
-    leaf = ("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
+    leaf = ("-addext", "subjectAltName=IP:127.0.0.1,DNS:registry.test", "-addext", "basicConstraints=critical,CA:FALSE")
     signer = ("-CA", folder / "ca.pem", "-CAkey", folder / "ca.key")
     openssl("-subj", "/CN=127.0.0.1", *leaf, *signer, "-keyout", folder / "server.key", "-out", folder / "server.pem")
+    openssl("-subj", "/CN=client", *leaf[2:], *signer, "-keyout", folder / "client.key", "-out", folder / "client.cert")
 
 
 _LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zchunked.layer.plan import PART_BYTES, GapPolicy, Run, coalesce, cut, group, hull, missing, runs_for
+from zchunked.layer.plan import PART_BYTES, GapPolicy, Link, Run, coalesce, cut, group, hull, missing, runs_for
 from zchunked.ranges import ByteRange, merge, subtract, total
 
 KiB, MiB = 1 << 10, 1 << 20
@@ -151,8 +151,46 @@ def test_what_is_missing_is_wanted_and_not_here(wanted: list[ByteRange], here: l
 
 def test_many_parts_in_one_request_stay_within_the_share() -> None:
     needed = [ByteRange(at, at + 100) for at in range(0, 10_000_000, 2_000)]  # headers of parts would be larger
-    runs = runs_for(needed, policy=GapPolicy(), jobs=8, spans=185)
+    runs = runs_for(needed, policy=GapPolicy(singles=5_000), jobs=8, spans=185)
     parts = sum(len(run) for run in runs if len(run) > 1)
     assert parts * PART_BYTES <= GapPolicy().parts * total(needed)
     assert any(len(run) > 1 for run in runs)
     assert flat(runs) == needed
+
+
+def test_where_a_round_trip_is_long_part_headers_are_cheaper_than_requests() -> None:
+    needed = [ByteRange(at, at + 100) for at in range(0, 6_000_000, 2_000)]
+    far, near = Link(0.1, 1e6), Link(0.005, 1e8)
+    assert len(runs_for(needed, policy=GapPolicy(singles=far.singles(8)), jobs=8, spans=185)) < 40
+    assert len(runs_for(needed, policy=GapPolicy(singles=near.singles(8)), jobs=8, spans=185)) > 2_500
+
+
+@given(needs(), st.integers(0, 40), st.sampled_from([0.05, 0.2, 1.0, float("inf")]))
+def test_the_gaps_bought_are_the_best_there_are(needed: list[ByteRange], worth: int, share: float) -> None:
+    """Against all ways to buy: bytes nobody needs, plus what the requests are worth, within the budget."""
+    spans = merge(needed)
+    gaps = [after.start - before.end for before, after in itertools.pairwise(spans)]
+
+    def cost(bought: tuple[bool, ...]) -> float:
+        size = sum(gap for gap, is_bought in zip(gaps, bought, strict=True) if is_bought)
+        requests = 1 + len(gaps) - sum(bought)
+        return size + worth * requests if size <= total(spans) * share else float("inf")
+
+    found = coalesce(spans, GapPolicy(worth, share))
+    got = total(found) - total(spans) + worth * len(found)
+    best = min(map(cost, itertools.product([False, True], repeat=len(gaps)))) if spans else 0
+    assert got == best
+
+
+@given(needs(longest=400), st.integers(1, 4), st.sampled_from([2, 4, 185]))
+def test_parts_of_one_request_are_the_best_there_are(needed: list[ByteRange], jobs: int, at_once: int) -> None:
+    """The same where several spans share a request: then a span costs its part header."""
+    spans = merge(needed)
+    far = [ByteRange(span.start * 9, span.start * 9 + span.size) for span in spans]
+    gaps = [after.start - before.end for before, after in itertools.pairwise(far)]
+    if not far or min(gaps, default=1) < 1:
+        return
+    runs = runs_for(far, policy=GapPolicy(share=1.0, parts=float("inf")), jobs=jobs, spans=at_once)
+    got = sum(total(run) + PART_BYTES * len(run) for run in runs) - total(far)
+    best = PART_BYTES + sum(min(gap, PART_BYTES) for gap in gaps)
+    assert got <= best * 1.05

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -265,3 +266,31 @@ def test_credentials_are_looked_up_once_and_only_when_asked_for(desk: Desk, http
         auth.learn(http.get(f"{desk.url}/v2/", {}), grant)
         auth.grant()
     assert len(looks) == 1
+
+
+def test_threads_that_are_refused_together_look_for_credentials_once(desk: Desk, http: Http) -> None:
+    """Each look may start a helper program that asks the person."""
+    everybody = threading.Barrier(8)
+    looks: list[int] = []
+
+    def look() -> Credentials:
+        looks.append(1)
+        begun.wait(5)
+        return PERSON
+
+    begun = threading.Event()
+    auth = Auth(http, look, "r.example", "a/b", clock=Clock())
+
+    def refused_as_well() -> None:
+        grant, answer = auth.grant(), http.get(f"{desk.url}/v2/", {})
+        everybody.wait(5)
+        auth.learn(answer, grant)
+
+    threads = [threading.Thread(target=refused_as_well) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    begun.set()
+    for thread in threads:
+        thread.join()
+    assert looks == [1]
+    assert auth.grant().header == "Bearer t0"

@@ -270,6 +270,22 @@ def test_a_helper_that_fails_is_named_and_never_quoted(
     assert "hush" not in str(caught.value)
 
 
+def test_a_helper_that_hangs_is_waited_for_once(
+    home: dict[str, str], tmp_path: Path, helper: Callable[[str, str], Path]
+) -> None:
+    """Mirrors and the registry behind them often share one helper."""
+    asked = helper("own", "exec sleep 30")
+    helpers = {"r.example": "own", "mirror.example": "own"}
+    put(tmp_path / "run/containers/auth.json", {"credHelpers": helpers, "credsStore": "own"})
+    keyring = Keyring(home, helper_seconds=0.2)
+    told = set()
+    for host in ("r.example", "mirror.example", "other.example", "r.example"):
+        with pytest.raises(LocalError, match="no answer within") as caught:
+            keyring.find(host, "a/b")
+        told.add(str(caught.value))
+    assert (len(told), asked.read_text()) == (1, "get r.example\n")
+
+
 def test_a_helper_that_is_not_there(home: dict[str, str], tmp_path: Path) -> None:
     put(tmp_path / "run/containers/auth.json", {"credsStore": "nowhere"})
     with pytest.raises(LocalError, match="docker-credential-nowhere, which is not on the PATH"):

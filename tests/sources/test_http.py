@@ -20,7 +20,7 @@ from tests.helpers.loopback import LoopbackServer
 from tests.helpers.wire import ConnectionCutError
 from zchunked import __version__
 from zchunked.errors import LocalError, TransferError, TransientError
-from zchunked.sources.breaks import NoAnswerError, NoTlsError, UnreachableError, causes_of, translated
+from zchunked.sources.breaks import NoAnswerError, NoTlsError, SilentError, UnreachableError, causes_of, translated
 from zchunked.sources.http import Answer, Http
 from zchunked.sources.tls import Trust, trust_from
 from zchunked.traffic import Traffic
@@ -352,6 +352,31 @@ def test_ways_to_trust(tls_peer: Peer, cert_dir: Path, monkeypatch: pytest.Monke
     assert _get(tls_peer, Trust(certs_d=())) == b"hello"
 
 
+def test_what_vouches_for_the_registry_vouches_for_hosts_it_sends_us_to(
+    tls_peer: Peer, cert_dir: Path, tmp_path: Path
+) -> None:
+    """A token server often has a certificate of the same CA, and no folder of its own. Our own certificate stays."""
+    folder = tmp_path / "certs.d" / "registry.example:5000"
+    folder.parent.mkdir()
+    cert_dir.rename(folder)
+    (folder / "client.cert").write_text("for the registry alone")
+    (folder / "client.key").write_text("so nobody else may see it")
+    roots = (tmp_path / "certs.d",)
+    assert _get(tls_peer, Trust(certs_d=roots, home="registry.example:5000")) == b"hello"
+    with pytest.raises(TransferError, match="not trusted"):
+        _get(tls_peer, Trust(certs_d=roots, home="other.example"))
+    (tmp_path / "certs.d" / tls_peer.host).mkdir()
+    with pytest.raises(TransferError, match="not trusted"):
+        _get(tls_peer, Trust(certs_d=roots, home="registry.example:5000"))
+
+
+@pytest.mark.parametrize(("name", "says"), [("a.cert", r"lacks its key, a\.key"), ("a.key", r"lacks its certificate")])
+def test_half_of_a_pair_is_named(tls_peer: Peer, cert_dir: Path, name: str, says: str) -> None:
+    (cert_dir / name).write_text("")
+    with pytest.raises(LocalError, match=says):
+        _get(tls_peer, Trust(cert_dir=cert_dir))
+
+
 def test_a_certificate_for_another_name(tls_peer: Peer, cert_dir: Path) -> None:
     with pytest.raises(TransferError, match="not trusted"):
         _get(tls_peer, Trust(cert_dir=cert_dir), "127.0.0.1")
@@ -400,7 +425,8 @@ def _chain(*errors: BaseException) -> BaseException:
         (ConnectionResetError(104, "reset"), 10, TransientError),
         (http.client.RemoteDisconnected("x"), None, NoAnswerError),
         (http.client.IncompleteRead(b"", 5), 10, TransientError),
-        (TimeoutError(), None, TransientError),
+        (TimeoutError(), None, SilentError),
+        (TimeoutError(), 10, SilentError),
         (ssl.SSLCertVerificationError(1, "x"), None, TransferError),
         (ssl.SSLEOFError(8, "EOF"), None, UnreachableError),
         (ssl.SSLError(1, "bad mac"), 10, TransientError),

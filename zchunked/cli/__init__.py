@@ -13,8 +13,9 @@ def main() -> None:
     """The console script. Ends the process."""
     code = run(sys.argv[1:])
     with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for out in (sys.stdout, sys.stderr):
+            if out is not None:  # closed by whoever started us
+                out.flush()
     # A worker that hangs in a system call must not hold the exit: everything is on the disk.
     os._exit(code)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from zchunked import __version__
 from zchunked.errors import UsageError
 
-VERBS = ("pull", "plan", "publish", "export", "images", "verify")
+VERBS = ("pull", "plan", "publish", "fetch", "locate", "export", "images", "verify")
 _USAGE = """zpull [pull] IMAGE [--to DEST] [options]
        zpull plan IMAGE
        zpull publish IMAGE TARGET
+       zpull fetch | locate IMAGE [DIGEST]
        zpull export IMAGE --to DEST
        zpull images | verify"""
 _IMAGE = (
@@ -49,6 +51,10 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         from zchunked.cli import publish  # noqa: PLC0415
 
         return publish.publish(arguments, environment)
+    if arguments.verb in ("fetch", "locate"):
+        from zchunked.cli import objects  # noqa: PLC0415
+
+        return {"fetch": objects.fetch, "locate": objects.locate}[arguments.verb](arguments, environment)
     from zchunked.cli import stored  # noqa: PLC0415
 
     verbs = {"images": stored.images, "export": stored.export_image, "verify": stored.verify_store}
@@ -103,6 +109,10 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     images = verbs.add_parser("images", help="list the pulled images")
     verify = verbs.add_parser("verify", help="re-hash the store and drop what is damaged; the next pull heals it")
     for verb in (pull, plan, publish, export, images, verify):
+        if verb in (pull, plan):
+            where = "a folder, tar file or OCI layout here whose files may stand in for chunks; repeatable"
+            known = [path for path in environment.get("ZPULL_SEED", "").split(os.pathsep) if path]
+            verb.add_argument("--seed", action="append", default=known, metavar="PATH", help=where)
         if verb in (pull, plan, export):
             verb.add_argument("image", metavar="IMAGE", help=_IMAGE)
             _image(verb, environment)
@@ -112,10 +122,26 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
             verb.add_argument("target", metavar="TARGET", help=target)
             _platform(verb, environment)
         _common(_Options(verb, environment))
-    for verb in (pull, plan, publish):
+    fetch = verbs.add_parser("fetch", help="one object to standard output: the manifest, or a blob by its digest")
+    locate = verbs.add_parser("locate", help="say where an image's blobs can be downloaded, without downloading any")
+    for verb in (fetch, locate):
+        _object(verb, environment)
+    for verb in (pull, plan, publish, fetch, locate):
+        if verb in (pull, plan, publish):
+            _spending(_Options(verb.add_argument_group("spending"), environment))
         _registry(_Options(verb.add_argument_group("registry"), environment))
         _network(_Options(verb.add_argument_group("network"), environment))
     return top
+
+
+def _object(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    verb.add_argument("image", metavar="IMAGE", help="[docker://]host/repository[:tag][@digest]")
+    verb.add_argument("digest", metavar="DIGEST", nargs="?", help="a blob or manifest of the same repository")
+    options = _Options(verb, environment)
+    options.value("--platform", "which image of an index", metavar="OS/ARCH[/VARIANT]")
+    if verb.prog.endswith("fetch"):
+        verb.add_argument("--media-type", metavar="TYPE", help="what DIGEST is, where it helps to know")
+    _common(options, "no progress" if verb.prog.endswith("fetch") else "print URLs alone")
 
 
 def _image(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
@@ -133,9 +159,9 @@ def _platform(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> 
     _Options(verb, environment).value("--platform", "which image of an index", metavar="OS/ARCH[/VARIANT]")
 
 
-def _common(options: _Options) -> None:
+def _common(options: _Options, quiet: str = "print digests alone, and no progress") -> None:
     options.value("--store", "where downloaded bytes are kept", metavar="DIR")
-    options.switch("--quiet", "print digests alone, and no progress", "-q")
+    options.switch("--quiet", quiet, "-q")
     options.value("--format", "json: the whole story", choices=("text", "json"), default="text")
 
 
@@ -145,6 +171,8 @@ def _registry(options: _Options) -> None:
     verify = "false: accept any certificate, and plain http"
     options.value("--tls-verify", verify, nargs="?", const="true", default="true", choices=("true", "false"))
     options.switch("--plain-http", "speak http")
+    options.value("--cert-dir", "CA certificates (*.crt) and our own (*.cert with *.key), for all hosts", metavar="DIR")
+    options.value("--registries-conf", "mirrors, locations and blocks, as podman keeps them", metavar="FILE")
 
 
 def _network(options: _Options) -> None:
@@ -157,14 +185,18 @@ def _network(options: _Options) -> None:
     options.value("--min-rate", "give up when slower than this", type=size, metavar="BYTES/S")
     stall = "a connection without a byte for this long is broken (10, or half the patience where that is less)"
     options.value("--stall-timeout", stall, type=_seconds, metavar="S")
+    options.switch("--offline", "no request at all: from the store and from seeds alone")
+    styles = ("auto", "bar", "plain", "json", "none")
+    options.value("--progress", "what stderr shows", choices=styles, default="auto")
+    options.switch("--explain-retries", "say why each retry was made")
+
+
+def _spending(options: _Options) -> None:
     options.value("--max-bytes", "refuse a pull that would fetch more than this", type=size, metavar="BYTES")
     options.value("--rate", "the link's rate, for the plan's time: 4Mbit, 500kB", type=rate, metavar="RATE")
     options.switch("--dry-run", "only say what it would cost: the same as the verb plan")
     options.value("--max-gap", "the most unneeded bytes to buy to save a request; 0: none", type=size, metavar="BYTES")
     options.switch("--exact", "take layers whole, so that exports keep the registry's digests")
-    styles = ("auto", "bar", "plain", "json", "none")
-    options.value("--progress", "what stderr shows", choices=styles, default="auto")
-    options.switch("--explain-retries", "say why each retry was made")
     options.value("--digestfile", "write the manifest digest there", metavar="FILE")
 
 

@@ -156,6 +156,7 @@ def _target(arguments: argparse.Namespace, environment: Mapping[str, str], to: L
         is_patient=arguments.patience > 0,
         plain_http=arguments.plain_http,
         tls_verify=arguments.tls_verify == "true",
+        cert_dir=Path(arguments.cert_dir) if arguments.cert_dir else None,
     )
 
 

@@ -7,7 +7,7 @@ import getpass
 import sys
 from collections.abc import Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from zchunked.cli.memory import give_back
 from zchunked.cli.output import (
@@ -23,6 +23,7 @@ from zchunked.errors import InterruptedPullError, TransferError, ZPullError
 from zchunked.events import Noted
 from zchunked.exports import DamagedLayerError, Destination, export
 from zchunked.image import StoredImage
+from zchunked.offline import root_of
 from zchunked.pace import Bounds
 from zchunked.progress import Progress, human
 from zchunked.pull import Options, Pull
@@ -30,13 +31,12 @@ from zchunked.receipt import Receipt
 from zchunked.reference import ImageReference, parse_image
 from zchunked.retry import Patience
 from zchunked.schedule import Frugality, Work
+from zchunked.seams import Source
 from zchunked.sources import open_source
 from zchunked.sources.layout import LayoutSource
+from zchunked.sources.offline import OfflineSource, is_on_this_machine
 from zchunked.store import Store
 from zchunked.traffic import Traffic
-
-if TYPE_CHECKING:
-    from zchunked.sources.registry import RegistrySource  # the network libraries take time to load
 
 SILENCE_SECONDS = 10.0
 
@@ -119,7 +119,10 @@ def source_of(
     reference: ImageReference,
     store: Store,
     traffic: Traffic,
-) -> RegistrySource | LayoutSource:
+) -> Source:
+    """As the registry and network options say. The caller closes it."""
+    if arguments.offline and not is_on_this_machine(reference):
+        return OfflineSource(str(reference))
     return open_source(
         reference,
         environment=environment,
@@ -129,7 +132,9 @@ def source_of(
         stall_seconds=bearable(arguments.stall_timeout, arguments.patience),
         plain_http=arguments.plain_http,
         tls_verify=arguments.tls_verify == "true",
+        cert_dir=arguments.cert_dir,
         authfile=arguments.authfile,
+        registries_conf=arguments.registries_conf,
         credentials=_creds(arguments.creds),
         documents=store.document,
     )
@@ -138,7 +143,7 @@ def source_of(
 def pull_of(
     arguments: argparse.Namespace,
     reference: ImageReference,
-    source: RegistrySource | LayoutSource,
+    source: Source,
     store: Store,
     traffic: Traffic,
     receipt: Receipt,
@@ -155,10 +160,20 @@ def pull_of(
         frugality=Frugality(exact=arguments.exact, max_gap=arguments.max_gap),
         max_bytes=arguments.max_bytes,
         rate=arguments.rate,
+        seeds=tuple(Path(text.removeprefix("oci:")) for text in getattr(arguments, "seed", ())),
+        offline=isinstance(source, OfflineSource),
     )
+    digest = digest or reference.digest
+    if options.offline:
+        try:
+            digest = root_of(store, str(reference), digest, options.platform)
+        except ZPullError as error:
+            if arguments.verb != "publish":
+                print_outcome(arguments, reference, receipt, error)
+            raise
     return Pull(
         str(reference),
-        digest or reference.digest,
+        digest,
         source,
         store,
         traffic=traffic,

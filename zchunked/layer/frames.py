@@ -24,6 +24,7 @@ class _PerThread(threading.local):
 
     def __init__(self) -> None:
         self.one_shot = zstandard.ZstdDecompressor()  # its output is bounded, so its window needs no limit
+        self.quick = zstandard.ZstdCompressor(level=1, write_checksum=True)
 
 
 _OWN = _PerThread()
@@ -42,6 +43,22 @@ def decode(frames: bytes | memoryview, size: int, limits: Limits = DEFAULT_LIMIT
     if len(out) != size:
         raise FormatError(f"frames decode to {len(out)} bytes instead of {size}")
     return out
+
+
+def encode(data: bytes) -> bytes:
+    """One frame, made quickly rather than small; it carries its size and a checksum."""
+    return _OWN.quick.compress(data)
+
+
+def encoded(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same for pieces of `size` bytes in all. Fewer or more of them make a broken frame, and no error."""
+    encoder = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj(size)
+    try:
+        for piece in pieces:
+            yield encoder.compress(piece)
+        yield encoder.flush()
+    except zstandard.ZstdError:
+        return
 
 
 def stream(

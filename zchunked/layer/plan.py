@@ -16,6 +16,7 @@ _SHORTEST_RUN = 256 << 10
 _LEAST_GAP, _USUAL_GAP, _MOST_GAP = 8 << 10, 64 << 10, 256 << 10
 PART_BYTES = 150  # the header of one part of multipart/byteranges, more or less
 _FEW_SPANS = 8  # so few may always share a request: a connection for each costs more than it saves
+_FEW_SINGLES, _MOST_SINGLES = 32, 4096
 
 
 Run = tuple[ByteRange, ...]
@@ -27,12 +28,14 @@ class GapPolicy:
     """When a gap is worth its bytes.
 
     `most`: no gap longer than this is bought. `share`: nor more than this part of the needed bytes in all; `parts`: the
-    same for gaps and part headers together where many spans share a request.
+    same for gaps and part headers together where many spans share a request; spans beyond it come one by one, if that
+    takes no more than `singles` requests: else headers cost less.
     """
 
     most: int = _USUAL_GAP
     share: float = 0.045
     parts: float = 0.048
+    singles: int = _FEW_SINGLES
 
 
 def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
@@ -103,7 +106,7 @@ def _longest(size: int, jobs: int) -> int:
 
 
 def _in_parts(needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: int, metadata: int) -> list[Run]:
-    """Many spans in one request, as far as gaps and part headers stay within the policy's share; the rest one by one.
+    """Many spans in one request, as far as the policy allows; the rest one by one.
 
     A gap that is shorter than the header of a part is always bought.
     """
@@ -113,6 +116,8 @@ def _in_parts(needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: 
     pieces = cut(closed, needed, longest)
     budget = (total(needed) + metadata) * policy.parts - (total(closed) - total(needed))
     many = len(pieces) if math.isinf(budget) else min(len(pieces), max(0, int(budget // PART_BYTES)))
+    if len(pieces) - many > policy.singles:
+        many = len(pieces)
     at_once = min(spans, max(_FEW_SPANS, many // jobs))
     return [*group(pieces[:many], at_once, longest), *group(pieces[many:], 1, longest)]
 
@@ -150,6 +155,12 @@ class Link:
         if self.round_trip is None or self.rate is None:
             return _USUAL_GAP
         return min(max(int(self.rate * self.round_trip / jobs), _LEAST_GAP), _MOST_GAP)
+
+    def singles(self, jobs: int) -> int:
+        """How many requests all workers together make within two seconds of waiting."""
+        if not self.round_trip:
+            return _FEW_SINGLES
+        return min(max(int(2 * jobs / self.round_trip), _FEW_SINGLES), _MOST_SINGLES)
 
     def seconds(self, size: int, requests: int, jobs: int) -> float:
         """About how long a download takes."""

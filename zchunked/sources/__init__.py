@@ -14,6 +14,7 @@ from zchunked.sources.layout import Documents, LayoutSource
 from zchunked.traffic import Traffic
 
 if TYPE_CHECKING:
+    from zchunked.sources.mirrors import MirroredSource
     from zchunked.sources.registry import RegistrySource
 
 
@@ -31,12 +32,14 @@ def open_source(
     cert_dir: str | Path | None = None,
     authfile: str | Path | None = None,
     credentials: tuple[str, str] | None = None,
+    registries_conf: str | Path | None = None,
     documents: Documents | None = None,
     limits: Limits = DEFAULT_LIMITS,
-) -> RegistrySource | LayoutSource:
-    """The source of this reference; close it when done. Nothing is asked or read before its first use.
+) -> RegistrySource | MirroredSource | LayoutSource:
+    """The source of this reference; close it when done. Nothing is asked before its first use.
 
-    `documents`: manifests that are here already, by digest. Raises UsageError for what the options do not allow.
+    `documents`: manifests that are here already, by digest. Raises UsageError for what the options do not allow, what
+    reading registries.conf raises, and AccessDeniedError for an image that it blocks.
     """
     if isinstance(reference, LayoutReference):
         if reference.scheme == "oci":
@@ -69,6 +72,7 @@ def open_source(
         cert_dir=Path(cert_dir) if cert_dir else None,
         authfile=Path(authfile) if authfile else None,
         credentials=credentials,
+        registries_conf=Path(registries_conf) if registries_conf else None,
         documents=documents,
         limits=limits,
     )

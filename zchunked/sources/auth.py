@@ -65,11 +65,15 @@ class Auth:
         repository: str,
         *,
         clock: Callable[[], float],
+        is_named: bool = True,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`look_up` is called when first asked for credentials, and once only. `clock` in seconds, monotonic."""
+        """`is_named`: the person typed this very host.
+
+        `look_up` is called when first asked for credentials, and once only. `clock` in seconds, monotonic.
+        """
         self._http, self._look_up, self._clock, self._limits = http, look_up, clock, limits
-        self._host, self._repository = host, repository
+        self._host, self._repository, self._is_named = host, repository, is_named
         self._lock = threading.Lock()
         self._known: tuple[Credentials | None] | None = None
         self._basic: str | None = None
@@ -77,6 +81,7 @@ class Auth:
         self._has_opened = False
         self._tokens: dict[_Scope, _Token] = {}
         self._flights: Flights[_Token] = Flights()
+        self._searches: Flights[Credentials | None] = Flights()
 
     def grant(self, *, is_last: bool = False) -> Grant:
         """What to show now: nothing, before the first challenge. May fetch a token, for all threads at once.
@@ -163,18 +168,23 @@ class Auth:
     def _advice(self) -> str:
         found = self._credentials()
         if found is None:
-            return f"no credentials for {self._host} were found: try `podman login {self._host}`, or --creds"
+            creds = "or --creds" if self._is_named else "for --creds is shown to the host in the image's name alone"
+            return f"no credentials for {self._host} were found: try `podman login {self._host}`, {creds}"
         return f"the credentials{f' of user {found.username!r:.60}' if found.username else ''} do not open it"
 
     def _credentials(self) -> Credentials | None:
-        with self._lock:
-            known = self._known
-        if known is None:
-            known = (self._look_up(),)  # outside the lock: a helper may take its time
+        """A helper may take its time, and ask the person: so one thread looks, and the others wait for it."""
+
+        def look() -> Credentials | None:
             with self._lock:
-                self._known = self._known or known
                 known = self._known
-        return known[0]
+            if known is None:
+                known = (self._look_up(),)
+                with self._lock:
+                    self._known = known
+            return known[0]
+
+        return self._searches.run(None, look)
 
     def _refuse_in_the_open(self, realm: str, registry_url: str, credentials: Credentials | None) -> None:
         """A registry behind TLS may not have our password sent without."""

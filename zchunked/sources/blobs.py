@@ -13,6 +13,7 @@ from zchunked.errors import (
     FormatError,
     MultiRangeRefusedError,
     RangeIgnoredError,
+    TransferError,
     TransientError,
 )
 from zchunked.limits import DEFAULT_LIMITS, Limits
@@ -22,10 +23,10 @@ from zchunked.seams import HostMemory
 from zchunked.sources.breaks import NoAnswerError
 from zchunked.sources.flight import Flights
 from zchunked.sources.home import TRIES, Home
-from zchunked.sources.http import Answer
+from zchunked.sources.http import REDIRECTS, Answer
 from zchunked.sources.multipart import PartReader
-from zchunked.sources.ranged import Parts, clip, understand
-from zchunked.sources.urls import netloc
+from zchunked.sources.ranged import REFUSED_SINGLE, Parts, clip, stated_size, understand
+from zchunked.sources.urls import netloc, redirect_target
 
 _EXPIRED = frozenset({401, 403, 404, 410})  # how hosts of signed URLs say that the signature is too old
 _RANGE_HEADER_BYTES = 4096  # what any server takes
@@ -53,6 +54,7 @@ class Blobs:
         self._lock = threading.Lock()
         self._targets: dict[Digest, str] = {}
         self._last_host = home.host
+        self._foreign: set[str] = set()  # URLs that a manifest named, which get to see nothing
         self._flights: Flights[str] = Flights()
 
     def spans_per_request(self, blob: Descriptor) -> int:
@@ -157,6 +159,34 @@ class Blobs:
             if (self._hosts.recall(host) or 0) < 2:
                 self._hosts.learn(host, _MANY)
 
+    # ── what `Locating` promises ──
+
+    def size_of(self, digest: Digest) -> int | None:
+        """Costs a request, and the first byte."""
+        with self._glance(digest, follow=True) as answer:
+            self._note(digest, answer.url)
+            return stated_size(answer.status, answer.headers)
+
+    def locate(self, digest: Digest) -> str:
+        """Where the server redirects to, without going there, or its own URL."""
+        with self._glance(digest, follow=False) as answer:
+            location = answer.headers.get("Location")
+            return redirect_target(answer.url, location) if answer.status in REDIRECTS and location else answer.url
+
+    def _glance(self, digest: Digest, *, follow: bool) -> Answer:
+        """An answer that shows that the blob is there, with as little of it as the host can send; or a redirect."""
+        path = self._path_of(digest)
+        answer = self._home.ask(path, {"Range": "bytes=0-0"}, follow=follow)
+        if answer.status in REFUSED_SINGLE and stated_size(answer.status, answer.headers) is None:
+            answer.excerpt()
+            answer = self._home.ask(path, {}, follow=follow)
+        is_redirect = answer.status in REDIRECTS and "Location" in answer.headers
+        if not is_redirect and answer.status not in (200, 206) and stated_size(answer.status, answer.headers) is None:
+            raise answer.refusal(f"{self._home.name}: blob {digest}")
+        if answer.status != 200:
+            answer.excerpt()  # a short body is read, for it costs nothing and keeps the connection
+        return answer
+
     # ── finding the bytes ──
 
     def _open(self, blob: Descriptor, spans: Sequence[ByteRange]) -> _Opened:
@@ -175,7 +205,7 @@ class Blobs:
                 if own:
                     return own[0]
             answer = self._ask_directly(target, _headers(blob, spans), blob.digest)
-            if answer.status not in _EXPIRED or self._home.has(target):
+            if answer.status not in _EXPIRED or self._is_at_home(target):
                 return answer, self._checked(answer, blob, spans)
             answer.excerpt()
             self._forget(blob.digest, target)
@@ -184,6 +214,8 @@ class Blobs:
     def _resolve(self, blob: Descriptor, spans: Sequence[ByteRange], own: list[_Opened]) -> str:
         """Where the server sends us for this blob. The answer from there goes into `own`: it is the caller's."""
         answer = self._home.ask(self._path_of(blob.digest), _headers(blob, spans))
+        if answer.status == 404 and blob.urls:
+            answer = self._ask_elsewhere(answer, blob, _headers(blob, spans))
         try:
             own.append((answer, self._checked(answer, blob, spans)))
         except (RangeIgnoredError, MultiRangeRefusedError):
@@ -242,8 +274,29 @@ class Blobs:
             if self._targets.get(digest) == target:
                 del self._targets[digest]
 
+    def _ask_elsewhere(self, answer: Answer, blob: Descriptor, headers: Mapping[str, str]) -> Answer:
+        """The first of the blob's own URLs that has it, asked without credentials; else the last answer."""
+        failure: TransferError | None = None
+        for url in blob.urls:
+            answer.excerpt()
+            try:
+                answer, failure = self._home.http.get(url, headers), None
+            except TransferError as error:
+                failure = error
+                continue
+            with self._lock:
+                self._foreign.add(answer.url)
+            if answer.status not in _EXPIRED and (answer.status < 500 or answer.status == 501):
+                break
+        if failure is not None:
+            raise failure
+        return answer
+
+    def _is_at_home(self, url: str) -> bool:
+        return url not in self._foreign and self._home.has(url)
+
     def _ask_directly(self, target: str, headers: Mapping[str, str], digest: Digest) -> Answer:
-        if self._home.has(target):
+        if self._is_at_home(target):
             return self._home.ask_url(target, headers)
         try:
             return self._home.http.get(target, headers)

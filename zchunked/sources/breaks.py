@@ -26,6 +26,14 @@ class UnreachableError(NoAnswerError):
     """No connection to the host, so nothing was asked of it."""
 
 
+class SilentError(TransientError):
+    """No byte came for as long as we wait for one."""
+
+
+class UnheardError(SilentError):
+    """Not even a connection came about in time, so nothing was asked."""
+
+
 class NoTlsError(TransferError):
     """Whatever listens there speaks no TLS, or none that we could agree on."""
 
@@ -62,9 +70,9 @@ def translated(  # noqa: C901 - a table, in the form of ifs
     if name := _first(causes, gaierror):
         return unreachable(f"{host}: the name cannot be resolved ({name.strerror})")
     if _first(causes, TimeoutError):
-        return TransientError(
-            f"{host}: " + ("no connection in time" if is_connecting else f"no byte for {seconds:g} s{at}")
-        )
+        if is_connecting:
+            return UnheardError(f"{host}: no connection in time")
+        return SilentError(f"{host}: no byte for {seconds:g} s{at}")
     if is_proxy:
         return unreachable(f"{host}: the proxy does not connect us ({str(causes[-1])[:100]!r})")
     if received is None and (tls := _first(causes, ssl.SSLError)):

@@ -63,7 +63,7 @@ def understood(error: Exception, what: str, *, secrets: Iterable[str] = (), hint
         return Answered(TransferError(f"{what}: the bucket is in another region; set AWS_REGION"), 301)
     if "invalid peer certificate" in text or "InvalidCertificate" in text:
         return Answered(
-            TransferError(f"{what}: the server's certificate is not trusted; AWS_CA_BUNDLE names a file with its CA"),
+            TransferError(f"{what}: the server's certificate is not trusted; --cert-dir DIR says where its CA is"),
             has_asked=False,
         )
     if kind := _KIND.search(text):

@@ -14,7 +14,7 @@ import msgspec
 
 from zchunked.errors import LocalError, UsageError
 from zchunked.reference import DOCKER_HUB
-from zchunked.sources.helpers import ask_helper
+from zchunked.sources.helpers import HungHelperError, ask_helper
 
 _HUB_ALIASES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 _HUB_KEY = "https://index.docker.io/v1/"  # under which docker itself files Docker Hub
@@ -57,7 +57,10 @@ class _Place:
 
 
 class Keyring:
-    """Looks up credentials for a repository. Reads files anew for each look."""
+    """Looks up credentials for a repository. Reads files anew for each look. Thread-safe.
+
+    A helper that hung once is not waited for again: many hosts may have the same one.
+    """
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Keyring:
         self._authfile = authfile
         self._explicit = explicit
         self._helper_seconds = helper_seconds
+        self._hung: dict[str, str] = {}
 
     def find(self, host: str, repository: str) -> Credentials | None:
         """None when there are none. Raises UsageError or LocalError naming a file or helper that cannot be used."""
@@ -125,7 +129,13 @@ class Keyring:
 
     def _ask(self, helper: str, servers: list[str], path: Path) -> Credentials | None:
         for server in servers:
-            secret = ask_helper(helper, server, str(path), self._environment, self._helper_seconds)
+            if helper in self._hung:
+                raise LocalError(self._hung[helper])
+            try:
+                secret = ask_helper(helper, server, str(path), self._environment, self._helper_seconds)
+            except HungHelperError as error:
+                self._hung[helper] = str(error)
+                raise
             if secret is not None and secret.Username == _TOKEN_USER:
                 return Credentials(identity_token=secret.Secret)
             if secret is not None:

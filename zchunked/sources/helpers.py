@@ -15,6 +15,10 @@ _ANSWER_BYTES = 1 << 20
 _NOT_FOUND = b"credentials not found"
 
 
+class HungHelperError(LocalError):
+    """It gave no answer in time."""
+
+
 class Secret(msgspec.Struct):
     """The helper's answer, in its own spelling."""
 
@@ -45,7 +49,7 @@ def ask_helper(name: str, server: str, where: str, environment: Mapping[str, str
     except FileNotFoundError:
         raise LocalError(f"{where} names the credential helper {program}, which is not on the PATH") from None
     except subprocess.TimeoutExpired:
-        raise LocalError(f"{program}, named in {where}, gave no answer within {seconds:g} s") from None
+        raise HungHelperError(f"{program}, named in {where}, gave no answer within {seconds:g} s") from None
     except OSError as error:
         raise LocalError(f"{program}, named in {where}, cannot be run: {error.strerror}") from error
     if done.returncode:

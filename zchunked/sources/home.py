@@ -30,26 +30,27 @@ class Home:
         """Whether this URL is one of the server's own, as far as is known now."""
         return self._scheme is not None and origin(url) == origin(f"{self._scheme}://{self.host}")
 
-    def ask(self, path: str, headers: Mapping[str, str]) -> Answer:
-        """A path below the folder, redirects followed."""
+    def ask(self, path: str, headers: Mapping[str, str], *, follow: bool = True) -> Answer:
+        """A path below the folder, redirects followed unless told otherwise."""
         if self._scheme is not None:
-            return self.ask_url(self._url(self._scheme, path), headers)
+            return self.ask_url(self._url(self._scheme, path), headers, follow=follow)
         try:
-            answer = self.ask_url(self._url("https", path), headers)
+            answer = self.ask_url(self._url("https", path), headers, follow=follow)
         except (NoAnswerError, NoTlsError):
             if not self._may_be_plain:
                 raise
-            answer = self.ask_url(self._url("http", path), headers)
+            answer = self.ask_url(self._url("http", path), headers, follow=follow)
         return answer
 
     def _url(self, scheme: str, path: str) -> str:
         return f"{scheme}://{self.host}{self._folder}/{path}"
 
-    def ask_url(self, url: str, headers: Mapping[str, str]) -> Answer:
+    def ask_url(self, url: str, headers: Mapping[str, str], *, follow: bool = True) -> Answer:
         """With what the server wants to see. A refusal of what is not fresh is followed by a renewal."""
         for turn in range(TRIES):
             grant = self._auth.grant(is_last=turn == TRIES - 1)
-            answer = self.http.get(url, headers, authorization=grant.header)
+            ask = self.http.get if follow else self.http.send
+            answer = ask(url, headers, authorization=grant.header)
             with self._lock:
                 self._scheme = self._scheme or origin(url)[0]  # it has answered: no more doubt, and no way back
             if origin(answer.url) != origin(url) or not self._auth.asks(answer):

@@ -21,7 +21,7 @@ from zchunked import __version__
 from zchunked.errors import LimitError, TransferError, ZPullError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.reference import is_loopback
-from zchunked.sources.breaks import NoTlsError, UnreachableError, causes_of, translated
+from zchunked.sources.breaks import NoTlsError, UnheardError, UnreachableError, causes_of, translated
 from zchunked.sources.refusals import refusal
 from zchunked.sources.tls import Contexts, Trust
 from zchunked.sources.urls import Origin, hidden_values, netloc, origin, redirect_target, shown
@@ -29,7 +29,7 @@ from zchunked.traffic import Traffic
 
 MOST_REDIRECTS = 5
 _PIECE_BYTES = 256 << 10  # the most that one read takes from the socket: what is there comes at once
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FOREIGN = (requests.RequestException, HTTPError, HTTPException, OSError)  # ssl.SSLError and timeouts are OSErrors
 
 
@@ -174,7 +174,7 @@ class Http:
         for _ in range(MOST_REDIRECTS + 1):
             answer = self.send(target, headers, authorization=authorization if origin(target) == home else None)
             location = answer.headers.get("Location")
-            if answer.status not in _REDIRECTS or not location:
+            if answer.status not in REDIRECTS or not location:
                 return answer
             answer.excerpt()
             target = redirect_target(target, location)
@@ -214,7 +214,7 @@ class Http:
         except _FOREIGN as error:
             self._put_back(home, session)
             cause, ours = _translated(error, netloc(url), self._stall, None)
-            if not isinstance(ours, (UnreachableError, NoTlsError)):
+            if not isinstance(ours, (UnreachableError, UnheardError, NoTlsError)):
                 self.traffic.asked()
             raise ours from cause
         except BaseException:

@@ -14,7 +14,7 @@ from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange, parse_content_range
 
 _REFUSED_SEVERAL = frozenset({400, 413, 414, 416, 431, 501, 502})
-_REFUSED_SINGLE = frozenset({400, 501})
+REFUSED_SINGLE = frozenset({400, 416, 501})
 _MULTIPART = re.compile(r"multipart/byteranges[ \t]*(?:;|$)", re.IGNORECASE)
 _BOUNDARY = re.compile(r";[ \t]*boundary[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;,\"]+))", re.IGNORECASE)
 
@@ -59,9 +59,24 @@ def understand(
             raise TransferError(
                 f"{what}: the server has {int(said[1])} bytes of it, its descriptor promises {blob.size}"
             )
-    if not is_whole and (status in _REFUSED_SINGLE or status == 416):
+    if not is_whole and status in REFUSED_SINGLE:
         raise RangeIgnoredError(f"{what}: a range is answered with status {status}")
     return None
+
+
+def stated_size(status: int, headers: Mapping[str, str]) -> int | None:
+    """What the answer to `bytes=0-0` says of the whole; None when it does not."""
+    said = headers.get("Content-Range", "")
+    if status == 206:
+        try:
+            return parse_content_range(said)[1]
+        except FormatError:
+            return None
+    if status == 416:  # an empty blob has no first byte
+        return 0 if re.fullmatch(r"bytes[ ]*\*/0", said.strip()) else None
+    length = headers.get("Content-Length", "")
+    is_plain = "Content-Encoding" not in headers and re.fullmatch(r"[0-9]{1,19}", length)
+    return int(length) if status == 200 and is_plain else None
 
 
 def _of_200(headers: Mapping[str, str], blob: Descriptor, spans: Sequence[ByteRange], what: str) -> ByteRange:

@@ -73,3 +73,10 @@ class RegistrySource:
         MultiRangeRefusedError before the first piece when the host takes no more than one; that is then known.
         """
         yield from self._blobs.read(blob, spans)
+
+    def size_of(self, digest: Digest) -> int | None:
+        """As `Locating.size_of`, and so is the next."""
+        return self._blobs.size_of(digest)
+
+    def locate(self, digest: Digest) -> str:
+        return self._blobs.locate(digest)

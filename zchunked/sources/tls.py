@@ -15,20 +15,26 @@ _SYSTEM_CERTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """`cert_dir` is used for every host; in `certs_d` each host has a directory of its own, `host:port`."""
+    """`cert_dir` is used for every host; in `certs_d` each host has a directory of its own, `host:port`.
+
+    `home` is the registry: what vouches for it may also vouch for hosts that it sends us to.
+    """
 
     verify: bool = True
     bundle: Path | None = None
     cert_dir: Path | None = None
     certs_d: tuple[Path, ...] = _SYSTEM_CERTS
+    home: str = ""
 
 
-def trust_from(environment: Mapping[str, str], *, verify: bool = True, cert_dir: Path | None = None) -> Trust:
+def trust_from(
+    environment: Mapping[str, str], *, verify: bool = True, cert_dir: Path | None = None, registry: str = ""
+) -> Trust:
     """SSL_CERT_FILE and SSL_CERT_DIR need no help: OpenSSL reads them itself."""
     bundle = environment.get("REQUESTS_CA_BUNDLE") or environment.get("CURL_CA_BUNDLE")
     config = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if (home := environment.get("HOME")) else "")
     own = (Path(config, "containers", "certs.d"),) if config else ()
-    return Trust(verify, Path(bundle) if bundle else None, cert_dir, own + _SYSTEM_CERTS)
+    return Trust(verify, Path(bundle) if bundle else None, cert_dir, own + _SYSTEM_CERTS, registry)
 
 
 class Contexts:
@@ -38,19 +44,23 @@ class Contexts:
         """`fallback` names a bundle of CA certificates for machines that have none."""
         self._trust, self._fallback = trust, fallback
         self._lock = threading.Lock()
-        self._made: dict[Path | None, ssl.SSLContext] = {}
+        self._made: dict[tuple[Path | None, bool], ssl.SSLContext] = {}
 
     def of(self, host: str) -> ssl.SSLContext:
         """`host` as `host[:port]`. Raises LocalError when certificates cannot be read."""
         directory = self._directory(host)
+        is_own = directory is not None
+        if directory is None and self._trust.home:
+            directory = self._directory(self._trust.home)  # its token server often has a certificate of the same CA
+        key = directory, is_own
         with self._lock:
-            if directory not in self._made:
+            if key not in self._made:
                 try:
-                    self._made[directory] = self._make(directory)
+                    self._made[key] = self._make(directory, shows_ours=is_own)
                 except (OSError, ssl.SSLError) as error:
                     where = directory or self._trust.bundle or "the system's CA store"
                     raise LocalError(f"cannot read the certificates of {where}: {error}") from error
-            return self._made[directory]
+            return self._made[key]
 
     def _directory(self, host: str) -> Path | None:
         if self._trust.cert_dir is not None:
@@ -63,7 +73,8 @@ class Contexts:
                 continue
         return None
 
-    def _make(self, directory: Path | None) -> ssl.SSLContext:
+    def _make(self, directory: Path | None, *, shows_ours: bool) -> ssl.SSLContext:
+        """`shows_ours`: the certificates with a key are for this host to see."""
         context = ssl.create_default_context(cafile=str(self._trust.bundle) if self._trust.bundle else None)
         if self._trust.bundle is None and not _has_system_store():
             context.load_verify_locations(self._fallback)
@@ -73,8 +84,12 @@ class Contexts:
         for file in sorted(directory.iterdir()) if directory else ():
             if file.suffix == ".crt":
                 context.load_verify_locations(file)
-            elif file.suffix == ".cert":
-                context.load_cert_chain(file, file.with_suffix(".key"))
+            elif file.suffix == ".cert" and shows_ours:
+                if not (key := file.with_suffix(".key")).exists():
+                    raise LocalError(f"{file} lacks its key, {key.name}; a CA's certificate is to end in .crt")
+                context.load_cert_chain(file, key)
+            elif file.suffix == ".key" and not file.with_suffix(".cert").exists():
+                raise LocalError(f"{file} lacks its certificate, {file.stem}.cert")
         return context
 
 

@@ -17,6 +17,9 @@ from zchunked.sources.credentials import Credentials, Keyring
 from zchunked.sources.home import Home
 from zchunked.sources.http import Http
 from zchunked.sources.layout import Documents, LayoutSource
+from zchunked.sources.mirrors import Member, MirroredSource
+from zchunked.sources.registries import Endpoint, endpoints
+from zchunked.sources.registries_files import registries_from
 from zchunked.sources.registry import RegistrySource
 from zchunked.sources.static import StaticObjects
 from zchunked.sources.tls import trust_from
@@ -37,20 +40,33 @@ class Web:
     cert_dir: Path | None = None
     authfile: Path | None = None
     credentials: tuple[str, str] | None = None
+    registries_conf: Path | None = None
     documents: Documents | None = None
     limits: Limits = DEFAULT_LIMITS
 
-    def registry(self, reference: Reference) -> RegistrySource:
-        http = self._http()
-        return RegistrySource(
-            reference,
-            http,
-            self._auth(http, reference.host, reference.repository),
-            hosts=self.hosts,
-            plain_http=self.plain_http,
-            may_be_plain=reference.is_loopback or not self.tls_verify,
-            limits=self.limits,
-        )
+    def registry(self, reference: Reference) -> RegistrySource | MirroredSource:
+        """The registry itself, or the mirrors in front of it too; wherever registries.conf says that they are."""
+        ends = endpoints(registries_from(self.environment, told=self.registries_conf), reference)
+        found = Keyring(self.environment, authfile=self.authfile)
+        typed = Keyring(self.environment, explicit=Credentials(*self.credentials)) if self.credentials else found
+
+        def source(end: Endpoint) -> RegistrySource:
+            host, is_verified = end.reference.host, self.tls_verify and not end.is_insecure
+            is_named = host == reference.host  # what was typed for one host is not for another
+            http = self._http(host, verify=is_verified)
+            return RegistrySource(
+                end.reference,
+                http,
+                self._auth(http, typed if is_named else found, host, end.reference.repository, is_named=is_named),
+                hosts=self.hosts,
+                plain_http=self.plain_http and not end.is_mirror,
+                may_be_plain=end.reference.is_loopback or not is_verified,
+                limits=self.limits,
+            )
+
+        if len(ends) == 1:
+            return source(ends[0])
+        return MirroredSource([Member(end.reference.name, source(end), is_mirror=end.is_mirror) for end in ends])
 
     def layout(self, reference: LayoutReference) -> LayoutSource:
         """Raises UsageError for plain http over a network, unless that is allowed."""
@@ -60,24 +76,20 @@ class Web:
                 f"{reference.name} would be read unencrypted, and anybody on the way could change its index; "
                 f"use oci+https://, or allow it with --plain-http"
             )
-        http = self._http()
         host, _, path = reference.base.partition("/")
+        http = self._http(host, verify=self.tls_verify)
         folder = quote(f"/{path}" if path else "", safe="/%:@!$&'()*+,;=~")
-        auth = self._auth(http, host, path)
+        explicit = Credentials(*self.credentials) if self.credentials else None
+        auth = self._auth(http, Keyring(self.environment, authfile=self.authfile, explicit=explicit), host, path)
         home = Home(http, auth, reference.name, host, folder, scheme=scheme, may_be_plain=False)
         objects = StaticObjects(home, hosts=self.hosts, limits=self.limits)
         return LayoutSource(reference, objects, documents=self.documents, limits=self.limits)
 
-    def _http(self) -> Http:
-        trust = trust_from(self.environment, verify=self.tls_verify, cert_dir=self.cert_dir)
+    def _http(self, host: str, *, verify: bool) -> Http:
+        trust = trust_from(self.environment, verify=verify, cert_dir=self.cert_dir, registry=host)
         seconds = {"connect_seconds": self.connect_seconds, "stall_seconds": self.stall_seconds}
         return Http(self.traffic, trust=trust, limits=self.limits, **seconds)
 
-    def _auth(self, http: Http, host: str, repository: str) -> Auth:
-        keyring = Keyring(
-            self.environment,
-            authfile=self.authfile,
-            explicit=Credentials(*self.credentials) if self.credentials else None,
-        )
+    def _auth(self, http: Http, keyring: Keyring, host: str, repository: str, *, is_named: bool = True) -> Auth:
         look_up = lambda: keyring.find(host, repository)  # noqa: E731
-        return Auth(http, look_up, host, repository, clock=time.monotonic, limits=self.limits)
+        return Auth(http, look_up, host, repository, clock=time.monotonic, is_named=is_named, limits=self.limits)

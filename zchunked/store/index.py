@@ -41,8 +41,14 @@ CREATE TABLE refs(
 CREATE TABLE hosts(host TEXT PRIMARY KEY, spans INTEGER NOT NULL, learnt REAL NOT NULL) WITHOUT ROWID;
 """
 _ID = "(SELECT id FROM blobs WHERE digest = ?)"
+_SEEDS = """
+CREATE TABLE IF NOT EXISTS seeds(
+  inode INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL, stamp BLOB NOT NULL, digest BLOB NOT NULL,
+  PRIMARY KEY(inode, at, size)) WITHOUT ROWID
+"""
 # blobs.whole: 1 once the extents cover the blob and its digest was verified over them.
 # layers: a layer whose tar was rebuilt from the store and matched the diff ID.
+# seeds: what part of a file of this machine hashed to when it bore this stamp. A hint: nothing rests on it.
 # rests: the blobs whose chunks that took; none for a layer that was proved from its whole blob.
 
 
@@ -85,6 +91,7 @@ class Index:
                 raise LocalError(
                     f"the store at {self._path.parent} was made by another version of zpull; use another --store"
                 )
+            db.execute(_SEEDS)
 
     def close(self) -> None:
         with self._lock:
@@ -218,8 +225,9 @@ class Index:
             yield self._rows(f"SELECT digest, blob, start, length FROM chunks WHERE digest IN ({marks})", some)
 
     def blob(self, number: int) -> str:
-        """The digest of a blob that a row has just named by its number."""
-        return str(self._rows("SELECT digest FROM blobs WHERE id = ?", (number,))[0][0])
+        """The digest of a blob that a row names by its number; nothing where the index lies."""
+        rows = self._rows("SELECT digest FROM blobs WHERE id = ?", (number,))
+        return str(rows[0][0]) if rows else ""
 
     def chunks_of(self, digest: str) -> list[tuple[bytes, int, int, int]]:
         sql = f"SELECT digest, start, length, size FROM chunks WHERE blob = {_ID} ORDER BY start"
@@ -264,6 +272,19 @@ class Index:
     def refs(self) -> list[tuple[str, str, str, str, float]]:
         """(name, platform, manifest digest, digest of what the name names, when), newest first."""
         return self._rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")
+
+    # ── seeds ──
+
+    def seeds(self, inodes: Sequence[int]) -> Iterator[tuple[int, int, int, bytes, bytes]]:
+        """(inode, at, size, stamp, raw digest) of whatever is known of these files."""
+        for at in range(0, len(inodes), _AT_ONCE):
+            some = inodes[at : at + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            yield from self._rows(f"SELECT inode, at, size, stamp, digest FROM seeds WHERE inode IN ({marks})", some)
+
+    def add_seeds(self, rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> None:
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO seeds VALUES(?, ?, ?, ?, ?)", rows)
 
     # ── hosts ──
 

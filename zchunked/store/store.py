@@ -304,6 +304,14 @@ class Store:
         """Take promises back; every layer that rests on chunks of the blob is proved again when next pulled."""
         self._index.drop_chunks(blob, digests)
 
+    def recall_seeds(self, inodes: Sequence[int]) -> dict[tuple[int, int, int], tuple[bytes, bytes]]:
+        """(inode, at, size) → (stamp, raw digest) as remembered of parts of files elsewhere on this machine."""
+        return {(inode, at, size): (stamp, digest) for inode, at, size, stamp, digest in self._index.seeds(inodes)}
+
+    def remember_seeds(self, rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> None:
+        """(inode, at, size, stamp, raw digest): all numbers below 2**63."""
+        self._index.add_seeds(rows)
+
     # ── layers, images, hosts ──
 
     def proof(self, layer: Digest, diff_id: Digest) -> int | None:

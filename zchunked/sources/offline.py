@@ -1,0 +1,41 @@
+"""The source that asks nobody: whatever is not in the store already is not found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from zchunked.digest import Digest
+from zchunked.errors import NotFoundError, UnsupportedLayerError
+from zchunked.oci import Descriptor
+from zchunked.ranges import ByteRange
+from zchunked.reference import ImageReference, LayoutReference
+from zchunked.seams import Document
+
+
+def is_on_this_machine(reference: ImageReference) -> bool:
+    """Whether reading the image itself needs no network."""
+    return isinstance(reference, LayoutReference) and reference.scheme == "oci"
+
+
+class OfflineSource:
+    """Refuses. Thread-safe."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def close(self) -> None: ...
+
+    def manifest(self, digest: Digest | None) -> Document:
+        raise NotFoundError(
+            f"{self._name}: {'manifest ' + digest if digest else 'what it names'} is not in the store, and --offline "
+            "asks nobody; pull the image once with the network"
+        )
+
+    def spans_per_request(self, blob: Descriptor) -> int:
+        return 1
+
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        """A part that is missing makes a layer one that could only come whole: the plan then says what is missing."""
+        if list(spans) != [ByteRange(0, blob.size)]:
+            raise UnsupportedLayerError("its table of contents is not in the store")
+        raise NotFoundError(f"{self._name}: blob {blob.digest} is not in the store, and --offline asks nobody")
