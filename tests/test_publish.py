@@ -300,6 +300,21 @@ def test_no_secret_of_the_bucket_is_ever_shown(registry: Registry, bucket: Bucke
     assert not any(bucket.environment[name] in done.err + done.out for name in bucket.environment if "KEY" in name)
 
 
+def test_offline_a_directory_can_be_published_to_and_a_bucket_cannot(
+    registry: Registry, bucket: Bucket, tmp_path: Path
+) -> None:
+    image = name_of(registry, V1)
+    absent = command.zpull(tmp_path, "publish", image, tmp_path / "out", "--offline", "--format", "json", check=False)
+    assert (absent.code, "error" in absent.receipt) == (3, True)
+    command.zpull(tmp_path, image, "--exact")
+    before = registry.accounts.count()
+    assert published(tmp_path, image, tmp_path / "out", "--offline")["exports"]
+    refused = command.zpull(
+        tmp_path, "publish", image, f"s3://{NAME}/x", "--offline", env=bucket.environment, check=False
+    )
+    assert (refused.code, bucket.log, registry.accounts.count() - before) == (2, [], 0)
+
+
 def test_a_dry_run_says_what_it_would_fetch(registry: Registry, bucket: Bucket, tmp_path: Path) -> None:
     place = f"s3://{NAME}/x"
     done = command.zpull(tmp_path, "publish", name_of(registry, V1), place, "--dry-run", env=bucket.environment)

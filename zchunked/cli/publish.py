@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zchunked.cli.output import platform_of, print_json, store_of, write_digestfile
 from zchunked.cli.pull import SILENCE_SECONDS, bearable, pull, pull_of, resumable, source_of, summary
-from zchunked.errors import InterruptedPullError, NotFoundError, TransferError, ZPullError
+from zchunked.errors import InterruptedPullError, NotFoundError, TransferError, UsageError, ZPullError
 from zchunked.events import Noted
 from zchunked.exports import DamagedLayerError
 from zchunked.exports.destination import parse_target
@@ -147,6 +147,8 @@ class _Work:
 def _target(arguments: argparse.Namespace, environment: Mapping[str, str], to: LayoutReference) -> Target:
     if to.scheme == "oci":
         return FolderTarget(Path(to.base))
+    if arguments.offline:
+        raise UsageError(f"{to.name} is behind a network, which --offline forbids; publish to a directory")
     from zchunked.sources.bucket_target import open_bucket_target  # noqa: PLC0415 - an extra
 
     return open_bucket_target(
