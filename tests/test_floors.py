@@ -28,7 +28,7 @@ FLOORS = [
     # 2 · The world outside: where bytes stay, where they come from, and what is forgiven on the way.
     "store sources retry",
     # 3 · Workshops: each does one job with what the floors below give it.
-    "image contents unpack reassemble prove verify arrivals crew fetch pace exports seeds",
+    "image contents unpack reassemble prove verify arrivals crew fetch pace exports seeds publish",
     # 4 · The front door: the whole story of a pull.
     "insight schedule heal offline pull objects",
     # 5 · The roof: people.
@@ -52,7 +52,7 @@ WHO_MAY = {
     "msgspec": "oci layer.entries layer.toc layer.tarsplit store.packs sources exports cli",
     # The standard library's doors to the world.
     "sqlite3": "store.index",
-    "fcntl": "store",
+    "fcntl": "store exports.folder",
     "ctypes": "cli.memory",
     "socket": "sources",
     "ssl": "sources",

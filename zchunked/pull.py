@@ -200,6 +200,9 @@ class Pull:
         return todo
 
     def _is_proved(self, work: Work) -> bool:
+        """Proved, and whole where that was asked for."""
+        if self._options.frugality.exact and not self._store.is_whole(work.layer.digest):
+            return False
         return self._store.proof(work.layer.digest, work.diff_id) is not None
 
     def _means(self) -> Means:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,11 @@ Kind = Callable[[Layout, Path], AbstractContextManager[Place]]
 
 
 def place_at(
-    base: str, served: Callable[[], tuple[int, int]] | None = None, *, registries_conf: Path | None = None
+    base: str,
+    served: Callable[[], tuple[int, int]] | None = None,
+    environment: Mapping[str, str] | None = None,
+    *,
+    registries_conf: Path | None = None,
 ) -> Place:
     """A place that references lead to, opened as the command does."""
 
@@ -50,7 +54,7 @@ def place_at(
         text = base + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
         source = open_source(
             parse_image(text),
-            environment={},
+            environment=environment or {},
             traffic=traffic,
             hosts=hosts,
             documents=documents,
@@ -83,6 +87,15 @@ def registry(**habits: object) -> Kind:
 
 def static(**habits: object) -> Kind:
     return _served(lambda server: f"oci+{server.layout_url}", habits)
+
+
+@contextmanager
+def bucket(content: Layout, _: Path) -> Iterator[Place]:
+    """The static layout of the registry, which to a client of S3 looks like a bucket of that name."""
+    with Registry(content) as server:
+        accounts = server.accounts
+        environment = {"AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        yield place_at("s3://layout", lambda: (accounts.count(), accounts.body_bytes), environment)
 
 
 def _served(base: Callable[[Registry], str], habits: dict[str, object]) -> Kind:
@@ -119,6 +132,7 @@ KINDS: dict[str, Kind] = {
     "layout-directory": directory,
     "layout-http": static(),
     "layout-http-single-ranges": static(multi_range="200"),
+    "layout-bucket": bucket,
     "layout-http-without-ranges": static(multi_range="200", single_range="200"),
 }
 """Another implementation of the seam joins here."""

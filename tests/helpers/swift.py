@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from getpass import getuser
 from pathlib import Path
 
@@ -36,9 +37,10 @@ def swift(folder: Path) -> Iterator[peers.Server]:
         servers = [[f"swift-{name}-server", str(etc / f"{name}-server.conf")] for name in (*_NODES, "proxy")]
         for argv in (memcached, *servers):
             stack.enter_context(peers.running(argv, chatter, chatter))
-        inside = f"http://127.0.0.1:{proxy}"
-        peers.wait_for(lambda: _answers(inside), f"an answer from {inside}; see {chatter.name}", seconds=60)
-        yield stack.enter_context(peers.nginx(folder / "front", upstream=inside))
+        for port in (*ports, proxy):  # the proxy last: a node that it finds dead is not asked again for a minute
+            inside = f"http://127.0.0.1:{port}"
+            peers.wait_for(partial(_answers, inside), f"an answer from {inside}; see {chatter.name}", seconds=60)
+        yield stack.enter_context(peers.nginx(folder / "front", upstream=f"http://127.0.0.1:{proxy}"))
 
 
 def make_bucket(server: peers.Server, name: str) -> None:

@@ -10,13 +10,16 @@ from typing import Any, NoReturn
 from zchunked import __version__
 from zchunked.errors import UsageError
 
-VERBS = ("pull", "plan", "fetch", "locate", "export", "images", "verify")
+VERBS = ("pull", "plan", "publish", "fetch", "locate", "export", "images", "verify")
 _USAGE = """zpull [pull] IMAGE [--to DEST] [options]
        zpull plan IMAGE
+       zpull publish IMAGE TARGET
        zpull fetch | locate IMAGE [DIGEST]
        zpull export IMAGE --to DEST
        zpull images | verify"""
-_IMAGE = "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag]"
+_IMAGE = (
+    "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag], s3://bucket/prefix[:tag]"
+)
 _EXIT_CODES = """exit codes:
   0 done                            6 integrity: bytes are not what their digest promised
   1 unexpected                      7 malformed or hostile metadata
@@ -44,6 +47,10 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         from zchunked.cli import pull  # noqa: PLC0415 - the network libraries take time to load
 
         return pull.pull(arguments, environment)
+    if arguments.verb == "publish":
+        from zchunked.cli import publish  # noqa: PLC0415
+
+        return publish.publish(arguments, environment)
     if arguments.verb in ("fetch", "locate"):
         from zchunked.cli import objects  # noqa: PLC0415
 
@@ -97,10 +104,11 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     plan = verbs.add_parser("plan", help="say what a pull would cost; fetches no more than tables of contents")
+    publish = verbs.add_parser("publish", help="put an image where any web server or bucket can serve it")
     export = verbs.add_parser("export", help="write a pulled image somewhere, without the network")
     images = verbs.add_parser("images", help="list the pulled images")
     verify = verbs.add_parser("verify", help="re-hash the store and drop what is damaged; the next pull heals it")
-    for verb in (pull, plan, export, images, verify):
+    for verb in (pull, plan, publish, export, images, verify):
         if verb in (pull, plan):
             where = "a folder, tar file or OCI layout here whose files may stand in for chunks; repeatable"
             known = [path for path in environment.get("ZPULL_SEED", "").split(os.pathsep) if path]
@@ -108,13 +116,18 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         if verb in (pull, plan, export):
             verb.add_argument("image", metavar="IMAGE", help=_IMAGE)
             _image(verb, environment)
+        if verb is publish:
+            verb.add_argument("image", metavar="IMAGE", help=f"{_IMAGE}; one in the store is published as it is")
+            target = "DIR[:tag], s3://bucket/prefix[:tag], gs://… or az://…; the tag is IMAGE's unless given"
+            verb.add_argument("target", metavar="TARGET", help=target)
+            _platform(verb, environment)
         _common(_Options(verb, environment))
     fetch = verbs.add_parser("fetch", help="one object to standard output: the manifest, or a blob by its digest")
     locate = verbs.add_parser("locate", help="say where an image's blobs can be downloaded, without downloading any")
     for verb in (fetch, locate):
         _object(verb, environment)
-    for verb in (pull, plan, fetch, locate):
-        if verb in (pull, plan):
+    for verb in (pull, plan, publish, fetch, locate):
+        if verb in (pull, plan, publish):
             _spending(_Options(verb.add_argument_group("spending"), environment))
         _registry(_Options(verb.add_argument_group("registry"), environment))
         _network(_Options(verb.add_argument_group("network"), environment))
@@ -139,6 +152,10 @@ def _image(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> Non
         metavar="DEST",
         help="write the image there: oci:DIR[:tag], oci-archive:FILE, docker-archive:FILE (- is stdout); repeatable",
     )
+    _platform(verb, environment)
+
+
+def _platform(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
     _Options(verb, environment).value("--platform", "which image of an index", metavar="OS/ARCH[/VARIANT]")
 
 

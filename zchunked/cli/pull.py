@@ -18,6 +18,7 @@ from zchunked.cli.output import (
     store_of,
     write_digestfile,
 )
+from zchunked.digest import Digest
 from zchunked.errors import InterruptedPullError, TransferError, ZPullError
 from zchunked.events import Noted
 from zchunked.exports import DamagedLayerError, Destination, export
@@ -37,7 +38,7 @@ from zchunked.sources.offline import OfflineSource, is_on_this_machine
 from zchunked.store import Store
 from zchunked.traffic import Traffic
 
-_SILENCE_SECONDS = 10.0
+SILENCE_SECONDS = 10.0
 
 
 def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -56,7 +57,7 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
         store_of(arguments) as store,
         closing(source_of(arguments, environment, reference, store, traffic)) as source,
     ):
-        pull = _pull(arguments, reference, source, store, traffic, receipt, progress)
+        pull = pull_of(arguments, reference, source, store, traffic, receipt, progress)
         try:
             if is_plan:
                 works = pull.plan()
@@ -79,7 +80,7 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     else:
         print_outcome(arguments, reference, receipt, failure)
     if receipt.bytes.image and not is_silent and arguments.progress not in ("none", "json"):
-        print(f"zpull: {_summary(receipt)}", file=sys.stderr)
+        print(f"zpull: {summary(receipt)}", file=sys.stderr)
     if failure is not None:
         raise failure
     return 0
@@ -127,8 +128,8 @@ def source_of(
         environment=environment,
         traffic=traffic,
         hosts=store,
-        connect_seconds=min(_bearable(arguments.stall_timeout, arguments.patience), _SILENCE_SECONDS),
-        stall_seconds=_bearable(arguments.stall_timeout, arguments.patience),
+        connect_seconds=min(bearable(arguments.stall_timeout, arguments.patience), SILENCE_SECONDS),
+        stall_seconds=bearable(arguments.stall_timeout, arguments.patience),
         plain_http=arguments.plain_http,
         tls_verify=arguments.tls_verify == "true",
         cert_dir=arguments.cert_dir,
@@ -139,7 +140,7 @@ def source_of(
     )
 
 
-def _pull(
+def pull_of(
     arguments: argparse.Namespace,
     reference: ImageReference,
     source: Source,
@@ -147,7 +148,9 @@ def _pull(
     traffic: Traffic,
     receipt: Receipt,
     progress: Progress,
+    digest: Digest | None = None,
 ) -> Pull:
+    """`digest`: what to pull instead of what the reference names by now."""
     files = source.files if isinstance(source, LayoutSource) else None
     options = Options(
         platform=platform_of(arguments.platform),
@@ -160,12 +163,13 @@ def _pull(
         seeds=tuple(Path(text.removeprefix("oci:")) for text in getattr(arguments, "seed", ())),
         offline=isinstance(source, OfflineSource),
     )
-    digest = reference.digest
+    digest = digest or reference.digest
     if options.offline:
         try:
             digest = root_of(store, str(reference), digest, options.platform)
         except ZPullError as error:
-            print_outcome(arguments, reference, receipt, error)
+            if arguments.verb != "publish":
+                print_outcome(arguments, reference, receipt, error)
             raise
     return Pull(
         str(reference),
@@ -180,11 +184,11 @@ def _pull(
     )
 
 
-def _bearable(stated: float | None, patience: float) -> float:
+def bearable(stated: float | None, patience: float) -> float:
     """Seconds until silence counts as a failure. One that outlasts our patience could never be forgiven."""
     if stated is not None:
         return max(stated, 0.1)
-    return min(_SILENCE_SECONDS, max(patience / 2, 1.0)) if patience else _SILENCE_SECONDS
+    return min(SILENCE_SECONDS, max(patience / 2, 1.0)) if patience else SILENCE_SECONDS
 
 
 def _creds(text: str | None) -> tuple[str, str] | None:
@@ -198,7 +202,7 @@ def _creds(text: str | None) -> tuple[str, str] | None:
     return user, password
 
 
-def _summary(receipt: Receipt) -> str:
+def summary(receipt: Receipt) -> str:
     spent = receipt.bytes
     requests = f"{receipt.requests} request" + ("" if receipt.requests == 1 else "s")
     text = f"fetched {human(spent.fetched)} of {human(spent.image)}, {requests}, {receipt.seconds:.1f} s"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from zchunked.errors import UsageError
+from zchunked.reference import LayoutReference, parse_image
 
 Transport = Literal["oci", "oci-archive", "docker-archive"]
 STDOUT = "-"
+_PUBLISHED = ("oci", "s3", "gs", "az")
+_BUCKETS = "s3://bucket/prefix[:tag], gs://… or az://…"
+_REF_NAME = re.compile(r"[A-Za-z0-9]+(?:[-._:@/+]+[A-Za-z0-9]+)*|[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,21 @@ def parse_destination(text: str) -> Destination:
     if path == STDOUT and name == "oci":
         raise UsageError("--to oci: writes a directory; use oci-archive:- for standard output")
     return Destination(transport, Path(path), tag, text)
+
+
+def parse_target(text: str) -> LayoutReference:
+    """Where to publish: `DIR[:tag]`, `oci:DIR[:tag]`, or a bucket. Raises UsageError."""
+    scheme, colon, _ = text.partition(":")
+    if colon and (scheme == "docker" or scheme.startswith("oci+") or scheme.endswith("-archive")):
+        raise UsageError(f"{text!r:.200}: cannot publish there; want DIR[:tag], {_BUCKETS}")
+    target = parse_image(text if colon and scheme in _PUBLISHED else f"oci:{text}")
+    if not isinstance(target, LayoutReference) or target.digest is not None:
+        raise UsageError(f"{text!r:.200}: where to publish has no digest; want DIR[:tag], {_BUCKETS}")
+    if target.tag is not None and not _REF_NAME.fullmatch(target.tag):
+        raise UsageError(f"{text!r:.200}: {target.tag!r:.130} cannot be a tag there")
+    if colon and scheme not in _PUBLISHED and "/" in (target.tag or ""):
+        raise UsageError(f"{text!r:.200}: a registry? want DIR[:tag], {_BUCKETS}")
+    return target
 
 
 def _cut_tag(rest: str, *, whole_reference: bool) -> tuple[str, str | None]:

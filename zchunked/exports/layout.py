@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -12,7 +13,7 @@ from zchunked.errors import LocalError
 from zchunked.exports.content import LayerContent, layers_of, manifest_of
 from zchunked.exports.files import is_free, local_errors, whole_folder, write_whole
 from zchunked.image import StoredImage
-from zchunked.oci import OCI_INDEX
+from zchunked.oci import OCI_INDEX, Descriptor, Platform, parse_platform
 from zchunked.store import Store
 
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
@@ -54,22 +55,54 @@ def _fill(folder: Path, image: StoredImage, layers: list[LayerContent], manifest
 
 def _index(folder: Path, manifest: bytes, media_type: str, tag: str | None) -> bytes:
     """The layout's index with this image in it; an older image of the same tag gives way."""
-    entries: list[dict[str, object]] = []
-    try:
-        told = json.loads((folder / "index.json").read_bytes())
-        entries = [entry for entry in told["manifests"] if not _is_replaced(entry, manifest, tag)]
-    except FileNotFoundError:
-        pass
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LocalError(f"{folder}/index.json is malformed; choose another target or remove it") from error
-    entry: dict[str, object] = {"mediaType": media_type, "digest": digest_of(manifest), "size": len(manifest)}
+    path = folder / "index.json"
+    listed = Descriptor(media_type, digest_of(manifest), len(manifest))
+    return index_with(path.read_bytes() if path.exists() else None, listed, None, tag, str(folder))
+
+
+def index_with(
+    told: bytes | None, manifest: Descriptor, platform: Platform | None, tag: str | None, where: str
+) -> bytes:
+    """`index.json` as told (None: there is none yet) with one image more; `told` itself if it has that already. Pure.
+
+    The older image of this tag gives way, if it is for the same platform or does not say for which.
+    """
+    document: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX}
+    entries: list[dict[str, Any]] = []
+    entry = _entry(manifest, platform, tag)
+    if told is not None:
+        try:
+            document = json.loads(told)
+            entries = list(document["manifests"])
+            kept = [one for one in entries if not _is_replaced(one, entry, tag)]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise LocalError(f"{where}/index.json is malformed; choose another target or remove it") from error
+        if entry in entries and len(kept) == len(entries) - 1:
+            return told
+        entries = kept
+    return msgspec.json.encode(document | {"manifests": [*entries, entry]})
+
+
+def _entry(manifest: Descriptor, platform: Platform | None, tag: str | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size}
+    if platform:
+        shown = {"architecture": platform.architecture, "os": platform.os, "variant": platform.variant}
+        entry["platform"] = {key: value for key, value in shown.items() if value}
     if tag:
         entry["annotations"] = {_REF_NAME: tag}
-    entries.append(entry)
-    return msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+    return entry
 
 
-def _is_replaced(entry: dict[str, object], manifest: bytes, tag: str | None) -> bool:
-    annotations = entry.get("annotations")
+def _is_replaced(old: dict[str, Any], new: dict[str, Any], tag: str | None) -> bool:
+    annotations = old.get("annotations")
     name = annotations.get(_REF_NAME) if isinstance(annotations, dict) else None
-    return name == tag if tag else (name is None and entry.get("digest") == digest_of(manifest))
+    if not tag:
+        return name is None and old.get("digest") == new["digest"]
+    ours, theirs = _platform_of(new), _platform_of(old)
+    return name == tag and (ours is None or theirs in (None, ours))
+
+
+def _platform_of(entry: dict[str, Any]) -> Platform | None:
+    said = entry.get("platform")
+    words = [said.get(key) or "" for key in ("os", "architecture", "variant")] if isinstance(said, dict) else []
+    return parse_platform("/".join(map(str, words)).rstrip("/"))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zchunked.errors import UsageError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.reference import ImageReference, LayoutReference
 from zchunked.seams import HostMemory
@@ -47,8 +46,19 @@ def open_source(
             directory = DirectoryObjects(Path(reference.base))
             return LayoutSource(reference, directory, files=directory, documents=documents, limits=limits)
         if reference.scheme in ("s3", "gs", "az"):
-            # Here: LayoutSource(reference, open_bucket(reference, environment, traffic, …), limits=limits)
-            raise UsageError(f"{reference.name}: buckets are not read yet")
+            from zchunked.sources.bucket import open_bucket  # noqa: PLC0415 - an extra
+
+            bucket = open_bucket(
+                reference,
+                environment,
+                traffic,
+                connect_seconds=connect_seconds,
+                stall_seconds=stall_seconds,
+                plain_http=plain_http,
+                tls_verify=tls_verify,
+                cert_dir=Path(cert_dir) if cert_dir else None,
+            )
+            return LayoutSource(reference, bucket, documents=documents, limits=limits)
     from zchunked.sources.web import Web  # noqa: PLC0415 - the network libraries take time to load
 
     web = Web(
