@@ -5,11 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Generic, Self, TypeVar
 
 from zchunked.retry import Stopped
 
+_LOOK_SECONDS = 0.2  # between looks whether all has ended
+_Item = TypeVar("_Item")
 _FAREWELL_SECONDS = 2.0  # a person who pressed Ctrl-C waits no longer
 Task = Callable[[], None]
 
@@ -58,6 +61,15 @@ class Crew:
             self._open[lane] += 1
         self._lanes[lane].put(task)
 
+    def ahead(self, lane: str, items: Iterator[_Item], most: int = 4) -> Iterator[_Item]:
+        """The same items, made by a worker of that lane, up to `most` of them before they are asked for.
+
+        Raises what making them raised, and Stopped when the crew is stopped. For a worker of another lane.
+        """
+        belt = _Belt[_Item](most, self._stop)
+        self.submit(lane, lambda: belt.make(items))
+        return belt.items()
+
     def is_busy(self, lane: str) -> bool:
         return self._open[lane] > 0
 
@@ -94,3 +106,48 @@ class Crew:
                 with self._changed:
                     self._open[lane] -= 1
                     self._changed.notify_all()
+
+
+class _Belt(Generic[_Item]):
+    """A queue between a worker that makes items and one that takes them; neither outlives the other by much."""
+
+    def __init__(self, most: int, stop: threading.Event) -> None:
+        self._made: queue.Queue[tuple[list[_Item], BaseException | None]] = queue.Queue(most)
+        self._stop = stop
+        self._is_left = threading.Event()
+
+    def make(self, items: Iterator[_Item]) -> None:
+        try:
+            for item in items:
+                self._put([item], None)
+            self._put([], None)
+        except Stopped:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is raised where the items are taken
+            self._put([], error)
+
+    def _put(self, item: list[_Item], error: BaseException | None) -> None:
+        while not (self._stop.is_set() or self._is_left.is_set()):
+            with suppress(queue.Full):
+                self._made.put((item, error), timeout=_LOOK_SECONDS)
+                return
+        raise Stopped
+
+    def items(self) -> Iterator[_Item]:
+        try:
+            while True:
+                item, error = self._take()
+                if error is not None:
+                    raise error
+                if not item:
+                    return
+                yield item[0]
+        finally:
+            self._is_left.set()
+
+    def _take(self) -> tuple[list[_Item], BaseException | None]:
+        while True:
+            with suppress(queue.Empty):
+                return self._made.get(timeout=_LOOK_SECONDS)
+            if self._stop.is_set():
+                raise Stopped

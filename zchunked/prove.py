@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from zchunked.contents import Contents
@@ -12,7 +12,7 @@ from zchunked.errors import FormatError, IntegrityError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange, merge, subtract, total
-from zchunked.reassemble import Arrived, Rebuild, is_chunk
+from zchunked.reassemble import Arrived, is_chunk
 from zchunked.store import Store
 from zchunked.store.store import Place
 from zchunked.unpack import unpacked
@@ -32,10 +32,10 @@ class Proof:
     is_whole: bool
 
 
-def prove_parts(rebuild: Rebuild, layer: Descriptor, diff_id: Digest) -> Proof:
-    """Raises UnprovedError or another IntegrityError, FormatError where TOC and tar-split contradict each other."""
+def prove_parts(tar: Iterable[bytes], layer: Descriptor, diff_id: Digest) -> Proof:
+    """A tar that was rebuilt from parts. Raises UnprovedError, and whatever rebuilding it raises."""
     hasher, size = hashlib.sha256(), 0
-    for block in rebuild.tar():
+    for block in tar:
         hasher.update(block)
         size += len(block)
     _judge(hasher.hexdigest(), layer, diff_id)

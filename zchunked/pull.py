@@ -144,7 +144,7 @@ class Pull:
         return self._with_crew(self._plan)
 
     def _with_crew(self, work: Callable[[Crew], _Result]) -> _Result:
-        crew = self._crew = Crew({"fetch": self._options.jobs, "prove": _PROVERS}, self._stop)
+        crew = self._crew = Crew({"fetch": self._options.jobs, "make": _PROVERS, "prove": _PROVERS}, self._stop)
         try:
             with crew:
                 try:
@@ -338,21 +338,21 @@ class Pull:
             if work.order is not None:
                 self._fetcher.order(crew, work.order)
         for work in works:
-            crew.submit("prove", lambda work=work: self._prove(work))  # type: ignore[misc]
+            crew.submit("prove", lambda work=work: self._prove(crew, work))  # type: ignore[misc]
         crew.wait(self._tick)
         self._fetcher.close()
         for work in works:
             if work.proof is not None:
                 self._keep(work, work.proof)
 
-    def _prove(self, work: Work) -> None:
+    def _prove(self, crew: Crew, work: Work) -> None:
         limits = self._options.limits
         try:
             if work.parts is None or work.layer.digest in self._fetcher.without_ranges:
                 work.proof = prove_whole(self._store, work.layer, work.diff_id, self._arrivals.wait_for, limits)
             else:
                 rebuild = Rebuild(self._store, work.parts, work.places, self._arrivals.wait_for, limits)
-                work.proof = prove_parts(rebuild, work.layer, work.diff_id)
+                work.proof = prove_parts(crew.ahead("make", rebuild.tar()), work.layer, work.diff_id)
         except (IntegrityError, FormatError) as error:
             work.failure = error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import NoReturn, TypeVar
 
 from fastcrc.crc64 import go_iso
@@ -26,7 +27,7 @@ _ZEROS = bytes(_BLOCK)
 
 Check = tuple[int, int, int, bytes]
 """A chunk to check in its blob: start, end, decoded size, raw digest."""
-_Spanned = TypeVar("_Spanned", tuple[int, int, int], tuple[int, int, int, bytes])
+_Item = TypeVar("_Item")
 Arrived = Callable[[Digest, int], None]
 """Called before bytes of a blob below a position are read; returns when they are here."""
 
@@ -58,7 +59,9 @@ class Rebuild:
 
     def _blocks(self, steps: list[Step]) -> Iterator[bytes]:
         """What the steps of one portion stand for, in one block unless some of it is long."""
-        toc, loaded = self._contents.toc, self._load(steps)
+        toc = self._contents.toc
+        short = [step.entry for step in steps if isinstance(step, Content) and toc.sizes[step.entry] <= _PORTION]
+        loaded = self._load([chunk for entry in short for chunk in range(toc.first[entry], toc.first[entry + 1])])
         held: list[bytes] = []
         for step in steps:
             if isinstance(step, bytes):
@@ -90,21 +93,19 @@ class Rebuild:
             size += more
         yield some
 
-    def _load(self, steps: list[Step]) -> dict[int, bytes]:
-        """Decode the chunks of these steps, by number, save for holes and long ones, in as few reads as possible."""
+    def _load(self, chunks: Iterable[int]) -> dict[int, bytes]:
+        """Decode these chunks, save for holes and long ones, in as few reads as possible."""
         toc, places = self._contents.toc, self._places
         wanted: dict[Digest, list[tuple[int, int, int]]] = {}
-        for step in steps:
-            if isinstance(step, Content) and toc.sizes[step.entry] <= _PORTION:
-                for chunk in range(toc.first[step.entry], toc.first[step.entry + 1]):
-                    place = places.get(toc.digests[chunk])
-                    if place is not None and not toc.holes[chunk] and place.length <= _PORTION:
-                        wanted.setdefault(place.blob, []).append((place.start, place.start + place.length, chunk))
+        for chunk in chunks:
+            place = places.get(toc.digests[chunk])
+            if place is not None and not toc.holes[chunk] and max(place.length, toc.chunk_sizes[chunk]) <= _PORTION:
+                wanted.setdefault(place.blob, []).append((place.start, place.start + place.length, chunk))
         loaded: dict[int, bytes] = {}
         for blob, found in wanted.items():
             found.sort()
             sizes = toc.chunk_sizes
-            for here in _by_size(found, [sizes[chunk] for _, _, chunk in found]):
+            for here in _by_size(found, [max(end - start, sizes[chunk]) for start, end, chunk in found]):
                 self._arrived(blob, here[-1][1])
                 pieces = self._store.read_many(blob, here)
                 decoded = frames.decode_many(pieces, [sizes[chunk] for _, _, chunk in here], self._limits)
@@ -139,19 +140,30 @@ class Rebuild:
         first, end = toc.first[step.entry], toc.first[step.entry + 1]
         crc: int | None = None
         whole = hashlib.sha256() if end - first > 1 else None
-        for chunk in range(first, end):
-            for data in (loaded[chunk],) if chunk in loaded else self._chunk(chunk):
-                if step.crc is not None:
-                    crc = go_iso(data, crc)
-                if whole is not None:
-                    whole.update(data)
-                yield data
+        for data in self._pieces(first, end, loaded):
+            if step.crc is not None:
+                crc = go_iso(data, crc)
+            if whole is not None:
+                whole.update(data)
+            yield data
         if step.crc is not None and (crc or 0).to_bytes(8, "big") != step.crc:
             self._refuse(step)
         if whole is not None and whole.digest() != toc.file_digests[step.entry]:
             raise IntegrityError(
                 f"{toc.names[step.entry]!r:.80} does not match its digest in the TOC although its chunks do"
             )
+
+    def _pieces(self, first: int, end: int, loaded: dict[int, bytes]) -> Iterator[bytes]:
+        """What the chunks [first, end) of one file decode to; small ones joined."""
+        sizes = self._contents.toc.chunk_sizes
+        for some in _by_size(range(first, end), sizes[first:end]):
+            here = loaded if some[0] in loaded else self._load(some)
+            for is_here, chunks in groupby(some, here.__contains__):
+                if is_here:
+                    yield b"".join([here[chunk] for chunk in chunks])
+                else:
+                    for chunk in chunks:
+                        yield from self._chunk(chunk)
 
     def _refuse(self, step: Content) -> NoReturn:
         raise IntegrityError(
@@ -192,7 +204,7 @@ def _long_chunk(store: Store, place: Place, size: int, limits: Limits) -> Iterat
 def are_chunks(store: Store, blob: Digest, chunks: Sequence[Check], limits: Limits = DEFAULT_LIMITS) -> list[bool]:
     """For each (start, end, decoded size, raw digest) of a blob, ascending, whether the bytes keep the promise."""
     verdicts: list[bool] = []
-    for some in _by_size(chunks, [size for _, _, size, _ in chunks]):
+    for some in _by_size(chunks, [max(end - start, size) for start, end, size, _ in chunks]):
         try:
             pieces = store.read_many(blob, some) if len(some) > 1 else None
         except IntegrityError:  # a damaged file: some of them may be good all the same
@@ -209,17 +221,16 @@ def are_chunks(store: Store, blob: Digest, chunks: Sequence[Check], limits: Limi
     return verdicts
 
 
-def _by_size(chunks: Sequence[_Spanned], sizes: Sequence[int]) -> Iterator[Sequence[_Spanned]]:
-    """Neighbours that together fit into memory. `sizes`: of each, decoded."""
+def _by_size(items: Sequence[_Item], sizes: Sequence[int]) -> Iterator[Sequence[_Item]]:
+    """Neighbours that together fit into memory, as far as that can be."""
     first = held = 0
-    for at, (chunk, decoded) in enumerate(zip(chunks, sizes, strict=True)):
-        size = max(chunk[1] - chunk[0], decoded)
+    for at, size in enumerate(sizes):
         if held + size > _PORTION and at > first:
-            yield chunks[first:at]
+            yield items[first:at]
             first, held = at, 0
         held += size
-    if chunks:
-        yield chunks[first:]
+    if items:
+        yield items[first:]
 
 
 def is_chunk(store: Store, place: Place, size: int, digest: bytes, limits: Limits = DEFAULT_LIMITS) -> bool:

@@ -123,7 +123,7 @@ def _wrong_headers(store: Store, contents: Contents, diff_id: Digest) -> list[By
     """The header frames, if the tar that they belong to is no longer what was proved; its chunks are known good."""
     wanted = contents.own_chunks()
     try:
-        prove_parts(Rebuild(store, contents, store.find_chunks(wanted)), contents.layer, diff_id)
+        prove_parts(Rebuild(store, contents, store.find_chunks(wanted)).tar(), contents.layer, diff_id)
     except (IntegrityError, FormatError):
         return contents.headers
     return []

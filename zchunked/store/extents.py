@@ -6,7 +6,7 @@ import math
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import NamedTuple
 
 from zchunked.ranges import ByteRange
@@ -51,8 +51,11 @@ class ExtentMap:
     def _from(self, position: int) -> Iterator[Row]:
         """The rows that end behind `position`, and perhaps one before them."""
         number, place = self._find(position)
-        rest = islice(self._blocks[number], max(place, 0), None)
-        return chain(rest, chain.from_iterable(islice(self._blocks, number + 1, None)))
+        block = self._blocks[number]
+        for here in range(max(place, 0), len(block)):
+            yield block[here]
+        for block in islice(self._blocks, number + 1, None):
+            yield from block
 
     def add(self, start: int, end: int, file: str, at: int) -> list[ByteRange]:
         """Returns what of [start, end) was not here before."""

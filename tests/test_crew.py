@@ -1,0 +1,93 @@
+"""Items that one worker makes ahead of another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from zchunked.crew import Crew
+from zchunked.retry import Stopped
+
+
+def numbers(made: list[int], end: int = 1_000) -> Iterator[int]:
+    for number in range(end):
+        made.append(number)
+        yield number
+
+
+def run(crew: Crew, task: object) -> None:
+    with crew:
+        crew.submit("take", task)  # type: ignore[arg-type]
+        crew.wait(lambda: None)
+
+
+@pytest.fixture
+def crew() -> Crew:
+    return Crew({"make": 1, "take": 1}, threading.Event())
+
+
+def test_items_come_in_order_and_only_a_few_are_made_ahead(crew: Crew) -> None:
+    made: list[int] = []
+    taken: list[int] = []
+
+    def take() -> None:
+        for number in crew.ahead("make", numbers(made), most=3):
+            assert len(made) <= number + 6
+            taken.append(number)
+
+    run(crew, take)
+    assert taken == list(range(1_000))
+
+
+def test_what_making_raises_comes_out_where_items_are_taken(crew: Crew) -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ValueError("no more")
+
+    taken: list[int] = []
+
+    def take() -> None:
+        with pytest.raises(ValueError, match="no more"):
+            taken.extend(crew.ahead("make", broken()))
+
+    run(crew, take)
+    assert taken == [1]
+
+
+def test_whoever_stops_taking_ends_the_making(crew: Crew) -> None:
+    made: list[int] = []
+
+    def take() -> None:
+        items = crew.ahead("make", numbers(made, 1_000_000))
+        assert next(items) == 0
+        items.close()  # type: ignore[attr-defined]
+
+    run(crew, take)
+    assert len(made) < 20
+
+
+def test_a_crew_that_is_stopped_waits_for_no_items() -> None:
+    stop = threading.Event()
+    crew = Crew({"make": 1, "take": 1}, stop)
+    seen: list[str] = []
+
+    def slow() -> Iterator[int]:
+        yield 1
+        stop.wait(10)
+        yield 2
+
+    def take() -> None:
+        items = crew.ahead("make", slow())
+        next(items)
+        stop.set()
+        try:
+            next(items)
+            next(items)
+        except Stopped:
+            seen.append("stopped")
+            raise
+
+    run(crew, take)
+    assert seen == ["stopped"]
