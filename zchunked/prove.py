@@ -18,6 +18,7 @@ from zchunked.store.store import Place
 from zchunked.unpack import unpacked
 
 _STEP = 1 << 20
+_BLOCK = 512 << 10
 
 
 class UnprovedError(IntegrityError):
@@ -32,31 +33,30 @@ class Proof:
     is_whole: bool
 
 
-def prove_parts(tar: Iterable[bytes], layer: Descriptor, diff_id: Digest) -> Proof:
-    """A tar that was rebuilt from parts. Raises UnprovedError, and whatever rebuilding it raises."""
+def prove(tar: Iterable[bytes], layer: Descriptor, diff_id: Digest, *, is_whole: bool) -> Proof:
+    """A layer by its tar, rebuilt from parts or out of its whole blob. Raises UnprovedError, and what that raises."""
     hasher, size = hashlib.sha256(), 0
     for block in tar:
         hasher.update(block)
         size += len(block)
-    _judge(hasher.hexdigest(), layer, diff_id)
-    return Proof(size, is_whole=False)
+    if "sha256:" + hasher.hexdigest() != diff_id:
+        raise UnprovedError(
+            f"layer {layer.digest} unpacks to sha256:{hasher.hexdigest()}, but the image's config wants {diff_id}; "
+            "the image is broken (a writer's bug) or tampered with: build and push it again"
+        )
+    return Proof(size, is_whole=is_whole)
 
 
-def prove_whole(
-    store: Store, layer: Descriptor, diff_id: Digest, arrived: Arrived, limits: Limits = DEFAULT_LIMITS
-) -> Proof:
-    """The blob against its digest and its tar against the diff ID, in one pass a step behind the download.
+def whole_tar(store: Store, layer: Descriptor, arrived: Arrived, limits: Limits = DEFAULT_LIMITS) -> Iterator[bytes]:
+    """The tar in a whole blob, in blocks, a step behind the download; at the end the blob is proved by its digest.
 
-    Raises IntegrityError when the blob is not the registry's, UnprovedError or FormatError when it is, and wrong.
+    Raises IntegrityError when the blob is not the registry's, FormatError when it is, and no tar.
     """
-    blob, size = hashlib.sha256(), 0
-    tar = hashlib.sha256()
+    blob = hashlib.sha256()
     pieces = _blob_pieces(store, layer, arrived, blob)
     broken: FormatError | None = None
     try:
-        for block in unpacked(pieces, limits):
-            tar.update(block)
-            size += len(block)
+        yield from _blocks(unpacked(pieces, limits))
     except FormatError as error:
         broken = error
     for _ in pieces:  # to the last byte, whatever the decoder thought of it
@@ -65,8 +65,19 @@ def prove_whole(
         raise IntegrityError(f"layer {layer.digest}: got sha256:{blob.hexdigest()} ({layer.size} bytes)")
     if broken:
         raise FormatError(f"layer {short(layer.digest)} is what its digest says and still no tar: {broken}") from broken
-    _judge(tar.hexdigest(), layer, diff_id)
-    return Proof(size, is_whole=True)
+
+
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, in pieces that are worth to be handed to another thread."""
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= _BLOCK:
+            yield b"".join(held)
+            held, size = [], 0
+    yield b"".join(held)
 
 
 def _blob_pieces(store: Store, layer: Descriptor, arrived: Arrived, hasher: hashlib._Hash) -> Iterator[bytes]:
@@ -76,14 +87,6 @@ def _blob_pieces(store: Store, layer: Descriptor, arrived: Arrived, hasher: hash
         data = store.read(layer.digest, at, end)
         hasher.update(data)
         yield data
-
-
-def _judge(got: str, layer: Descriptor, diff_id: Digest) -> None:
-    if "sha256:" + got != diff_id:
-        raise UnprovedError(
-            f"layer {layer.digest} unpacks to sha256:{got}, but the image's config wants {diff_id}; "
-            "the image is broken (a writer's bug) or tampered with: build and push it again"
-        )
 
 
 def find_liars(store: Store, contents: Contents, places: dict[bytes, Place]) -> dict[bytes, Place]:

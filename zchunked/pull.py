@@ -30,7 +30,7 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor, Platform, parse_config
 from zchunked.offline import refuse_missing
 from zchunked.pace import Bounds, Pace
-from zchunked.prove import Proof, prove_parts, prove_whole
+from zchunked.prove import Proof, prove, whole_tar
 from zchunked.ranges import ByteRange, total
 from zchunked.reassemble import Rebuild
 from zchunked.receipt import Accounts, Receipt
@@ -348,11 +348,12 @@ class Pull:
     def _prove(self, crew: Crew, work: Work) -> None:
         limits = self._options.limits
         try:
-            if work.parts is None or work.layer.digest in self._fetcher.without_ranges:
-                work.proof = prove_whole(self._store, work.layer, work.diff_id, self._arrivals.wait_for, limits)
+            is_whole = work.parts is None or work.layer.digest in self._fetcher.without_ranges
+            if work.parts is None or is_whole:
+                tar = whole_tar(self._store, work.layer, self._arrivals.wait_for, limits)
             else:
-                rebuild = Rebuild(self._store, work.parts, work.places, self._arrivals.wait_for, limits)
-                work.proof = prove_parts(crew.ahead("make", rebuild.tar()), work.layer, work.diff_id)
+                tar = Rebuild(self._store, work.parts, work.places, self._arrivals.wait_for, limits).tar()
+            work.proof = prove(crew.ahead("make", tar), work.layer, work.diff_id, is_whole=is_whole)
         except (IntegrityError, FormatError) as error:
             work.failure = error
 

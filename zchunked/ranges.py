@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 from zchunked.errors import FormatError
@@ -24,6 +25,11 @@ class ByteRange(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.start},{self.end})"
+
+
+def ranges(starts: Iterable[int], ends: Iterable[int]) -> list[ByteRange]:
+    """Very many at once."""
+    return list(map(tuple.__new__, repeat(ByteRange), zip(starts, ends, strict=True)))
 
 
 def range_header(spans: Sequence[ByteRange]) -> str:

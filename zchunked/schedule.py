@@ -13,7 +13,7 @@ from zchunked.insight import Insight
 from zchunked.layer.plan import PART_BYTES, GapPolicy, Link, missing, runs_for
 from zchunked.oci import Descriptor
 from zchunked.prove import Proof
-from zchunked.ranges import ByteRange, Spans, total
+from zchunked.ranges import ByteRange, Spans, ranges, total
 from zchunked.reassemble import is_chunk
 from zchunked.receipt import Estimate, LayerEntry
 from zchunked.store import Store
@@ -151,8 +151,8 @@ def _why_whole(
         return None
     covered = store.covered(blob)
     whole = contents.layer.size - total(covered)
-    starts, ends = contents.toc.starts, contents.toc.ends
-    chunks = [ByteRange(starts[chunk], ends[chunk]) for chunk in own.values()]
+    toc = contents.toc
+    chunks = ranges([toc.starts[chunk] for chunk in own.values()], [toc.ends[chunk] for chunk in own.values()])
     if whole <= total(missing([*chunks, *contents.metadata], covered)) * _WHOLE_PREMIUM:
         return "nothing of it is here, and whole it costs little more than its parts"
     return None
@@ -174,15 +174,10 @@ def _wanted(
             ours.append(chunk)
         places[digest] = place
     ours.sort(key=toc.starts.__getitem__)
-    spans = [ByteRange(toc.starts[chunk], toc.ends[chunk]) for chunk in ours]
-    checks = Checks(
-        [span.start for span in spans],
-        [span.end for span in spans],
-        [toc.chunk_sizes[chunk] for chunk in ours],
-        [toc.digests[chunk] for chunk in ours],
-    )
+    starts, ends = [toc.starts[chunk] for chunk in ours], [toc.ends[chunk] for chunk in ours]
+    checks = Checks(starts, ends, [toc.chunk_sizes[chunk] for chunk in ours], [toc.digests[chunk] for chunk in ours])
     metadata = contents.metadata
-    return [*spans, *metadata], metadata, checks
+    return [*ranges(starts, ends), *metadata], metadata, checks
 
 
 def _held_elsewhere(work: Work, found: dict[bytes, Place]) -> int:

@@ -11,7 +11,7 @@ from zchunked.digest import Digest, from_raw
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.layer.locate import locate
 from zchunked.oci import Descriptor, Manifest, parse_config, parse_document
-from zchunked.prove import drop_liars, is_intact, prove_parts
+from zchunked.prove import drop_liars, is_intact, prove
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.reassemble import Rebuild, is_chunk
 from zchunked.store import Store
@@ -123,7 +123,7 @@ def _wrong_headers(store: Store, contents: Contents, diff_id: Digest) -> list[By
     """The header frames, if the tar that they belong to is no longer what was proved; its chunks are known good."""
     wanted = contents.own_chunks()
     try:
-        prove_parts(Rebuild(store, contents, store.find_chunks(wanted)).tar(), contents.layer, diff_id)
+        prove(Rebuild(store, contents, store.find_chunks(wanted)).tar(), contents.layer, diff_id, is_whole=False)
     except (IntegrityError, FormatError):
         return contents.headers
     return []

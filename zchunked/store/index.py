@@ -211,10 +211,10 @@ class Index:
     def add_chunks(self, digest: str, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
         """Rows of (raw digest, start, length, decoded size) in the blob."""
         with self._transaction() as db:
-            blob = self._number(db, digest, size)
-            numbered = ((chunk, blob, start, length, decoded) for chunk, start, length, decoded in rows)
-            while some := sorted(islice(numbered, _AT_ONCE)):  # neighbours in the index go in together
-                db.executemany("INSERT OR IGNORE INTO chunks VALUES(?, ?, ?, ?, ?)", some)
+            sql = f"INSERT OR IGNORE INTO chunks VALUES(?, {self._number(db, digest, size)}, ?, ?, ?)"
+            left = iter(rows)
+            while some := sorted(islice(left, _AT_ONCE)):  # neighbours in the index go in together
+                db.executemany(sql, some)
 
     def find_chunks(self, digests: Iterable[bytes]) -> Iterator[list[tuple[bytes, int, int, int]]]:
         """Batches of (raw digest, number of the blob, start, length) wherever a row promises one of the digests."""
