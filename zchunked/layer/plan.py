@@ -17,6 +17,7 @@ _LEAST_GAP, _USUAL_GAP, _MOST_GAP = 8 << 10, 64 << 10, 256 << 10
 PART_BYTES = 150  # the header of one part of multipart/byteranges, more or less
 _FEW_SPANS = 8  # so few may always share a request: a connection for each costs more than it saves
 _FEW_SINGLES, _MOST_SINGLES = 32, 4096
+_NEAR_SECONDS = 0.03
 
 
 Run = tuple[ByteRange, ...]
@@ -157,10 +158,12 @@ class Link:
         return min(max(int(self.rate * self.round_trip / jobs), _LEAST_GAP), _MOST_GAP)
 
     def singles(self, jobs: int) -> int:
-        """How many requests all workers together make within two seconds of waiting."""
+        """How many requests beyond the usual may save bytes: many in the neighbourhood, else two seconds of waiting."""
         if not self.round_trip:
             return _FEW_SINGLES
-        return min(max(int(2 * jobs / self.round_trip), _FEW_SINGLES), _MOST_SINGLES)
+        if self.round_trip < _NEAR_SECONDS:
+            return _MOST_SINGLES
+        return max(int(2 * jobs / self.round_trip), _FEW_SINGLES)
 
     def seconds(self, size: int, requests: int, jobs: int) -> float:
         """About how long a download takes."""
