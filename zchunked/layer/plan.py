@@ -18,6 +18,7 @@ PART_BYTES = 150  # the header of one part of multipart/byteranges, more or less
 _FEW_SPANS = 8  # so few may always share a request: a connection for each costs more than it saves
 _FEW_SINGLES, _MOST_SINGLES = 32, 4096
 _NEAR_SECONDS = 0.03
+_TRIFLE = 0.002  # part headers that are no more of the needed bytes are worth no request
 
 
 Run = tuple[ByteRange, ...]
@@ -117,7 +118,8 @@ def _in_parts(needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: 
     pieces = cut(closed, needed, longest)
     budget = (total(needed) + metadata) * policy.parts - (total(closed) - total(needed))
     many = len(pieces) if math.isinf(budget) else min(len(pieces), max(0, int(budget // PART_BYTES)))
-    if len(pieces) - many > policy.singles:
+    rest = len(pieces) - many
+    if rest > policy.singles or rest * PART_BYTES < total(needed) * _TRIFLE:
         many = len(pieces)
     at_once = min(spans, max(_FEW_SPANS, many // jobs))
     return [*group(pieces[:many], at_once, longest), *group(pieces[many:], 1, longest)]
