@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -286,6 +287,17 @@ def test_what_a_host_can_do_is_remembered(store: Store) -> None:
     store.learn("registry:5000", 1)
     with again(store) as other:
         assert other.recall("registry:5000") == 1
+
+
+@pytest.mark.parametrize(("spans", "hours", "found"), [(20, 24, 20), (20, 24 * 8, None), (0, 0.5, 0), (0, 2, None)])
+def test_what_was_learnt_of_a_host_grows_old(
+    spans: int, hours: float, found: int | None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.learn("registry:5000", spans)
+    now = time.time() + hours * 3600
+    with again(store) as other:
+        monkeypatch.setattr("zchunked.store.store.time.time", lambda: now)
+        assert other.recall("registry:5000") == found
 
 
 # ── processes ──

@@ -288,9 +288,10 @@ class Index:
 
     # ── hosts ──
 
-    def host(self, host: str, oldest: float) -> int | None:
-        rows = self._rows("SELECT spans FROM hosts WHERE host = ? AND learnt >= ?", (host, oldest))
-        return int(rows[0][0]) if rows else None
+    def host(self, host: str) -> tuple[int, float] | None:
+        """(spans, when that was learnt)"""
+        rows = self._rows("SELECT spans, learnt FROM hosts WHERE host = ?", (host,))
+        return (int(rows[0][0]), float(rows[0][1])) if rows else None
 
     def set_host(self, host: str, spans: int) -> None:
         with self._transaction() as db:

@@ -22,6 +22,7 @@ from zchunked.store.share import share
 _READ_BYTES = 1 << 20
 _NEAR_BYTES = 64 << 10  # what lies this near is read together: copying is cheaper than asking
 _HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
+_NO_RANGES_SECONDS = 3600.0  # a cache that is still filling serves none, and serves them soon after
 
 
 class Place(NamedTuple):
@@ -342,7 +343,9 @@ class Store:
         with self._lock:
             if host in self._hosts:
                 return self._hosts[host]
-        found = self._index.host(host, time.time() - _HOST_MEMORY_SECONDS)
+        row = self._index.host(host)
+        lifetime = _HOST_MEMORY_SECONDS if row and row[0] else _NO_RANGES_SECONDS
+        found = row[0] if row and time.time() - row[1] <= lifetime else None
         with self._lock:
             return self._hosts.setdefault(host, found)
 
