@@ -47,9 +47,7 @@ class Reference:
         return is_loopback(self.host)
 
     def __str__(self) -> str:
-        tag = f":{self.tag}" if self.tag else ""
-        digest = f"@{self.digest}" if self.digest else ""
-        return f"{self.name}{tag}{digest}"
+        return _written(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +78,16 @@ class LayoutReference:
         return is_loopback(self.host)
 
     def __str__(self) -> str:
-        tag = f":{self.tag}" if self.tag else ""
-        digest = f"@{self.digest}" if self.digest else ""
-        return f"{self.name}{tag}{digest}"
+        return _written(self)
 
 
 ImageReference = Reference | LayoutReference
+
+
+def _written(reference: ImageReference) -> str:
+    tag = f":{reference.tag}" if reference.tag else ""
+    digest = f"@{reference.digest}" if reference.digest else ""
+    return f"{reference.name}{tag}{digest}"
 
 
 def is_loopback(host: str) -> bool:

@@ -15,10 +15,10 @@ import msgspec
 from zchunked.errors import LocalError, UsageError
 from zchunked.reference import DOCKER_HUB
 from zchunked.sources.helpers import HungHelperError, ask_helper
+from zchunked.sources.settings import contents_of
 
 _HUB_ALIASES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 _HUB_KEY = "https://index.docker.io/v1/"  # under which docker itself files Docker Hub
-_FILE_BYTES = 4 << 20
 _TOKEN_USER = "<token>"  # noqa: S105 - the user name by which helpers say that the secret is an identity token
 _Shape = TypeVar("_Shape")
 
@@ -107,7 +107,7 @@ class Keyring:
 
     def _look(self, place: _Place, host: str, repository: str) -> Credentials | None:
         """One file: the host's own helper, then an entry that says something, then the store for all hosts."""
-        data = _contents(place.path)
+        data = contents_of(place.path, "file of credentials")
         if data is None:
             return None
         if place.is_legacy:
@@ -166,20 +166,6 @@ def most_specific(keys: Iterable[str], host: str, repository: str) -> str | None
             if best is None or rank > best:
                 best, chosen = rank, key
     return chosen
-
-
-def _contents(path: Path) -> bytes | None:
-    """None when there is no such file."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_FILE_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise LocalError(f"cannot read the credentials in {path}: {error.strerror}") from error
-    if len(data) > _FILE_BYTES:
-        raise LocalError(f"{path} has more than {_FILE_BYTES} bytes: that is no file of credentials")
-    return data
 
 
 def _decode(data: bytes, shape: type[_Shape], path: Path) -> _Shape:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from zchunked.errors import LocalError, UsageError
 from zchunked.sources.registries import Registries, Registry, parse_registries
+from zchunked.sources.settings import contents_of
 
 _SYSTEM = Path("/etc/containers")
 _NAME, _DROP_INS = "registries.conf", "registries.conf.d"
-_FILE_BYTES = 4 << 20
 
 
 def registries_from(environment: Mapping[str, str], *, told: Path | None = None, system: Path = _SYSTEM) -> Registries:
@@ -25,18 +25,18 @@ def registries_from(environment: Mapping[str, str], *, told: Path | None = None,
     own = Path(config, "containers") if config else None
     registries: dict[str, Registry] = {}
     if told is not None:
-        data = _contents(told)
+        data = contents_of(told, "registries.conf")
         if data is None:
             raise UsageError(f"{told}: there is no such registries.conf")
         registries |= parse_registries(data, str(told))
-    elif own is not None and (data := _contents(own / _NAME)) is not None:
+    elif own is not None and (data := contents_of(own / _NAME, "registries.conf")) is not None:
         registries |= parse_registries(data, str(own / _NAME))
         system = own
-    elif (data := _contents(system / _NAME)) is not None:
+    elif (data := contents_of(system / _NAME, "registries.conf")) is not None:
         registries |= parse_registries(data, str(system / _NAME))
     for folder in dict.fromkeys([system, *([own] if own else [])]):
         for file in _drop_ins(folder / _DROP_INS):
-            registries |= parse_registries(_contents(file) or b"", str(file))
+            registries |= parse_registries(contents_of(file, "registries.conf") or b"", str(file))
     return registries
 
 
@@ -48,17 +48,3 @@ def _drop_ins(folder: Path) -> Iterator[Path]:
         return
     except OSError as error:
         raise LocalError(f"cannot look into {folder}: {error.strerror}") from error
-
-
-def _contents(path: Path) -> bytes | None:
-    """None when there is no such file."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_FILE_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise LocalError(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > _FILE_BYTES:
-        raise LocalError(f"{path} has more than {_FILE_BYTES} bytes: that is no registries.conf")
-    return data

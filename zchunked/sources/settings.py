@@ -1,0 +1,23 @@
+"""Small files that people and their tools write: read whole, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zchunked.errors import LocalError
+
+_MOST_BYTES = 4 << 20
+
+
+def contents_of(path: Path, what: str) -> bytes | None:
+    """None when there is no such file. `what` it should be, for the message when it is too large to be that."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise LocalError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > _MOST_BYTES:
+        raise LocalError(f"{path} has more than {_MOST_BYTES} bytes: that is no {what}")
+    return data
