@@ -35,7 +35,7 @@ class GapPolicy:
     """
 
     most: int = _USUAL_GAP
-    share: float = 0.045
+    share: float = 0.09
     parts: float = 0.048
     singles: int = _FEW_SINGLES
 
