@@ -231,13 +231,13 @@ class Blobs:
             holds = understand(answer.status, answer.headers, blob, spans, self._limits)
         except RangeIgnoredError:
             self._hosts.learn(host, 0)
-            self._dismiss(answer)
+            self._dismiss(answer, blob)
             raise
         except MultiRangeRefusedError:
             # One that has taken several may find these too many; others mean that one is the most they take.
             is_too_many = answer.status in _TOO_MANY and (self._hosts.recall(host) or 0) > 1
             self._hosts.learn(host, max(1, len(spans) // 2) if is_too_many else 1)
-            self._dismiss(answer)
+            self._dismiss(answer, blob)
             raise
         except BaseException:
             answer.close()
@@ -251,10 +251,9 @@ class Blobs:
             self._hosts.learn(host, 1)
         return holds
 
-    @staticmethod
-    def _dismiss(answer: Answer) -> None:
-        """A short error is read, for it costs nothing and keeps the connection; a whole blob is not."""
-        if answer.status >= 400:
+    def _dismiss(self, answer: Answer, blob: Descriptor) -> None:
+        """What is short is read, for it was sent already, and that keeps the connection; a large blob is not."""
+        if answer.status >= 400 or blob.size <= self._limits.error_body_bytes:
             answer.excerpt()
         answer.close()
 
