@@ -207,3 +207,36 @@ def test_an_error_does_not_spoil_the_next_decoding() -> None:
         with pytest.raises(FormatError):
             frames.decode(bad, 5)
         assert frames.decode(good, 5) == b"hello"
+
+
+SHAPES = st.sampled_from(["whole", "two", "cut", "more", "skippable", "unsized", "longer", "shorter"])
+
+
+@given(
+    st.lists(st.tuples(st.binary(min_size=1, max_size=3000), st.integers(1, 200), SHAPES, st.booleans()), max_size=6)
+)
+def test_many_chunks_at_once_are_what_each_is_alone(rows: list[tuple[bytes, int, str, bool]]) -> None:
+    """Raw, repeated and compressed blocks, with and without a checksum; and all that is no chunk of its size."""
+    chunks: list[bytes] = []
+    sizes: list[int] = []
+    for content, times, shape, is_summed in rows:
+        data = content * times
+        frame = zstandard.ZstdCompressor(write_checksum=is_summed, write_content_size=shape != "unsized").compress(data)
+        made = {
+            "two": frame + frame,
+            "cut": frame[:-1],
+            "more": frame + b"x",
+            "skippable": b"\x50\x2a\x4d\x18\x01\0\0\0x" + frame,
+        }
+        chunks.append(made.get(shape, frame))
+        sizes.append(max(1, len(data) + {"longer": 1, "shorter": -1, "two": len(data)}.get(shape, 0)))
+
+    def alone(chunk: bytes, size: int) -> bytes | None:
+        try:
+            return frames.decode(chunk, size)
+        except FormatError:
+            return None
+
+    want = [alone(*one) for one in zip(chunks, sizes, strict=True)]
+    assert frames.decode_many(chunks, sizes) == want
+    assert frames.decode_many([memoryview(chunk) for chunk in chunks], sizes) == want

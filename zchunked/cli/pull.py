@@ -43,7 +43,6 @@ SILENCE_SECONDS = 10.0
 
 def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """`zpull IMAGE`, and `zpull plan IMAGE` or `--dry-run`, which stop where the download would begin."""
-    give_back()
     reference = parse_image(arguments.image)
     is_plan = arguments.verb == "plan" or arguments.dry_run
     destinations = [] if is_plan else destinations_of(arguments)
@@ -151,6 +150,7 @@ def pull_of(
     digest: Digest | None = None,
 ) -> Pull:
     """`digest`: what to pull instead of what the reference names by now."""
+    give_back()
     files = source.files if isinstance(source, LayoutSource) else None
     options = Options(
         platform=platform_of(arguments.platform),

@@ -71,7 +71,8 @@ def decode_many(
     One call for all: where threads compete for the interpreter, letting go of it once for each chunk costs more than to
     decode it (docs/performance.md).
     """
-    if not all(map(_is_one_frame, chunks)):
+    # Of an empty list the library divides by zero, and the process is gone.
+    if not chunks or not all(map(_is_one_frame, chunks)):
         return [_decoded(*one, limits) for one in zip(chunks, sizes, strict=True)]
     try:
         out = _OWN.many.multi_decompress_to_buffer(list(chunks), decompressed_sizes=array("Q", sizes).tobytes())
