@@ -35,7 +35,8 @@ from zchunked.digest import Digest
 from zchunked.errors import IntegrityError, LocalError, TransferError, TransientError
 from zchunked.exports.content import DamagedLayerError, layers_of
 from zchunked.image import load
-from zchunked.pull import Options, Pull
+from zchunked.options import Options
+from zchunked.pull import Pull
 from zchunked.receipt import Receipt
 from zchunked.schedule import Frugality
 from zchunked.verify import doubt, verify

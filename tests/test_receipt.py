@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ BOOKINGS = st.lists(
 
 @given(BOOKINGS)
 def test_fetched_is_the_sum_of_the_columns(bookings: list[tuple[str, Digest, int, int, int]]) -> None:
-    traffic, accounts, receipt = Traffic(), Accounts(), Receipt("app")
+    traffic, accounts, receipt = Traffic(time.monotonic), Accounts(), Receipt("app")
     for kind, blob, a, b, c in bookings:
         if kind == "discard":
             accounts.discard(blob)
@@ -47,7 +48,7 @@ def test_fetched_is_the_sum_of_the_columns(bookings: list[tuple[str, Digest, int
 
 
 def test_what_is_taken_back_becomes_waste() -> None:
-    traffic, accounts, receipt = Traffic(), Accounts(), Receipt("app")
+    traffic, accounts, receipt = Traffic(time.monotonic), Accounts(), Receipt("app")
     traffic.received(300)
     accounts.add(BLOBS[0], Good(needed=100, gap=50))
     accounts.take_back(BLOBS[0], Good(needed=40))
@@ -70,7 +71,7 @@ def test_documents_are_metadata_and_a_bad_one_is_taken_back() -> None:
 
 
 def test_settling_twice_is_settling_once() -> None:
-    traffic, accounts, receipt = Traffic(), Accounts(), Receipt("app")
+    traffic, accounts, receipt = Traffic(time.monotonic), Accounts(), Receipt("app")
     traffic.received(10)
     accounts.document(10)
     for _ in range(2):
@@ -83,7 +84,7 @@ def test_layers_are_listed_and_a_blob_that_is_listed_twice_was_fetched_once() ->
     source = image([base, app, base])
     manifest = parse_document(source.manifest)
     assert isinstance(manifest, Manifest)
-    receipt, accounts, traffic = Receipt("app"), Accounts(), Traffic()
+    receipt, accounts, traffic = Receipt("app"), Accounts(), Traffic(time.monotonic)
     receipt.list_layers(manifest, parse_config(source.config, 3).diff_ids, ["plain", "zstd:chunked", "plain"])
     accounts.fetched(Digest(base.digest), 30)
     accounts.fetched(Digest(base.digest), 12)
@@ -98,7 +99,7 @@ def test_layers_are_listed_and_a_blob_that_is_listed_twice_was_fetched_once() ->
 
 
 def test_counting_from_many_threads_loses_nothing() -> None:
-    traffic, accounts = Traffic(), Accounts()
+    traffic, accounts = Traffic(time.monotonic), Accounts()
 
     def work() -> None:
         for _ in range(2000):

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -182,7 +183,7 @@ class Dribble:
     """A traffic of so many body bytes per second, none of them new; karma gains nothing."""
 
     def __init__(self, rate: float, patience: float = 60, **bounds: float) -> None:
-        self.now, self.rate, self.traffic = 0.0, rate, Traffic()
+        self.now, self.rate, self.traffic = 0.0, rate, Traffic(time.monotonic)
         self.chameleon = Chameleon(
             Patience(patience), 1, lambda _: None, threading.Event(), clock=lambda: self.now, sleep=lambda _: None
         )

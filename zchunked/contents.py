@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Self
 
 from zchunked.digest import raw, short, verify
 from zchunked.errors import FormatError, IntegrityError
@@ -26,6 +27,13 @@ class Contents:
     location: Location
     toc: Toc
     tarsplit: Part | None
+
+    @classmethod
+    def of(cls, layer: Descriptor, location: Location, toc: Toc) -> Self:
+        """Of a TOC that was read. Raises FormatError when it promises a tar-split that has no position."""
+        if toc.tarsplit_digest and location.tarsplit is None:
+            raise FormatError(f"layer {short(layer.digest)} has a tar-split digest in its TOC and no position for it")
+        return cls(layer, location, toc, location.tarsplit if toc.tarsplit_digest or location.tarsplit_digest else None)
 
     @property
     def metadata(self) -> list[ByteRange]:
@@ -75,23 +83,24 @@ def _decoded_toc(store: Store, layer: Descriptor, location: Location, limits: Li
     return frames.decode(data, location.toc.decoded_bytes, limits)
 
 
-def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS, toc: Toc | None = None) -> Contents:
-    """TOC, unless it was read before, and, where there is one, the tar-split's digest, checked.
+def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Contents:
+    """TOC and, where there is one, the tar-split's digest, checked.
 
     Raises IntegrityError naming what is damaged or not in the store, FormatError, UnsupportedLayerError.
     """
     location = locate(layer, limits)
-    toc = toc or read_toc(store, layer, location, limits)
-    digest = toc.tarsplit_digest or location.tarsplit_digest
-    if toc.tarsplit_digest and location.tarsplit is None:
-        raise FormatError(f"layer {short(layer.digest)} has a tar-split digest in its TOC and no position for it")
-    tarsplit = location.tarsplit if digest else None
-    if tarsplit and digest:
-        hasher = hashlib.sha256()
-        for piece in store.stream(layer.digest, tarsplit.span):
-            hasher.update(piece)
-        if hasher.digest() != raw(digest):
-            raise IntegrityError(
-                f"tar-split of layer {short(layer.digest)}: want {digest}, got sha256:{hasher.hexdigest()}"
-            )
-    return Contents(layer, location, toc, tarsplit)
+    contents = Contents.of(layer, location, read_toc(store, layer, location, limits))
+    check_tarsplit(store, contents)
+    return contents
+
+
+def check_tarsplit(store: Store, contents: Contents) -> None:
+    """Nothing where there is none; IntegrityError when it is damaged or not in the store."""
+    digest = contents.toc.tarsplit_digest or contents.location.tarsplit_digest
+    if contents.tarsplit is None or digest is None:
+        return
+    blob, hasher = contents.layer.digest, hashlib.sha256()
+    for piece in store.stream(blob, contents.tarsplit.span):
+        hasher.update(piece)
+    if hasher.digest() != raw(digest):
+        raise IntegrityError(f"tar-split of layer {short(blob)}: want {digest}, got sha256:{hasher.hexdigest()}")

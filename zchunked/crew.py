@@ -73,17 +73,22 @@ class Crew:
     def is_busy(self, lane: str) -> bool:
         return self._open[lane] > 0
 
-    def wait(self, tick: Callable[[], None], every: float = 0.1) -> None:
-        """Call `tick` now and then until no task is open; raise the first failure at once."""
+    def wait(self, tick: Callable[[], None], every: float = 0.1, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Call `tick` now and then, and when a task has ended, until no task is open; raise the first failure at once.
+
+        `tick` may submit further tasks. Returns early as soon as `until` holds.
+        """
         try:
-            while True:
+            is_done = False
+            while not is_done:
                 with self._changed:
-                    if any(self._open.values()) and self._failure is None:
+                    if any(self._open.values()) and self._failure is None and not until():
                         self._changed.wait(every)
-                    is_done = self._failure is not None or not any(self._open.values())
+                    had_all_ended = not any(self._open.values())
                 tick()
-                if is_done:
-                    break
+                with self._changed:
+                    has_all_ended = had_all_ended and not any(self._open.values())
+                    is_done = self._failure is not None or has_all_ended or until()
         except BaseException:
             self._stop.set()
             raise

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from zchunked.arrivals import Arrivals
 from zchunked.crew import Crew
@@ -16,62 +15,16 @@ from zchunked.errors import IntegrityError, RangeIgnoredError
 from zchunked.events import Arrived, Noted
 from zchunked.layer.plan import Run, hull
 from zchunked.oci import Descriptor
-from zchunked.ranges import ByteRange, Spans, append, merge, subtract, total
+from zchunked.orders import Milestone, Order
+from zchunked.ranges import ByteRange, append, merge, subtract, total
 from zchunked.reassemble import are_chunks
-from zchunked.receipt import Accounts, Good
+from zchunked.receipt import Accounts
 from zchunked.retry import RetryingSource, Stopped
 from zchunked.seams import Emit
 from zchunked.store import Store
 from zchunked.store.packs import Writer
 
 _ROWS_SECONDS = 1.0  # chunk rows that a kill may cost; their bytes stay
-
-
-@dataclass(slots=True, eq=False)
-class Checks:
-    """Chunks of one blob that are checked once their bytes are here, in blob order."""
-
-    starts: Sequence[int] = ()
-    ends: Sequence[int] = ()
-    sizes: Sequence[int] = ()
-    digests: Sequence[bytes] = ()
-
-    def overlapping(self, span: ByteRange) -> range:
-        return range(bisect_right(self.ends, span.start), bisect_left(self.starts, span.end))
-
-
-@dataclass(slots=True, eq=False)
-class Order:
-    """What is to come of one blob. `runs` cover `wanted`, of which `metadata` is no content; what is more is gap."""
-
-    blob: Descriptor
-    runs: list[Run]
-    wanted: list[ByteRange]
-    metadata: list[ByteRange] = field(default_factory=list)
-    checks: Checks = field(default_factory=Checks)
-    _wanted: Spans = field(init=False)
-    _metadata: Spans = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._wanted, self._metadata = Spans(self.wanted), Spans(self.metadata)
-
-    def want_all(self) -> None:
-        """The blob can only come whole: no byte of it is a gap any more."""
-        self.wanted = [ByteRange(0, self.blob.size)]
-        self._wanted = Spans(self.wanted)
-
-    def worth(self, spans: Sequence[ByteRange]) -> Good:
-        """What bytes of these spans are good for."""
-        wanted = sum(self._wanted.overlap(span) for span in spans)
-        metadata = sum(self._metadata.overlap(span) for span in spans)
-        return Good(wanted - metadata, metadata, total(spans) - wanted)
-
-
-class Milestone(NamedTuple):
-    """What to do, in the fetching thread, as soon as a span has come whole. Bytes in it are not checked."""
-
-    span: ByteRange
-    reached: Callable[[], None]
 
 
 class Fetcher:
@@ -95,16 +48,40 @@ class Fetcher:
         self._writers: list[Writer] = []
         self._running: set[_Fetch] = set()
         self._came: dict[Digest, list[ByteRange]] = {}
+        self._claims: dict[Digest, int] = {}  # blobs that some thread takes whole just now
         self.without_ranges: set[Digest] = set()
 
     def order(self, crew: Crew, order: Order) -> None:
         """Queue all runs. Whoever waits in `arrivals` is told as they land."""
-        state = _BlobState(order)
+        state = _BlobState(order, queue=order.runs)
         with self._lock:
             self._states[order.blob.digest] = state
         self._arrivals.expect(order.blob.digest, order.runs)
-        for run in order.runs:
-            crew.submit("fetch", lambda run=run: self._run(state, run))  # type: ignore[misc]
+        for _ in order.runs:
+            crew.submit("fetch", lambda: self._run_next(state))
+
+    def replan(self, crew: Crew, order: Order, plan: Callable[[list[ByteRange]], list[Run]]) -> None:
+        """Ask in another way for what is wanted of the runs that nobody has begun: `plan` says how."""
+        state = self._states[order.blob.digest]
+        with state.lock:
+            left = merge([span for run in state.queue for span in run])
+            before, runs = len(state.queue), plan(subtract(order.wanted, subtract(order.wanted, left)))
+            state.queue = deque(runs)
+            self._arrivals.expect(order.blob.digest, sorted([*state.at_work, *runs]))
+        for _ in range(len(runs) - before):
+            crew.submit("fetch", lambda: self._run_next(state))
+
+    def to_come(self) -> int:
+        """Bytes that are ordered and not here yet."""
+        with self._lock:
+            states = list(self._states.values())
+        size = 0
+        for state in states:
+            with state.lock:
+                queue, at_work = list(state.queue), list(state.at_work)
+            size += sum(map(total, queue))
+            size += sum(total(self._store.missing(state.order.blob.digest, run)) for run in at_work)
+        return size
 
     def now(self, order: Order, *, may_grow: bool = True, first: Milestone | None = None) -> None:
         """Work an order off in the caller's thread, one run after the other, and commit it.
@@ -112,10 +89,10 @@ class Fetcher:
         Where that would take the whole blob, and it may not grow to that, RangeIgnoredError is raised.
         """
         state = _BlobState(order, may_grow=may_grow, first=first)
-        self._arrivals.expect(order.blob.digest, order.runs)
         try:
             for run in order.runs:
-                self._run(state, run)
+                if not self._run(state, run):
+                    self._arrivals.wait_for(order.blob.digest, order.blob.size)
         finally:
             self._close_own()
 
@@ -143,26 +120,36 @@ class Fetcher:
 
     # ── one run ──
 
-    def _run(self, state: _BlobState, run: Run) -> None:
-        if state.whole_by:
-            return
-        order = state.order
-        left = self._store.missing(order.blob.digest, run)
+    def _run_next(self, state: _BlobState) -> None:
+        with state.lock:
+            if not state.queue:
+                return
+            run = state.queue.popleft()
+            state.at_work.append(run)
+        if self._run(state, run):
+            with state.lock:
+                state.at_work.remove(run)
+                self._arrivals.land(state.order.blob.digest, run)
+
+    def _run(self, state: _BlobState, run: Run) -> bool:
+        """False when somebody else takes the whole blob, and this with it."""
+        blob = state.order.blob.digest
+        if blob in self._claims:
+            return False
         try:
-            self._fetch(state, left)
+            self._fetch(state, self._store.missing(blob, run))
         except RangeIgnoredError:
             if not self._claim_whole(state):
-                return
+                return False
         except _TakenElsewhereError:
-            return
-        if state.whole_by == threading.get_ident():
+            return False
+        if self._claims.get(blob) == threading.get_ident():
             self._finish_whole(state)
-            return
-        if bad := self._check(state, hull(run)):
+        elif bad := self._check(state, hull(run)):
             self._refetch(state, bad)
-        self._arrivals.land(order.blob.digest, run)
         if time.monotonic() - state.entered > _ROWS_SECONDS:
             self._enter(state)
+        return True
 
     def _fetch(self, state: _BlobState, spans: list[ByteRange]) -> None:
         if not spans:
@@ -236,12 +223,12 @@ class Fetcher:
         blob, me = state.order.blob, threading.get_ident()
         if not state.may_grow:
             raise RangeIgnoredError(f"the host of layer {short(blob.digest)} serves no ranges")
-        with state.lock:
-            if state.whole_by:
-                return state.whole_by == me
-            state.whole_by = me
-            state.order.want_all()
-        self.without_ranges.add(blob.digest)
+        with self._lock:
+            if (holder := self._claims.get(blob.digest)) is not None:
+                return holder == me
+            self._claims[blob.digest] = me
+            self.without_ranges.add(blob.digest)
+        state.order.want_all()
         self._emit(Noted(f"the host of layer {short(blob.digest)} serves no ranges: the layer comes whole"))
         return True
 
@@ -256,6 +243,8 @@ class Fetcher:
         if bad := self._check(state, whole):
             self._refetch(state, bad)
         self._arrivals.land_all(blob.digest)
+        with self._lock:
+            del self._claims[blob.digest]
 
     # ── checks ──
 
@@ -351,10 +340,13 @@ class _Fetch:
 class _BlobState:
     """An order at work; `lock` guards all that changes."""
 
-    def __init__(self, order: Order, *, may_grow: bool = True, first: Milestone | None = None) -> None:
+    def __init__(
+        self, order: Order, *, queue: Sequence[Run] = (), may_grow: bool = True, first: Milestone | None = None
+    ) -> None:
         self.order, self.may_grow, self.first = order, may_grow, first
+        self.queue = deque(queue)
+        self.at_work: list[Run] = []
         self.lock = threading.Lock()
         self.checked = bytearray(len(order.checks.starts))
         self.rows: list[tuple[bytes, int, int, int]] = []
         self.entered = time.monotonic()
-        self.whole_by = 0  # the thread that takes the whole blob

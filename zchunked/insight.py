@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from zchunked.contents import Contents, read_contents, read_toc
+from zchunked.contents import Contents, check_tarsplit, read_toc
 from zchunked.crew import Crew
 from zchunked.errors import IntegrityError, RangeIgnoredError, UnsupportedLayerError, ZPullError
-from zchunked.fetch import Fetcher, Milestone, Order
+from zchunked.fetch import Fetcher
 from zchunked.layer.locate import Location, locate
 from zchunked.layer.plan import missing
-from zchunked.layer.toc import Toc
 from zchunked.limits import Limits
 from zchunked.oci import Descriptor
+from zchunked.orders import Milestone, Order
 from zchunked.ranges import ByteRange, merge, total
-from zchunked.receipt import Accounts
 from zchunked.retry import Stopped
 from zchunked.seams import Files
 from zchunked.store import Store
 
-_NO_RANGES = "its host serves no ranges"
+NO_RANGES = "its host serves no ranges"
 
 
 @dataclass(slots=True, eq=False)
 class Insight:
-    """What a layer's blob holds, or why it comes whole. `here_before`: bytes of it that were here."""
+    """What a layer's blob holds, or why it comes whole. Filled by one worker while others look.
+
+    `here_before`: bytes of it that were here. `contents` is set once the TOC is read: then chunks can be asked for,
+    though the tar-split may still be on its way. `is_complete`: it has come and was checked, nothing changes any more.
+    """
 
     here_before: int = 0
     contents: Contents | None = None
     reason: str | None = None
     is_here: bool = False
+    is_complete: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,30 +46,29 @@ class Inspector:
 
     store: Store
     fetcher: Fetcher
-    accounts: Accounts
     stop: threading.Event
     limits: Limits
     files: Files | None = None
     may_take: bool = True
 
-    def look_into(self, layer: Descriptor, crew: Crew) -> Insight:
+    def look_into(self, layer: Descriptor, insight: Insight, crew: Crew) -> None:
         """Bring TOC and tar-split of a layer that can be pulled in parts; else say why it comes whole."""
-        is_adopted = self._adopt(layer)
-        insight = Insight(here_before=total(self.store.covered(layer.digest)), is_here=is_adopted)
+        insight.is_here = self._adopt(layer)
+        insight.here_before = total(self.store.covered(layer.digest))
         if self.store.is_whole(layer.digest):
             insight.is_here = True
-            return insight
-        try:
-            insight.contents = self._contents(layer, locate(layer, self.limits), crew)
-        except UnsupportedLayerError as error:
-            insight.reason = str(error)
-        except RangeIgnoredError:
-            if self.may_take:
-                raise
-            insight.reason = _NO_RANGES
-        if layer.digest in self.fetcher.without_ranges:
-            insight.reason = _NO_RANGES
-        return insight
+        else:
+            try:
+                self._bring(layer, locate(layer, self.limits), insight, crew)
+            except UnsupportedLayerError as error:
+                insight.contents, insight.reason = None, str(error)
+            except RangeIgnoredError:
+                if self.may_take:
+                    raise
+                insight.reason = NO_RANGES
+            if layer.digest in self.fetcher.without_ranges:
+                insight.reason = NO_RANGES
+        insight.is_complete = True
 
     def _adopt(self, layer: Descriptor) -> bool:
         """Take it over whole, as a file that is here, where that copies nothing. Its proof is still to come."""
@@ -74,64 +76,73 @@ class Inspector:
             return False
         return self.store.adopt(layer.digest, layer.size, self.files.open_blob(layer))
 
-    def _contents(self, layer: Descriptor, location: Location, crew: Crew) -> Contents:
+    def _bring(self, layer: Descriptor, location: Location, insight: Insight, crew: Crew) -> None:
         """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are neighbours.
 
         The TOC comes first, and is read while the tar-split is still on its way.
         """
-        together, toc = location.metadata, location.toc.span
-        parts = [toc, *([location.tarsplit.span] if location.tarsplit else [])]
-        ahead = _Ahead(lambda: read_toc(self.store, layer, location, self.limits), self.stop)
+        toc, tarsplit, parts = location.toc.span, location.tarsplit, location.parts
+        reader = _Reader(self, layer, location, insight)
         for is_last in (False, True):
             covered = self.store.covered(layer.digest)
             left = missing(parts, covered)
             if len(left) > 1:
-                left = missing([together, *parts], covered)
+                left = missing([location.metadata, *parts], covered)
             order = Order(layer, [(span,) for span in left], parts, parts)
-            first = None if is_last else Milestone(toc, lambda: ahead.start(crew))
+            first = None if is_last else Milestone(toc, lambda: reader.start(crew))
             self.fetcher.now(order, may_grow=self.may_take, first=first)
             try:
-                return read_contents(self.store, layer, self.limits, None if is_last else ahead.result())
+                check_tarsplit(self.store, reader.finish())
             except IntegrityError:
-                self.store.evict(layer.digest, [together, *parts])
-                self.accounts.discard(layer.digest)
-                self.fetcher.distrust(layer.digest, merge([together, *parts]))
+                wrong = merge([location.metadata, *parts])
+                if insight.contents is not None and tarsplit is not None:
+                    wrong = [tarsplit.span]
+                self.store.evict(layer.digest, wrong)
+                self.fetcher.take_back(order, wrong)
                 if is_last:
                     raise
-        raise AssertionError("unreachable")
+            else:
+                return
 
 
 def _whole(layer: Descriptor) -> ByteRange:
     return ByteRange(0, max(layer.size, 1))
 
 
-class _Ahead:
-    """A TOC that is read by another worker, as soon as somebody starts that."""
+class _Reader:
+    """Reads a TOC: by another worker, as soon as somebody starts that, else when it is asked for."""
 
-    def __init__(self, read: Callable[[], Toc], stop: threading.Event) -> None:
-        self._read, self._stop = read, stop
-        self._has_started = False
+    def __init__(self, inspector: Inspector, layer: Descriptor, location: Location, insight: Insight) -> None:
+        self._store, self._limits, self._stop = inspector.store, inspector.limits, inspector.stop
+        self._layer, self._location, self._insight = layer, location, insight
+        self._is_ahead = False
         self._done = threading.Event()
-        self._toc: Toc | None = None
         self._error: ZPullError | None = None
 
     def start(self, crew: Crew) -> None:
-        self._has_started = True
-        crew.submit("prove", self._run)
+        self._is_ahead = True
+        crew.submit("prove", self._read_ahead)
 
-    def _run(self) -> None:
+    def _read_ahead(self) -> None:
         try:
-            self._toc = self._read()
+            self._read()
         except ZPullError as error:
             self._error = error
         finally:
             self._done.set()
 
-    def result(self) -> Toc | None:
-        """None where nobody started it. Raises what reading it raised, and Stopped when the pull has ended."""
-        while self._has_started and not self._done.wait(0.2):
+    def _read(self) -> Contents:
+        toc = read_toc(self._store, self._layer, self._location, self._limits)
+        self._insight.contents = contents = Contents.of(self._layer, self._location, toc)
+        return contents
+
+    def finish(self) -> Contents:
+        """Raises what reading it raised, and Stopped when the pull has ended."""
+        while self._is_ahead and not self._done.wait(0.2):
             if self._stop.is_set():
                 raise Stopped
+        self._is_ahead = False  # a second time it is read anew
         if self._error is not None:
-            raise self._error
-        return self._toc
+            error, self._error = self._error, None
+            raise error
+        return self._insight.contents or self._read()

@@ -13,14 +13,15 @@ from zchunked.crew import Crew
 from zchunked.digest import Digest, digest_of
 from zchunked.errors import FormatError, IntegrityError, LimitError, NotFoundError
 from zchunked.events import Event, Noted, Planned
-from zchunked.fetch import Fetcher, Order
+from zchunked.fetch import Fetcher
 from zchunked.image import ImageDocuments, resolve
 from zchunked.layer.plan import Link, missing, runs_for
 from zchunked.oci import ACCEPTED, Descriptor, Index, Platform, parse_document
 from zchunked.offline import refuse_lacking
+from zchunked.options import Options
+from zchunked.orders import Order
 from zchunked.pace import Pace
 from zchunked.prove import is_intact
-from zchunked.pull import Options
 from zchunked.ranges import ByteRange, total
 from zchunked.receipt import Accounts
 from zchunked.reference import ImageReference, LayoutReference

@@ -91,7 +91,7 @@ class Publisher:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._chameleon = Chameleon(patience, jobs, self._events.put, self._stop)
-        self._pace = Pace(Bounds(deadline), Traffic(), self._chameleon, clock)
+        self._pace = Pace(Bounds(deadline), Traffic(time.monotonic), self._chameleon, clock)
         self.sent = Sent()
         """How far it has come; true at any time."""
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from zchunked.contents import Contents
 from zchunked.digest import Digest
 from zchunked.errors import ZPullError
-from zchunked.fetch import Checks, Order
 from zchunked.insight import Insight
-from zchunked.layer.plan import PART_BYTES, GapPolicy, Link, missing, runs_for
+from zchunked.layer.plan import PART_BYTES, GapPolicy, Link, Run, missing, runs_for
 from zchunked.oci import Descriptor
+from zchunked.orders import Checks, Order
 from zchunked.prove import Proof
-from zchunked.ranges import ByteRange, Spans, ranges, total
+from zchunked.ranges import ByteRange, Spans, merge, ranges, subtract, total
 from zchunked.reassemble import is_chunk
 from zchunked.receipt import Estimate, LayerEntry
 from zchunked.store import Store
 from zchunked.store.store import Place
 
 _WHOLE_PREMIUM = 1.125  # a layer of which nothing is here comes whole at up to this multiple of its parts
+_MOVED = 4.0  # an estimate that has moved by this factor makes another plan
 
 
 @dataclass(slots=True, eq=False)
@@ -83,44 +84,122 @@ class Means:
     is_free: bool = False  # the source is on this machine
 
 
-def schedule(works: Sequence[Work], store: Store, frugality: Frugality, means: Means) -> None:
-    """Give every work its order and its places. Reads the store; checks what an earlier run left unchecked."""
-    own = {work.layer.digest: work.contents.own_chunks() for work in works if work.contents}
-    found = store.find_chunks(set().union(*own.values()))
-    for work in works:
-        if contents := work.parts:
-            chunks = own[work.layer.digest]
-            if work.here_before:
-                _check_loose(contents, chunks, store, found)
-            if reason := _why_whole(contents, chunks, store, found, frugality):
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a layer's requests were made for. `metadata`: bytes of it that come besides and are needed all the same."""
+
+    policy: GapPolicy
+    jobs: int
+    spans: int
+    metadata: int
+
+    def runs(self, left: list[ByteRange]) -> list[Run]:
+        return runs_for(left, policy=self.policy, jobs=self.jobs, spans=self.spans, metadata=self.metadata)
+
+    def differ(self, before: Terms) -> bool:
+        """By so much that other requests are worth it. Where many spans share a request, the link hardly matters."""
+        low, high = sorted([self.policy.most, before.policy.most])
+        return self.spans != before.spans or (self.spans == 1 and high > low * _MOVED)
+
+
+class Scheduler:
+    """Gives the layers of a pull their orders and places, one after the other. For one thread.
+
+    What one layer will bring, those after it need not fetch: so their order decides who fetches what, and the same
+    layers in the same order make the same plan, whenever each of them comes.
+    """
+
+    def __init__(self, store: Store, frugality: Frugality) -> None:
+        self._store, self._frugality = store, frugality
+        self._coming: dict[bytes, Place] = {}  # chunks that layers before this one will bring
+        self._whole: set[Digest] = set()  # those of them that come whole
+        self._whole_ones: list[tuple[Contents, dict[bytes, int]]] = []  # not among `_coming` yet: who knows who asks
+        self._terms: dict[Digest, Terms] = {}
+
+    def plan(self, work: Work, means: Means, *, on_its_way: bool = False) -> Order:
+        """Reads the store; checks what an earlier run left unchecked. `on_its_way`: somebody is bringing TOC and
+        tar-split just now.
+        """
+        contents, here = work.contents, self._store.covered(work.layer.digest)
+        own = contents.own_chunks() if contents else {}
+        found = self._find(own)
+        coming: list[ByteRange] = []
+        if on_its_way and contents is not None:
+            coming = merge([contents.location.metadata, *contents.location.parts])
+            here = merge([*here, *coming])
+        if work.parts is not None:
+            if work.here_before and (bad := _check_loose(work.parts, own, self._store, found)):
+                here = subtract(here, bad)
+            if reason := self._why_whole(work.parts, own, found, here):
                 work.come_whole(reason)
-    coming = _coming_whole(works, own)
-    for work in works:
-        wanted, metadata, checks = _wanted(work, own.get(work.layer.digest, {}), found, coming)
-        left = missing(wanted, store.covered(work.layer.digest))
-        spans = means.spans_per_request(work.layer)
-        policy = frugality.gaps(means.link, means.jobs)
-        vouched = total(work.parts.vouched) if work.parts else 0
-        runs = runs_for(left, policy=policy, jobs=means.jobs, spans=spans, metadata=vouched)
-        work.order = Order(work.layer, runs, missing(wanted, ()), sorted(metadata), checks)
+        if work.parts is not None:
+            wanted, metadata, checks = _wanted(work.parts, work.places, own, found, self._coming)
+        else:
+            wanted, metadata, checks = [ByteRange(0, work.layer.size)] if work.layer.size else [], [], Checks()
+            self._whole.add(work.layer.digest)
+            if contents is not None:
+                self._whole_ones.append((contents, own))
+        terms = self._terms[work.layer.digest] = self._terms_for(work, means)
+        runs = [run for whole in terms.runs(missing(wanted, here)) if (run := tuple(subtract(whole, coming)))]
+        work.order = Order(work.layer, runs, merge(wanted), sorted(metadata), checks)
         if work.failure is None:  # else this pull itself brought what is here
             work.entry.cached_bytes = min(work.layer.size, work.here_before + _held_elsewhere(work, found))
+        return work.order
+
+    def _find(self, own: dict[bytes, int]) -> dict[bytes, Place]:
+        """Those of the chunks that were here before this pull."""
+        coming = self._coming
+        if own:
+            for contents, its in self._whole_ones:
+                for digest, chunk in its.items():
+                    coming.setdefault(digest, contents.place(chunk))
+            self._whole_ones.clear()
+        found = self._store.find_chunks(own)
+        for digest in coming.keys() & found.keys():
+            if found[digest].blob == coming[digest].blob:
+                del found[digest]
+        return found
+
+    def new_terms(self, work: Work, means: Means) -> Terms | None:
+        """How to ask for what is left, where the link or the host are no longer what the plan was made for."""
+        if work.parts is None:
+            return None
+        terms = self._terms_for(work, means)
+        if not terms.differ(self._terms[work.layer.digest]):
+            return None
+        self._terms[work.layer.digest] = terms
+        return replace(terms, metadata=0)  # what it may cost has been spent on the runs that have begun
+
+    def _terms_for(self, work: Work, means: Means) -> Terms:
+        vouched = total(work.parts.vouched) if work.parts else 0
+        policy = self._frugality.gaps(means.link, means.jobs)
+        return Terms(policy, means.jobs, means.spans_per_request(work.layer), vouched)
+
+    def _why_whole(
+        self, contents: Contents, own: dict[bytes, int], found: dict[bytes, Place], here: list[ByteRange]
+    ) -> str | None:
+        """The reason to take a layer whole although it could come in parts; None where parts are better."""
+        if self._frugality.exact:
+            return "asked for by --exact"
+        if self._frugality.max_gap == 0:
+            return None
+        blob, coming, toc = contents.layer.digest, self._coming, contents.toc
+        if any(place.blob != blob for place in found.values()):
+            return None
+        # What comes in parts with another layer need not come with this one, too; what comes whole, comes anyway.
+        ours = [
+            chunk for digest, chunk in own.items()
+            if (place := coming.get(digest)) is None or place.blob in self._whole
+        ]  # fmt: skip
+        chunks = ranges([toc.starts[chunk] for chunk in ours], [toc.ends[chunk] for chunk in ours])
+        whole = contents.layer.size - total(here)
+        if whole <= total(missing([*chunks, *contents.metadata], here)) * _WHOLE_PREMIUM:
+            return "nothing of it is here, and whole it costs little more than its parts"
+        return None
 
 
-def _coming_whole(works: Sequence[Work], own: dict[Digest, dict[bytes, int]]) -> dict[bytes, Place]:
-    """What layers that come whole will hold of chunks; nothing unless others come in parts and may ask for it."""
-    coming: dict[bytes, Place] = {}
-    if any(work.parts for work in works):
-        for work in works:
-            if work.contents is not None and work.parts is None:
-                for digest, chunk in own[work.layer.digest].items():
-                    if digest not in coming:
-                        coming[digest] = work.contents.place(chunk)
-    return coming
-
-
-def _check_loose(contents: Contents, own: dict[bytes, int], store: Store, found: dict[bytes, Place]) -> None:
-    """Chunks whose bytes an earlier run left behind, but not yet the row that says so."""
+def _check_loose(contents: Contents, own: dict[bytes, int], store: Store, found: dict[bytes, Place]) -> list[ByteRange]:
+    """Chunks whose bytes an earlier run left behind, but not yet the row that says so. Returns where bad ones lay."""
     blob, sizes = contents.layer.digest, contents.toc.chunk_sizes
     here = Spans(store.covered(blob))
     good, bad = [], []
@@ -136,36 +215,21 @@ def _check_loose(contents: Contents, own: dict[bytes, int], store: Store, found:
         store.add_chunks(blob, contents.layer.size, good)
     if bad:
         store.evict(blob, bad)
-
-
-def _why_whole(
-    contents: Contents, own: dict[bytes, int], store: Store, found: dict[bytes, Place], frugality: Frugality
-) -> str | None:
-    """The reason to take a layer whole although it could come in parts; None where parts are better."""
-    if frugality.exact:
-        return "asked for by --exact"
-    if frugality.max_gap == 0:
-        return None
-    blob = contents.layer.digest
-    if any(digest in found and found[digest].blob != blob for digest in own):
-        return None
-    covered = store.covered(blob)
-    whole = contents.layer.size - total(covered)
-    toc = contents.toc
-    chunks = ranges([toc.starts[chunk] for chunk in own.values()], [toc.ends[chunk] for chunk in own.values()])
-    if whole <= total(missing([*chunks, *contents.metadata], covered)) * _WHOLE_PREMIUM:
-        return "nothing of it is here, and whole it costs little more than its parts"
-    return None
+    return merge(bad)
 
 
 def _wanted(
-    work: Work, own: dict[bytes, int], found: dict[bytes, Place], coming: dict[bytes, Place]
+    contents: Contents,
+    places: dict[bytes, Place],
+    own: dict[bytes, int],
+    found: dict[bytes, Place],
+    coming: dict[bytes, Place],
 ) -> tuple[list[ByteRange], list[ByteRange], Checks]:
-    """Spans that are wanted of the layer's blob, those of them that are metadata, and the chunks to check."""
-    contents = work.parts
-    if contents is None:
-        return ([ByteRange(0, work.layer.size)] if work.layer.size else []), [], Checks()
-    toc, places = contents.toc, work.places
+    """Spans that are wanted of the layer's blob, those of them that are metadata, and the chunks to check.
+
+    Fills `places`, and adds to `coming` what this layer will bring.
+    """
+    toc = contents.toc
     ours: list[int] = []
     for digest, chunk in own.items():
         place = found.get(digest) or coming.get(digest)

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Callable
 
-_TELLING_BYTES = 32 << 10  # a shorter body says more of the round trip than of the rate
+_TELLING_BYTES = 32 << 10  # less than that says more of the round trip than of the rate
+_WINDOW_SECONDS = 4.0  # of receiving: what the link did before is no news
+_STEP_SECONDS = 0.25
+_ANSWERS = 32  # that the round-trip time is taken from
 
 
 class Traffic:
-    """What one pull received, whatever became of it: blobs, tokens, redirects and errors alike. Thread-safe."""
+    """What one pull received, whatever became of it: blobs, tokens, redirects and errors alike. Thread-safe.
 
-    def __init__(self) -> None:
+    It also watches the link, as it is now: only time in which some body is on its way counts, and the last seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._requests = 0
         self._fetched = self._framing = 0
-        self._round_trip: float | None = None
-        self._rate: float | None = None
+        self._delays: deque[float] = deque(maxlen=_ANSWERS)
+        self._bodies = 0  # on their way
+        self._receiving = 0.0  # seconds with a body on its way, up to `_moment`
+        self._moment = 0.0
+        self._steps: deque[tuple[float, int]] = deque([(0.0, 0)])  # (seconds of receiving, bytes fetched by then)
 
     def asked(self) -> None:
         with self._lock:
@@ -24,6 +36,8 @@ class Traffic:
     def received(self, size: int) -> None:
         with self._lock:
             self._fetched += size
+            if self._bodies:
+                self._go_on()
 
     def framed(self, size: int) -> None:
         """Of what was received, this much only said where the parts of a multi-range answer belong."""
@@ -44,22 +58,46 @@ class Traffic:
         return self._fetched
 
     def answered(self, seconds: float) -> None:
-        """An answer began so long after its request was sent; the shortest is taken for the round-trip time."""
+        """An answer began so long after its request was sent."""
         with self._lock:
-            self._round_trip = seconds if self._round_trip is None else min(self._round_trip, seconds)
+            self._delays.append(seconds)
 
-    def carried(self, size: int, seconds: float) -> None:
-        """A body of some length took so long. One connection's share of the link, so the best is taken."""
-        if size >= _TELLING_BYTES and seconds > 0:
-            with self._lock:
-                self._rate = max(self._rate or 0.0, size / seconds)
+    def begun(self) -> None:
+        """A body is on its way, until it has `ended`."""
+        with self._lock:
+            if not self._bodies:
+                self._moment = self._clock()
+            self._bodies += 1
+
+    def ended(self) -> None:
+        """Nothing more comes of a body that has `begun`."""
+        with self._lock:
+            self._go_on()
+            self._bodies -= 1
+
+    def _go_on(self) -> None:
+        """Time has passed while bodies were on their way."""
+        now = self._clock()
+        self._receiving += now - self._moment
+        self._moment = now
+        steps = self._steps
+        if self._receiving - steps[-1][0] >= _STEP_SECONDS:
+            steps.append((self._receiving, self._fetched))
+            while len(steps) > 2 and self._receiving - steps[1][0] >= _WINDOW_SECONDS:
+                steps.popleft()
 
     @property
     def round_trip(self) -> float | None:
-        """Seconds; None before the first answer."""
-        return self._round_trip
+        """Seconds; the shortest of the last answers. None before the first."""
+        with self._lock:
+            return min(self._delays, default=None)
 
     @property
     def rate(self) -> float | None:
-        """Bytes per second; None until a body was long enough to tell."""
-        return self._rate
+        """Bytes per second, of all connections together; None until enough has come to tell."""
+        with self._lock:
+            since, before = self._steps[0]
+            if self._fetched - before < _TELLING_BYTES:  # or a stall: then what came before it is all we know
+                since, before = 0.0, 0
+            came, seconds = self._fetched - before, self._receiving - since
+            return came / seconds if came >= _TELLING_BYTES and seconds > 0 else None

@@ -112,7 +112,7 @@ def _verify_contents(store: Store, findings: Findings) -> None:
                 continue
             except (IntegrityError, FormatError):
                 location = locate(layer)
-                wrong = [location.toc.span, *([location.tarsplit.span] if location.tarsplit else [])]
+                wrong = location.parts
             held = [span for span in wrong if store.covers(layer.digest, span)]
             if held:
                 store.evict(layer.digest, held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def place_at(
         hosts: HostMemory | None = None,
         documents: Documents | None = None,
     ) -> Opened:
-        traffic = Traffic()
+        traffic = Traffic(time.monotonic)
         text = base + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
         source = open_source(
             parse_image(text),

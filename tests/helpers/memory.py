@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from tests.helpers.build import Image, Index, Layout, layout
@@ -32,7 +33,7 @@ class MemorySource:
     ) -> None:
         self.content = content if isinstance(content, Layout) else layout({tag: content})
         self.tag, self.piece, self.ranges, self.spans, self.change = tag, piece, ranges, spans, change
-        self.traffic = Traffic()
+        self.traffic = Traffic(time.monotonic)
         self.asked: list[tuple[str, tuple[ByteRange, ...]]] = []
         self.manifests_asked = 0
         self._lock = threading.Lock()

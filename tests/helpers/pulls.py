@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from zchunked.digest import Digest
 from zchunked.events import Event
 from zchunked.image import StoredImage
 from zchunked.oci import Platform
-from zchunked.pull import Options, Pull
+from zchunked.options import Options
+from zchunked.pull import Pull
 from zchunked.receipt import Receipt
 from zchunked.retry import Patience
 from zchunked.store import Store
@@ -41,7 +43,7 @@ def pull(
     outcome = outcome or Outcome(Receipt(name))
     defaults: dict[str, Any] = {"platform": AMD64, "jobs": 4, "patience": IMPATIENT}
     settings = Options(**defaults | options)
-    source.traffic.__init__()  # type: ignore[misc]
+    source.traffic.__init__(time.monotonic)  # type: ignore[misc]
     source.asked.clear()
     work = Pull(
         name,

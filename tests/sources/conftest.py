@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,7 +27,7 @@ Open = Callable[..., RegistrySource]
 
 @pytest.fixture
 def traffic() -> Traffic:
-    return Traffic()
+    return Traffic(time.monotonic)
 
 
 @pytest.fixture

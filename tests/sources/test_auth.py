@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -67,7 +68,7 @@ class Clock:
 
 @pytest.fixture
 def http() -> Iterator[Http]:
-    http = Http(Traffic(), stall_seconds=2)
+    http = Http(Traffic(time.monotonic), stall_seconds=2)
     yield http
     http.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def layout(text: str) -> LayoutReference:
 
 
 def opened(environment: Mapping[str, str], text: str = "s3://layout", **how: object) -> tuple[BucketObjects, Traffic]:
-    traffic = Traffic()
+    traffic = Traffic(time.monotonic)
     return open_bucket(layout(text), environment, traffic, stall_seconds=0.5, **how), traffic  # type: ignore[arg-type]
 
 

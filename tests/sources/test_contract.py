@@ -25,7 +25,8 @@ from zchunked.errors import (
     TransferError,
 )
 from zchunked.oci import Descriptor
-from zchunked.pull import Options, Pull
+from zchunked.options import Options
+from zchunked.pull import Pull
 from zchunked.ranges import ByteRange, merge
 from zchunked.receipt import Receipt
 from zchunked.seams import Source

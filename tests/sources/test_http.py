@@ -320,7 +320,7 @@ def test_signatures_are_not_in_messages_or_causes(peer: Peer, http_: Http) -> No
 
 
 def _get(peer: Peer, trust: Trust, host: str = "localhost") -> bytes:
-    http = Http(Traffic(), trust=trust, connect_seconds=2, stall_seconds=2)
+    http = Http(Traffic(time.monotonic), trust=trust, connect_seconds=2, stall_seconds=2)
     try:
         return body(http.get(peer.url.replace("localhost", host), {}))
     finally:
@@ -391,7 +391,7 @@ def test_certificates_that_cannot_be_read(tls_peer: Peer, tmp_path: Path) -> Non
 
 
 def test_tls_keeps_its_connection_and_never_leaves_it(tls_peer: Peer, cert_dir: Path) -> None:
-    http = Http(Traffic(), trust=Trust(cert_dir=cert_dir))
+    http = Http(Traffic(time.monotonic), trust=Trust(cert_dir=cert_dir))
     for _ in range(3):
         assert body(http.get(tls_peer.url, {})) == b"hello"
     assert tls_peer.connections == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -50,7 +51,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], Answer]) -> Iterator[str]
 
 
 def opened(text: str, **options: object) -> Source:
-    settings = {"environment": {}, "traffic": Traffic(), "stall_seconds": 2.0, **options}
+    settings = {"environment": {}, "traffic": Traffic(time.monotonic), "stall_seconds": 2.0, **options}
     return open_source(parse_image(text), **settings)  # type: ignore[arg-type]
 
 

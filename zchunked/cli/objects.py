@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from datetime import datetime
@@ -17,9 +18,9 @@ from zchunked.exports.files import local_errors
 from zchunked.objects import Errand
 from zchunked.oci import Descriptor, Platform
 from zchunked.offline import last_pulled
+from zchunked.options import Options
 from zchunked.pace import Bounds
 from zchunked.progress import Progress, human
-from zchunked.pull import Options
 from zchunked.ranges import ByteRange, total
 from zchunked.reference import ImageReference, parse_image
 from zchunked.retry import Patience
@@ -35,7 +36,7 @@ def fetch(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     reference, digest = parse_image(arguments.image), _digest(arguments.digest)
     platform = platform_of(arguments.platform) if arguments.platform else None
     progress = _progress(arguments)
-    traffic = Traffic()
+    traffic = Traffic(time.monotonic)
     with (
         store_of(arguments) as store,
         closing(source_of(arguments, environment, reference, store, traffic)) as source,
@@ -100,7 +101,7 @@ def locate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int
     reference, digest = parse_image(arguments.image), _digest(arguments.digest)
     platform = platform_of(arguments.platform)
     progress = _progress(arguments)
-    traffic = Traffic()
+    traffic = Traffic(time.monotonic)
     with (
         store_of(arguments) as store,
         closing(source_of(arguments, environment, reference, store, traffic)) as source,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
@@ -132,7 +133,7 @@ class _Work:
     def _pull(self, image: StoredImage | None) -> Pull:
         """One for all that is to be pulled, so that the receipt has it all."""
         if self._work is None:
-            arguments, store, traffic = self._arguments, self._store, Traffic()
+            arguments, store, traffic = self._arguments, self._store, Traffic(time.monotonic)
             if image is not None:
                 arguments = argparse.Namespace(**vars(arguments) | {"platform": str(image.config.platform)})
             source = source_of(arguments, self._environment, self._reference, store, traffic)

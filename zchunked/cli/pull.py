@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -24,9 +25,10 @@ from zchunked.events import Noted
 from zchunked.exports import DamagedLayerError, Destination, export
 from zchunked.image import StoredImage
 from zchunked.offline import root_of
+from zchunked.options import Options
 from zchunked.pace import Bounds
 from zchunked.progress import Progress, human
-from zchunked.pull import Options, Pull
+from zchunked.pull import Pull
 from zchunked.receipt import Receipt
 from zchunked.reference import ImageReference, parse_image
 from zchunked.retry import Patience
@@ -51,7 +53,7 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     progress = Progress("none" if is_silent else arguments.progress, sys.stderr, explain=arguments.explain_retries)
     failure: ZPullError | None = None
     works: list[Work] = []
-    traffic = Traffic()
+    traffic = Traffic(time.monotonic)
     with (
         store_of(arguments) as store,
         closing(source_of(arguments, environment, reference, store, traffic)) as source,

@@ -40,6 +40,11 @@ class Location:
     tarsplit_digest: Digest | None
 
     @property
+    def parts(self) -> list[ByteRange]:
+        """Spans of the TOC and, where there is one, the tar-split."""
+        return [self.toc.span, *([self.tarsplit.span] if self.tarsplit else [])]
+
+    @property
     def metadata(self) -> ByteRange:
         """One range over TOC and tar-split where they lie side by side (always, so far), else the TOC alone."""
         tail = self.tarsplit

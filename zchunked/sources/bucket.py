@@ -224,17 +224,16 @@ class BucketObjects:
         """Every byte that came before a break comes out before the error."""
         import obstore  # noqa: PLC0415 - an extra
 
-        came, began = 0, time.monotonic()
+        self._traffic.begun()
         try:
             pieces: Iterable[Any] = result.stream(min_chunk_size=1)
             for piece in pieces:
                 self._traffic.received(len(piece))
-                came += len(piece)
                 yield bytes(piece)
         except (obstore.exceptions.BaseError, OSError) as error:
             raise self._bucket.answered(error, what).error from None
         finally:
-            self._traffic.carried(came, time.monotonic() - began)
+            self._traffic.ended()
 
     def _counted(self, error: Exception, what: str) -> Exception:
         """An error is an answer, too, and its body was received; nobody was asked where nobody could be reached."""

@@ -58,8 +58,8 @@ class Answer:
         """What the request carried and no message may repeat."""
         self._response, self._traffic, self._free, self._stall, self._limits = response, traffic, free, stall, limits
         self._received = 0
-        self._began = time.monotonic()
         self._is_closed = False
+        traffic.begun()
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +108,7 @@ class Answer:
         """May be called twice. A body that was not read to its end takes the connection with it."""
         if not self._is_closed:
             self._is_closed = True
-            self._traffic.carried(self._received, time.monotonic() - self._began)
+            self._traffic.ended()
             self._response.close()
             self._free()
 
