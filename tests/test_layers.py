@@ -155,6 +155,25 @@ def test_a_blob_whose_host_forgets_its_ranges_between_toc_and_tarsplit_comes_who
     assert outcome.receipt.layers[0].mode == "whole"
 
 
+@pytest.mark.parametrize("flipped", [5, 100], ids=["what decodes all the same", "content"])
+def test_a_damaged_chunk_comes_again_from_a_host_that_has_lost_its_ranges(warm: Bench, flipped: int) -> None:
+    one = NEW[0]
+    assert one.toc_at is not None
+    chunk = next(chunk for chunk in one.chunks if chunk.file == "f1")
+
+    class Forgetful(MemorySource):
+        """Serves ranges of the TOC and what follows it, and nothing else."""
+
+        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+            assert one.toc_at is not None
+            self.ranges = blob.digest != one.digest or spans[0].start >= one.toc_at.offset
+            return super().read(blob, spans)
+
+    change = flips(one.digest, range(chunk.start + flipped, chunk.start + flipped + 1), times=1)
+    outcome = warm.pull_from(Forgetful(image([one]), piece=100, change=change), patience=Patience(_LONG))
+    warm.is_right(outcome, image([one]))
+
+
 @pytest.mark.parametrize("options", [{"max_bytes": 1000}, {"offline": True}], ids=str)
 def test_who_may_refuse_a_plan_sees_all_of_it_first(warm: Bench, options: dict[str, Any]) -> None:
     source = MemorySource(image([*NEW]), piece=100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -49,6 +49,8 @@ class Fetcher:
         self._running: set[_Fetch] = set()
         self._came: dict[Digest, list[ByteRange]] = {}
         self._claims: dict[Digest, int] = {}  # blobs that some thread takes whole just now
+        self._judges: Counter[Digest] = Counter()
+        self._calm = threading.Condition(self._lock)
         self.without_ranges: set[Digest] = set()
 
     def order(self, crew: Crew, order: Order) -> None:
@@ -143,13 +145,41 @@ class Fetcher:
                 return False
         except _TakenElsewhereError:
             return False
-        if self._claims.get(blob) == threading.get_ident():
+        me = threading.get_ident()
+        if self._claims.get(blob) != me and not self._judge(state, run):
+            return False
+        if self._claims.get(blob) == me:
             self._finish_whole(state)
-        elif bad := self._check(state, hull(run)):
-            self._refetch(state, bad)
         if time.monotonic() - state.entered > _ROWS_SECONDS:
             self._enter(state)
         return True
+
+    def _judge(self, state: _BlobState, run: Run) -> bool:
+        """Check what a run brought, and bring again what came damaged. False when somebody else takes the whole blob:
+        whoever does that waits for those who judge, and then looks at what they have left.
+        """
+        blob = state.order.blob.digest
+        with self._calm:
+            if blob in self._claims:
+                return False
+            self._judges[blob] += 1
+        try:
+            if bad := self._check(state, hull(run)):
+                self._refetch(state, bad)
+        except _TakenElsewhereError:
+            return False
+        finally:
+            with self._calm:
+                self._judges[blob] -= 1
+                self._calm.notify_all()
+        return True
+
+    def _wait_for_judges(self, blob: Digest) -> None:
+        with self._calm:
+            while self._judges[blob]:
+                if self._stop.is_set():
+                    raise Stopped
+                self._calm.wait(0.2)
 
     def _fetch(self, state: _BlobState, spans: list[ByteRange]) -> None:
         if not spans:
@@ -235,16 +265,22 @@ class Fetcher:
     def _finish_whole(self, state: _BlobState) -> None:
         blob = state.order.blob
         whole = ByteRange(0, blob.size)
-        if left := self._store.missing(blob.digest, [whole]):
-            try:
-                self._fetch(state, left)
-            except RangeIgnoredError:
-                self._fetch(state, [whole])
+        self._wait_for_judges(blob.digest)
+        self._insist(state, self._store.missing(blob.digest, [whole]))
         if bad := self._check(state, whole):
             self._refetch(state, bad)
         self._arrivals.land_all(blob.digest)
         with self._lock:
             del self._claims[blob.digest]
+
+    def _insist(self, state: _BlobState, spans: list[ByteRange]) -> None:
+        """From a host without ranges too: then all of the blob comes, and what is here already is dropped."""
+        try:
+            self._fetch(state, spans)
+        except RangeIgnoredError:
+            if not self._claim_whole(state):
+                raise _TakenElsewhereError from None
+            self._fetch(state, [ByteRange(0, state.order.blob.size)])
 
     # ── checks ──
 
@@ -282,7 +318,7 @@ class Fetcher:
         for chunk in bad:
             state.checked[chunk] = 0
         for span in spans:
-            self._fetch(state, [span])
+            self._insist(state, [span])
         for span in spans:
             if still := self._check(state, span):
                 self._store.evict(order.blob.digest, [span])

@@ -180,7 +180,9 @@ class Layers:
         limits = self._options.limits
         try:
             is_whole = work.parts is None or work.layer.digest in self._fetcher.without_ranges
-            if work.parts is None or is_whole:
+            if is_whole and work.parts is not None:
+                work.come_whole(NO_RANGES)  # found out on the way
+            if work.parts is None:
                 tar = whole_tar(self._store, work.layer, self._arrivals.wait_for, limits)
             else:
                 tar = Rebuild(self._store, work.parts, work.places, self._arrivals.wait_for, limits).tar()
@@ -193,8 +195,6 @@ class Layers:
         layer = work.layer
         if proof.is_whole:
             self._store.set_whole(layer.digest, layer.size)
-            if work.parts is not None:
-                work.come_whole(NO_RANGES)  # found out on the way
             if work.contents is not None:
                 toc = work.contents.toc
                 rows = zip(toc.digests, toc.starts, toc.ends, toc.chunk_sizes, toc.holes, strict=True)
