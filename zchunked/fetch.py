@@ -64,6 +64,8 @@ class Fetcher:
 
     def replan(self, crew: Crew, order: Order, plan: Callable[[list[ByteRange]], list[Run]]) -> None:
         """Ask in another way for what is wanted of the runs that nobody has begun: `plan` says how."""
+        if order.blob.digest in self.without_ranges:
+            return
         state = self._states[order.blob.digest]
         with state.lock:
             left = merge([span for run in state.queue for span in run])
