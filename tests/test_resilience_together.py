@@ -23,6 +23,7 @@ from zchunked.oci import Descriptor
 from zchunked.pace import Bounds, Pace
 from zchunked.ranges import ByteRange
 from zchunked.retry import Chameleon, Patience, RetryingSource
+from zchunked.seams import Haul
 from zchunked.traffic import Traffic
 
 JOBS = 8
@@ -153,7 +154,7 @@ class Fickle:
     def spans_per_request(self, blob: Descriptor) -> int:
         return 50
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         raise MultiRangeRefusedError("not like this")
 
 
@@ -162,7 +163,7 @@ def test_a_host_that_never_learns_runs_out_of_karma() -> None:
     source = RetryingSource(Fickle(), weather.chameleon)  # type: ignore[arg-type]
     blob = Descriptor("", Digest("sha256:" + "0" * 64), 1000)
     with pytest.raises(TransferError, match="not like this"):
-        source.fetch(blob, [ByteRange(0, 1), ByteRange(5, 6)], lambda position, piece: len(piece))
+        source.fetch(blob, [ByteRange(0, 1), ByteRange(5, 6)], lambda haul: sum(len(piece) for _, piece in haul))
     assert 4 < weather.now < 6
 
 

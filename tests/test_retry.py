@@ -22,7 +22,7 @@ from zchunked.events import Event, Retried
 from zchunked.oci import OCI_MANIFEST, Descriptor
 from zchunked.ranges import ByteRange, merge, total
 from zchunked.retry import Chameleon, Patience, RetryingSource, Stopped
-from zchunked.seams import Document
+from zchunked.seams import Document, Haul
 
 BLOB = bytes(number * 7 % 251 for number in range(10_000))
 DESCRIPTOR = Descriptor("", Digest("sha256:" + "1" * 64), len(BLOB))
@@ -57,9 +57,12 @@ Step = Callable[[], None]
 class Bad:
     """A source with a script: for each request how many bytes come before the error, if there is one."""
 
-    def __init__(self, *script: tuple[int, Exception | None], spans: int = 1, piece: int = 997) -> None:
+    def __init__(
+        self, *script: tuple[int, Exception | None], spans: int = 1, piece: int = 997, together: int = 1
+    ) -> None:
+        """`together`: how many pieces make a haul."""
         self.script = iter(script)
-        self.spans, self.piece = spans, piece
+        self.spans, self.piece, self.together = spans, piece, together
         self.asked: list[list[ByteRange]] = []
         self.manifests = 0
 
@@ -75,17 +78,23 @@ class Bad:
     def spans_per_request(self, blob: Descriptor) -> int:
         return self.spans
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         self.asked.append(list(spans))
         left, error = next(self.script, (len(BLOB), None))
+        haul: list[tuple[int, bytes]] = []
         for span in spans:
             for at in range(span.start, span.end, self.piece):
                 end = min(at + self.piece, span.end, at + left)
                 left -= end - at
                 if end > at:
-                    yield at, BLOB[at:end]
+                    haul.append((at, BLOB[at:end]))
+                if len(haul) == self.together:
+                    yield haul
+                    haul = []
                 if not left and error:
-                    raise error
+                    break
+        if haul:
+            yield haul
         if error:
             raise error
 
@@ -96,11 +105,13 @@ class Kept:
     def __init__(self) -> None:
         self.count = bytearray(len(BLOB))
 
-    def __call__(self, position: int, piece: bytes) -> int:
-        assert BLOB[position : position + len(piece)] == piece
-        new = self.count[position : position + len(piece)].count(0)
-        for at in range(position, position + len(piece)):
-            self.count[at] += 1
+    def __call__(self, haul: Haul) -> int:
+        new = 0
+        for position, piece in haul:
+            assert BLOB[position : position + len(piece)] == piece
+            new += self.count[position : position + len(piece)].count(0)
+            for at in range(position, position + len(piece)):
+                self.count[at] += 1
         return new
 
     def holds(self, spans: list[ByteRange], times: int = 1) -> bool:
@@ -307,11 +318,11 @@ def wanted(draw: st.DrawFn) -> list[ByteRange]:
     return spans
 
 
-@given(wanted(), st.lists(st.integers(1, 2500), max_size=8), st.integers(1, 4), st.integers(1, 1200))
+@given(wanted(), st.lists(st.integers(1, 2500), max_size=8), st.integers(1, 4), st.integers(1, 1200), st.integers(1, 5))
 def test_after_any_failures_only_the_rest_is_asked_for(
-    spans: list[ByteRange], cuts: list[int], per_request: int, piece: int
+    spans: list[ByteRange], cuts: list[int], per_request: int, piece: int, together: int
 ) -> None:
-    source = Bad(*((cut, fail()) for cut in cuts), spans=per_request, piece=piece)
+    source = Bad(*((cut, fail()) for cut in cuts), spans=per_request, piece=piece, together=together)
     kept, world = fetch(source, spans)
     assert kept.holds(spans), "every wanted byte once, and no other"
     done = 0
@@ -357,12 +368,12 @@ def test_bytes_that_were_here_already_earn_nothing() -> None:
     world = World(1)
     source = Bad(*[(10, fail())] * 5000)
     with pytest.raises(TransferError):
-        RetryingSource(source, world.chameleon).fetch(DESCRIPTOR, WHOLE, lambda position, piece: 0)
+        RetryingSource(source, world.chameleon).fetch(DESCRIPTOR, WHOLE, lambda haul: 0)
 
 
 def test_a_host_that_refuses_many_spans_is_asked_for_one_at_a_time() -> None:
     class Learns(Bad):
-        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
             if len(spans) > 1:
                 self.spans = 1
                 raise MultiRangeRefusedError("501")
@@ -378,7 +389,7 @@ def test_a_host_that_refuses_many_spans_is_asked_for_one_at_a_time() -> None:
 
 def test_a_host_without_ranges_starts_a_whole_blob_again() -> None:
     class NoRanges(Bad):
-        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
             if list(spans) != WHOLE:
                 self.asked.append(list(spans))
                 raise RangeIgnoredError("200")
@@ -397,7 +408,7 @@ def test_a_host_without_ranges_cannot_give_a_part() -> None:
 
 
 def test_a_failure_to_keep_is_not_the_networks_fault() -> None:
-    def full(position: int, piece: bytes) -> int:
+    def full(haul: Haul) -> int:
         raise OSError("disk full")
 
     world = World()

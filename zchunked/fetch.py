@@ -20,7 +20,7 @@ from zchunked.ranges import ByteRange, append, merge, subtract, total
 from zchunked.reassemble import are_chunks
 from zchunked.receipt import Accounts
 from zchunked.retry import RetryingSource, Stopped
-from zchunked.seams import Emit
+from zchunked.seams import Emit, Haul
 from zchunked.store import Store
 from zchunked.store.packs import Writer
 
@@ -194,13 +194,13 @@ class Fetcher:
 
         asked = ByteRange(spans[0].start, spans[-1].end)
 
-        def keep(position: int, piece: bytes) -> int:
-            is_more = position < asked.start or position + len(piece) > asked.end
+        def keep(haul: Haul) -> int:
+            is_more = any(at < asked.start or at + len(piece) > asked.end for at, piece in haul)
             if is_more and not self._claim_whole(state):
                 raise _TakenElsewhereError
-            new = writer.write(position, piece)
+            new = writer.write_many(haul)
             size = total(new)
-            fetch.came += len(piece)
+            fetch.came += sum([len(piece) for _, piece in haul])
             for span in new:
                 append(fetch.fresh, span)
             if size:

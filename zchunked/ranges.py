@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from itertools import repeat
 from typing import NamedTuple
 
@@ -65,6 +65,15 @@ def append(spans: list[ByteRange], span: ByteRange) -> None:
     if spans and spans[-1].end == span.start:
         span = ByteRange(spans.pop().start, span.end)
     spans.append(span)
+
+
+def append_pieces(spans: list[ByteRange], pieces: Iterable[tuple[int, Sized]]) -> None:
+    """The same with where each (position, bytes) lies."""
+    end = spans[-1].end if spans else -1
+    for position, piece in pieces:
+        start = spans.pop().start if position == end else position
+        end = position + len(piece)
+        spans.append(ByteRange(start, end))
 
 
 def subtract(spans: Sequence[ByteRange], have: Sequence[ByteRange]) -> list[ByteRange]:

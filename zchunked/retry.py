@@ -17,14 +17,14 @@ from zchunked.errors import MultiRangeRefusedError, RangeIgnoredError, TransferE
 from zchunked.events import GaveUp, Retried
 from zchunked.karma import Karma, Verdict
 from zchunked.oci import Descriptor
-from zchunked.ranges import ByteRange, append, merge, subtract
-from zchunked.seams import Backed, Document, Emit, Source
+from zchunked.ranges import ByteRange, append_pieces, merge, subtract
+from zchunked.seams import Backed, Document, Emit, Haul, Source
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _MOST_LESSONS = 20  # an honest host teaches how many spans it takes in far fewer
 _Result = TypeVar("_Result")
-Keep = Callable[[int, bytes], int]
-"""Takes (position in the blob, piece) and returns how many of the bytes were new."""
+Keep = Callable[[Haul], int]
+"""Takes what one receive brought and returns how many of its bytes were new."""
 
 
 class Stopped(Exception):  # noqa: N818 - no failure: somebody else's failure, or a person, ended the pull
@@ -237,7 +237,7 @@ class RetryingSource:
     def fetch(self, blob: Descriptor, spans: Sequence[ByteRange], keep: Keep) -> None:
         """Hand every byte of the spans to `keep`; after a failure go on with what has not come.
 
-        A host without ranges can only start again: then pieces come twice, and `keep` drops what it has.
+        A host without ranges can only start again: then bytes come twice, and `keep` drops what it has.
         """
         self._chameleon.run(_Download(self._inner, blob, spans, keep, self._chameleon).go_on)
 
@@ -276,8 +276,8 @@ class _Download:
     def _ask(self, spans: Sequence[ByteRange]) -> None:
         came: list[ByteRange] = []
         try:
-            for position, piece in self._source.read(self._blob, spans):
-                append(came, ByteRange(position, position + len(piece)))
-                self._chameleon.gain(self._keep(position, piece))
+            for haul in self._source.read(self._blob, spans):
+                append_pieces(came, haul)
+                self._chameleon.gain(self._keep(haul))
         finally:
             self._left = subtract(self._left, merge(came))

@@ -14,6 +14,9 @@ from zchunked.ranges import ByteRange
 Emit = Callable[[Event], None]
 """Takes an event from any thread, at once."""
 
+Haul = Sequence[tuple[int, bytes | memoryview]]
+"""What one receive brought: (position in the blob, piece) for each piece, none of them empty, as they arrived."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -70,13 +73,14 @@ class Source(Protocol):
     def spans_per_request(self, blob: Descriptor) -> int:
         """How many spans one `read` may ask for, as far as is known now: 0 means that ranges are not served."""
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
-        """Yield every byte of the spans (ascending, disjoint) as (position in the blob, piece).
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
+        """Yield every byte of the spans (ascending, disjoint).
 
-        Pieces come as they arrive, without delay. Ends after the last byte or raises TransientError; what was
-        yielded before is good to keep. A host may send more than was asked for: the whole blob, from its beginning.
-        Raises RangeIgnoredError before the first piece when it has no answer to a range at all. One span over the
-        whole blob is asked for without a range.
+        A haul holds all that was received so far: nothing is held back while the source waits for more, so a kill
+        meanwhile costs nothing that came. Ends after the last byte or raises TransientError; what was yielded before
+        is good to keep. A host may send more than was asked for: the whole blob, from its beginning. Raises
+        RangeIgnoredError before the first haul when it has no answer to a range at all. One span over the whole blob
+        is asked for without a range.
         """
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from zchunked.digest import Digest
 from zchunked.errors import NotFoundError, RangeIgnoredError, TransientError
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange, total
-from zchunked.seams import Document
+from zchunked.seams import Document, Haul
 from zchunked.traffic import Traffic
 
 Break = Callable[[Descriptor, int, bytes], bytes]
@@ -51,7 +51,7 @@ class MemorySource:
     def spans_per_request(self, blob: Descriptor) -> int:
         return self.spans
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         data = self.content.blobs.get(blob.digest)
         if data is None:
             raise NotFoundError(f"no blob {blob.digest}")
@@ -69,7 +69,7 @@ class MemorySource:
                 if self.change:
                     piece = self.change(blob, at, piece)
                 self.traffic.received(len(piece))
-                yield at, piece
+                yield [(at, piece)]
 
     def close(self) -> None:
         """Nothing is open."""

@@ -18,6 +18,7 @@ from zchunked.limits import Limits
 from zchunked.oci import Descriptor, Index, Platform, choose, parse_document
 from zchunked.ranges import ByteRange
 from zchunked.reference import LayoutReference
+from zchunked.seams import Haul
 from zchunked.sources.directory import DirectoryObjects
 from zchunked.sources.layout import LayoutSource, blob_path, find_image, parse_index
 
@@ -135,13 +136,13 @@ def folder(tmp_path: Path) -> Path:
     return write_layout(tmp_path / "layout", content)
 
 
-def read_some(folder: Path) -> list[tuple[int, bytes]]:
+def read_some(folder: Path) -> list[Haul]:
     return list(open_layout(folder).read(BLOB, [ByteRange(5, 10)]))
 
 
 def test_the_directory_itself_may_be_behind_a_link(folder: Path, tmp_path: Path) -> None:
     tmp_path.joinpath("link").symlink_to(folder)
-    assert read_some(tmp_path / "link") == [(5, DATA[5:10])]
+    assert read_some(tmp_path / "link") == [[(5, DATA[5:10])]]
 
 
 def test_a_blob_that_links_out_of_the_layout_is_refused(folder: Path, tmp_path: Path) -> None:

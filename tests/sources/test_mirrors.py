@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ from zchunked.errors import (
 from zchunked.events import Event, Noted
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange, merge
-from zchunked.seams import Document
+from zchunked.seams import Document, Haul
 from zchunked.sources.breaks import NoAnswerError, SilentError
 from zchunked.sources.mirrors import Member, MirroredSource
 
@@ -59,7 +60,7 @@ class Scripted:
     def spans_per_request(self, blob: Descriptor) -> int:
         return self.spans
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         assert len(spans) <= max(1, self.spans)
         self.asked.append(list(spans))
         self.promises.append(blob)
@@ -70,7 +71,7 @@ class Scripted:
                     raise fault[1]("blob")
                 piece = DATA[at : min(at + 100, span.end)]
                 came += len(piece)
-                yield at, piece
+                yield [(at, piece)]
         if fault and came <= fault[0]:
             raise fault[1]("blob")
 
@@ -94,7 +95,7 @@ def said(events: Sequence[Event]) -> list[str]:
 def read(source: MirroredSource, *spans: ByteRange) -> list[ByteRange]:
     """What came; all of it right, nothing twice."""
     came: list[ByteRange] = []
-    for position, piece in source.read(BLOB, list(spans) or [WHOLE]):
+    for position, piece in chain.from_iterable(source.read(BLOB, list(spans) or [WHOLE])):
         assert DATA[position : position + len(piece)] == piece
         came.append(ByteRange(position, position + len(piece)))
     assert sum(span.size for span in came) == sum(span.size for span in merge(came))
@@ -124,7 +125,7 @@ def test_the_successor_is_asked_for_as_many_spans_as_it_takes() -> None:
 
 def test_a_host_that_takes_fewer_spans_than_it_said_is_asked_again() -> None:
     class Refusing(Scripted):
-        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
             if len(spans) > 1:
                 self.spans = 1
                 raise MultiRangeRefusedError("no")

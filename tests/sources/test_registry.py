@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ MANY = [ByteRange(at, at + 10 + at % 700) for at in range(0, 200_000, 1000)]
 def take(source: RegistrySource, spans: Sequence[ByteRange], blob: Descriptor = BLOB) -> list[ByteRange]:
     """Which bytes came, all of them right and none of them twice."""
     came: list[ByteRange] = []
-    for position, piece in source.read(blob, spans):
+    for position, piece in chain.from_iterable(source.read(blob, spans)):
         assert piece == DATA[position : position + len(piece)]
         came.append(ByteRange(position, position + len(piece)))
     assert sum(span.size for span in came) == sum(span.size for span in merge(came))
@@ -49,7 +50,7 @@ def take_some(source: RegistrySource, spans: Sequence[ByteRange]) -> tuple[list[
     """As `take`; what ended it comes out as a value."""
     came: list[ByteRange] = []
     try:
-        for position, piece in source.read(BLOB, spans):
+        for position, piece in chain.from_iterable(source.read(BLOB, spans)):
             assert piece == DATA[position : position + len(piece)]
             came.append(ByteRange(position, position + len(piece)))
     except ZPullError as error:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler
+from itertools import chain
 
 import pytest
 
@@ -56,7 +57,7 @@ def opened(text: str, **options: object) -> Source:
 
 
 def read(source: Source, span: ByteRange) -> bytes:
-    return b"".join([piece for _, piece in source.read(BLOB, [span])])
+    return b"".join([piece for _, piece in chain.from_iterable(source.read(BLOB, [span]))])
 
 
 def test_a_redirect_to_another_host_is_followed_without_the_password() -> None:

@@ -91,6 +91,28 @@ def test_rows_are_ascending_and_disjoint() -> None:
     assert extents.covered() == [ByteRange(0, 65)]
 
 
+ROWS = st.lists(st.tuples(STARTS, LENGTHS, FILES, st.integers(0, 50)), max_size=12)
+
+
+@given(STEPS, ROWS, st.sampled_from([1, 2, 512]))
+def test_many_at_once_are_as_one_after_the_other(
+    steps: list[tuple[str, int, int, str]], more: list[tuple[int, int, str, int]], block_rows: int
+) -> None:
+    one, many = ExtentMap(block_rows), ExtentMap(block_rows)
+    for extents in (one, many):
+        for number, (kind, start, size, file) in enumerate(steps):
+            if kind == "cut":
+                extents.cut(start, start + size)
+            else:
+                extents.add(start, start + size, file, number * 100)
+    rows = [(start, start + size, file, at) for start, size, file, at in more]
+    spans = [(start, end) for start, end, _, _ in rows]
+    assert many.covers_each(spans) == [one.covers(*span) for span in spans]
+    fresh = [span for row in rows for span in one.add(*row)]
+    assert [ByteRange(start, end) for start, end, _, _ in many.add_many(rows)] == fresh
+    assert many.rows() == one.rows()
+
+
 def test_a_growing_run_stays_one_row() -> None:
     extents = ExtentMap()
     for at in range(0, 100_000, 100):

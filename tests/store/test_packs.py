@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from tests.mutants import mutants
 from tests.stored import quick_folder
 from zchunked.digest import Digest
 from zchunked.errors import LocalError
-from zchunked.ranges import ByteRange, merge, total
+from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.store.extents import ExtentMap
 from zchunked.store.packs import Rows, Session, Writer, boot_id, recover
 
@@ -82,29 +84,43 @@ PIECES = st.lists(
 )
 
 
-def write_all(process: Process, pieces: list[tuple[str, int, int, float]], writers: int = 1) -> list[ByteRange]:
+TOGETHER = st.integers(1, 5)
+"""How many pieces make a haul."""
+
+
+def hauls(pieces: list[tuple[str, int, int, float]], together: int) -> Iterator[tuple[list[ByteRange], float]]:
+    """Where the pieces of each haul lie, and how long to wait after it."""
+    at = 0
+    for number in range(0, len(pieces), together):
+        spans = []
+        for kind, position, size, _ in pieces[number : number + together]:
+            at = at if kind == "next" and at < SIZE else position
+            spans.append(ByteRange(at, min(at + size, SIZE)))
+            at = spans[-1].end
+        yield spans, pieces[number][3]
+
+
+def write_all(
+    process: Process, pieces: list[tuple[str, int, int, float]], writers: int = 1, together: int = 1
+) -> list[ByteRange]:
     own = [process.writer() for _ in range(writers)]
     written: list[ByteRange] = []
-    at = 0
-    for number, (kind, position, size, wait) in enumerate(pieces):
-        at = at if kind == "next" and at < SIZE else position
-        end = min(at + size, SIZE)
-        fresh = own[number % writers].write(at, CONTENT[at:end])
-        assert merge([*written, *fresh]) == merge([*written, ByteRange(at, end)])
+    for number, (spans, wait) in enumerate(hauls(pieces, together)):
+        fresh = own[number % writers].write_many([(span.start, CONTENT[span.start : span.end]) for span in spans])
+        assert merge([*written, *fresh]) == merge([*written, *spans])
         assert total(written) + total(fresh) == total(merge([*written, *fresh])), "nothing is fresh twice"
         written = merge([*written, *fresh])
-        at = end
         process.now += wait
     return written
 
 
-@given(PIECES, st.integers(1, 3))
+@given(PIECES, st.integers(1, 3), TOGETHER)
 def test_a_closed_writer_has_committed_exactly_what_it_was_given(
-    pieces: list[tuple[str, int, int, float]], writers: int
+    pieces: list[tuple[str, int, int, float]], writers: int, together: int
 ) -> None:
     with quick_folder() as path:
         process = Process(path)
-        written = write_all(process, pieces, writers)
+        written = write_all(process, pieces, writers, together)
         for writer in process.writers:
             writer.close()
         found = read(path, process.committed)
@@ -115,11 +131,11 @@ def test_a_closed_writer_has_committed_exactly_what_it_was_given(
         assert recovered(path) == []
 
 
-@given(PIECES, st.integers(1, 3))
-def test_a_killed_writer_loses_nothing(pieces: list[tuple[str, int, int, float]], writers: int) -> None:
+@given(PIECES, st.integers(1, 3), TOGETHER)
+def test_a_killed_writer_loses_nothing(pieces: list[tuple[str, int, int, float]], writers: int, together: int) -> None:
     with quick_folder() as path:
         process = Process(path)
-        written = write_all(process, pieces, writers)
+        written = write_all(process, pieces, writers, together)
         process.die()
         found = read(path, recovered(path))
         assert sorted(found) == [place for span in written for place in range(span.start, span.end)]
@@ -144,6 +160,38 @@ def test_a_kill_within_a_write_loses_only_what_was_not_written(
         assert read(path, recovered(path)) == want
 
 
+@given(PIECES, TOGETHER, st.data())
+def test_a_kill_between_any_two_bytes_of_a_haul_loses_none_and_claims_none(
+    pieces: list[tuple[str, int, int, float]], together: int, data: st.DataObject
+) -> None:
+    """All records go before the first byte: a kill may end the journal anywhere, or else the file."""
+    with quick_folder() as path:
+        process = Process(path)
+        writer = process.writer()
+        journal = writer._path.with_name(writer._path.name + ".map")
+        written: list[ByteRange] = []
+        log: list[int] = []  # where in the blob each byte of the file belongs
+        ends = [(journal.stat().st_size, 0)]
+        for spans, _ in hauls(pieces, together):
+            absent = [span for span in spans if subtract([span], written)]
+            log += [place for span in absent for place in range(span.start, span.end)]
+            writer.write_many([(span.start, CONTENT[span.start : span.end]) for span in spans])
+            written = merge([*written, *spans])
+            ends.append((journal.stat().st_size, len(log)))
+        process.die()
+        assert writer._path.read_bytes() == bytes(CONTENT[place] for place in log)
+        before, after = data.draw(st.sampled_from(list(pairwise(ends))))
+        told, came = after[0], before[1]
+        if data.draw(st.booleans(), label="while the records are written"):
+            told = data.draw(st.integers(before[0], after[0]))
+        else:
+            came = data.draw(st.integers(before[1], after[1]))
+        os.truncate(journal, told)
+        os.truncate(writer._path, came)
+        found = read(path, recovered(path))
+        assert found == {place: CONTENT[place] for place in log[:came]}
+
+
 @given(PIECES)
 def test_after_a_power_loss_only_committed_rows_count(pieces: list[tuple[str, int, int, float]]) -> None:
     with quick_folder() as path:
@@ -159,6 +207,17 @@ def test_after_a_power_loss_only_committed_rows_count(pieces: list[tuple[str, in
         assert not list(path.glob("*.map"))
         found = read(path, process.committed)
         assert all(CONTENT[place] == byte for place, byte in found.items())
+
+
+def test_a_haul_may_have_more_pieces_than_one_call_takes(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    writer = process.writer()
+    places = range(0, SIZE, 2)
+    assert len(places) > 1024
+    fresh = writer.write_many([(place, memoryview(CONTENT)[place : place + 1]) for place in places])
+    assert fresh == [ByteRange(place, place + 1) for place in places]
+    process.die()
+    assert read(tmp_path, recovered(tmp_path)) == {place: CONTENT[place] for place in places}
 
 
 def test_commits_come_after_a_second_or_eight_mebibytes(tmp_path: Path) -> None:
@@ -302,14 +361,23 @@ from zchunked.store import Store
 
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 store = Store(folder)
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
 writer = store.writer(Digest("sha256:" + "1" * 64), 10**9)
+together = int(sys.argv[4])
 taken = 0
 try:
     while True:
-        taken += sum(span.size for span in writer.write(taken, bytes([taken // 7000 % 251]) * 7000))
+        some = range(taken, taken + together)[::-1]
+        writer.write_many([(number * 7000, bytes([number % 251]) * 7000) for number in some])
+        taken += together
 except LocalError as error:
     print(error.exit_code, flush=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+try:  # there is room again, but what the journal says of the file is what did not get there
+    writer.write(10**8, bytes(100))
+except LocalError as error:
+    print(error, flush=True)
 if sys.argv[3] == "close":
     writer.close()
     store.close()
@@ -317,19 +385,27 @@ os._exit(0)
 """
 
 
+@pytest.mark.parametrize("together", [1, 6])
 @pytest.mark.parametrize("end", ["close", "kill"])
-def test_a_full_disk_keeps_what_it_took(tmp_path: Path, end: str) -> None:
+def test_a_full_disk_keeps_what_it_took(tmp_path: Path, end: str, together: int) -> None:
     from zchunked.store import Store  # noqa: PLC0415 - everything else here does without one
 
     limit = 400_000
     child = subprocess.run(
-        [sys.executable, "-c", FILL, tmp_path, str(limit), end], capture_output=True, text=True, check=True
+        [sys.executable, "-c", FILL, tmp_path, str(limit), end, str(together)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert child.stdout == f"{LocalError.exit_code}\n"
+    assert child.stdout == (
+        f"{LocalError.exit_code}\ncannot write to the store: an earlier write to the same file broke off\n"
+    )
     with Store(tmp_path) as store:
-        assert store.covered(BLOB) == [ByteRange(0, limit)]
-        data = store.read(BLOB, 0, limit)
-    assert all(data[at : at + 7000] == (bytes([at // 7000 % 251]) * 7000)[: limit - at] for at in range(0, limit, 7000))
+        covered = store.covered(BLOB)
+        assert total(covered) == limit
+        for span in covered:
+            data = store.read(BLOB, span.start, span.end)
+            assert data == bytes([at // 7000 % 251 for at in range(span.start, span.end)])
 
 
 def test_a_full_disk_says_so_and_that_nothing_is_lost(tmp_path: Path) -> None:
@@ -341,6 +417,20 @@ def test_a_full_disk_says_so_and_that_nothing_is_lost(tmp_path: Path) -> None:
     os.close(full)
     with pytest.raises(LocalError, match=r"the disk is full; free some space .* nothing is lost"):
         writer.write(100, CONTENT[100:200])
+    process.die()
+    assert sorted(read(tmp_path, recovered(tmp_path))) == list(range(100))
+
+
+def test_no_byte_goes_before_its_record(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    writer = process.writer()
+    writer.write(0, CONTENT[:100])
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, writer._journal)
+    os.close(full)
+    with pytest.raises(LocalError):
+        writer.write_many([(100, CONTENT[100:200]), (300, CONTENT[300:400])])
+    assert writer._path.read_bytes() == CONTENT[:100]
     process.die()
     assert sorted(read(tmp_path, recovered(tmp_path))) == list(range(100))
 

@@ -18,8 +18,8 @@ from zchunked.errors import (
 )
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor
-from zchunked.ranges import ByteRange, merge, range_header, subtract
-from zchunked.seams import HostMemory
+from zchunked.ranges import ByteRange, Spans, append_pieces, merge, range_header, subtract
+from zchunked.seams import Haul, HostMemory
 from zchunked.sources.breaks import NoAnswerError
 from zchunked.sources.flight import Flights
 from zchunked.sources.home import TRIES, Home
@@ -62,11 +62,11 @@ class Blobs:
         known = self._hosts.recall(self._host_of(blob))
         return 1 if known is None else min(known, most_spans(blob))
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         """Several spans go into one request, unless the host is known to take one at a time.
 
         What a multi-range answer leaves out is asked for again here, one span after the other. Raises
-        MultiRangeRefusedError before the first piece when the host takes no more than one; that is then known.
+        MultiRangeRefusedError before the first haul when the host takes no more than one; that is then known.
         """
         left = list(spans)
         if self._may_probe(blob, left):
@@ -80,27 +80,25 @@ class Blobs:
         has_begun = left != list(spans)
         for span in left:
             try:
-                for position, piece in self._read_one(blob, span):
+                for haul in self._read_one(blob, span):
                     has_begun = True
-                    yield position, piece
+                    yield haul
             except RangeIgnoredError as error:
                 if not has_begun:
                     raise
                 raise TransientError(f"{error}, after other ranges were served") from error
 
-    def _read_many(
-        self, blob: Descriptor, spans: list[ByteRange]
-    ) -> Generator[tuple[int, bytes], None, list[ByteRange]]:
+    def _read_many(self, blob: Descriptor, spans: list[ByteRange]) -> Generator[Haul, None, list[ByteRange]]:
         """As many spans in one request as the host takes; returns what did not come in this way."""
         left, most, has_begun = spans, most_spans(blob), False
         while len(left) > 1 and (self._hosts.recall(self._host_of(blob)) or _MANY) > 1:
             asked = left[:most]
             came: list[ByteRange] = []
             try:
-                for position, piece in self._read_several(blob, asked):
-                    came.append(ByteRange(position, position + len(piece)))
+                for haul in self._read_several(blob, asked):
+                    append_pieces(came, haul)
                     has_begun = True
-                    yield position, piece
+                    yield haul
             except MultiRangeRefusedError:
                 if not has_begun:
                     raise
@@ -114,31 +112,37 @@ class Blobs:
         is_small = _SMALL[0] <= blob.size <= _SMALL[1] and spans == [ByteRange(0, blob.size)]
         return is_small and self._hosts.recall(self._host_of(blob)) is None
 
-    def _read_one(self, blob: Descriptor, span: ByteRange) -> Iterator[tuple[int, bytes]]:
+    def _read_one(self, blob: Descriptor, span: ByteRange) -> Iterator[Haul]:
         at = None
-        for position, piece in self._pieces(blob, [span]):
-            if at is not None and position != at:
-                raise TransientError(f"blob {short(blob.digest)}: one range is answered with parts out of order")
-            yield position, piece
-            at = position + len(piece)
+        for haul in self._hauls(blob, [span]):
+            for number, (position, piece) in enumerate(haul):
+                if at is not None and position != at:
+                    if number:
+                        yield haul[:number]
+                    raise TransientError(f"blob {short(blob.digest)}: one range is answered with parts out of order")
+                at = position + len(piece)
+            yield haul
         at = span.start if at is None else at
         if at < span.end:
             raise TransientError(f"blob {short(blob.digest)}: {span.end - at} bytes of {span} did not come")
 
-    def _read_several(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def _read_several(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         """Bytes of the spans and no others, in the server's order; perhaps not all of them."""
-        for position, piece in self._pieces(blob, spans):
-            for span in clip(ByteRange(position, position + len(piece)), spans):
-                yield span.start, piece[span.start - position : span.end - position]
+        asked = Spans(spans)
+        for haul in self._hauls(blob, spans):
+            if all(asked.hold(position, position + len(piece)) for position, piece in haul):
+                yield haul
+            elif within := list(_clipped(haul, spans)):
+                yield within
 
-    def _pieces(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def _hauls(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         """What one request brings, and where in the blob it belongs."""
         answer, holds = self._open(blob, spans)
         with answer:
             if isinstance(holds, ByteRange):
                 at = holds.start
                 for piece in answer.pieces(holds.size):
-                    yield at, piece
+                    yield [(at, piece)]
                     at += len(piece)
                 return
             hull = ByteRange(spans[0].start, spans[-1].end)
@@ -147,9 +151,9 @@ class Blobs:
             try:
                 for piece in answer.pieces(parts.most_bytes):
                     framing = len(piece)
-                    for position, content in parts.feed(piece):
-                        framing -= len(content)
-                        yield position, content
+                    for haul in parts.feed(piece):
+                        framing -= sum([len(content) for _, content in haul])
+                        yield haul
                     self._home.http.traffic.framed(framing)
                 parts.end()
             except FormatError as error:
@@ -302,6 +306,12 @@ class Blobs:
         except NoAnswerError:
             self._forget(digest, target)  # the server may know a host that lives
             raise
+
+
+def _clipped(haul: Haul, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes | memoryview]]:
+    for position, piece in haul:
+        for span in clip(ByteRange(position, position + len(piece)), spans):
+            yield span.start, piece[span.start - position : span.end - position]
 
 
 def most_spans(blob: Descriptor) -> int:

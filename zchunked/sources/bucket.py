@@ -14,6 +14,7 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.reference import LayoutReference, is_loopback
+from zchunked.seams import Haul
 from zchunked.sources.bucket_errors import Answered, understood
 from zchunked.sources.layout import check_size
 from zchunked.sources.tls import Trust, trust_from
@@ -190,7 +191,7 @@ class BucketObjects:
     def spans_per_request(self, path: str, blob: Descriptor) -> int:
         return 1
 
-    def read(self, path: str, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def read(self, path: str, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         what = f"{self.name}/{path}"
         for span in spans:
             is_whole = span == ByteRange(0, blob.size)
@@ -205,7 +206,7 @@ class BucketObjects:
                 raise TransferError(f"{what}: asked for {span}, the answer holds {ByteRange(*result.range)}")
             at = span.start
             for piece in self._pieces(result, what):
-                yield at, piece
+                yield [(at, piece)]
                 at += len(piece)
 
     def _ask(self, path: str, options: GetOptions, what: str) -> GetResult:

@@ -12,6 +12,7 @@ from pathlib import Path
 from zchunked.errors import FormatError, LimitError, LocalError, NotFoundError, TransferError
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange
+from zchunked.seams import Haul
 from zchunked.sources.layout import blob_path, check_size
 
 _PIECE_BYTES = 1 << 20
@@ -35,22 +36,25 @@ class DirectoryObjects:
             size = os.fstat(handle).st_size
             if size > most:
                 raise LimitError(f"{self.name}/{path} has {size} bytes, the limit is {most}")
-            return b"".join([piece for _, piece in self._pieces(path, handle, ByteRange(0, size))]) if size else b""
+            return b"".join(self._pieces(path, handle, ByteRange(0, size))) if size else b""
 
     def spans_per_request(self, path: str, blob: Descriptor) -> int:
         return _SPANS
 
-    def read(self, path: str, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def read(self, path: str, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         with self._opened(path) as handle:
             check_size(blob, os.fstat(handle).st_size, self.name)
             for span in spans:
-                yield from self._pieces(path, handle, span)
+                at = span.start
+                for piece in self._pieces(path, handle, span):
+                    yield [(at, piece)]
+                    at += len(piece)
 
     def open_blob(self, blob: Descriptor) -> int:
         """As `Files.open_blob`."""
         return self._open(blob_path(blob.digest))
 
-    def _pieces(self, path: str, handle: int, span: ByteRange) -> Iterator[tuple[int, bytes]]:
+    def _pieces(self, path: str, handle: int, span: ByteRange) -> Iterator[bytes]:
         at = span.start
         while at < span.end:
             try:
@@ -59,7 +63,7 @@ class DirectoryObjects:
                 raise LocalError(f"{self.name}/{path} cannot be read: {error.strerror}") from error
             if not piece:
                 raise TransferError(f"{self.name}/{path} became shorter while it was read")
-            yield at, piece
+            yield piece
             at += len(piece)
 
     @contextmanager

@@ -13,7 +13,7 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import ACCEPTED, OCI_INDEX, Descriptor, Index, Instance, parse_document
 from zchunked.ranges import ByteRange
 from zchunked.reference import LayoutReference
-from zchunked.seams import Document, Files
+from zchunked.seams import Document, Files, Haul
 from zchunked.sources.objects import Objects
 
 _NAMES = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
@@ -98,7 +98,7 @@ class LayoutSource:
     def spans_per_request(self, blob: Descriptor) -> int:
         return self._objects.spans_per_request(blob_path(blob.digest), blob)
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         yield from self._objects.read(blob_path(blob.digest), blob, spans)
 
 

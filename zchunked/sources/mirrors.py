@@ -18,8 +18,8 @@ from zchunked.errors import (
 )
 from zchunked.events import Noted
 from zchunked.oci import Descriptor
-from zchunked.ranges import ByteRange, append, merge, subtract
-from zchunked.seams import Document, Emit, Locating, Source
+from zchunked.ranges import ByteRange, append_pieces, merge, subtract
+from zchunked.seams import Document, Emit, Haul, Locating, Source
 from zchunked.sources.breaks import NoAnswerError, SilentError
 
 _Answer = TypeVar("_Answer")
@@ -92,11 +92,11 @@ class MirroredSource:
     def spans_per_request(self, blob: Descriptor) -> int:
         return self._candidates(blob.digest)[0].source.spans_per_request(blob)
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         """A registry that breaks off is followed by the next one, which is asked for what is missing alone.
 
         One without ranges is none that fails: the blob comes whole from there. So RangeIgnoredError may also follow
-        pieces, those of another registry.
+        hauls, those of another registry.
         """
         left, failures = list(spans), list[_Failure]()
         for member in self._candidates(blob.digest):
@@ -105,9 +105,9 @@ class MirroredSource:
             came: list[ByteRange] = []
             failure: ZPullError | None = None
             try:
-                for position, piece in _in_turns(member.source, promise, left):
-                    append(came, ByteRange(position, position + len(piece)))
-                    yield position, piece
+                for haul in _in_turns(member.source, promise, left):
+                    append_pieces(came, haul)
+                    yield haul
             except RangeIgnoredError:
                 raise
             except ZPullError as error:
@@ -230,15 +230,15 @@ class MirroredSource:
         return type(error)(f"{error}{text}")
 
 
-def _in_turns(source: Source, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+def _in_turns(source: Source, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
     """As many spans at a time as this source takes; the one before it may have taken more."""
     left, lessons = list(spans), 0
     while left:
         came: list[ByteRange] = []
         try:
-            for position, piece in source.read(blob, left[: max(1, source.spans_per_request(blob))]):
-                append(came, ByteRange(position, position + len(piece)))
-                yield position, piece
+            for haul in source.read(blob, left[: max(1, source.spans_per_request(blob))]):
+                append_pieces(came, haul)
+                yield haul
         except MultiRangeRefusedError as error:
             lessons += 1
             if lessons > _MOST_LESSONS:

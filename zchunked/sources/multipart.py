@@ -11,7 +11,15 @@ from collections.abc import Iterator
 from zchunked.errors import FormatError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.ranges import ByteRange, parse_content_range
+from zchunked.seams import Haul
 
+_KIND = rb"(?:content-type:[^\r\n]*\r\n)?"
+_PLACE = rb"content-range: bytes (\d{1,19})-(\d{1,19})/(\d{1,19})\r\n"
+_USUAL = re.compile(rb"\r\n" + _KIND + _PLACE + _KIND + rb"\r\n", re.IGNORECASE)
+"""The head of a part behind its boundary, as nearly all servers write it. Any other is looked at with care."""
+_HEAD = re.compile(rb"[ \t]*\r?\n((?:[^\r\n]+\r?\n)*)\r?\n")
+_BEHIND_FIRST = re.compile(rb"--|[ \t]*\r?\n")
+_LINE_END = re.compile(rb"\r?\n")
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*([^\r\n]*)")
 
 
@@ -23,11 +31,9 @@ class PartReader:
     """
 
     def __init__(self, boundary: bytes, size: int, hull: ByteRange, most: int, limits: Limits = DEFAULT_LIMITS) -> None:
-        delimiter = re.escape(b"--" + boundary)
-        self._first = re.compile(rb"(?:\A|\n)" + delimiter + rb"(?=--|[ \t]*\r?\n)")
-        self._head = re.compile(rb"(?:\r?\n)?" + delimiter + rb"[ \t]*\r?\n((?:[^\r\n]+\r?\n)*)\r?\n")
-        self._last = re.compile(rb"(?:\r?\n)?" + delimiter + rb"--")
+        self._delimiter = b"--" + boundary
         self._size, self._hull, self._left_parts = size, hull, most
+        self._usual, self._stated = b"\r\n" + self._delimiter, b"%d" % size
         self._head_bytes = limits.part_header_bytes + len(boundary) + 8  # dashes and line ends
         self._held = b""
         self._at = 0
@@ -44,22 +50,36 @@ class PartReader:
         """What a body in order may weigh; what is beyond that may be left unread."""
         return self._hull.size + (self._left_parts + 2) * self._head_bytes
 
-    def feed(self, piece: bytes) -> Iterator[tuple[int, bytes]]:
-        """Position and bytes of the blob that this piece brings. Raises FormatError at the first thing out of order."""
+    def feed(self, piece: bytes) -> Iterator[Haul]:
+        """All that this piece brings, at once, if it brings anything.
+
+        Raises FormatError, behind that, at the first thing out of order.
+        """
         data, self._held = self._held + piece if self._held else piece, b""
-        at = 0
+        haul: list[tuple[int, memoryview]] = []
+        try:
+            self._take(data, haul)
+        except FormatError:
+            if haul:
+                yield haul
+            raise
+        if haul:
+            yield haul
+
+    def _take(self, data: bytes, haul: list[tuple[int, memoryview]]) -> None:
+        view, at = memoryview(data), 0
         while at < len(data) and not self._has_ended:
             if self._left:
-                come = data[at : at + self._left]
-                position = self._at
+                come = view[at : at + self._left]
+                haul.append((self._at, come))
                 at += len(come)
                 self._at += len(come)
                 self._left -= len(come)
-                yield position, come
-                continue
-            if not self._has_begun and (first := self._first.search(data, at)):
-                at, self._has_begun = first.start(), True
-            after = self._open_part(data, at) if self._has_begun else None
+                if self._left:
+                    return
+            elif not self._has_begun and (first := self._first(data)) >= 0:
+                at, self._has_begun = first, True
+            after = self._open_usual(data, at) or self._open_part(data, at) if self._has_begun else None
             if after is None:
                 if len(data) - at > self._head_bytes:
                     raise FormatError(f"no boundary within {self._head_bytes} bytes, but {data[at : at + 60]!r}")
@@ -75,28 +95,58 @@ class PartReader:
         if not self._has_ended:
             raise FormatError("the multipart body ends without its last boundary")
 
+    def _first(self, data: bytes) -> int:
+        """Where the line end before the first boundary is, or 0; below 0 when there is none yet."""
+        if data.startswith(self._delimiter) and _BEHIND_FIRST.match(data, len(self._delimiter)):
+            return 0
+        line = b"\n" + self._delimiter
+        at = data.find(line)
+        while at >= 0 and not _BEHIND_FIRST.match(data, at + len(line)):
+            at = data.find(line, at + 1)
+        return at
+
+    def _open_usual(self, data: bytes, at: int) -> int | None:
+        """As `_open_part`, for what nearly all servers send; None for all else, good or bad."""
+        if not data.startswith(self._usual, at):
+            return None
+        head = _USUAL.match(data, at + len(self._usual))
+        if head is None or head[3] != self._stated or head.end() - at > self._head_bytes:
+            return None
+        start, end = int(head[1]), int(head[2]) + 1
+        if not start < end <= self._size:
+            return None
+        self._begin(start, end)
+        return head.end()
+
     def _open_part(self, data: bytes, at: int) -> int | None:
         """Where the next part's bytes begin, or the end; None while its headers are not all here."""
-        head = self._head.match(data, at)
+        line_end = _LINE_END.match(data, at)
+        behind = line_end.end() if line_end else at
+        if not data.startswith(self._delimiter, behind):
+            return None
+        behind += len(self._delimiter)
+        head = _HEAD.match(data, behind)
         if head is not None and head.end() - at <= self._head_bytes:
-            self._begin(_content_range(head[1]))
+            span, total = parse_content_range(_content_range(head[1]))
+            if total not in (None, self._size):
+                raise FormatError(f"a part is of a blob of {total} bytes, want {self._size}")
+            self._begin(span.start, span.end)
             return head.end()
-        if self._last.match(data, at):
+        if data.startswith(b"--", behind):
             self._has_ended = True
             return len(data)
         return None
 
-    def _begin(self, text: str) -> None:
-        span, total = parse_content_range(text)
-        if total not in (None, self._size):
-            raise FormatError(f"a part is of a blob of {total} bytes, want {self._size}")
-        if span.start < self._hull.start or span.end > self._hull.end:
-            raise FormatError(f"a part holds {span}, of which nothing outside {self._hull} was asked for")
+    def _begin(self, start: int, end: int) -> None:
+        if start < self._hull.start or end > self._hull.end:
+            raise FormatError(
+                f"a part holds {ByteRange(start, end)}, of which nothing outside {self._hull} was asked for"
+            )
         self._left_parts -= 1
-        self._left_bytes -= span.size
+        self._left_bytes -= end - start
         if self._left_parts < 0 or self._left_bytes < 0:
             raise FormatError("more parts, or more bytes in them, than were asked for")
-        self._at, self._left = span.start, span.size
+        self._at, self._left = start, end - start
 
 
 def _content_range(head: bytes) -> str:

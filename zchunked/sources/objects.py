@@ -7,6 +7,7 @@ from typing import Protocol
 
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange
+from zchunked.seams import Haul
 
 
 class Objects(Protocol):
@@ -24,7 +25,7 @@ class Objects(Protocol):
     def spans_per_request(self, path: str, blob: Descriptor) -> int:
         """As `Source.spans_per_request`."""
 
-    def read(self, path: str, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def read(self, path: str, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         """As `Source.read`."""
 
     def close(self) -> None: ...

@@ -10,7 +10,7 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import ACCEPTED, Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.reference import DOCKER_HUB, Reference
-from zchunked.seams import Document, HostMemory
+from zchunked.seams import Document, Haul, HostMemory
 from zchunked.sources.auth import Auth
 from zchunked.sources.blobs import Blobs
 from zchunked.sources.home import Home
@@ -66,11 +66,11 @@ class RegistrySource:
         """1 for a host of which nothing is known; `read` may be asked for more all the same, to find out."""
         return self._blobs.spans_per_request(blob)
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
         """Several spans go into one request, unless the host is known to take one at a time.
 
         What a multi-range answer leaves out is asked for again, one span after the other. Raises
-        MultiRangeRefusedError before the first piece when the host takes no more than one; that is then known.
+        MultiRangeRefusedError before the first haul when the host takes no more than one; that is then known.
         """
         yield from self._blobs.read(blob, spans)
 

@@ -8,7 +8,7 @@ from zchunked.errors import NotFoundError, TransferError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange
-from zchunked.seams import HostMemory
+from zchunked.seams import Haul, HostMemory
 from zchunked.sources.blobs import Blobs
 from zchunked.sources.home import Home
 from zchunked.sources.layout import blob_path
@@ -52,7 +52,7 @@ class StaticObjects:
         path: str,
         blob: Descriptor,
         spans: Sequence[ByteRange],
-    ) -> Iterator[tuple[int, bytes]]:
+    ) -> Iterator[Haul]:
         try:
             yield from self._blobs.read(blob, spans)
         except EncodedError as error:

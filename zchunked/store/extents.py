@@ -59,25 +59,33 @@ class ExtentMap:
 
     def add(self, start: int, end: int, file: str, at: int) -> list[ByteRange]:
         """Returns what of [start, end) was not here before."""
+        return [ByteRange(row[0], row[1]) for row in self.add_many([(start, end, file, at)])]
+
+    def add_many(self, rows: Iterable[Row]) -> list[Row]:
+        """One after the other; returns what of them was not here before."""
         with self._lock:
-            number, place = self._find(start)
-            block = self._blocks[number]
-            if place + 1 < len(block):
-                following: float = block[place + 1][0]
+            return [fresh for row in rows for fresh in self._add(row)]
+
+    def _add(self, row: Row) -> list[Row]:
+        start, end, file, at = row
+        number, place = self._find(start)
+        block = self._blocks[number]
+        if place + 1 < len(block):
+            following: float = block[place + 1][0]
+        else:
+            following = self._firsts[number + 1] if number + 1 < len(self._firsts) else math.inf
+        before = block[place] if place >= 0 else (-1, -1, "", 0)
+        if before[1] <= start and end <= following:  # nothing of it is here, the way of nearly all
+            if before[1] == start and before[2] == file and before[3] + start - before[0] == at:
+                block[place] = (before[0], end, file, before[3])
             else:
-                following = self._firsts[number + 1] if number + 1 < len(self._firsts) else math.inf
-            before = block[place] if place >= 0 else (-1, -1, "", 0)
-            if before[1] <= start and end <= following:  # nothing of it is here, the way of nearly all
-                if before[1] == start and before[2] == file and before[3] + start - before[0] == at:
-                    block[place] = (before[0], end, file, before[3])
-                else:
-                    self._insert(number, place + 1, (start, end, file, at))
-                return [ByteRange(start, end)]
-            fresh = self._gaps(start, end)
-            for gap in fresh:
-                number, place = self._find(gap.start)
-                self._insert(number, place + 1, (gap.start, gap.end, file, at + gap.start - start))
-            return fresh
+                self._insert(number, place + 1, row)
+            return [row]
+        fresh = [(gap.start, gap.end, file, at + gap.start - start) for gap in self._gaps(start, end)]
+        for one in fresh:
+            number, place = self._find(one[0])
+            self._insert(number, place + 1, one)
+        return fresh
 
     def _insert(self, number: int, place: int, row: Row) -> None:
         block = self._blocks[number]
@@ -102,9 +110,17 @@ class ExtentMap:
 
     def covers(self, start: int, end: int) -> bool:
         with self._lock:
-            number, place = self._find(start)
-            high = self._blocks[number][place][1] if place >= 0 else -1
-            return start >= end or high >= end or (high > start and not self._gaps(high, end))
+            return self._covers(start, end)
+
+    def covers_each(self, spans: Iterable[tuple[int, int]]) -> list[bool]:
+        """Of many spans at once, in any order, whether all of each is here."""
+        with self._lock:
+            return [self._covers(start, end) for start, end in spans]
+
+    def _covers(self, start: int, end: int) -> bool:
+        number, place = self._find(start)
+        high = self._blocks[number][place][1] if place >= 0 else -1
+        return start >= end or high >= end or (high > start and not self._gaps(high, end))
 
     def missing(self, start: int, end: int) -> list[ByteRange]:
         """What of [start, end) is not here."""

@@ -1,8 +1,9 @@
 """Byte files that only grow, and the marks that let a later process find what a killed one had received.
 
 Every file has a journal beside it, one record per extent, written before the extent's first byte: blob offset and file
-offset. The file's length says how far the last extent got, so a kill loses nothing that was written. After a power
-loss the page cache is gone and the journal proves nothing: it is believed only within the boot that wrote it.
+offset. The file's length says how far that got, so a kill loses nothing that was written, and a record of bytes that
+were not promises nothing. After a power loss the page cache is gone and the journal proves nothing: it is believed only
+within the boot that wrote it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import secrets
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,15 @@ import msgspec
 
 from zchunked.digest import Digest, parse_digest
 from zchunked.errors import FormatError, LocalError
-from zchunked.ranges import ByteRange
+from zchunked.ranges import ByteRange, ranges
+from zchunked.seams import Haul
 from zchunked.store.extents import ExtentMap
 
 _RECORD = struct.Struct("<QQ")  # offset in the blob, offset in the file
 _COMMIT_BYTES = 8 << 20
 _COMMIT_SECONDS = 1.0
 _PAGE_BYTES = 64 << 10  # SQLite grows the memory that its readers share by half of this
+_MOST_BUFFERS = 1024  # in one system call; POSIX promises fewer, Linux and macOS take these
 _LIVE, _JOURNAL = ".live", ".map"
 
 Rows = list[tuple[int, int, str, int]]
@@ -116,6 +119,7 @@ class Writer:
         self._lock = threading.Lock()  # of what is fresh
         self._committing = threading.Lock()
         self._is_listed = False  # the folder knows the file, even after a power loss
+        self._is_torn = False  # a write broke off, so the journal is ahead of the file: nothing may follow
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             self._journal = os.open(self._path.with_name(file + _JOURNAL), flags, 0o600)
@@ -125,41 +129,79 @@ class Writer:
             raise local_error(error, f"cannot write to the store at {session.folder.parent}") from error
 
     def write(self, position: int, piece: bytes | memoryview) -> list[ByteRange]:
-        """Keep what of the piece is not here yet; returns that. The bytes survive a kill from here on."""
-        if self._extents.covers(position, position + len(piece)):
+        """As `write_many`, for one piece."""
+        return self.write_many([(position, piece)])
+
+    def write_many(self, haul: Haul) -> list[ByteRange]:
+        """Keep what of the haul is not here yet; returns that. The bytes survive a kill from here on.
+
+        All records in one write, then all bytes in another one: parts are small, and each system call lets go of the
+        interpreter, which may be a long time coming back.
+        """
+        here = self._extents.covers_each([(position, position + len(piece)) for position, piece in haul])
+        absent = [one for one, is_here in zip(haul, here, strict=True) if not is_here]
+        if not absent:
             return []
-        fresh: list[ByteRange] = []
+        if self._is_torn:
+            raise LocalError("cannot write to the store: an earlier write to the same file broke off")
+        rows, records = self._laid_out(absent)
+        self._is_torn = True  # until all of it is there
         try:
-            if position != self._next or not self._at:
-                _write(self._journal, _RECORD.pack(position, self._at))
-            view = memoryview(piece)
-            while view:  # a full disk may take a part: what it took is kept
-                size = os.write(self._data, view)
-                new = self._extents.add(position, position + size, self._file, self._at)
-                with self._lock:
-                    self._note(new, position)
-                fresh += new
-                self._at += size
-                position += size
-                self._next = position
-                view = view[size:]
+            _write(self._journal, records)
+            fresh = self._append([piece for _, piece in absent], rows)
         except OSError as error:
             raise local_error(error, "cannot write to the store") from error
+        self._next, self._is_torn = rows[-1][1], False
         if self._fresh_bytes >= _COMMIT_BYTES or self._clock() - self._since >= _COMMIT_SECONDS:
             self.commit()
+        return ranges([row[0] for row in fresh], [row[1] for row in fresh])
+
+    def _laid_out(self, haul: Haul) -> tuple[Rows, bytes]:
+        """Where the pieces will lie, neighbours as one, and the records that say so."""
+        rows: Rows = []
+        records: list[bytes] = []
+        at, following = self._at, self._next if self._at else -1
+        for position, piece in haul:
+            end = position + len(piece)
+            if position != following:
+                records.append(_RECORD.pack(position, at))
+            if rows and position == following:
+                rows[-1] = (rows[-1][0], end, self._file, rows[-1][3])
+            else:
+                rows.append((position, end, self._file, at))
+            at += len(piece)
+            following = end
+        return rows, b"".join(records)
+
+    def _append(self, pieces: Sequence[bytes | memoryview], rows: Rows) -> Rows:
+        """Write the pieces, which the rows describe; returns what of them is fresh."""
+        done, size = 0, sum(map(len, pieces))
+        try:
+            done = os.writev(self._data, pieces[:_MOST_BUFFERS])
+            if done < size:  # more buffers than one call takes, or a disk that is filling up
+                rest = memoryview(b"".join(pieces))[done:]
+                while rest:
+                    step = os.write(self._data, rest)
+                    done, rest = done + step, rest[step:]
+        finally:  # a full disk may take a part: what it took is kept
+            end = self._at + done
+            taken = [(low, min(high, low + end - at), file, at) for low, high, file, at in rows if at < end]
+            fresh = self._extents.add_many(taken)
+            with self._lock:
+                self._note(fresh)
+            self._at = end
         return fresh
 
-    def _note(self, fresh: list[ByteRange], position: int) -> None:
+    def _note(self, fresh: Rows) -> None:
         if not self._fresh_bytes:
             self._since = self._clock()
-        for span in fresh:
-            where = self._at + span.start - position
+        for row in fresh:
             last = self._fresh[-1] if self._fresh else None
-            if last and last[1] == span.start and last[3] + last[1] - last[0] == where:
-                self._fresh[-1] = (last[0], span.end, last[2], last[3])
+            if last and last[1] == row[0] and last[3] + last[1] - last[0] == row[3]:
+                self._fresh[-1] = (last[0], row[1], last[2], last[3])
             else:
-                self._fresh.append((span.start, span.end, self._file, where))
-            self._fresh_bytes += span.size
+                self._fresh.append(row)
+            self._fresh_bytes += row[1] - row[0]
 
     def commit_early(self) -> None:
         """Commit if that is due before long. For any thread, and good for nothing once the writer is closed."""
