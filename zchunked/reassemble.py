@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from typing import NoReturn, TypeVar
 
 from fastcrc.crc64 import go_iso
@@ -23,10 +24,14 @@ from zchunked.store.store import Place
 _BLOCK = 256 << 10  # hashing releases the interpreter for pieces of some size only
 _AT_ONCE = 1 << 20  # chunks above this are decoded as a stream
 _PORTION = 512 << 10  # contents that are decoded before they are emitted
+_SMALL = 8 << 10
+_RECENT = 1 << 20  # small contents that are kept for when they come again
 _ZEROS = bytes(_BLOCK)
 
 Check = tuple[int, int, int, bytes]
 """A chunk to check in its blob: start, end, decoded size, raw digest."""
+_Asked = tuple[Digest, int, int, int, int]
+"""A chunk to decode: blob, start, length, decoded size, and where among its neighbours it stands."""
 _Item = TypeVar("_Item")
 Arrived = Callable[[Digest, int], None]
 """Called before bytes of a blob below a position are read; returns when they are here."""
@@ -45,75 +50,84 @@ class Rebuild:
     ) -> None:  # fmt: skip
         self._store, self._contents, self._places = store, contents, places
         self._arrived, self._limits = arrived, limits
+        self._recent = _Recent()
 
     def tar(self) -> Iterator[bytes]:
         """The tar in blocks. FormatError or IntegrityError at a contradiction; the caller checks the diff ID."""
         left = self._limits.tar_bytes
-        for steps in self._steps():
-            for some in self._portions(steps):
-                for block in self._blocks(some):
-                    left -= len(block)
-                    if left < 0:
-                        raise LimitError(f"the layer's tar has more than the {self._limits.tar_bytes} bytes we accept")
-                    yield block
+        for block in self._blocks():
+            left -= len(block)
+            if left < 0:
+                raise LimitError(f"the layer's tar has more than the {self._limits.tar_bytes} bytes we accept")
+            yield block
 
-    def _blocks(self, steps: list[Step]) -> Iterator[bytes]:
-        """What the steps of one portion stand for, in one block unless some of it is long."""
-        toc = self._contents.toc
-        short = [step.entry for step in steps if isinstance(step, Content) and toc.sizes[step.entry] <= _PORTION]
-        loaded = self._load([chunk for entry in short for chunk in range(toc.first[entry], toc.first[entry + 1])])
+    def _blocks(self) -> Iterator[bytes]:
+        """What the steps stand for, in few blocks: each of them goes from thread to thread."""
+        first = self._contents.toc.first
         held: list[bytes] = []
-        for step in steps:
-            if isinstance(step, bytes):
-                held.append(step)
-                continue
-            first = toc.first[step.entry] if isinstance(step, Content) else -1
-            data = loaded.get(first)
-            if data is not None and isinstance(step, Content) and toc.first[step.entry + 1] == first + 1:
-                if step.crc is not None and go_iso(data).to_bytes(8, "big") != step.crc:
-                    self._refuse(step)
-                held.append(data)  # the way of nearly all files
-                continue
-            yield b"".join(held)
-            held.clear()
-            yield from self._headers(step) if isinstance(step, Headers) else self._content(step, loaded)
+        size = 0  # of the contents among them: the headers of a batch are few
+        for steps in self._steps():
+            entries = [step.entry for step in steps if type(step) is Content]
+            contents = self._decoded(chain.from_iterable([range(first[entry], first[entry + 1]) for entry in entries]))
+            for step in steps:
+                if isinstance(step, bytes):
+                    held.append(step)
+                    continue
+                pieces: Iterable[bytes]
+                if isinstance(step, Content):
+                    data, chunks = next(contents), first[step.entry + 1] - first[step.entry]
+                    if chunks == 1 and isinstance(data, bytes):  # the way of nearly all files
+                        if step.crc is not None and go_iso(data) != int.from_bytes(step.crc, "big"):
+                            self._refuse(step)
+                        pieces = (data,)
+                    else:
+                        pieces = self._file(step, chain((data,), islice(contents, chunks - 1)))
+                else:
+                    pieces = self._headers(step)
+                for piece in pieces:
+                    held.append(piece)
+                    size += len(piece)
+                    if size >= _BLOCK:
+                        yield b"".join(held)
+                        held, size = [], 0
         yield b"".join(held)
 
-    def _portions(self, steps: list[Step]) -> Iterator[list[Step]]:
-        """Cut so that the contents of one portion may be held at once; a large file is a portion by itself."""
-        sizes = self._contents.toc.sizes
-        some: list[Step] = []
-        size = 0
-        for step in steps:
-            more = sizes[step.entry] if isinstance(step, Content) else 0
-            if some and size + more > _PORTION:
-                yield some
-                some, size = [], 0
-            some.append(step)
-            size += more
-        yield some
-
-    def _load(self, chunks: Iterable[int]) -> dict[int, bytes]:
-        """Decode these chunks, save for holes and long ones, in as few reads as possible."""
-        toc, places = self._contents.toc, self._places
-        wanted: dict[Digest, list[tuple[int, int, int]]] = {}
+    def _decoded(self, chunks: Iterable[int]) -> Iterator[bytes | Iterable[bytes]]:
+        """What the chunks decode to, in order, as many at once as may be held; pieces of a hole or of a long one."""
+        toc, places, recent = self._contents.toc, self._places, self._recent
+        some: list[bytes | int] = []  # what is known, or where in here it will stand
+        asked: dict[bytes, _Asked] = {}
+        held = 0
         for chunk in chunks:
-            place = places.get(toc.digests[chunk])
-            if place is not None and not toc.holes[chunk] and max(place.length, toc.chunk_sizes[chunk]) <= _PORTION:
-                wanted.setdefault(place.blob, []).append((place.start, place.start + place.length, chunk))
-        loaded: dict[int, bytes] = {}
-        for blob, found in wanted.items():
-            found.sort()
-            sizes = toc.chunk_sizes
-            for here in _by_size(found, [max(end - start, sizes[chunk]) for start, end, chunk in found]):
-                self._arrived(blob, here[-1][1])
-                pieces = self._store.read_many(blob, here)
-                decoded = frames.decode_many(pieces, [sizes[chunk] for _, _, chunk in here], self._limits)
-                for (start, end, chunk), data in zip(here, decoded, strict=True):
-                    if data is None:
-                        raise IntegrityError(f"chunk at [{start},{end}) of {blob}: no frame of {sizes[chunk]} bytes")
-                    loaded[chunk] = data
-        return loaded
+            digest, size = toc.digests[chunk], toc.chunk_sizes[chunk]
+            place = places.get(digest)
+            cost = max(place.length, size) if place is not None and not toc.holes[chunk] else 0
+            if held + cost > _PORTION or not cost:
+                yield from self._load(some, asked)
+                some, asked, held = [], {}, 0
+            if place is None or not 0 < cost <= _PORTION:
+                yield self._chunk(chunk)
+                continue
+            held += cost
+            some.append(recent.get(digest) or asked.setdefault(digest, (*place, size, len(some)))[4])
+        yield from self._load(some, asked)
+
+    def _load(self, some: list[bytes | int], asked: dict[bytes, _Asked]) -> list[bytes]:
+        """Decode what is asked for, and put it where it belongs."""
+        rows = sorted(asked.values())
+        pieces: list[bytes | memoryview] = []
+        for blob, here in groupby(rows, itemgetter(0)):
+            spans = [(start, start + length) for _, start, length, _, _ in here]
+            self._arrived(blob, spans[-1][1])
+            pieces += self._store.read_many(blob, spans)
+        decoded = frames.decode_many(pieces, [row[3] for row in rows], self._limits)
+        found: dict[int, bytes] = {}
+        for (blob, start, length, size, at), data in zip(rows, decoded, strict=True):
+            if data is None:
+                raise IntegrityError(f"chunk at [{start},{start + length}) of {blob}: no frame of {size} bytes")
+            found[at] = data
+        self._recent.add((digest, found[row[4]]) for digest, row in asked.items())
+        return [found[known] if isinstance(known, int) else known for known in some]
 
     def _steps(self) -> Iterator[list[Step]]:
         contents = self._contents
@@ -134,13 +148,12 @@ class Rebuild:
         except FormatError as error:  # no digest vouches for them alone, so they may be damaged
             raise IntegrityError(f"header frames at {span} of {blob}: {error}") from error
 
-    def _content(self, step: Content, loaded: dict[int, bytes]) -> Iterator[bytes]:
+    def _file(self, step: Content, contents: Iterable[bytes | Iterable[bytes]]) -> Iterator[bytes]:
         """A file of several chunks, or of a long one, or of holes."""
         toc = self._contents.toc
-        first, end = toc.first[step.entry], toc.first[step.entry + 1]
         crc: int | None = None
-        whole = hashlib.sha256() if end - first > 1 else None
-        for data in self._pieces(first, end, loaded):
+        whole = hashlib.sha256() if toc.first[step.entry + 1] - toc.first[step.entry] > 1 else None
+        for data in _strides(contents):
             if step.crc is not None:
                 crc = go_iso(data, crc)
             if whole is not None:
@@ -152,18 +165,6 @@ class Rebuild:
             raise IntegrityError(
                 f"{toc.names[step.entry]!r:.80} does not match its digest in the TOC although its chunks do"
             )
-
-    def _pieces(self, first: int, end: int, loaded: dict[int, bytes]) -> Iterator[bytes]:
-        """What the chunks [first, end) of one file decode to; small ones joined."""
-        sizes = self._contents.toc.chunk_sizes
-        for some in _by_size(range(first, end), sizes[first:end]):
-            here = loaded if some[0] in loaded else self._load(some)
-            for is_here, chunks in groupby(some, here.__contains__):
-                if is_here:
-                    yield b"".join([here[chunk] for chunk in chunks])
-                else:
-                    for chunk in chunks:
-                        yield from self._chunk(chunk)
 
     def _refuse(self, step: Content) -> NoReturn:
         raise IntegrityError(
@@ -180,6 +181,40 @@ class Rebuild:
             raise IntegrityError(f"chunk {toc.digests[chunk].hex()} is not in the store")
         self._arrived(place.blob, place.start + place.length)
         return chunk_data(self._store, place, size, self._limits)
+
+
+class _Recent:
+    """Small contents that came lately: there are packages with the same licence over and over. Two generations."""
+
+    def __init__(self) -> None:
+        self._young: dict[bytes, bytes] = {}
+        self._old: dict[bytes, bytes] = {}
+        self._bytes = 0  # of the young
+
+    def get(self, digest: bytes) -> bytes | None:
+        return self._young.get(digest) or self._old.get(digest)
+
+    def add(self, contents: Iterable[tuple[bytes, bytes]]) -> None:
+        for digest, data in contents:
+            if len(data) <= _SMALL:
+                self._young[digest] = data
+                self._bytes += len(data)
+        if self._bytes > _RECENT:
+            self._young, self._old, self._bytes = {}, self._young, 0
+
+
+def _strides(contents: Iterable[bytes | Iterable[bytes]]) -> Iterator[bytes]:
+    """Joined to pieces that are worth a hash."""
+    held: list[bytes] = []
+    size = 0
+    for data in contents:
+        for piece in (data,) if isinstance(data, bytes) else data:
+            held.append(piece)
+            size += len(piece)
+            if size >= _BLOCK:
+                yield b"".join(held)
+                held, size = [], 0
+    yield b"".join(held)
 
 
 def chunk_data(store: Store, place: Place, size: int, limits: Limits = DEFAULT_LIMITS) -> Iterable[bytes]:
