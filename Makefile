@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test check lint types floors fuzz bench fixtures venv clean
+.PHONY: demo test check lint types floors fuzz bench counts fixtures venv clean
 
 demo: venv  ## pull, update and export a small image from a registry of our own
 	$(BIN)/python -m tests.demo
@@ -34,6 +34,9 @@ fuzz: venv  ## every property test again, with many more examples
 
 bench: venv  ## BENCH=small takes a minute, BENCH=full makes the tables of docs/benchmarks.md
 	$(BIN)/python -m tests.bench $(BENCH)
+
+counts: venv  ## instructions instead of seconds, by valgrind; some minutes
+	$(BIN)/python -m tests.bench.counts
 
 fixtures:  ## does each blob still have the digest it is named by? (how they were made: fixtures/README.md)
 	@find fixtures -path '*/blobs/sha256/*' -type f | sed -E 's|.*/(.*)|\1  &|' | sha256sum --check --strict --quiet

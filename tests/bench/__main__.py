@@ -74,10 +74,10 @@ def _in_memory(work: Path, *, disk: bool) -> None:
 
 
 def _measure(kept: Results, found: Corpora, options: argparse.Namespace, work: Path, stack: ExitStack) -> None:
-    front = suites.serving(work / "servers", found.storage, stack)
+    front, registry = suites.serving(work / "servers", found.storage, stack)
     repeats = options.repeats or (3 if options.size == "full" else 1)
     links, habits = (LINKS, tuple(suites.HABITS)) if options.size == "full" else (LINKS[::2], _FEW)
-    bench = suites.Bench(work, front, repeats, work / "engine", links, habits, _say)
+    bench = suites.Bench(work, front, registry, repeats, work / "engine", links, habits, _say)
     images = [image for image in found.images if options.image in {None, image}]
     kept.about |= machine.about("disk" if options.disk else "memory", repeats)
     kept.about["engine"] = freeze(bench.engine)

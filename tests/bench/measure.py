@@ -40,12 +40,19 @@ class Cost:
     """Bytes in the receipt less those that the server counted; of several runs the worst."""
     failed: str | None = None
     """Why there are no other numbers."""
+    others: float = 0.0
+    """CPU seconds that everybody else had of the machine meanwhile: servers, links, strangers."""
 
     @property
     def need(self) -> int:
         """Missing chunks, TOCs, tar-splits and documents: what nobody can do without."""
         spent = self.receipt["bytes"]
         return int(spent["needed"] + spent["metadata"])
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether others had more than half a core; on loopback the server has less."""
+        return self.others > max(0.5, self.wall / 2)
 
     def counted(self, wire: int, requests: int) -> Cost:
         """With what the server wrote down, held against the receipt."""
@@ -71,7 +78,7 @@ def run(command: Command, folder: Path) -> Cost:
     if row["code"]:
         failed = f"ended with {row['code']}: {(err.read_text(errors='replace').strip() or said).splitlines()[-1:]}"
     receipt = json.loads(said) if said.startswith("{") and not failed else {}
-    return Cost(row["wall"], row["cpu"], row["peak"], receipt=receipt, failed=failed)
+    return Cost(row["wall"], row["cpu"], row["peak"], receipt=receipt, failed=failed, others=row["others"])
 
 
 def middle(costs: Iterable[Cost]) -> Cost:
@@ -92,4 +99,5 @@ def middle(costs: Iterable[Cost]) -> Cost:
         int(of(lambda cost: cost.requests)),
         found[-1].receipt,
         max((cost.misstated for cost in found), key=abs),
+        others=of(lambda cost: cost.others),
     )

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from tests.bench.measure import Cost
 
+REGISTRY = "docker-registry"
+"""Where a row's bytes came from docker-registry itself; its seconds are not the client's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -18,7 +21,7 @@ class Row:
     """pulls, habits, growth, plans."""
     image: str
     where: str
-    """The link, or what kind of host it was."""
+    """The link, or what kind of host it was; a file count in growth."""
     case: str
     """cold, update, nothing."""
     client: str
@@ -43,6 +46,11 @@ class Results:
         """None when it was not measured, or failed."""
         found = next(self.find(suite, image=image, where=where, case=case, client=client), None)
         return found.cost if found and not found.cost.failed else None
+
+    def update(self, image: str, client: str) -> Cost | None:
+        """The one whose bytes count: from docker-registry where that was measured, else on loopback."""
+        rows = (self.cost("pulls", image, where, "update", client) for where in (REGISTRY, "loopback"))
+        return next(filter(None, rows), None)
 
     def need(self, image: str, where: str = "loopback") -> int | None:
         """What an update of the image needs, from zpull's own receipt: chunks, TOCs, tar-splits, documents."""

@@ -34,8 +34,8 @@ def ratio(one: float | None, other: float | None) -> float | None:
     return one / other if one is not None and other else None
 
 
-def bytes_per_need(results: Results, image: str, client: str, where: str = LOOPBACK.name) -> float | None:
-    cost = results.cost("pulls", image, where, "update", client)
+def bytes_per_need(results: Results, image: str, client: str) -> float | None:
+    cost = results.update(image, client)
     return ratio(cost.wire if cost else None, results.need(image))
 
 
@@ -102,6 +102,15 @@ def misstated(results: Results) -> list[str]:
         f"{row.suite}: {row.image}, {row.where}, {row.case}, {row.client}: by {row.cost.misstated:,} bytes"
         for row in results.rows
         if row.cost.misstated
+    ]
+
+
+def disturbed(results: Results) -> list[str]:
+    """Pulls on loopback during which strangers were busy, so that their seconds mean little."""
+    return [
+        f"{row.suite}: {row.image}, {row.where}, {row.case}, {row.client}: {row.cost.others / row.cost.wall:.1f} cores"
+        for row in results.rows
+        if (row.where == LOOPBACK.name or row.suite == "growth") and row.cost.is_disturbed
     ]
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import tarfile
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -12,8 +16,10 @@ from tests.bench import chart, report, targets
 from tests.bench.clients import Curl, Manifest
 from tests.bench.link import LINKS, Link, linked
 from tests.bench.measure import Command, Cost, middle, run
-from tests.bench.results import Results, Row, load
+from tests.bench.results import REGISTRY, Results, Row, load
+from tests.bench.suites import serving
 from tests.bench.trees import write_tar
+from tests.helpers import peers
 from tests.helpers.registry import Registry
 from tests.peers import corpus
 
@@ -48,6 +54,37 @@ def test_ratios_are_of_the_need_that_the_receipt_tells(results: Results) -> None
     assert targets.bytes_per_need(results, "node", "zpull") == 1.02
     assert targets.bytes_per_need(results, "node", "podman") == 1.115
     assert targets.bytes_per_need(results, "node", "skopeo") is None
+
+
+def test_bytes_are_those_that_docker_registry_sent_where_they_are_known(results: Results) -> None:
+    results.rows.append(row("zpull", REGISTRY, "update", cost(7.0, 1_044)))
+    assert targets.bytes_per_need(results, "node", "zpull") == 1.044
+    assert targets.against(results, "node", LINKS[0], "update", "wall", "podman") == 0.25
+
+
+def test_seconds_beside_busy_strangers_are_told(results: Results) -> None:
+    assert targets.disturbed(results) == []
+    results.rows.append(row("zpull", "80000", "cold", replace(cost(11.0), others=16.5), suite="growth"))
+    assert targets.disturbed(results) == ["growth: node, 80000, cold, zpull: 1.5 cores"]
+
+
+def test_blobs_come_from_the_folder_of_the_registry_and_all_else_from_the_registry(tmp_path: Path) -> None:
+    peers.require("docker-registry", "nginx")
+    blob = bytes(range(256)) * 40
+    hexed = hashlib.sha256(blob).hexdigest()
+    path = tmp_path / "storage" / "docker" / "registry" / "v2" / "blobs" / "sha256" / hexed[:2] / hexed / "data"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(blob)
+    with ExitStack() as stack:
+        front, registry = serving(tmp_path / "servers", tmp_path / "storage", stack)
+        asked = Request(f"{front.url}/v2/some/image/blobs/sha256:{hexed}", headers={"Range": "bytes=3-9,300-499"})
+        with urlopen(asked, timeout=10) as answer:
+            assert (answer.status, answer.headers.get_content_type()) == (206, "multipart/byteranges")
+            assert blob[300:500] in answer.read()
+        with urlopen(f"{front.url}/v2/", timeout=10) as answer:
+            assert answer.headers["Docker-Distribution-Api-Version"] == "registry/2.0"
+        assert [hit.status for hit in front.hits()] == [206, 200]
+        assert registry.hits() == []
 
 
 def test_the_limit_is_the_bytes_and_four_round_trips(results: Results) -> None:

@@ -1,0 +1,57 @@
+"""What `counts` counts: the parts of an update that cost, one after the other, on one thread and without a network.
+
+`python -m tests.bench.counted FOLDER` works on what `lay_out` made there, and calls `getppid`, which nobody else does,
+after each stage; a counter that watches for it can tell stages apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from zchunked.contents import read_contents
+from zchunked.layer.plan import Link
+from zchunked.oci import Descriptor
+from zchunked.prove import prove
+from zchunked.reassemble import Rebuild, are_chunks
+from zchunked.receipt import LayerEntry
+from zchunked.schedule import Frugality, Means, Work, schedule
+from zchunked.store import Store
+
+STAGES = ("start", "table of contents", "look-up, schedule", "chunks checked, entered", "rebuild, proof")
+BEFORE, AFTER, LAYER = "before", "after", "layer.json"
+"""In the folder: a store with the first version, one with both, and which layer the second version is."""
+_SPANS = 400
+
+
+def main(folder: Path) -> None:
+    found = json.loads((folder / LAYER).read_text())
+    layer = Descriptor(**found["layer"])
+    work = Work(layer, found["diff_id"], LayerEntry(layer.digest, found["diff_id"], layer.size, "zstd:chunked"))
+    with Store(folder / BEFORE) as before, Store(folder / AFTER) as after:
+        os.getppid()
+        work.contents = read_contents(after, layer)
+        os.getppid()
+        schedule([work], before, Frugality(), Means(8, Link(), lambda _: _SPANS))
+        os.getppid()
+        assert work.order is not None
+        checks = work.order.checks
+        asked = list(zip(checks.starts, checks.ends, checks.sizes, checks.digests, strict=True))
+        assert all(are_chunks(after, layer.digest, asked))
+        before.add_chunks(layer.digest, layer.size, [(digest, at, end - at, size) for at, end, size, digest in asked])
+        os.getppid()
+        prove(Rebuild(after, work.contents, work.places).tar(), layer, work.diff_id, is_whole=False)
+        os.getppid()
+    print(json.dumps({"chunks": len(work.contents.toc.digests), "checked": len(asked)}))
+
+
+def describe(layer: Descriptor, diff_id: str) -> str:
+    """What `main` must know of the layer."""
+    return json.dumps({"layer": asdict(layer), "diff_id": diff_id})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
