@@ -34,6 +34,7 @@ from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.receipt import Accounts, LayerEntry, Receipt
 from zchunked.retry import Chameleon, Patience, RetryingSource
 from zchunked.schedule import Frugality, Means, Scheduler, Work
+from zchunked.seams import Haul
 from zchunked.traffic import Traffic
 
 _LONG = 20.0  # seconds: whoever waits so long waits in vain
@@ -140,9 +141,10 @@ def test_a_blob_whose_host_forgets_its_ranges_between_toc_and_tarsplit_comes_who
     class Forgetful(MemorySource):
         """Breaks the answer off within the tar-split; from then on it knows whole blobs only."""
 
-        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
-            for position, piece in super().read(blob, spans):
-                yield position, piece
+        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
+            for haul in super().read(blob, spans):
+                yield haul
+                position, piece = haul[-1]
                 if self.ranges and blob.digest == one.digest and position + len(piece) >= end:
                     self.ranges = False
                     raise TransientError("gone")
@@ -164,7 +166,7 @@ def test_a_damaged_chunk_comes_again_from_a_host_that_has_lost_its_ranges(warm: 
     class Forgetful(MemorySource):
         """Serves ranges of the TOC and what follows it, and nothing else."""
 
-        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
             assert one.toc_at is not None
             self.ranges = blob.digest != one.digest or spans[0].start >= one.toc_at.offset
             return super().read(blob, spans)

@@ -18,7 +18,7 @@ from zchunked.oci import Descriptor
 from zchunked.prove import prove
 from zchunked.reassemble import Rebuild, are_chunks
 from zchunked.receipt import LayerEntry
-from zchunked.schedule import Frugality, Means, Work, schedule
+from zchunked.schedule import Frugality, Means, Scheduler, Work
 from zchunked.store import Store
 
 STAGES = ("start", "table of contents", "look-up, schedule", "chunks checked, entered", "rebuild, proof")
@@ -35,10 +35,8 @@ def main(folder: Path) -> None:
         os.getppid()
         work.contents = read_contents(after, layer)
         os.getppid()
-        schedule([work], before, Frugality(), Means(8, Link(), lambda _: _SPANS))
+        checks = Scheduler(before, Frugality()).plan(work, Means(8, Link(), lambda _: _SPANS)).checks
         os.getppid()
-        assert work.order is not None
-        checks = work.order.checks
         asked = list(zip(checks.starts, checks.ends, checks.sizes, checks.digests, strict=True))
         assert all(are_chunks(after, layer.digest, asked))
         before.add_chunks(layer.digest, layer.size, [(digest, at, end - at, size) for at, end, size, digest in asked])
