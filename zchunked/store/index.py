@@ -19,7 +19,8 @@ from zchunked.store.packs import Rows, is_full
 
 _VERSION = 1
 _BUSY_SECONDS = 30
-_AT_ONCE = 10_000  # parameters in one statement: SQLite takes 32,766
+_AT_ONCE = 2000  # parameters of one statement: more of them gain nothing
+_SORTED = 10_000  # rows that go in together, so that neighbours in the index do
 
 _SCHEMA = """
 CREATE TABLE blobs(
@@ -213,7 +214,7 @@ class Index:
         with self._transaction() as db:
             sql = f"INSERT OR IGNORE INTO chunks VALUES(?, {self._number(db, digest, size)}, ?, ?, ?)"
             left = iter(rows)
-            while some := sorted(islice(left, _AT_ONCE)):  # neighbours in the index go in together
+            while some := sorted(islice(left, _SORTED)):
                 db.executemany(sql, some)
 
     def find_chunks(self, digests: Iterable[bytes]) -> Iterator[list[tuple[bytes, int, int, int]]]:

@@ -278,19 +278,22 @@ class Store:
     # ── chunks ──
 
     def find_chunks(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
-        """Where chunks lie, as far as rows promise them and their bytes are here."""
+        """Where chunks lie, as far as rows promise them and their bytes are here; of several places the newest."""
         found: dict[bytes, Place] = {}
         known: dict[int, tuple[Digest, list[int], list[int]]] = {}
         for rows in self._index.find_chunks(digests):
-            for digest, number, start, length in rows:
+            numbers = {number for _, number, _, _ in rows}
+            for number in sorted(numbers):
                 if number not in known:
                     blob = Digest(self._index.blob(number))
                     covered = self.covered(blob)
                     known[number] = blob, [span.start for span in covered], [span.end for span in covered]
                 blob, starts, ends = known[number]
-                at = bisect_right(starts, start) - 1
-                if at >= 0 and start + length <= ends[at] and digest not in found:
-                    found[digest] = Place(blob, start, length)
+                found |= {
+                    digest: Place(blob, start, length)
+                    for digest, its, start, length in rows
+                    if its == number and (at := bisect_right(starts, start)) and start + length <= ends[at - 1]
+                }
         return found
 
     def add_chunks(self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
