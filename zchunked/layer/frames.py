@@ -17,7 +17,12 @@ from zchunked.errors import FormatError, LimitError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 
 _SKIPPABLE = frozenset(range(0x184D2A50, 0x184D2A60))
-_STEP = 1 << 10  # bytes in at a time: a block of 4 bytes may bring out 128 KiB, so this bounds a step to 32 MiB
+_MAGIC = b"\x28\xb5\x2f\xfd"
+_SHORTEST_FRAME = 9
+_BLOCK_BYTES = 128 << 10  # no block is longer, neither encoded nor decoded (RFC 8878, 3.1.1.2.4)
+_FEW_BLOCKS = 4  # of a long frame in one step: 512 KiB come out
+_MOST_BLOCKS = 64  # of small frames in one step: 8 MiB at worst
+_SMALL_BYTES = 64 << 10  # a frame that is longer is decoded as its blocks come
 
 
 class _PerThread(threading.local):
@@ -123,52 +128,110 @@ def stream(
 
 
 class FrameDecoder:
-    """Push decoder over any cut of a sequence of frames. Output per step is bounded, whatever the compression ratio."""
+    """Push decoder over any cut of a sequence of frames. Output per step is bounded, whatever the compression ratio.
+
+    It follows the headers of frames and blocks itself: so a step is as long as its output may be, and of small frames,
+    of which a layer has hundreds of thousands, a step takes many.
+    """
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         # Its own: two frames in progress may not share a decompressor.
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=limits.window_bytes)
-        self._held = bytearray()  # a frame's first bytes, until its kind is known
-        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._held = b""  # of a header, a block or a small frame that has not come whole
+        self._frame: zstandard.ZstdDecompressionObj | None = None  # a long one
+        self._checksum = 0  # bytes of it that end that
         self._skip = 0
 
     def feed(self, piece: bytes | memoryview) -> Iterator[bytes]:
-        view = memoryview(piece)
-        while view:
+        """What comes out, as far as whole blocks have come in, and small frames whole."""
+        data = self._held + piece
+        view, at = memoryview(data), 0
+        while at < len(data):
             if self._skip:
-                step = min(self._skip, len(view))
+                step = min(self._skip, len(data) - at)
                 self._skip -= step
-                view = view[step:]
-            elif self._frame is None:
-                take = (4 if len(self._held) < 4 else 8) - len(self._held)
-                self._held += view[:take]
-                view = view[take:]
-                if len(self._held) == 4 and int.from_bytes(self._held, "little") not in _SKIPPABLE:
-                    self._frame = self._decompressor.decompressobj()
-                    start, self._held = bytes(self._held), bytearray()
-                    yield from self._push(start)
-                elif len(self._held) == 8:
-                    self._skip = int.from_bytes(self._held[4:], "little")
-                    self._held.clear()
+            elif self._frame is not None:
+                step, is_last = _blocks(data, at, self._checksum)
+                if step:
+                    yield from self._push(self._frame, view[at : at + step])
+                    self._frame = None if is_last else self._frame
+            elif (step := _small_frames(data, at)) > 0:
+                yield from self._push(self._decompressor.decompressobj(read_across_frames=True), view[at : at + step])
+            elif step < 0:
+                step = _header_size(data, at)
+                self._frame, self._checksum = self._decompressor.decompressobj(), data[at + 4] & 4
+                yield from self._push(self._frame, view[at : at + step])
             else:
-                head, view = view[:_STEP], view[_STEP:]
-                yield from self._push(head)
+                step = self._other(data, at)
+            if not step:
+                break  # until more of it has come
+            at += step
+        self._held = data[at:]
 
-    def _push(self, data: bytes | memoryview) -> Iterator[bytes]:
-        frame = self._frame
-        assert frame is not None
+    def _other(self, data: bytes, at: int) -> int:
+        """How long the header of a frame is that is to be skipped; 0 where more must come to tell."""
+        if len(data) - at < 8 or data.startswith(_MAGIC, at):
+            return 0
+        if int.from_bytes(data[at : at + 4], "little") not in _SKIPPABLE:
+            raise FormatError("broken zstd frame: these are not its first bytes")
+        self._skip = int.from_bytes(data[at + 4 : at + 8], "little")
+        return 8
+
+    def _push(self, frame: zstandard.ZstdDecompressionObj, data: memoryview) -> Iterator[bytes]:
         try:
             out = frame.decompress(data)
         except zstandard.ZstdError as error:
             raise FormatError(f"broken zstd frame: {str(error)[:120]}") from error
         if out:
             yield out
-        if frame.eof:
-            self._frame = None
-            if frame.unused_data:
-                yield from self.feed(frame.unused_data)
 
     def finish(self) -> None:
         """Raise FormatError unless the last frame ended with the last byte."""
         if self._frame is not None or self._held or self._skip:
             raise FormatError("zstd frames end in the middle of a frame")
+
+
+def _header_size(data: bytes, at: int) -> int:
+    """Of the frame at this place (RFC 8878, 3.1.1.1)."""
+    flags = data[at + 4]
+    is_single = flags >> 5 & 1
+    return 6 - is_single + (0, 1, 2, 4)[flags & 3] + (is_single, 2, 4, 8)[flags >> 6]
+
+
+def _small_frames(data: bytes, at: int) -> int:
+    """How long the small frames at this place are, as many as have come whole and a step may take; -1 of a long one."""
+    here = start = at
+    blocks = 0
+    while start + _SHORTEST_FRAME <= len(data) and data.startswith(_MAGIC, start):
+        here = start + _header_size(data, start)
+        is_last = 0
+        while not is_last and here + 3 <= len(data) and here <= at + _SMALL_BYTES and blocks < _MOST_BLOCKS:
+            header = data[here] | data[here + 1] << 8 | data[here + 2] << 16
+            here += 4 if header & 6 == 2 else 3 + (header >> 3)
+            is_last = header & 1
+            blocks += 1
+        here += data[start + 4] & 4
+        if not is_last or here > len(data):
+            break
+        start = here
+    is_long = here > at + _SMALL_BYTES or blocks >= _MOST_BLOCKS
+    return -1 if start == at and is_long else start - at
+
+
+def _blocks(data: bytes, at: int, checksum: int) -> tuple[int, bool]:
+    """How long the blocks at this place are, as many as have come and a step may take; whether they end the frame."""
+    here = at
+    for _ in range(_FEW_BLOCKS):
+        if here + 3 > len(data):
+            break
+        header = data[here] | data[here + 1] << 8 | data[here + 2] << 16
+        step = 4 if header & 6 == 2 else 3 + (header >> 3)
+        if step > _BLOCK_BYTES + 3:
+            raise FormatError(f"broken zstd frame: a block of {step - 3} bytes")
+        step += checksum if header & 1 else 0
+        if here + step > len(data):
+            break
+        here += step
+        if header & 1:
+            return here - at, True
+    return here - at, False
