@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -70,10 +69,12 @@ def source(place: Place) -> Iterator[Source]:
 def read(source: Source, blob: Descriptor, spans: Sequence[ByteRange]) -> list[ByteRange]:
     """One read; what came, each byte compared with what belongs there."""
     came = []
-    for position, piece in chain.from_iterable(source.read(blob, spans)):
-        assert piece
-        assert DATA[position : position + len(piece)] == piece
-        came.append(ByteRange(position, position + len(piece)))
+    for haul in source.read(blob, spans):
+        assert haul
+        for position, piece in haul:
+            assert piece
+            assert DATA[position : position + len(piece)] == piece
+            came.append(ByteRange(position, position + len(piece)))
     return merge(came)
 
 

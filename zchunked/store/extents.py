@@ -48,6 +48,13 @@ class ExtentMap:
         number = bisect_right(self._firsts, position) - 1
         return number, bisect_right(self._blocks[number], (position, math.inf)) - 1
 
+    def _following(self, number: int, place: int) -> float:
+        """Where the row behind that place starts."""
+        block = self._blocks[number]
+        if place + 1 < len(block):
+            return block[place + 1][0]
+        return self._firsts[number + 1] if number + 1 < len(self._firsts) else math.inf
+
     def _from(self, position: int) -> Iterator[Row]:
         """The rows that end behind `position`, and perhaps one before them."""
         number, place = self._find(position)
@@ -70,12 +77,8 @@ class ExtentMap:
         start, end, file, at = row
         number, place = self._find(start)
         block = self._blocks[number]
-        if place + 1 < len(block):
-            following: float = block[place + 1][0]
-        else:
-            following = self._firsts[number + 1] if number + 1 < len(self._firsts) else math.inf
         before = block[place] if place >= 0 else (-1, -1, "", 0)
-        if before[1] <= start and end <= following:  # nothing of it is here, the way of nearly all
+        if before[1] <= start and end <= self._following(number, place):  # nothing of it is here, the way of nearly all
             if before[1] == start and before[2] == file and before[3] + start - before[0] == at:
                 block[place] = (before[0], end, file, before[3])
             else:
@@ -97,6 +100,10 @@ class ExtentMap:
             del block[half:]
 
     def _gaps(self, start: int, end: int) -> list[ByteRange]:
+        number, place = self._find(start)
+        is_free = place < 0 or self._blocks[number][place][1] <= start
+        if is_free and start < end <= self._following(number, place):
+            return [ByteRange(start, end)]
         gaps, at = [], start
         for low, high, _, _ in self._from(start):
             if low >= end:
@@ -195,7 +202,13 @@ class ExtentMap:
         """What of these extents has not been cut since they were added."""
         with self._lock:
             found = []
-            for start, end, file, at in rows:
+            for row in rows:
+                start, end, file, at = row
+                number, place = self._find(start)
+                low, high, its_file, offset = self._blocks[number][place] if place >= 0 else (0, 0, "", 0)
+                if end <= high and its_file == file and offset - low == at - start:
+                    found.append(row)
+                    continue
                 for low, high, its_file, offset in self._from(start):
                     if low >= end:
                         break

@@ -25,7 +25,7 @@ import msgspec
 
 from zchunked.digest import Digest, parse_digest
 from zchunked.errors import FormatError, LocalError
-from zchunked.ranges import ByteRange, ranges
+from zchunked.ranges import ByteRange
 from zchunked.seams import Haul
 from zchunked.store.extents import ExtentMap
 
@@ -154,7 +154,7 @@ class Writer:
         self._next, self._is_torn = rows[-1][1], False
         if self._fresh_bytes >= _COMMIT_BYTES or self._clock() - self._since >= _COMMIT_SECONDS:
             self.commit()
-        return ranges([row[0] for row in fresh], [row[1] for row in fresh])
+        return [ByteRange(row[0], row[1]) for row in fresh]
 
     def _laid_out(self, haul: Haul) -> tuple[Rows, bytes]:
         """Where the pieces will lie, neighbours as one, and the records that say so."""
