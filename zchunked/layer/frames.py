@@ -26,7 +26,7 @@ _SMALL_BYTES = 64 << 10  # a frame that is longer is decoded as its blocks come
 
 
 class _PerThread(threading.local):
-    """A decompressor is cheap to use again and not safe to share."""
+    """A decompressor is cheap to use again and not safe to share. Its window stays as large as it once was."""
 
     def __init__(self) -> None:
         self.one_shot = zstandard.ZstdDecompressor()  # its output is bounded, so its window needs no limit
@@ -41,7 +41,8 @@ def decode(frames: bytes | memoryview, size: int, limits: Limits = DEFAULT_LIMIT
     """Exactly `size` bytes out of one or more whole frames, or FormatError. The caller has bounded `size`."""
     try:
         if zstandard.frame_content_size(frames) in (-1, size) and size:
-            whole = _OWN.one_shot.decompress(frames, max_output_size=size, allow_extra_data=False)
+            decoder = _OWN.one_shot if size <= _SMALL_BYTES else zstandard.ZstdDecompressor()
+            whole = decoder.decompress(frames, max_output_size=size, allow_extra_data=False)
             if len(whole) == size:
                 return whole
     except zstandard.ZstdError:
