@@ -81,7 +81,8 @@ def decode_many(
     if not chunks or not all(map(_is_one_frame, chunks)):
         return [_decoded(*one, limits) for one in zip(chunks, sizes, strict=True)]
     try:
-        out = _OWN.many.multi_decompress_to_buffer(list(chunks), decompressed_sizes=array("Q", sizes).tobytes())
+        told: list[bytes | bytearray | memoryview] = [_telling(*one) for one in zip(chunks, sizes, strict=True)]
+        out = _OWN.many.multi_decompress_to_buffer(told, decompressed_sizes=array("Q", sizes).tobytes())
     except (zstandard.ZstdError, AttributeError):  # one of them is broken, or the backend cannot do this
         return [_decoded(*one, limits) for one in zip(chunks, sizes, strict=True)]
     return [out[number].tobytes() for number in range(len(out))]
@@ -92,6 +93,16 @@ def _decoded(frames: bytes | memoryview, size: int, limits: Limits) -> bytes | N
         return decode(frames, size, limits)
     except FormatError:
         return None
+
+
+def _telling(frame: bytes | memoryview, size: int) -> bytes | memoryview:
+    """The frame with its size in its header: the library then decodes to where it shall be, without a window between.
+
+    Writers leave it out of frames that they do not know the end of. A wrong size is noticed, as it is without.
+    """
+    if frame[4] & 0xFB:  # it tells already, or wants a dictionary
+        return frame
+    return b"".join((_MAGIC, bytes((0xA0 | frame[4],)), size.to_bytes(4, "little"), memoryview(frame)[6:]))
 
 
 def _is_one_frame(data: bytes | memoryview) -> bool:
