@@ -237,7 +237,10 @@ class _Builder:
         self._check_names()
         self._pack()
         packed = bytes(self._packed)
-        digests = [packed[at : at + RAW_SIZE] for at in range(0, len(packed), RAW_SIZE)]
+        same: dict[bytes, bytes] = {}  # a quarter of a layer may be there twice
+        every = (packed[at : at + RAW_SIZE] for at in range(0, len(packed), RAW_SIZE))
+        digests = [same.setdefault(digest, digest) for digest in every]
+        del same
         self._check_sizes(digests)
         self._check_overlaps(digests)
         self._check_holes(digests)
