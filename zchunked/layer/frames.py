@@ -21,7 +21,7 @@ _MAGIC = b"\x28\xb5\x2f\xfd"
 _SHORTEST_FRAME = 9
 _BLOCK_BYTES = 128 << 10  # no block is longer, neither encoded nor decoded (RFC 8878, 3.1.1.2.4)
 _FEW_BLOCKS = 4  # of a long frame in one step: 512 KiB come out
-_MOST_BLOCKS = 64  # of small frames in one step: 8 MiB at worst
+_MOST_BLOCKS = 32  # of small frames in one step: 4 MiB at worst
 _SMALL_BYTES = 64 << 10  # a frame that is longer is decoded as its blocks come
 
 
