@@ -151,6 +151,32 @@ def test_the_tar_comes_in_blocks_and_asks_for_bytes_in_order(store: Store) -> No
     assert asked[-1] == max(chunk.end for chunk in layer.chunks)
 
 
+def test_a_tar_of_nothing_but_headers_comes_in_blocks_too(store: Store) -> None:
+    layer = chunked_layer(make_tar({f"empty{number}": b"" for number in range(6000)}))
+    contents = keep_parts(store, layer)
+    blocks = list(Rebuild(store, contents, places_in(layer)).tar())
+    assert b"".join(blocks) == layer.tar
+    assert max(map(len, blocks)) < MiB < len(layer.tar)
+
+
+def test_contents_that_come_again_are_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they come again at once, or when much else has come in between."""
+    files = {f"licence{number}": b"as is" for number in range(0, 40, 2)}
+    files |= {f"large{number}": bytes([number]) * 200_000 for number in range(1, 40, 2)}
+    layer = chunked_layer(make_tar(dict(sorted(files.items(), key=lambda file: int(file[0][-2:].lstrip("eg"))))))
+    keep_parts(store, layer)
+    read: list[int] = []
+    read_many = store.read_many
+
+    def noted(blob: Digest, spans: list[tuple[int, int]]) -> list[bytes | memoryview]:
+        read.extend(start for start, _ in spans)
+        return read_many(blob, spans)
+
+    monkeypatch.setattr(store, "read_many", noted)
+    assert rebuilt(store, layer, store.find_chunks(list(places_in(layer)))) == layer.tar
+    assert len(read) == len(set(read)) == 21
+
+
 def test_the_tar_of_header_frames_waits_for_them(store: Store) -> None:
     layer = chunked_layer(make_tar(FILES), generation=1)
     contents = keep_parts(store, layer)

@@ -24,6 +24,7 @@ from zchunked.store.store import Place
 _BLOCK = 256 << 10  # hashing releases the interpreter for pieces of some size only
 _AT_ONCE = 1 << 20  # chunks above this are decoded as a stream
 _PORTION = 512 << 10  # contents that are decoded before they are emitted
+_EACH = 128  # what a chunk takes besides its contents, more or less
 _SMALL = 8 << 10
 _RECENT = 1 << 20  # small contents that are kept for when they come again
 _ZEROS = bytes(_BLOCK)
@@ -65,7 +66,7 @@ class Rebuild:
         """What the steps stand for, in few blocks: each of them goes from thread to thread."""
         first = self._contents.toc.first
         held: list[bytes] = []
-        size = 0  # of the contents among them: the headers of a batch are few
+        size = 0  # of the contents among them, and of what earlier batches left
         for steps in self._steps():
             entries = [step.entry for step in steps if type(step) is Content]
             contents = self._decoded(chain.from_iterable([range(first[entry], first[entry + 1]) for entry in entries]))
@@ -90,6 +91,9 @@ class Rebuild:
                     if size >= _BLOCK:
                         yield b"".join(held)
                         held, size = [], 0
+            if (size := sum(map(len, held))) >= _BLOCK:
+                yield b"".join(held)
+                held, size = [], 0
         yield b"".join(held)
 
     def _decoded(self, chunks: Iterable[int]) -> Iterator[bytes | Iterable[bytes]]:
@@ -108,7 +112,7 @@ class Rebuild:
             if place is None or not 0 < cost <= _PORTION:
                 yield self._chunk(chunk)
                 continue
-            held += cost
+            held += cost + _EACH
             some.append(recent.get(digest) or asked.setdefault(digest, (*place, size, len(some)))[4])
         yield from self._load(some, asked)
 
@@ -198,7 +202,7 @@ class _Recent:
         for digest, data in contents:
             if len(data) <= _SMALL:
                 self._young[digest] = data
-                self._bytes += len(data)
+                self._bytes += len(data) + _EACH
         if self._bytes > _RECENT:
             self._young, self._old, self._bytes = {}, self._young, 0
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # glibc's <malloc.h>
 _LARGE = 1 << 20
+_KEPT = 2 << 20  # free at the end of a heap: what is given back block by block is asked for again, page by page
+_COLLECT_EVERY = 100_000  # new containers; Python's 700 are for programs that make circles
 
 
 def give_back() -> None:
@@ -19,4 +22,9 @@ def give_back() -> None:
         return
     mallopt(_ARENA_MAX, 2)
     mallopt(_MMAP_THRESHOLD, _LARGE)
-    mallopt(_TRIM_THRESHOLD, _LARGE)
+    mallopt(_TRIM_THRESHOLD, _KEPT)
+
+
+def seldom_collect() -> None:
+    """A pull makes hundreds of thousands of tuples that live, and hardly a circle: to look for those costs more."""
+    gc.set_threshold(_COLLECT_EVERY, 20, 100)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from zchunked.cli.memory import give_back
+from zchunked.cli.memory import give_back, seldom_collect
 from zchunked.cli.output import (
     destinations_of,
     platform_of,
@@ -153,6 +153,7 @@ def pull_of(
 ) -> Pull:
     """`digest`: what to pull instead of what the reference names by now."""
     give_back()
+    seldom_collect()
     files = source.files if isinstance(source, LayoutSource) else None
     options = Options(
         platform=platform_of(arguments.platform),

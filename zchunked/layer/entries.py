@@ -54,8 +54,8 @@ class Document(msgspec.Struct, rename="camel"):
 _FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(Document))
 
 
-def decode_document(data: bytes, count_keys: Callable[[bytes], int]) -> tuple[Document, list[msgspec.Raw]]:
-    """The document without its entries, and these, each a view into `data`."""
+def decode_document(data: bytes, count_keys: Callable[[bytes], int]) -> tuple[Document, list[msgspec.Raw], int]:
+    """The document without its entries, these, each a view into `data`, and how many keys they must have in all."""
     try:
         values = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         keys = len(values)
@@ -65,14 +65,13 @@ def decode_document(data: bytes, count_keys: Callable[[bytes], int]) -> tuple[Do
         document = msgspec.convert(known, Document)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _refuse(data, error)
-    # Every key that a value does not account for stands twice; those of the entries are counted with them.
-    inside = sum(count_keys(bytes(value)) for value in (listed, *values.values()))
-    if count_keys(data) != keys + inside:
-        raise FormatError("the TOC has a key twice")
-    return document, raws or []
+    # Every key that a value does not account for stands twice.
+    inside = sum(count_keys(bytes(value)) for value in values.values())
+    return document, raws or [], count_keys(data) - keys - inside
 
 
-def decode_entries(raws: list[msgspec.Raw], count_keys: Callable[[bytes], int]) -> Iterator[list[Entry]]:
+def decode_entries(raws: list[msgspec.Raw], count_keys: Callable[[bytes], int], keys: int) -> Iterator[list[Entry]]:
+    """Batches of entries, which have this many keys between them, or FormatError at the end at the latest."""
     decoder = msgspec.json.Decoder(list[Entry])
     for at in range(0, len(raws), _BATCH):
         text = b"[" + b",".join(raws[at : at + _BATCH]) + b"]"
@@ -80,8 +79,12 @@ def decode_entries(raws: list[msgspec.Raw], count_keys: Callable[[bytes], int]) 
             batch = decoder.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             _refuse(text, error)
-        _refuse_double_keys(text, batch, count_keys(text))
+        here = count_keys(text)
+        keys -= here
+        _refuse_double_keys(text, batch, here)
         yield batch
+    if keys:
+        raise FormatError("the TOC has a key twice")
 
 
 def _refuse(data: bytes, error: Exception) -> NoReturn:

@@ -21,12 +21,12 @@ _MAGIC = b"\x28\xb5\x2f\xfd"
 _SHORTEST_FRAME = 9
 _BLOCK_BYTES = 128 << 10  # no block is longer, neither encoded nor decoded (RFC 8878, 3.1.1.2.4)
 _FEW_BLOCKS = 4  # of a long frame in one step: 512 KiB come out
-_MOST_BLOCKS = 64  # of small frames in one step: 8 MiB at worst
+_MOST_BLOCKS = 32  # of small frames in one step: 4 MiB at worst
 _SMALL_BYTES = 64 << 10  # a frame that is longer is decoded as its blocks come
 
 
 class _PerThread(threading.local):
-    """A decompressor is cheap to use again and not safe to share."""
+    """A decompressor is cheap to use again and not safe to share. Its window stays as large as it once was."""
 
     def __init__(self) -> None:
         self.one_shot = zstandard.ZstdDecompressor()  # its output is bounded, so its window needs no limit
@@ -41,7 +41,8 @@ def decode(frames: bytes | memoryview, size: int, limits: Limits = DEFAULT_LIMIT
     """Exactly `size` bytes out of one or more whole frames, or FormatError. The caller has bounded `size`."""
     try:
         if zstandard.frame_content_size(frames) in (-1, size) and size:
-            whole = _OWN.one_shot.decompress(frames, max_output_size=size, allow_extra_data=False)
+            decoder = _OWN.one_shot if size <= _SMALL_BYTES else zstandard.ZstdDecompressor()
+            whole = decoder.decompress(frames, max_output_size=size, allow_extra_data=False)
             if len(whole) == size:
                 return whole
     except zstandard.ZstdError:
@@ -80,7 +81,8 @@ def decode_many(
     if not chunks or not all(map(_is_one_frame, chunks)):
         return [_decoded(*one, limits) for one in zip(chunks, sizes, strict=True)]
     try:
-        out = _OWN.many.multi_decompress_to_buffer(list(chunks), decompressed_sizes=array("Q", sizes).tobytes())
+        told: list[bytes | bytearray | memoryview] = [_telling(*one) for one in zip(chunks, sizes, strict=True)]
+        out = _OWN.many.multi_decompress_to_buffer(told, decompressed_sizes=array("Q", sizes).tobytes())
     except (zstandard.ZstdError, AttributeError):  # one of them is broken, or the backend cannot do this
         return [_decoded(*one, limits) for one in zip(chunks, sizes, strict=True)]
     return [out[number].tobytes() for number in range(len(out))]
@@ -91,6 +93,16 @@ def _decoded(frames: bytes | memoryview, size: int, limits: Limits) -> bytes | N
         return decode(frames, size, limits)
     except FormatError:
         return None
+
+
+def _telling(frame: bytes | memoryview, size: int) -> bytes | memoryview:
+    """The frame with its size in its header: the library then decodes to where it shall be, without a window between.
+
+    Writers leave it out of frames that they do not know the end of. A wrong size is noticed, as it is without.
+    """
+    if frame[4] & 0xFB:  # it tells already, or wants a dictionary
+        return frame
+    return b"".join((_MAGIC, bytes((0xA0 | frame[4],)), size.to_bytes(4, "little"), memoryview(frame)[6:]))
 
 
 def _is_one_frame(data: bytes | memoryview) -> bool:

@@ -75,7 +75,7 @@ def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> T
     if len(data) > limits.toc_bytes:
         raise LimitError(f"the TOC has {len(data)} bytes, the limit is {limits.toc_bytes}")
     count_keys = key_counter(data)
-    document, raws = decode_document(data, count_keys)
+    document, raws, keys = decode_document(data, count_keys)
     if document.version is UNSET:
         raise FormatError("the TOC states no version")
     if document.version != 1:
@@ -88,7 +88,7 @@ def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> T
         )
     split = document.tar_split_digest
     builder = _Builder(toc_start - 8, limits)
-    for batch in decode_entries(raws, count_keys):
+    for batch in decode_entries(raws, count_keys, keys):
         builder.take(batch)
     del data, raws  # as large as all that follows
     return builder.finish(parse_digest(split, "tarSplitDigest") if split else None)
@@ -237,7 +237,10 @@ class _Builder:
         self._check_names()
         self._pack()
         packed = bytes(self._packed)
-        digests = [packed[at : at + RAW_SIZE] for at in range(0, len(packed), RAW_SIZE)]
+        same: dict[bytes, bytes] = {}  # a quarter of a layer may be there twice
+        every = (packed[at : at + RAW_SIZE] for at in range(0, len(packed), RAW_SIZE))
+        digests = [same.setdefault(digest, digest) for digest in every]
+        del same
         self._check_sizes(digests)
         self._check_overlaps(digests)
         self._check_holes(digests)

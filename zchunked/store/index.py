@@ -223,7 +223,15 @@ class Index:
         for at in range(0, len(ordered), _AT_ONCE):
             some = ordered[at : at + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            yield self._rows(f"SELECT digest, blob, start, length FROM chunks WHERE digest IN ({marks})", some)
+            sql = f"SELECT digest, blob, start, length FROM chunks WHERE digest IN ({marks}) ORDER BY digest"
+            asked = iter(some)
+            digest = b""
+            rows: list[tuple[bytes, int, int, int]] = []
+            for found, number, start, length in self._rows(sql, some):
+                while digest != found:  # the caller's own: there may be a hundred thousand of them to keep
+                    digest = next(asked)
+                rows.append((digest, number, start, length))
+            yield rows
 
     def blob(self, number: int) -> str:
         """The digest of a blob that a row names by its number; nothing where the index lies."""

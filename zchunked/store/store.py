@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from bisect import bisect_right
@@ -94,7 +95,7 @@ class Store:
             if found is None:
                 found = self._maps[blob] = ExtentMap()
                 for start, end, file, at in self._index.extents(blob):
-                    found.add(start, end, file, at)
+                    found.add(start, end, sys.intern(file), at)  # each row has brought its own
             return found
 
     def covered(self, blob: Digest) -> list[ByteRange]:
