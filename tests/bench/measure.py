@@ -52,7 +52,7 @@ class Cost:
     @property
     def is_disturbed(self) -> bool:
         """Whether others had more than half a core; on loopback the server has less."""
-        return self.others > max(0.25, self.wall / 2)
+        return self.others > max(0.5, self.wall / 2)
 
     def counted(self, wire: int, requests: int) -> Cost:
         """With what the server wrote down, held against the receipt."""
