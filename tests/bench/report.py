@@ -25,7 +25,7 @@ No real network: the links are a relay in user space with a rate, a delay and a 
 start nor loss nor packet framing, and it takes CPU time of the cores that client and server use.
 
 No blobs from docker-registry, save where bytes are counted: it reads 4 MiB of its file for each part of an answer, 8 s
-of a core for an update in 29,000 spans, and an application that asks it for as many waits for that.
+of a core for an update in 29,000 spans, and its client waits for that.
 
 No TLS, no token server, no redirects, no CDN: plain http on loopback.
 
