@@ -19,7 +19,7 @@ from zchunked.offline import refuse_missing
 from zchunked.options import Options
 from zchunked.orders import Order
 from zchunked.prove import Proof, prove, whole_tar
-from zchunked.reassemble import Rebuild
+from zchunked.reassemble import Rebuild, judged
 from zchunked.receipt import Receipt
 from zchunked.schedule import Means, Scheduler, Work, estimate
 from zchunked.seams import Emit
@@ -183,10 +183,11 @@ class Layers:
             if is_whole and work.parts is not None:
                 work.come_whole(NO_RANGES)  # found out on the way
             if work.parts is None:
-                tar = whole_tar(self._store, work.layer, self._arrivals.wait_for, limits)
+                tar = crew.ahead("make", whole_tar(self._store, work.layer, self._arrivals.wait_for, limits))
             else:
-                tar = Rebuild(self._store, work.parts, work.places, self._arrivals.wait_for, limits).tar()
-            work.proof = prove(crew.ahead("make", tar), work.layer, work.diff_id, is_whole=is_whole)
+                rebuild = Rebuild(self._store, work.parts, work.places, self._arrivals.wait_for, limits)
+                tar = judged(crew.ahead("make", rebuild.blocks()))
+            work.proof = prove(tar, work.layer, work.diff_id, is_whole=is_whole)
         except (IntegrityError, FormatError) as error:
             work.failure = error
 

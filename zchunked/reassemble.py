@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import NoReturn, TypeVar
@@ -34,6 +35,8 @@ Check = tuple[int, int, int, bytes]
 _Asked = tuple[Digest, int, int, int, int]
 """A chunk to decode: blob, start, length, decoded size, and where among its neighbours it stands."""
 _Item = TypeVar("_Item")
+Block = tuple[bytes, list[Callable[[], None]]]
+"""A part of the tar, and what is due before it is used: digests of files of several chunks, or IntegrityError."""
 Arrived = Callable[[Digest, int], None]
 """Called before bytes of a blob below a position are read; returns when they are here."""
 
@@ -52,17 +55,23 @@ class Rebuild:
         self._store, self._contents, self._places = store, contents, places
         self._arrived, self._limits = arrived, limits
         self._recent = _Recent()
+        self._due: list[Callable[[], None]] = []
 
     def tar(self) -> Iterator[bytes]:
         """The tar in blocks. FormatError or IntegrityError at a contradiction; the caller checks the diff ID."""
+        return judged(self.blocks())
+
+    def blocks(self) -> Iterator[Block]:
+        """The same, for who has `judged` it in another thread."""
         left = self._limits.tar_bytes
-        for block in self._blocks():
-            left -= len(block)
+        for data in self._joined():
+            left -= len(data)
             if left < 0:
                 raise LimitError(f"the layer's tar has more than the {self._limits.tar_bytes} bytes we accept")
-            yield block
+            due, self._due = self._due, []
+            yield data, due
 
-    def _blocks(self) -> Iterator[bytes]:
+    def _joined(self) -> Iterator[bytes]:
         """What the steps stand for, in few blocks: each of them goes from thread to thread."""
         first = self._contents.toc.first
         held: list[bytes] = []
@@ -161,13 +170,18 @@ class Rebuild:
             if step.crc is not None:
                 crc = go_iso(data, crc)
             if whole is not None:
-                whole.update(data)
+                self._due.append(partial(whole.update, data))
             yield data
         if step.crc is not None and (crc or 0).to_bytes(8, "big") != step.crc:
             self._refuse(step)
-        if whole is not None and whole.digest() != toc.file_digests[step.entry]:
+        if whole is not None:
+            self._due.append(partial(self._compare, step.entry, whole))
+
+    def _compare(self, entry: int, whole: hashlib._Hash) -> None:
+        toc = self._contents.toc
+        if whole.digest() != toc.file_digests[entry]:
             raise IntegrityError(
-                f"{toc.names[step.entry]!r:.80} does not match its digest in the TOC although its chunks do"
+                f"{toc.names[entry]!r:.80} does not match its digest in the TOC although its chunks do"
             )
 
     def _refuse(self, step: Content) -> NoReturn:
@@ -185,6 +199,14 @@ class Rebuild:
             raise IntegrityError(f"chunk {toc.digests[chunk].hex()} is not in the store")
         self._arrived(place.blob, place.start + place.length)
         return chunk_data(self._store, place, size, self._limits)
+
+
+def judged(blocks: Iterable[Block]) -> Iterator[bytes]:
+    """The blocks, after what is due before each of them."""
+    for data, due in blocks:
+        for task in due:
+            task()
+        yield data
 
 
 class _Recent:
