@@ -57,7 +57,7 @@ def _evict_damage(work: Work, failure: ZPullError, store: Store, fetcher: Fetche
     if contents is None:
         if isinstance(failure, UnprovedError):
             return False  # the blob is what the registry promised
-        wrong = find_damage(store, layer, None if work.again else work.contents)  # the second time, all of it
+        wrong = find_damage(store, layer, work.contents, work.again)
     else:
         liars = find_liars(store, contents, work.places)
         drop_liars(store, liars)

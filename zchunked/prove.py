@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from zchunked.contents import Contents
@@ -101,8 +101,13 @@ def find_liars(store: Store, contents: Contents, places: dict[bytes, Place]) -> 
     }
 
 
-def find_damage(store: Store, layer: Descriptor, contents: Contents | None) -> list[ByteRange]:
-    """Where a blob that came whole and is not what its digest says may be wrong; as little of it as its TOC allows."""
+def find_damage(
+    store: Store, layer: Descriptor, contents: Contents | None, again: Sequence[ByteRange] = ()
+) -> list[ByteRange]:
+    """Where a blob that came whole and is not what its digest says may be wrong; as little of it as its TOC allows.
+
+    `again`: what was found before and came anew, in order; where chunks are right, more than that must be wrong.
+    """
     whole = [ByteRange(0, layer.size)]
     if contents is None:
         return whole
@@ -111,7 +116,8 @@ def find_damage(store: Store, layer: Descriptor, contents: Contents | None) -> l
         store.drop_chunks(layer.digest, liars)
         return merge(place.span for place in liars.values())
     sound = merge([*(place.span for place in places.values()), *contents.vouched])
-    if wrong := subtract(whole, sound):
+    wrong = subtract(whole, sound)
+    if subtract(wrong, again):
         return wrong
     store.drop_chunks(layer.digest, ())  # all of it goes, and what other layers take from it
     return whole
