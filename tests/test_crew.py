@@ -62,7 +62,7 @@ def test_whoever_stops_taking_ends_the_making(crew: Crew) -> None:
     def take() -> None:
         items = crew.ahead("make", numbers(made, 1_000_000))
         assert next(items) == 0
-        items.close()  # type: ignore[attr-defined]
+        items.close()
 
     run(crew, take)
     assert len(made) < 20

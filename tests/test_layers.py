@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.build import Entry, Image, chunked_layer, image, make_tar
+from tests.helpers.cut import every
 from tests.helpers.hostile import Bench, bench, flips
 from tests.helpers.layers import Layer
 from tests.helpers.memory import Break, MemorySource
@@ -22,7 +23,7 @@ from zchunked.arrivals import Arrivals
 from zchunked.contents import read_contents
 from zchunked.crew import Crew
 from zchunked.digest import Digest
-from zchunked.errors import NotFoundError, RefusedError, TransientError
+from zchunked.errors import IntegrityError, NotFoundError, RefusedError, TransientError
 from zchunked.events import Arrived, Event, Planned
 from zchunked.fetch import Fetcher
 from zchunked.layer.plan import GapPolicy, Link, Run, runs_for
@@ -174,6 +175,19 @@ def test_a_damaged_chunk_comes_again_from_a_host_that_has_lost_its_ranges(warm: 
     change = flips(one.digest, range(chunk.start + flipped, chunk.start + flipped + 1), times=1)
     outcome = warm.pull_from(Forgetful(image([one]), piece=100, change=change), patience=Patience(_LONG))
     warm.is_right(outcome, image([one]))
+
+
+def test_a_file_that_is_found_wrong_early_ends_the_making_of_a_long_tar(tmp_path: Path) -> None:
+    """Its digest is judged by another thread than the one that makes the tar, which must not wait for it for ever."""
+
+    def lie(toc: dict[str, Any]) -> None:
+        entry = next(entry for entry in toc["entries"] if entry["name"] == "a" and entry["type"] == "reg")
+        entry["digest"] = "sha256:" + "0" * 64
+
+    files = [Entry("a", noise(1, 40_000)), *[Entry(f"b{number}", noise(number, 200_000)) for number in range(30)]]
+    liar = chunked_layer(make_tar(files), cut=every(20_000), edit_toc=lie)
+    with bench(tmp_path, "metered") as on, pytest.raises(IntegrityError, match="although its chunks do"):
+        on.pull(image([liar]), piece=65536)
 
 
 @pytest.mark.parametrize("options", [{"max_bytes": 1000}, {"offline": True}], ids=str)

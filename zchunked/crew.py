@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import Generic, Self, TypeVar
 
@@ -61,10 +61,11 @@ class Crew:
             self._open[lane] += 1
         self._lanes[lane].put(task)
 
-    def ahead(self, lane: str, items: Iterator[_Item], most: int = 4) -> Iterator[_Item]:
+    def ahead(self, lane: str, items: Iterator[_Item], most: int = 4) -> Generator[_Item, None, None]:
         """The same items, made by a worker of that lane, up to `most` of them before they are asked for.
 
-        Raises what making them raised, and Stopped when the crew is stopped. For a worker of another lane.
+        Raises what making them raised, and Stopped when the crew is stopped. For a worker of another lane, which closes
+        it unless it takes them all: whoever makes them waits for that.
         """
         belt = _Belt[_Item](most, self._stop)
         self.submit(lane, lambda: belt.make(items))
@@ -138,7 +139,7 @@ class _Belt(Generic[_Item]):
                 return
         raise Stopped
 
-    def items(self) -> Iterator[_Item]:
+    def items(self) -> Generator[_Item, None, None]:
         try:
             while True:
                 item, error = self._take()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
@@ -19,7 +20,7 @@ from zchunked.offline import refuse_missing
 from zchunked.options import Options
 from zchunked.orders import Order
 from zchunked.prove import Proof, prove, whole_tar
-from zchunked.reassemble import Rebuild, judged
+from zchunked.reassemble import Block, Rebuild, judged
 from zchunked.receipt import Receipt
 from zchunked.schedule import Means, Scheduler, Work, estimate
 from zchunked.seams import Emit
@@ -182,12 +183,13 @@ class Layers:
             is_whole = work.parts is None or work.layer.digest in self._fetcher.without_ranges
             if is_whole and work.parts is not None:
                 work.come_whole(NO_RANGES)  # found out on the way
+            blocks: Iterator[Block]
             if work.parts is None:
-                tar = crew.ahead("make", whole_tar(self._store, work.layer, self._arrivals.wait_for, limits))
+                blocks = ((data, []) for data in whole_tar(self._store, work.layer, self._arrivals.wait_for, limits))
             else:
-                rebuild = Rebuild(self._store, work.parts, work.places, self._arrivals.wait_for, limits)
-                tar = judged(crew.ahead("make", rebuild.blocks()))
-            work.proof = prove(tar, work.layer, work.diff_id, is_whole=is_whole)
+                blocks = Rebuild(self._store, work.parts, work.places, self._arrivals.wait_for, limits).blocks()
+            with closing(crew.ahead("make", blocks)) as made:  # or its maker would wait for a judge who has gone
+                work.proof = prove(judged(made), work.layer, work.diff_id, is_whole=is_whole)
         except (IntegrityError, FormatError) as error:
             work.failure = error
 

@@ -12,7 +12,7 @@ from zchunked.errors import FormatError, IntegrityError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange, merge, subtract, total
-from zchunked.reassemble import Arrived, is_chunk
+from zchunked.reassemble import Arrived, is_chunk, strides
 from zchunked.store import Store
 from zchunked.store.store import Place
 from zchunked.unpack import unpacked
@@ -56,7 +56,7 @@ def whole_tar(store: Store, layer: Descriptor, arrived: Arrived, limits: Limits 
     pieces = _blob_pieces(store, layer, arrived, blob)
     broken: FormatError | None = None
     try:
-        yield from _blocks(unpacked(pieces, limits))
+        yield from strides(unpacked(pieces, limits), _BLOCK)
     except FormatError as error:
         broken = error
     for _ in pieces:  # to the last byte, whatever the decoder thought of it
@@ -65,19 +65,6 @@ def whole_tar(store: Store, layer: Descriptor, arrived: Arrived, limits: Limits 
         raise IntegrityError(f"layer {layer.digest}: got sha256:{blob.hexdigest()} ({layer.size} bytes)")
     if broken:
         raise FormatError(f"layer {short(layer.digest)} is what its digest says and still no tar: {broken}") from broken
-
-
-def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes, in pieces that are worth to be handed to another thread."""
-    held: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        held.append(piece)
-        size += len(piece)
-        if size >= _BLOCK:
-            yield b"".join(held)
-            held, size = [], 0
-    yield b"".join(held)
 
 
 def _blob_pieces(store: Store, layer: Descriptor, arrived: Arrived, hasher: hashlib._Hash) -> Iterator[bytes]:

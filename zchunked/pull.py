@@ -1,4 +1,4 @@
-"""A pull, the whole story: documents, tables of contents, a schedule, the download beside its proofs, the image."""
+"""A pull, the whole story: documents, then the layers that are lacking, what is damaged once more, the image."""
 
 from __future__ import annotations
 

@@ -166,7 +166,8 @@ class Rebuild:
         toc = self._contents.toc
         crc: int | None = None
         whole = hashlib.sha256() if toc.first[step.entry + 1] - toc.first[step.entry] > 1 else None
-        for data in _strides(contents):
+        flat = chain.from_iterable((data,) if isinstance(data, bytes) else data for data in contents)
+        for data in strides(flat):
             if step.crc is not None:
                 crc = go_iso(data, crc)
             if whole is not None:
@@ -229,17 +230,16 @@ class _Recent:
             self._young, self._old, self._bytes = {}, self._young, 0
 
 
-def _strides(contents: Iterable[bytes | Iterable[bytes]]) -> Iterator[bytes]:
-    """Joined to pieces that are worth a hash."""
+def strides(pieces: Iterable[bytes], size: int = _BLOCK) -> Iterator[bytes]:
+    """The same bytes, in pieces that are worth to be hashed, or handed to another thread."""
     held: list[bytes] = []
-    size = 0
-    for data in contents:
-        for piece in (data,) if isinstance(data, bytes) else data:
-            held.append(piece)
-            size += len(piece)
-            if size >= _BLOCK:
-                yield b"".join(held)
-                held, size = [], 0
+    length = 0
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        if length >= size:
+            yield b"".join(held)
+            held, length = [], 0
     yield b"".join(held)
 
 
