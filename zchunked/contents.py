@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import compress, count
 from typing import Self
 
 from zchunked.digest import raw, short, verify
@@ -53,13 +54,14 @@ class Contents:
     def own_chunks(self) -> dict[bytes, int]:
         """The layer's distinct chunks by raw digest, holes left out; the shortest copy of those that occur twice."""
         toc = self.toc
-        own = dict(zip(toc.digests, range(len(toc.digests)), strict=True))
-        if len(own) < len(toc.digests) or any(toc.holes):
-            own = {}
-            for chunk, digest in enumerate(toc.digests):
-                known = own.get(digest)
-                if not toc.holes[chunk] and (known is None or self.length(chunk) < self.length(known)):
-                    own[digest] = chunk
+        own: dict[bytes, int] = {}
+        known = map(own.setdefault, toc.digests, count())
+        for chunk, first in enumerate(known):
+            if first != chunk and self.length(chunk) < self.length(first):
+                own[toc.digests[chunk]] = chunk
+        if any(toc.holes):
+            for chunk in compress(count(), toc.holes):
+                own.pop(toc.digests[chunk], None)
         return own
 
     def length(self, chunk: int) -> int:

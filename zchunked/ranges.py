@@ -78,13 +78,17 @@ def append_pieces(spans: list[ByteRange], pieces: Iterable[tuple[int, Sized]]) -
 
 def subtract(spans: Sequence[ByteRange], have: Sequence[ByteRange]) -> list[ByteRange]:
     """What of `spans` is not in `have`. Both ascending and disjoint; so is the result."""
-    if not have:
+    if not (spans and have) or spans[-1].end <= have[0].start:  # as often as not
         return list(spans)
     ends = [span.end for span in have]
     left: list[ByteRange] = []
     for span in spans:
         at = span.start
-        for index in range(bisect_right(ends, at), len(have)):
+        first = bisect_right(ends, at)
+        if first == len(have) or have[first].start >= span.end:
+            left.append(span)
+            continue
+        for index in range(first, len(have)):
             here = have[index]
             if here.start >= span.end:
                 break

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress, repeat
+from operator import sub
 
 from zchunked.contents import Contents
 from zchunked.digest import Digest
@@ -140,8 +142,8 @@ class Scheduler:
             if contents is not None:
                 self._whole_ones.append((contents, own))
         terms = self._terms[work.layer.digest] = self._terms_for(work, means)
-        runs = [run for whole in terms.runs(missing(wanted, here)) if (run := tuple(subtract(whole, coming)))]
-        work.order = Order(work.layer, runs, merge(wanted), sorted(metadata), checks)
+        runs = [run for whole in terms.runs(subtract(wanted, here)) if (run := tuple(subtract(whole, coming)))]
+        work.order = Order(work.layer, runs, wanted, sorted(metadata), checks)
         if work.failure is None:  # else this pull itself brought what is here
             work.entry.cached_bytes = min(work.layer.size, work.here_before + _held_elsewhere(work, found))
         return work.order
@@ -230,18 +232,19 @@ def _wanted(
     Fills `places`, and adds to `coming` what this layer will bring.
     """
     toc = contents.toc
-    ours: list[int] = []
-    for digest, chunk in own.items():
-        place = found.get(digest) or coming.get(digest)
-        if place is None:
-            place = coming[digest] = contents.place(chunk)
-            ours.append(chunk)
-        places[digest] = place
+    places |= found
+    left = own.keys() - found.keys()
+    places |= {digest: coming[digest] for digest in left & coming.keys()}
+    ours = [own[digest] for digest in left - coming.keys()]
     ours.sort(key=toc.starts.__getitem__)
     starts, ends = [toc.starts[chunk] for chunk in ours], [toc.ends[chunk] for chunk in ours]
-    checks = Checks(starts, ends, [toc.chunk_sizes[chunk] for chunk in ours], [toc.digests[chunk] for chunk in ours])
+    digests = [toc.digests[chunk] for chunk in ours]
+    new = dict(zip(digests, map(Place, repeat(contents.layer.digest), starts, map(sub, ends, starts)), strict=True))
+    places |= new
+    coming |= new
+    checks = Checks(starts, ends, [toc.chunk_sizes[chunk] for chunk in ours], digests)
     metadata = contents.metadata
-    return [*ranges(starts, ends), *metadata], metadata, checks
+    return merge([*ranges(starts, ends), *metadata]), metadata, checks
 
 
 def _held_elsewhere(work: Work, found: dict[bytes, Place]) -> int:
@@ -250,11 +253,8 @@ def _held_elsewhere(work: Work, found: dict[bytes, Place]) -> int:
     if contents is None:
         return 0
     toc, blob = contents.toc, work.layer.digest
-    return sum([
-        end - start
-        for digest, start, end in zip(toc.digests, toc.starts, toc.ends, strict=True)
-        if (place := found.get(digest)) and place.blob != blob
-    ])  # fmt: skip
+    elsewhere = {digest for digest, place in found.items() if place.blob != blob}
+    return sum(compress(map(sub, toc.ends, toc.starts), map(elsewhere.__contains__, toc.digests)))
 
 
 def estimate(works: Sequence[Work], means: Means, *, first_bytes: int, first_requests: int) -> Estimate:

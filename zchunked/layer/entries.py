@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, NoReturn
 
 import msgspec
@@ -54,24 +54,20 @@ class Document(msgspec.Struct, rename="camel"):
 _FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(Document))
 
 
-def decode_document(data: bytes, count_keys: Callable[[bytes], int]) -> tuple[Document, list[msgspec.Raw], int]:
-    """The document without its entries, these, each a view into `data`, and how many keys they must have in all."""
+def decode_document(data: bytes) -> tuple[Document, list[msgspec.Raw]]:
+    """The document without its entries, and these, each a view into `data`."""
     try:
         values = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-        keys = len(values)
-        listed = values.pop("entries", msgspec.Raw(b"null"))
-        raws = msgspec.json.decode(listed, type=list[msgspec.Raw] | None)
+        _refuse_double_names(data, values)
+        raws = msgspec.json.decode(values.pop("entries", msgspec.Raw(b"null")), type=list[msgspec.Raw] | None)
         known = {key: msgspec.json.decode(value) for key, value in values.items() if key in _FIELDS}
-        document = msgspec.convert(known, Document)
+        return msgspec.convert(known, Document), raws or []
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _refuse(data, error)
-    # Every key that a value does not account for stands twice.
-    inside = sum(count_keys(bytes(value)) for value in values.values())
-    return document, raws or [], count_keys(data) - keys - inside
 
 
-def decode_entries(raws: list[msgspec.Raw], count_keys: Callable[[bytes], int], keys: int) -> Iterator[list[Entry]]:
-    """Batches of entries, which have this many keys between them, or FormatError at the end at the latest."""
+def decode_entries(raws: list[msgspec.Raw]) -> Iterator[list[Entry]]:
+    """Batches of entries. FormatError where one has a wrong type in it, or a key twice."""
     decoder = msgspec.json.Decoder(list[Entry])
     for at in range(0, len(raws), _BATCH):
         text = b"[" + b",".join(raws[at : at + _BATCH]) + b"]"
@@ -79,12 +75,8 @@ def decode_entries(raws: list[msgspec.Raw], count_keys: Callable[[bytes], int], 
             batch = decoder.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             _refuse(text, error)
-        here = count_keys(text)
-        keys -= here
-        _refuse_double_keys(text, batch, here)
+        _refuse_double_keys(text, batch)
         yield batch
-    if keys:
-        raise FormatError("the TOC has a key twice")
 
 
 def _refuse(data: bytes, error: Exception) -> NoReturn:
@@ -93,17 +85,22 @@ def _refuse(data: bytes, error: Exception) -> NoReturn:
     raise FormatError(f"malformed TOC: {str(error)[:200]}") from error
 
 
-def key_counter(data: bytes) -> Callable[[bytes], int]:
-    """Counts quotes that a colon follows in parts of `data`: the keys, and what looks like one inside of strings."""
-    if b" :" in data or any(blank in data for blank in (b"\n", b"\r", b"\t")):
-        return lambda text: sum(1 for _ in _KEY.finditer(text))
-    return lambda text: text.count(b'":')
+def _refuse_double_names(data: bytes, values: dict[str, msgspec.Raw]) -> None:
+    """Of two members of the document with one name the decoder keeps the last: then it is longer than what is left."""
+    plain = 2 + sum(len(key) + len('"":,') + len(memoryview(value)) for key, value in values.items()) - bool(values)
+    if len(data.rstrip()) != plain and _keys(data) != len(values) + sum(_keys(value) for value in values.values()):
+        raise FormatError("the TOC has a key twice")
 
 
-def _refuse_double_keys(text: bytes, batch: list[Entry], keys: int) -> None:
-    """The decoder lets the last of two equal keys win. Encoding again gives as many keys, unless some were lost."""
+def _keys(text: bytes | msgspec.Raw) -> int:
+    """How many keys there are, and strings that hold what looks like one: quotes that a colon follows."""
+    return sum(1 for _ in _KEY.finditer(memoryview(text)))
+
+
+def _refuse_double_keys(text: bytes, batch: list[Entry]) -> None:
+    """The decoder lets the last of two equal keys win. There are none in what encodes to the same, or to as many keys."""
     again = msgspec.json.encode(batch)
-    if again.count(b'":') == keys and not _HIDDEN.search(text):
+    if again == text or (again.count(b'":') == text.count(b'":') and not _HIDDEN.search(text)):
         return
 
     def pairs(items: list[tuple[str, object]]) -> None:

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import compress, pairwise
 
 from zchunked.ranges import ByteRange, merge, subtract, total
 
@@ -44,37 +44,39 @@ def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
     """Buy gaps, the shortest first, as far as the policy allows. `spans` are ascending, disjoint; so is the result."""
     gaps = [after.start - before.end for before, after in pairwise(spans)]
     budget = total(spans) * policy.share  # perhaps infinite
-    bought = bytearray(len(gaps))
-    for index in sorted(range(len(gaps)), key=gaps.__getitem__):
-        budget -= gaps[index]
-        if gaps[index] > policy.most or budget < 0:
-            break
-        bought[index] = 1
-    runs = list(spans[:1])
-    for index, span in enumerate(spans[1:]):
-        if bought[index]:
-            runs[-1] = ByteRange(runs[-1].start, span.end)
-        else:
-            runs.append(span)
-    return runs
+    bought = bytearray([gap <= policy.most for gap in gaps])
+    if math.isfinite(budget):
+        for index in sorted(compress(range(len(gaps)), bought), key=gaps.__getitem__):
+            budget -= gaps[index]
+            bought[index] = budget >= 0
+    left = [gap for gap, is_bought in enumerate(bought) if not is_bought]
+    edges = zip([0, *(gap + 1 for gap in left)], [*left, len(gaps)], strict=True)
+    return [ByteRange(spans[first].start, spans[last].end) for first, last in edges] if spans else []
 
 
 def cut(runs: Sequence[ByteRange], needed: Sequence[ByteRange], longest: int) -> list[ByteRange]:
-    """Cut runs above `longest`, preferably where a needed span starts, else anywhere: spans may be shared by runs."""
+    """Cut runs above `longest`, preferably where a needed span starts, else anywhere: spans may be shared by runs.
+
+    A run starts and ends with a needed span, and so does what it is cut into.
+    """
     pieces: list[ByteRange] = []
     starts = [span.start for span in needed]
     where = 0
     for run in runs:
         at = run.start
-        while run.end - at > longest:
-            while where < len(starts) and starts[where] <= at + longest // 2:
-                where += 1
-            edge = starts[where] if where < len(starts) and starts[where] <= at + longest else at + longest
-            pieces.append(ByteRange(at, edge))
+        if run.end - at <= longest:
+            pieces.append(run)
+            continue
+        while at < run.end:
+            edge = run.end
+            if edge - at > longest:
+                where = bisect_right(starts, at + longest // 2, where)
+                edge = starts[where] if where < len(starts) and starts[where] <= at + longest else at + longest
+            # It may fall behind a gap: then the gap would be bought for nothing.
+            if (piece := _trim(ByteRange(at, edge), needed, starts)) is not None:
+                pieces.append(piece)
             at = edge
-        pieces.append(ByteRange(at, run.end))
-    # A cut may fall behind a gap: then the gap would be bought for nothing.
-    return [trimmed for piece in pieces if (trimmed := _trim(piece, needed, starts)) is not None]
+    return pieces
 
 
 def _trim(piece: ByteRange, needed: Sequence[ByteRange], starts: list[int]) -> ByteRange | None:

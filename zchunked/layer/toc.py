@@ -7,33 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import re
 from array import array
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from operator import eq, le
+from struct import iter_unpack
 
 from msgspec import UNSET
 
 from zchunked.digest import EMPTY, RAW_SIZE, Digest, parse_digest, parse_digests, raw
 from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
-from zchunked.layer.entries import Entry, decode_document, decode_entries, key_counter
+from zchunked.layer.entries import Entry, decode_document, decode_entries
 from zchunked.limits import DEFAULT_LIMITS, Limits
 
 _KINDS = frozenset({"reg", "dir", "symlink", "hardlink", "char", "block", "fifo"})
-_UNCLEAN = (
-    "//",
-    "/\0",
-    "\0/",
-    "/./",
-    "/../",
-    "\0./",
-    "\0../",
-    "/.\0",
-    "/..\0",
-    "\0.\0",
-    "\0..\0",
-)  # names with NULs around
+_DOTS = re.compile(r"/\.\.?/")
 _EMPTY_RAW = raw(EMPTY)
 _ZEROS = bytes(1 << 20)
 
@@ -74,8 +64,7 @@ def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> T
     """
     if len(data) > limits.toc_bytes:
         raise LimitError(f"the TOC has {len(data)} bytes, the limit is {limits.toc_bytes}")
-    count_keys = key_counter(data)
-    document, raws, keys = decode_document(data, count_keys)
+    document, raws = decode_document(data)
     if document.version is UNSET:
         raise FormatError("the TOC states no version")
     if document.version != 1:
@@ -88,7 +77,7 @@ def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> T
         )
     split = document.tar_split_digest
     builder = _Builder(toc_start - 8, limits)
-    for batch in decode_entries(raws, count_keys, keys):
+    for batch in decode_entries(raws):
         builder.take(batch)
     del data, raws  # as large as all that follows
     return builder.finish(parse_digest(split, "tarSplitDigest") if split else None)
@@ -119,36 +108,58 @@ class _Builder:
         self._packed = bytearray()
         self._holes = bytearray()
         self._file_digests: dict[int, str] = {}
-        self._total = 0
         self._open: list[Entry] = []  # the regular file in progress and its chunks
 
     def take(self, batch: list[Entry]) -> None:
         """The next entries, in order."""
-        names, opened = self._names, self._open
-        for entry in batch:
-            kind = entry.type
+        kinds = [entry.type for entry in batch]
+        if self._open and kinds[0] != "chunk":
+            self._close()
+        payload_end, texts, opened = self._payload_end, self._digest_texts, self._open
+        following = iter([*kinds[1:], "chunk"])  # of the last nobody knows: it stays open
+        for entry, kind, after in zip(batch, kinds, following, strict=True):
             if kind == "chunk":
                 self._chunk(entry)
+                if after != "chunk":
+                    self._close()
                 continue
-            if opened:
-                self._close()
             name = entry.name
             if name is UNSET:
                 raise FormatError("an entry of the TOC has no name")
-            if kind == "reg":
-                opened.append(entry)
-            elif kind in _KINDS:
+            self._names.append(name)
+            if kind != "reg":
+                if kind not in _KINDS:
+                    raise UnsupportedLayerError(f"its table of contents has entries of type {kind!r:.40}")
                 self._sizes.append(0)  # a link's header may state a size, but no payload follows it
                 self._first.append(len(self._starts))
-            else:
-                raise UnsupportedLayerError(f"its table of contents has entries of type {kind!r:.40}")
-            names.append(name)
+                continue
+            size, start, end, digest = entry.size, entry.offset, entry.end_offset, entry.digest
+            if (
+                after != "chunk"
+                and size and start and end and digest
+                and start < end <= payload_end
+                and not (entry.chunk_digest or entry.chunk_size or entry.chunk_offset or entry.chunk_type)
+            ):  # the way of nearly all files  # fmt: skip
+                self._starts.append(start)
+                self._ends.append(end)
+                self._chunk_sizes.append(size)
+                texts.append(digest)
+                self._sizes.append(size)
+                self._first.append(len(self._starts))
+                continue
+            opened.append(entry)
+            if after != "chunk":
+                self._close()
         self._pack()
 
     def _pack(self) -> None:
-        """Thirty-two bytes instead of the text of a digest."""
+        """Thirty-two bytes instead of the text of a digest; and what is no hole is entered here, all at once."""
         self._packed += parse_digests(self._digest_texts, "a chunk's digest in the TOC")
         self._digest_texts.clear()
+        self._fill_holes()
+
+    def _fill_holes(self) -> None:
+        self._holes.extend(bytes(len(self._starts) - len(self._holes)))
 
     def _chunk(self, entry: Entry) -> None:
         if not self._open:
@@ -162,32 +173,13 @@ class _Builder:
             return
         file, name = self._open[0], self._names[-1]
         size = file.size or 0
-        self._total += size
-        if self._total > self._limits.tar_bytes:
-            raise LimitError(
-                f"the layer's files have {self._total} bytes or more, the limit is {self._limits.tar_bytes}"
-            )
-        if size and len(self._open) == 1 and self._is_simple(file):  # the way of nearly all files
-            self._starts.append(file.offset)  # type: ignore[arg-type]
-            self._ends.append(file.end_offset)  # type: ignore[arg-type]
-            self._chunk_sizes.append(size)
-            self._holes.append(0)
-            self._digest_texts.append(file.digest)  # type: ignore[arg-type]
-        elif size:
+        if size:
             self._payload(file, name, size)
         else:
             self._empty(file, name)
         self._sizes.append(size)
         self._first.append(len(self._starts))
         self._open.clear()
-
-    def _is_simple(self, file: Entry) -> bool:
-        has_chunk_fields = file.chunk_digest or file.chunk_size or file.chunk_offset or file.chunk_type
-        return bool(
-            not has_chunk_fields
-            and file.digest
-            and 0 < (file.offset or 0) < (file.end_offset or 0) <= self._payload_end
-        )
 
     def _empty(self, file: Entry, name: str) -> None:
         if len(self._open) > 1 or (file.offset or 0) < (file.end_offset or 0):
@@ -218,6 +210,7 @@ class _Builder:
         if starts[0] <= 0 or end > self._payload_end or not all(map(int.__lt__, starts, ends)):
             raise FormatError(f"file {name!r:.80} is said to lie at {starts[0]} to {end} of {self._payload_end} bytes")
         done = 0
+        self._fill_holes()
         for entry in group:
             here = entry.chunk_size or size - done
             if (entry.chunk_offset or 0) != done or here <= 0:
@@ -234,13 +227,14 @@ class _Builder:
 
     def finish(self, tarsplit_digest: Digest | None) -> Toc:
         self._close()
+        if (size := sum(self._sizes)) > self._limits.tar_bytes:
+            raise LimitError(f"the layer's files have {size} bytes, the limit is {self._limits.tar_bytes}")
         self._check_names()
         self._pack()
-        packed = bytes(self._packed)
+        every = [digest for (digest,) in iter_unpack(f"{RAW_SIZE}s", self._packed)]
         same: dict[bytes, bytes] = {}  # a quarter of a layer may be there twice
-        every = (packed[at : at + RAW_SIZE] for at in range(0, len(packed), RAW_SIZE))
-        digests = [same.setdefault(digest, digest) for digest in every]
-        del same
+        digests = list(map(same.setdefault, every, every))
+        del every, same
         self._check_sizes(digests)
         self._check_overlaps(digests)
         self._check_holes(digests)
@@ -252,10 +246,9 @@ class _Builder:
         )  # fmt: skip
 
     def _check_names(self) -> None:
-        names = self._names
-        names = [name.removesuffix("/") for name in names]  # directories have one
-        text = "\0".join(["", *names, ""])  # a search for each name would cost more than all else
-        if text.count("\0") > len(names) + 1:
+        names = [name.removesuffix("/") for name in self._names]  # directories have one
+        text = "/".join(["", *names, ""])  # a search for each name would cost more than all else
+        if "\0" in text:
             raise UnsupportedLayerError("a name in its table of contents contains NUL")
         longest = max(map(len, names), default=0)
         if longest * 4 > self._limits.name_bytes and any(
@@ -264,7 +257,7 @@ class _Builder:
             raise UnsupportedLayerError(
                 f"a name in its table of contents is longer than {self._limits.name_bytes} bytes"
             )
-        if any(mark in text for mark in _UNCLEAN):
+        if "//" in text or _DOTS.search(text):
             names = [posixpath.normpath("/" + name.lstrip("/"))[1:] for name in names]
         if len(set(names)) != len(names):
             raise UnsupportedLayerError("its table of contents has a name twice")

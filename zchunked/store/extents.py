@@ -6,8 +6,8 @@ import math
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import NamedTuple
+from itertools import islice, pairwise
+from typing import NamedTuple, Self
 
 from zchunked.ranges import ByteRange
 
@@ -42,6 +42,17 @@ class ExtentMap:
         self._most = 2 * block_rows
         self._blocks: list[list[Row]] = [[]]  # none but the first is ever empty
         self._firsts: list[int] = [-1]  # where the rows of each block start; of the first, below everything
+
+    @classmethod
+    def of(cls, rows: list[Row], block_rows: int = _BLOCK_ROWS) -> Self:
+        """Of rows that ascend by their start."""
+        extents = cls(block_rows)
+        if all(before[1] <= after[0] for before, after in pairwise(rows)):
+            extents._blocks = [rows[at : at + block_rows] for at in range(0, len(rows), block_rows)] or [[]]
+            extents._firsts[1:] = [block[0][0] for block in extents._blocks[1:]]
+        else:
+            extents.add_many(rows)
+        return extents
 
     def _find(self, position: int) -> tuple[int, int]:
         """Block and place in it of the last row that starts at `position` or before; place -1 where there is none."""

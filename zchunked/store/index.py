@@ -13,13 +13,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from zchunked.digest import RAW_SIZE
 from zchunked.errors import LocalError
 from zchunked.ranges import ByteRange, Spans, merge
 from zchunked.store.packs import Rows, is_full
 
 _VERSION = 1
 _BUSY_SECONDS = 30
-_AT_ONCE = 2000  # parameters of one statement: more of them gain nothing
+_AT_ONCE = 2000  # parameters of one statement, or digests of one look-up: more of them gain nothing
 _SORTED = 10_000  # rows that go in together, so that neighbours in the index do
 
 _SCHEMA = """
@@ -71,6 +72,7 @@ class Index:
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
         self._path = path
+        self._has_numbers = False
         with self._errors(), _in_turns(path.parent):
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
@@ -217,21 +219,30 @@ class Index:
             while some := sorted(islice(left, _SORTED)):
                 db.executemany(sql, some)
 
-    def find_chunks(self, digests: Iterable[bytes]) -> Iterator[list[tuple[bytes, int, int, int]]]:
-        """Batches of (raw digest, number of the blob, start, length) wherever a row promises one of the digests."""
-        ordered = sorted(digests)  # neighbours in the index are looked up together
-        for at in range(0, len(ordered), _AT_ONCE):
-            some = ordered[at : at + _AT_ONCE]
-            marks = ",".join("?" * len(some))
-            sql = f"SELECT digest, blob, start, length FROM chunks WHERE digest IN ({marks}) ORDER BY digest"
-            asked = iter(some)
-            digest = b""
-            rows: list[tuple[bytes, int, int, int]] = []
-            for found, number, start, length in self._rows(sql, some):
-                while digest != found:  # the caller's own: there may be a hundred thousand of them to keep
-                    digest = next(asked)
-                rows.append((digest, number, start, length))
-            yield rows
+    def find_chunks(self, digests: Sequence[bytes]) -> Iterator[list[tuple[int, int, int, int]]]:
+        """Batches of (which of the raw digests, number of the blob, start, length) wherever a row promises one.
+
+        The digests ascend: neighbours in the index are looked up together.
+        """
+        # One parameter for all of them: a list of parameters would be sorted, and each digest come back.
+        sql = (
+            f"SELECT n + ?3, blob, start, length FROM numbers CROSS JOIN chunks "
+            f"ON digest = substr(?1, 1 + n * {RAW_SIZE}, {RAW_SIZE}) WHERE n < ?2 ORDER BY n"
+        )
+        with self._lock:
+            if not self._has_numbers:
+                self._number_off()
+        for at in range(0, len(digests), _AT_ONCE):
+            some = digests[at : at + _AT_ONCE]
+            yield self._rows(sql, (b"".join(some), len(some), at))
+
+    def _number_off(self) -> None:
+        """Make 0, 1, 2, … a table of this connection: to it a list of digests is joined by their places."""
+        with self._errors():
+            self._db.execute("PRAGMA temp_store=MEMORY")
+            self._db.execute("CREATE TEMP TABLE IF NOT EXISTS numbers(n INTEGER PRIMARY KEY)")
+            self._db.executemany("INSERT OR IGNORE INTO numbers VALUES(?)", [(n,) for n in range(_AT_ONCE)])
+        self._has_numbers = True
 
     def blob(self, number: int) -> str:
         """The digest of a blob that a row names by its number; nothing where the index lies."""

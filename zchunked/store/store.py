@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 import time
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import NamedTuple, Self
 
 from zchunked.digest import Digest, digest_of, verified
 from zchunked.errors import IntegrityError
-from zchunked.ranges import ByteRange
+from zchunked.ranges import ByteRange, Spans
 from zchunked.store.extents import ExtentMap, Piece, Span
 from zchunked.store.index import Index
 from zchunked.store.packs import Rows, Session, Writer, idle_files, local_error, recover
@@ -93,9 +92,10 @@ class Store:
         with self._lock:
             found = self._maps.get(blob)
             if found is None:
-                found = self._maps[blob] = ExtentMap()
-                for start, end, file, at in self._index.extents(blob):
-                    found.add(start, end, sys.intern(file), at)  # each row has brought its own
+                rows = self._index.extents(blob)
+                # Each row has brought a name of its own.
+                rows = [(start, end, sys.intern(file), at) for start, end, file, at in rows]
+                found = self._maps[blob] = ExtentMap.of(rows)
             return found
 
     def covered(self, blob: Digest) -> list[ByteRange]:
@@ -281,20 +281,19 @@ class Store:
     def find_chunks(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
         """Where chunks lie, as far as rows promise them and their bytes are here; of several places the newest."""
         found: dict[bytes, Place] = {}
-        known: dict[int, tuple[Digest, list[int], list[int]]] = {}
-        for rows in self._index.find_chunks(digests):
-            numbers = {number for _, number, _, _ in rows}
-            for number in sorted(numbers):
+        known: dict[int, tuple[Digest, Spans]] = {}
+        ordered = sorted(digests)
+        for rows in self._index.find_chunks(ordered):
+            for number in sorted({row[1] for row in rows}):
                 if number not in known:
                     blob = Digest(self._index.blob(number))
-                    covered = self.covered(blob)
-                    known[number] = blob, [span.start for span in covered], [span.end for span in covered]
-                blob, starts, ends = known[number]
-                found |= {
-                    digest: Place(blob, start, length)
-                    for digest, its, start, length in rows
-                    if its == number and (at := bisect_right(starts, start)) and start + length <= ends[at - 1]
-                }
+                    known[number] = blob, Spans(self.covered(blob))
+                blob, here = known[number]
+                found.update([
+                    (ordered[which], Place(blob, start, length))
+                    for which, its, start, length in rows
+                    if its == number and here.hold(start, start + length)
+                ])  # fmt: skip
         return found
 
     def add_chunks(self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
