@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zchunked.layer.plan import PART_BYTES, GapPolicy, Link, Run, coalesce, cut, group, hull, missing, runs_for
+from zchunked.layer.plan import (
+    PART_BYTES,
+    GapPolicy,
+    Lengths,
+    Link,
+    Run,
+    coalesce,
+    cut,
+    group,
+    hull,
+    missing,
+    runs_for,
+)
 from zchunked.ranges import ByteRange, merge, subtract, total
 
 KiB, MiB = 1 << 10, 1 << 20
@@ -66,17 +78,22 @@ def test_coalescing_covers_the_need_and_buys_what_the_policy_allows(needed: list
     assert not left or not bought or min(gap.size for gap in left) >= max(gap.size for gap in bought), "shortest first"
 
 
-@given(needs(), st.integers(1, 60))
-def test_a_cut_run_covers_the_same_need_and_respects_the_cap(needed: list[ByteRange], longest: int) -> None:
+@given(needs(), st.integers(1, 60), st.integers(1, 60), st.integers(1, 4))
+def test_a_cut_run_covers_the_same_need_and_respects_the_cap(
+    needed: list[ByteRange], longest: int, shortest: int, jobs: int
+) -> None:
+    shortest = min(shortest, longest)
     policy = GapPolicy(most=10, share=float("inf"))
-    pieces = cut(coalesce(needed, policy), needed, longest)
+    pieces = cut(coalesce(needed, policy), needed, Lengths(longest, shortest, jobs))
     check(needed, pieces, policy)
     assert all(piece.size <= longest for piece in pieces)
+    for number, piece in enumerate(pieces):
+        assert piece.size <= max(shortest, total(pieces[number:]) // jobs + policy.most * len(needed)), "ever shorter"
 
 
 @given(needs(longest=10), st.integers(20, 60))
 def test_cuts_prefer_to_fall_between_needed_spans(needed: list[ByteRange], longest: int) -> None:
-    pieces = cut(coalesce(needed, GapPolicy(0, 0.0)), needed, longest)
+    pieces = cut(coalesce(needed, GapPolicy(0, 0.0)), needed, Lengths(longest, longest, 1))
     inside = {piece.start for piece in pieces} - {span.start for span in needed}
     assert not inside, "no span is as long as half of the cap, so none needs to be cut"
 
@@ -98,7 +115,7 @@ def test_runs_cover_the_need_in_order_and_stay_below_the_cap(
 
 @given(needs(), st.integers(0, 5), st.integers(1, 100))
 def test_grouping_keeps_order_and_bounds(pieces: list[ByteRange], spans: int, longest: int) -> None:
-    runs = group(pieces, spans, longest)
+    runs = group(pieces, spans, Lengths(longest, longest, 1))
     assert flat(runs) == pieces
     assert all(len(run) <= max(spans, 1) for run in runs)
     assert all(len(run) == 1 or sum(span.size for span in run) <= longest for run in runs)
@@ -133,7 +150,10 @@ def test_many_small_gaps_are_bounded_together() -> None:
 
 def test_a_large_layer_is_shared_out_to_all_workers() -> None:
     runs = runs_for([ByteRange(0, 16 * MiB)], policy=GapPolicy(), jobs=8)
-    assert len(runs) == 16
+    sizes = list(map(total, runs))
+    assert max(sizes) == MiB
+    assert max(sizes[-8:]) <= 300 * KiB, "nobody ends long after the others"
+    assert len(runs) < 32
     assert runs_for([ByteRange(0, 100 * KiB)], policy=GapPolicy(), jobs=8) == [(ByteRange(0, 100 * KiB),)]
 
 

@@ -98,7 +98,7 @@ def _keys(text: bytes | msgspec.Raw) -> int:
 
 
 def _refuse_double_keys(text: bytes, batch: list[Entry]) -> None:
-    """The decoder lets the last of two equal keys win. There are none in what encodes to the same, or to as many keys."""
+    """The decoder lets the last of two equal keys win. None was in what encodes to the same, or to as many keys."""
     again = msgspec.json.encode(batch)
     if again == text or (again.count(b'":') == text.count(b'":') and not _HIDDEN.search(text)):
         return

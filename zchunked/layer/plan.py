@@ -54,26 +54,49 @@ def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
     return [ByteRange(spans[first].start, spans[last].end) for first, last in edges] if spans else []
 
 
-def cut(runs: Sequence[ByteRange], needed: Sequence[ByteRange], longest: int) -> list[ByteRange]:
-    """Cut runs above `longest`, preferably where a needed span starts, else anywhere: spans may be shared by runs.
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How many bytes a request may ask for: `longest`, and towards the end ever less, down to `shortest`.
+
+    So all workers end together, and whoever waits for their bytes in order is not left with much to do.
+    """
+
+    longest: int
+    shortest: int
+    jobs: int
+
+    @classmethod
+    def of(cls, size: int, jobs: int, policy: GapPolicy) -> Lengths:
+        """For so many bytes by so many workers. No request is so short that it would mostly wait."""
+        longest = min(_LONGEST_RUN, max(_SHORTEST_RUN, size // (jobs * 2)))
+        return cls(longest, min(longest, max(_SHORTEST_RUN, 4 * policy.most, longest // 8)), jobs)
+
+    def now(self, left: int) -> int:
+        """With so many bytes left to ask for."""
+        return max(self.shortest, min(self.longest, left // self.jobs))
+
+
+def cut(runs: Sequence[ByteRange], needed: Sequence[ByteRange], lengths: Lengths) -> list[ByteRange]:
+    """Cut runs that are too long, preferably where a needed span starts, else anywhere: spans may be shared by runs.
 
     A run starts and ends with a needed span, and so does what it is cut into.
     """
     pieces: list[ByteRange] = []
     starts = [span.start for span in needed]
-    where = 0
+    where, left = 0, total(runs)
     for run in runs:
-        at = run.start
-        if run.end - at <= longest:
-            pieces.append(run)
-            continue
-        while at < run.end:
-            edge = run.end
+        at, end = run
+        left -= end - at
+        while at < end:
+            longest = lengths.now(left + end - at)
+            edge = end
             if edge - at > longest:
                 where = bisect_right(starts, at + longest // 2, where)
                 edge = starts[where] if where < len(starts) and starts[where] <= at + longest else at + longest
-            # It may fall behind a gap: then the gap would be bought for nothing.
-            if (piece := _trim(ByteRange(at, edge), needed, starts)) is not None:
+            piece: ByteRange | None = run
+            if (at, edge) != run:  # it may fall behind a gap: then the gap would be bought for nothing
+                piece = _trim(ByteRange(at, edge), needed, starts)
+            if piece is not None:
                 pieces.append(piece)
             at = edge
     return pieces
@@ -101,12 +124,8 @@ def runs_for(
     if spans > 1:
         return _in_parts(needed, policy, jobs, spans, metadata)
     closed = coalesce(needed, policy)
-    return group(cut(closed, needed, _longest(total(closed), jobs)), 1, _LONGEST_RUN)
-
-
-def _longest(size: int, jobs: int) -> int:
-    """The longest request: small enough that all workers end together."""
-    return min(_LONGEST_RUN, max(_SHORTEST_RUN, size // (jobs * 2)))
+    lengths = Lengths.of(total(closed), jobs, policy)
+    return group(cut(closed, needed, lengths), 1, lengths)
 
 
 def _in_parts(needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: int, metadata: int) -> list[Run]:
@@ -116,25 +135,28 @@ def _in_parts(needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: 
     """
     cheap = GapPolicy(min(policy.most, PART_BYTES), float("inf") if policy.share else 0.0)
     closed = coalesce(needed, cheap)
-    longest = _longest(total(closed), jobs)
-    pieces = cut(closed, needed, longest)
+    lengths = Lengths.of(total(closed), jobs, policy)
+    pieces = cut(closed, needed, lengths)
     budget = (total(needed) + metadata) * policy.parts - (total(closed) - total(needed))
     many = len(pieces) if math.isinf(budget) else min(len(pieces), max(0, int(budget // PART_BYTES)))
     rest = len(pieces) - many
     if rest > policy.singles or rest * PART_BYTES < total(needed) * _TRIFLE:
         many = len(pieces)
     at_once = min(spans, max(_FEW_SPANS, many // jobs))
-    return [*group(pieces[:many], at_once, longest), *group(pieces[many:], 1, longest)]
+    return [*group(pieces[:many], at_once, lengths), *group(pieces[many:], 1, lengths)]
 
 
-def group(pieces: Sequence[ByteRange], spans: int, longest: int) -> list[Run]:
-    """Neighbours into requests of at most `spans` pieces and `longest` bytes; a piece may be longer by itself."""
+def group(pieces: Sequence[ByteRange], spans: int, lengths: Lengths) -> list[Run]:
+    """Neighbours into requests of at most `spans` pieces, and not too long; a piece may be longer by itself."""
     runs: list[Run] = []
     held: list[ByteRange] = []
-    size = 0
+    size, left = 0, total(pieces)
+    longest = lengths.now(left)
     for piece in pieces:
         if held and (len(held) >= spans or size + piece.size > longest):
             runs.append(tuple(held))
+            left -= size
+            longest = lengths.now(left)
             held, size = [], 0
         held.append(piece)
         size += piece.size
