@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from zchunked.seams import Emit, Haul
 from zchunked.store import Store
 from zchunked.store.packs import Writer
 
-_ROWS_SECONDS = 1.0  # chunk rows that a kill may cost; their bytes stay
+_MANY_ROWS = 40_000  # go in together: their places in the index are all over it, and each page is written anew
 
 
 class Fetcher:
@@ -152,7 +151,7 @@ class Fetcher:
             return False
         if self._claims.get(blob) == me:
             self._finish_whole(state)
-        if time.monotonic() - state.entered > _ROWS_SECONDS:
+        if len(state.rows) >= _MANY_ROWS:  # a kill costs them, and whoever goes on hashes their chunks again
             self._enter(state)
         return True
 
@@ -334,8 +333,8 @@ class Fetcher:
     def _enter(self, state: _BlobState) -> None:
         with state.lock:
             rows, state.rows = state.rows, []
-            state.entered = time.monotonic()
         if rows:
+            rows.sort()
             self._store.add_chunks(state.order.blob.digest, state.order.blob.size, rows)
 
     # ── writers: one per worker, for the blob it is at ──
@@ -387,4 +386,3 @@ class _BlobState:
         self.lock = threading.Lock()
         self.checked = bytearray(len(order.checks.starts))
         self.rows: list[tuple[bytes, int, int, int]] = []
-        self.entered = time.monotonic()

@@ -121,7 +121,7 @@ class _Reader:
 
     def start(self, crew: Crew) -> None:
         self._is_ahead = True
-        crew.submit("prove", self._read_ahead)
+        crew.submit("read", self._read_ahead)
 
     def _read_ahead(self) -> None:
         try:

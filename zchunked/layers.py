@@ -199,9 +199,11 @@ class Layers:
         if proof.is_whole:
             self._store.set_whole(layer.digest, layer.size)
             if work.contents is not None:
-                toc = work.contents.toc
-                rows = zip(toc.digests, toc.starts, toc.ends, toc.chunk_sizes, toc.holes, strict=True)
-                chunks = ((digest, start, end - start, size) for digest, start, end, size, hole in rows if not hole)
+                contents, toc = work.contents, work.contents.toc
+                chunks = (
+                    (digest, toc.starts[chunk], contents.length(chunk), toc.chunk_sizes[chunk])
+                    for digest, chunk in sorted(contents.own_chunks().items())
+                )
                 self._store.add_chunks(layer.digest, layer.size, chunks)
         blobs = set() if proof.is_whole else {layer.digest, *(place.blob for place in work.places.values())}
         self._store.add_proof(layer.digest, work.diff_id, proof.tar_size, blobs)

@@ -123,13 +123,14 @@ class _Config(msgspec.Struct):
 
 
 _Shape = TypeVar("_Shape")
+_DOCUMENT, _CONFIG = msgspec.json.Decoder(_Document), msgspec.json.Decoder(_Config)
 
 
-def _decode(data: bytes, shape: type[_Shape], what: str, limits: Limits) -> _Shape:
+def _decode(data: bytes, decoder: msgspec.json.Decoder[_Shape], what: str, limits: Limits) -> _Shape:
     if len(data) > limits.manifest_bytes:
         raise LimitError(f"{what} has {len(data)} bytes, the limit is {limits.manifest_bytes}")
     try:
-        return msgspec.json.decode(data, type=shape)
+        return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"{what} is not what it should be: {str(error)[:200]}") from error
 
@@ -153,7 +154,7 @@ def parse_document(data: bytes, content_type: str = "", *, limits: Limits = DEFA
 
     Raises FormatError also for a document that reads as both, since two clients could then see two images.
     """
-    wire = _decode(data, _Document, "the manifest", limits)
+    wire = _decode(data, _DOCUMENT, "the manifest", limits)
     said = content_type.partition(";")[0].strip().lower()
     media_type = wire.media_type or (said if said in ACCEPTED else "")
     if wire.schema_version == 1 or media_type.startswith(_DOCKER_SCHEMA_1) or said.startswith(_DOCKER_SCHEMA_1):
@@ -200,7 +201,7 @@ def _index(wires: list[_Descriptor], limits: Limits) -> Index:
 
 def parse_config(data: bytes, layers: int, *, limits: Limits = DEFAULT_LIMITS) -> Config:
     """Raises FormatError unless there is one diff ID for each of the manifest's layers: nothing else proves a layer."""
-    wire = _decode(data, _Config, "the config", limits)
+    wire = _decode(data, _CONFIG, "the config", limits)
     diff_ids = (wire.rootfs.diff_ids if wire.rootfs else None) or []
     if len(diff_ids) != layers:
         raise FormatError(f"the config has {len(diff_ids)} diff IDs for {layers} layers, so the image cannot be proved")

@@ -33,7 +33,7 @@ from zchunked.store import Store
 from zchunked.traffic import Traffic
 from zchunked.verify import doubt
 
-_PROVERS = 2
+_LANES = {"read": 1, "make": 2, "prove": 2}
 _Result = TypeVar("_Result")
 
 
@@ -133,7 +133,7 @@ class Pull:
         return self._with_crew(self._plan)
 
     def _with_crew(self, work: Callable[[Crew], _Result]) -> _Result:
-        crew = self._crew = Crew({"fetch": self._options.jobs, "make": _PROVERS, "prove": _PROVERS}, self._stop)
+        crew = self._crew = Crew({**_LANES, "fetch": self._options.jobs}, self._stop)
         try:
             with crew:
                 try:

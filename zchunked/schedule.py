@@ -16,7 +16,7 @@ from zchunked.oci import Descriptor
 from zchunked.orders import Checks, Order
 from zchunked.prove import Proof
 from zchunked.ranges import ByteRange, Spans, merge, ranges, subtract, total
-from zchunked.reassemble import is_chunk
+from zchunked.reassemble import are_chunks
 from zchunked.receipt import Estimate, LayerEntry
 from zchunked.store import Store
 from zchunked.store.store import Place
@@ -202,19 +202,22 @@ class Scheduler:
 
 def _check_loose(contents: Contents, own: dict[bytes, int], store: Store, found: dict[bytes, Place]) -> list[ByteRange]:
     """Chunks whose bytes an earlier run left behind, but not yet the row that says so. Returns where bad ones lay."""
-    blob, sizes = contents.layer.digest, contents.toc.chunk_sizes
+    blob, toc = contents.layer.digest, contents.toc
     here = Spans(store.covered(blob))
+    loose = [
+        chunk for digest, chunk in own.items() if digest not in found and here.hold(toc.starts[chunk], toc.ends[chunk])
+    ]
+    loose.sort(key=toc.starts.__getitem__)
+    asked = [(toc.starts[chunk], toc.ends[chunk], toc.chunk_sizes[chunk], toc.digests[chunk]) for chunk in loose]
     good, bad = [], []
-    for digest, chunk in own.items():
-        if digest not in found and here.hold(contents.toc.starts[chunk], contents.toc.ends[chunk]):
-            place = contents.place(chunk)
-            if is_chunk(store, place, sizes[chunk], digest):
-                good.append((digest, place.start, place.length, sizes[chunk]))
-                found[digest] = place
-            else:
-                bad.append(place.span)
+    for (start, end, size, digest), is_good in zip(asked, are_chunks(store, blob, asked), strict=True):
+        if is_good:
+            good.append((digest, start, end - start, size))
+            found[digest] = Place(blob, start, end - start)
+        else:
+            bad.append(ByteRange(start, end))
     if good:
-        store.add_chunks(blob, contents.layer.size, good)
+        store.add_chunks(blob, contents.layer.size, sorted(good))
     if bad:
         store.evict(blob, bad)
     return merge(bad)

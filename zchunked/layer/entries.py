@@ -51,28 +51,27 @@ class Document(msgspec.Struct, rename="camel"):
     tar_split_digest: str | None = None
 
 
-_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(Document))
+_MEMBERS, _DOCUMENT = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(Document)
+_ELEMENTS, _ENTRIES = msgspec.json.Decoder(list[msgspec.Raw] | None), msgspec.json.Decoder(list[Entry])
 
 
 def decode_document(data: bytes) -> tuple[Document, list[msgspec.Raw]]:
     """The document without its entries, and these, each a view into `data`."""
     try:
-        values = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        values = _MEMBERS.decode(data)
         _refuse_double_names(data, values)
-        raws = msgspec.json.decode(values.pop("entries", msgspec.Raw(b"null")), type=list[msgspec.Raw] | None)
-        known = {key: msgspec.json.decode(value) for key, value in values.items() if key in _FIELDS}
-        return msgspec.convert(known, Document), raws or []
+        raws = _ELEMENTS.decode(values.pop("entries", msgspec.Raw(b"null")))
+        return _DOCUMENT.decode(msgspec.json.encode(values)), raws or []
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _refuse(data, error)
 
 
 def decode_entries(raws: list[msgspec.Raw]) -> Iterator[list[Entry]]:
     """Batches of entries. FormatError where one has a wrong type in it, or a key twice."""
-    decoder = msgspec.json.Decoder(list[Entry])
     for at in range(0, len(raws), _BATCH):
         text = b"[" + b",".join(raws[at : at + _BATCH]) + b"]"
         try:
-            batch = decoder.decode(text)
+            batch = _ENTRIES.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             _refuse(text, error)
         _refuse_double_keys(text, batch)

@@ -24,9 +24,11 @@ class Line(msgspec.Struct):
     payload: bytes | None = None
 
 
+_LINES = msgspec.json.Decoder(Line)
+
+
 def parse_lines(pieces: Iterable[bytes], limits: Limits = DEFAULT_LIMITS) -> Iterator[list[Line]]:
     """Batches of lines out of the decoded text, cut anywhere. Raises FormatError."""
-    decoder = msgspec.json.Decoder(Line)
     held: list[bytes] = []
     size = 0
     for piece in pieces:
@@ -38,17 +40,17 @@ def parse_lines(pieces: Iterable[bytes], limits: Limits = DEFAULT_LIMITS) -> Ite
                 raise FormatError(f"a line of the tar-split is longer than {limits.tarsplit_line_bytes} bytes")
             continue
         held.append(piece[:cut])
-        yield _decode(decoder, b"".join(held), limits)
+        yield _decode(b"".join(held), limits)
         held = [piece[cut:]]
         size = len(held[0])
     if (rest := b"".join(held)).strip():
-        yield _decode(decoder, rest, limits)
+        yield _decode(rest, limits)
 
 
-def _decode(decoder: msgspec.json.Decoder[Line], text: bytes, limits: Limits) -> list[Line]:
+def _decode(text: bytes, limits: Limits) -> list[Line]:
     if len(text) > limits.tarsplit_line_bytes and max(map(len, text.split(b"\n"))) > limits.tarsplit_line_bytes:
         raise FormatError(f"a line of the tar-split is longer than {limits.tarsplit_line_bytes} bytes")
     try:
-        return decoder.decode_lines(text)
+        return _LINES.decode_lines(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"malformed tar-split: {str(error)[:200]}") from error

@@ -54,6 +54,9 @@ class _TokenAnswer(msgspec.Struct):
     expires_in: float | None = None
 
 
+_TOKEN_ANSWER = msgspec.json.Decoder(_TokenAnswer)
+
+
 class Auth:
     """The way into one repository of one registry. Thread-safe."""
 
@@ -212,7 +215,7 @@ class Auth:
             raise refusal
         data = answer.read(self._limits.token_bytes, what)
         try:
-            found = msgspec.json.decode(data, type=_TokenAnswer)
+            found = _TOKEN_ANSWER.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             # They may hold one, so they are not shown.
             raise TransientError(f"{what} answered {len(data)} bytes that are no token") from None

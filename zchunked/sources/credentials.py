@@ -49,6 +49,9 @@ class _File(msgspec.Struct):
     credsStore: str | None = None  # noqa: N815
 
 
+_FILE, _ENTRIES = msgspec.json.Decoder(_File), msgspec.json.Decoder(dict[str, _Entry])
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     path: Path
@@ -111,9 +114,9 @@ class Keyring:
         if data is None:
             return None
         if place.is_legacy:
-            file = _File(auths=_decode(data, dict[str, _Entry], place.path))
+            file = _File(auths=_decode(data, _ENTRIES, place.path))
         else:
-            file = _decode(data, _File, place.path)
+            file = _decode(data, _FILE, place.path)
         for key, helper in (file.credHelpers or {}).items():
             if normalised(key)[0] == normalised(host)[0] and not normalised(key)[1]:
                 return self._ask(helper, [key], place.path)
@@ -168,11 +171,9 @@ def most_specific(keys: Iterable[str], host: str, repository: str) -> str | None
     return chosen
 
 
-def _decode(data: bytes, shape: type[_Shape], path: Path) -> _Shape:
-    if not data.strip():
-        return msgspec.json.decode(b"{}", type=shape)  # podman and others leave empty files behind
+def _decode(data: bytes, decoder: msgspec.json.Decoder[_Shape], path: Path) -> _Shape:
     try:
-        return msgspec.json.decode(data, type=shape)
+        return decoder.decode(data if data.strip() else b"{}")  # podman and others leave empty files behind
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         # What msgspec says names places, never contents; its cause may hold some, so it is not chained.
         raise LocalError(f"{path} is no valid file of credentials: {str(error)[:200]}") from None

@@ -29,6 +29,9 @@ class Secret(msgspec.Struct):
         return "Secret(…)"
 
 
+_SECRET = msgspec.json.Decoder(Secret)
+
+
 def ask_helper(name: str, server: str, where: str, environment: Mapping[str, str], seconds: float) -> Secret | None:
     """None when it knows of none. `where` names the file that names the helper. Raises LocalError.
 
@@ -58,7 +61,7 @@ def ask_helper(name: str, server: str, where: str, environment: Mapping[str, str
         raise LocalError(f"{program}, named in {where}, failed with exit code {done.returncode} for {server!r:.200}")
     try:
         if len(done.stdout) <= _ANSWER_BYTES:
-            return msgspec.json.decode(done.stdout, type=Secret)
+            return _SECRET.decode(done.stdout)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     raise LocalError(f"{program}, named in {where}, answered something else than a user name and a secret")

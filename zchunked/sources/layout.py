@@ -31,6 +31,9 @@ class _Version(msgspec.Struct):
     imageLayoutVersion: str  # noqa: N815
 
 
+_VERSION = msgspec.json.Decoder(_Version)
+
+
 class LayoutSource:
     """One image of one layout. Tries once, save for a manifest that came damaged. Thread-safe."""
 
@@ -77,7 +80,7 @@ class LayoutSource:
         where = f"{self._objects.name}/oci-layout"
         try:
             data = self._objects.get("oci-layout", _VERSION_BYTES)
-            version = msgspec.json.decode(data, type=_Version).imageLayoutVersion
+            version = _VERSION.decode(data).imageLayoutVersion
         except NotFoundError:
             return
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from zchunked.store.packs import Rows, is_full
 _VERSION = 1
 _BUSY_SECONDS = 30
 _AT_ONCE = 2000  # parameters of one statement, or digests of one look-up: more of them gain nothing
-_SORTED = 10_000  # rows that go in together, so that neighbours in the index do
 
 _SCHEMA = """
 CREATE TABLE blobs(
@@ -212,12 +210,10 @@ class Index:
     # ── chunks ──
 
     def add_chunks(self, digest: str, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
-        """Rows of (raw digest, start, length, decoded size) in the blob."""
+        """Rows of (raw digest, start, length, decoded size) in the blob. Best they ascend: neighbours share a page."""
         with self._transaction() as db:
             sql = f"INSERT OR IGNORE INTO chunks VALUES(?, {self._number(db, digest, size)}, ?, ?, ?)"
-            left = iter(rows)
-            while some := sorted(islice(left, _SORTED)):
-                db.executemany(sql, some)
+            db.executemany(sql, rows)
 
     def find_chunks(self, digests: Sequence[bytes]) -> Iterator[list[tuple[int, int, int, int]]]:
         """Batches of (which of the raw digests, number of the blob, start, length) wherever a row promises one.

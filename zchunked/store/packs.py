@@ -71,6 +71,9 @@ class _Head(msgspec.Struct):
     boot: str
 
 
+_HEAD = msgspec.json.Decoder(_Head)
+
+
 class Session:
     """This process in the folder of byte files: its name, and a lock that the system drops with the process."""
 
@@ -324,7 +327,7 @@ def _read_journal(journal: Path, data: Path, boot: str) -> Leftover | None:
     try:
         head, _, body = journal.read_bytes().partition(b"\n")
         length = data.stat().st_size
-        told = msgspec.json.decode(head, type=_Head)
+        told = _HEAD.decode(head)
         blob = parse_digest(told.blob)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, FormatError):
         return None

@@ -297,7 +297,7 @@ class Store:
         return found
 
     def add_chunks(self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
-        """Promise chunks: (raw digest, start, length, decoded size), all in `blob`."""
+        """Promise chunks: (raw digest, start, length, decoded size), all in `blob`; best many, ascending."""
         self._index.add_chunks(blob, size, rows)
 
     def chunks_of(self, blob: Digest) -> list[tuple[bytes, int, int, int]]:
