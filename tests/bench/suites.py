@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import clients
-from tests.bench.clients import Client, Podman, Skopeo, Zpull, forget, keep
+from tests.bench.clients import Client, Podman, Skopeo, Tools, Zpull, forget, keep
 from tests.bench.link import LINKS, Link, linked
 from tests.bench.measure import Command, Cost, middle, run
 from tests.bench.results import REGISTRY, Row
@@ -86,7 +86,8 @@ def pulls(bench: Bench, image: str) -> Iterator[Row]:
     need: int | None = None
     for link in bench.links:
         with linked(link, bench.front.host) as host:
-            for player in _cold_players(link, [*players, whole.whole()]):
+            tools = [whole.proved()] if Tools.are_here() else []
+            for player in _cold_players(link, [*players, whole.whole(), *tools]):
                 costs = [_cold(bench, player, link, host, image) for _ in range(_repeats(bench, link))]
                 yield _told(bench, Row("pulls", image, link.name, "cold", player.name, middle(costs)))
             found: dict[tuple[str, str], list[Cost]] = {}
