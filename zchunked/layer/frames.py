@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 import zstandard
 
@@ -77,13 +78,14 @@ def decode_many(
     One call for all: where threads compete for the interpreter, letting go of it once for each chunk costs more than to
     decode it (docs/performance.md).
     """
-    # Of an empty list the library divides by zero, and the process is gone.
-    if not chunks or not all(map(_is_one_frame, chunks)):
-        return [_decoded(*one, limits) for one in zip(chunks, sizes, strict=True)]
-    try:
-        told: list[bytes | bytearray | memoryview] = [_telling(*one) for one in zip(chunks, sizes, strict=True)]
-        out = _OWN.many.multi_decompress_to_buffer(told, decompressed_sizes=array("Q", sizes).tobytes())
-    except (zstandard.ZstdError, AttributeError):  # one of them is broken, or the backend cannot do this
+    told: list[bytes | bytearray | memoryview] = []
+    told += [frame for frame in map(_telling, chunks, sizes) if frame is not None]
+    out = None
+    if 0 < len(told) == len(chunks):  # of an empty list the library divides by zero, and the process is gone
+        # One of them may be broken, or the backend cannot do this.
+        with suppress(zstandard.ZstdError, AttributeError):
+            out = _OWN.many.multi_decompress_to_buffer(told, decompressed_sizes=array("Q", sizes).tobytes())
+    if out is None:
         return [_decoded(*one, limits) for one in zip(chunks, sizes, strict=True)]
     return [out[number].tobytes() for number in range(len(out))]
 
@@ -95,28 +97,26 @@ def _decoded(frames: bytes | memoryview, size: int, limits: Limits) -> bytes | N
         return None
 
 
-def _telling(frame: bytes | memoryview, size: int) -> bytes | memoryview:
+def _telling(frame: bytes | memoryview, size: int) -> bytes | memoryview | None:
     """The frame with its size in its header: the library then decodes to where it shall be, without a window between.
 
     Writers leave it out of frames that they do not know the end of. A wrong size is noticed, as it is without.
+    None unless the blocks of one frame reach just to the end (RFC 8878, 3.1.1).
     """
-    if frame[4] & 0xFB:  # it tells already, or wants a dictionary
-        return frame
-    return b"".join((_MAGIC, bytes((0xA0 | frame[4],)), size.to_bytes(4, "little"), memoryview(frame)[6:]))
-
-
-def _is_one_frame(data: bytes | memoryview) -> bool:
-    """Whether the blocks of a frame at the start reach just to the end of `data` (RFC 8878, 3.1.1)."""
     try:
-        at = zstandard.frame_header_size(data)
-        checksum = 4 if data[4] & 4 else 0
-        while True:
-            header = data[at] | data[at + 1] << 8 | data[at + 2] << 16
+        at, flags = zstandard.frame_header_size(frame), frame[4]
+        is_last = 0
+        while not is_last:
+            header = frame[at] | frame[at + 1] << 8 | frame[at + 2] << 16
             at += 4 if header & 6 == 2 else 3 + (header >> 3)  # of a repeated byte there is one, whatever its count
-            if header & 1:
-                return at + checksum == len(data)
+            is_last = header & 1
     except (zstandard.ZstdError, IndexError):
-        return False
+        return None
+    if at + (flags & 4) != len(frame):  # with its checksum
+        return None
+    if flags & 0xFB:  # it tells already, or wants a dictionary
+        return frame
+    return b"".join((_MAGIC, bytes((0xA0 | flags,)), size.to_bytes(4, "little"), memoryview(frame)[6:]))
 
 
 def stream(

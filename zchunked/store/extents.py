@@ -161,17 +161,17 @@ class ExtentMap:
                     return found
             return found if at == end else None
 
-    def locate(self, spans: Sequence[Span]) -> list[Piece | None]:
-        """For each (start, end, …), ascending, the piece that holds it; None where it takes several or is not here."""
+    def locate(self, spans: Sequence[Span]) -> list[tuple[str, int] | None]:
+        """For each (start, end, …), ascending, file and offset; None where it takes several pieces or is not here."""
         with self._lock:
-            found: list[Piece | None] = []
+            found: list[tuple[str, int] | None] = []
             low, high, file, at = 0, 0, "", 0
             for span in spans:
                 start, end = span[0], span[1]
                 if start >= high or start < low:
                     number, place = self._find(start)
                     low, high, file, at = self._blocks[number][place] if place >= 0 else (0, 0, "", 0)
-                found.append(Piece(file, at + start - low, end - start) if low <= start and end <= high else None)
+                found.append((file, at + start - low) if low <= start and end <= high else None)
             return found
 
     def cut(self, start: int, end: int) -> None:

@@ -130,26 +130,27 @@ class Store:
 
     def read_many(self, blob: Digest, spans: Sequence[Span]) -> list[bytes | memoryview]:
         """The bytes of each (start, end, …), ascending, in as few reads as the files allow; all fit into memory."""
-        pieces = self._extents(blob).locate(spans)
+        places = self._extents(blob).locate(spans)
         data: list[bytes | memoryview] = []
-        at = 0
-        while at < len(spans):
-            first = pieces[at]
-            if first is None:
-                data.append(self.read(blob, spans[at][0], spans[at][1]))
-                at += 1
+        first = 0
+        while first < len(spans):
+            place, span = places[first], spans[first]
+            if place is None:
+                data.append(self.read(blob, span[0], span[1]))
+                first += 1
                 continue
-            last, far = at + 1, first.at + first.size
-            while last < len(spans):
-                following = pieces[last]
-                if following is None or following.file != first.file or not 0 <= following.at - far <= _NEAR_BYTES:
+            file, low = place
+            offsets, far = [0], low + span[1] - span[0]
+            for last in range(first + 1, len(spans)):
+                place, span = places[last], spans[last]
+                if place is None or place[0] != file or not 0 <= place[1] - far <= _NEAR_BYTES:
                     break
-                far = following.at + following.size
-                last += 1
-            block = memoryview(self._read_piece(Piece(first.file, first.at, far - first.at)))
-            ours = [piece.at - first.at for piece in pieces[at:last] if piece is not None]
-            data += [block[low : low + span[1] - span[0]] for low, span in zip(ours, spans[at:last], strict=True)]
-            at = last
+                offsets.append(place[1] - low)
+                far = place[1] + span[1] - span[0]
+            block = memoryview(self._read_piece(Piece(file, low, far - low)))
+            ours = spans[first : first + len(offsets)]
+            data += [block[at : at + span[1] - span[0]] for at, span in zip(offsets, ours, strict=True)]
+            first += len(offsets)
         return data
 
     def stream(self, blob: Digest, span: ByteRange) -> Iterator[bytes]:
