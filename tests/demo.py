@@ -81,7 +81,7 @@ def main() -> int:
             twice = registry.accounts.sent_twice()
             print(json.dumps({"bytes": broken["bytes"], "requests": broken["requests"], "retries": broken["retries"]}))
             print(f"{broken['retries']} broken connections, and the registry sent {twice:,} bytes twice")
-    print("\nThe three receipts above are what `zpull --format json` prints. Now try: zpull --help")
+    print("\nThe three receipts above are what `zpull --format json` prints. Now try: .venv/bin/zpull --help")
     return 0
 
 

@@ -51,7 +51,7 @@ def test_json_is_one_object_per_event_with_all_of_it() -> None:
 
 def test_plain_lines_say_what_is_here_and_what_is_coming() -> None:
     text = shown("plain")
-    assert "zpull: 400 kB of 1.0 MB are here, fetching 600 kB\n" in text
+    assert "zpull: 400 kB of 1.0 MB are here, 600 kB more to come\n" in text
     assert "zpull: layer abc: comes whole\n" in text
     assert "/s" not in text, "no time has passed"
     assert "\r" not in text

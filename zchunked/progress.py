@@ -52,7 +52,7 @@ class Progress:
         if self._style == "plain":
             self._line(
                 f"zpull: {human(event.here_bytes)} of {human(event.total_bytes)} are here, "
-                f"fetching {human(event.need_bytes)}"
+                f"{human(event.need_bytes)} more to come"
             )
         elif self._style == "bar" and event.need_bytes:
             if self._bar is None:
