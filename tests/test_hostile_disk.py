@@ -93,7 +93,10 @@ def test_damage_before_an_update(tmp_path: Path, hurt: Any, only_largest: Any) -
     """The old version's bytes are used for the new one; those that are wrong are fetched."""
     with bench(tmp_path, "warm") as on:
         damage(on, hurt, only_largest=only_largest)
-        on.is_right(on.pull(honest()), honest())
+        healed = on.pull(honest())
+        on.is_right(healed, honest())
+        spent = healed.receipt.bytes
+        assert spent.cached + spent.needed <= spent.image, "what this pull brought was not here before"
         on.reopen()
         again = on.pull(honest())
         on.is_right(again, honest())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ from zchunked.seams import Emit, Haul
 from zchunked.store import Store
 from zchunked.store.packs import Writer
 
-_MANY_ROWS = 40_000  # go in together: their places in the index are all over it, and each page is written anew
+# Chunk rows go in together: their places in the index are all over it, and each page is written anew.
+_MANY_ROWS, _ROWS_SECONDS = 40_000, 10.0
 
 
 class Fetcher:
@@ -109,17 +111,23 @@ class Fetcher:
     def close(self) -> None:
         """Commit whatever arrived. Call when no worker is left at work."""
         with self._lock:
-            states, writers, self._writers = list(self._states.values()), self._writers, []
+            writers, self._writers = self._writers, []
         failure: Exception | None = None
         for writer in writers:
             try:
                 writer.close()
             except Exception as error:  # noqa: BLE001 - the others still have bytes to commit
                 failure = failure or error
-        for state in states:
-            self._enter(state)
+        self.enter()
         if failure:
             raise failure
+
+    def enter(self) -> None:
+        """Promise the chunks that were checked so far: other images find them, whatever becomes of this pull."""
+        with self._lock:
+            states = list(self._states.values())
+        for state in states:
+            self._enter(state)
 
     # ── one run ──
 
@@ -151,7 +159,7 @@ class Fetcher:
             return False
         if self._claims.get(blob) == me:
             self._finish_whole(state)
-        if len(state.rows) >= _MANY_ROWS:  # a kill costs them, and whoever goes on hashes their chunks again
+        if len(state.rows) >= _MANY_ROWS or time.monotonic() - state.entered > _ROWS_SECONDS:
             self._enter(state)
         return True
 
@@ -333,6 +341,7 @@ class Fetcher:
     def _enter(self, state: _BlobState) -> None:
         with state.lock:
             rows, state.rows = state.rows, []
+            state.entered = time.monotonic()
         if rows:
             rows.sort()
             self._store.add_chunks(state.order.blob.digest, state.order.blob.size, rows)
@@ -386,3 +395,4 @@ class _BlobState:
         self.lock = threading.Lock()
         self.checked = bytearray(len(order.checks.starts))
         self.rows: list[tuple[bytes, int, int, int]] = []
+        self.entered = time.monotonic()

@@ -89,6 +89,7 @@ class Layers:
         that fails is left in its work.
         """
         for work in works:
+            work.is_again = work.is_again or work.order is not None
             work.failure = work.proof = work.order = None
         self._scheduler = Scheduler(self._store, self._options.frugality)
         self.look_into(crew, [work.layer for work in works])

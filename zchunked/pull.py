@@ -147,8 +147,10 @@ class Pull:
             self._stop.set()
             self._tick()
             try:
-                if crew.is_gone:  # else a hanging worker still has its writer; what it wrote is safe without us
+                if crew.is_gone:
                     self._fetcher.close()
+                else:  # a hanging worker still has its writer; what it wrote is safe without us
+                    self._fetcher.enter()
             finally:
                 self._settle()
 

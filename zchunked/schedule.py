@@ -39,6 +39,7 @@ class Work:
     order: Order | None = None
     proof: Proof | None = None
     failure: ZPullError | None = None
+    is_again: bool = False  # it was planned before, and is now once more
     again: list[ByteRange] = field(default_factory=list)  # what came damaged and was ordered once more
 
     @property
@@ -144,8 +145,9 @@ class Scheduler:
         terms = self._terms[work.layer.digest] = self._terms_for(work, means)
         runs = [run for whole in terms.runs(subtract(wanted, here)) if (run := tuple(subtract(whole, coming)))]
         work.order = Order(work.layer, runs, wanted, sorted(metadata), checks)
-        if work.failure is None:  # else this pull itself brought what is here
-            work.entry.cached_bytes = min(work.layer.size, work.here_before + _held_elsewhere(work, found))
+        cached = min(work.layer.size, work.here_before + _held_elsewhere(work, found))
+        # Later this pull itself may have brought what is here; but what turned out to be damaged was not.
+        work.entry.cached_bytes = min(cached, work.entry.cached_bytes) if work.is_again else cached
         return work.order
 
     def _find(self, own: dict[bytes, int]) -> dict[bytes, Place]:

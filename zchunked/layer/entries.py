@@ -14,7 +14,8 @@ from zchunked.errors import FormatError, UnsupportedLayerError
 
 _BATCH = 2_000  # entries decoded at a time
 _KEY = re.compile(rb'"\s*:')
-_HIDDEN = re.compile(rb"\\u00(?:22|3[aA])")  # a quote or a colon that comes out when it is encoded again
+# A quote or a colon that comes out when it is encoded again, or a key that a count of quotes and colons does not see.
+_HIDDEN = re.compile(rb'\\u00(?:22|3[aA])|"\s+:')
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 _Int = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | UnsetType
@@ -97,7 +98,7 @@ def _keys(text: bytes | msgspec.Raw) -> int:
 
 
 def _refuse_double_keys(text: bytes, batch: list[Entry]) -> None:
-    """The decoder lets the last of two equal keys win. None was in what encodes to the same, or to as many keys."""
+    """The decoder lets the last of two equal keys win: then what it made encodes to fewer of them than there were."""
     again = msgspec.json.encode(batch)
     if again == text or (again.count(b'":') == text.count(b'":') and not _HIDDEN.search(text)):
         return

@@ -58,7 +58,8 @@ def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
 class Lengths:
     """How many bytes a request may ask for: `longest`, and towards the end ever less, down to `shortest`.
 
-    So all workers end together, and whoever waits for their bytes in order is not left with much to do.
+    So all workers end together, and whoever waits for their bytes in order is not left with much to do. Where long gaps
+    are bought, requests cost more than that: then none gets short.
     """
 
     longest: int
@@ -79,7 +80,7 @@ class Lengths:
 def cut(runs: Sequence[ByteRange], needed: Sequence[ByteRange], lengths: Lengths) -> list[ByteRange]:
     """Cut runs that are too long, preferably where a needed span starts, else anywhere: spans may be shared by runs.
 
-    A run starts and ends with a needed span, and so does what it is cut into.
+    The runs start and end with needed bytes, and so do the pieces.
     """
     pieces: list[ByteRange] = []
     starts = [span.start for span in needed]

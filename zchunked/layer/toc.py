@@ -93,7 +93,7 @@ def _zeros_digest(size: int) -> bytes:
 
 
 class _Builder:
-    """Takes the entries in order and fills the columns; a file is closed by whatever follows its last chunk."""
+    """Takes the entries in order and fills the columns; a file of several chunks is open until the last of them came."""
 
     def __init__(self, payload_end: int, limits: Limits) -> None:
         self._payload_end = payload_end
@@ -105,9 +105,10 @@ class _Builder:
         self._ends = array("q")
         self._chunk_sizes = array("q")
         self._digest_texts: list[str] = []  # of the batch at hand
-        self._packed = bytearray()
+        self._packed = bytearray()  # thirty-two bytes instead of the text of a digest
         self._holes = bytearray()
         self._file_digests: dict[int, str] = {}
+        self._total = 0
         self._open: list[Entry] = []  # the regular file in progress and its chunks
 
     def take(self, batch: list[Entry]) -> None:
@@ -115,9 +116,9 @@ class _Builder:
         kinds = [entry.type for entry in batch]
         if self._open and kinds[0] != "chunk":
             self._close()
-        payload_end, texts, opened = self._payload_end, self._digest_texts, self._open
-        following = iter([*kinds[1:], "chunk"])  # of the last nobody knows: it stays open
-        for entry, kind, after in zip(batch, kinds, following, strict=True):
+        before, payload_end, texts, opened = len(self._sizes), self._payload_end, self._digest_texts, self._open
+        # Nobody knows what follows the last one: a file, or its chunk, stays open.
+        for entry, kind, after in zip(batch, kinds, [*kinds[1:], "chunk"], strict=True):
             if kind == "chunk":
                 self._chunk(entry)
                 if after != "chunk":
@@ -150,15 +151,21 @@ class _Builder:
             opened.append(entry)
             if after != "chunk":
                 self._close()
-        self._pack()
+        self._take_stock(before)
 
-    def _pack(self) -> None:
-        """Thirty-two bytes instead of the text of a digest; and what is no hole is entered here, all at once."""
+    def _take_stock(self, before: int) -> None:
+        """What is done for many entries at once. `before`: how many there were."""
+        self._total += sum(self._sizes[before:])
+        if self._total > self._limits.tar_bytes:
+            raise LimitError(
+                f"the layer's files have {self._total} bytes or more, the limit is {self._limits.tar_bytes}"
+            )
         self._packed += parse_digests(self._digest_texts, "a chunk's digest in the TOC")
         self._digest_texts.clear()
         self._fill_holes()
 
     def _fill_holes(self) -> None:
+        """Chunks that are no holes are entered late."""
         self._holes.extend(bytes(len(self._starts) - len(self._holes)))
 
     def _chunk(self, entry: Entry) -> None:
@@ -226,11 +233,10 @@ class _Builder:
         self._ends.extend(ends)
 
     def finish(self, tarsplit_digest: Digest | None) -> Toc:
+        before = len(self._sizes)
         self._close()
-        if (size := sum(self._sizes)) > self._limits.tar_bytes:
-            raise LimitError(f"the layer's files have {size} bytes, the limit is {self._limits.tar_bytes}")
+        self._take_stock(before)
         self._check_names()
-        self._pack()
         every = [digest for (digest,) in iter_unpack(f"{RAW_SIZE}s", self._packed)]
         same: dict[bytes, bytes] = {}  # a quarter of a layer may be there twice
         digests = list(map(same.setdefault, every, every))

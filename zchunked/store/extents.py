@@ -47,10 +47,10 @@ class ExtentMap:
     def of(cls, rows: list[Row], block_rows: int = _BLOCK_ROWS) -> Self:
         """Of rows that ascend by their start."""
         extents = cls(block_rows)
-        if all(before[1] <= after[0] for before, after in pairwise(rows)):
+        if all(before[1] < after[0] for before, after in pairwise(rows)):
             extents._blocks = [rows[at : at + block_rows] for at in range(0, len(rows), block_rows)] or [[]]
             extents._firsts[1:] = [block[0][0] for block in extents._blocks[1:]]
-        else:
+        else:  # rows that overlap, or go on where another one ended
             extents.add_many(rows)
         return extents
 

@@ -222,15 +222,15 @@ class Index:
         """
         # One parameter for all of them: a list of parameters would be sorted, and each digest come back.
         sql = (
-            f"SELECT n + ?3, blob, start, length FROM numbers CROSS JOIN chunks "
-            f"ON digest = substr(?1, 1 + n * {RAW_SIZE}, {RAW_SIZE}) WHERE n < ?2 ORDER BY n"
+            "SELECT n + ?, blob, start, length FROM numbers CROSS JOIN chunks "
+            f"ON digest = substr(?, 1 + n * {RAW_SIZE}, {RAW_SIZE}) WHERE n < ? ORDER BY n"
         )
         with self._lock:
             if not self._has_numbers:
                 self._number_off()
         for at in range(0, len(digests), _AT_ONCE):
             some = digests[at : at + _AT_ONCE]
-            yield self._rows(sql, (b"".join(some), len(some), at))
+            yield self._rows(sql, (at, b"".join(some), len(some)))
 
     def _number_off(self) -> None:
         """Make 0, 1, 2, … a table of this connection: to it a list of digests is joined by their places."""
