@@ -263,6 +263,8 @@ def doubled(draw: st.DrawFn) -> bytes:
     text = json.dumps({"type": "dir", "name": "n" + name, "mode": 1}, ensure_ascii=draw(st.booleans()))
     if escaped:
         text = text.replace('\\"', "\\u0022").replace("n:", "n\\u003a")
+    blank = draw(st.sampled_from(["", " ", "\n\t"]))
+    text = text.replace('"mode":', f'"mode"{blank}:', draw(st.integers(0, 1)))
     return b'{"version":1,"entries":[' + text[:-1].encode() + b',"mode":2}]}'
 
 

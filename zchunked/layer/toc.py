@@ -93,7 +93,7 @@ def _zeros_digest(size: int) -> bytes:
 
 
 class _Builder:
-    """Takes the entries in order and fills the columns; a file of several chunks is open until the last of them came."""
+    """Takes the entries in order and fills the columns; a file of several chunks is open until all of them came."""
 
     def __init__(self, payload_end: int, limits: Limits) -> None:
         self._payload_end = payload_end
