@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from zchunked.crew import Crew
+from zchunked.crew import Crew, made_ahead
 from zchunked.retry import Stopped
 
 
@@ -66,6 +66,18 @@ def test_whoever_stops_taking_ends_the_making(crew: Crew) -> None:
 
     run(crew, take)
     assert len(made) < 20
+
+
+def test_items_made_ahead_without_a_crew() -> None:
+    made: list[int] = []
+    assert list(made_ahead(numbers(made, 100))) == made == [*range(100)]
+    before = threading.active_count()
+    items = made_ahead(numbers(made, 1_000_000))
+    assert next(items) == 0
+    assert threading.active_count() == before + 1
+    items.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+    assert len(made) < 120
 
 
 def test_a_crew_that_is_stopped_waits_for_no_items() -> None:

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Generic, Self, TypeVar
 
 from zchunked.retry import Stopped
@@ -112,6 +112,12 @@ class Crew:
                 with self._changed:
                     self._open[lane] -= 1
                     self._changed.notify_all()
+
+
+def made_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The same items, made a few ahead by a thread of their own, for who has no crew. It ends when this is closed."""
+    with Crew({"make": 1}, threading.Event()) as crew, closing(crew.ahead("make", items)) as made:
+        yield from made
 
 
 class _Belt(Generic[_Item]):

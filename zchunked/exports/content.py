@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import msgspec
 
 from zchunked.contents import read_contents
+from zchunked.crew import made_ahead
 from zchunked.digest import Digest, verified
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.image import StoredImage
 from zchunked.oci import OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST, Descriptor
 from zchunked.ranges import ByteRange
-from zchunked.reassemble import Rebuild
+from zchunked.reassemble import Rebuild, strides
 from zchunked.store import Store
 from zchunked.unpack import unpacked
 
@@ -48,11 +49,13 @@ class LayerContent:
         return self._judged(verified(self._unpacked(), self.diff_id, self.tar_size, "its tar"))
 
     def _unpacked(self) -> Iterator[bytes]:
+        """Made beside who hashes and writes it. Files' own digests need no look: the tar is held against its own."""
         if self.is_whole:
-            yield from unpacked(self._stored())
+            yield from made_ahead(strides(unpacked(self._stored())))
             return
         contents = read_contents(self.store, self.layer)
-        yield from Rebuild(self.store, contents, self.store.find_chunks(contents.own_chunks())).tar()
+        rebuild = Rebuild(self.store, contents, self.store.find_chunks(contents.own_chunks()))
+        yield from made_ahead(data for data, _ in rebuild.blocks())
 
     def _judged(self, pieces: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         """It was proved once, so whatever is wrong with it now is damage, be it a wrong digest or a broken frame."""
