@@ -37,6 +37,7 @@ from zchunked.exports.content import DamagedLayerError, layers_of
 from zchunked.image import load
 from zchunked.options import Options
 from zchunked.pull import Pull
+from zchunked.ranges import ByteRange, total
 from zchunked.receipt import Receipt
 from zchunked.schedule import Frugality
 from zchunked.verify import doubt, verify
@@ -112,6 +113,24 @@ def test_only_the_damaged_chunk_is_fetched_again(tmp_path: Path) -> None:
         on.is_right(outcome, honest())
         assert healthy.needed < outcome.receipt.bytes.needed <= healthy.needed + CHUNK + 100
         assert outcome.receipt.bytes.wasted == 0
+
+
+def test_what_a_pull_brought_before_it_healed_was_not_here(tmp_path: Path) -> None:
+    """Half of a layer is gone, and one chunk of the rest is damaged: the second round finds nearly all of it here."""
+    metered = Frugality(max_gap=0)
+    layer = Digest(honest().layers[0].digest)
+    with bench(tmp_path, "cold") as on:
+        on.pull(honest(), frugality=metered)
+        chunks = [ByteRange(start, start + length) for _, start, length, _ in on.store.chunks_of(layer)]
+        hurt, gone = chunks[0], chunks[len(chunks) // 2 :]
+        on.store.evict(layer, gone)
+        good = on.store.read(layer, hurt.start, hurt.end)
+        damage(on, rewrite(lambda data: data.replace(good, flipped(good))), only_largest=False)
+        outcome = on.pull(honest(), frugality=metered)
+        on.is_right(outcome, honest())
+        spent = outcome.receipt.bytes
+        assert spent.needed == total([hurt, *gone])
+        assert spent.cached + spent.needed <= spent.image
 
 
 @pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "in parts"])
