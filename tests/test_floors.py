@@ -28,7 +28,7 @@ FLOORS = [
     # 2 · The world outside: where bytes stay, where they come from, and what is forgiven on the way.
     "store sources retry",
     # 3 · Workshops: each does one job with what the floors below give it.
-    "image contents unpack reassemble prove verify arrivals crew orders fetch pace exports seeds publish",
+    "image contents unpack reassemble prove verify arrivals crew orders deliveries fetch pace exports seeds publish",
     # 4 · The front door: the whole story of a pull.
     "insight schedule options layers heal offline pull objects",
     # 5 · The roof: people.

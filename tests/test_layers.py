@@ -20,7 +20,7 @@ from tests.helpers.layers import Layer
 from tests.helpers.memory import Break, MemorySource
 from tests.helpers.pulls import AMD64, IMPATIENT, open_store
 from zchunked.arrivals import Arrivals
-from zchunked.contents import read_contents
+from zchunked.contents import TocReader, read_contents
 from zchunked.crew import Crew
 from zchunked.digest import Digest
 from zchunked.errors import IntegrityError, NotFoundError, RefusedError, TransientError
@@ -107,6 +107,24 @@ def test_chunks_of_a_layer_come_while_its_tarsplit_is_on_its_way(warm: Bench) ->
     outcome = warm.pull_from(source)
     warm.is_right(outcome, image([one]))
     assert outcome.receipt.bytes.wasted == 0
+
+
+def test_a_toc_is_read_while_it_is_on_its_way(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = NEW[0]
+    assert one.toc_at is not None
+    monkeypatch.setattr("zchunked.insight._STRIDE", 100)
+    was_read: list[int] = []
+    feed = TocReader.feed
+
+    def watched(self: TocReader, piece: bytes) -> None:
+        was_read.append(len(piece))
+        feed(self, piece)
+
+    monkeypatch.setattr(TocReader, "feed", watched)
+    source = MemorySource(image([one]), piece=100)
+    end = one.toc_at.end
+    source.change = held_back(one, end - 100, end, lambda: sum(was_read) >= 200)
+    warm.is_right(warm.pull_from(source), image([one]))
 
 
 def test_a_whole_layer_is_asked_for_around_what_is_on_its_way(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import compress, count
 from typing import Self
 
-from zchunked.digest import raw, short, verify
-from zchunked.errors import FormatError, IntegrityError
+from zchunked.digest import raw, short
+from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError, ZPullError
 from zchunked.layer import frames
 from zchunked.layer.locate import Location, Part, locate
 from zchunked.layer.recipe import header_spans
-from zchunked.layer.toc import Toc, parse_toc
+from zchunked.layer.toc import Toc, TocParser
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci import Descriptor
 from zchunked.ranges import ByteRange
@@ -73,16 +73,50 @@ class Contents:
         return Place(self.layer.digest, self.toc.starts[chunk], self.length(chunk))
 
 
+class TocReader:
+    """A layer's TOC, read as its bytes come. What comes out is of use only once `finish` has returned."""
+
+    def __init__(self, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._layer, self._location = layer, location
+        self._hasher = hashlib.sha256()
+        self._frames = frames.FrameDecoder(limits)
+        self._parser = TocParser(location.toc.span.start, limits)
+        self._left = location.toc.decoded_bytes
+        self._error: ZPullError | None = None
+
+    def feed(self, piece: bytes) -> None:
+        """The next bytes of the blob. What is wrong with them is told at the end: they may be damaged."""
+        self._hasher.update(piece)
+        if self._error is None:
+            try:
+                for text in self._frames.feed(piece):
+                    self._left -= len(text)
+                    if self._left < 0:
+                        raise FormatError(f"the TOC decodes to more than {self._location.toc.decoded_bytes} bytes")
+                    self._parser.feed(text)
+            except (FormatError, UnsupportedLayerError) as error:
+                self._error = error
+
+    def finish(self) -> Toc:
+        """Raises IntegrityError when it is not what its digest promised, else as `TocParser` does."""
+        want, got = self._location.toc_digest, self._hasher.hexdigest()
+        if want != f"sha256:{got}":
+            raise IntegrityError(f"TOC of layer {short(self._layer.digest)}: want {want}, got sha256:{got}")
+        if self._error is not None:
+            raise self._error
+        self._frames.finish()
+        if self._left:
+            size = self._location.toc.decoded_bytes
+            raise FormatError(f"the TOC decodes to {size - self._left} bytes instead of {size}")
+        return self._parser.finish()
+
+
 def read_toc(store: Store, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> Toc:
     """Raises as `read_contents`."""
-    return parse_toc(_decoded_toc(store, layer, location, limits), location.toc.span.start, limits)
-
-
-def _decoded_toc(store: Store, layer: Descriptor, location: Location, limits: Limits) -> bytes:
-    span = location.toc.span
-    data = store.read(layer.digest, span.start, span.end)
-    verify(data, location.toc_digest, f"TOC of layer {short(layer.digest)}")
-    return frames.decode(data, location.toc.decoded_bytes, limits)
+    reader = TocReader(layer, location, limits)
+    for piece in store.stream(layer.digest, location.toc.span):
+        reader.feed(piece)
+    return reader.finish()
 
 
 def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Contents:

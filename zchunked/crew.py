@@ -109,6 +109,7 @@ class Crew:
                     self._failure = self._failure or error
                 self._stop.set()
             finally:
+                del task  # what it holds may be large, and the next one late
                 with self._changed:
                     self._open[lane] -= 1
                     self._changed.notify_all()

@@ -6,17 +6,17 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from zchunked.arrivals import Arrivals
 from zchunked.crew import Crew
+from zchunked.deliveries import Deliveries
 from zchunked.digest import Digest, short
 from zchunked.errors import IntegrityError, RangeIgnoredError
 from zchunked.events import Arrived, Noted
 from zchunked.layer.plan import Run, hull
 from zchunked.oci import Descriptor
-from zchunked.orders import Milestone, Order
-from zchunked.ranges import ByteRange, append, merge, subtract, total
+from zchunked.orders import Order
+from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.reassemble import are_chunks
 from zchunked.receipt import Accounts
 from zchunked.retry import RetryingSource, Stopped
@@ -41,14 +41,13 @@ class Fetcher:
         emit: Emit,
         stop: threading.Event,
     ) -> None:
-        self._source, self._store, self._arrivals, self._accounts = source, store, arrivals, accounts
+        self._source, self._store, self._arrivals = source, store, arrivals
+        self._deliveries = Deliveries(accounts)
         self._emit, self._stop = emit, stop
         self._lock = threading.Lock()
         self._states: dict[Digest, _BlobState] = {}
         self._own = threading.local()
         self._writers: list[Writer] = []
-        self._running: set[_Fetch] = set()
-        self._came: dict[Digest, list[ByteRange]] = {}
         self._claims: dict[Digest, int] = {}  # blobs that some thread takes whole just now
         self._judges: Counter[Digest] = Counter()
         self._calm = threading.Condition(self._lock)
@@ -88,12 +87,13 @@ class Fetcher:
             size += sum(total(self._store.missing(state.order.blob.digest, run)) for run in at_work)
         return size
 
-    def now(self, order: Order, *, may_grow: bool = True, first: Milestone | None = None) -> None:
+    def now(self, order: Order, *, may_grow: bool = True, came: Callable[[], None] | None = None) -> None:
         """Work an order off in the caller's thread, one run after the other, and commit it.
 
+        `came` is called in it as bytes come, which nobody has checked.
         Where that would take the whole blob, and it may not grow to that, RangeIgnoredError is raised.
         """
-        state = _BlobState(order, may_grow=may_grow, first=first)
+        state = _BlobState(order, may_grow=may_grow, came=came)
         try:
             for run in order.runs:
                 if not self._run(state, run):
@@ -195,10 +195,7 @@ class Fetcher:
             return
         order = state.order
         writer = self._writer(order.blob)
-        fetch = _Fetch(order)
-        with self._lock:
-            self._running.add(fetch)
-
+        delivery = self._deliveries.begin(order)
         asked = ByteRange(spans[0].start, spans[-1].end)
 
         def keep(haul: Haul) -> int:
@@ -207,14 +204,11 @@ class Fetcher:
                 raise _TakenElsewhereError
             new = writer.write_many(haul)
             size = total(new)
-            fetch.came += sum([len(piece) for _, piece in haul])
-            for span in new:
-                append(fetch.fresh, span)
+            delivery.take(sum([len(piece) for _, piece in haul]), new)
             if size:
                 self._emit(Arrived(size))
-            if state.first is not None and self._store.covers(order.blob.digest, state.first.span):
-                state.first.reached()
-                state.first = None
+            if state.came is not None:
+                state.came()
             if self._stop.is_set():
                 raise Stopped
             return size
@@ -222,34 +216,15 @@ class Fetcher:
         try:
             self._source.fetch(order.blob, spans, keep)
         finally:
-            self._enter_into_books(fetch)
+            self._deliveries.end(delivery)
 
     def settle(self) -> None:
-        """Book what came so far of downloads that hang: their workers may never come back to do it."""
-        with self._lock:
-            running = list(self._running)
-        for fetch in running:
-            self._enter_into_books(fetch)
-
-    def _enter_into_books(self, fetch: _Fetch) -> None:
-        order = fetch.order
-        with self._lock:
-            if fetch not in self._running:
-                return
-            self._running.remove(fetch)
-            fresh = list(fetch.fresh)
-            self._came.setdefault(order.blob.digest, []).extend(fresh)
-        self._accounts.fetched(order.blob.digest, fetch.came)
-        self._accounts.add(order.blob.digest, order.worth(fresh))
+        """Book what came so far of downloads that hang."""
+        self._deliveries.settle()
 
     def take_back(self, order: Order, spans: Sequence[ByteRange]) -> int:
         """What came of these spans was wrong: it becomes waste. Returns how much of them this pull had brought."""
-        wrong = merge(spans)
-        with self._lock:
-            came = merge(self._came.get(order.blob.digest, ()))
-            kept = self._came[order.blob.digest] = subtract(came, wrong)
-        taken = subtract(came, kept)
-        self._accounts.take_back(order.blob.digest, order.worth(taken))
+        taken = self._deliveries.take_back(order, spans)
         self.distrust(order.blob.digest, taken)
         return total(taken)
 
@@ -374,22 +349,13 @@ class _TakenElsewhereError(Exception):
     """Another worker is taking the whole blob."""
 
 
-@dataclass(slots=True, eq=False)
-class _Fetch:
-    """One call of the source and what came of it: all bytes, and where those belong that were new."""
-
-    order: Order
-    came: int = 0
-    fresh: list[ByteRange] = field(default_factory=list)
-
-
 class _BlobState:
     """An order at work; `lock` guards all that changes."""
 
     def __init__(
-        self, order: Order, *, queue: Sequence[Run] = (), may_grow: bool = True, first: Milestone | None = None
+        self, order: Order, *, queue: Sequence[Run] = (), may_grow: bool = True, came: Callable[[], None] | None = None
     ) -> None:
-        self.order, self.may_grow, self.first = order, may_grow, first
+        self.order, self.may_grow, self.came = order, may_grow, came
         self.queue = deque(queue)
         self.at_work: list[Run] = []
         self.lock = threading.Lock()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 
-from zchunked.contents import Contents, check_tarsplit, read_toc
+from zchunked.contents import Contents, TocReader, check_tarsplit
 from zchunked.crew import Crew
 from zchunked.errors import IntegrityError, RangeIgnoredError, UnsupportedLayerError, ZPullError
 from zchunked.fetch import Fetcher
@@ -13,13 +14,14 @@ from zchunked.layer.locate import Location, locate
 from zchunked.layer.plan import missing
 from zchunked.limits import Limits
 from zchunked.oci import Descriptor
-from zchunked.orders import Milestone, Order
+from zchunked.orders import Order
 from zchunked.ranges import ByteRange, merge, total
 from zchunked.retry import Stopped
 from zchunked.seams import Files
 from zchunked.store import Store
 
 NO_RANGES = "its host serves no ranges"
+_STRIDE = 128 << 10  # of a TOC, read in one go
 
 
 @dataclass(slots=True, eq=False)
@@ -79,18 +81,17 @@ class Inspector:
     def _bring(self, layer: Descriptor, location: Location, insight: Insight, crew: Crew) -> None:
         """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are neighbours.
 
-        The TOC comes first, and is read while the tar-split is still on its way.
+        The TOC comes first, and is read as it comes.
         """
-        toc, tarsplit, parts = location.toc.span, location.tarsplit, location.parts
-        reader = _Reader(self, layer, location, insight)
+        tarsplit, parts = location.tarsplit, location.parts
         for is_last in (False, True):
+            reader = _Reader(self, layer, location, insight, crew)
             covered = self.store.covered(layer.digest)
             left = missing(parts, covered)
             if len(left) > 1:
                 left = missing([location.metadata, *parts], covered)
             order = Order(layer, [(span,) for span in left], parts, parts)
-            first = None if is_last else Milestone(toc, lambda: reader.start(crew))
-            self.fetcher.now(order, may_grow=self.may_take, first=first)
+            self.fetcher.now(order, may_grow=self.may_take, came=reader.look)
             try:
                 check_tarsplit(self.store, reader.finish())
             except IntegrityError:
@@ -110,39 +111,50 @@ def _whole(layer: Descriptor) -> ByteRange:
 
 
 class _Reader:
-    """Reads a TOC: by another worker, as soon as somebody starts that, else when it is asked for."""
+    """Has the crew's read lane, which is one worker, read a TOC as its bytes come."""
 
-    def __init__(self, inspector: Inspector, layer: Descriptor, location: Location, insight: Insight) -> None:
-        self._store, self._limits, self._stop = inspector.store, inspector.limits, inspector.stop
+    def __init__(
+        self, inspector: Inspector, layer: Descriptor, location: Location, insight: Insight, crew: Crew
+    ) -> None:
+        self._store, self._stop, self._crew = inspector.store, inspector.stop, crew
         self._layer, self._location, self._insight = layer, location, insight
-        self._is_ahead = False
+        self._toc = TocReader(layer, location, inspector.limits)
+        self._span = location.toc.span
+        self._asked = self._span.start  # the lane has been told to read what is before it
         self._done = threading.Event()
         self._error: ZPullError | None = None
 
-    def start(self, crew: Crew) -> None:
-        self._is_ahead = True
-        crew.submit("read", self._read_ahead)
+    def look(self) -> None:
+        """Have read what is here by now, if that is enough to be worth it. For the fetching thread."""
+        gaps = self._store.missing(self._layer.digest, [ByteRange(self._asked, self._span.end)])
+        here = gaps[0].start if gaps else self._span.end
+        if here - self._asked >= _STRIDE or not gaps:
+            self._ask(here)
 
-    def _read_ahead(self) -> None:
+    def _ask(self, end: int) -> None:
+        start, self._asked = self._asked, end
+        if start < end:
+            self._crew.submit("read", partial(self._read, start, end))
+
+    def _read(self, start: int, end: int) -> None:
         try:
-            self._read()
+            if self._error is None:
+                self._toc.feed(self._store.read(self._layer.digest, start, end))
+                if end == self._span.end:
+                    self._insight.contents = Contents.of(self._layer, self._location, self._toc.finish())
         except ZPullError as error:
             self._error = error
         finally:
-            self._done.set()
-
-    def _read(self) -> Contents:
-        toc = read_toc(self._store, self._layer, self._location, self._limits)
-        self._insight.contents = contents = Contents.of(self._layer, self._location, toc)
-        return contents
+            if end == self._span.end:
+                self._done.set()
 
     def finish(self) -> Contents:
-        """Raises what reading it raised, and Stopped when the pull has ended."""
-        while self._is_ahead and not self._done.wait(0.2):
+        """Once all has come. Raises what reading it raised, and Stopped when the pull has ended."""
+        self._ask(self._span.end)
+        while not self._done.wait(0.2):
             if self._stop.is_set():
                 raise Stopped
-        self._is_ahead = False  # a second time it is read anew
         if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        return self._insight.contents or self._read()
+            raise self._error
+        assert self._insight.contents is not None
+        return self._insight.contents

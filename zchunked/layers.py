@@ -110,6 +110,8 @@ class Layers:
             for work in [work for work in unproved if work.order and self._insights[work.layer.digest].is_complete]:
                 unproved.remove(work)
                 crew.submit("prove", partial(self._prove, crew, work))
+            if not unplanned and not crew.is_busy("fetch"):
+                self._fetcher.enter()  # while the last proofs are at it
             self._replan(crew, works)
 
         crew.wait(go_on)

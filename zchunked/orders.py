@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from zchunked.layer.plan import Run
 from zchunked.oci import Descriptor
@@ -51,10 +50,3 @@ class Order:
         wanted = sum(self._wanted.overlap(span) for span in spans)
         metadata = sum(self._metadata.overlap(span) for span in spans)
         return Good(wanted - metadata, metadata, total(spans) - wanted)
-
-
-class Milestone(NamedTuple):
-    """What to do, in the fetching thread, as soon as a span has come whole. Bytes in it are not checked."""
-
-    span: ByteRange
-    reached: Callable[[], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from tests.layer.reals import Real, reals
 from tests.mutants import brief, json_mutants, mutants
 from zchunked.digest import EMPTY, from_raw
 from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
-from zchunked.layer.toc import Toc, parse_toc
+from zchunked.layer.entries import EntryReader
+from zchunked.layer.toc import Toc, TocParser, parse_toc
 from zchunked.limits import Limits
 
 FILES = {
@@ -332,6 +334,60 @@ def test_whatever_the_bytes_a_sound_table_or_one_of_two_errors(data: bytes, toc_
         brief(error)
         return
     check_sound(toc, toc_start)
+
+
+def columns(toc: Toc) -> list[object]:
+    return [getattr(toc, field.name) for field in fields(toc)]
+
+
+def in_pieces(data: bytes, toc_start: int, step: int, batch_bytes: int) -> Toc:
+    parser = TocParser(toc_start, batch_bytes=batch_bytes)
+    for at in range(0, len(data), step):
+        parser.feed(data[at : at + step])
+    return parser.finish()
+
+
+SPACED = json.dumps(TABLE).encode()
+ODD_NAMES = dumps({**TABLE, "entries": [*TABLE["entries"], {"type": "dir", "name": 'a},{"/'}, *TABLE["entries"][2:3]]})
+OTHER_ORDER = dumps({"entries": TABLE["entries"], "version": 1})
+
+
+@given(st.one_of(
+    st.sampled_from([LAYER.toc_json, SPACED, ODD_NAMES, OTHER_ORDER]),
+    mutants(LAYER.toc_json), mutants(ODD_NAMES), json_mutants(TABLE).map(dumps),
+), st.integers(1, 4000), st.integers(1, 3000))  # fmt: skip
+def test_however_the_text_is_cut_the_table_is_the_same(data: bytes, step: int, batch_bytes: int) -> None:
+    try:
+        want = columns(parse(data))
+    except (FormatError, UnsupportedLayerError):
+        with pytest.raises((FormatError, UnsupportedLayerError)):
+            in_pieces(data, TOC_START, step, batch_bytes)
+    else:
+        assert columns(in_pieces(data, TOC_START, step, batch_bytes)) == want
+
+
+def test_entries_are_taken_as_they_come_and_their_text_dropped() -> None:
+    data = dumps({"version": 1, "entries": [{"type": "dir", "name": f"d{number}"} for number in range(500)]})
+    reader = EntryReader(batch_bytes=1000)
+    came = [len(reader.feed(data[at : at + 500])) for at in range(0, len(data), 500)]
+    assert len(list(filter(None, came))) > 10
+    assert len(reader.finish()[1]) == 500 - sum(came) < 50
+
+
+@pytest.mark.parametrize("end", [
+    b',"entries":[]}', b',"version":1}', b',"entries":null}', b"}}", b"]}", b"},{}", b"", b",}",
+])  # fmt: skip
+def test_what_stands_behind_the_entries_is_judged_though_they_are_gone(end: bytes) -> None:
+    data = LAYER.toc_json[: LAYER.toc_json.rindex(b"]") + 1] + end
+    with pytest.raises(FormatError):
+        in_pieces(data, TOC_START, 500, 1000)
+
+
+def test_the_number_of_entries_is_limited_as_they_come() -> None:
+    limits = Limits(entries_count=3)
+    parser = TocParser(TOC_START, limits, batch_bytes=1000)
+    with pytest.raises(UnsupportedLayerError, match="our limit is 3"):
+        parser.feed(LAYER.toc_json)
 
 
 @pytest.mark.parametrize("real", reals(), ids=str)

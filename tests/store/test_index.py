@@ -153,6 +153,24 @@ def test_more_chunks_than_a_statement_takes(index: Index) -> None:
     assert [which for which, *_ in rows] == [start for _, _, start, _ in rows] == [*range(40_000)]
 
 
+def test_few_statements_for_many_rows(index: Index) -> None:
+    """Each step of a statement lets go of the interpreter, and may have to wait for it."""
+    statements: list[str] = []
+    index._db.set_trace_callback(statements.append)
+    index.add_chunks(A, 10**9, [(number.to_bytes(32, "big"), number, 1, 1) for number in range(10_000)])
+    index.add_extents(A, 10**9, [(2 * number, 2 * number + 1, "f", number) for number in range(10_000)])
+    assert len(statements) < 50
+
+
+def test_numbers_of_any_size_stay_what_they_are(index: Index) -> None:
+    most, (low, high) = 2**63 - 1, sorted(CHUNKS[:2])
+    index.add_chunks(A, most, [(low, most - 1, 1, most), (high, 0, most, 0)])
+    assert index.chunks_of(A) == [(high, 0, most, 0), (low, most - 1, 1, most)]
+    assert list(index.find_chunks([low, high])) == [[(0, 1, most - 1, 1), (1, 1, 0, most)]]
+    index.add_extents(A, most, [(most - 5, most, "f", most - 7)])
+    assert index.extents(A) == [(most - 5, most, "f", most - 7)]
+
+
 def test_a_name_means_the_last_thing_it_was_set_to(index: Index) -> None:
     index.set_ref("app", "linux/amd64", A, A)
     index.set_ref("app", "linux/arm64", A, A)

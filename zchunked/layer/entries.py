@@ -13,6 +13,8 @@ from msgspec import UNSET, UnsetType
 from zchunked.errors import FormatError, UnsupportedLayerError
 
 _BATCH = 2_000  # entries decoded at a time
+BATCH_BYTES = 512 << 10  # the same as text, more or less
+_HEAD, _BETWEEN = re.compile(rb'\s*\{\s*"version"\s*:\s*1\s*,\s*"entries"\s*:\s*\['), b'},{"'
 _KEY = re.compile(rb'"\s*:')
 # A quote or a colon that comes out when it is encoded again, or a key that a count of quotes and colons does not see.
 _HIDDEN = re.compile(rb'\\u00(?:22|3[aA])|"\s+:')
@@ -56,15 +58,48 @@ _MEMBERS, _DOCUMENT = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json
 _ELEMENTS, _ENTRIES = msgspec.json.Decoder(list[msgspec.Raw] | None), msgspec.json.Decoder(list[Entry])
 
 
-def decode_document(data: bytes) -> tuple[Document, list[msgspec.Raw]]:
-    """The document without its entries, and these, each a view into `data`."""
-    try:
-        values = _MEMBERS.decode(data)
-        _refuse_double_names(data, values)
-        raws = _ELEMENTS.decode(values.pop("entries", msgspec.Raw(b"null")))
-        return _DOCUMENT.decode(msgspec.json.encode(values)), raws or []
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        _refuse(data, error)
+class EntryReader:
+    """Text of the document, cut anywhere → entries in batches, as it comes.
+
+    Where the text goes as writers put it, a batch ends between two entries, and what was taken is dropped. Text of any
+    other layout, and all from an entry on that does not decode, is kept until the end and judged there, whole.
+    """
+
+    def __init__(self, batch_bytes: int = BATCH_BYTES) -> None:
+        self._batch_bytes = batch_bytes
+        self._head = b""  # all before the first entry, once that is known
+        self._held: list[bytes] = []
+        self._size = 0
+        self._is_patient = False
+
+    def feed(self, text: bytes) -> list[Entry]:
+        """The next entries, none until enough of them have come. FormatError where one has a key twice."""
+        self._held.append(text)
+        self._size += len(text)
+        if self._is_patient or self._size < self._batch_bytes:
+            return []
+        text = b"".join(self._held)
+        if not self._head and (found := _HEAD.match(text)):
+            self._head, text = found[0], text[found.end() :]
+        end = text.rfind(_BETWEEN) + 1 if self._head else 0
+        batch = _batch(text[:end]) if end else []
+        if batch:
+            text = text[end + 1 :]
+        else:
+            self._is_patient = True
+        self._held, self._size = [text], len(text)
+        return batch
+
+    def finish(self) -> tuple[Document, list[msgspec.Raw]]:
+        """The document without its entries, and those of them that were in no batch. Raises FormatError."""
+        data = b"".join([self._head, *self._held])
+        try:
+            values = _MEMBERS.decode(data)
+            _refuse_double_names(data, values)
+            raws = _ELEMENTS.decode(values.pop("entries", msgspec.Raw(b"null")))
+            return _DOCUMENT.decode(msgspec.json.encode(values)), raws or []
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            _refuse(data, error)
 
 
 def decode_entries(raws: list[msgspec.Raw]) -> Iterator[list[Entry]]:
@@ -77,6 +112,17 @@ def decode_entries(raws: list[msgspec.Raw]) -> Iterator[list[Entry]]:
             _refuse(text, error)
         _refuse_double_keys(text, batch)
         yield batch
+
+
+def _batch(text: bytes) -> list[Entry]:
+    """The entries of a part of the list; none where that is no whole number of them."""
+    text = b"[" + text + b"]"
+    try:
+        batch = _ENTRIES.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return []
+    _refuse_double_keys(text, batch)
+    return batch
 
 
 def _refuse(data: bytes, error: Exception) -> NoReturn:

@@ -19,7 +19,7 @@ from msgspec import UNSET
 
 from zchunked.digest import EMPTY, RAW_SIZE, Digest, parse_digest, parse_digests, raw
 from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
-from zchunked.layer.entries import Entry, decode_document, decode_entries
+from zchunked.layer.entries import BATCH_BYTES, Entry, EntryReader, decode_entries
 from zchunked.limits import DEFAULT_LIMITS, Limits
 
 _KINDS = frozenset({"reg", "dir", "symlink", "hardlink", "char", "block", "fifo"})
@@ -58,29 +58,58 @@ class Toc:
 
 
 def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> Toc:
-    """`data` is the decoded TOC, `toc_start` its offset in the blob: no payload reaches beyond the frame header there.
+    """What `TocParser` makes of all of the text."""
+    parser = TocParser(toc_start, limits)
+    for at in range(0, len(data), BATCH_BYTES):
+        parser.feed(data[at : at + BATCH_BYTES])
+    return parser.finish()
 
-    Raises FormatError when it contradicts itself, UnsupportedLayerError when it is merely nothing we can use.
+
+class TocParser:
+    """Push parser of the decoded TOC, cut anywhere. `toc_start` is the TOC's offset in the blob: no payload reaches
+    beyond the frame header there.
+
+    Both of its methods raise FormatError when the TOC contradicts itself, UnsupportedLayerError when it is merely
+    nothing we can use; then it is at its end.
     """
-    if len(data) > limits.toc_bytes:
-        raise LimitError(f"the TOC has {len(data)} bytes, the limit is {limits.toc_bytes}")
-    document, raws = decode_document(data)
-    if document.version is UNSET:
-        raise FormatError("the TOC states no version")
-    if document.version != 1:
-        raise UnsupportedLayerError(
-            f"table of contents of version {str(document.version)[:20]}, only version 1 is known"
-        )
-    if len(raws) > limits.entries_count:
-        raise UnsupportedLayerError(
-            f"its table of contents has {len(raws)} entries, our limit is {limits.entries_count}"
-        )
-    split = document.tar_split_digest
-    builder = _Builder(toc_start - 8, limits)
-    for batch in decode_entries(raws):
-        builder.take(batch)
-    del data, raws  # as large as all that follows
-    return builder.finish(parse_digest(split, "tarSplitDigest") if split else None)
+
+    def __init__(self, toc_start: int, limits: Limits = DEFAULT_LIMITS, *, batch_bytes: int = BATCH_BYTES) -> None:
+        self._limits = limits
+        self._reader = EntryReader(batch_bytes)
+        self._builder = _Builder(toc_start - 8, limits)
+        self._size = 0
+        self._count = 0
+
+    def feed(self, text: bytes) -> None:
+        """What comes next of it. Pieces of a MiB at most: entries are decoded in batches of about that."""
+        self._size += len(text)
+        if self._size > self._limits.toc_bytes:
+            raise LimitError(f"the TOC has more than {self._limits.toc_bytes} bytes, our limit")
+        if batch := self._reader.feed(text):
+            self._count_in(len(batch))
+            self._builder.take(batch)
+
+    def finish(self) -> Toc:
+        document, raws = self._reader.finish()
+        if document.version is UNSET:
+            raise FormatError("the TOC states no version")
+        if document.version != 1:
+            raise UnsupportedLayerError(
+                f"table of contents of version {str(document.version)[:20]}, only version 1 is known"
+            )
+        self._count_in(len(raws))
+        for batch in decode_entries(raws):
+            self._builder.take(batch)
+        del raws  # as large as all that follows, where nothing was taken before
+        split = document.tar_split_digest
+        return self._builder.finish(parse_digest(split, "tarSplitDigest") if split else None)
+
+    def _count_in(self, more: int) -> None:
+        self._count += more
+        if self._count > self._limits.entries_count:
+            raise UnsupportedLayerError(
+                f"its table of contents has {self._count} entries or more, our limit is {self._limits.entries_count}"
+            )
 
 
 @lru_cache(maxsize=4096)

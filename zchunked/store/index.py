@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from zchunked.digest import RAW_SIZE
 from zchunked.errors import LocalError
@@ -19,7 +20,7 @@ from zchunked.store.packs import Rows, is_full
 
 _VERSION = 1
 _BUSY_SECONDS = 30
-_AT_ONCE = 2000  # parameters of one statement, or digests of one look-up: more of them gain nothing
+_AT_ONCE = 2000  # parameters of one statement, or rows: more of them gain nothing
 
 _SCHEMA = """
 CREATE TABLE blobs(
@@ -46,10 +47,36 @@ CREATE TABLE IF NOT EXISTS seeds(
   inode INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL, stamp BLOB NOT NULL, digest BLOB NOT NULL,
   PRIMARY KEY(inode, at, size)) WITHOUT ROWID
 """
+# Many rows go in and out by one statement and few parameters, however many they are: each step of a statement and each
+# row that it gives lets go of the interpreter, and among busy threads comes back to it late, up to 5 ms for each.
+_NUMBERS = f"""
+INSERT INTO numbers
+WITH RECURSIVE each(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM each WHERE n + 1 < {_AT_ONCE}) SELECT n FROM each
+"""
+_DIGITS = 20
+_THREE = b"%020d" * 3
+_Row = TypeVar("_Row")
+_DIGEST = f"substr(:digests, 1 + n * {RAW_SIZE}, {RAW_SIZE})"
 # blobs.whole: 1 once the extents cover the blob and its digest was verified over them.
 # layers: a layer whose tar was rebuilt from the store and matched the diff ID.
 # seeds: what part of a file of this machine hashed to when it bore this stamp. A hint: nothing rests on it.
 # rests: the blobs whose chunks that took; none for a layer that was proved from its whole blob.
+
+
+def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    left = iter(rows)
+    while some := list(islice(left, _AT_ONCE)):
+        yield some
+
+
+def _packed(rows: Iterable[tuple[int, int, int]]) -> bytes:
+    """Each number with all its digits, for `_column`."""
+    return b"".join([_THREE % row for row in rows])
+
+
+def _column(which: int) -> str:
+    """The number that the row `n` has in one of the three columns of `:packed`."""
+    return f"CAST(substr(:packed, {1 + which * _DIGITS} + n * {3 * _DIGITS}, {_DIGITS}) AS INTEGER)"
 
 
 @contextmanager
@@ -70,13 +97,15 @@ class Index:
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
         self._path = path
-        self._has_numbers = False
         with self._errors(), _in_turns(path.parent):
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
                 self._db.execute("PRAGMA journal_mode=WAL")  # stays with a rollback journal where a file system cannot
                 self._db.execute("PRAGMA synchronous=FULL")
                 self._create()
+                self._db.execute("PRAGMA temp_store=MEMORY")
+                self._db.execute("CREATE TEMP TABLE numbers(n INTEGER PRIMARY KEY)")
+                self._db.execute(_NUMBERS)
             except BaseException:
                 self._db.close()
                 raise
@@ -122,7 +151,7 @@ class Index:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+    def _rows(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Any]:
         with self._lock, self._errors():
             return self._db.execute(sql, parameters).fetchall()
 
@@ -135,14 +164,20 @@ class Index:
         return int(found)
 
     def add_extents(self, digest: str, size: int, rows: Rows) -> None:
+        by_file: dict[str, list[tuple[int, int, int]]] = {}
+        for start, end, file, at in rows:
+            by_file.setdefault(file, []).append((start, end - start, at))
         with self._transaction() as db:
             blob = self._number(db, digest, size)
-            db.executemany(
+            sql = (
+                f"INSERT INTO extents SELECT :blob, {_column(0)}, {_column(1)}, :file, {_column(2)} "
+                "FROM numbers WHERE n < :count "
                 # A run that was committed half grows its row.
-                "INSERT INTO extents VALUES(?, ?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET length = max(length, excluded.length)",
-                [(blob, start, end - start, file, at) for start, end, file, at in rows],
+                "ON CONFLICT DO UPDATE SET length = max(length, excluded.length)"
             )
+            for file, its in by_file.items():
+                for some in _batches(its):
+                    db.execute(sql, {"blob": blob, "file": file, "count": len(some), "packed": _packed(some)})
 
     def extents(self, digest: str) -> Rows:
         sql = f"SELECT start, start + length, file, at FROM extents WHERE blob = {_ID} ORDER BY start"
@@ -212,33 +247,29 @@ class Index:
     def add_chunks(self, digest: str, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
         """Rows of (raw digest, start, length, decoded size) in the blob. Best they ascend: neighbours share a page."""
         with self._transaction() as db:
-            sql = f"INSERT OR IGNORE INTO chunks VALUES(?, {self._number(db, digest, size)}, ?, ?, ?)"
-            db.executemany(sql, rows)
+            blob = self._number(db, digest, size)
+            sql = (
+                f"INSERT OR IGNORE INTO chunks SELECT {_DIGEST}, :blob, "
+                f"{_column(0)}, {_column(1)}, {_column(2)} FROM numbers WHERE n < :count"
+            )
+            for some in _batches(rows):
+                digests, packed = b"".join([row[0] for row in some]), _packed([row[1:] for row in some])
+                db.execute(sql, {"digests": digests, "blob": blob, "count": len(some), "packed": packed})
 
     def find_chunks(self, digests: Sequence[bytes]) -> Iterator[list[tuple[int, int, int, int]]]:
         """Batches of (which of the raw digests, number of the blob, start, length) wherever a row promises one.
 
         The digests ascend: neighbours in the index are looked up together.
         """
-        # One parameter for all of them: a list of parameters would be sorted, and each digest come back.
         sql = (
-            "SELECT n + ?, blob, start, length FROM numbers CROSS JOIN chunks "
-            f"ON digest = substr(?, 1 + n * {RAW_SIZE}, {RAW_SIZE}) WHERE n < ? ORDER BY n"
+            "SELECT group_concat(printf('%d %d %d %d', n + :first, blob, start, length), ' ') "
+            f"FROM numbers CROSS JOIN chunks ON digest = {_DIGEST} WHERE n < :count"
         )
-        with self._lock:
-            if not self._has_numbers:
-                self._number_off()
         for at in range(0, len(digests), _AT_ONCE):
             some = digests[at : at + _AT_ONCE]
-            yield self._rows(sql, (at, b"".join(some), len(some)))
-
-    def _number_off(self) -> None:
-        """Make 0, 1, 2, … a table of this connection: to it a list of digests is joined by their places."""
-        with self._errors():
-            self._db.execute("PRAGMA temp_store=MEMORY")
-            self._db.execute("CREATE TEMP TABLE IF NOT EXISTS numbers(n INTEGER PRIMARY KEY)")
-            self._db.executemany("INSERT OR IGNORE INTO numbers VALUES(?)", [(n,) for n in range(_AT_ONCE)])
-        self._has_numbers = True
+            ((found,),) = self._rows(sql, {"first": at, "digests": b"".join(some), "count": len(some)})
+            each = map(int, (found or "").split())
+            yield list(zip(each, each, each, each, strict=True))
 
     def blob(self, number: int) -> str:
         """The digest of a blob that a row names by its number; nothing where the index lies."""
