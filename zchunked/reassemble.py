@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, groupby, islice
+from itertools import chain, groupby, islice, repeat
 from operator import itemgetter
 from typing import NoReturn, TypeVar
 
@@ -15,7 +15,7 @@ from zchunked.contents import Contents
 from zchunked.digest import Digest
 from zchunked.errors import FormatError, IntegrityError, LimitError
 from zchunked.layer import frames
-from zchunked.layer.recipe import Content, Headers, Step, from_headers, from_tarsplit
+from zchunked.layer.recipe import Headers, Steps, from_headers, from_tarsplit
 from zchunked.layer.tarsplit import parse_lines
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.ranges import ByteRange
@@ -76,25 +76,16 @@ class Rebuild:
         first = self._contents.toc.first
         held: list[bytes] = []
         size = 0  # of the contents among them, and of what earlier batches left
-        for steps in self._steps():
-            entries = [step.entry for step in steps if type(step) is Content]
-            contents = self._decoded(chain.from_iterable([range(first[entry], first[entry + 1]) for entry in entries]))
+        for steps, crcs in self._steps():
+            entries = [step for step in steps if type(step) is int]
+            chunks = [range(first[entry], first[entry + 1]) for entry in entries]
+            contents = self._decoded(chain.from_iterable(chunks))
+            payloads = zip(map(len, chunks), crcs or repeat(None), strict=False)
             for step in steps:
                 if isinstance(step, bytes):
                     held.append(step)
                     continue
-                pieces: Iterable[bytes]
-                if isinstance(step, Content):
-                    data, chunks = next(contents), first[step.entry + 1] - first[step.entry]
-                    if chunks == 1 and isinstance(data, bytes):  # the way of nearly all files
-                        if step.crc is not None and go_iso(data) != int.from_bytes(step.crc, "big"):
-                            self._refuse(step)
-                        pieces = (data,)
-                    else:
-                        pieces = self._file(step, chain((data,), islice(contents, chunks - 1)))
-                else:
-                    pieces = self._headers(step)
-                for piece in pieces:
+                for piece in self._payload(step, contents, payloads):
                     held.append(piece)
                     size += len(piece)
                     if size >= _BLOCK:
@@ -105,24 +96,48 @@ class Rebuild:
                 held, size = [], 0
         yield b"".join(held)
 
+    def _payload(
+        self,
+        step: int | Headers,
+        contents: Iterator[bytes | Iterable[bytes]],
+        payloads: Iterator[tuple[int, int | None]],
+    ) -> Iterable[bytes]:
+        """What stands for a step: of an entry, its share of the contents. `payloads`: number of chunks, CRC."""
+        if isinstance(step, Headers):
+            return self._headers(step)
+        data, (count, crc) = next(contents), next(payloads)
+        if count > 1 or not isinstance(data, bytes):
+            return self._file(step, chain((data,), islice(contents, count - 1)), crc)
+        if crc is not None and go_iso(data) != crc:  # the way of nearly all files
+            self._refuse(step)
+        return (data,)
+
     def _decoded(self, chunks: Iterable[int]) -> Iterator[bytes | Iterable[bytes]]:
         """What the chunks decode to, in order, as many at once as may be held; pieces of a hole or of a long one."""
         toc, places, recent = self._contents.toc, self._places, self._recent
+        digests, sizes, holes = toc.digests, toc.chunk_sizes, toc.holes
         some: list[bytes | int] = []  # what is known, or where in here it will stand
         asked: dict[bytes, _Asked] = {}
         held = 0
         for chunk in chunks:
-            digest, size = toc.digests[chunk], toc.chunk_sizes[chunk]
-            place = places.get(digest)
-            cost = max(place.length, size) if place is not None and not toc.holes[chunk] else 0
-            if held + cost > _PORTION or not cost:
-                yield from self._load(some, asked)
-                some, asked, held = [], {}, 0
-            if place is None or not 0 < cost <= _PORTION:
-                yield self._chunk(chunk)
-                continue
-            held += cost + _EACH
-            some.append(recent.get(digest) or asked.setdefault(digest, (*place, size, len(some)))[4])
+            digest = digests[chunk]
+            known: bytes | int | None = recent.get(digest)
+            if known is None and digest in asked:
+                known = asked[digest][4]
+            if known is None:
+                size, place = sizes[chunk], places.get(digest)
+                cost = max(place.length, size) if place is not None and not holes[chunk] else 0
+                if held + cost > _PORTION or not cost:
+                    yield from self._load(some, asked)
+                    some, asked, held = [], {}, 0
+                if place is None or not 0 < cost <= _PORTION:
+                    yield self._chunk(chunk)
+                    continue
+                known = len(some)
+                asked[digest] = (*place, size, known)
+                held += cost
+            held += _EACH
+            some.append(known)
         yield from self._load(some, asked)
 
     def _load(self, some: list[bytes | int], asked: dict[bytes, _Asked]) -> list[bytes]:
@@ -142,7 +157,7 @@ class Rebuild:
         self._recent.add((digest, found[row[4]]) for digest, row in asked.items())
         return [found[known] if isinstance(known, int) else known for known in some]
 
-    def _steps(self) -> Iterator[list[Step]]:
+    def _steps(self) -> Iterator[Steps]:
         contents = self._contents
         part = contents.tarsplit
         if part is None:
@@ -161,22 +176,21 @@ class Rebuild:
         except FormatError as error:  # no digest vouches for them alone, so they may be damaged
             raise IntegrityError(f"header frames at {span} of {blob}: {error}") from error
 
-    def _file(self, step: Content, contents: Iterable[bytes | Iterable[bytes]]) -> Iterator[bytes]:
-        """A file of several chunks, or of a long one, or of holes."""
-        toc = self._contents.toc
+    def _file(self, entry: int, contents: Iterable[bytes | Iterable[bytes]], want: int | None) -> Iterator[bytes]:
+        """A file of several chunks, or of a long one, or of holes. `want`: its CRC, if anybody says."""
         crc: int | None = None
-        whole = hashlib.sha256() if toc.first[step.entry + 1] - toc.first[step.entry] > 1 else None
+        whole = hashlib.sha256() if entry in self._contents.toc.file_digests else None
         flat = chain.from_iterable((data,) if isinstance(data, bytes) else data for data in contents)
         for data in strides(flat):
-            if step.crc is not None:
+            if want is not None:
                 crc = go_iso(data, crc)
             if whole is not None:
                 self._due.append(partial(whole.update, data))
             yield data
-        if step.crc is not None and (crc or 0).to_bytes(8, "big") != step.crc:
-            self._refuse(step)
+        if want is not None and (crc or 0) != want:
+            self._refuse(entry)
         if whole is not None:
-            self._due.append(partial(self._compare, step.entry, whole))
+            self._due.append(partial(self._compare, entry, whole))
 
     def _compare(self, entry: int, whole: hashlib._Hash) -> None:
         toc = self._contents.toc
@@ -185,10 +199,8 @@ class Rebuild:
                 f"{toc.names[entry]!r:.80} does not match its digest in the TOC although its chunks do"
             )
 
-    def _refuse(self, step: Content) -> NoReturn:
-        raise IntegrityError(
-            f"{self._contents.toc.names[step.entry]!r:.80} does not match its checksum in the tar-split"
-        )
+    def _refuse(self, entry: int) -> NoReturn:
+        raise IntegrityError(f"{self._contents.toc.names[entry]!r:.80} does not match its checksum in the tar-split")
 
     def _chunk(self, chunk: int) -> Iterable[bytes]:
         toc = self._contents.toc

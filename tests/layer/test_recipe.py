@@ -15,7 +15,7 @@ from tests.layer.reals import Real, reals
 from zchunked.digest import digest_of
 from zchunked.errors import FormatError
 from zchunked.layer import frames
-from zchunked.layer.recipe import Content, Headers, Step, from_headers, from_tarsplit, header_spans
+from zchunked.layer.recipe import Headers, Steps, from_headers, from_tarsplit, header_spans
 from zchunked.layer.tarsplit import parse_lines
 from zchunked.layer.toc import Toc, parse_toc
 from zchunked.ranges import ByteRange
@@ -32,22 +32,25 @@ def toc_of(layer: Layer) -> Toc:
     return parse_toc(layer.toc_json, layer.toc_at.offset)
 
 
-def emit(steps: Iterable[list[Step]], toc: Toc, blob: bytes) -> bytes:
+def emit(batches: Iterable[Steps], toc: Toc, blob: bytes) -> bytes:
     """The tar, with every payload and header frame taken from the blob."""
     out = []
-    for step in (step for batch in steps for step in batch):
-        if isinstance(step, bytes):
-            out.append(step)
-            continue
-        if isinstance(step, Headers):
-            span = step.span
-        else:
-            first, last = toc.first[step.entry], toc.first[step.entry + 1] - 1
-            span = ByteRange(toc.starts[first], toc.ends[last])
-        data = b"".join(frames.stream([blob[span.start : span.end]]))
-        if isinstance(step, Content) and step.crc is not None:
-            assert crc64(data) == step.crc
-        out.append(data)
+    for steps, crcs in batches:
+        sums = iter(crcs or ())
+        for step in steps:
+            if isinstance(step, bytes):
+                out.append(step)
+                continue
+            if isinstance(step, Headers):
+                span = step.span
+            else:
+                first, last = toc.first[step], toc.first[step + 1] - 1
+                span = ByteRange(toc.starts[first], toc.ends[last])
+            data = b"".join(frames.stream([blob[span.start : span.end]]))
+            if isinstance(step, int) and crcs is not None:
+                assert int.from_bytes(crc64(data), "big") == next(sums)
+            out.append(data)
+        assert next(sums, None) is None
     return b"".join(out)
 
 
@@ -172,8 +175,8 @@ def test_whatever_lines_a_tar_split_has_each_file_comes_once_or_it_is_refused(da
     lines = data.draw(st.lists(st.sampled_from(pool), max_size=12) | st.permutations(pool))
     toc = toc_of(good)
     try:
-        steps = [step for batch in from_tarsplit(toc, [lines]) for step in batch]
+        steps = [step for batch in from_tarsplit(toc, [lines]) for step in batch.steps]
     except FormatError:
         return
     filled = [number for number, size in enumerate(toc.sizes) if size]
-    assert sorted(step.entry for step in steps if isinstance(step, Content)) == filled
+    assert sorted(step for step in steps if isinstance(step, int)) == filled

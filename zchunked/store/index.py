@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS seeds(
 # Many rows go in and out by one statement and few parameters, however many they are: each step of a statement and each
 # row that it gives lets go of the interpreter, and among busy threads comes back to it late, up to 5 ms for each.
 _NUMBERS = f"""
-INSERT INTO numbers
+INSERT OR IGNORE INTO numbers
 WITH RECURSIVE each(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM each WHERE n + 1 < {_AT_ONCE}) SELECT n FROM each
 """
 _DIGITS = 20
@@ -97,15 +97,13 @@ class Index:
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
         self._path = path
+        self._has_numbers = False
         with self._errors(), _in_turns(path.parent):
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
                 self._db.execute("PRAGMA journal_mode=WAL")  # stays with a rollback journal where a file system cannot
                 self._db.execute("PRAGMA synchronous=FULL")
                 self._create()
-                self._db.execute("PRAGMA temp_store=MEMORY")
-                self._db.execute("CREATE TEMP TABLE numbers(n INTEGER PRIMARY KEY)")
-                self._db.execute(_NUMBERS)
             except BaseException:
                 self._db.close()
                 raise
@@ -155,6 +153,15 @@ class Index:
         with self._lock, self._errors():
             return self._db.execute(sql, parameters).fetchall()
 
+    def _number_off(self) -> None:
+        """Make 0, 1, 2, … a table of this connection: rows are taken by their numbers from what a parameter packs."""
+        with self._lock, self._errors():
+            if not self._has_numbers:
+                self._db.execute("PRAGMA temp_store=MEMORY")
+                self._db.execute("CREATE TEMP TABLE IF NOT EXISTS numbers(n INTEGER PRIMARY KEY)")
+                self._db.execute(_NUMBERS)
+                self._has_numbers = True
+
     # ── blobs and extents ──
 
     @staticmethod
@@ -167,6 +174,7 @@ class Index:
         by_file: dict[str, list[tuple[int, int, int]]] = {}
         for start, end, file, at in rows:
             by_file.setdefault(file, []).append((start, end - start, at))
+        self._number_off()
         with self._transaction() as db:
             blob = self._number(db, digest, size)
             sql = (
@@ -246,6 +254,7 @@ class Index:
 
     def add_chunks(self, digest: str, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
         """Rows of (raw digest, start, length, decoded size) in the blob. Best they ascend: neighbours share a page."""
+        self._number_off()
         with self._transaction() as db:
             blob = self._number(db, digest, size)
             sql = (
@@ -265,6 +274,7 @@ class Index:
             "SELECT group_concat(printf('%d %d %d %d', n + :first, blob, start, length), ' ') "
             f"FROM numbers CROSS JOIN chunks ON digest = {_DIGEST} WHERE n < :count"
         )
+        self._number_off()
         for at in range(0, len(digests), _AT_ONCE):
             some = digests[at : at + _AT_ONCE]
             ((found,),) = self._rows(sql, {"first": at, "digests": b"".join(some), "count": len(some)})
