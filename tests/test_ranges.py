@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zchunked.errors import FormatError
-from zchunked.ranges import ByteRange, merge, parse_content_range, range_header, subtract, total
+from zchunked.ranges import ByteRange, Spans, merge, parse_content_range, range_header, subtract, total
 
 SPANS = st.builds(lambda start, size: ByteRange(start, start + size), st.integers(0, 60), st.integers(1, 15))
 LISTS = st.lists(SPANS, max_size=8)
@@ -97,3 +97,11 @@ def test_whatever_a_server_writes_there_is_a_range_or_a_format_error(text: str) 
     except FormatError:
         return
     assert 0 <= span.start < span.end <= (size or span.end)
+
+
+@given(disjoint(), LISTS)
+def test_spans_hold_what_lies_in_one_of_them(spans: list[ByteRange], asked: list[ByteRange]) -> None:
+    ours = Spans(spans)
+    held = [any(span.start <= one.start and one.end <= span.end for span in spans) for one in asked]
+    assert [ours.hold(one.start, one.end) for one in asked] == held
+    assert ours.hold_each([one.start for one in asked], [one.end for one in asked]) == held

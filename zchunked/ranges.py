@@ -125,3 +125,8 @@ class Spans:
         """Whether all of [start, end) lies in one of the spans."""
         index = bisect_right(self._starts, start) - 1
         return index >= 0 and end <= self._ends[index]
+
+    def hold_each(self, starts: Iterable[int], ends: Iterable[int]) -> list[bool]:
+        """The same of many, in any order."""
+        lows, highs = [-1, *self._starts], [-1, *self._ends]
+        return [end <= highs[bisect_right(lows, start) - 1] for start, end in zip(starts, ends, strict=True)]

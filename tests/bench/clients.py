@@ -62,7 +62,8 @@ class Zpull:
         return ("--to", f"oci:{home}/layout-{image}-{tag}:{tag}") if self.exports else ()
 
     def _command(self, home: Path, *words: str) -> Command:
-        argv = (sys.executable, "-P", "-m", "zchunked", *words, "--format", "json", *self.options)
+        # Over a link https would be tried first: two round trips that no host of images costs.
+        argv = (sys.executable, "-P", "-m", "zchunked", *words, "--plain-http", "--format", "json", *self.options)
         return Command((*argv, "--store", str(home / "store")), {"HOME": str(home), "PYTHONPATH": str(self.engine)})
 
 

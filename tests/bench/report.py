@@ -27,7 +27,8 @@ start nor loss nor packet framing, and it takes CPU time of the cores that clien
 No blobs from docker-registry, save where bytes are counted: it reads 4 MiB of its file for each part of an answer, 8 s
 of a core for an update in 29,000 spans, and its client waits for that.
 
-No TLS, no token server, no redirects, no CDN: plain http on loopback.
+No TLS, no token server, no redirects, no CDN: plain http on loopback. zpull is told so (`--plain-http`), as curl is by
+its URLs; skopeo and podman try https first, two round trips of a link.
 
 podman unpacks files into overlay storage, zpull keeps compressed bytes (and proves diff IDs), skopeo copies blobs: they
 are not the same work.

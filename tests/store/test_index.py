@@ -49,7 +49,7 @@ def test_what_was_entered_is_there_for_the_next(path: Path, index: Index) -> Non
     other = again(path)
     assert other.extents(A) == [(0, 10, "f-1", 10), (50, 60, "f-1", 0)]
     assert other.extents(B) == []
-    ((found,),) = other.find_chunks(sorted(CHUNKS))
+    (found,) = rows_of(other, sorted(CHUNKS))
     assert (sorted(CHUNKS)[found[0]], other.blob(found[1]), *found[2:]) == (CHUNKS[0], A, 0, 10)
     assert other.chunks_of(A) == [(CHUNKS[0], 0, 10, 99)]
     assert other.blobs() == [(A, 100, False), (B, 5, True)]
@@ -105,9 +105,12 @@ def test_taking_promises_back(index: Index) -> None:
     index.add_chunks(B, 100, [(CHUNKS[0], 0, 10, 99)])
     index.drop_chunks(A, CHUNKS[:2])
     asked = sorted(CHUNKS[:3])
-    (found,) = index.find_chunks(asked)
-    named = sorted((asked[which], index.blob(number), *where) for which, number, *where in found)
+    named = sorted((asked[which], index.blob(number), *where) for which, number, *where in rows_of(index, asked))
     assert named == sorted([(CHUNKS[0], B, 0, 10), (CHUNKS[2], A, 20, 10)])
+
+
+def rows_of(index: Index, digests: list[bytes]) -> list[tuple[int, int, int, int]]:
+    return [row for columns in index.find_chunks(digests) for row in zip(*columns, strict=True)]
 
 
 def proofs(index: Index, *layers: Digest) -> list[bool]:
@@ -149,7 +152,7 @@ def test_a_layer_that_came_whole_later_rests_on_nothing_more(index: Index) -> No
 def test_more_chunks_than_a_statement_takes(index: Index) -> None:
     many = [number.to_bytes(32, "big") for number in range(40_000)]
     index.add_chunks(A, 10**9, [(chunk, number, 1, 1) for number, chunk in enumerate(many)])
-    rows = [row for batch in index.find_chunks(many) for row in batch]
+    rows = rows_of(index, many)
     assert [which for which, *_ in rows] == [start for _, _, start, _ in rows] == [*range(40_000)]
 
 
@@ -166,7 +169,7 @@ def test_numbers_of_any_size_stay_what_they_are(index: Index) -> None:
     most, (low, high) = 2**63 - 1, sorted(CHUNKS[:2])
     index.add_chunks(A, most, [(low, most - 1, 1, most), (high, 0, most, 0)])
     assert index.chunks_of(A) == [(high, 0, most, 0), (low, most - 1, 1, most)]
-    assert list(index.find_chunks([low, high])) == [[(0, 1, most - 1, 1), (1, 1, 0, most)]]
+    assert rows_of(index, [low, high]) == [(0, 1, most - 1, 1), (1, 1, 0, most)]
     index.add_extents(A, most, [(most - 5, most, "f", most - 7)])
     assert index.extents(A) == [(most - 5, most, "f", most - 7)]
 

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import add, and_
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -284,17 +286,15 @@ class Store:
         found: dict[bytes, Place] = {}
         known: dict[int, tuple[Digest, Spans]] = {}
         ordered = sorted(digests)
-        for rows in self._index.find_chunks(ordered):
-            for number in sorted({row[1] for row in rows}):
+        for which, numbers, starts, lengths in self._index.find_chunks(ordered):
+            for number in sorted(set(numbers)):
                 if number not in known:
                     blob = Digest(self._index.blob(number))
                     known[number] = blob, Spans(self.covered(blob))
                 blob, here = known[number]
-                found.update([
-                    (ordered[which], Place(blob, start, length))
-                    for which, its, start, length in rows
-                    if its == number and here.hold(start, start + length)
-                ])  # fmt: skip
+                held = map(and_, map(number.__eq__, numbers), here.hold_each(starts, map(add, starts, lengths)))
+                rows = compress(zip(which, starts, lengths, strict=True), held)
+                found.update([(ordered[at], Place(blob, start, length)) for at, start, length in rows])
         return found
 
     def add_chunks(self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
