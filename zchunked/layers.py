@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +13,7 @@ from zchunked.crew import Crew
 from zchunked.digest import Digest
 from zchunked.errors import FormatError, IntegrityError, RefusedError
 from zchunked.events import Planned
+from zchunked.exports.aside import Aside
 from zchunked.fetch import Fetcher
 from zchunked.insight import NO_RANGES, Insight, Inspector
 from zchunked.oci import Descriptor
@@ -50,12 +51,13 @@ class Layers:
         tick: Callable[[], None],
         planned: Callable[[], None],
         clock: Callable[[], float],
+        aside: Aside | None = None,
     ) -> None:
         """`means`: what there is to plan with, as of now. `show` is for this thread, `emit` for any.
 
-        `planned` is called when a layer got its plan.
+        `planned` is called when a layer got its plan. `aside` takes tars that were made of parts as they are proved.
         """
-        self._name, self._planned = name, planned
+        self._name, self._planned, self._aside = name, planned, aside
         self._store, self._fetcher, self._arrivals, self._inspector = store, fetcher, arrivals, inspector
         self._options, self._means, self._traffic, self._receipt = options, means, traffic, receipt
         self._show, self._emit, self._tick, self._clock = show, emit, tick, clock
@@ -191,10 +193,18 @@ class Layers:
                 blocks = ((data, []) for data in whole_tar(self._store, work.layer, self._arrivals.wait_for, limits))
             else:
                 blocks = Rebuild(self._store, work.parts, work.places, self._arrivals.wait_for, limits).blocks()
-            with closing(crew.ahead("make", blocks)) as made:  # or its maker would wait for a judge who has gone
-                work.proof = prove(judged(made), work.layer, work.diff_id, is_whole=is_whole)
+            with (
+                closing(crew.ahead("make", blocks)) as made,  # or its maker would wait for a judge who has gone
+                self._set_aside(work, judged(made)) as tar,
+            ):
+                work.proof = prove(tar, work.layer, work.diff_id, is_whole=is_whole)
         except (IntegrityError, FormatError) as error:
             work.failure = error
+
+    def _set_aside(self, work: Work, tar: Iterator[bytes]) -> AbstractContextManager[Iterator[bytes]]:
+        if self._aside is None or work.parts is None:  # an export copies the blobs of whole layers
+            return nullcontext(tar)
+        return self._aside.passing(work.diff_id, sum(work.parts.toc.sizes), tar)
 
     def _keep(self, work: Work, proof: Proof) -> None:
         """Rows that speak of the layer as a whole come last: their bytes are on the disk by now."""

@@ -13,6 +13,7 @@ from zchunked.crew import Crew
 from zchunked.digest import Digest, short
 from zchunked.errors import IntegrityError, InterruptedPullError
 from zchunked.events import Event, Noted
+from zchunked.exports.aside import Aside
 from zchunked.fetch import Fetcher
 from zchunked.heal import heal
 from zchunked.image import ImageDocuments, StoredImage, resolve
@@ -54,8 +55,11 @@ class Pull:
         clock: Callable[[], float] = time.monotonic,
         accounts: Accounts | None = None,
         files: Files | None = None,
+        aside: Aside | None = None,
     ) -> None:
-        """`files`: the source's blobs, where they are files of this machine: then nothing is fetched."""
+        """`files`: the source's blobs, where they are files of this machine: then nothing is fetched. `aside`: what a
+        layout will want is put there.
+        """
         self._name, self._digest, self._store, self._options = name, digest, store, options
         self._traffic, self._receipt, self._show, self._clock = traffic, receipt, show, clock
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -95,6 +99,7 @@ class Pull:
             tick=self._tick,
             planned=self._count_cached,
             clock=clock,
+            aside=aside,
         )
         self.bytes_here = 0
         """After `run`: how much of the image's listed bytes is in the store."""

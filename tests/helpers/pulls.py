@@ -10,6 +10,7 @@ from typing import Any
 from tests.helpers.memory import MemorySource
 from zchunked.digest import Digest
 from zchunked.events import Event
+from zchunked.exports import Aside
 from zchunked.image import StoredImage
 from zchunked.oci import Platform
 from zchunked.options import Options
@@ -37,6 +38,7 @@ def pull(
     name: str = "example.com/app:t",
     digest: Digest | None = None,
     outcome: Outcome | None = None,
+    aside: Aside | None = None,
     **options: Any,
 ) -> Outcome:
     """Raises what the pull raises; the outcome that was passed in is filled in that case too."""
@@ -54,6 +56,7 @@ def pull(
         options=settings,
         receipt=outcome.receipt,
         show=outcome.events.append,
+        aside=aside,
     )
     outcome.image = work.run()
     return outcome

@@ -22,7 +22,7 @@ from zchunked.cli.output import (
 from zchunked.digest import Digest
 from zchunked.errors import InterruptedPullError, TransferError, ZPullError
 from zchunked.events import Noted
-from zchunked.exports import DamagedLayerError, Destination, export
+from zchunked.exports import Aside, DamagedLayerError, Destination, export
 from zchunked.image import StoredImage
 from zchunked.offline import root_of
 from zchunked.options import Options
@@ -54,16 +54,17 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     failure: ZPullError | None = None
     works: list[Work] = []
     traffic = Traffic(time.monotonic)
+    aside = Aside.of(destinations)
     with (
         store_of(arguments) as store,
         closing(source_of(arguments, environment, reference, store, traffic)) as source,
     ):
-        pull = pull_of(arguments, reference, source, store, traffic, receipt, progress)
+        pull = pull_of(arguments, reference, source, store, traffic, receipt, progress, aside=aside)
         try:
             if is_plan:
                 works = pull.plan()
             else:
-                image = pull.run()
+                image = _run(pull, aside)
                 progress.close()
                 _export(pull, image, store, destinations, receipt, progress)
         except ZPullError as error:
@@ -85,6 +86,15 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if failure is not None:
         raise failure
     return 0
+
+
+def _run(pull: Pull, aside: Aside | None) -> StoredImage:
+    try:
+        return pull.run()
+    except BaseException:
+        if aside is not None:
+            aside.drop()
+        raise
 
 
 def _export(
@@ -150,6 +160,7 @@ def pull_of(
     receipt: Receipt,
     progress: Progress,
     digest: Digest | None = None,
+    aside: Aside | None = None,
 ) -> Pull:
     """`digest`: what to pull instead of what the reference names by now."""
     give_back()
@@ -184,6 +195,7 @@ def pull_of(
         receipt=receipt,
         show=progress,
         files=files,
+        aside=aside,
     )
 
 

@@ -55,6 +55,11 @@ def is_free(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and all(child.name == _PARTIAL for child in path.iterdir()))
 
 
+def partial_folder(path: Path) -> Path:
+    """Where a folder is filled until it is complete: within it where it is there already, else beside it."""
+    return path / _PARTIAL if path.is_dir() else partial_name(path)
+
+
 @contextmanager
 def whole_folder(path: Path, last: str) -> Iterator[Path]:
     """A folder to fill; it gets its name when the block ends well. What a killed run left behind is used again.
@@ -62,7 +67,7 @@ def whole_folder(path: Path, last: str) -> Iterator[Path]:
     One that is there already may be where a disk is mounted or a person stands, so it stays and is filled, `last` last.
     """
     is_there = path.is_dir()
-    partial = path / _PARTIAL if is_there else partial_name(path)
+    partial = partial_folder(path)
     partial.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
