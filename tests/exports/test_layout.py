@@ -13,6 +13,7 @@ from tests.helpers.build import write_layout as by_another_tool
 from tests.stored import keep_image
 from zchunked.digest import digest_of
 from zchunked.errors import IntegrityError, LocalError
+from zchunked.exports.files import partial_folder, partial_name
 from zchunked.exports.layout import write_layout
 from zchunked.oci import Manifest, parse_document
 from zchunked.store import Store
@@ -179,3 +180,12 @@ def test_a_blob_that_a_crash_left_short_is_written_again(store: Store, folder: P
     blob.write_bytes(b"short")
     write_layout(store, keep_image(store, V1), folder, "v1")
     assert digest_of(blob.read_bytes()) == BASE.digest
+
+
+def test_half_a_blob_that_a_crash_left_does_not_come_along(store: Store, folder: Path) -> None:
+    blobs = partial_folder(folder) / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    partial_name(blobs / ("0" * 64)).write_bytes(b"half")
+    write_layout(store, keep_image(store, V1), folder, "v1")
+    assert read_layout(folder).blobs == V1.blobs
+    assert not list(folder.rglob(".*"))

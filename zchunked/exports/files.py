@@ -69,6 +69,8 @@ def whole_folder(path: Path, last: str) -> Iterator[Path]:
     is_there = path.is_dir()
     partial = partial_folder(path)
     partial.mkdir(parents=True, exist_ok=True)
+    for torn in partial.rglob(f".*{_PARTIAL}"):  # half a file of a run that was killed
+        torn.unlink()
     try:
         yield partial
         if is_there:
