@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -103,3 +104,17 @@ def test_a_crew_that_is_stopped_waits_for_no_items() -> None:
 
     run(crew, take)
     assert seen == ["stopped"]
+
+
+def test_a_worker_keeps_nothing_of_a_task_that_has_ended(crew: Crew) -> None:
+    class Large:
+        def task(self) -> None:
+            """Nothing."""
+
+    large = Large()
+    gone = weakref.ref(large)
+    with crew:
+        crew.submit("take", large.task)
+        del large
+        crew.wait(lambda: None)
+        assert gone() is None

@@ -177,6 +177,22 @@ def test_contents_that_come_again_are_read_once(store: Store, monkeypatch: pytes
     assert len(read) == len(set(read)) == 21
 
 
+def test_one_chunk_over_and_over_does_not_fill_the_memory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = chunked_layer(make_tar({"same": b"0123456789" * 40_000}), cut=every(10))
+    contents = keep_parts(store, layer)
+    rebuild = Rebuild(store, contents, places_in(layer))
+    held: list[int] = []
+    load = rebuild._load
+
+    def noted(some: list[bytes | int], asked: Any) -> list[bytes]:
+        held.append(len(some))
+        return load(some, asked)
+
+    monkeypatch.setattr(rebuild, "_load", noted)
+    assert b"".join(rebuild.tar()) == layer.tar
+    assert max(held) < 5_000 < len(layer.chunks)
+
+
 def test_the_tar_of_header_frames_waits_for_them(store: Store) -> None:
     layer = chunked_layer(make_tar(FILES), generation=1)
     contents = keep_parts(store, layer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress, count
 from typing import Self
 
@@ -79,7 +79,8 @@ class TocReader:
     def __init__(self, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> None:
         self._layer, self._location = layer, location
         self._hasher = hashlib.sha256()
-        self._frames = frames.FrameDecoder(limits)
+        window = max(limits.window_bytes, limits.toc_bytes)  # of a single frame it may be all of the text
+        self._frames = frames.FrameDecoder(replace(limits, window_bytes=window))
         self._parser = TocParser(location.toc.span.start, limits)
         self._left = location.toc.decoded_bytes
         self._error: ZPullError | None = None

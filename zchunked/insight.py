@@ -118,7 +118,7 @@ class _Reader:
     ) -> None:
         self._store, self._stop, self._crew = inspector.store, inspector.stop, crew
         self._layer, self._location, self._insight = layer, location, insight
-        self._toc = TocReader(layer, location, inspector.limits)
+        self._toc: TocReader | None = TocReader(layer, location, inspector.limits)
         self._span = location.toc.span
         self._asked = self._span.start  # the lane has been told to read what is before it
         self._done = threading.Event()
@@ -126,6 +126,8 @@ class _Reader:
 
     def look(self) -> None:
         """Have read what is here by now, if that is enough to be worth it. For the fetching thread."""
+        if self._asked == self._span.end:
+            return
         gaps = self._store.missing(self._layer.digest, [ByteRange(self._asked, self._span.end)])
         here = gaps[0].start if gaps else self._span.end
         if here - self._asked >= _STRIDE or not gaps:
@@ -138,15 +140,15 @@ class _Reader:
 
     def _read(self, start: int, end: int) -> None:
         try:
-            if self._error is None:
+            if self._toc is not None:
                 self._toc.feed(self._store.read(self._layer.digest, start, end))
                 if end == self._span.end:
                     self._insight.contents = Contents.of(self._layer, self._location, self._toc.finish())
-        except ZPullError as error:
-            self._error = error
-        finally:
-            if end == self._span.end:
-                self._done.set()
+        except ZPullError as error:  # any other ends the pull, where the crew is waited for
+            self._error, self._toc = error, None
+        if end == self._span.end:
+            self._toc = None  # with its buffers: the tar-split may take a while
+            self._done.set()
 
     def finish(self) -> Contents:
         """Once all has come. Raises what reading it raised, and Stopped when the pull has ended."""

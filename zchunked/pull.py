@@ -220,9 +220,10 @@ class Pull:
         unknown: list[Descriptor] = []
         if not self._store.covers(manifest.config.digest, ByteRange(0, max(manifest.config.size, 1))):
             unknown = [layer for layer in manifest.layers if not self._store.is_proved(layer.digest)]
-        self._layers.look_into(crew, unknown[:1])  # by the connection that is open already
+        if self._options.jobs > 1:  # else the config would wait for it
+            self._layers.look_into(crew, unknown[:1])  # by the connection that is open already
         crew.submit("fetch", lambda: configs.append(self._config(manifest.config)))
-        self._layers.look_into(crew, unknown[1:])
+        self._layers.look_into(crew, unknown)
         crew.wait(self._tick, until=lambda: bool(configs))
         config = parse_config(configs[0], len(manifest.layers), limits=self._options.limits)
         self._receipt.platform = str(config.platform)

@@ -120,6 +120,9 @@ class Rebuild:
         asked: dict[bytes, _Asked] = {}
         held = 0
         for chunk in chunks:
+            if held > _PORTION:
+                yield from self._load(some, asked)
+                some, asked, held = [], {}, 0
             digest = digests[chunk]
             known: bytes | int | None = recent.get(digest)
             if known is None and digest in asked:

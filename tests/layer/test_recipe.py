@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -105,6 +106,16 @@ def test_a_table_in_another_order_is_joined_by_name() -> None:
     assert by_tarsplit(layer) == layer.tar
 
 
+def test_an_order_that_was_lost_stays_lost() -> None:
+    """Though a later batch begins with the name that the table has next."""
+    layer = chunked_layer(
+        make_tar({"a": b"1", "b": b"2", "c": b"3"}),
+        edit_toc=lambda toc: toc["entries"].insert(0, toc["entries"].pop(1)),
+    )
+    lines = [[line] for batch in parse_lines([layer.tar_split_json]) for line in batch]
+    assert emit(from_tarsplit(toc_of(layer), lines), toc_of(layer), layer.blob) == layer.tar
+
+
 def test_names_that_are_not_unicode_are_joined_by_their_place() -> None:
     layer = chunked_layer(
         make_tar([Entry(b"caf\xe9", b"one"), Entry(b"caf\xe8", b"two", mode=0o600), Entry("x", b"three")][::2])
@@ -174,8 +185,10 @@ def test_whatever_lines_a_tar_split_has_each_file_comes_once_or_it_is_refused(da
     pool = [line for batch in parse_lines([good.tar_split_json]) for line in batch]
     lines = data.draw(st.lists(st.sampled_from(pool), max_size=12) | st.permutations(pool))
     toc = toc_of(good)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(lines)))))
+    batches = [lines[start:end] for start, end in itertools.pairwise([0, *cuts, len(lines)])]
     try:
-        steps = [step for batch in from_tarsplit(toc, [lines]) for step in batch.steps]
+        steps = [step for batch in from_tarsplit(toc, batches) for step in batch.steps]
     except FormatError:
         return
     filled = [number for number, size in enumerate(toc.sizes) if size]

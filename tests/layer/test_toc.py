@@ -383,6 +383,41 @@ def test_what_stands_behind_the_entries_is_judged_though_they_are_gone(end: byte
         in_pieces(data, TOC_START, 500, 1000)
 
 
+def test_a_key_twice_in_an_entry_that_is_gone_was_noticed() -> None:
+    data = LAYER.toc_json.replace(b'"name":"etc/hello"', b'"name":"other","name":"etc/hello"', 1)
+    in_pieces(LAYER.toc_json, TOC_START, 100, 300)
+    with pytest.raises(FormatError, match="key twice"):
+        in_pieces(data, TOC_START, 100, 300)
+
+
+def test_text_that_cannot_be_taken_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def none_of_it(text: bytes) -> list[object]:
+        tried.append(len(text))
+        return []
+
+    monkeypatch.setattr("zchunked.layer.entries._batch", none_of_it)
+    reader = EntryReader(batch_bytes=1000)
+    assert not any(reader.feed(LAYER.toc_json[at : at + 10]) for at in range(0, len(LAYER.toc_json), 10))
+    assert len(tried) <= 1
+    assert len(reader.finish()[1]) == len(TABLE["entries"])
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+def test_the_bytes_of_all_files_are_limited_wherever_a_batch_ends(at: int) -> None:
+    """A file may stay open at the end of a batch: its chunks could follow."""
+    entries: list[Json] = [{"type": "dir", "name": f"d{number}"} for number in range(6)]
+    entries[at:at] = [
+        {"type": "reg", "name": "f", "size": 2**60, "digest": sha256(b""), "offset": 9, "endOffset": 20}
+        | {"chunkType": "zeros", "chunkDigest": sha256(b"")}
+    ]
+    data = dumps({"version": 1, "entries": entries})
+    for batch_bytes in range(60, 400, 7):
+        with pytest.raises(LimitError):
+            in_pieces(data, TOC_START, 10, batch_bytes)
+
+
 def test_the_number_of_entries_is_limited_as_they_come() -> None:
     limits = Limits(entries_count=3)
     parser = TocParser(TOC_START, limits, batch_bytes=1000)

@@ -93,6 +93,7 @@ class EntryReader:
     def finish(self) -> tuple[Document, list[msgspec.Raw]]:
         """The document without its entries, and those of them that were in no batch. Raises FormatError."""
         data = b"".join([self._head, *self._held])
+        self._held.clear()  # perhaps all of the text, which would be here twice
         try:
             values = _MEMBERS.decode(data)
             _refuse_double_names(data, values)

@@ -70,7 +70,7 @@ class TocParser:
     beyond the frame header there.
 
     Both of its methods raise FormatError when the TOC contradicts itself, UnsupportedLayerError when it is merely
-    nothing we can use; then it is at its end.
+    nothing we can use; then it is at its end. Of one that is both, what is found first decides.
     """
 
     def __init__(self, toc_start: int, limits: Limits = DEFAULT_LIMITS, *, batch_bytes: int = BATCH_BYTES) -> None:
@@ -81,7 +81,7 @@ class TocParser:
         self._count = 0
 
     def feed(self, text: bytes) -> None:
-        """What comes next of it. Pieces of a MiB at most: entries are decoded in batches of about that."""
+        """What comes next of it: a few MiB at most, for entries are decoded in batches of about that."""
         self._size += len(text)
         if self._size > self._limits.toc_bytes:
             raise LimitError(f"the TOC has more than {self._limits.toc_bytes} bytes, our limit")
@@ -142,10 +142,11 @@ class _Builder:
 
     def take(self, batch: list[Entry]) -> None:
         """The next entries, in order."""
+        before = len(self._sizes)  # a file that was left open counts now
         kinds = [entry.type for entry in batch]
         if self._open and kinds[0] != "chunk":
             self._close()
-        before, payload_end, texts, opened = len(self._sizes), self._payload_end, self._digest_texts, self._open
+        payload_end, texts, opened = self._payload_end, self._digest_texts, self._open
         # Nobody knows what follows the last one: a file, or its chunk, stays open.
         for entry, kind, after in zip(batch, kinds, [*kinds[1:], "chunk"], strict=True):
             if kind == "chunk":
