@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
+import random
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.build import chunked_layer, every, image, make_tar, read_layout
+from tests.helpers.command import zpull
 from tests.helpers.memory import MemorySource
 from tests.helpers.pulls import open_store
 from tests.helpers.pulls import pull as pull_into
+from tests.helpers.registry import Registry
+from tests.helpers.rough import started
 from zchunked.digest import Digest, digest_of
 from zchunked.errors import IntegrityError, TransferError
 from zchunked.exports import Aside, export, parse_destination
@@ -163,3 +169,30 @@ def test_nothing_stays_of_a_pull_that_failed(folder: Path, tmp_path: Path) -> No
             pull_into(source, store, aside=aside)
     aside.drop()
     assert list(folder.parent.glob("*")) == []
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGKILL])
+def test_a_pull_that_is_ended_in_the_middle_leaves_no_target_and_the_next_a_whole_one(
+    folder: Path, tmp_path: Path, signal_: signal.Signals
+) -> None:
+    old, new = (image([chunked_layer(make_tar(noise(start, 300)))]) for start in (0, 150))
+    with Registry({"old": old, "new": new}) as registry:
+        zpull(tmp_path, registry.reference("old"))
+        registry.wire._rate = 200_000
+        with started(tmp_path, registry.reference("new"), "--to", f"oci:{folder}:t") as process:
+            while not files_in(folder.parent) and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(signal_)
+            process.communicate()
+        assert process.returncode == (130 if signal_ == signal.SIGINT else -signal_)
+        assert not folder.exists()
+        assert signal_ == signal.SIGKILL or not list(folder.parent.glob("*"))
+        registry.wire._rate = None
+        zpull(tmp_path, registry.reference("new"), "--to", f"oci:{folder}:t")
+    assert read_layout(folder).blobs == {new.config_digest: new.config, new.layers[0].diff_id: new.layers[0].tar}
+    assert not list(folder.rglob(".*"))
+    assert [path.name for path in folder.parent.iterdir()] == ["layout"]
+
+
+def noise(start: int, count: int) -> dict[str, bytes]:
+    return {f"f{number}": random.Random(number).randbytes(6000) for number in range(start, start + count)}
