@@ -112,17 +112,23 @@ def test_a_place_that_cannot_be_written_is_left_to_the_export(tmp_path: Path) ->
     assert Aside.of([parse_destination(f"docker-archive:{tmp_path}/x")]) is None
 
 
-def test_dropping_leaves_a_layout_as_it_was(folder: Path, tmp_path: Path) -> None:
+def test_a_layout_that_exists_gets_nothing_before_its_export(folder: Path, tmp_path: Path) -> None:
+    """Others may read and write there meanwhile."""
+    to = parse_destination(f"oci:{folder}:v1")
     with open_store(tmp_path) as store:
         stored = pull_into(MemorySource(V1), store).image
         assert stored is not None
-        export(store, stored, parse_destination(f"oci:{folder}:v1"))
-    before = files_in(folder)
-    aside = aside_of(folder)
-    passed(aside)
-    assert files_in(folder) == before | {DIFF_ID[7:]: TAR}
-    aside.drop()
-    assert files_in(folder) == before
+        export(store, stored, to)
+    assert Aside.of([to]) is None
+
+
+def test_dropping_leaves_what_an_earlier_run_left(folder: Path) -> None:
+    passed(aside_of(folder))
+    again = aside_of(folder)
+    passed(again)
+    passed(again, b"more", digest_of(b"more"))
+    again.drop()
+    assert files_in(folder.parent) == {DIFF_ID[7:]: TAR}
 
 
 @pytest.fixture

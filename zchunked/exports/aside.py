@@ -1,4 +1,4 @@
-"""Layers of an OCI layout to come, written while they are proved: a tar that has passed by need not be made again."""
+"""Layers of a new OCI layout, written while they are proved: a tar that has passed by need not be made again."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from zchunked.exports.files import is_free, partial_folder, partial_name
 class Aside:
     """Puts blobs where the export finds them. Whatever fails here is left to the export, which tells. Thread-safe."""
 
-    def __init__(self, folder: Path, *, is_ours: bool) -> None:
-        """`is_ours`: the folder is no layout yet, and may go again."""
-        self._folder, self._is_ours = folder, is_ours
+    def __init__(self, folder: Path) -> None:
+        """`folder`: where the layout is made until it is complete."""
+        self._folder = folder
         self._blobs = folder / "blobs" / "sha256"
         self._lock = threading.Lock()
         self._taken: set[Digest] = set()
@@ -28,14 +28,11 @@ class Aside:
 
     @classmethod
     def of(cls, destinations: list[Destination]) -> Aside | None:
-        """For the first layout among them, if it can be written to."""
+        """For the first layout among them, if it is a new one: what is in others, their readers and writers share."""
         for to in destinations:
             if to.transport == "oci":
                 with suppress(OSError):
-                    if (to.path / "index.json").exists():
-                        return cls(to.path, is_ours=False)
-                    if is_free(to.path):
-                        return cls(partial_folder(to.path), is_ours=True)
+                    return cls(partial_folder(to.path)) if is_free(to.path) else None
                 return None
         return None
 
@@ -43,7 +40,8 @@ class Aside:
     def passing(self, diff_id: Digest, size: int, tar: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
         """The same tar, of `size` bytes or a little more. What passed is kept if the block ends well."""
         path = self._blobs / diff_id[7:]
-        file = self._open(diff_id, path, size)
+        partial = partial_name(self._blobs / f"{diff_id[7:]}.{os.getpid()}")  # nobody else's, whoever writes there
+        file = self._open(diff_id, path, partial, size)
         if file is None:
             yield tar
             return
@@ -55,13 +53,13 @@ class Aside:
                     with suppress(OSError):
                         file.flush()
                         os.fsync(file.fileno())
-                        partial_name(path).replace(path)
+                        partial.replace(path)
                         self._kept.append(path)
         finally:
             with suppress(OSError):
-                partial_name(path).unlink(missing_ok=True)
+                partial.unlink(missing_ok=True)
 
-    def _open(self, diff_id: Digest, path: Path, size: int) -> IO[bytes] | None:
+    def _open(self, diff_id: Digest, path: Path, partial: Path, size: int) -> IO[bytes] | None:
         """None where it is there or on its way, and where it might take the room that the store needs."""
         with self._lock:
             if diff_id in self._taken:
@@ -71,7 +69,7 @@ class Aside:
             self._blobs.mkdir(parents=True, exist_ok=True)
             if path.exists() or shutil.disk_usage(self._blobs).free < 2 * size:
                 return None
-            return partial_name(path).open("wb", buffering=0)
+            return partial.open("wb", buffering=0)
         except OSError:
             return None
 
@@ -80,7 +78,7 @@ class Aside:
         with suppress(OSError):
             for path in self._kept:
                 path.unlink(missing_ok=True)
-            for folder in (self._blobs, self._blobs.parent, *([self._folder] if self._is_ours else [])):
+            for folder in (self._blobs, self._blobs.parent, self._folder):
                 folder.rmdir()  # if it is empty
 
 
