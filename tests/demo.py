@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.helpers.build import Image, chunked_layer, image, make_tar
-from tests.helpers.faults import on, reset
-from tests.helpers.registry import Registry
+from tests.helpers.build.front import Image, chunked_layer, image, make_tar
+from tests.helpers.servers.faults import on, reset
+from tests.helpers.servers.registry import Registry
 
 _RATE = 6_000_000  # bytes per second, all connections together: slow enough to see a bar
 _FILES = 700

@@ -19,10 +19,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.helpers.accounts import Kind, Request
-from tests.helpers.answers import parse_ranges
-from tests.helpers.build import Image, Layer
-from tests.helpers.faults import (
+from tests.helpers.build.front import Image, Layer
+from tests.helpers.harness.rough import kill_after, large, run, started
+from tests.helpers.servers.accounts import Kind, Request
+from tests.helpers.servers.answers import parse_ranges
+from tests.helpers.servers.faults import (
     Outage,
     Rule,
     cut,
@@ -38,8 +39,7 @@ from tests.helpers.faults import (
     shift_content_range,
     stall,
 )
-from tests.helpers.registry import Registry
-from tests.helpers.rough import kill_after, large, run, started
+from tests.helpers.servers.registry import Registry
 
 _RATE = 4_000_000  # bytes per second, all connections together
 _SIZE = 10_000_000

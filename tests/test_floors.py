@@ -22,64 +22,66 @@ HOME = Path(__file__).parents[1] / PACKAGE
 
 FLOORS = [
     # 0 · Nouns: values and the rules they keep. No network, no disk, no thread.
-    "errors limits digest ranges reference oci events seams traffic karma receipt",
-    # 1 · One layer, understood: bytes in, values out.
-    "layer",
-    # 2 · The world outside: where bytes stay, where they come from, and what is forgiven on the way.
-    "store sources retry",
-    # 3 · Workshops: each does one job with what the floors below give it.
-    "image contents unpack reassemble prove verify arrivals crew orders deliveries fetch pace exports seeds publish",
-    # 4 · The front door: the whole story of a pull.
-    "insight schedule options layers heal offline pull objects",
-    # 5 · The roof: people.
-    "progress cli __main__",
+    "errors limits events oci ranges",
+    # 1 · Values of a pull, and the bytes of one layer, understood: bytes in, values out.
+    "interfaces receipt options formats",
+    # 2 · The world outside: where bytes stay, where they come from.
+    "store sources",
+    # 3 · Stored layers, read and proved; the download, and what is forgiven on the way.
+    "layers download",
+    # 4 · Workshops: each does one job with what the floors below give it.
+    "seeds maintenance export",
+    # 5 · The whole story of a pull.
+    "pull",
+    # 6 · People.
+    "cli __main__",
 ]
-SHARED = {0, 3, 4, 5}
+SHARED = {0, 1, 3, 6}
 """Floors whose rooms may know each other."""
 
 WHO_MAY = {
     # Libraries: one room each knows that they exist.
-    "requests": "sources.http",
-    "urllib3": "sources.http",
-    "obstore": "sources",
-    "zstandard": "layer.frames",
-    "fastcrc": "reassemble",
-    "tenacity": "retry",
-    "tqdm": "progress",
+    "requests": "sources.http.client",
+    "urllib3": "sources.http.client",
+    "obstore": "sources.objects",
+    "zstandard": "formats.zstd",
+    "fastcrc": "layers.rebuild",
+    "tenacity": "download.retry",
+    "tqdm": "cli.progress",
     "shtab": "cli",
     "platformdirs": "cli",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
-    "msgspec": "oci layer.entries layer.toc layer.tarsplit store.packs sources exports cli",
+    "msgspec": "oci.documents formats.toc_json formats.toc formats.tarsplit store.writer sources export cli",
     # Two threads that are the first to decode a type crash the process (msgspec 0.22): types are known at import.
     "msgspec.json.decode": "",
-    "msgspec.convert": "sources.registries",
+    "msgspec.convert": "sources.config.registries",
     # The standard library's doors to the world.
-    "sqlite3": "store.index",
-    "fcntl": "store exports.folder",
-    "ctypes": "cli.memory",
+    "sqlite3": "store.database",
+    "fcntl": "store export.folder",
+    "ctypes": "cli.tuning",
     "socket": "sources",
     "ssl": "sources",
     "http": "sources",
     "urllib": "sources",
-    "subprocess": "sources.helpers exports",
+    "subprocess": "sources.auth.helpers",
     "multiprocessing": "",
     "asyncio": "",
     "logging": "",
     # Threads are started by the crew; others own locks at most. Only a pull that was stopped or slept knows time.
-    "threading.Thread": "crew",
+    "threading.Thread": "download.workers",
     "threading.Timer": "",
-    "concurrent.futures.ThreadPoolExecutor": "crew",
+    "concurrent.futures.ThreadPoolExecutor": "download.workers",
     "concurrent.futures.ProcessPoolExecutor": "",
     "time.sleep": "",  # retry waits on an Event, so that stopping ends the wait
     # People and their environment.
     "os.environ": "cli",
     "os.getenv": "cli",
-    "print": "cli progress",
+    "print": "cli",
     "input": "",
     "sys.argv": "cli",
     "sys.exit": "cli __main__",
     "sys.stderr": "cli",
-    "sys.stdout": "cli exports.write",  # an archive may go to standard output
+    "sys.stdout": "cli export.write",  # an archive may go to standard output
     # Doors that stay shut.
     "eval": "",
     "exec": "",
@@ -87,7 +89,7 @@ WHO_MAY = {
     "os.system": "",
 }
 
-PURE = [*FLOORS[0].split(), "layer"]
+PURE = [*FLOORS[0].split(), *FLOORS[1].replace("options", "").split()]  # options name places on this machine
 IMPURE = "os io socket ssl subprocess sqlite3 pathlib shutil tempfile requests urllib3 time"
 """What the two lowest floors never import: their inputs are bytes and values, their clock is passed in."""
 

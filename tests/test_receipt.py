@@ -8,11 +8,11 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.build import chunked_layer, gzip_layer, image, make_tar
-from zchunked.digest import Digest, digest_of
-from zchunked.oci import Manifest, parse_config, parse_document
-from zchunked.receipt import Accounts, Good, Receipt, image_bytes
-from zchunked.traffic import Traffic
+from tests.helpers.build.front import chunked_layer, gzip_layer, image, make_tar
+from zchunked.oci.digest import Digest, digest_of
+from zchunked.oci.documents import Manifest, parse_config, parse_document
+from zchunked.receipt import Accounts, ByteCounts, Receipt, image_bytes
+from zchunked.sources.traffic import Traffic
 
 BLOBS = [digest_of(bytes([number])) for number in range(3)]
 AMOUNTS = st.integers(0, 10**9)
@@ -37,7 +37,7 @@ def test_fetched_is_the_sum_of_the_columns(bookings: list[tuple[str, Digest, int
         traffic.asked()
         traffic.received(a + b + c)
         if kind == "add":
-            accounts.add(blob, Good(a, b, c))
+            accounts.add(blob, ByteCounts(a, b, c))
         elif kind == "document":
             accounts.document(a)
     receipt.settle(traffic, accounts)
@@ -50,9 +50,9 @@ def test_fetched_is_the_sum_of_the_columns(bookings: list[tuple[str, Digest, int
 def test_what_is_taken_back_becomes_waste() -> None:
     traffic, accounts, receipt = Traffic(time.monotonic), Accounts(), Receipt("app")
     traffic.received(300)
-    accounts.add(BLOBS[0], Good(needed=100, gap=50))
-    accounts.take_back(BLOBS[0], Good(needed=40))
-    accounts.add(BLOBS[1], Good(metadata=150))
+    accounts.add(BLOBS[0], ByteCounts(needed=100, gap=50))
+    accounts.take_back(BLOBS[0], ByteCounts(needed=40))
+    accounts.add(BLOBS[1], ByteCounts(metadata=150))
     accounts.discard(BLOBS[1])
     accounts.discard(BLOBS[2])
     receipt.settle(traffic, accounts)
@@ -67,7 +67,7 @@ def test_documents_are_metadata_and_a_bad_one_is_taken_back() -> None:
     accounts.document(300)
     accounts.document(-500)
     assert accounts.documents == 300
-    assert accounts.total() == Good(metadata=300)
+    assert accounts.total() == ByteCounts(metadata=300)
 
 
 def test_settling_twice_is_settling_once() -> None:
@@ -105,7 +105,7 @@ def test_counting_from_many_threads_loses_nothing() -> None:
         for _ in range(2000):
             traffic.asked()
             traffic.received(3)
-            accounts.add(BLOBS[0], Good(needed=1, gap=2))
+            accounts.add(BLOBS[0], ByteCounts(needed=1, gap=2))
             accounts.fetched(BLOBS[0], 3)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -113,5 +113,5 @@ def test_counting_from_many_threads_loses_nothing() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert accounts.total() == Good(needed=8000, gap=16_000)
+    assert accounts.total() == ByteCounts(needed=8000, gap=16_000)
     assert (traffic.requests, traffic.fetched, accounts.fetched_of(BLOBS[0])) == (8000, 24_000, 24_000)

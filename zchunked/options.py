@@ -6,10 +6,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci import Platform
-from zchunked.pace import Bounds
-from zchunked.retry import Patience
-from zchunked.schedule import Frugality
+from zchunked.oci.documents import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How much the person is ready to bear. `patience` in seconds; `retries` caps their number, None does not."""
+
+    patience: float = 60.0
+    retries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StallLimits:
+    """`deadline` in seconds from the start, `min_rate` in body bytes per second; None sets none."""
+
+    deadline: float | None = None
+    min_rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GapOptions:
+    """`exact`: layers always come whole. `max_gap` in bytes: 0 buys no unneeded one, None leaves it to the plan."""
+
+    exact: bool = False
+    max_gap: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +43,8 @@ class Options:
     platform: Platform
     jobs: int = 8
     patience: Patience = field(default_factory=Patience)
-    bounds: Bounds = field(default_factory=Bounds)
-    frugality: Frugality = field(default_factory=Frugality)
+    bounds: StallLimits = field(default_factory=StallLimits)
+    frugality: GapOptions = field(default_factory=GapOptions)
     max_bytes: int | None = None
     rate: float | None = None
     seeds: tuple[Path, ...] = ()

@@ -6,22 +6,22 @@ import threading
 from dataclasses import dataclass, field
 from typing import Literal
 
-from zchunked.digest import Digest
-from zchunked.oci import Descriptor, Manifest
-from zchunked.traffic import Traffic
+from zchunked.interfaces import TrafficCounts
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor, Manifest
 
 Mode = Literal["partial", "whole", "cached"]
 
 
 @dataclass(slots=True)
-class Good:
+class ByteCounts:
     """Bytes that were kept, by what they are good for."""
 
     needed: int = 0
     metadata: int = 0
     gap: int = 0
 
-    def add(self, other: Good, times: int) -> None:
+    def add(self, other: ByteCounts, times: int) -> None:
         self.needed += times * other.needed
         self.metadata += times * other.metadata
         self.gap += times * other.gap
@@ -36,12 +36,12 @@ class Accounts:
     def __init__(self, *, is_free: bool = False) -> None:
         self.is_free = is_free
         self._lock = threading.Lock()
-        self._good: dict[Digest | None, Good] = {}
+        self._good: dict[Digest | None, ByteCounts] = {}
         self._fetched: dict[Digest, int] = {}
 
     def document(self, size: int) -> None:
         """A manifest or index; a negative size takes a bad one back."""
-        self.add(None, Good(metadata=size))
+        self.add(None, ByteCounts(metadata=size))
 
     @property
     def documents(self) -> int:
@@ -49,18 +49,18 @@ class Accounts:
             good = self._good.get(None)
         return good.metadata if good else 0
 
-    def add(self, blob: Digest | None, good: Good) -> None:
+    def add(self, blob: Digest | None, good: ByteCounts) -> None:
         if self.is_free:
             return
         with self._lock:
-            self._good.setdefault(blob, Good()).add(good, 1)
+            self._good.setdefault(blob, ByteCounts()).add(good, 1)
 
-    def take_back(self, blob: Digest, good: Good) -> None:
+    def take_back(self, blob: Digest, good: ByteCounts) -> None:
         """What was counted turned out to be wrong: it becomes waste."""
         if self.is_free:
             return
         with self._lock:
-            self._good.setdefault(blob, Good()).add(good, -1)
+            self._good.setdefault(blob, ByteCounts()).add(good, -1)
 
     def discard(self, blob: Digest) -> None:
         """All that came of this blob was good for nothing."""
@@ -77,8 +77,8 @@ class Accounts:
     def fetched_of(self, blob: Digest) -> int:
         return self._fetched.get(blob, 0)
 
-    def total(self) -> Good:
-        total = Good()
+    def total(self) -> ByteCounts:
+        total = ByteCounts()
         with self._lock:
             for good in self._good.values():
                 total.add(good, 1)
@@ -153,7 +153,7 @@ class Receipt:
         ]
         self.bytes.image = image_bytes(manifest)
 
-    def settle(self, traffic: Traffic, accounts: Accounts) -> None:
+    def settle(self, traffic: TrafficCounts, accounts: Accounts) -> None:
         """Take over the counts; whatever came and was good for nothing is waste."""
         spent, good = self.bytes, accounts.total()
         spent.needed, spent.metadata = good.needed, good.metadata

@@ -12,7 +12,7 @@ import math
 import sys
 from pathlib import Path
 
-from zchunked.karma import Karma
+from zchunked.download.karma import Karma
 
 _PATIENCE = {14: "#9a3412", 60: "#1d4ed8", 300: "#166534"}
 _SPEEDS = [10 ** (3 + step / 10) for step in range(61)]  # bytes per second, 1 kB/s to 1 GB/s

@@ -14,7 +14,7 @@ from typing import Protocol
 from urllib.request import Request, urlopen
 
 from tests.bench.measure import Command
-from tests.helpers import peers
+from tests.helpers.servers import peers
 
 _ACCEPT = "application/vnd.oci.image.manifest.v1+json"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.bench.packages import SIZES, Npm, Pip
 from tests.bench.trees import node_modules, site_packages, write_tar
-from tests.helpers import peers
+from tests.helpers.servers import peers
 from tests.peers import corpus
 
 HOME = Path(__file__).parents[2] / ".cache" / "bench"

@@ -12,13 +12,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from zchunked.contents import read_contents
-from zchunked.layer.plan import Link
-from zchunked.oci import Descriptor
-from zchunked.prove import prove
-from zchunked.reassemble import Rebuild, are_chunks
+from zchunked.download.coalesce import Link
+from zchunked.layers.metadata import read_contents
+from zchunked.layers.proof import prove
+from zchunked.layers.rebuild import Rebuild, are_chunks
+from zchunked.oci.documents import Descriptor
+from zchunked.options import GapOptions
+from zchunked.pull.planner import LayerTask, LinkConditions, Scheduler
 from zchunked.receipt import LayerEntry
-from zchunked.schedule import Frugality, Means, Scheduler, Work
 from zchunked.store import Store
 
 STAGES = ("start", "table of contents", "look-up, schedule", "chunks checked, entered", "rebuild, proof")
@@ -30,12 +31,12 @@ _SPANS = 400
 def main(folder: Path) -> None:
     found = json.loads((folder / LAYER).read_text())
     layer = Descriptor(**found["layer"])
-    work = Work(layer, found["diff_id"], LayerEntry(layer.digest, found["diff_id"], layer.size, "zstd:chunked"))
+    work = LayerTask(layer, found["diff_id"], LayerEntry(layer.digest, found["diff_id"], layer.size, "zstd:chunked"))
     with Store(folder / BEFORE) as before, Store(folder / AFTER) as after:
         os.getppid()
         work.contents = read_contents(after, layer)
         os.getppid()
-        checks = Scheduler(before, Frugality()).plan(work, Means(8, Link(), lambda _: _SPANS)).checks
+        checks = Scheduler(before, GapOptions()).plan(work, LinkConditions(8, Link(), lambda _: _SPANS)).checks
         os.getppid()
         asked = list(zip(checks.starts, checks.ends, checks.sizes, checks.digests, strict=True))
         assert all(are_chunks(after, layer.digest, asked))

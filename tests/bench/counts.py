@@ -21,9 +21,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tests.bench.counted import AFTER, BEFORE, LAYER, STAGES, describe
-from tests.helpers.build import Image, chunked_layer, image
-from tests.helpers.memory import MemorySource
-from tests.helpers.pulls import pull
+from tests.helpers.build.front import Image, chunked_layer, image
+from tests.helpers.harness.pulls import pull
+from tests.helpers.servers.memory import MemorySource
 from tests.peers import corpus
 from zchunked.store import Store
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
-from tests.helpers import peers
+from tests.helpers.servers import peers
 
 
 def about(work: str, repeats: int) -> dict[str, str]:

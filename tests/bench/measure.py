@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.helpers import peers
+from tests.helpers.servers import peers
 
 _LAUNCH = Path(__file__).with_name("launch.py")
 _TIMEOUT = 1800

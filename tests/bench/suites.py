@@ -14,8 +14,8 @@ from tests.bench.clients import Client, Podman, Skopeo, Tools, Zpull, forget, ke
 from tests.bench.link import LINKS, Link, linked
 from tests.bench.measure import Command, Cost, middle, run
 from tests.bench.results import REGISTRY, Row
-from tests.helpers import peers
-from tests.helpers.registry import Registry
+from tests.helpers.servers import peers
+from tests.helpers.servers.registry import Registry
 
 BEFORE, AFTER = "v1", "v2"
 SLOW = LINKS[2]  # on which picky hosts are met

@@ -19,8 +19,8 @@ from tests.bench.measure import Command, Cost, middle, run
 from tests.bench.results import REGISTRY, Results, Row, load
 from tests.bench.suites import serving
 from tests.bench.trees import write_tar
-from tests.helpers import peers
-from tests.helpers.registry import Registry
+from tests.helpers.servers import peers
+from tests.helpers.servers.registry import Registry
 from tests.peers import corpus
 
 RECEIPT = {"bytes": {"needed": 900, "metadata": 100, "gap": 20, "wasted": 0, "fetched": 1_020}}

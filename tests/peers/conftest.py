@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import peers, swift
+from tests.helpers.servers import peers, swift
 from tests.peers import corpus
 
 TAGS = ("v1", "v2")

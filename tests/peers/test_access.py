@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import command, peers
-from tests.helpers.proxy import proxy
+from tests.helpers.harness import command
+from tests.helpers.servers import peers
+from tests.helpers.servers.proxy import proxy
 from tests.peers import corpus
 
 CREDS = f"{peers.USER}:{peers.PASSWORD}"

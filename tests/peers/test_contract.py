@@ -11,9 +11,9 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from tests.helpers import peers, swift
-from tests.helpers.images import Layout
-from tests.helpers.kinds import KINDS, Place, place_at
+from tests.helpers.build.images import Layout
+from tests.helpers.servers import peers, swift
+from tests.helpers.servers.kinds import KINDS, Place, place_at
 from tests.sources.test_contract import (  # noqa: F401 - they run here as well, on our `kind`
     CONTENT,
     source,

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.helpers import command, peers
+from tests.helpers.harness import command
+from tests.helpers.servers import peers
 from tests.peers import corpus
 
 

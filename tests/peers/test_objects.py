@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import command, peers
+from tests.helpers.harness import command
+from tests.helpers.servers import peers
 
 
 @pytest.mark.parametrize("writer", ["new", "old"])

@@ -10,7 +10,7 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from tests.helpers import peers, swift
+from tests.helpers.servers import peers, swift
 from tests.peers import corpus
 
 pytestmark = pytest.mark.peer

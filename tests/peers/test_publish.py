@@ -13,7 +13,8 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from tests.helpers import command, peers, swift
+from tests.helpers.harness import command
+from tests.helpers.servers import peers, swift
 from tests.peers import corpus
 
 pytestmark = pytest.mark.peer

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import command, peers
-from tests.helpers.golden import Golden, all_golden
+from tests.helpers.build.golden import Golden, all_golden
+from tests.helpers.harness import command
+from tests.helpers.servers import peers
 from tests.peers import corpus
 
 VERIFIABLE = [golden for golden in all_golden() if not golden.is_index and golden.verifiable]

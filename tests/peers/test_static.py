@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import command, peers
-from tests.helpers.golden import Golden
+from tests.helpers.build.golden import Golden
+from tests.helpers.harness import command
+from tests.helpers.servers import peers
 
 V1, V2 = Golden("demo", "demo-v1"), Golden("demo", "demo-v2")
 NEEDED = 35_664

@@ -6,10 +6,10 @@ import os
 import tarfile
 from pathlib import Path
 
-from tests.helpers.build import chunked_layer, image, make_tar
-from tests.helpers.command import receipt, zpull
-from tests.helpers.registry import Registry
-from tests.helpers.rough import files
+from tests.helpers.build.front import chunked_layer, image, make_tar
+from tests.helpers.harness.command import receipt, zpull
+from tests.helpers.harness.rough import files
+from tests.helpers.servers.registry import Registry
 
 
 def test_plan_counts_seeds_and_the_pull_then_fetches_that(tmp_path: Path) -> None:

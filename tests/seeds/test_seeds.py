@@ -17,17 +17,17 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.build import Image, chunked_layer, gzip_layer, image, make_tar, read_layout, write_layout
-from tests.helpers.golden import Golden
-from tests.helpers.memory import MemorySource
-from tests.helpers.pulls import Outcome, open_store, pull
-from tests.stored import quick_folder
+from tests.helpers.build.front import Image, chunked_layer, gzip_layer, image, make_tar, read_layout, write_layout
+from tests.helpers.build.golden import Golden
+from tests.helpers.build.stored import quick_folder
+from tests.helpers.harness.pulls import Outcome, open_store, pull
+from tests.helpers.servers.memory import MemorySource
 from zchunked.events import Noted
-from zchunked.exports.content import layers_of
-from zchunked.seeds import finding
-from zchunked.seeds.packer import Packer
+from zchunked.export.layers import layers_of
+from zchunked.maintenance.verify import verify
+from zchunked.seeds import scan as finding
+from zchunked.seeds.pack import Packer
 from zchunked.store import Store
-from zchunked.verify import verify
 
 DICE = random.Random(5)
 SMALL = {f"usr/share/{number:03}": DICE.randbytes(3000 + number % 7) for number in range(40)}
@@ -237,7 +237,7 @@ def test_files_are_hashed_once_for_many_pulls(tmp_path: Path, monkeypatch: pytes
         opened.append(path)
         return real(path)
 
-    monkeypatch.setattr("zchunked.seeds.sower.opened", noted)
+    monkeypatch.setattr("zchunked.seeds.importer.opened", noted)
     with open_store(tmp_path) as store:
         pull(MemorySource(V1), store, seeds=(seed,))
         hashed = store.recall_seeds([path.stat().st_ino for path in seed.iterdir()])
@@ -246,7 +246,7 @@ def test_files_are_hashed_once_for_many_pulls(tmp_path: Path, monkeypatch: pytes
         def refuse(*_: object) -> bytes:
             raise AssertionError("it was hashed already")
 
-        monkeypatch.setattr("zchunked.seeds.sower.read_at", refuse)
+        monkeypatch.setattr("zchunked.seeds.importer.read_at", refuse)
         other = image([chunked_layer(make_tar({"other": DICE.randbytes(3000)}))])
         pull(MemorySource(other), store, seeds=(seed,))
 
@@ -289,7 +289,7 @@ def test_what_may_not_be_read_is_left_out(tmp_path: Path, monkeypatch: pytest.Mo
             raise PermissionError
         return real(path)
 
-    monkeypatch.setattr("zchunked.seeds.sower.opened", refuse)
+    monkeypatch.setattr("zchunked.seeds.importer.opened", refuse)
     outcome = seeded(V1, tmp_path / "home", seed)
     digest = "sha256:" + hashlib.sha256(SMALL["usr/share/005"]).hexdigest()
     assert outcome.receipt.bytes.needed == chunks_of(V1)[digest]
@@ -298,7 +298,7 @@ def test_what_may_not_be_read_is_left_out(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_long_chunk_is_streamed_and_one_that_lies_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zchunked.seeds.sower._LONG", 10_000)
+    monkeypatch.setattr("zchunked.seeds.importer._LONG", 10_000)
     data = DICE.randbytes(50_000)
     made = image(
         [chunked_layer(make_tar({"long": data, "other": DICE.randbytes(100)}), cut=lambda whole: [len(whole)])]
@@ -321,10 +321,10 @@ def test_a_long_chunk_is_streamed_and_one_that_lies_leaves_nothing(
 
 
 def test_exact_asks_no_seed(tmp_path: Path) -> None:
-    from zchunked.schedule import Frugality  # noqa: PLC0415
+    from zchunked.options import GapOptions  # noqa: PLC0415
 
     with open_store(tmp_path) as store:
-        outcome = pull(MemorySource(V1), store, seeds=(as_tree(V1, tmp_path),), frugality=Frugality(exact=True))
+        outcome = pull(MemorySource(V1), store, seeds=(as_tree(V1, tmp_path),), frugality=GapOptions(exact=True))
         assert store.is_whole(outcome.image.documents.manifest.layers[0].digest)  # type: ignore[union-attr]
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.images import Layout
-from tests.helpers.registry import Registry
-from zchunked.digest import digest_of
-from zchunked.oci import OCI_MANIFEST, Descriptor
-from zchunked.reference import parse_reference
+from tests.helpers.build.images import Layout
+from tests.helpers.servers.registry import Registry
+from zchunked.oci.digest import digest_of
+from zchunked.oci.documents import OCI_MANIFEST, Descriptor
+from zchunked.oci.reference import parse_reference
 from zchunked.sources import open_source
 from zchunked.sources.registry import RegistrySource
-from zchunked.traffic import Traffic
+from zchunked.sources.traffic import Traffic
 
 DATA = random.Random(1).randbytes(300_000)
 BLOB = Descriptor("application/octet-stream", digest_of(DATA), len(DATA))

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.build import OCI_MANIFEST, Layout, read_layout
-from tests.helpers.golden import Golden
-from tests.helpers.kinds import KINDS, LAYOUTS, Place
-from tests.helpers.pulls import AMD64, IMPATIENT, open_store
-from zchunked.digest import EMPTY, Digest, digest_of
+from tests.helpers.build.front import OCI_MANIFEST, Layout, read_layout
+from tests.helpers.build.golden import Golden
+from tests.helpers.harness.pulls import AMD64, IMPATIENT, open_store
+from tests.helpers.servers.kinds import KINDS, LAYOUTS, Place
 from zchunked.errors import (
     FormatError,
     IntegrityError,
@@ -24,12 +23,13 @@ from zchunked.errors import (
     RangeIgnoredError,
     TransferError,
 )
-from zchunked.oci import Descriptor
+from zchunked.interfaces import Source
+from zchunked.oci.digest import EMPTY, Digest, digest_of
+from zchunked.oci.documents import Descriptor
 from zchunked.options import Options
-from zchunked.pull import Pull
+from zchunked.pull.pull import Pull
 from zchunked.ranges import ByteRange, merge
 from zchunked.receipt import Receipt
-from zchunked.seams import Source
 from zchunked.sources.layout import LayoutSource
 from zchunked.store import Store
 

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.build import OCI_INDEX, OCI_MANIFEST, Json, Layout, dumps, write_layout
-from zchunked.digest import digest_of
+from tests.helpers.build.front import OCI_INDEX, OCI_MANIFEST, Json, Layout, dumps, write_layout
 from zchunked.errors import FormatError, IntegrityError, LimitError, NotFoundError
+from zchunked.interfaces import Pieces
 from zchunked.limits import Limits
-from zchunked.oci import Descriptor, Index, Platform, choose, parse_document
+from zchunked.oci.digest import digest_of
+from zchunked.oci.documents import Descriptor, Index, Platform, choose, parse_document
+from zchunked.oci.reference import LayoutReference
 from zchunked.ranges import ByteRange
-from zchunked.reference import LayoutReference
-from zchunked.seams import Haul
-from zchunked.sources.directory import DirectoryObjects
 from zchunked.sources.layout import LayoutSource, blob_path, find_image, parse_index
+from zchunked.sources.objects.directory import DirectoryObjects
 
 REF_NAME, IMAGE_NAME = "org.opencontainers.image.ref.name", "io.containerd.image.name"
 MANIFEST = b'{"schemaVersion":2}'
@@ -136,7 +136,7 @@ def folder(tmp_path: Path) -> Path:
     return write_layout(tmp_path / "layout", content)
 
 
-def read_some(folder: Path) -> list[Haul]:
+def read_some(folder: Path) -> list[Pieces]:
     return list(open_layout(folder).read(BLOB, [ByteRange(5, 10)]))
 
 

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zchunked.digest import Digest, digest_of
 from zchunked.errors import (
     AccessDeniedError,
     MultiRangeRefusedError,
@@ -23,10 +22,11 @@ from zchunked.errors import (
     ZPullError,
 )
 from zchunked.events import Event, Noted
-from zchunked.oci import Descriptor
+from zchunked.interfaces import Document, Pieces
+from zchunked.oci.digest import Digest, digest_of
+from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, merge
-from zchunked.seams import Document, Haul
-from zchunked.sources.breaks import NoAnswerError, SilentError
+from zchunked.sources.http.network_errors import NoAnswerError, SilentError
 from zchunked.sources.mirrors import Member, MirroredSource
 
 DATA = random.Random(5).randbytes(3000)
@@ -60,7 +60,7 @@ class Scripted:
     def spans_per_request(self, blob: Descriptor) -> int:
         return self.spans
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         assert len(spans) <= max(1, self.spans)
         self.asked.append(list(spans))
         self.promises.append(blob)
@@ -125,7 +125,7 @@ def test_the_successor_is_asked_for_as_many_spans_as_it_takes() -> None:
 
 def test_a_host_that_takes_fewer_spans_than_it_said_is_asked_again() -> None:
     class Refusing(Scripted):
-        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
+        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
             if len(spans) > 1:
                 self.spans = 1
                 raise MultiRangeRefusedError("no")

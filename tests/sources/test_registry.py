@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import faults
-from tests.helpers.faults import Fault, on
-from tests.helpers.images import Layout
-from tests.helpers.registry import Registry
+from tests.helpers.build.images import Layout
+from tests.helpers.servers import faults
+from tests.helpers.servers.faults import Fault, on
+from tests.helpers.servers.registry import Registry
 from tests.sources.conftest import BLOB, DATA, MANIFEST, Open
-from zchunked.digest import digest_of
 from zchunked.errors import (
     AccessDeniedError,
     LimitError,
@@ -26,10 +25,11 @@ from zchunked.errors import (
     ZPullError,
 )
 from zchunked.limits import Limits
-from zchunked.oci import OCI_MANIFEST, Descriptor
+from zchunked.oci.digest import digest_of
+from zchunked.oci.documents import OCI_MANIFEST, Descriptor
 from zchunked.ranges import ByteRange, merge
 from zchunked.sources.registry import RegistrySource
-from zchunked.traffic import Traffic
+from zchunked.sources.traffic import Traffic
 
 WHOLE = [ByteRange(0, len(DATA))]
 ONE = [ByteRange(1000, 200_000)]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from zchunked.digest import Digest, digest_of, raw
 from zchunked.errors import IntegrityError, LocalError
+from zchunked.oci.digest import Digest, digest_of, raw
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 from zchunked.store.store import Image, Place
@@ -320,7 +320,7 @@ def test_two_stores_on_one_folder_write_the_same_blob_and_both_end_right(store: 
 KILLED = """
 import os, sys
 from pathlib import Path
-from zchunked.digest import digest_of
+from zchunked.oci.digest import digest_of
 from zchunked.store import Store
 
 content = bytes(number * 31 % 251 for number in range(10_000))

@@ -22,7 +22,7 @@ def main() -> None:
 
 def run(argv: list[str]) -> int:
     """One command; returns its exit code. The only place where errors become text."""
-    from zchunked.cli import arguments  # noqa: PLC0415
+    from zchunked.cli import parser as arguments  # noqa: PLC0415
 
     try:
         return arguments.dispatch(argv, os.environ)

@@ -1,5 +1,5 @@
 """Seeds: folders, archives and OCI layouts of this machine whose files may stand in for chunks of a layer."""
 
-from zchunked.seeds.sower import sow
+from zchunked.seeds.importer import sow
 
 __all__ = ["sow"]

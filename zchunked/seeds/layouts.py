@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from zchunked.digest import Digest, digest_of, verify
 from zchunked.errors import FormatError, ZPullError
-from zchunked.layer import frames
-from zchunked.layer.locate import locate
-from zchunked.layer.toc import Toc, parse_toc
+from zchunked.formats import zstd as frames
+from zchunked.formats.annotations import locate
+from zchunked.formats.toc import Toc, parse_toc
 from zchunked.limits import DEFAULT_LIMITS
-from zchunked.oci import Descriptor, Index, parse_document
-from zchunked.seeds.finding import opened, read_at
+from zchunked.oci.digest import Digest, digest_of, verify
+from zchunked.oci.documents import Descriptor, Index, parse_document
+from zchunked.seeds.scan import opened, read_at
 
 _MOST_DOCUMENTS = 10_000
 

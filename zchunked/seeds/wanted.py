@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from zchunked.contents import Contents
+from zchunked.layers.metadata import LayerIndex
 from zchunked.ranges import ByteRange, Spans
 from zchunked.store import Store
 
@@ -37,7 +37,7 @@ class Wanted:
     by one: on files of its size, and on a file of its name, from the beginning and from the end.
     """
 
-    def __init__(self, layers: Iterable[Contents], store: Store) -> None:
+    def __init__(self, layers: Iterable[LayerIndex], store: Store) -> None:
         self._lock = threading.Lock()
         self._lacking: dict[bytes, int] = {}
         self._files: dict[int, set[bytes]] = {}
@@ -47,7 +47,7 @@ class Wanted:
             self._add(contents, store)
         self.count = len(self._lacking)
 
-    def _add(self, contents: Contents, store: Store) -> None:
+    def _add(self, contents: LayerIndex, store: Store) -> None:
         toc = contents.toc
         solid = {digest for digest, hole in zip(toc.digests, toc.holes, strict=True) if not hole}
         found = store.find_chunks(list(solid))

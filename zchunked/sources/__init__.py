@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zchunked.interfaces import HostMemory
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.reference import ImageReference, LayoutReference
-from zchunked.seams import HostMemory
-from zchunked.sources.directory import DirectoryObjects
+from zchunked.oci.reference import ImageReference, LayoutReference
 from zchunked.sources.layout import Documents, LayoutSource
-from zchunked.traffic import Traffic
+from zchunked.sources.objects.directory import DirectoryObjects
+from zchunked.sources.traffic import Traffic
 
 if TYPE_CHECKING:
     from zchunked.sources.mirrors import MirroredSource
@@ -46,7 +46,7 @@ def open_source(
             directory = DirectoryObjects(Path(reference.base))
             return LayoutSource(reference, directory, files=directory, documents=documents, limits=limits)
         if reference.scheme in ("s3", "gs", "az"):
-            from zchunked.sources.bucket import open_bucket  # noqa: PLC0415 - an extra
+            from zchunked.sources.objects.bucket import open_bucket  # noqa: PLC0415 - an extra
 
             bucket = open_bucket(
                 reference,
@@ -59,9 +59,9 @@ def open_source(
                 cert_dir=Path(cert_dir) if cert_dir else None,
             )
             return LayoutSource(reference, bucket, documents=documents, limits=limits)
-    from zchunked.sources.web import Web  # noqa: PLC0415 - the network libraries take time to load
+    from zchunked.sources.connect import Connector  # noqa: PLC0415 - the network libraries take time to load
 
-    web = Web(
+    web = Connector(
         environment,
         traffic,
         hosts,

@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-from zchunked.digest import Digest, digest_of, short, verify
 from zchunked.errors import FormatError, IntegrityError, LimitError, NotFoundError
+from zchunked.interfaces import Document, Files, Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci import ACCEPTED, OCI_INDEX, Descriptor, Index, Instance, parse_document
+from zchunked.oci.digest import Digest, digest_of, short, verify
+from zchunked.oci.documents import ACCEPTED, OCI_INDEX, Descriptor, Index, Instance, parse_document
+from zchunked.oci.reference import LayoutReference
 from zchunked.ranges import ByteRange
-from zchunked.reference import LayoutReference
-from zchunked.seams import Document, Files, Haul
-from zchunked.sources.objects import Objects
+from zchunked.sources.objects.interface import Objects
 
 _NAMES = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
 _SHOWN_NAMES = 20
@@ -101,7 +101,7 @@ class LayoutSource:
     def spans_per_request(self, blob: Descriptor) -> int:
         return self._objects.spans_per_request(blob_path(blob.digest), blob)
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         yield from self._objects.read(blob_path(blob.digest), blob, spans)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from zchunked.digest import Digest
 from zchunked.errors import (
     MultiRangeRefusedError,
     NotFoundError,
@@ -17,10 +16,11 @@ from zchunked.errors import (
     ZPullError,
 )
 from zchunked.events import Noted
-from zchunked.oci import Descriptor
+from zchunked.interfaces import Document, Emit, Locating, Pieces, Source
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, append_pieces, merge, subtract
-from zchunked.seams import Document, Emit, Haul, Locating, Source
-from zchunked.sources.breaks import NoAnswerError, SilentError
+from zchunked.sources.http.network_errors import NoAnswerError, SilentError
 
 _Answer = TypeVar("_Answer")
 _MOST_STRIKES = 3
@@ -92,7 +92,7 @@ class MirroredSource:
     def spans_per_request(self, blob: Descriptor) -> int:
         return self._candidates(blob.digest)[0].source.spans_per_request(blob)
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         """A registry that breaks off is followed by the next one, which is asked for what is missing alone.
 
         One without ranges is none that fails: the blob comes whole from there. So RangeIgnoredError may also follow
@@ -230,7 +230,7 @@ class MirroredSource:
         return type(error)(f"{error}{text}")
 
 
-def _in_turns(source: Source, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
+def _in_turns(source: Source, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
     """As many spans at a time as this source takes; the one before it may have taken more."""
     left, lessons = list(spans), 0
     while left:

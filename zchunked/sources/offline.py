@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from zchunked.digest import Digest
 from zchunked.errors import NotFoundError, UnsupportedLayerError
-from zchunked.oci import Descriptor
+from zchunked.interfaces import Document, Pieces
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor
+from zchunked.oci.reference import ImageReference, LayoutReference
 from zchunked.ranges import ByteRange
-from zchunked.reference import ImageReference, LayoutReference
-from zchunked.seams import Document, Haul
 
 
 def is_on_this_machine(reference: ImageReference) -> bool:
@@ -34,7 +34,7 @@ class OfflineSource:
     def spans_per_request(self, blob: Descriptor) -> int:
         return 1
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         """A part that is missing makes a layer one that could only come whole: the plan then says what is missing."""
         if list(spans) != [ByteRange(0, blob.size)]:
             raise UnsupportedLayerError("its table of contents is not in the store")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from zchunked.digest import Digest
 from zchunked.errors import TransientError
+from zchunked.interfaces import Document, HostMemory, Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci import ACCEPTED, Descriptor
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import ACCEPTED, Descriptor
+from zchunked.oci.reference import DOCKER_HUB, Reference
 from zchunked.ranges import ByteRange
-from zchunked.reference import DOCKER_HUB, Reference
-from zchunked.seams import Document, Haul, HostMemory
-from zchunked.sources.auth import Auth
-from zchunked.sources.blobs import Blobs
-from zchunked.sources.home import Home
-from zchunked.sources.http import Http
+from zchunked.sources.auth.tokens import Auth
+from zchunked.sources.http.client import Http
+from zchunked.sources.http.endpoint import RegistryEndpoint
+from zchunked.sources.http.range_reader import Blobs
 
 _HUB_API = "registry-1.docker.io"
 
@@ -35,7 +35,7 @@ class RegistrySource:
     ) -> None:
         """`may_be_plain`: plain http may be tried when TLS is refused; loopback registries by default."""
         self._reference, self._limits = reference, limits
-        self._home = Home(
+        self._home = RegistryEndpoint(
             http,
             auth,
             reference.name,
@@ -66,7 +66,7 @@ class RegistrySource:
         """1 for a host of which nothing is known; `read` may be asked for more all the same, to find out."""
         return self._blobs.spans_per_request(blob)
 
-    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Haul]:
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         """Several spans go into one request, unless the host is known to take one at a time.
 
         What a multi-range answer leaves out is asked for again, one span after the other. Raises

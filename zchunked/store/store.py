@@ -13,13 +13,13 @@ from operator import add, and_
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from zchunked.digest import Digest, digest_of, verified
 from zchunked.errors import IntegrityError
+from zchunked.oci.digest import Digest, digest_of, verified
 from zchunked.ranges import ByteRange, Spans
+from zchunked.store.clone import share
+from zchunked.store.database import Index
 from zchunked.store.extents import ExtentMap, Piece, Span
-from zchunked.store.index import Index
-from zchunked.store.packs import Rows, Session, Writer, idle_files, local_error, recover
-from zchunked.store.share import share
+from zchunked.store.writer import Rows, Session, Writer, idle_files, local_error, recover
 
 _READ_BYTES = 1 << 20
 _NEAR_BYTES = 64 << 10  # what lies this near is read together: copying is cheaper than asking

@@ -1,0 +1,145 @@
+"""The command as a user meets it: verbs, exit codes, one line for each error, nothing but the result on stdout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.build.golden import Golden
+from tests.helpers.harness.command import environment, receipt, zpull
+from tests.helpers.servers.registry import Registry
+
+DEMO = Golden("demo", "demo-v1").layout
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "says"),
+    [
+        (["--bogus"], 2, "--help lists what is possible"),
+        (["host.example/Upper/case:tag"], 2, "must be lower case"),
+        (["host/name:bad tag"], 2, "is no tag"),
+        (["host/name@sha256:12"], 2, "64 lower-case hex digits"),
+        (["https://host/name"], 2, "unknown kind of image"),
+        (["host/name", "--platform", "amd64"], 2, "os/architecture"),
+        (["host/name", "--to", "nowhere:x"], 2, "unknown destination"),
+        (["host/name", "--to", "oci-archive:-", "--to", "docker-archive:-"], 2, "standard output"),
+        (["host/name", "-j", "0"], 2, "between 1 and 64"),
+        (["export", "host/name"], 2, "--to"),
+        (["export", "host/name", "--to", "oci:x"], 3, "pull it first"),
+        (["127.0.0.1:1/name", "--patience", "0"], 5, "connection refused"),
+    ],
+)
+def test_an_error_is_one_line_and_a_documented_exit_code(argv: list[str], code: int, says: str, tmp_path: Path) -> None:
+    ended = zpull(tmp_path, *argv, check=False)
+    assert ended.code == code, ended.err
+    assert says in ended.error
+    assert ended.out == ""
+
+
+def test_stdout_has_the_result_alone(tmp_path: Path) -> None:
+    with Registry(DEMO) as registry:
+        ended = zpull(tmp_path, registry.reference("demo-v1"))
+        digest = Golden("demo", "demo-v1").expect["manifest"]["digest"]
+        assert ended.out == f"{registry.host}/demo@{digest}\n"
+        assert zpull(tmp_path, registry.reference("demo-v1"), "-q").out == f"{digest}\n"
+        assert zpull(tmp_path, registry.reference("demo-v1"), "-q").err == ""
+
+
+def test_missing_tag_is_not_found_and_denied_is_denied(tmp_path: Path) -> None:
+    with Registry(DEMO) as registry:
+        assert zpull(tmp_path, registry.reference("absent"), check=False).code == 3
+    with Registry(DEMO, auth="basic") as registry:
+        ended = zpull(tmp_path, registry.reference("demo-v1"), "--creds", "me:s3cr3t", check=False)
+        assert ended.code == 4
+        assert "s3cr3t" not in ended.err
+
+
+@pytest.mark.parametrize("multi_range", ["206", "501"])
+def test_a_plan_says_what_the_pull_then_fetches(multi_range: str, tmp_path: Path) -> None:
+    with Registry(DEMO, multi_range=multi_range) as registry:  # type: ignore[arg-type]
+        zpull(tmp_path, registry.reference("demo-v1"))
+        plan = receipt(tmp_path, "plan", registry.reference("demo-v2"), "--rate", "4Mbit")
+        before = registry.accounts.body_bytes
+        refused = zpull(tmp_path, registry.reference("demo-v2"), "--max-bytes", "10k", check=False)
+        assert refused.code == 9
+        assert str(plan["estimate"]["requests"]) in refused.error
+        between = registry.accounts.body_bytes
+        text = zpull(tmp_path, registry.reference("demo-v2"), "--dry-run").out
+        assert "partial" in text
+        middle = registry.accounts.body_bytes
+        assert between - before == middle - between  # the manifest alone
+        pulled = receipt(tmp_path, registry.reference("demo-v2"))
+        sent = registry.accounts.body_bytes - middle
+    assert abs(plan["estimate"]["bytes"] - sent) <= 0.03 * sent
+    assert plan["estimate"]["requests"] == pulled["requests"]
+    assert plan["bytes"]["needed"] == 0
+
+
+def test_a_plan_of_whole_layers_says_why(tmp_path: Path) -> None:
+    with Registry(DEMO) as registry:
+        text = zpull(tmp_path, "plan", registry.reference("plain-gzip")).out
+        assert text.count("gzip layer without a table of contents") == 2
+        before = registry.accounts.blob_bytes
+        assert before <= 1000  # the config
+
+
+def test_options_come_from_the_environment_and_what_is_typed_wins(tmp_path: Path) -> None:
+    with Registry(DEMO) as registry:
+        env = {"ZPULL_FORMAT": "json", "ZPULL_EXACT": "1", "ZPULL_JOBS": "2"}
+        told = json.loads(zpull(tmp_path, registry.reference("demo-v1"), env=env).out)
+        assert {layer["mode"] for layer in told["layers"]} == {"whole"}
+        assert zpull(tmp_path, registry.reference("demo-v1"), "--format", "text", env=env).out.count("@") == 1
+
+
+def test_images_lists_what_was_pulled(tmp_path: Path) -> None:
+    with Registry(DEMO) as registry:
+        zpull(tmp_path, registry.reference("demo-v1"))
+        zpull(tmp_path, registry.reference("multi-platform"), "--platform", "linux/arm64")
+        rows = json.loads(zpull(tmp_path, "images", "--format", "json").out)
+        assert {(row["reference"], row["platform"]) for row in rows} == {
+            (registry.reference("demo-v1"), "linux/amd64"),
+            (registry.reference("multi-platform"), "linux/arm64"),
+        }
+        assert len(zpull(tmp_path, "images").out.splitlines()) == 2
+
+
+def test_a_target_that_is_in_the_way_is_named_and_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    target.joinpath("mine").write_text("precious")
+    with Registry(DEMO) as registry:
+        ended = zpull(tmp_path, registry.reference("demo-v1"), "--to", f"oci:{target}", check=False)
+    assert ended.code == 8
+    assert "no OCI layout" in ended.error
+    assert [path.name for path in target.iterdir()] == ["mine"]
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    with Registry(DEMO) as registry:
+        argv = [sys.executable, "-m", "zchunked", "-q", registry.reference("demo-v1"), "--to", "docker-archive:-"]
+        with subprocess.Popen(
+            argv, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as sender:
+            assert sender.stdout is not None
+            sender.stdout.close()
+            assert sender.stderr is not None
+            told = sender.stderr.read()
+    assert sender.returncode == 8
+    assert "Traceback" not in told
+
+
+def test_completions_are_printed(tmp_path: Path) -> None:
+    assert "zpull" in zpull(tmp_path, "--print-completion", "bash").out
+
+
+def test_the_version_is_quick_to_say(tmp_path: Path) -> None:
+    code = "import sys; from zchunked.cli import run; run(['--version']); print(sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True, check=True
+    ).stdout
+    for heavy in ("requests", "zstandard", "tqdm", "sqlite3", "msgspec"):
+        assert f"'{heavy}'" not in loaded

@@ -1,0 +1,120 @@
+"""Items that one worker makes ahead of another."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from zchunked.download.retry import Stopped
+from zchunked.download.workers import WorkerPool, made_ahead
+
+
+def numbers(made: list[int], end: int = 1_000) -> Iterator[int]:
+    for number in range(end):
+        made.append(number)
+        yield number
+
+
+def run(crew: WorkerPool, task: object) -> None:
+    with crew:
+        crew.submit("take", task)  # type: ignore[arg-type]
+        crew.wait(lambda: None)
+
+
+@pytest.fixture
+def crew() -> WorkerPool:
+    return WorkerPool({"make": 1, "take": 1}, threading.Event())
+
+
+def test_items_come_in_order_and_only_a_few_are_made_ahead(crew: WorkerPool) -> None:
+    made: list[int] = []
+    taken: list[int] = []
+
+    def take() -> None:
+        for number in crew.ahead("make", numbers(made), most=3):
+            assert len(made) <= number + 6
+            taken.append(number)
+
+    run(crew, take)
+    assert taken == list(range(1_000))
+
+
+def test_what_making_raises_comes_out_where_items_are_taken(crew: WorkerPool) -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ValueError("no more")
+
+    taken: list[int] = []
+
+    def take() -> None:
+        with pytest.raises(ValueError, match="no more"):
+            taken.extend(crew.ahead("make", broken()))
+
+    run(crew, take)
+    assert taken == [1]
+
+
+def test_whoever_stops_taking_ends_the_making(crew: WorkerPool) -> None:
+    made: list[int] = []
+
+    def take() -> None:
+        items = crew.ahead("make", numbers(made, 1_000_000))
+        assert next(items) == 0
+        items.close()
+
+    run(crew, take)
+    assert len(made) < 20
+
+
+def test_items_made_ahead_without_a_crew() -> None:
+    made: list[int] = []
+    assert list(made_ahead(numbers(made, 100))) == made == [*range(100)]
+    before = threading.active_count()
+    items = made_ahead(numbers(made, 1_000_000))
+    assert next(items) == 0
+    assert threading.active_count() == before + 1
+    items.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+    assert len(made) < 120
+
+
+def test_a_crew_that_is_stopped_waits_for_no_items() -> None:
+    stop = threading.Event()
+    crew = WorkerPool({"make": 1, "take": 1}, stop)
+    seen: list[str] = []
+
+    def slow() -> Iterator[int]:
+        yield 1
+        stop.wait(10)
+        yield 2
+
+    def take() -> None:
+        items = crew.ahead("make", slow())
+        next(items)
+        stop.set()
+        try:
+            next(items)
+            next(items)
+        except Stopped:
+            seen.append("stopped")
+            raise
+
+    run(crew, take)
+    assert seen == ["stopped"]
+
+
+def test_a_worker_keeps_nothing_of_a_task_that_has_ended(crew: WorkerPool) -> None:
+    class Large:
+        def task(self) -> None:
+            """Nothing."""
+
+    large = Large()
+    gone = weakref.ref(large)
+    with crew:
+        crew.submit("take", large.task)
+        del large
+        crew.wait(lambda: None)
+        assert gone() is None

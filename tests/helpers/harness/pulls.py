@@ -1,0 +1,65 @@
+"""Pulls within the test's own process, from memory into a folder."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.helpers.servers.memory import MemorySource
+from zchunked.events import Event
+from zchunked.export import ExportTee
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Platform
+from zchunked.options import Options, Patience
+from zchunked.pull.pull import Pull
+from zchunked.receipt import Receipt
+from zchunked.store import Store
+from zchunked.store.images import StoredImage
+
+AMD64 = Platform("linux", "amd64")
+IMPATIENT = Patience(0)
+
+
+@dataclass
+class Outcome:
+    """A receipt, and what came of it."""
+
+    receipt: Receipt
+    events: list[Event] = field(default_factory=list)
+    image: StoredImage | None = None
+
+
+def pull(
+    source: MemorySource,
+    store: Store,
+    name: str = "example.com/app:t",
+    digest: Digest | None = None,
+    outcome: Outcome | None = None,
+    aside: ExportTee | None = None,
+    **options: Any,
+) -> Outcome:
+    """Raises what the pull raises; the outcome that was passed in is filled in that case too."""
+    outcome = outcome or Outcome(Receipt(name))
+    defaults: dict[str, Any] = {"platform": AMD64, "jobs": 4, "patience": IMPATIENT}
+    settings = Options(**defaults | options)
+    source.traffic.__init__(time.monotonic)  # type: ignore[misc]
+    source.asked.clear()
+    work = Pull(
+        name,
+        digest,
+        source,
+        store,
+        traffic=source.traffic,
+        options=settings,
+        receipt=outcome.receipt,
+        show=outcome.events.append,
+        aside=aside,
+    )
+    outcome.image = work.run()
+    return outcome
+
+
+def open_store(path: Path) -> Store:
+    return Store(path / "store")

@@ -1,0 +1,80 @@
+"""`zpull export`, `images` and `verify`: what needs no network."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from zchunked.cli.progress import human
+from zchunked.cli.render import destinations_of, platform_of, print_json, print_outcome, store_of
+from zchunked.errors import IntegrityError, UsageError
+from zchunked.export import export
+from zchunked.maintenance.verify import verify
+from zchunked.oci.reference import parse_image
+from zchunked.receipt import Receipt, image_bytes
+from zchunked.store.images import load
+
+
+def export_image(arguments: argparse.Namespace) -> int:
+    reference = parse_image(arguments.image)
+    destinations = destinations_of(arguments)
+    if not destinations:
+        raise UsageError("export needs --to DEST")
+    platform = platform_of(arguments.platform) if arguments.platform else None
+    receipt = Receipt(str(reference))
+    with store_of(arguments) as store:
+        image = load(store, str(reference), reference.digest, platform)
+        documents = image.documents
+        receipt.platform, receipt.manifest_digest = str(image.config.platform), documents.manifest_digest
+        receipt.image_id = documents.manifest.config.digest
+        receipt.bytes.image = receipt.bytes.cached = image_bytes(documents.manifest)
+        for destination in destinations:
+            receipt.exports.append(export(store, image, destination))
+    print_outcome(arguments, reference, receipt, None)
+    return 0
+
+
+def images(arguments: argparse.Namespace) -> int:
+    with store_of(arguments) as store:
+        rows = store.images()
+    if arguments.format == "json":
+        print_json([
+            {
+                "reference": row.name,
+                "platform": row.platform,
+                "manifest_digest": row.manifest,
+                "root_digest": row.root,
+                "pulled": _when(row.pulled),
+            }
+            for row in rows
+        ])  # fmt: skip
+    elif arguments.quiet:
+        for row in rows:
+            print(row.manifest)
+    else:
+        width = max((len(row.name) for row in rows), default=0)
+        for row in rows:
+            print(f"{row.name:<{width}}  {row.platform:<14}  {row.manifest}  {_when(row.pulled)}")
+    return 0
+
+
+def verify_store(arguments: argparse.Namespace) -> int:
+    """Exit code 6 when something was damaged: it is gone now, and the next pull fetches it again."""
+    with store_of(arguments) as store:
+        findings = verify(store)
+    if arguments.format == "json":
+        print_json(asdict(findings))
+    elif not arguments.quiet:
+        print(f"{findings.blobs} blobs, {findings.chunks} chunks, {human(findings.bytes)} checked")
+    if not findings.damaged:
+        return 0
+    first = findings.damaged[0]
+    raise IntegrityError(
+        f"{len(findings.damaged)} damaged spans were dropped from the store, the first at [{first.start},{first.end}) "
+        f"of {first.blob}; pull the image again to heal it"
+    )
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,276 @@
+"""The Chameleon at work: the only retry loop and the only sleep. Wraps a source as a source that forgives."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+
+from zchunked.download.karma import Karma, Verdict
+from zchunked.errors import MultiRangeRefusedError, RangeIgnoredError, TransferError, TransientError
+from zchunked.events import GaveUp, Retried
+from zchunked.interfaces import Document, Emit, Failover, Pieces, Source
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor
+from zchunked.options import Patience
+from zchunked.ranges import ByteRange, append_pieces, merge, subtract
+
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+_MOST_LESSONS = 20  # an honest host teaches how many spans it takes in far fewer
+_Result = TypeVar("_Result")
+Keep = Callable[[Pieces], int]
+"""Takes what one receive brought and returns how many of its bytes were new."""
+
+
+class Stopped(Exception):  # noqa: N818 - no failure: somebody else's failure, or a person, ended the pull
+    """Raised in a worker when the pull has ended elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a failure leads to: another try after `wait` seconds, unless there is a reason to give up."""
+
+    verdict: Verdict
+    wait: float
+    why_final: str | None
+
+    @property
+    def is_final(self) -> bool:
+        return self.why_final is not None
+
+
+class Chameleon:
+    """One per pull, shared by all workers: karma, the common wait, how many may be on the line at once. Thread-safe."""
+
+    def __init__(
+        self,
+        patience: Patience,
+        jobs: int,
+        emit: Emit,
+        stop: threading.Event,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        self._patience, self._jobs, self._stop = patience, jobs, stop
+        self.emit = emit
+        self._clock = clock
+        self._sleep = sleep or self._wait_or_stop
+        self._karma = Karma(patience.patience, clock)
+        self._line = threading.Condition()
+        self._allowed, self._busy = jobs, 0
+        self._in_vain = 0  # failures since the last new byte
+        self._not_before = clock()
+        self.retries = 0
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def is_borne(self) -> bool:
+        """Whether a failure would be forgiven now. Without patience there is no silence to judge by: always."""
+        with self._line:
+            return self._patience.patience <= 0 or self._karma.value() >= 1
+
+    def gain(self, new_bytes: int) -> None:
+        """New bytes arrived: the link lives."""
+        if new_bytes:
+            with self._line:
+                self._karma.gain(new_bytes)
+                self._in_vain = 0
+
+    def run(self, attempt: Callable[[], _Result]) -> _Result:
+        """Call until it succeeds, fails for good, or karma runs out: then a TransferError says why."""
+        loop = _Loop(self)
+        retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            wait=loop.wait,  # tenacity asks for the wait first, then whether to stop
+            stop=loop.is_over,
+            before_sleep=loop.tell,
+            sleep=self._sleep,
+            retry_error_callback=loop.give_up,
+        )
+
+        def on_the_line() -> _Result:
+            with self._place():
+                return attempt()
+
+        return retrying(on_the_line)
+
+    def forgive(self, error: TransientError) -> Decision:
+        """Takes one failure into account. Decided in one place, so that workers that fail together wait together."""
+        with self._line:
+            verdict = self._karma.lose()
+            tolerance = self._karma.tolerance()
+            now = self._clock()
+            first = self._in_vain == 0
+            if first or now >= self._not_before:  # else it belongs to a wave that is already waited for
+                self._in_vain += 1
+                if not first:
+                    self._allowed = max(1, self._allowed // 2)
+            wait = min(_LONGEST_WAIT, _SHORTEST_WAIT * 2 ** min(self._in_vain - 1, 10)) * random.uniform(0.5, 1)
+            # Near the end of our patience a last try is worth more than a long wait.
+            wait = min(wait, max(tolerance, _SHORTEST_WAIT))
+            wish = error.retry_after if (error.retry_after or 0) >= _SHORTEST_WAIT else None  # else any wait grants it
+            why_final = self._why_final(verdict, wish, tolerance)
+            if why_final is None:
+                self.retries += 1
+                wait = wish or wait
+                if not first or wish:
+                    self._not_before = max(self._not_before, now + wait)
+            return Decision(verdict, wait, why_final)
+
+    def _why_final(self, verdict: Verdict, wish: float | None, tolerance: float) -> str | None:
+        if verdict.is_final:
+            return "karma is spent"
+        if self._patience.retries is not None and self.retries >= self._patience.retries:
+            return f"the {self._patience.retries} retries allowed are used up"
+        if wish is not None and wish > max(tolerance, _SHORTEST_WAIT):
+            return f"the server asks to wait {wish:.0f} s, our patience ends in {tolerance:.0f} s"
+        return None
+
+    def _wait_or_stop(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Stopped
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Wait for a place on the line, and for the end of a common wait."""
+        with self._line:
+            while self._busy >= self._allowed:
+                if self._stop.is_set():
+                    raise Stopped
+                self._line.wait(0.2)
+            self._busy += 1
+        try:
+            if (wait := self._not_before - self._clock()) > 0:
+                self._sleep(wait)
+            if self._stop.is_set():
+                raise Stopped
+            yield
+            with self._line:
+                self._allowed = min(self._jobs, self._allowed + 1)
+        finally:
+            with self._line:
+                self._busy -= 1
+                self._line.notify()
+
+
+class _Loop:
+    """The hooks of one retry loop: tenacity drives, the Chameleon decides."""
+
+    def __init__(self, chameleon: Chameleon) -> None:
+        self._chameleon = chameleon
+        self._decision: Decision | None = None
+
+    def wait(self, state: RetryCallState) -> float:
+        self._decision = self._chameleon.forgive(_error_of(state))
+        return self._decision.wait
+
+    def is_over(self, _: RetryCallState) -> bool:
+        return self._chameleon.is_stopped or (self._decision is not None and self._decision.is_final)
+
+    def tell(self, state: RetryCallState) -> None:
+        if self._decision is not None:
+            karma = self._decision.verdict
+            self._chameleon.emit(
+                Retried(str(_error_of(state)), karma.before, karma.after, self._decision.wait, state.attempt_number)
+            )
+
+    def give_up(self, state: RetryCallState) -> NoReturn:
+        error = _error_of(state)
+        if self._chameleon.is_stopped:
+            raise Stopped from error
+        decision = self._decision
+        why = ""
+        if decision is not None and decision.why_final is not None:
+            karma, why = decision.verdict, f"; {decision.why_final}"
+            self._chameleon.emit(
+                GaveUp(str(error), karma.before, karma.after, decision.why_final, state.attempt_number)
+            )
+        tries = f"{state.attempt_number} tries" if state.attempt_number > 1 else "one try"
+        raise TransferError(f"gave up after {tries}: {error}{why}") from error
+
+
+def _error_of(state: RetryCallState) -> TransientError:
+    error = state.outcome.exception() if state.outcome else None
+    if not isinstance(error, TransientError):
+        raise TypeError("only transient errors are retried")
+    return error
+
+
+class RetryingSource:
+    """A source whose failures karma may forgive. A read goes on after the last byte that came."""
+
+    def __init__(self, inner: Source, chameleon: Chameleon) -> None:
+        self._inner = inner
+        self._chameleon = chameleon
+        if isinstance(inner, Failover):
+            inner.hear(chameleon.emit)
+
+    def distrust(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
+        """What came was not what its digest promised: a source with others behind it asks another one next."""
+        if isinstance(self._inner, Failover):
+            self._inner.distrust(digest, spans)
+
+    def manifest(self, digest: Digest | None) -> Document:
+        document = self._chameleon.run(lambda: self._inner.manifest(digest))
+        self._chameleon.gain(len(document.data))
+        return document
+
+    def spans_per_request(self, blob: Descriptor) -> int:
+        return max(1, self._inner.spans_per_request(blob))
+
+    def fetch(self, blob: Descriptor, spans: Sequence[ByteRange], keep: Keep) -> None:
+        """Hand every byte of the spans to `keep`; after a failure go on with what has not come.
+
+        A host without ranges can only start again: then bytes come twice, and `keep` drops what it has.
+        """
+        self._chameleon.run(_Download(self._inner, blob, spans, keep, self._chameleon).go_on)
+
+
+class _Download:
+    """One `fetch` and how far it got."""
+
+    def __init__(self, source: Source, blob: Descriptor, spans: Sequence[ByteRange], keep: Keep, to: Chameleon) -> None:
+        self._source, self._blob, self._keep, self._chameleon = source, blob, keep, to
+        self._left = list(spans)
+        self._is_whole = self._left == [ByteRange(0, blob.size)]
+
+    def go_on(self) -> None:
+        lessons = 0
+        while self._left:
+            before = self._left
+            try:
+                self._ask(before[: max(1, self._source.spans_per_request(self._blob))])
+            except MultiRangeRefusedError as error:
+                lessons += 1
+                if lessons > _MOST_LESSONS:
+                    raise TransientError(str(error)) from error
+                continue  # the source has learnt: fewer spans at a time from here on
+            except RangeIgnoredError:
+                whole = [ByteRange(0, self._blob.size)]
+                if not self._is_whole or self._left == whole:
+                    raise
+                self._left = whole
+                continue
+            except TransientError:
+                if self._left:  # else it broke behind the last byte
+                    raise
+            if self._left == before:
+                raise TransientError("an answer without a byte of what was asked for")
+
+    def _ask(self, spans: Sequence[ByteRange]) -> None:
+        came: list[ByteRange] = []
+        try:
+            for haul in self._source.read(self._blob, spans):
+                append_pieces(came, haul)
+                self._chameleon.gain(self._keep(haul))
+        finally:
+            self._left = subtract(self._left, merge(came))

@@ -1,0 +1,61 @@
+"""Who waits for what: lets a layer's proof run beside its download, a step behind."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+
+from zchunked.download.coalesce import Run
+from zchunked.download.retry import Stopped
+from zchunked.oci.digest import Digest
+
+
+class Watermarks:
+    """Marks, for each blob, up to where everything that was ordered has come and was checked. Thread-safe."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._changed = threading.Condition()
+        self._runs: dict[Digest, list[Run]] = {}
+        self._landed: dict[Digest, set[Run]] = {}
+        self._first_open: dict[Digest, int] = {}
+        self._marks: dict[Digest, float] = {}  # everything below has come; read without the lock
+
+    def expect(self, blob: Digest, runs: Sequence[Run]) -> None:
+        with self._changed:
+            self._runs[blob], self._landed[blob], self._first_open[blob] = list(runs), set(), 0
+            self._mark(blob)
+
+    def land(self, blob: Digest, run: Run) -> None:
+        with self._changed:
+            runs, landed, at = self._runs[blob], self._landed[blob], self._first_open[blob]
+            landed.add(run)
+            while at < len(runs) and runs[at] in landed:
+                at += 1
+            self._first_open[blob] = at
+            self._mark(blob)
+
+    def _mark(self, blob: Digest) -> None:
+        runs, at = self._runs[blob], self._first_open[blob]
+        self._marks[blob] = runs[at][0].start if at < len(runs) else math.inf
+        self._changed.notify_all()
+
+    def land_all(self, blob: Digest) -> None:
+        """Nothing more is expected of this blob."""
+        self.expect(blob, ())
+
+    def wait_for(self, blob: Digest, end: int) -> None:
+        """Return once all ordered bytes of the blob below `end` are here. Raises Stopped when the pull has ended."""
+        if self._marks.get(blob, math.inf) >= end:
+            return
+        with self._changed:
+            while self._marks[blob] < end:
+                if self._stop.is_set():
+                    raise Stopped
+                self._changed.wait(0.2)
+
+    def wake(self) -> None:
+        """Whoever waits looks whether the pull has ended."""
+        with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,166 @@
+"""The only threads: a crew that works through tasks until all are done, one failed, or a person stopped it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
+from typing import Generic, Self, TypeVar
+
+from zchunked.download.retry import Stopped
+
+_LOOK_SECONDS = 0.2  # between looks whether all has ended
+_Item = TypeVar("_Item")
+_FAREWELL_SECONDS = 2.0  # a person who pressed Ctrl-C waits no longer
+Task = Callable[[], None]
+
+
+class WorkerPool:
+    """Lanes of daemon threads, each working through its tasks in order. A task may submit further tasks.
+
+    The first failure sets `stop`; tasks that wait for something watch it and raise Stopped. Used as a context manager:
+    leaving it ends the threads, or leaves those behind that hang in a system call: they are daemons, because everything
+    they have written is safe at any moment.
+    """
+
+    def __init__(self, lanes: dict[str, int], stop: threading.Event) -> None:
+        self._stop = stop
+        self._changed = threading.Condition()
+        self._open = dict.fromkeys(lanes, 0)
+        self._failure: BaseException | None = None
+        self._lanes: dict[str, queue.SimpleQueue[Task | None]] = {name: queue.SimpleQueue() for name in lanes}
+        self._threads = [
+            threading.Thread(target=self._work, args=(name,), name=f"zpull-{name}-{number}", daemon=True)
+            for name in lanes
+            for number in range(lanes[name])
+        ]
+        self._sizes = dict(lanes)
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for name, size in self._sizes.items():
+            for _ in range(size):
+                self._lanes[name].put(None)
+        end = time.monotonic() + _FAREWELL_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether every thread has ended: one that hangs in a system call may outlive its crew."""
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def submit(self, lane: str, task: Task) -> None:
+        with self._changed:
+            self._open[lane] += 1
+        self._lanes[lane].put(task)
+
+    def ahead(self, lane: str, items: Iterator[_Item], most: int = 4) -> Generator[_Item, None, None]:
+        """The same items, made by a worker of that lane, up to `most` of them before they are asked for.
+
+        Raises what making them raised, and Stopped when the crew is stopped. For a worker of another lane, which closes
+        it unless it takes them all: whoever makes them waits for that.
+        """
+        belt = _Belt[_Item](most, self._stop)
+        self.submit(lane, lambda: belt.make(items))
+        return belt.items()
+
+    def is_busy(self, lane: str) -> bool:
+        return self._open[lane] > 0
+
+    def wait(self, tick: Callable[[], None], every: float = 0.1, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Call `tick` now and then, and when a task has ended, until no task is open; raise the first failure at once.
+
+        `tick` may submit further tasks. Returns early as soon as `until` holds.
+        """
+        try:
+            is_done = False
+            while not is_done:
+                with self._changed:
+                    if any(self._open.values()) and self._failure is None and not until():
+                        self._changed.wait(every)
+                    had_all_ended = not any(self._open.values())
+                tick()
+                with self._changed:
+                    has_all_ended = had_all_ended and not any(self._open.values())
+                    is_done = self._failure is not None or has_all_ended or until()
+        except BaseException:
+            self._stop.set()
+            raise
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self, lane: str) -> None:
+        tasks = self._lanes[lane]
+        while (task := tasks.get()) is not None:
+            try:
+                if not self._stop.is_set():
+                    task()
+            except Stopped:
+                pass
+            except BaseException as error:  # noqa: BLE001 - it is raised again where the crew is waited for
+                with self._changed:
+                    self._failure = self._failure or error
+                self._stop.set()
+            finally:
+                del task  # what it holds may be large, and the next one late
+                with self._changed:
+                    self._open[lane] -= 1
+                    self._changed.notify_all()
+
+
+def made_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The same items, made a few ahead by a thread of their own, for who has no crew. It ends when this is closed."""
+    with WorkerPool({"make": 1}, threading.Event()) as crew, closing(crew.ahead("make", items)) as made:
+        yield from made
+
+
+class _Belt(Generic[_Item]):
+    """A queue between a worker that makes items and one that takes them; neither outlives the other by much."""
+
+    def __init__(self, most: int, stop: threading.Event) -> None:
+        self._made: queue.Queue[tuple[list[_Item], BaseException | None]] = queue.Queue(most)
+        self._stop = stop
+        self._is_left = threading.Event()
+
+    def make(self, items: Iterator[_Item]) -> None:
+        try:
+            for item in items:
+                self._put([item], None)
+            self._put([], None)
+        except Stopped:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is raised where the items are taken
+            self._put([], error)
+
+    def _put(self, item: list[_Item], error: BaseException | None) -> None:
+        while not (self._stop.is_set() or self._is_left.is_set()):
+            with suppress(queue.Full):
+                self._made.put((item, error), timeout=_LOOK_SECONDS)
+                return
+        raise Stopped
+
+    def items(self) -> Generator[_Item, None, None]:
+        try:
+            while True:
+                item, error = self._take()
+                if error is not None:
+                    raise error
+                if not item:
+                    return
+                yield item[0]
+        finally:
+            self._is_left.set()
+
+    def _take(self) -> tuple[list[_Item], BaseException | None]:
+        while True:
+            with suppress(queue.Empty):
+                return self._made.get(timeout=_LOOK_SECONDS)
+            if self._stop.is_set():
+                raise Stopped

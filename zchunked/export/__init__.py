@@ -1,0 +1,8 @@
+"""What the person gets: an image from the store, written where and how they asked."""
+
+from zchunked.export.destination import Destination, parse_destination
+from zchunked.export.layers import DamagedLayerError
+from zchunked.export.tee import ExportTee
+from zchunked.export.write import export
+
+__all__ = ["DamagedLayerError", "Destination", "ExportTee", "export", "parse_destination"]

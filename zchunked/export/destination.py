@@ -1,0 +1,73 @@
+"""Destinations: `transport:path[:tag]`, understood once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from zchunked.errors import UsageError
+from zchunked.oci.reference import LayoutReference, parse_image
+
+Transport = Literal["oci", "oci-archive", "docker-archive"]
+STDOUT = "-"
+_PUBLISHED = ("oci", "s3", "gs", "az")
+_BUCKETS = "s3://bucket/prefix[:tag], gs://… or az://…"
+_REF_NAME = re.compile(r"[A-Za-z0-9]+(?:[-._:@/+]+[A-Za-z0-9]+)*|[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """`tag` is what the image shall be called there; for docker-archive a whole reference. `text` is what was typed."""
+
+    transport: Transport
+    path: Path
+    tag: str | None
+    text: str
+
+    @property
+    def is_stdout(self) -> bool:
+        return str(self.path) == STDOUT
+
+
+def parse_destination(text: str) -> Destination:
+    """Raises UsageError. A colon followed by a slash is part of the path, not the start of a tag."""
+    name, colon, rest = text.partition(":")
+    for transport in get_args(Transport):
+        if name == transport:
+            break
+    else:
+        known = ", ".join(f"{one}:" for one in get_args(Transport))
+        raise UsageError(f"--to {text!r:.200}: unknown destination; want one of {known} followed by a path")
+    path, tag = _cut_tag(rest, whole_reference=name == "docker-archive")
+    if not colon or not path:
+        raise UsageError(f"--to {text!r:.200}: no path after {name}:")
+    if path == STDOUT and name == "oci":
+        raise UsageError("--to oci: writes a directory; use oci-archive:- for standard output")
+    return Destination(transport, Path(path), tag, text)
+
+
+def parse_target(text: str) -> LayoutReference:
+    """Where to publish: `DIR[:tag]`, `oci:DIR[:tag]`, or a bucket. Raises UsageError."""
+    scheme, colon, _ = text.partition(":")
+    if colon and (scheme == "docker" or scheme.startswith("oci+") or scheme.endswith("-archive")):
+        raise UsageError(f"{text!r:.200}: cannot publish there; want DIR[:tag], {_BUCKETS}")
+    target = parse_image(text if colon and scheme in _PUBLISHED else f"oci:{text}")
+    if not isinstance(target, LayoutReference) or target.digest is not None:
+        raise UsageError(f"{text!r:.200}: where to publish has no digest; want DIR[:tag], {_BUCKETS}")
+    if target.tag is not None and not _REF_NAME.fullmatch(target.tag):
+        raise UsageError(f"{text!r:.200}: {target.tag!r:.130} cannot be a tag there")
+    if colon and scheme not in _PUBLISHED and "/" in (target.tag or ""):
+        raise UsageError(f"{text!r:.200}: a registry? want DIR[:tag], {_BUCKETS}")
+    return target
+
+
+def _cut_tag(rest: str, *, whole_reference: bool) -> tuple[str, str | None]:
+    if whole_reference:  # FILE:host/name:tag; the file comes first and ends at the first colon
+        path, _, tag = rest.partition(":")
+        return path, tag or None
+    path, colon, tag = rest.rpartition(":")
+    if colon and "/" not in tag:
+        return path, tag or None
+    return rest, None

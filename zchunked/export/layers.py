@@ -1,0 +1,117 @@
+"""The layers of a stored image as an export carries them: the registry's blob where it is whole, else the plain tar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from zchunked.download.workers import made_ahead
+from zchunked.errors import FormatError, IntegrityError
+from zchunked.formats.decompress import unpacked
+from zchunked.layers.metadata import read_contents
+from zchunked.layers.rebuild import Rebuild, strides
+from zchunked.oci.digest import Digest, verified
+from zchunked.oci.documents import OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST, Descriptor
+from zchunked.ranges import ByteRange
+from zchunked.store import Store
+from zchunked.store.images import StoredImage
+
+
+class DamagedLayerError(IntegrityError):
+    """A layer of the store is no longer what was proved: the disk is to blame. `zpull verify` and a pull heal it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerContent:
+    """One layer of a stored image. `is_whole`: its blob is the registry's own."""
+
+    store: Store
+    layer: Descriptor
+    diff_id: Digest
+    tar_size: int
+    is_whole: bool
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What an OCI layout lists."""
+        return self.layer if self.is_whole else Descriptor(OCI_LAYER_TAR, self.diff_id, self.tar_size)
+
+    def blob(self) -> Iterator[bytes | memoryview]:
+        """The bytes of `descriptor`, verified to the last one."""
+        if not self.is_whole:
+            return self.tar()
+        return self._judged(verified(self._stored(), self.layer.digest, self.layer.size, "its blob"))
+
+    def tar(self) -> Iterator[bytes | memoryview]:
+        """The layer's tar, verified to the last byte."""
+        return self._judged(verified(self._unpacked(), self.diff_id, self.tar_size, "its tar"))
+
+    def _unpacked(self) -> Iterator[bytes]:
+        """Made beside who hashes and writes it. Files' own digests need no look: the tar is held against its own."""
+        if self.is_whole:
+            yield from made_ahead(strides(unpacked(self._stored())))
+            return
+        contents = read_contents(self.store, self.layer)
+        rebuild = Rebuild(self.store, contents, self.store.find_chunks(contents.own_chunks()))
+        yield from made_ahead(data for data, _ in rebuild.blocks())
+
+    def _judged(self, pieces: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        """It was proved once, so whatever is wrong with it now is damage, be it a wrong digest or a broken frame."""
+        try:
+            yield from pieces
+        except (IntegrityError, FormatError) as error:
+            raise DamagedLayerError(
+                f"layer {self.layer.digest} is damaged in the store ({error}); "
+                "run `zpull verify`, then pull the image again"
+            ) from error
+
+    def _stored(self) -> Iterator[bytes]:
+        return self.store.stream(self.layer.digest, ByteRange(0, self.layer.size)) if self.layer.size else iter(())
+
+
+def layers_of(store: Store, image: StoredImage) -> list[LayerContent]:
+    contents = []
+    for layer, diff_id in zip(image.documents.manifest.layers, image.config.diff_ids, strict=True):
+        size = store.proof(layer.digest, diff_id)
+        if size is None:
+            raise DamagedLayerError(f"layer {layer.digest} is no longer proved in the store; pull the image again")
+        contents.append(LayerContent(store, layer, diff_id, size, store.is_whole(layer.digest)))
+    return contents
+
+
+def manifest_of(image: StoredImage, layers: list[LayerContent]) -> tuple[bytes, str]:
+    """The registry's own manifest where every layer is, else one that lists plain tars; with its media type."""
+    documents = image.documents
+    if all(layer.is_whole for layer in layers):
+        return documents.manifest_data, documents.manifest.media_type
+    config = documents.manifest.config
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": config.digest, "size": config.size},
+        "layers": [_listed(layer) for layer in layers],
+    }
+    return msgspec.json.encode(document), OCI_MANIFEST
+
+
+def _listed(layer: LayerContent) -> dict[str, object]:
+    descriptor = layer.descriptor
+    listed: dict[str, object] = {
+        "mediaType": _oci_type(descriptor.media_type),
+        "digest": descriptor.digest,
+        "size": descriptor.size,
+    }
+    if descriptor.annotations:
+        listed["annotations"] = dict(descriptor.annotations)
+    return listed
+
+
+def _oci_type(media_type: str) -> str:
+    """The OCI name of a Docker layer type."""
+    if media_type.startswith("application/vnd.docker."):
+        return OCI_LAYER_TAR + (
+            "+gzip" if media_type.endswith("gzip") else "+zstd" if media_type.endswith("zstd") else ""
+        )
+    return media_type

@@ -1,0 +1,169 @@
+"""Publishing: a stored image's own blobs to where any web server or bucket can serve them, `index.json` last."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from zchunked.download.retry import Chameleon, Stopped
+from zchunked.download.watchdog import Watchdog
+from zchunked.download.workers import WorkerPool
+from zchunked.errors import InterruptedPullError, NotFoundError
+from zchunked.events import Event, Noted
+from zchunked.export.layers import layers_of
+from zchunked.export.oci_layout import LAYOUT_FILE, index_with
+from zchunked.interfaces import Emit
+from zchunked.oci.digest import short
+from zchunked.oci.documents import Descriptor
+from zchunked.options import Patience, StallLimits
+from zchunked.sources.layout import blob_path
+from zchunked.sources.traffic import Traffic
+from zchunked.store import Store
+from zchunked.store.images import StoredImage
+
+Pieces = Iterable[bytes | memoryview]
+_INDEX = "index.json"
+
+
+class Target(Protocol):
+    """Named objects that appear whole or not at all. Tries once; all but `held` from several threads at a time.
+
+    Raises LocalError, AccessDeniedError, TransientError (worth another try) or TransferError (not worth it).
+    """
+
+    name: str
+    """What messages call the place."""
+
+    def held(self, tell: Callable[[str], None]) -> AbstractContextManager[None]:
+        """For as long as one publishes; may wait for another publisher, and tells so. For one thread."""
+
+    def size_of(self, path: str) -> int | None:
+        """In bytes; None where there is no such object."""
+
+    def put(self, path: str, size: int, pieces: Pieces) -> None:
+        """What `pieces` raises is raised, and the object stays as it was."""
+
+    def update(self, path: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Replace a small object by what `change` makes of it (None: there is none), whoever else does the same.
+
+        `change` may be called several times; returning what it was given ends it.
+        """
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Sent:
+    """What went up, and what was there. Blobs, and bytes of blobs."""
+
+    blobs: int = 0
+    bytes: int = 0
+    there: int = 0
+    there_bytes: int = 0
+
+
+def is_complete(store: Store, image: StoredImage) -> bool:
+    """Whether every layer's own blob is here, not only what is in it."""
+    return all(store.is_whole(layer.digest) for layer in image.documents.manifest.layers)
+
+
+class Publisher:
+    """One image to one target. `run` once, on the caller's thread, which also gets all events."""
+
+    def __init__(
+        self,
+        store: Store,
+        target: Target,
+        *,
+        jobs: int,
+        patience: Patience,
+        show: Emit,
+        deadline: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`deadline`: seconds from now, after which it gives up."""
+        self._store, self._target, self._jobs, self._show = store, target, jobs, show
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._stop, self._lock = threading.Event(), threading.Lock()
+        self._chameleon = Chameleon(patience, jobs, self._events.put, self._stop)
+        self._pace = Watchdog(StallLimits(deadline), Traffic(time.monotonic), self._chameleon, clock)
+        self.sent = Sent()
+        """How far it has come; true at any time."""
+
+    def run(self, image: StoredImage, tag: str | None) -> None:
+        """Blobs first, all at the same time; when they are there, the index. An object of the right size is not sent.
+
+        Whoever reads meanwhile sees the index as it was. DamagedLayerError when the store is not what was proved.
+        """
+        crew = WorkerPool({"send": self._jobs}, self._stop)
+        try:
+            with self._target.held(lambda text: self._show(Noted(text))), crew:
+                try:
+                    self._publish(crew, image, tag)
+                finally:
+                    self._stop.set()
+        except KeyboardInterrupt as error:
+            raise InterruptedPullError("interrupted") from error
+        finally:
+            self._stop.set()
+            self._tick()
+
+    def _publish(self, crew: WorkerPool, image: StoredImage, tag: str | None) -> None:
+        documents = image.documents
+        manifest = documents.manifest
+        listed = Descriptor(manifest.media_type, documents.manifest_digest, len(documents.manifest_data))
+        blobs = {blob.digest: (blob, pieces) for blob, pieces in self._blobs(image, listed)}
+        crew.submit("send", self._mark)
+        crew.wait(self._tick)
+        for blob, pieces in blobs.values():
+            crew.submit("send", partial(self._bring, blob, pieces))
+        crew.wait(self._tick)
+        change = partial(index_with, manifest=listed, platform=image.config.platform, tag=tag, where=self._target.name)
+        crew.submit("send", lambda: self._chameleon.run(lambda: self._target.update(_INDEX, change)))
+        crew.wait(self._tick)
+
+    def _blobs(self, image: StoredImage, manifest: Descriptor) -> Iterator[tuple[Descriptor, Callable[[], Pieces]]]:
+        for layer in layers_of(self._store, image):
+            if not layer.is_whole:
+                raise NotFoundError(f"layer {layer.layer.digest} is here in parts only; pull the image with --exact")
+            yield layer.layer, layer.blob
+        yield image.documents.manifest.config, lambda: [image.config_data]
+        yield manifest, lambda: [image.documents.manifest_data]
+
+    def _mark(self) -> None:
+        """The file that says that this is a layout comes first: who finds a half-filled one knows whose it is."""
+        path, size = "oci-layout", len(LAYOUT_FILE)
+        if self._chameleon.run(lambda: self._target.size_of(path)) is None:
+            self._chameleon.run(lambda: self._target.put(path, size, [LAYOUT_FILE]))
+
+    def _bring(self, blob: Descriptor, pieces: Callable[[], Pieces]) -> None:
+        path = blob_path(blob.digest)
+        if self._chameleon.run(lambda: self._target.size_of(path)) == blob.size:
+            with self._lock:
+                self.sent.there += 1
+                self.sent.there_bytes += blob.size
+            return
+        self._chameleon.run(lambda: self._target.put(path, blob.size, self._watched(pieces())))
+        self._chameleon.gain(blob.size)
+        with self._lock:
+            self.sent.blobs += 1
+            self.sent.bytes += blob.size
+        self._events.put(Noted(f"sent {short(blob.digest)}, {blob.size} bytes"))
+
+    def _watched(self, pieces: Pieces) -> Iterator[bytes | memoryview]:
+        for piece in pieces:
+            if self._stop.is_set():
+                raise Stopped
+            yield piece
+
+    def _tick(self) -> None:
+        while not self._events.empty():
+            self._show(self._events.get())
+        if not self._stop.is_set():
+            self._pace.check(is_fetching=False)

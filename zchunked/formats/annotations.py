@@ -1,0 +1,125 @@
+"""Where a layer's TOC and tar-split lie, and what vouches for them: read from the layer's annotations."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from zchunked.errors import FormatError, UnsupportedLayerError
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci.digest import Digest, parse_digest
+from zchunked.oci.documents import Descriptor
+from zchunked.ranges import ByteRange
+
+_NEW = "io.github.containers.zstd-chunked."  # writers since 2022-11
+_OLD = "io.containers.zstd-chunked."
+_STARGZ_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
+_TOC_POSITION = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19})", re.ASCII)
+_TARSPLIT_POSITION = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19})", re.ASCII)
+_FIRST_OFFSET = 8  # a skippable frame's header comes first
+_LARGEST = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A compressed part of the blob and the number of bytes it decodes to."""
+
+    span: ByteRange
+    decoded_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """`toc_digest` is over the compressed TOC. `tarsplit_digest` is set only where an annotation vouches for it
+    (c/storage 1.47 to 1.53); later writers state it inside the TOC.
+    """
+
+    toc: Part
+    toc_digest: Digest
+    tarsplit: Part | None
+    tarsplit_digest: Digest | None
+
+    @property
+    def parts(self) -> list[ByteRange]:
+        """Spans of the TOC and, where there is one, the tar-split."""
+        return [self.toc.span, *([self.tarsplit.span] if self.tarsplit else [])]
+
+    @property
+    def metadata(self) -> ByteRange:
+        """One range over TOC and tar-split where they lie side by side (always, so far), else the TOC alone."""
+        tail = self.tarsplit
+        if tail and 0 <= tail.span.start - self.toc.span.end <= 64:
+            return ByteRange(self.toc.span.start, tail.span.end)
+        return self.toc.span
+
+
+def kind_of(layer: Descriptor) -> str:
+    """The receipt's word for a layer: `zstd:chunked`, `estargz` or `plain`."""
+    marks = layer.annotations
+    if _is_zstd(layer) and any(prefix + "manifest-checksum" in marks for prefix in (_NEW, _OLD)):
+        return "zstd:chunked"
+    return "estargz" if _STARGZ_DIGEST in marks else "plain"
+
+
+def locate(layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Location:
+    """Raises UnsupportedLayerError when the layer must come whole, FormatError when the numbers cannot be true."""
+    marks = layer.annotations
+    if not _is_zstd(layer):
+        plain = re.split(r"[+.]", layer.media_type)[-1]
+        plain = plain if plain.isascii() and plain.isalnum() else f"{layer.media_type!r:.60}"
+        raise UnsupportedLayerError(
+            "eStargz layers are not read in parts yet"
+            if _STARGZ_DIGEST in marks
+            else f"{plain[:60]} layer without a table of contents"
+        )
+    prefix = next(
+        (one for one in (_NEW, _OLD) if one + "manifest-checksum" in marks or one + "manifest-position" in marks), None
+    )
+    if prefix is None:
+        raise UnsupportedLayerError(
+            "eStargz marks on a zstd layer" if _STARGZ_DIGEST in marks else "zstd layer without a table of contents"
+        )
+    if _STARGZ_DIGEST in marks:
+        raise UnsupportedLayerError("marked as eStargz and as zstd:chunked")
+    if prefix + "manifest-checksum" not in marks or prefix + "manifest-position" not in marks:
+        raise UnsupportedLayerError(
+            "its annotations give the position or the digest of the table of contents, but not both"
+        )
+    toc, kind = _position(_TOC_POSITION, marks[prefix + "manifest-position"], "manifest-position")
+    if kind != 1:
+        raise UnsupportedLayerError(f"table of contents of type {kind}, only type 1 is known")
+    toc_part = _part(layer, "the table of contents", toc, limits.toc_bytes, limits.toc_bytes)
+    toc_digest = parse_digest(marks[prefix + "manifest-checksum"], "the TOC digest in the annotations")
+    if prefix + "tarsplit-position" not in marks:
+        return Location(toc_part, toc_digest, None, None)
+    numbers, _ = _position(_TARSPLIT_POSITION, marks[prefix + "tarsplit-position"], "tarsplit-position")
+    tarsplit = _part(layer, "the tar-split", numbers, limits.tarsplit_bytes, limits.tarsplit_decoded_bytes)
+    if tarsplit.span.start < toc_part.span.end and toc_part.span.start < tarsplit.span.end:
+        raise FormatError(f"TOC {toc_part.span} and tar-split {tarsplit.span} overlap")
+    vouched = marks.get(prefix + "tarsplit-checksum")
+    digest = parse_digest(vouched, "the tar-split digest in the annotations") if vouched is not None else None
+    return Location(toc_part, toc_digest, tarsplit, digest)
+
+
+def _is_zstd(layer: Descriptor) -> bool:
+    """Tools that recompress a layer may leave its annotations behind; the media type tells."""
+    return layer.media_type.endswith("+zstd")
+
+
+def _position(form: re.Pattern[str], text: str, name: str) -> tuple[tuple[int, int, int], int]:
+    found = form.fullmatch(text)
+    numbers = [int(number) for number in found.groups()] if found else []
+    if not numbers or max(numbers) > _LARGEST:
+        raise UnsupportedLayerError(f"annotation {name} is {text!r:.80}, want decimal numbers between colons")
+    return (numbers[0], numbers[1], numbers[2]), (numbers[3] if len(numbers) > 3 else 0)
+
+
+def _part(layer: Descriptor, what: str, numbers: tuple[int, int, int], most: int, most_decoded: int) -> Part:
+    offset, length, decoded = numbers
+    if offset < _FIRST_OFFSET or length < 1 or offset + length > layer.size:
+        raise FormatError(f"{what} is said to lie at {offset}+{length} of a blob of {layer.size} bytes")
+    if length > most or decoded > most_decoded:
+        raise UnsupportedLayerError(
+            f"{what} has {length} bytes ({decoded} decoded), above our limits of {most} and {most_decoded}"
+        )
+    return Part(ByteRange(offset, offset + length), decoded)

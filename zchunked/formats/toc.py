@@ -1,0 +1,326 @@
+"""TOC bytes → entries and chunks, every strict check applied (format: c/storage zstd:chunked, CRFS-style JSON).
+
+A layer may have a hundred thousand entries, so the result is columns, not objects, and entries are decoded in batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from array import array
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from operator import eq, le
+from struct import iter_unpack
+
+from msgspec import UNSET
+
+from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
+from zchunked.formats.toc_json import BATCH_BYTES, Entry, EntryReader, decode_entries
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci.digest import EMPTY, RAW_SIZE, Digest, parse_digest, parse_digests, raw
+
+_KINDS = frozenset({"reg", "dir", "symlink", "hardlink", "char", "block", "fifo"})
+_DOTS = re.compile(r"/\.\.?/")
+_EMPTY_RAW = raw(EMPTY)
+_ZEROS = bytes(1 << 20)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Toc:
+    """A layer's files and chunks in columns. `chunk` entries are folded into their file.
+
+    Entry i has name `names[i]`, a payload of `sizes[i]` bytes (0 for all but regular files) and the chunks
+    [first[i], first[i+1]). Chunk c lies at [starts[c], ends[c]) of the compressed blob and decodes to `chunk_sizes[c]`
+    bytes of the raw digest `digests[c]`; where `holes[c]` is 1 these are zeros and nobody need fetch them.
+    `file_digests` has the raw digests of files of several chunks, by entry.
+    """
+
+    names: list[str]
+    sizes: array[int]
+    first: array[int]
+    starts: array[int]
+    ends: array[int]
+    chunk_sizes: array[int]
+    digests: list[bytes]
+    holes: bytearray
+    file_digests: dict[int, bytes]
+    tarsplit_digest: Digest | None
+
+    def blob_order(self) -> list[int]:
+        """The entries with a payload, as their payloads lie in the blob."""
+        first, starts = self.first, self.starts
+        filled = [entry for entry in range(len(self.names)) if first[entry] < first[entry + 1]]
+        filled.sort(key=lambda entry: starts[first[entry]])
+        return filled
+
+
+def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> Toc:
+    """What `TocParser` makes of all of the text."""
+    parser = TocParser(toc_start, limits)
+    for at in range(0, len(data), BATCH_BYTES):
+        parser.feed(data[at : at + BATCH_BYTES])
+    return parser.finish()
+
+
+class TocParser:
+    """Push parser of the decoded TOC, cut anywhere. `toc_start` is the TOC's offset in the blob: no payload reaches
+    beyond the frame header there.
+
+    Both of its methods raise FormatError when the TOC contradicts itself, UnsupportedLayerError when it is merely
+    nothing we can use; then it is at its end. Of one that is both, what is found first decides.
+    """
+
+    def __init__(self, toc_start: int, limits: Limits = DEFAULT_LIMITS, *, batch_bytes: int = BATCH_BYTES) -> None:
+        self._limits = limits
+        self._reader = EntryReader(batch_bytes)
+        self._builder = _Builder(toc_start - 8, limits)
+        self._size = 0
+        self._count = 0
+
+    def feed(self, text: bytes) -> None:
+        """What comes next of it: a few MiB at most, for entries are decoded in batches of about that."""
+        self._size += len(text)
+        if self._size > self._limits.toc_bytes:
+            raise LimitError(f"the TOC has more than {self._limits.toc_bytes} bytes, our limit")
+        if batch := self._reader.feed(text):
+            self._count_in(len(batch))
+            self._builder.take(batch)
+
+    def finish(self) -> Toc:
+        document, raws = self._reader.finish()
+        if document.version is UNSET:
+            raise FormatError("the TOC states no version")
+        if document.version != 1:
+            raise UnsupportedLayerError(
+                f"table of contents of version {str(document.version)[:20]}, only version 1 is known"
+            )
+        self._count_in(len(raws))
+        for batch in decode_entries(raws):
+            self._builder.take(batch)
+        del raws  # as large as all that follows, where nothing was taken before
+        split = document.tar_split_digest
+        return self._builder.finish(parse_digest(split, "tarSplitDigest") if split else None)
+
+    def _count_in(self, more: int) -> None:
+        self._count += more
+        if self._count > self._limits.entries_count:
+            raise UnsupportedLayerError(
+                f"its table of contents has {self._count} entries or more, our limit is {self._limits.entries_count}"
+            )
+
+
+@lru_cache(maxsize=4096)
+def _zeros_digest(size: int) -> bytes:
+    hasher = hashlib.sha256()
+    for _ in range(size >> 20):
+        hasher.update(_ZEROS)
+    hasher.update(_ZEROS[: size & ((1 << 20) - 1)])
+    return hasher.digest()
+
+
+class _Builder:
+    """Takes the entries in order and fills the columns; a file of several chunks is open until all of them came."""
+
+    def __init__(self, payload_end: int, limits: Limits) -> None:
+        self._payload_end = payload_end
+        self._limits = limits
+        self._names: list[str] = []
+        self._sizes = array("q")
+        self._first = array("q", [0])
+        self._starts = array("q")
+        self._ends = array("q")
+        self._chunk_sizes = array("q")
+        self._digest_texts: list[str] = []  # of the batch at hand
+        self._packed = bytearray()  # thirty-two bytes instead of the text of a digest
+        self._holes = bytearray()
+        self._file_digests: dict[int, str] = {}
+        self._total = 0
+        self._open: list[Entry] = []  # the regular file in progress and its chunks
+
+    def take(self, batch: list[Entry]) -> None:
+        """The next entries, in order."""
+        before = len(self._sizes)  # a file that was left open counts now
+        kinds = [entry.type for entry in batch]
+        if self._open and kinds[0] != "chunk":
+            self._close()
+        payload_end, texts, opened = self._payload_end, self._digest_texts, self._open
+        # Nobody knows what follows the last one: a file, or its chunk, stays open.
+        for entry, kind, after in zip(batch, kinds, [*kinds[1:], "chunk"], strict=True):
+            if kind == "chunk":
+                self._chunk(entry)
+                if after != "chunk":
+                    self._close()
+                continue
+            name = entry.name
+            if name is UNSET:
+                raise FormatError("an entry of the TOC has no name")
+            self._names.append(name)
+            if kind != "reg":
+                if kind not in _KINDS:
+                    raise UnsupportedLayerError(f"its table of contents has entries of type {kind!r:.40}")
+                self._sizes.append(0)  # a link's header may state a size, but no payload follows it
+                self._first.append(len(self._starts))
+                continue
+            size, start, end, digest = entry.size, entry.offset, entry.end_offset, entry.digest
+            if (
+                after != "chunk"
+                and size and start and end and digest
+                and start < end <= payload_end
+                and not (entry.chunk_digest or entry.chunk_size or entry.chunk_offset or entry.chunk_type)
+            ):  # the way of nearly all files  # fmt: skip
+                self._starts.append(start)
+                self._ends.append(end)
+                self._chunk_sizes.append(size)
+                texts.append(digest)
+                self._sizes.append(size)
+                self._first.append(len(self._starts))
+                continue
+            opened.append(entry)
+            if after != "chunk":
+                self._close()
+        self._take_stock(before)
+
+    def _take_stock(self, before: int) -> None:
+        """What is done for many entries at once. `before`: how many there were."""
+        self._total += sum(self._sizes[before:])
+        if self._total > self._limits.tar_bytes:
+            raise LimitError(
+                f"the layer's files have {self._total} bytes or more, the limit is {self._limits.tar_bytes}"
+            )
+        self._packed += parse_digests(self._digest_texts, "a chunk's digest in the TOC")
+        self._digest_texts.clear()
+        self._fill_holes()
+
+    def _fill_holes(self) -> None:
+        """Chunks that are no holes are entered late."""
+        self._holes.extend(bytes(len(self._starts) - len(self._holes)))
+
+    def _chunk(self, entry: Entry) -> None:
+        if not self._open:
+            raise FormatError(f"chunk of {entry.name!r:.80} in the TOC follows no regular file")
+        if entry.name != self._open[0].name:
+            raise FormatError(f"chunk of {entry.name!r:.80} in the TOC follows file {self._open[0].name!r:.80}")
+        self._open.append(entry)
+
+    def _close(self) -> None:
+        if not self._open:
+            return
+        file, name = self._open[0], self._names[-1]
+        size = file.size or 0
+        if size:
+            self._payload(file, name, size)
+        else:
+            self._empty(file, name)
+        self._sizes.append(size)
+        self._first.append(len(self._starts))
+        self._open.clear()
+
+    def _empty(self, file: Entry, name: str) -> None:
+        if len(self._open) > 1 or (file.offset or 0) < (file.end_offset or 0):
+            raise FormatError(f"empty file {name!r:.80} has a payload in the TOC")
+        if (file.digest or EMPTY) != EMPTY:
+            raise FormatError(f"empty file {name!r:.80} has the digest {file.digest!r:.80}")
+
+    def _payload(self, file: Entry, name: str, size: int) -> None:
+        group = self._open
+        if file.end_offset is UNSET:
+            raise UnsupportedLayerError("its table of contents does not say where files end")
+        end = file.end_offset
+        if not file.digest:
+            raise FormatError(f"file {name!r:.80} has no digest in the TOC")
+        self._chunks(group, name, size, end)
+        if len(group) == 1:
+            if (file.chunk_digest or file.digest) != file.digest:
+                raise FormatError(f"file {name!r:.80} is one chunk and has two digests")
+            self._digest_texts.append(file.digest)
+        else:
+            self._digest_texts.extend([entry.chunk_digest or "" for entry in group])
+            self._file_digests[len(self._names) - 1] = file.digest
+
+    def _chunks(self, group: list[Entry], name: str, size: int, end: int) -> None:
+        """Where they start is where the one before ends; only the file itself says where the last one does."""
+        starts = [entry.offset or 0 for entry in group]
+        ends = [*starts[1:], end]
+        if starts[0] <= 0 or end > self._payload_end or not all(map(int.__lt__, starts, ends)):
+            raise FormatError(f"file {name!r:.80} is said to lie at {starts[0]} to {end} of {self._payload_end} bytes")
+        done = 0
+        self._fill_holes()
+        for entry in group:
+            here = entry.chunk_size or size - done
+            if (entry.chunk_offset or 0) != done or here <= 0:
+                raise FormatError(f"the chunks of {name!r:.80} do not follow each other")
+            done += here
+            self._chunk_sizes.append(here)
+            if entry.chunk_type and entry.chunk_type != "zeros":
+                raise UnsupportedLayerError(f"chunks of type {entry.chunk_type!r:.40}")
+            self._holes.append(entry.chunk_type == "zeros")
+        if done != size:
+            raise FormatError(f"the chunks of {name!r:.80} have {done} bytes, the file has {size}")
+        self._starts.extend(starts)
+        self._ends.extend(ends)
+
+    def finish(self, tarsplit_digest: Digest | None) -> Toc:
+        before = len(self._sizes)
+        self._close()
+        self._take_stock(before)
+        self._check_names()
+        every = [digest for (digest,) in iter_unpack(f"{RAW_SIZE}s", self._packed)]
+        same: dict[bytes, bytes] = {}  # a quarter of a layer may be there twice
+        digests = list(map(same.setdefault, every, every))
+        del every, same
+        self._check_sizes(digests)
+        self._check_overlaps(digests)
+        self._check_holes(digests)
+        files = parse_digests(list(self._file_digests.values()), "a file's digest in the TOC")
+        whole = {entry: files[at * RAW_SIZE : (at + 1) * RAW_SIZE] for at, entry in enumerate(self._file_digests)}
+        return Toc(
+            self._names, self._sizes, self._first, self._starts, self._ends,
+            self._chunk_sizes, digests, self._holes, whole, tarsplit_digest,
+        )  # fmt: skip
+
+    def _check_names(self) -> None:
+        names = [name.removesuffix("/") for name in self._names]  # directories have one
+        text = "/".join(["", *names, ""])  # a search for each name would cost more than all else
+        if "\0" in text:
+            raise UnsupportedLayerError("a name in its table of contents contains NUL")
+        longest = max(map(len, names), default=0)
+        if longest * 4 > self._limits.name_bytes and any(
+            len(name.encode()) > self._limits.name_bytes for name in names
+        ):
+            raise UnsupportedLayerError(
+                f"a name in its table of contents is longer than {self._limits.name_bytes} bytes"
+            )
+        if "//" in text or _DOTS.search(text):
+            names = [posixpath.normpath("/" + name.lstrip("/"))[1:] for name in names]
+        if len(set(names)) != len(names):
+            raise UnsupportedLayerError("its table of contents has a name twice")
+
+    def _check_sizes(self, digests: list[bytes]) -> None:
+        sizes = dict(zip(digests, self._chunk_sizes, strict=True))
+        if not all(map(eq, map(sizes.__getitem__, digests), self._chunk_sizes)):
+            raise FormatError("the TOC gives one digest two sizes")
+        if sizes.get(_EMPTY_RAW):
+            raise FormatError("the TOC gives the digest of nothing a size")
+
+    def _check_overlaps(self, digests: list[bytes]) -> None:
+        if all(map(le, self._ends[:-1], self._starts[1:])):
+            return
+        rows = sorted(zip(self._starts, self._ends, digests, strict=True))
+        for before, after in pairwise(rows):
+            if before[1] > after[0] and before != after:
+                raise FormatError(f"chunks at {before[0]}-{before[1]} and {after[0]}-{after[1]} of the blob overlap")
+
+    def _check_holes(self, digests: list[bytes]) -> None:
+        zeros: set[bytes] = set()
+        for chunk, hole in enumerate(self._holes):
+            if hole:
+                if digests[chunk] != _zeros_digest(self._chunk_sizes[chunk]):
+                    raise FormatError("a hole in the TOC has a digest that is not of zeros")
+                zeros.add(digests[chunk])
+        if zeros:  # a file of nothing but zeros is not marked, but its digest gives it away
+            for chunk, digest in enumerate(digests):
+                if digest in zeros:
+                    self._holes[chunk] = 1

@@ -1,0 +1,120 @@
+"""Seams: what the workshops need of the world outside, as Protocols without logic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from zchunked.events import Event
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor
+from zchunked.ranges import ByteRange
+
+Emit = Callable[[Event], None]
+"""Takes an event from any thread, at once."""
+
+Pieces = Sequence[tuple[int, bytes | memoryview]]
+"""What one receive brought: (position in the blob, piece) for each piece, none of them empty, as they arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A manifest or index as served; `media_type` is what the source called it, perhaps nothing.
+
+    `listing`: bytes of what had to be read to find it, each time. `was_here`: its own bytes were not asked for.
+    """
+
+    data: bytes
+    media_type: str
+    listing: int = 0
+    was_here: bool = False
+
+    @property
+    def cost(self) -> int:
+        """Body bytes that came for it."""
+        return self.listing + (0 if self.was_here else len(self.data))
+
+    @property
+    def cost_again(self) -> int:
+        """The same for whoever asks for it by name again and still has it."""
+        return self.listing or len(self.data)
+
+
+class TrafficCounts(Protocol):
+    """What was sent and received so far."""
+
+    @property
+    def requests(self) -> int: ...
+
+    @property
+    def fetched(self) -> int:
+        """Body bytes."""
+
+    @property
+    def framing(self) -> int:
+        """Body bytes that only said where the parts of a multi-range answer belong."""
+
+
+class HostMemory(Protocol):
+    """What was learnt of a host in earlier pulls. Safe to use from several threads."""
+
+    def recall(self, host: str) -> int | None:
+        """How many spans one request may ask of it (0: no ranges); None when nothing is known or it is too old."""
+
+    def learn(self, host: str, spans: int) -> None: ...
+
+
+@runtime_checkable
+class Failover(Protocol):
+    """What a source with others behind it can be told, and tells. Safe to use from several threads."""
+
+    def distrust(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
+        """What came of this blob or document was wrong, in these spans or anywhere: ask somebody else next time."""
+
+    def hear(self, emit: Emit) -> None:
+        """Where its events go from now on."""
+
+
+class Source(Protocol):
+    """Where an image's bytes come from. Vouches for none of them. Tries once. Safe to use from several threads.
+
+    Raises NotFoundError, AccessDeniedError, TransientError (worth another try) or TransferError (not worth it).
+    """
+
+    def manifest(self, digest: Digest | None) -> Document:
+        """The document of this digest; None asks for whatever the reference names."""
+
+    def spans_per_request(self, blob: Descriptor) -> int:
+        """How many spans one `read` may ask for, as far as is known now: 0 means that ranges are not served."""
+
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
+        """Yield every byte of the spans (ascending, disjoint).
+
+        A haul holds all that was received so far: nothing is held back while the source waits for more, so a kill
+        meanwhile costs nothing that came. Ends after the last byte or raises TransientError; what was yielded before
+        is good to keep. A host may send more than was asked for: the whole blob, from its beginning. Raises
+        RangeIgnoredError before the first haul when it has no answer to a range at all. One span over the whole blob
+        is asked for without a range.
+        """
+
+    def close(self) -> None:
+        """Let go of connections. Whoever opened the source closes it, when nobody reads any more."""
+
+
+class Files(Protocol):
+    """Blobs that are files of this machine, so that a store may take them over without reading them."""
+
+    def open_blob(self, blob: Descriptor) -> int:
+        """A handle on a regular file that should be the blob; the caller closes it. Raises as `Source` does."""
+
+
+@runtime_checkable
+class Locating(Protocol):
+    """A source that can also tell of a blob without reading it. Raises as `Source` does."""
+
+    def size_of(self, digest: Digest) -> int | None:
+        """In bytes, as the host says and nobody has checked; None when it does not say."""
+
+    def locate(self, digest: Digest) -> str:
+        """A URL from which the blob can be downloaded, perhaps for a while only."""

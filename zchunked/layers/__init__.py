@@ -1,0 +1,1 @@
+"""A stored layer: its metadata read, its tar rebuilt, its digests proved."""

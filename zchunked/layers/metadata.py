@@ -1,0 +1,143 @@
+"""Table of contents and tar-split of a stored layer, read and checked against their digests."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from itertools import compress, count
+from typing import Self
+
+from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError, ZPullError
+from zchunked.formats import zstd as frames
+from zchunked.formats.annotations import Location, Part, locate
+from zchunked.formats.tar_recipe import header_spans
+from zchunked.formats.toc import Toc, TocParser
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci.digest import raw, short
+from zchunked.oci.documents import Descriptor
+from zchunked.ranges import ByteRange
+from zchunked.store import Store
+from zchunked.store.store import Place
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerIndex:
+    """A layer whose TOC was read and verified. `tarsplit` is None where no digest vouches for one."""
+
+    layer: Descriptor
+    location: Location
+    toc: Toc
+    tarsplit: Part | None
+
+    @classmethod
+    def of(cls, layer: Descriptor, location: Location, toc: Toc) -> Self:
+        """Of a TOC that was read. Raises FormatError when it promises a tar-split that has no position."""
+        if toc.tarsplit_digest and location.tarsplit is None:
+            raise FormatError(f"layer {short(layer.digest)} has a tar-split digest in its TOC and no position for it")
+        return cls(layer, location, toc, location.tarsplit if toc.tarsplit_digest or location.tarsplit_digest else None)
+
+    @property
+    def metadata(self) -> list[ByteRange]:
+        """Spans of the layer's own blob, besides the chunks, without which its tar cannot be rebuilt."""
+        return [*self.headers, *self.vouched]
+
+    @property
+    def vouched(self) -> list[ByteRange]:
+        """Those that have a digest of their own."""
+        return [self.location.toc.span, *([self.tarsplit.span] if self.tarsplit else [])]
+
+    @property
+    def headers(self) -> list[ByteRange]:
+        """Header frames, wanted where no tar-split can be trusted; only the diff ID vouches for them."""
+        return [] if self.tarsplit else header_spans(self.toc, self.location.toc.span.start)
+
+    def own_chunks(self) -> dict[bytes, int]:
+        """The layer's distinct chunks by raw digest, holes left out; the shortest copy of those that occur twice."""
+        toc = self.toc
+        own: dict[bytes, int] = {}
+        known = map(own.setdefault, toc.digests, count())
+        for chunk, first in enumerate(known):
+            if first != chunk and self.length(chunk) < self.length(first):
+                own[toc.digests[chunk]] = chunk
+        if any(toc.holes):
+            for chunk in compress(count(), toc.holes):
+                own.pop(toc.digests[chunk], None)
+        return own
+
+    def length(self, chunk: int) -> int:
+        """Compressed bytes of a chunk."""
+        return self.toc.ends[chunk] - self.toc.starts[chunk]
+
+    def place(self, chunk: int) -> Place:
+        """Where the layer's own blob has it."""
+        return Place(self.layer.digest, self.toc.starts[chunk], self.length(chunk))
+
+
+class TocReader:
+    """A layer's TOC, read as its bytes come. What comes out is of use only once `finish` has returned."""
+
+    def __init__(self, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._layer, self._location = layer, location
+        self._hasher = hashlib.sha256()
+        window = max(limits.window_bytes, limits.toc_bytes)  # of a single frame it may be all of the text
+        self._frames = frames.FrameDecoder(replace(limits, window_bytes=window))
+        self._parser = TocParser(location.toc.span.start, limits)
+        self._left = location.toc.decoded_bytes
+        self._error: ZPullError | None = None
+
+    def feed(self, piece: bytes) -> None:
+        """The next bytes of the blob. What is wrong with them is told at the end: they may be damaged."""
+        self._hasher.update(piece)
+        if self._error is None:
+            try:
+                for text in self._frames.feed(piece):
+                    self._left -= len(text)
+                    if self._left < 0:
+                        raise FormatError(f"the TOC decodes to more than {self._location.toc.decoded_bytes} bytes")
+                    self._parser.feed(text)
+            except (FormatError, UnsupportedLayerError) as error:
+                self._error = error
+
+    def finish(self) -> Toc:
+        """Raises IntegrityError when it is not what its digest promised, else as `TocParser` does."""
+        want, got = self._location.toc_digest, self._hasher.hexdigest()
+        if want != f"sha256:{got}":
+            raise IntegrityError(f"TOC of layer {short(self._layer.digest)}: want {want}, got sha256:{got}")
+        if self._error is not None:
+            raise self._error
+        self._frames.finish()
+        if self._left:
+            size = self._location.toc.decoded_bytes
+            raise FormatError(f"the TOC decodes to {size - self._left} bytes instead of {size}")
+        return self._parser.finish()
+
+
+def read_toc(store: Store, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> Toc:
+    """Raises as `read_contents`."""
+    reader = TocReader(layer, location, limits)
+    for piece in store.stream(layer.digest, location.toc.span):
+        reader.feed(piece)
+    return reader.finish()
+
+
+def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> LayerIndex:
+    """TOC and, where there is one, the tar-split's digest, checked.
+
+    Raises IntegrityError naming what is damaged or not in the store, FormatError, UnsupportedLayerError.
+    """
+    location = locate(layer, limits)
+    contents = LayerIndex.of(layer, location, read_toc(store, layer, location, limits))
+    check_tarsplit(store, contents)
+    return contents
+
+
+def check_tarsplit(store: Store, contents: LayerIndex) -> None:
+    """Nothing where there is none; IntegrityError when it is damaged or not in the store."""
+    digest = contents.toc.tarsplit_digest or contents.location.tarsplit_digest
+    if contents.tarsplit is None or digest is None:
+        return
+    blob, hasher = contents.layer.digest, hashlib.sha256()
+    for piece in store.stream(blob, contents.tarsplit.span):
+        hasher.update(piece)
+    if hasher.digest() != raw(digest):
+        raise IntegrityError(f"tar-split of layer {short(blob)}: want {digest}, got sha256:{hasher.hexdigest()}")

@@ -1,0 +1,334 @@
+"""Recipe + store → the layer's tar, byte for byte. The diff ID is the judge of all of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain, groupby, islice, repeat
+from operator import itemgetter
+from typing import NoReturn, TypeVar
+
+from fastcrc.crc64 import go_iso
+
+from zchunked.errors import FormatError, IntegrityError, LimitError
+from zchunked.formats import zstd as frames
+from zchunked.formats.tar_recipe import Headers, Steps, from_headers, from_tarsplit
+from zchunked.formats.tarsplit import parse_lines
+from zchunked.layers.metadata import LayerIndex
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci.digest import Digest
+from zchunked.ranges import ByteRange
+from zchunked.store import Store
+from zchunked.store.store import Place
+
+_BLOCK = 256 << 10  # hashing releases the interpreter for pieces of some size only
+_AT_ONCE = 1 << 20  # chunks above this are decoded as a stream
+_PORTION = 512 << 10  # contents that are decoded before they are emitted
+_EACH = 128  # what a chunk takes besides its contents, more or less
+_SMALL = 8 << 10
+_RECENT = 1 << 20  # small contents that are kept for when they come again
+_ZEROS = bytes(_BLOCK)
+
+Check = tuple[int, int, int, bytes]
+"""A chunk to check in its blob: start, end, decoded size, raw digest."""
+_Asked = tuple[Digest, int, int, int, int]
+"""A chunk to decode: blob, start, length, decoded size, and where among its neighbours it stands."""
+_Item = TypeVar("_Item")
+Block = tuple[bytes, list[Callable[[], None]]]
+"""A part of the tar, and what is due before it is used: digests of files of several chunks, or IntegrityError."""
+Arrived = Callable[[Digest, int], None]
+"""Called before bytes of a blob below a position are read; returns when they are here."""
+
+
+def at_once(_blob: Digest, _end: int) -> None:
+    """Everything is here already."""
+
+
+class Rebuild:
+    """Rebuilds one partially stored layer. `places` says where each chunk lies, by raw digest."""
+
+    def __init__(
+        self, store: Store, contents: LayerIndex, places: dict[bytes, Place], arrived: Arrived = at_once,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:  # fmt: skip
+        self._store, self._contents, self._places = store, contents, places
+        self._arrived, self._limits = arrived, limits
+        self._recent = _Recent()
+        self._due: list[Callable[[], None]] = []
+
+    def tar(self) -> Iterator[bytes]:
+        """The tar in blocks. FormatError or IntegrityError at a contradiction; the caller checks the diff ID."""
+        return judged(self.blocks())
+
+    def blocks(self) -> Iterator[Block]:
+        """The same, for who has `judged` it in another thread."""
+        left = self._limits.tar_bytes
+        for data in self._joined():
+            left -= len(data)
+            if left < 0:
+                raise LimitError(f"the layer's tar has more than the {self._limits.tar_bytes} bytes we accept")
+            due, self._due = self._due, []
+            yield data, due
+
+    def _joined(self) -> Iterator[bytes]:
+        """What the steps stand for, in few blocks: each of them goes from thread to thread."""
+        first = self._contents.toc.first
+        held: list[bytes] = []
+        size = 0  # of the contents among them, and of what earlier batches left
+        for steps, crcs in self._steps():
+            entries = [step for step in steps if type(step) is int]
+            chunks = [range(first[entry], first[entry + 1]) for entry in entries]
+            contents = self._decoded(chain.from_iterable(chunks))
+            payloads = zip(map(len, chunks), crcs or repeat(None), strict=False)
+            for step in steps:
+                if isinstance(step, bytes):
+                    held.append(step)
+                    continue
+                for piece in self._payload(step, contents, payloads):
+                    held.append(piece)
+                    size += len(piece)
+                    if size >= _BLOCK:
+                        yield b"".join(held)
+                        held, size = [], 0
+            if (size := sum(map(len, held))) >= _BLOCK:
+                yield b"".join(held)
+                held, size = [], 0
+        yield b"".join(held)
+
+    def _payload(
+        self,
+        step: int | Headers,
+        contents: Iterator[bytes | Iterable[bytes]],
+        payloads: Iterator[tuple[int, int | None]],
+    ) -> Iterable[bytes]:
+        """What stands for a step: of an entry, its share of the contents. `payloads`: number of chunks, CRC."""
+        if isinstance(step, Headers):
+            return self._headers(step)
+        data, (count, crc) = next(contents), next(payloads)
+        if count > 1 or not isinstance(data, bytes):
+            return self._file(step, chain((data,), islice(contents, count - 1)), crc)
+        if crc is not None and go_iso(data) != crc:  # the way of nearly all files
+            self._refuse(step)
+        return (data,)
+
+    def _decoded(self, chunks: Iterable[int]) -> Iterator[bytes | Iterable[bytes]]:
+        """What the chunks decode to, in order, as many at once as may be held; pieces of a hole or of a long one."""
+        toc, places, recent = self._contents.toc, self._places, self._recent
+        digests, sizes, holes = toc.digests, toc.chunk_sizes, toc.holes
+        some: list[bytes | int] = []  # what is known, or where in here it will stand
+        asked: dict[bytes, _Asked] = {}
+        held = 0
+        for chunk in chunks:
+            if held > _PORTION:
+                yield from self._load(some, asked)
+                some, asked, held = [], {}, 0
+            digest = digests[chunk]
+            known: bytes | int | None = recent.get(digest)
+            if known is None and digest in asked:
+                known = asked[digest][4]
+            if known is None:
+                size, place = sizes[chunk], places.get(digest)
+                cost = max(place.length, size) if place is not None and not holes[chunk] else 0
+                if held + cost > _PORTION or not cost:
+                    yield from self._load(some, asked)
+                    some, asked, held = [], {}, 0
+                if place is None or not 0 < cost <= _PORTION:
+                    yield self._chunk(chunk)
+                    continue
+                known = len(some)
+                asked[digest] = (*place, size, known)
+                held += cost
+            held += _EACH
+            some.append(known)
+        yield from self._load(some, asked)
+
+    def _load(self, some: list[bytes | int], asked: dict[bytes, _Asked]) -> list[bytes]:
+        """Decode what is asked for, and put it where it belongs."""
+        rows = sorted(asked.values())
+        pieces: list[bytes | memoryview] = []
+        for blob, here in groupby(rows, itemgetter(0)):
+            spans = [(start, start + length) for _, start, length, _, _ in here]
+            self._arrived(blob, spans[-1][1])
+            pieces += self._store.read_many(blob, spans)
+        decoded = frames.decode_many(pieces, [row[3] for row in rows], self._limits)
+        found: dict[int, bytes] = {}
+        for (blob, start, length, size, at), data in zip(rows, decoded, strict=True):
+            if data is None:
+                raise IntegrityError(f"chunk at [{start},{start + length}) of {blob}: no frame of {size} bytes")
+            found[at] = data
+        self._recent.add((digest, found[row[4]]) for digest, row in asked.items())
+        return [found[known] if isinstance(known, int) else known for known in some]
+
+    def _steps(self) -> Iterator[Steps]:
+        contents = self._contents
+        part = contents.tarsplit
+        if part is None:
+            yield from from_headers(contents.toc, contents.location.toc.span.start)
+            return
+        text = frames.stream(self._store.stream(contents.layer.digest, part.span), self._limits, part.decoded_bytes)
+        yield from from_tarsplit(contents.toc, parse_lines(_exactly(text, part.decoded_bytes), self._limits))
+
+    def _headers(self, step: Headers) -> Iterator[bytes]:
+        span, blob = step.span, self._contents.layer.digest
+        self._arrived(blob, span.end)
+        try:
+            yield from frames.stream(self._store.stream(blob, span), self._limits)
+        except LimitError:
+            raise
+        except FormatError as error:  # no digest vouches for them alone, so they may be damaged
+            raise IntegrityError(f"header frames at {span} of {blob}: {error}") from error
+
+    def _file(self, entry: int, contents: Iterable[bytes | Iterable[bytes]], want: int | None) -> Iterator[bytes]:
+        """A file of several chunks, or of a long one, or of holes. `want`: its CRC, if anybody says."""
+        crc: int | None = None
+        whole = hashlib.sha256() if entry in self._contents.toc.file_digests else None
+        flat = chain.from_iterable((data,) if isinstance(data, bytes) else data for data in contents)
+        for data in strides(flat):
+            if want is not None:
+                crc = go_iso(data, crc)
+            if whole is not None:
+                self._due.append(partial(whole.update, data))
+            yield data
+        if want is not None and (crc or 0) != want:
+            self._refuse(entry)
+        if whole is not None:
+            self._due.append(partial(self._compare, entry, whole))
+
+    def _compare(self, entry: int, whole: hashlib._Hash) -> None:
+        toc = self._contents.toc
+        if whole.digest() != toc.file_digests[entry]:
+            raise IntegrityError(
+                f"{toc.names[entry]!r:.80} does not match its digest in the TOC although its chunks do"
+            )
+
+    def _refuse(self, entry: int) -> NoReturn:
+        raise IntegrityError(f"{self._contents.toc.names[entry]!r:.80} does not match its checksum in the tar-split")
+
+    def _chunk(self, chunk: int) -> Iterable[bytes]:
+        toc = self._contents.toc
+        size = toc.chunk_sizes[chunk]
+        if toc.holes[chunk]:
+            return _zeros(size)
+        place = self._places.get(toc.digests[chunk])
+        if place is None:
+            raise IntegrityError(f"chunk {toc.digests[chunk].hex()} is not in the store")
+        self._arrived(place.blob, place.start + place.length)
+        return chunk_data(self._store, place, size, self._limits)
+
+
+def judged(blocks: Iterable[Block]) -> Iterator[bytes]:
+    """The blocks, after what is due before each of them."""
+    for data, due in blocks:
+        for task in due:
+            task()
+        yield data
+
+
+class _Recent:
+    """Small contents that came lately: there are packages with the same licence over and over. Two generations."""
+
+    def __init__(self) -> None:
+        self._young: dict[bytes, bytes] = {}
+        self._old: dict[bytes, bytes] = {}
+        self._bytes = 0  # of the young
+
+    def get(self, digest: bytes) -> bytes | None:
+        return self._young.get(digest) or self._old.get(digest)
+
+    def add(self, contents: Iterable[tuple[bytes, bytes]]) -> None:
+        for digest, data in contents:
+            if len(data) <= _SMALL:
+                self._young[digest] = data
+                self._bytes += len(data) + _EACH
+        if self._bytes > _RECENT:
+            self._young, self._old, self._bytes = {}, self._young, 0
+
+
+def strides(pieces: Iterable[bytes], size: int = _BLOCK) -> Iterator[bytes]:
+    """The same bytes, in pieces that are worth to be hashed, or handed to another thread."""
+    held: list[bytes] = []
+    length = 0
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        if length >= size:
+            yield b"".join(held)
+            held, length = [], 0
+    yield b"".join(held)
+
+
+def chunk_data(store: Store, place: Place, size: int, limits: Limits = DEFAULT_LIMITS) -> Iterable[bytes]:
+    """The decoded bytes of a chunk, `size` of them or IntegrityError; its digest is not checked here."""
+    end = place.start + place.length
+    if size <= _AT_ONCE and place.length <= _AT_ONCE:
+        try:
+            return (frames.decode(store.read(place.blob, place.start, end), size, limits),)
+        except FormatError as error:
+            raise IntegrityError(f"chunk at [{place.start},{end}) of {place.blob}: {error}") from error
+    return _long_chunk(store, place, size, limits)
+
+
+def _long_chunk(store: Store, place: Place, size: int, limits: Limits) -> Iterator[bytes]:
+    span = ByteRange(place.start, place.start + place.length)
+    try:
+        yield from _exactly(frames.stream(store.stream(place.blob, span), limits, size), size)
+    except FormatError as error:
+        raise IntegrityError(f"chunk at {span} of {place.blob}: {error}") from error
+
+
+def are_chunks(store: Store, blob: Digest, chunks: Sequence[Check], limits: Limits = DEFAULT_LIMITS) -> list[bool]:
+    """For each (start, end, decoded size, raw digest) of a blob, ascending, whether the bytes keep the promise."""
+    verdicts: list[bool] = []
+    for some in _by_size(chunks, [max(end - start, size) for start, end, size, _ in chunks]):
+        try:
+            pieces = store.read_many(blob, some) if len(some) > 1 else None
+        except IntegrityError:  # a damaged file: some of them may be good all the same
+            pieces = None
+        if pieces is None:
+            for start, end, size, digest in some:
+                verdicts.append(is_chunk(store, Place(blob, start, end - start), size, digest, limits))
+            continue
+        decoded = frames.decode_many(pieces, [size for _, _, size, _ in some], limits)
+        verdicts += [
+            data is not None and hashlib.sha256(data).digest() == digest
+            for data, (_, _, _, digest) in zip(decoded, some, strict=True)
+        ]
+    return verdicts
+
+
+def _by_size(items: Sequence[_Item], sizes: Sequence[int]) -> Iterator[Sequence[_Item]]:
+    """Neighbours that together fit into memory, as far as that can be."""
+    first = held = 0
+    for at, size in enumerate(sizes):
+        if held + size > _PORTION and at > first:
+            yield items[first:at]
+            first, held = at, 0
+        held += size
+    if items:
+        yield items[first:]
+
+
+def is_chunk(store: Store, place: Place, size: int, digest: bytes, limits: Limits = DEFAULT_LIMITS) -> bool:
+    """Whether the bytes at `place` are what the raw digest promises."""
+    hasher = hashlib.sha256()
+    try:
+        for data in chunk_data(store, place, size, limits):
+            hasher.update(data)
+    except IntegrityError:
+        return False
+    return hasher.digest() == digest
+
+
+def _zeros(size: int) -> Iterator[bytes]:
+    for at in range(0, size, _BLOCK):
+        yield _ZEROS[: min(_BLOCK, size - at)]
+
+
+def _exactly(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    left = size
+    for piece in pieces:
+        left -= len(piece)
+        yield piece
+    if left:
+        raise FormatError(f"frames decode to {size - left} bytes instead of {size}")

@@ -1,0 +1,129 @@
+"""Verify: re-hash what the store holds and drop what is damaged. The next pull fetches it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
+from zchunked.formats.annotations import locate
+from zchunked.layers.metadata import LayerIndex, read_contents
+from zchunked.layers.proof import drop_liars, is_intact, prove
+from zchunked.layers.rebuild import Rebuild, is_chunk
+from zchunked.oci.digest import Digest, from_raw
+from zchunked.oci.documents import Descriptor, Manifest, parse_config, parse_document
+from zchunked.ranges import ByteRange, merge, subtract, total
+from zchunked.store import Store
+from zchunked.store.store import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes that were not what a digest promised, and are gone now. `chunk` where one of its chunks was wrong."""
+
+    blob: str
+    start: int
+    end: int
+    chunk: str | None = None
+
+
+@dataclass(slots=True)
+class Findings:
+    """`bytes` were looked at; `unclaimed` are files that nothing pointed to, and are gone."""
+
+    blobs: int = 0
+    chunks: int = 0
+    bytes: int = 0
+    unclaimed: int = 0
+    damaged: list[Damage] = field(default_factory=list)
+
+
+def verify(store: Store, show: Callable[[int], None] = lambda _: None) -> Findings:
+    """Look at every blob and chunk. `show` is told of bytes done. Unfinished downloads cannot be judged, and stay."""
+    findings = Findings()
+    for blob, size, is_whole in store.blobs():
+        _verify_blob(store, blob, size, findings, is_whole=is_whole)
+        show(total(store.covered(blob)))
+    _verify_contents(store, findings)
+    findings.unclaimed = store.drop_unclaimed()
+    return findings
+
+
+def doubt(store: Store, layers: Iterable[Descriptor]) -> None:
+    """Drop what is damaged of these layers, and their proofs in any case: the next pull looks at all that is left."""
+    for blob, size in {layer.digest: layer.size for layer in layers}.items():
+        _verify_blob(store, blob, size, Findings(), is_whole=store.is_whole(blob))
+        store.drop_proofs(blob)
+
+
+def _verify_blob(store: Store, blob: Digest, size: int, findings: Findings, *, is_whole: bool) -> None:
+    findings.blobs += 1
+    lost = store.drop_lost(blob)
+    findings.damaged += [Damage(blob, span.start, span.end) for span in lost]
+    if is_whole and not lost and is_intact(store, blob, size):
+        findings.bytes += total(store.covered(blob))
+    else:
+        _verify_parts(store, blob, findings, is_wrong=is_whole and not lost)
+
+
+def _verify_parts(store: Store, blob: Digest, findings: Findings, *, is_wrong: bool) -> None:
+    """`is_wrong`: all of the blob is here, and it is not what its digest says."""
+    liars: dict[bytes, Place] = {}
+    chunks: list[ByteRange] = []
+    for digest, start, length, size in store.chunks_of(blob):
+        place = Place(blob, start, length)
+        chunks.append(place.span)
+        if not store.covers(blob, place.span):
+            continue  # a promise that was not kept, or is no longer: it counts as absent everywhere
+        findings.chunks += 1
+        findings.bytes += length
+        if not is_chunk(store, place, size, digest):
+            liars[digest] = place
+            findings.damaged.append(Damage(blob, start, start + length, from_raw(digest)))
+    if liars:
+        drop_liars(store, liars)
+    elif is_wrong:  # the damage lies between the chunks, or there are none
+        spans = subtract(store.covered(blob), merge(chunks))
+        store.evict(blob, spans)
+        findings.damaged += [Damage(blob, span.start, span.end) for span in spans]
+
+
+def _verify_contents(store: Store, findings: Findings) -> None:
+    """Tables of contents and tar-splits of layers that are here in parts: no row of the store knows their digests."""
+    done: set[Digest] = set()
+    for image in store.images():
+        data = store.document(image.manifest)
+        manifest = parse_document(data) if data is not None else None
+        if not isinstance(manifest, Manifest):
+            continue
+        config = store.get(manifest.config.digest, manifest.config.size)
+        diff_ids = parse_config(config, len(manifest.layers)).diff_ids if config is not None else ()
+        for layer, diff_id in zip_longest(manifest.layers, diff_ids):
+            if layer.digest in done or store.is_whole(layer.digest) or not store.covered(layer.digest):
+                continue
+            done.add(layer.digest)
+            wrong: list[ByteRange] = []
+            try:
+                contents = read_contents(store, layer)
+                if contents.headers and diff_id and store.proof(layer.digest, diff_id) is not None:
+                    wrong = _wrong_headers(store, contents, diff_id)
+            except UnsupportedLayerError:
+                continue
+            except (IntegrityError, FormatError):
+                location = locate(layer)
+                wrong = location.parts
+            held = [span for span in wrong if store.covers(layer.digest, span)]
+            if held:
+                store.evict(layer.digest, held)
+                findings.damaged += [Damage(layer.digest, span.start, span.end) for span in held]
+
+
+def _wrong_headers(store: Store, contents: LayerIndex, diff_id: Digest) -> list[ByteRange]:
+    """The header frames, if the tar that they belong to is no longer what was proved; its chunks are known good."""
+    wanted = contents.own_chunks()
+    try:
+        prove(Rebuild(store, contents, store.find_chunks(wanted)).tar(), contents.layer, diff_id, is_whole=False)
+    except (IntegrityError, FormatError):
+        return contents.headers
+    return []

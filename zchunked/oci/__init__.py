@@ -1,0 +1,1 @@
+"""The OCI documents and names, parsed once and strictly into frozen values."""

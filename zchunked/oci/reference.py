@@ -1,0 +1,189 @@
+"""Image references: what the person typed, understood once. The grammar is the one of the container tools."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from zchunked.errors import FormatError, InvalidReferenceError
+from zchunked.oci.digest import Digest, parse_digest
+
+DOCKER_HUB = "docker.io"
+DEFAULT_TAG = "latest"
+_LONGEST = 255  # host and repository together: the limit of the reference grammar
+
+_HOST = re.compile(
+    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*"
+    r"|\[[a-fA-F0-9:.]+\])(?::([0-9]{1,5}))?",
+    re.ASCII,
+)
+_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*", re.ASCII)
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}", re.ASCII)
+_PORT_AT_END = re.compile(r":\d+$", re.ASCII)
+_BUCKETS = ("s3", "gs", "az")
+_LOOPBACK = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.ASCII)
+
+
+LayoutScheme = Literal["oci", "oci+https", "oci+http", "s3", "gs", "az"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An image in a registry. At least one of tag and digest is set; with both, the digest decides."""
+
+    host: str
+    repository: str
+    tag: str | None
+    digest: Digest | None
+
+    @property
+    def name(self) -> str:
+        """Host and repository, without tag and digest."""
+        return f"{self.host}/{self.repository}"
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        return _written(self)
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutReference:
+    """An image in an OCI layout: a directory, or behind a static web server, or in a bucket.
+
+    `base` is the path, or host and path, or bucket and prefix, without a slash at its end. Without tag and digest the
+    layout's only image is meant. `tag` is whatever the layout's index calls the image, which may be a whole reference.
+    """
+
+    scheme: LayoutScheme
+    base: str
+    tag: str | None
+    digest: Digest | None
+
+    @property
+    def name(self) -> str:
+        """Scheme and base, without tag and digest."""
+        return f"oci:{self.base}" if self.scheme == "oci" else f"{self.scheme}://{self.base}"
+
+    @property
+    def host(self) -> str:
+        """Host (and port) or bucket; nothing for a directory."""
+        return "" if self.scheme == "oci" else self.base.partition("/")[0]
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        return _written(self)
+
+
+ImageReference = Reference | LayoutReference
+
+
+def _written(reference: ImageReference) -> str:
+    tag = f":{reference.tag}" if reference.tag else ""
+    digest = f"@{reference.digest}" if reference.digest else ""
+    return f"{reference.name}{tag}{digest}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` or `host:port` can only be this machine."""
+    return _LOOPBACK.fullmatch(host) is not None
+
+
+def parse_image(text: str) -> ImageReference:
+    """Whatever names an image on the command line: a registry's reference, or a layout's with its scheme in front."""
+    scheme, colon, rest = text.partition(":")
+    for known in get_args(LayoutScheme):
+        if colon and scheme == known and (known == "oci" or rest.startswith("//")):
+            return _layout(text, known, rest if known == "oci" else rest[2:])
+    return parse_reference(text)
+
+
+def _layout(text: str, scheme: LayoutScheme, rest: str) -> LayoutReference:
+    head, at, last = rest.rpartition("@")
+    digest = _reference_digest(text, last) if at and last.startswith("sha256:") else None
+    rest = head if digest else rest
+    if scheme == "oci":  # a directory's name may hold no colon, a tag may: it may be a whole reference
+        base, _, tag = rest.partition(":")
+    else:
+        base, colon, tag = rest.rpartition(":")
+        # Without a path a number behind the host is its port; a bucket has none.
+        is_port = scheme not in _BUCKETS and "/" not in rest and tag.isdecimal() and not _PORT_AT_END.search(base)
+        if not colon or "/" in tag or "]" in tag or is_port:
+            base, tag = rest, ""
+    base = base.rstrip("/") or base[:1]
+    if not base or (scheme != "oci" and base.startswith("/")):
+        raise InvalidReferenceError(f"{text!r:.200}: want {_SHAPES.get(scheme, scheme + '://bucket/prefix[:tag]')}")
+    if re.search(r"[\0-\x1f\x7f?#]|(?:^|/)\.\.(?:/|$)", base if scheme != "oci" else ""):
+        raise InvalidReferenceError(f"{text!r:.200}: {base!r:.200} is no place for a layout")
+    if scheme not in ("oci", *_BUCKETS) and "@" in base.partition("/")[0]:
+        raise InvalidReferenceError(f"{scheme}://…@…: credentials have no place in a reference; use --creds")
+    host = _HOST.fullmatch(base.partition("/")[0])
+    if scheme not in ("oci", *_BUCKETS) and (host is None or (host[1] and not 0 < int(host[1]) < 65536)):
+        raise InvalidReferenceError(f"{text!r:.200}: {base.partition('/')[0]!r:.100} is no host name")
+    return LayoutReference(scheme, base, tag or None, digest)
+
+
+_SHAPES = {
+    "oci": "oci:DIR[:tag]",
+    "oci+https": "oci+https://host/base[:tag]",
+    "oci+http": "oci+http://host/base[:tag]",
+}
+
+
+def parse_reference(text: str) -> Reference:
+    """`[docker://][host[:port]/]repository[:tag][@sha256:…]`; Docker Hub and `latest` fill what is missing."""
+    rest = text.removeprefix("docker://")
+    if not rest:
+        raise InvalidReferenceError("the image reference is empty; want host/repository:tag")
+    if "://" in rest:
+        raise InvalidReferenceError(f"{text!r:.200}: unknown kind of image; want host/repository:tag")
+    rest, at, digest_text = rest.partition("@")
+    digest = _reference_digest(text, digest_text) if at else None
+    rest, tag = _cut_tag(rest)
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise InvalidReferenceError(f"{text!r:.200}: {tag!r:.130} is no tag")
+    host, repository = _cut_host(rest)
+    port = _HOST.fullmatch(host)
+    if port is None or (port[1] and not 0 < int(port[1]) < 65536):
+        raise InvalidReferenceError(f"{text!r:.200}: {host!r:.100} is no host name")
+    if not _REPOSITORY.fullmatch(repository):
+        hint = " (must be lower case)" if _REPOSITORY.fullmatch(repository.lower()) else ""
+        raise InvalidReferenceError(f"{text!r:.200}: {repository!r:.100} is no repository name{hint}")
+    if len(host) + 1 + len(repository) > _LONGEST:
+        raise InvalidReferenceError(f"{text!r:.80}…: host and repository are longer than {_LONGEST} characters")
+    if tag is None and digest is None:
+        tag = DEFAULT_TAG
+    return Reference(host, repository, tag, digest)
+
+
+def _reference_digest(text: str, digest: str) -> Digest:
+    try:
+        return parse_digest(digest)
+    except FormatError as error:
+        raise InvalidReferenceError(f"{text!r:.200}: {error}") from error
+
+
+def _cut_tag(rest: str) -> tuple[str, str | None]:
+    """A colon after the last slash starts a tag; one before it belongs to the host's port."""
+    colon = rest.rfind(":")
+    if colon > rest.rfind("/"):
+        return rest[:colon], rest[colon + 1 :]
+    return rest, None
+
+
+def _cut_host(rest: str) -> tuple[str, str]:
+    first, slash, repository = rest.partition("/")
+    is_host = slash and ("." in first or ":" in first or first == "localhost" or first != first.lower())
+    if not is_host:
+        first, repository = DOCKER_HUB, rest
+    if first == "index.docker.io":
+        first = DOCKER_HUB
+    if first == DOCKER_HUB and "/" not in repository:
+        repository = f"library/{repository}"
+    return first, repository

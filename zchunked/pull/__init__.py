@@ -1,0 +1,1 @@
+"""The pull: from a reference to an image in the store."""

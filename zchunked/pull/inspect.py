@@ -1,0 +1,167 @@
+"""What a layer's blob holds, found out before anything is planned: table of contents and tar-split, or why neither."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import partial
+
+from zchunked.download.coalesce import missing
+from zchunked.download.downloader import Downloader
+from zchunked.download.orders import Order
+from zchunked.download.retry import Stopped
+from zchunked.download.workers import WorkerPool
+from zchunked.errors import IntegrityError, RangeIgnoredError, UnsupportedLayerError, ZPullError
+from zchunked.formats.annotations import Location, locate
+from zchunked.interfaces import Files
+from zchunked.layers.metadata import LayerIndex, TocReader, check_tarsplit
+from zchunked.limits import Limits
+from zchunked.oci.documents import Descriptor
+from zchunked.ranges import ByteRange, merge, total
+from zchunked.store import Store
+
+NO_RANGES = "its host serves no ranges"
+_STRIDE = 128 << 10  # of a TOC, read in one go
+
+
+@dataclass(slots=True, eq=False)
+class LayerMetadata:
+    """What a layer's blob holds, or why it comes whole. Filled by one worker while others look.
+
+    `here_before`: bytes of it that were here. `contents` is set once the TOC is read: then chunks can be asked for,
+    though the tar-split may still be on its way. `is_complete`: it has come and was checked, nothing changes any more.
+    """
+
+    here_before: int = 0
+    contents: LayerIndex | None = None
+    reason: str | None = None
+    is_here: bool = False
+    is_complete: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MetadataFetcher:
+    """Looks into layers, each on a worker of the fetch lane. `files`: the source's blobs, where they are files here.
+
+    `may_take`: whether a blob may be taken whole at once, where that is free or the host leaves no choice.
+    """
+
+    store: Store
+    fetcher: Downloader
+    stop: threading.Event
+    limits: Limits
+    files: Files | None = None
+    may_take: bool = True
+
+    def look_into(self, layer: Descriptor, insight: LayerMetadata, crew: WorkerPool) -> None:
+        """Bring TOC and tar-split of a layer that can be pulled in parts; else say why it comes whole."""
+        insight.is_here = self._adopt(layer)
+        insight.here_before = total(self.store.covered(layer.digest))
+        if self.store.is_whole(layer.digest):
+            insight.is_here = True
+        else:
+            try:
+                self._bring(layer, locate(layer, self.limits), insight, crew)
+            except UnsupportedLayerError as error:
+                insight.contents, insight.reason = None, str(error)
+            except RangeIgnoredError:
+                if self.may_take:
+                    raise
+                insight.reason = NO_RANGES
+            if layer.digest in self.fetcher.without_ranges:
+                insight.reason = NO_RANGES
+        insight.is_complete = True
+
+    def _adopt(self, layer: Descriptor) -> bool:
+        """Take it over whole, as a file that is here, where that copies nothing. Its proof is still to come."""
+        if not self.may_take or self.files is None or self.store.covers(layer.digest, _whole(layer)):
+            return False
+        return self.store.adopt(layer.digest, layer.size, self.files.open_blob(layer))
+
+    def _bring(self, layer: Descriptor, location: Location, insight: LayerMetadata, crew: WorkerPool) -> None:
+        """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are neighbours.
+
+        The TOC comes first, and is read as it comes.
+        """
+        tarsplit, parts = location.tarsplit, location.parts
+        for is_last in (False, True):
+            reader = _Reader(self, layer, location, insight, crew)
+            covered = self.store.covered(layer.digest)
+            left = missing(parts, covered)
+            if len(left) > 1:
+                left = missing([location.metadata, *parts], covered)
+            order = Order(layer, [(span,) for span in left], parts, parts)
+            self.fetcher.now(order, may_grow=self.may_take, came=reader.look)
+            try:
+                check_tarsplit(self.store, reader.finish())
+            except IntegrityError:
+                wrong = merge([location.metadata, *parts])
+                if insight.contents is not None and tarsplit is not None:
+                    wrong = [tarsplit.span]
+                self.store.evict(layer.digest, wrong)
+                self.fetcher.take_back(order, wrong)
+                if is_last:
+                    raise
+            else:
+                return
+
+
+def _whole(layer: Descriptor) -> ByteRange:
+    return ByteRange(0, max(layer.size, 1))
+
+
+class _Reader:
+    """Has the crew's read lane, which is one worker, read a TOC as its bytes come."""
+
+    def __init__(
+        self,
+        inspector: MetadataFetcher,
+        layer: Descriptor,
+        location: Location,
+        insight: LayerMetadata,
+        crew: WorkerPool,
+    ) -> None:
+        self._store, self._stop, self._crew = inspector.store, inspector.stop, crew
+        self._layer, self._location, self._insight = layer, location, insight
+        self._toc: TocReader | None = TocReader(layer, location, inspector.limits)
+        self._span = location.toc.span
+        self._asked = self._span.start  # the lane has been told to read what is before it
+        self._done = threading.Event()
+        self._error: ZPullError | None = None
+
+    def look(self) -> None:
+        """Have read what is here by now, if that is enough to be worth it. For the fetching thread."""
+        if self._asked == self._span.end:
+            return
+        gaps = self._store.missing(self._layer.digest, [ByteRange(self._asked, self._span.end)])
+        here = gaps[0].start if gaps else self._span.end
+        if here - self._asked >= _STRIDE or not gaps:
+            self._ask(here)
+
+    def _ask(self, end: int) -> None:
+        start, self._asked = self._asked, end
+        if start < end:
+            self._crew.submit("read", partial(self._read, start, end))
+
+    def _read(self, start: int, end: int) -> None:
+        try:
+            if self._toc is not None:
+                self._toc.feed(self._store.read(self._layer.digest, start, end))
+                if end == self._span.end:
+                    self._insight.contents = LayerIndex.of(self._layer, self._location, self._toc.finish())
+        except ZPullError as error:  # any other ends the pull, where the crew is waited for
+            self._error, self._toc = error, None
+        if end == self._span.end:
+            self._toc = None  # with its buffers: the tar-split may take a while
+            self._done.set()
+
+    def finish(self) -> LayerIndex:
+        """Once all has come. Raises what reading it raised, and Stopped when the pull has ended."""
+        self._ask(self._span.end)
+        while not self._done.wait(0.2):
+            if self._stop.is_set():
+                raise Stopped
+        if self._error is not None:
+            raise self._error
+        assert self._insight.contents is not None
+        return self._insight.contents

@@ -1,0 +1,74 @@
+"""Pulls without a request: what a name means by the store alone, and what is missing for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zchunked.errors import NotFoundError
+from zchunked.interfaces import Document
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor, Platform
+from zchunked.pull.planner import LayerTask
+from zchunked.pull.resolve import resolve
+from zchunked.ranges import total
+from zchunked.store import Store
+from zchunked.store.images import ImageDocuments
+
+_MOST_LISTED = 20
+_ADVICE = "run the same command without --offline, or name a --seed that holds them"
+
+
+def root_of(store: Store, name: str, digest: Digest | None, platform: Platform) -> Digest:
+    """What `name` named when it was last pulled, or its digest. Its documents and its config are in the store.
+
+    Raises NotFoundError, which says what is missing.
+    """
+    root = digest or last_pulled(store, name, platform)
+    documents = _documents(store, name, root, platform)
+    config = documents.manifest.config
+    if store.get(config.digest, config.size) is None:
+        layers = {layer.digest: layer for layer in documents.manifest.layers}.values()
+        refuse_lacking(name, [(blob, _left(store, blob)) for blob in (config, *layers)])
+    return root
+
+
+def last_pulled(store: Store, name: str, platform: Platform) -> Digest:
+    """What the name named then, for this platform if it was pulled for it. NotFoundError when it never was."""
+    pulled = [image for image in store.images() if image.name == name]
+    if not pulled:
+        raise NotFoundError(
+            f"{name} was never pulled into this store, so --offline cannot know what it names; pull it once with the "
+            "network, or say name@digest (zpull images lists what is here)"
+        )
+    return next((image.root for image in pulled if image.platform == str(platform)), pulled[0].root)
+
+
+def _documents(store: Store, name: str, root: Digest, platform: Platform) -> ImageDocuments:
+    def refuse(digest: Digest | None) -> Document:
+        raise NotFoundError(
+            f"{name}: manifest {digest} is not in the store, and --offline asks nobody; "
+            "run the same command without --offline"
+        )
+
+    return resolve(root, platform, store, refuse)
+
+
+def _left(store: Store, blob: Descriptor) -> int:
+    return 0 if store.is_proved(blob.digest) else blob.size - total(store.covered(blob.digest))
+
+
+def refuse_missing(name: str, works: Iterable[LayerTask], store: Store) -> None:
+    """NotFoundError, layer by layer, unless everything that was ordered is in the store."""
+    orders = {work.layer.digest: work.order for work in works if work.order}
+    refuse_lacking(name, [(order.blob, total(store.missing(digest, order.wanted))) for digest, order in orders.items()])
+
+
+def refuse_lacking(name: str, lacking: Iterable[tuple[Descriptor, int]]) -> None:
+    """NotFoundError if of any blob some bytes are lacking."""
+    missing = [(blob, size) for blob, size in lacking if size]
+    if not missing:
+        return
+    listed = [f"{size} of {blob.size} bytes of {blob.digest}" for blob, size in missing[:_MOST_LISTED]]
+    if len(missing) > _MOST_LISTED:
+        listed.append(f"and of {len(missing) - _MOST_LISTED} more")
+    raise NotFoundError(f"{name}: {sum(size for _, size in missing)} bytes are missing: {', '.join(listed)}; {_ADVICE}")

@@ -1,0 +1,282 @@
+"""A pull, the whole story: documents, then the layers that are lacking, what is damaged once more, the image."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from zchunked.download.coalesce import Link, missing
+from zchunked.download.downloader import Downloader
+from zchunked.download.orders import Order
+from zchunked.download.retry import Chameleon, RetryingSource
+from zchunked.download.watchdog import Watchdog
+from zchunked.download.watermarks import Watermarks
+from zchunked.download.workers import WorkerPool
+from zchunked.errors import IntegrityError, InterruptedPullError
+from zchunked.events import Event, Noted
+from zchunked.export.tee import ExportTee
+from zchunked.formats.annotations import kind_of
+from zchunked.interfaces import Document, Emit, Files, Source
+from zchunked.maintenance.verify import doubt
+from zchunked.oci.digest import Digest, short
+from zchunked.oci.documents import Descriptor, parse_config
+from zchunked.options import Options
+from zchunked.pull.inspect import MetadataFetcher
+from zchunked.pull.layers import Layers
+from zchunked.pull.planner import LayerTask, LinkConditions, estimate
+from zchunked.pull.repair import heal
+from zchunked.pull.resolve import resolve
+from zchunked.ranges import ByteRange
+from zchunked.receipt import Accounts, Receipt
+from zchunked.sources.traffic import Traffic
+from zchunked.store import Store
+from zchunked.store.images import ImageDocuments, StoredImage
+
+_LANES = {"read": 1, "make": 2, "prove": 2}
+_Result = TypeVar("_Result")
+
+
+class Pull:
+    """One pull of one image into the store. `run` once, on the caller's thread, which also gets all events."""
+
+    def __init__(
+        self,
+        name: str,
+        digest: Digest | None,
+        source: Source,
+        store: Store,
+        *,
+        traffic: Traffic,
+        options: Options,
+        receipt: Receipt,
+        show: Emit,
+        clock: Callable[[], float] = time.monotonic,
+        accounts: Accounts | None = None,
+        files: Files | None = None,
+        aside: ExportTee | None = None,
+    ) -> None:
+        """`files`: the source's blobs, where they are files of this machine: then nothing is fetched. `aside`: what a
+        layout will want is put there.
+        """
+        self._name, self._digest, self._store, self._options = name, digest, store, options
+        self._traffic, self._receipt, self._show, self._clock = traffic, receipt, show, clock
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._plain_source = source
+        self._chameleon = Chameleon(options.patience, options.jobs, self._events.put, self._stop, clock=clock)
+        self._source = RetryingSource(source, self._chameleon)
+        self._accounts = accounts or Accounts(is_free=files is not None)
+        self._files = files
+        self._arrivals = Watermarks(self._stop)
+        self._fetcher = Downloader(
+            self._source,
+            store,
+            arrivals=self._arrivals,
+            accounts=self._accounts,
+            emit=self._events.put,
+            stop=self._stop,
+        )
+        self._began = clock()
+        self._pace = Watchdog(options.bounds, traffic, self._chameleon, clock)
+        self._config_bytes_here = 0
+        self._documents_size: dict[Digest | None, int] = {}
+        self._cost_again = 0
+        inspector = MetadataFetcher(store, self._fetcher, self._stop, options.limits, files)
+        self._layers = Layers(
+            name,
+            store,
+            self._fetcher,
+            self._arrivals,
+            inspector,
+            options=options,
+            means=self._means,
+            traffic=traffic,
+            receipt=receipt,
+            show=show,
+            emit=self._events.put,
+            tick=self._tick,
+            planned=self._count_cached,
+            clock=clock,
+            aside=aside,
+        )
+        self.bytes_here = 0
+        """After `run`: how much of the image's listed bytes is in the store."""
+
+    def run(self) -> StoredImage:
+        """Raises one ZPullError; whatever arrived stays. The receipt is true afterwards, also of a pull that failed."""
+        return self._with_crew(self._pull)
+
+    def heal(self, image: StoredImage) -> StoredImage:
+        """Bring again what the disk has spoilt of what this pull brought; on the same receipt. Raises as `run` does."""
+        doubt(self._store, image.documents.manifest.layers)
+        again = Pull(
+            self._name,
+            image.documents.root,
+            self._plain_source,
+            self._store,
+            traffic=self._traffic,
+            options=self._options,
+            receipt=self._receipt,
+            show=self._show,
+            clock=self._clock,
+            accounts=self._accounts,
+            files=self._files,
+        )
+        try:
+            return again.run()
+        finally:
+            self.bytes_here = again.bytes_here
+
+    def plan(self) -> list[LayerTask]:
+        """Fetch no more than manifests and tables of contents, and put an estimate of the rest on the receipt.
+
+        Returns the layers that are not here yet, each with its order. Raises as `run` does.
+        """
+        self._layers.only_plan()
+        return self._with_crew(self._plan)
+
+    def _with_crew(self, work: Callable[[WorkerPool], _Result]) -> _Result:
+        crew = self._crew = WorkerPool({**_LANES, "fetch": self._options.jobs}, self._stop)
+        try:
+            with crew:
+                try:
+                    return work(crew)
+                finally:
+                    self._stop.set()
+                    self._arrivals.wake()
+        except KeyboardInterrupt as error:
+            raise InterruptedPullError("interrupted") from error
+        finally:
+            self._stop.set()
+            self._tick()
+            try:
+                if crew.is_gone:
+                    self._fetcher.close()
+                else:  # a hanging worker still has its writer; what it wrote is safe without us
+                    self._fetcher.enter()
+            finally:
+                self._settle()
+
+    def _settle(self) -> None:
+        self._fetcher.settle()
+        self._count_cached()
+        self._receipt.settle(self._traffic, self._accounts)
+        self._receipt.retries += self._chameleon.retries
+        self._receipt.seconds = round(self._receipt.seconds + self._clock() - self._began, 3)
+        spent = self._receipt.bytes
+        came = spent.needed + spent.metadata - self._accounts.documents
+        self.bytes_here = min(spent.cached + came, spent.image)
+
+    def _pull(self, crew: WorkerPool) -> StoredImage:
+        image, works = self._open(crew)
+        for is_last in (False, False, True):
+            # Damage that is found in the store may also undo what was proved before, so look again.
+            todo = [work for work in works if not self._is_proved(work)]
+            if not todo:
+                break
+            self._layers.bring(crew, todo)
+            for work in heal(todo, self._store, self._fetcher, self._accounts, is_last=is_last):
+                self._show(Noted(f"layer {short(work.layer.digest)}: damaged bytes dropped, fetching them again"))
+        documents = image.documents
+        self._store.set_image(self._name, str(image.config.platform), documents.manifest_digest, documents.root)
+        return image
+
+    def _plan(self, crew: WorkerPool) -> list[LayerTask]:
+        _, works = self._open(crew)
+        todo = [work for work in works if not self._is_proved(work)]
+        self._layers.plan(crew, todo)
+        again, asked = self._cost_again, int(not self._digest)
+        self._receipt.estimate = estimate(todo, self._means(), first_bytes=again, first_requests=asked)
+        return todo
+
+    def _is_proved(self, work: LayerTask) -> bool:
+        """Proved, and whole where that was asked for."""
+        if self._options.frugality.exact and not self._store.is_whole(work.layer.digest):
+            return False
+        return self._store.proof(work.layer.digest, work.diff_id) is not None
+
+    def _means(self) -> LinkConditions:
+        link = Link(self._traffic.round_trip, self._options.rate or self._traffic.rate)
+        return LinkConditions(self._options.jobs, link, self._source.spans_per_request, self._accounts.is_free)
+
+    def _tick(self) -> None:
+        while not self._events.empty():
+            self._show(self._events.get())
+        if not self._stop.is_set():
+            self._fetcher.commit_early()
+            self._pace.check(is_fetching=self._crew.is_busy("fetch"))
+
+    # ── what the image is ──
+
+    def _open(self, crew: WorkerPool) -> tuple[StoredImage, list[LayerTask]]:
+        """Manifest, then the config; tables of contents are asked for at the same time."""
+        found: list[ImageDocuments] = []
+        crew.submit("fetch", lambda: found.append(self._documents()))
+        crew.wait(self._tick)
+        documents, manifest = found[0], found[0].manifest
+        configs: list[bytes] = []
+        unknown: list[Descriptor] = []
+        if not self._store.covers(manifest.config.digest, ByteRange(0, max(manifest.config.size, 1))):
+            unknown = [layer for layer in manifest.layers if not self._store.is_proved(layer.digest)]
+        if self._options.jobs > 1:  # else the config would wait for it
+            self._layers.look_into(crew, unknown[:1])  # by the connection that is open already
+        crew.submit("fetch", lambda: configs.append(self._config(manifest.config)))
+        self._layers.look_into(crew, unknown)
+        crew.wait(self._tick, until=lambda: bool(configs))
+        config = parse_config(configs[0], len(manifest.layers), limits=self._options.limits)
+        self._receipt.platform = str(config.platform)
+        self._receipt.list_layers(manifest, config.diff_ids, [kind_of(layer) for layer in manifest.layers])
+        works: dict[tuple[Digest, Digest], LayerTask] = {}
+        for layer, diff_id, entry in zip(manifest.layers, config.diff_ids, self._receipt.layers, strict=True):
+            work = LayerTask(layer, diff_id, entry)
+            if self._is_proved(work):
+                entry.mode, entry.cached_bytes = "cached", layer.size
+            elif (layer.digest, diff_id) in works:
+                entry.mode = "cached"  # the same layer again
+            works.setdefault((layer.digest, diff_id), work)
+        self._count_cached()
+        return StoredImage(self._name, documents, configs[0], config), list(works.values())
+
+    def _documents(self) -> ImageDocuments:
+        limits = self._options.limits
+
+        def fetch(digest: Digest | None) -> Document:
+            self._accounts.document(-self._documents_size.get(digest, 0))
+            if digest in self._documents_size:
+                self._source.distrust(digest)
+            document = self._source.manifest(digest)
+            self._documents_size[digest] = document.cost
+            self._accounts.document(document.cost)
+            if digest is None:
+                self._cost_again = document.cost_again
+            return document
+
+        documents = resolve(self._digest, self._options.platform, self._store, fetch, limits)
+        self._receipt.manifest_digest = documents.manifest_digest
+        return documents
+
+    def _config(self, config: Descriptor) -> bytes:
+        whole = [ByteRange(0, config.size)] if config.size else []
+        data = self._store.get(config.digest, config.size)
+        self._config_bytes_here = config.size if data is not None else 0
+        for _ in range(2):
+            if data is not None:
+                return data
+            self._accounts.discard(config.digest)
+            self._source.distrust(config.digest)
+            left = missing(whole, self._store.covered(config.digest))
+            self._fetcher.now(Order(config, [(span,) for span in left], whole, whole))
+            data = self._store.get(config.digest, config.size)  # drops it if it is not what was promised
+        if data is not None:
+            return data
+        self._accounts.discard(config.digest)
+        raise IntegrityError(
+            f"the config does not match its digest {config.digest}, twice; the registry's copy is damaged"
+        )
+
+    def _count_cached(self) -> None:
+        layers = sum(entry.cached_bytes for entry in self._receipt.layers)
+        self._receipt.bytes.cached = self._config_bytes_here + layers

@@ -1,0 +1,246 @@
+"""Authorization: what a registry asks for, from what the person has. Tokens are fetched once for all threads."""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+import msgspec
+
+from zchunked.errors import AccessDeniedError, FormatError, TransferError, TransientError
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci.reference import is_loopback
+from zchunked.sources.auth.challenges import Challenge, parse_challenges
+from zchunked.sources.auth.credentials import Credentials
+from zchunked.sources.http.client import Answer, Http
+from zchunked.sources.http.single_flight import SingleFlight
+from zchunked.sources.http.urls import netloc, origin, shown
+
+_DEFAULT_SECONDS = 60.0  # how long a token lives that does not say so: the token specification
+_VISIBLE = re.compile(r"[\x21-\x7e]+", re.ASCII)  # what may stand in a header
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one request shows; `is_fresh` when it was made for this very request."""
+
+    header: str | None = field(default=None, repr=False)
+    is_fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What a token is for, and where it comes from."""
+
+    realm: str
+    service: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    text: str = field(repr=False)
+    expires: float
+    """By our clock, a little early."""
+
+
+class _TokenAnswer(msgspec.Struct):
+    token: str | None = None
+    access_token: str | None = None
+    expires_in: float | None = None
+
+
+_TOKEN_ANSWER = msgspec.json.Decoder(_TokenAnswer)
+
+
+class Auth:
+    """The way into one repository of one registry. Thread-safe."""
+
+    def __init__(
+        self,
+        http: Http,
+        look_up: Callable[[], Credentials | None],
+        host: str,
+        repository: str,
+        *,
+        clock: Callable[[], float],
+        is_named: bool = True,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """`is_named`: the person typed this very host.
+
+        `look_up` is called when first asked for credentials, and once only. `clock` in seconds, monotonic.
+        """
+        self._http, self._look_up, self._clock, self._limits = http, look_up, clock, limits
+        self._host, self._repository, self._is_named = host, repository, is_named
+        self._lock = threading.Lock()
+        self._known: tuple[Credentials | None] | None = None
+        self._basic: str | None = None
+        self._scope: _Scope | None = None
+        self._has_opened = False
+        self._tokens: dict[_Scope, _Token] = {}
+        self._flights: SingleFlight[_Token] = SingleFlight()
+        self._searches: SingleFlight[Credentials | None] = SingleFlight()
+
+    def grant(self, *, is_last: bool = False) -> Grant:
+        """What to show now: nothing, before the first challenge. May fetch a token, for all threads at once.
+
+        `is_last` fetches one for this request alone: tokens that are good for a few uses run out while others wait.
+        Raises AccessDeniedError, TransientError or TransferError when the token endpoint gives none.
+        """
+        with self._lock:
+            scope, basic = self._scope, self._basic
+        if scope is None:
+            return Grant(basic)
+        if (token := self._valid(scope)) and not is_last:
+            return Grant(f"Bearer {token.text}")
+        is_fresh = False
+
+        def fetch() -> _Token:
+            nonlocal is_fresh
+            if (token := self._valid(scope)) and not is_last:  # of a flight that has just landed
+                return token
+            is_fresh = True
+            fetched = self._fetch(scope)
+            if not is_last:
+                with self._lock:
+                    self._tokens[scope] = fetched
+            return fetched
+
+        token = fetch() if is_last else self._flights.run(scope, fetch)
+        return Grant(f"Bearer {token.text}", is_fresh)
+
+    def asks(self, answer: Answer) -> bool:
+        """Whether this answer of the registry wants another grant."""
+        if answer.status == 403:
+            return "insufficient_scope" in answer.headers.get("WWW-Authenticate", "")
+        if answer.status < 400:
+            self._has_opened = True
+        return answer.status == 401
+
+    def learn(self, answer: Answer, shown_grant: Grant) -> None:
+        """Take the challenge of an answer that `asks`. Raises AccessDeniedError when another try cannot help."""
+        denied = answer.refusal(f"{self._host}/{self._repository}")
+        challenge = self._choose(answer, denied)
+        if challenge.scheme == "basic":
+            self._learn_basic(shown_grant, denied)
+            return
+        scope = _Scope(
+            challenge.parameters.get("realm", ""),
+            challenge.parameters.get("service", ""),
+            challenge.parameters.get("scope") or f"repository:{self._repository}:pull",
+        )
+        with self._lock:
+            is_same, self._scope = scope == self._scope, scope
+            token = self._tokens.get(scope)
+            if token is not None and shown_grant.header == f"Bearer {token.text}":
+                del self._tokens[scope]
+        # Where a token has worked before, a new one may have been used up by other threads: then the last try decides.
+        if shown_grant.is_fresh and is_same and not self._has_opened:
+            raise AccessDeniedError(f"{denied}; {self._advice()}")
+        credentials = self._credentials()
+        self._refuse_in_the_open(scope.realm, answer.url, credentials)
+
+    def _choose(self, answer: Answer, denied: Exception) -> Challenge:
+        """Bearer before basic."""
+        try:
+            offered = parse_challenges(answer.headers.get("WWW-Authenticate", ""), limits=self._limits)
+        except FormatError as error:
+            raise TransferError(f"{self._host}: {error}") from error
+        for scheme in ("bearer", "basic"):
+            for challenge in offered:
+                if challenge.scheme == scheme and (scheme == "basic" or "realm" in challenge.parameters):
+                    return challenge
+        schemes = ", ".join([one.scheme for one in offered])[:100]
+        raise AccessDeniedError(f"{denied}; it offers {schemes or 'no way'} to authenticate, we know bearer and basic")
+
+    def _learn_basic(self, shown_grant: Grant, denied: Exception) -> None:
+        credentials = self._credentials()
+        if credentials is None or not credentials.username:
+            raise AccessDeniedError(f"{denied}; {self._advice()}")
+        header = basic_header(credentials)
+        if shown_grant.header == header:
+            raise AccessDeniedError(f"{denied}; {self._advice()}")
+        with self._lock:
+            self._basic, self._scope = header, None
+
+    def _advice(self) -> str:
+        found = self._credentials()
+        if found is None:
+            creds = "or --creds" if self._is_named else "for --creds is shown to the host in the image's name alone"
+            return f"no credentials for {self._host} were found: try `podman login {self._host}`, {creds}"
+        return f"the credentials{f' of user {found.username!r:.60}' if found.username else ''} do not open it"
+
+    def _credentials(self) -> Credentials | None:
+        """A helper may take its time, and ask the person: so one thread looks, and the others wait for it."""
+
+        def look() -> Credentials | None:
+            with self._lock:
+                known = self._known
+            if known is None:
+                known = (self._look_up(),)
+                with self._lock:
+                    self._known = known
+            return known[0]
+
+        return self._searches.run(None, look)
+
+    def _refuse_in_the_open(self, realm: str, registry_url: str, credentials: Credentials | None) -> None:
+        """A registry behind TLS may not have our password sent without."""
+        if origin(realm)[0] == "https" or credentials is None:
+            return
+        if origin(registry_url)[0] != "http" and not is_loopback(netloc(realm)):
+            raise AccessDeniedError(f"{self._host} wants credentials sent unencrypted to {shown(realm)}; refused")
+
+    def _valid(self, scope: _Scope) -> _Token | None:
+        with self._lock:
+            token = self._tokens.get(scope)
+        return token if token is not None and self._clock() < token.expires else None
+
+    def _fetch(self, scope: _Scope) -> _Token:
+        credentials = self._credentials()
+        if credentials and credentials.registry_token:
+            return _Token(credentials.registry_token, float("inf"))
+        asked = self._clock()
+        answer = self._ask(scope, credentials)
+        what = f"the token endpoint {shown(scope.realm)}"
+        if answer.status != 200:
+            refusal = answer.refusal(what)
+            if isinstance(refusal, AccessDeniedError):
+                raise AccessDeniedError(f"{refusal}; {self._advice()}")
+            raise refusal
+        data = answer.read(self._limits.token_bytes, what)
+        try:
+            found = _TOKEN_ANSWER.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            # They may hold one, so they are not shown.
+            raise TransientError(f"{what} answered {len(data)} bytes that are no token") from None
+        text = found.token or found.access_token or ""
+        if not _VISIBLE.fullmatch(text):
+            raise TransientError(f"{what} answered without a usable token")
+        seconds = found.expires_in if found.expires_in and found.expires_in > 0 else _DEFAULT_SECONDS
+        return _Token(text, asked + seconds - min(5.0, seconds / 10))
+
+    def _ask(self, scope: _Scope, credentials: Credentials | None) -> Answer:
+        if credentials and credentials.identity_token:
+            form = {"grant_type": "refresh_token", "client_id": "zpull", "refresh_token": credentials.identity_token}
+            form |= {"scope": scope.scope} | ({"service": scope.service} if scope.service else {})
+            return self._http.send(scope.realm, {}, form=form)
+        query = [("service", scope.service)] if scope.service else []
+        query += [("scope", one) for one in scope.scope.split()]
+        authorization = None
+        if credentials and credentials.username:
+            query.append(("account", credentials.username))
+            authorization = basic_header(credentials)
+        parts = urlsplit(scope.realm)
+        joined = "&".join(filter(None, (parts.query, urlencode(query))))
+        return self._http.get(urlunsplit(parts._replace(query=joined)), {}, authorization=authorization)
+
+
+def basic_header(credentials: Credentials) -> str:
+    text = f"{credentials.username}:{credentials.password}"
+    return "Basic " + base64.b64encode(text.encode()).decode()

@@ -1,0 +1,22 @@
+"""Where a layout has its blobs: known without asking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+from zchunked.errors import NotFoundError
+from zchunked.oci.digest import Digest
+from zchunked.oci.reference import LayoutReference
+from zchunked.sources.layout import blob_path
+
+
+def place_in_layout(reference: LayoutReference, blob: Digest) -> str:
+    """URL or path of a blob. NotFoundError for a directory that does not hold it; nobody else is asked."""
+    if reference.scheme != "oci":
+        base = quote(reference.base, safe="/%:@!$&'()*+,;=~[]")
+        return f"{reference.scheme.removeprefix('oci+')}://{base}/{blob_path(blob)}"
+    path = Path(reference.base, blob_path(blob))
+    if not path.is_file():
+        raise NotFoundError(f"{reference.name} holds no blob {blob}")
+    return str(path.absolute())

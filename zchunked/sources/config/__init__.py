@@ -1,0 +1,1 @@
+"""registries.conf and other small files that people write."""

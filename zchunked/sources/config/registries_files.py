@@ -1,0 +1,50 @@
+"""Which files count as registries.conf, in what order, as the container tools have it: the main one, then drop-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from zchunked.errors import LocalError, UsageError
+from zchunked.sources.config.registries import Registries, Registry, parse_registries
+from zchunked.sources.config.small_files import contents_of
+
+_SYSTEM = Path("/etc/containers")
+_NAME, _DROP_INS = "registries.conf", "registries.conf.d"
+
+
+def registries_from(environment: Mapping[str, str], *, told: Path | None = None, system: Path = _SYSTEM) -> Registries:
+    """`told` is the person's own choice. Raises UsageError where that is missing, LocalError for a file not understood.
+
+    A file of the user's own stands for the system's, drop-ins included.
+    """
+    variable = environment.get("CONTAINERS_REGISTRIES_CONF")
+    told = told or (Path(variable) if variable else None)
+    home = environment.get("HOME")
+    config = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
+    own = Path(config, "containers") if config else None
+    registries: dict[str, Registry] = {}
+    if told is not None:
+        data = contents_of(told, "registries.conf")
+        if data is None:
+            raise UsageError(f"{told}: there is no such registries.conf")
+        registries |= parse_registries(data, str(told))
+    elif own is not None and (data := contents_of(own / _NAME, "registries.conf")) is not None:
+        registries |= parse_registries(data, str(own / _NAME))
+        system = own
+    elif (data := contents_of(system / _NAME, "registries.conf")) is not None:
+        registries |= parse_registries(data, str(system / _NAME))
+    for folder in dict.fromkeys([system, *([own] if own else [])]):
+        for file in _drop_ins(folder / _DROP_INS):
+            registries |= parse_registries(contents_of(file, "registries.conf") or b"", str(file))
+    return registries
+
+
+def _drop_ins(folder: Path) -> Iterator[Path]:
+    """In the order in which they take effect."""
+    try:
+        yield from sorted(file for file in folder.iterdir() if file.suffix == ".conf" and not file.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise LocalError(f"cannot look into {folder}: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""HTTP: one request, its answer, and what either can mean."""

@@ -1,0 +1,298 @@
+"""HTTP: the only file that knows `requests` and `urllib3`. Sends once, counts every byte, raises our own errors."""
+
+from __future__ import annotations
+
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from http.client import HTTPException
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Self
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, InsecureRequestWarning, ProxyError
+
+from zchunked import __version__
+from zchunked.errors import LimitError, TransferError, ZPullError
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci.reference import is_loopback
+from zchunked.sources.http.network_errors import NoTlsError, UnheardError, UnreachableError, causes_of, translated
+from zchunked.sources.http.status_errors import refusal
+from zchunked.sources.http.tls import Contexts, Trust
+from zchunked.sources.http.urls import Origin, hidden_values, netloc, origin, redirect_target, shown
+from zchunked.sources.traffic import Traffic
+
+MOST_REDIRECTS = 5
+_PIECE_BYTES = 256 << 10  # the most that one read takes from the socket: what is there comes at once
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_FOREIGN = (requests.RequestException, HTTPError, HTTPException, OSError)  # ssl.SSLError and timeouts are OSErrors
+
+
+class Answer:
+    """Head of one answer, and its body yet to be read.
+
+    Read the body to its end or close the answer: either frees the connection. For one thread.
+    """
+
+    def __init__(
+        self,
+        response: requests.Response,
+        traffic: Traffic,
+        free: Callable[[], None],
+        stall: float,
+        limits: Limits,
+        secrets: list[str],
+    ) -> None:
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.url: str = response.url
+        length = response.headers.get("Content-Length", "")
+        self.length = int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else None
+        """What Content-Length says of the body; None when it says nothing."""
+        self.secrets = secrets
+        """What the request carried and no message may repeat."""
+        self._response, self._traffic, self._free, self._stall, self._limits = response, traffic, free, stall, limits
+        self._received = 0
+        self._is_closed = False
+        traffic.begun()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def pieces(self, most: int) -> Iterator[bytes]:
+        """Body bytes as they arrive, at most so many; a longer body is cut off.
+
+        Raises TransientError when the body breaks off, after every byte that came before.
+        """
+        left = most
+        try:
+            while left > 0 and (piece := self._read(min(left, _PIECE_BYTES))):
+                left -= len(piece)
+                yield piece
+            if left <= 0:
+                self._settle()
+        finally:
+            self.close()
+
+    def read(self, most: int, what: str) -> bytes:
+        """The whole body. Raises LimitError when it is longer than `most` bytes."""
+        size = self.length or 0
+        if size <= most:
+            data = b"".join(self.pieces(most + 1))
+            if (size := len(data)) <= most:
+                return data
+        self.close()
+        raise LimitError(f"{what} has {size} bytes or more, the limit is {most}")
+
+    def excerpt(self) -> bytes:
+        """The beginning of a body, for its message. Never raises; the answer is done with afterwards."""
+        came: list[bytes] = []
+        with suppress(TransferError):
+            for piece in self.pieces(self._limits.error_body_bytes):
+                came.append(piece)  # noqa: PERF402 - what came before a break is kept
+        return b"".join(came)
+
+    def refusal(self, what: str) -> ZPullError:
+        """The error to raise for this answer; reads what its body has to say."""
+        return refusal(self.status, self.headers, self.excerpt(), what, secrets=self.secrets, now=time.time())
+
+    def close(self) -> None:
+        """May be called twice. A body that was not read to its end takes the connection with it."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._traffic.ended()
+            self._response.close()
+            self._free()
+
+    def _read(self, size: int) -> bytes:
+        try:
+            # read1 hands over what has arrived; read and iter_content lose it when the connection breaks meanwhile.
+            piece: bytes = self._response.raw.read1(size, decode_content=False) or b""
+        except _FOREIGN as error:
+            cause, ours = _translated(error, netloc(self.url), self._stall, self._received)
+            raise ours from cause
+        self._received += len(piece)
+        self._traffic.received(len(piece))
+        return piece
+
+    def _settle(self) -> None:
+        """A body that ends where we stop reading leaves its connection good for the next request."""
+        if self._received == self.length or self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            with suppress(TransferError):
+                self._read(1)
+
+
+class Http:
+    """Sends requests for all threads of a pull.
+
+    A session serves one request at a time, in whatever thread, and rests with its connection open in between.
+    """
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        *,
+        trust: Trust | None = None,
+        connect_seconds: float = 10.0,
+        stall_seconds: float = 10.0,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        trust = trust or Trust()
+        self.traffic, self._limits = traffic, limits
+        self._connect, self._stall = connect_seconds, stall_seconds
+        self._contexts = Contexts(trust, DEFAULT_CA_BUNDLE_PATH)
+        self._lock = threading.Lock()
+        self._idle: dict[Origin, list[requests.Session]] = {}
+        self._proxies: dict[Origin, dict[str, str]] = {}
+        self._is_closed = False
+        if not trust.verify:
+            urllib3.disable_warnings(InsecureRequestWarning)  # the person has said so
+
+    def close(self) -> None:
+        """Close the idle connections; those at work close when their answers do."""
+        with self._lock:
+            self._is_closed = True
+            idle = [session for sessions in self._idle.values() for session in sessions]
+            self._idle.clear()
+        for session in idle:
+            session.close()
+
+    def get(self, url: str, headers: Mapping[str, str], *, authorization: str | None = None) -> Answer:
+        """The answer at the end of all redirects; its `url` says where that is.
+
+        `authorization` is for the origin of `url` alone.
+        """
+        home, target = origin(url), url
+        for _ in range(MOST_REDIRECTS + 1):
+            answer = self.send(target, headers, authorization=authorization if origin(target) == home else None)
+            location = answer.headers.get("Location")
+            if answer.status not in REDIRECTS or not location:
+                return answer
+            answer.excerpt()
+            target = redirect_target(target, location)
+        raise TransferError(f"{shown(url)}: more than {MOST_REDIRECTS} redirects, the last to {shown(target)}")
+
+    def send(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        authorization: str | None = None,
+        form: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request: GET, or POST of a form. Redirects are answers like any other."""
+        home = origin(url)
+        whole = {"Accept-Encoding": "identity", "User-Agent": f"zpull/{__version__}", **headers}
+        secrets = hidden_values(url) + [value for key, value in (form or {}).items() if "token" in key]
+        if authorization:
+            whole["Authorization"] = authorization
+            secrets += _spelled_out(authorization)
+        session = self._session(home)
+        try:
+            request = requests.Request("GET" if form is None else "POST", url, headers=whole, data=form, auth=_no_auth)
+            prepared = session.prepare_request(request)
+        except (requests.RequestException, ValueError) as error:
+            self._put_back(home, session)
+            raise TransferError(f"{shown(url)!r:.300}: cannot be asked for: {type(error).__name__}") from None
+        began = time.monotonic()
+        try:
+            response = session.send(
+                prepared,
+                stream=True,
+                allow_redirects=False,
+                timeout=(self._connect, self._stall),
+                proxies=self._proxies_for(home, url),
+            )
+        except _FOREIGN as error:
+            self._put_back(home, session)
+            cause, ours = _translated(error, netloc(url), self._stall, None)
+            if not isinstance(ours, (UnreachableError, UnheardError, NoTlsError)):
+                self.traffic.asked()
+            raise ours from cause
+        except BaseException:
+            session.close()
+            raise
+        self.traffic.asked()
+        self.traffic.answered(time.monotonic() - began)
+        return Answer(response, self.traffic, lambda: self._put_back(home, session), self._stall, self._limits, secrets)
+
+    def _session(self, home: Origin) -> requests.Session:
+        with self._lock:
+            if sessions := self._idle.get(home):
+                return sessions.pop()
+        session = _Session()
+        session.trust_env = False  # it would read ~/.netrc; proxies and CA bundles come from us
+        session.headers.clear()
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        session.mount(f"{home[0]}://", _Adapter(self._contexts))
+        return session
+
+    def _put_back(self, home: Origin, session: requests.Session) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._idle.setdefault(home, []).append(session)
+                return
+        session.close()
+
+    def _proxies_for(self, home: Origin, url: str) -> dict[str, str]:
+        with self._lock:
+            if home not in self._proxies:
+                host = f"[{home[1]}]" if ":" in home[1] else home[1]
+                self._proxies[home] = {} if is_loopback(host) else dict(get_environ_proxies(url))
+            return self._proxies[home]
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None. Otherwise requests reads the whole body of a redirect even when told not to follow it."""
+
+
+class _Adapter(HTTPAdapter):
+    """One connection, kept open, with the SSL context that its host deserves."""
+
+    def __init__(self, contexts: Contexts) -> None:
+        self._contexts = contexts
+        super().__init__(pool_connections=1, pool_maxsize=1)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """The context has it all; without this, CA certificates would be parsed again for each connection."""
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {"ssl_context": self._contexts.of(netloc(request.url))} if host["scheme"] == "https" else {}
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Keeps requests from finding credentials by itself, in the URL for one."""
+    return request
+
+
+def _spelled_out(authorization: str) -> list[str]:
+    """What a server may echo of a header: its credentials, and the password in them."""
+    scheme, _, text = authorization.partition(" ")
+    if scheme != "Basic":
+        return [text]
+    password = b64decode(text).decode("utf-8", "replace").partition(":")[2]
+    return [text, password] if password else [text]
+
+
+def _translated(
+    error: Exception, host: str, seconds: float, received: int | None
+) -> tuple[BaseException, TransferError]:
+    """The cause to chain, and our error for it.
+
+    The cause is the innermost one: those around it have URLs, and with them signatures, in their texts.
+    """
+    causes = causes_of(error)
+    is_connecting = any(isinstance(one, ConnectTimeoutError) for one in causes)
+    is_proxy = any(isinstance(one, ProxyError) for one in causes)
+    ours = translated(causes, host, seconds=seconds, received=received, is_connecting=is_connecting, is_proxy=is_proxy)
+    return causes[-1], ours

@@ -1,0 +1,140 @@
+"""Is the answer what was asked? Status and headers against the spans of the question. Pure."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from zchunked.errors import FormatError, MultiRangeRefusedError, RangeIgnoredError, TransferError, TransientError
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci.digest import short
+from zchunked.oci.documents import Descriptor
+from zchunked.ranges import ByteRange, parse_content_range
+
+_REFUSED_SEVERAL = frozenset({400, 413, 414, 416, 431, 501, 502})
+REFUSED_SINGLE = frozenset({400, 416, 501})
+_MULTIPART = re.compile(r"multipart/byteranges[ \t]*(?:;|$)", re.IGNORECASE)
+_BOUNDARY = re.compile(r";[ \t]*boundary[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;,\"]+))", re.IGNORECASE)
+
+
+class EncodedError(TransientError):
+    """The body is packed, so no position in it means anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The body is multipart/byteranges with this boundary."""
+
+    boundary: bytes
+
+
+def understand(
+    status: int,
+    headers: Mapping[str, str],
+    blob: Descriptor,
+    spans: Sequence[ByteRange],
+    limits: Limits = DEFAULT_LIMITS,
+) -> ByteRange | Parts | None:
+    """What the body holds: one range of the blob, or parts. None when the status is not about ranges at all.
+
+    Raises RangeIgnoredError, MultiRangeRefusedError (several spans only), TransientError for an answer that
+    contradicts the question, TransferError when the blob is shorter than promised.
+    """
+    is_whole = len(spans) == 1 and spans[0].size == blob.size
+    what = f"blob {short(blob.digest)}"
+    if status in (200, 206) and headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        encoding = headers.get("Content-Encoding")
+        raise EncodedError(f"{what} came with Content-Encoding {encoding!r:.40}, want the bytes as they are")
+    if status == 200:
+        return _of_200(headers, blob, spans, what) if not is_whole else spans[0]
+    if status == 206:
+        return _of_206(headers, blob, spans, what, limits)
+    if len(spans) > 1 and status in _REFUSED_SEVERAL:
+        raise MultiRangeRefusedError(f"{what}: {len(spans)} ranges in one request are answered with status {status}")
+    if status == 416 and not is_whole:
+        said = re.fullmatch(r"bytes[ ]*\*/(\d{1,19})", headers.get("Content-Range", ""), re.ASCII)
+        if said and int(said[1]) != blob.size:
+            raise TransferError(
+                f"{what}: the server has {int(said[1])} bytes of it, its descriptor promises {blob.size}"
+            )
+    if not is_whole and status in REFUSED_SINGLE:
+        raise RangeIgnoredError(f"{what}: a range is answered with status {status}")
+    return None
+
+
+def stated_size(status: int, headers: Mapping[str, str]) -> int | None:
+    """What the answer to `bytes=0-0` says of the whole; None when it does not."""
+    said = headers.get("Content-Range", "")
+    if status == 206:
+        try:
+            return parse_content_range(said)[1]
+        except FormatError:
+            return None
+    if status == 416:  # an empty blob has no first byte
+        return 0 if re.fullmatch(r"bytes[ ]*\*/0", said.strip()) else None
+    length = headers.get("Content-Length", "")
+    is_plain = "Content-Encoding" not in headers and re.fullmatch(r"[0-9]{1,19}", length)
+    return int(length) if status == 200 and is_plain else None
+
+
+def _of_200(headers: Mapping[str, str], blob: Descriptor, spans: Sequence[ByteRange], what: str) -> ByteRange:
+    """Some servers send a range under 200; the headers must leave no doubt. Others send the whole blob: so be it."""
+    if len(spans) > 1:
+        raise MultiRangeRefusedError(f"{what}: {len(spans)} ranges in one request are answered with the whole blob")
+    try:
+        span, total = parse_content_range(headers.get("Content-Range", ""))
+    except FormatError:
+        span, total = None, None
+    if span == spans[0] and total in (None, blob.size) and headers.get("Content-Length") == str(span.size):
+        return span
+    if headers.get("Content-Length", str(blob.size)) != str(blob.size) or "Content-Range" in headers:
+        raise RangeIgnoredError(f"{what}: a range is answered with something else under status 200")
+    return ByteRange(0, blob.size)
+
+
+def _of_206(
+    headers: Mapping[str, str], blob: Descriptor, spans: Sequence[ByteRange], what: str, limits: Limits
+) -> ByteRange | Parts:
+    content_type = headers.get("Content-Type", "")
+    if _MULTIPART.match(content_type) and "Content-Range" not in headers:
+        return Parts(_boundary(content_type, what, len(spans), limits))
+    asked = (
+        f"asked for {spans[0]}" if len(spans) == 1 else f"asked for {len(spans)} ranges from {spans[0]} to {spans[-1]}"
+    )
+    try:
+        span, total = parse_content_range(headers.get("Content-Range", ""))
+    except FormatError as error:
+        raise TransientError(f"{what}: {asked}, answered with 206, but {error}") from error
+    if total not in (None, blob.size):
+        raise TransientError(f"{what}: {asked} of {blob.size} bytes, answered with {span} of {total}")
+    if len(spans) == 1:
+        is_ours = span.start == spans[0].start and span.end <= spans[0].end  # a server may send the beginning alone
+    else:
+        is_ours = spans[0].start <= span.start and span.end <= spans[-1].end and any(clip(span, spans))
+    if not is_ours:
+        raise TransientError(f"{what}: {asked}, answered with {span}")
+    return span
+
+
+def _boundary(content_type: str, what: str, asked: int, limits: Limits) -> bytes:
+    found = _BOUNDARY.search(content_type)
+    text = "" if found is None else re.sub(r"\\(.)", r"\1", found[1]) if found[1] is not None else found[2]
+    if not 0 < len(text) <= limits.boundary_chars or not text.isascii() or not text.isprintable():
+        message = f"{what}: multipart without a usable boundary: {content_type!r:.120}"
+        raise MultiRangeRefusedError(message) if asked > 1 else TransientError(message)
+    return text.encode()
+
+
+def clip(got: ByteRange, spans: Sequence[ByteRange]) -> Iterator[ByteRange]:
+    """The parts of `got` that lie in `spans`, which are ascending and disjoint."""
+    for index in range(bisect_right(spans, got.start, key=_end), len(spans)):
+        span = spans[index]
+        if span.start >= got.end:
+            break
+        yield ByteRange(max(span.start, got.start), min(span.end, got.end))
+
+
+def _end(span: ByteRange) -> int:
+    return span.end

@@ -1,0 +1,61 @@
+"""The objects of a layout behind a web server: files under a base, with ranges where the server has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from zchunked.errors import NotFoundError, TransferError
+from zchunked.interfaces import HostMemory, Pieces
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci.documents import Descriptor
+from zchunked.ranges import ByteRange
+from zchunked.sources.http.endpoint import RegistryEndpoint
+from zchunked.sources.http.range_reader import Blobs
+from zchunked.sources.http.range_response import EncodedError
+from zchunked.sources.layout import blob_path
+
+_SHAPE = "want the place that holds a layout's index.json, oci+https://host/base[:tag]"
+_ADVICE = "the server packs files although asked not to; switch that off (nginx: gzip_static always) for the layout"
+
+
+class StaticObjects:
+    """Fills `Objects`. A server that packs what it sends is refused: offsets in a packed blob mean nothing."""
+
+    def __init__(
+        self, home: RegistryEndpoint, *, hosts: HostMemory | None = None, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        self.name = home.name
+        self._home = home
+        self._blobs = Blobs(home, blob_path, hosts=hosts, limits=limits)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._home.http.close()
+
+    def get(self, path: str, most: int) -> bytes:
+        what = f"{self.name}/{path}"
+        answer = self._home.ask(path, {})
+        if answer.status in (404, 410):
+            answer.excerpt()
+            raise NotFoundError(f"{what}: there is no such file on the server; {_SHAPE}")
+        if answer.status != 200:
+            raise answer.refusal(what)
+        with answer:
+            encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+            if encoding not in ("", "identity"):
+                raise TransferError(f"{what} came with Content-Encoding {encoding!r:.40}: {_ADVICE}")
+            return answer.read(most, what)
+
+    def spans_per_request(self, path: str, blob: Descriptor) -> int:
+        return self._blobs.spans_per_request(blob)
+
+    def read(
+        self,
+        path: str,
+        blob: Descriptor,
+        spans: Sequence[ByteRange],
+    ) -> Iterator[Pieces]:
+        try:
+            yield from self._blobs.read(blob, spans)
+        except EncodedError as error:
+            raise TransferError(f"{self.name}: {error}; {_ADVICE}") from error

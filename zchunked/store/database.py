@@ -1,0 +1,355 @@
+"""The index of the store: SQLite, transactional, one file. The only place that speaks SQL."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zchunked.errors import LocalError
+from zchunked.oci.digest import RAW_SIZE
+from zchunked.ranges import ByteRange, Spans, merge
+from zchunked.store.writer import Rows, is_full
+
+_VERSION = 1
+_BUSY_SECONDS = 30
+_AT_ONCE = 2000  # parameters of one statement, or rows: more of them gain nothing
+
+_SCHEMA = """
+CREATE TABLE blobs(
+  id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, whole INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE extents(
+  blob INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL, file TEXT NOT NULL, at INTEGER NOT NULL,
+  PRIMARY KEY(blob, start, file, at)) WITHOUT ROWID;
+CREATE TABLE chunks(
+  digest BLOB NOT NULL, blob INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL, size INTEGER NOT NULL,
+  PRIMARY KEY(digest, blob)) WITHOUT ROWID;
+CREATE TABLE layers(
+  digest TEXT NOT NULL, diff_id TEXT NOT NULL, tar_size INTEGER NOT NULL, proved REAL NOT NULL,
+  PRIMARY KEY(digest, diff_id)) WITHOUT ROWID;
+CREATE TABLE rests(
+  blob TEXT NOT NULL, layer TEXT NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY(blob, layer, diff_id)) WITHOUT ROWID;
+CREATE TABLE refs(
+  name TEXT NOT NULL, platform TEXT NOT NULL, manifest TEXT NOT NULL, root TEXT NOT NULL, pulled REAL NOT NULL,
+  PRIMARY KEY(name, platform)) WITHOUT ROWID;
+CREATE TABLE hosts(host TEXT PRIMARY KEY, spans INTEGER NOT NULL, learnt REAL NOT NULL) WITHOUT ROWID;
+"""
+_ID = "(SELECT id FROM blobs WHERE digest = ?)"
+_SEEDS = """
+CREATE TABLE IF NOT EXISTS seeds(
+  inode INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL, stamp BLOB NOT NULL, digest BLOB NOT NULL,
+  PRIMARY KEY(inode, at, size)) WITHOUT ROWID
+"""
+# Many rows go in and out by one statement and few parameters, however many they are: each step of a statement and each
+# row that it gives lets go of the interpreter, and among busy threads comes back to it late, up to 5 ms for each.
+_NUMBERS = f"""
+INSERT OR IGNORE INTO numbers
+WITH RECURSIVE each(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM each WHERE n + 1 < {_AT_ONCE}) SELECT n FROM each
+"""
+_DIGITS = 20
+_THREE = b"%020d" * 3
+_Row = TypeVar("_Row")
+_DIGEST = f"substr(:digests, 1 + n * {RAW_SIZE}, {RAW_SIZE})"
+# blobs.whole: 1 once the extents cover the blob and its digest was verified over them.
+# layers: a layer whose tar was rebuilt from the store and matched the diff ID.
+# seeds: what part of a file of this machine hashed to when it bore this stamp. A hint: nothing rests on it.
+# rests: the blobs whose chunks that took; none for a layer that was proved from its whole blob.
+
+
+def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    left = iter(rows)
+    while some := list(islice(left, _AT_ONCE)):
+        yield some
+
+
+def _packed(rows: Iterable[tuple[int, int, int]]) -> bytes:
+    """Each number with all its digits, for `_column`."""
+    return b"".join([_THREE % row for row in rows])
+
+
+def _column(which: int) -> str:
+    """The number that the row `n` has in one of the three columns of `:packed`."""
+    return f"CAST(substr(:packed, {1 + which * _DIGITS} + n * {3 * _DIGITS}, {_DIGITS}) AS INTEGER)"
+
+
+@contextmanager
+def _in_turns(folder: Path) -> Iterator[None]:
+    """One process after the other: SQLite fails, and does not wait, where two switch a new file to WAL at once."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+class Index:
+    """Thread-safe: one connection behind one lock. Every method is one transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        self._path = path
+        self._has_numbers = False
+        with self._errors(), _in_turns(path.parent):
+            self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")  # stays with a rollback journal where a file system cannot
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._create()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _create(self) -> None:
+        with self._transaction() as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version={_VERSION}")
+            elif version != _VERSION:
+                raise LocalError(
+                    f"the store at {self._path.parent} was made by another version of zpull; use another --store"
+                )
+            db.execute(_SEEDS)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            hint = (
+                "free some space and run the same command again, nothing is lost"
+                if "full" in str(error) or is_full(self._path.parent)
+                else "is another program writing there?"
+            )
+            raise LocalError(f"the store's index {self._path}: {error}; {hint}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a full disk may have ended it already
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _rows(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Any]:
+        with self._lock, self._errors():
+            return self._db.execute(sql, parameters).fetchall()
+
+    def _number_off(self) -> None:
+        """Make 0, 1, 2, … a table of this connection: rows are taken by their numbers from what a parameter packs."""
+        with self._lock, self._errors():
+            if not self._has_numbers:
+                self._db.execute("PRAGMA temp_store=MEMORY")
+                self._db.execute("CREATE TEMP TABLE IF NOT EXISTS numbers(n INTEGER PRIMARY KEY)")
+                self._db.execute(_NUMBERS)
+                self._has_numbers = True
+
+    # ── blobs and extents ──
+
+    @staticmethod
+    def _number(db: sqlite3.Connection, digest: str, size: int) -> int:
+        db.execute("INSERT OR IGNORE INTO blobs(digest, size) VALUES(?, ?)", (digest, size))
+        (found,) = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
+        return int(found)
+
+    def add_extents(self, digest: str, size: int, rows: Rows) -> None:
+        by_file: dict[str, list[tuple[int, int, int]]] = {}
+        for start, end, file, at in rows:
+            by_file.setdefault(file, []).append((start, end - start, at))
+        self._number_off()
+        with self._transaction() as db:
+            blob = self._number(db, digest, size)
+            sql = (
+                f"INSERT INTO extents SELECT :blob, {_column(0)}, {_column(1)}, :file, {_column(2)} "
+                "FROM numbers WHERE n < :count "
+                # A run that was committed half grows its row.
+                "ON CONFLICT DO UPDATE SET length = max(length, excluded.length)"
+            )
+            for file, its in by_file.items():
+                for some in _batches(its):
+                    db.execute(sql, {"blob": blob, "file": file, "count": len(some), "packed": _packed(some)})
+
+    def extents(self, digest: str) -> Rows:
+        sql = f"SELECT start, start + length, file, at FROM extents WHERE blob = {_ID} ORDER BY start"
+        return self._rows(sql, (digest,))
+
+    def cut_extents(self, digest: str, spans: Iterable[ByteRange]) -> None:
+        """Forget these bytes of a blob, in whatever file they lie; with them go its proofs and those that rest on them.
+
+        What another process has entered meanwhile stays, and so does what it will.
+        """
+        cut = merge(spans)
+        with self._transaction() as db:
+            found = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
+            if found is None:
+                return
+            blob = found[0]
+            for span in cut:
+                hit = db.execute(
+                    "SELECT start, start + length, file, at FROM extents "
+                    "WHERE blob = ? AND start < ? AND start + length > ?",
+                    (blob, span.end, span.start),
+                ).fetchall()
+                db.executemany(
+                    "DELETE FROM extents WHERE blob = ? AND start = ? AND file = ? AND at = ?",
+                    [(blob, start, file, at) for start, _, file, at in hit],
+                )
+                left = [(start, span.start, file, at) for start, _, file, at in hit if start < span.start]
+                left += [(span.end, end, file, at + span.end - start) for start, end, file, at in hit if end > span.end]
+                db.executemany(
+                    "INSERT OR REPLACE INTO extents VALUES(?, ?, ?, ?, ?)",
+                    [(blob, start, end - start, file, at) for start, end, file, at in left],
+                )
+            db.execute("UPDATE blobs SET whole = 0 WHERE id = ?", (blob,))
+            db.execute("DELETE FROM layers WHERE digest = ?", (digest,))
+            db.execute("DELETE FROM rests WHERE layer = ?", (digest,))
+            if db.execute("SELECT 1 FROM rests WHERE blob = ? LIMIT 1", (digest,)).fetchone():
+                held = db.execute("SELECT start, start + length FROM chunks WHERE blob = ?", (blob,))
+                wrong = Spans(cut)
+                if any(start < end and wrong.overlap(ByteRange(start, end)) for start, end in held):
+                    self._drop_dependants(db, digest)
+
+    @staticmethod
+    def _drop_dependants(db: sqlite3.Connection, digest: str) -> None:
+        """Every proof that may have used chunks of the blob."""
+        on_it = "(SELECT layer, diff_id FROM rests WHERE blob = ?)"
+        db.execute(f"DELETE FROM layers WHERE (digest, diff_id) IN {on_it}", (digest,))
+        db.execute(f"DELETE FROM rests WHERE (layer, diff_id) IN {on_it}", (digest,))
+
+    def blobs(self) -> list[tuple[str, int, bool]]:
+        """(digest, size, whole) of every blob that something is here of."""
+        return [
+            (str(d), int(s), bool(w)) for d, s, w in self._rows("SELECT digest, size, whole FROM blobs ORDER BY id")
+        ]
+
+    def is_whole(self, digest: str) -> bool:
+        return bool(self._rows("SELECT 1 FROM blobs WHERE digest = ? AND whole", (digest,)))
+
+    def set_whole(self, digest: str, size: int) -> None:
+        with self._transaction() as db:
+            db.execute("UPDATE blobs SET whole = 1 WHERE id = ?", (self._number(db, digest, size),))
+
+    def files(self) -> set[str]:
+        return {str(file) for (file,) in self._rows("SELECT DISTINCT file FROM extents")}
+
+    # ── chunks ──
+
+    def add_chunks(self, digest: str, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
+        """Rows of (raw digest, start, length, decoded size) in the blob. Best they ascend: neighbours share a page."""
+        self._number_off()
+        with self._transaction() as db:
+            blob = self._number(db, digest, size)
+            sql = (
+                f"INSERT OR IGNORE INTO chunks SELECT {_DIGEST}, :blob, "
+                f"{_column(0)}, {_column(1)}, {_column(2)} FROM numbers WHERE n < :count"
+            )
+            for some in _batches(rows):
+                digests, packed = b"".join([row[0] for row in some]), _packed([row[1:] for row in some])
+                db.execute(sql, {"digests": digests, "blob": blob, "count": len(some), "packed": packed})
+
+    def find_chunks(self, digests: Sequence[bytes]) -> Iterator[tuple[list[int], list[int], list[int], list[int]]]:
+        """Wherever a row promises one of the raw digests: which of them, number of the blob, start, length; in columns.
+
+        The digests ascend: neighbours in the index are looked up together.
+        """
+        sql = (
+            "SELECT group_concat(printf('%d %d %d %d', n + :first, blob, start, length), ' ') "
+            f"FROM numbers CROSS JOIN chunks ON digest = {_DIGEST} WHERE n < :count"
+        )
+        self._number_off()
+        for at in range(0, len(digests), _AT_ONCE):
+            some = digests[at : at + _AT_ONCE]
+            ((found,),) = self._rows(sql, {"first": at, "digests": b"".join(some), "count": len(some)})
+            told = list(map(int, (found or "").split()))
+            yield told[0::4], told[1::4], told[2::4], told[3::4]
+
+    def blob(self, number: int) -> str:
+        """The digest of a blob that a row names by its number; nothing where the index lies."""
+        rows = self._rows("SELECT digest FROM blobs WHERE id = ?", (number,))
+        return str(rows[0][0]) if rows else ""
+
+    def chunks_of(self, digest: str) -> list[tuple[bytes, int, int, int]]:
+        sql = f"SELECT digest, start, length, size FROM chunks WHERE blob = {_ID} ORDER BY start"
+        return self._rows(sql, (digest,))
+
+    def drop_chunks(self, digest: str, chunks: Iterable[bytes]) -> None:
+        """Forget that the blob holds these, and every proof that may have used them."""
+        with self._transaction() as db:
+            sql = f"DELETE FROM chunks WHERE digest = ? AND blob = {_ID}"
+            db.executemany(sql, [(chunk, digest) for chunk in chunks])
+            self._drop_dependants(db, digest)
+
+    # ── layers and refs ──
+
+    def proof(self, digest: str, diff_id: str) -> int | None:
+        """The size of the layer's tar if it was proved."""
+        rows = self._rows("SELECT tar_size FROM layers WHERE digest = ? AND diff_id = ?", (digest, diff_id))
+        return int(rows[0][0]) if rows else None
+
+    def is_proved(self, digest: str) -> bool:
+        return bool(self._rows("SELECT 1 FROM layers WHERE digest = ?", (digest,)))
+
+    def add_proof(self, digest: str, diff_id: str, tar_size: int, blobs: Iterable[str] = ()) -> None:
+        """`blobs`: those whose chunks it took, where the layer is here in parts."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO layers VALUES(?, ?, ?, ?)", (digest, diff_id, tar_size, time.time()))
+            db.execute("DELETE FROM rests WHERE layer = ? AND diff_id = ?", (digest, diff_id))
+            db.executemany("INSERT INTO rests VALUES(?, ?, ?)", [(blob, digest, diff_id) for blob in {*blobs}])
+
+    def drop_proofs(self, digest: str) -> None:
+        """Forget that the layer was proved, against whatever diff ID."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM layers WHERE digest = ?", (digest,))
+            db.execute("DELETE FROM rests WHERE layer = ?", (digest,))
+
+    def set_ref(self, name: str, platform: str, manifest: str, root: str) -> None:
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO refs VALUES(?, ?, ?, ?, ?)", (name, platform, manifest, root, time.time())
+            )
+
+    def refs(self) -> list[tuple[str, str, str, str, float]]:
+        """(name, platform, manifest digest, digest of what the name names, when), newest first."""
+        return self._rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")
+
+    # ── seeds ──
+
+    def seeds(self, inodes: Sequence[int]) -> Iterator[tuple[int, int, int, bytes, bytes]]:
+        """(inode, at, size, stamp, raw digest) of whatever is known of these files."""
+        for at in range(0, len(inodes), _AT_ONCE):
+            some = inodes[at : at + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            yield from self._rows(f"SELECT inode, at, size, stamp, digest FROM seeds WHERE inode IN ({marks})", some)
+
+    def add_seeds(self, rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> None:
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO seeds VALUES(?, ?, ?, ?, ?)", rows)
+
+    # ── hosts ──
+
+    def host(self, host: str) -> tuple[int, float] | None:
+        """(spans, when that was learnt)"""
+        rows = self._rows("SELECT spans, learnt FROM hosts WHERE host = ?", (host,))
+        return (int(rows[0][0]), float(rows[0][1])) if rows else None
+
+    def set_host(self, host: str, spans: int) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO hosts VALUES(?, ?, ?)", (host, spans, time.time()))

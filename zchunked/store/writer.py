@@ -1,0 +1,346 @@
+"""Byte files that only grow, and the marks that let a later process find what a killed one had received.
+
+Every file has a journal beside it, one record per extent, written before the extent's first byte: blob offset and file
+offset. The file's length says how far that got, so a kill loses nothing that was written, and a record of bytes that
+were not promises nothing. After a power loss the page cache is gone and the journal proves nothing: it is believed only
+within the boot that wrote it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from zchunked.errors import FormatError, LocalError
+from zchunked.interfaces import Pieces
+from zchunked.oci.digest import Digest, parse_digest
+from zchunked.ranges import ByteRange
+from zchunked.store.extents import ExtentMap
+
+_RECORD = struct.Struct("<QQ")  # offset in the blob, offset in the file
+_COMMIT_BYTES = 8 << 20
+_COMMIT_SECONDS = 1.0
+_PAGE_BYTES = 64 << 10  # SQLite grows the memory that its readers share by half of this
+_MOST_BUFFERS = 1024  # in one system call; POSIX promises fewer, Linux and macOS take these
+_LIVE, _JOURNAL = ".live", ".map"
+
+Rows = list[tuple[int, int, str, int]]
+"""Extents to enter: (start, end, file, at)."""
+
+
+def local_error(error: OSError, what: str) -> LocalError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LocalError(f"{what}: the disk is full; free some space and run the same command again, nothing is lost")
+    return LocalError(f"{what}: {error.strerror or error}")
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk has no room for another page of an index."""
+    try:
+        state = os.statvfs(folder)
+    except OSError:
+        return False
+    return state.f_bavail * state.f_frsize < _PAGE_BYTES
+
+
+def boot_id() -> str:
+    """Changes with every start of the machine; where the system does not say, no two are equal."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return secrets.token_hex(16)
+
+
+class _Head(msgspec.Struct):
+    """First line of a journal: the blob, its size, and the boot in which the records count."""
+
+    blob: str
+    size: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+    boot: str
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+
+
+class Session:
+    """This process in the folder of byte files: its name, and a lock that the system drops with the process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = secrets.token_hex(6)
+        self._lock = self._locked(folder / (self.name + _LIVE))
+        self._files = 0
+
+    @staticmethod
+    def _locked(path: Path) -> int:
+        while True:
+            handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
+                return handle
+            os.close(handle)  # another process took it for a dead one's before we had the lock
+
+    def close(self) -> None:
+        (self.folder / (self.name + _LIVE)).unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def next_file(self) -> str:
+        self._files += 1
+        return f"{self.name}-{self._files}"
+
+
+class Writer:
+    """Appends what arrives of one blob to a file of its own. `write` is for one thread; `close` commits.
+
+    `commit` is told the extents to enter once their bytes are on the disk. While a disk takes its time over that, what
+    arrives lies in the socket, where a kill loses it: so another thread may `commit_early`, and `write` rarely has to.
+    """
+
+    def __init__(
+        self, session: Session, file: str, blob: Digest, size: int, extents: ExtentMap,
+        commit: Callable[[Digest, int, Rows], None], clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._path = session.folder / file
+        self._file, self._blob, self._size = file, blob, size
+        self._extents, self._commit, self._clock = extents, commit, clock
+        self._at = self._next = 0  # file offset; the blob offset that would continue the extent in progress
+        self._fresh: Rows = []  # written and not yet committed
+        self._fresh_bytes = 0
+        self._since = clock()
+        self._lock = threading.Lock()  # of what is fresh
+        self._committing = threading.Lock()
+        self._is_listed = False  # the folder knows the file, even after a power loss
+        self._is_torn = False  # a write broke off, so the journal is ahead of the file: nothing may follow
+        try:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+            self._journal = os.open(self._path.with_name(file + _JOURNAL), flags, 0o600)
+            _write(self._journal, msgspec.json.encode(_Head(blob, size, boot_id())) + b"\n")
+            self._data = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise local_error(error, f"cannot write to the store at {session.folder.parent}") from error
+
+    def write(self, position: int, piece: bytes | memoryview) -> list[ByteRange]:
+        """As `write_many`, for one piece."""
+        return self.write_many([(position, piece)])
+
+    def write_many(self, haul: Pieces) -> list[ByteRange]:
+        """Keep what of the haul is not here yet; returns that. The bytes survive a kill from here on.
+
+        All records in one write, then all bytes in another one: parts are small, and each system call lets go of the
+        interpreter, which may be a long time coming back.
+        """
+        here = self._extents.covers_each([(position, position + len(piece)) for position, piece in haul])
+        absent = [one for one, is_here in zip(haul, here, strict=True) if not is_here]
+        if not absent:
+            return []
+        if self._is_torn:
+            raise LocalError("cannot write to the store: an earlier write to the same file broke off")
+        rows, records = self._laid_out(absent)
+        self._is_torn = True  # until all of it is there
+        try:
+            _write(self._journal, records)
+            fresh = self._append([piece for _, piece in absent], rows)
+        except OSError as error:
+            raise local_error(error, "cannot write to the store") from error
+        self._next, self._is_torn = rows[-1][1], False
+        if self._fresh_bytes >= _COMMIT_BYTES or self._clock() - self._since >= _COMMIT_SECONDS:
+            self.commit()
+        return [ByteRange(row[0], row[1]) for row in fresh]
+
+    def _laid_out(self, haul: Pieces) -> tuple[Rows, bytes]:
+        """Where the pieces will lie, neighbours as one, and the records that say so."""
+        rows: Rows = []
+        records: list[bytes] = []
+        at, following = self._at, self._next if self._at else -1
+        for position, piece in haul:
+            end = position + len(piece)
+            if position != following:
+                records.append(_RECORD.pack(position, at))
+            if rows and position == following:
+                rows[-1] = (rows[-1][0], end, self._file, rows[-1][3])
+            else:
+                rows.append((position, end, self._file, at))
+            at += len(piece)
+            following = end
+        return rows, b"".join(records)
+
+    def _append(self, pieces: Sequence[bytes | memoryview], rows: Rows) -> Rows:
+        """Write the pieces, which the rows describe; returns what of them is fresh."""
+        done, size = 0, sum(map(len, pieces))
+        try:
+            done = os.writev(self._data, pieces[:_MOST_BUFFERS])
+            if done < size:  # more buffers than one call takes, or a disk that is filling up
+                rest = memoryview(b"".join(pieces))[done:]
+                while rest:
+                    step = os.write(self._data, rest)
+                    done, rest = done + step, rest[step:]
+        finally:  # a full disk may take a part: what it took is kept
+            end = self._at + done
+            taken = [(low, min(high, low + end - at), file, at) for low, high, file, at in rows if at < end]
+            fresh = self._extents.add_many(taken)
+            with self._lock:
+                self._note(fresh)
+            self._at = end
+        return fresh
+
+    def _note(self, fresh: Rows) -> None:
+        if not self._fresh_bytes:
+            self._since = self._clock()
+        for row in fresh:
+            last = self._fresh[-1] if self._fresh else None
+            if last and last[1] == row[0] and last[3] + last[1] - last[0] == row[3]:
+                self._fresh[-1] = (last[0], row[1], last[2], last[3])
+            else:
+                self._fresh.append(row)
+            self._fresh_bytes += row[1] - row[0]
+
+    def commit_early(self) -> None:
+        """Commit if that is due before long. For any thread, and good for nothing once the writer is closed."""
+        due = self._fresh_bytes >= _COMMIT_BYTES // 2 or self._clock() - self._since >= _COMMIT_SECONDS / 2
+        if due and self._fresh_bytes and self._data >= 0:
+            self.commit()
+
+    def commit(self) -> None:
+        """Bytes first, then the rows that claim them."""
+        with self._committing:
+            with self._lock:
+                self._since = self._clock()
+                rows, self._fresh, self._fresh_bytes = self._fresh, [], 0
+            if not rows or self._data < 0:
+                return
+            try:
+                os.fdatasync(self._data)
+                if not self._is_listed:
+                    _sync_folder(self._path.parent)
+                    self._is_listed = True
+                self._commit(self._blob, self._size, rows)
+            except BaseException as error:
+                with self._lock:  # so that `close` fails too, and leaves the journal to the next process
+                    self._fresh[:0] = rows
+                if isinstance(error, OSError):
+                    raise local_error(error, "cannot write to the store") from error
+                raise
+
+    def close(self) -> None:
+        try:
+            self.commit()
+        finally:
+            with self._committing:
+                os.close(self._data)
+                os.close(self._journal)
+                self._data = self._journal = -1  # a late write must fail: the number may be another file's by now
+        self._path.with_name(self._file + _JOURNAL).unlink(missing_ok=True)
+        if not self._at:
+            self._path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What a process that is gone had received of a blob: bytes on the disk, perhaps without rows."""
+
+    blob: Digest
+    size: int
+    rows: Rows
+
+
+def recover(folder: Path) -> Iterator[Leftover]:
+    """Read the journals of processes that are gone. Each is removed once the caller has taken what it says."""
+    boot = boot_id()
+    for journal in sorted(folder.glob("*" + _JOURNAL)):
+        file = journal.name.removesuffix(_JOURNAL)
+        live = folder / (file.partition("-")[0] + _LIVE)
+        if _is_held(live):
+            continue
+        leftover = _read_journal(journal, folder / file, boot)
+        if leftover is not None:
+            with (folder / file).open("rb") as data:
+                os.fdatasync(data.fileno())
+            _sync_folder(folder)
+            yield leftover
+        journal.unlink(missing_ok=True)
+    for live in folder.glob("*" + _LIVE):
+        with _gone(live) as is_gone:
+            if is_gone:
+                live.unlink(missing_ok=True)
+
+
+def idle_files(folder: Path) -> list[Path]:
+    """The byte files of sessions that are gone, journals read. Whether rows claim them must be asked afterwards."""
+    files = [path for path in folder.iterdir() if path.suffix not in (_LIVE, _JOURNAL)]  # first: the rest may start
+    live = {path.name.removesuffix(_LIVE) for path in folder.glob("*" + _LIVE) if _is_held(path)}
+    idle = [path for path in files if path.name.partition("-")[0] not in live]
+    return [path for path in idle if path.is_file() and not path.with_name(path.name + _JOURNAL).exists()]
+
+
+@contextmanager
+def _gone(live: Path) -> Iterator[bool]:
+    """Whether the session of this mark has ended; if so the mark is ours until the block ends."""
+    try:
+        handle = os.open(live, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another process may have removed what we opened, and a starting one put its own there since.
+        is_gone = os.path.samestat(os.fstat(handle), live.stat())
+    except OSError:
+        is_gone = False
+    try:
+        yield is_gone
+    finally:
+        os.close(handle)
+
+
+def _is_held(live: Path) -> bool:
+    with _gone(live) as is_gone:
+        return not is_gone
+
+
+def _read_journal(journal: Path, data: Path, boot: str) -> Leftover | None:
+    try:
+        head, _, body = journal.read_bytes().partition(b"\n")
+        length = data.stat().st_size
+        told = _HEAD.decode(head)
+        blob = parse_digest(told.blob)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, FormatError):
+        return None
+    records = [_RECORD.unpack_from(body, at) for at in range(0, len(body) - _RECORD.size + 1, _RECORD.size)]
+    if told.boot != boot or not records:
+        return None
+    ends = [min(at, length) for _, at in records[1:]] + [length]
+    rows = [
+        (start, start + end - at, data.name, at)
+        for (start, at), end in zip(records, ends, strict=True)
+        if at < end and start + end - at <= told.size
+    ]
+    newest = ExtentMap()  # what came twice was wrong the first time
+    for row in reversed(rows):
+        newest.add(*row)
+    return Leftover(blob, told.size, newest.rows()) if rows else None
