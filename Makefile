@@ -9,7 +9,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test check lint types floors fuzz bench counts fixtures venv clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types floors coverage matrix fuzz bench counts fixtures changelog dist pyz venv clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv  ## pull, update and export a small image from a registry of our own
 	$(BIN)/python -m tests.demo
@@ -19,15 +23,22 @@ test: venv  ## everything that can be known without the internet
 
 check: lint types test floors  ## what must pass before a change lands
 
-lint: venv
+lint: venv  ## ruff, its format, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
-types: venv
+types: venv  ## mypy, strict
 	$(BIN)/mypy
 
 floors: venv  ## imports point down, libraries stay in their rooms
 	$(PYTEST) tests/test_floors.py
+
+coverage: venv  ## how much of the package the tests reach; fails below the floor in pyproject.toml
+	$(PYTEST) --numprocesses=$(JOBS) --cov --cov-report=term:skip-covered $(ARGS)
+
+matrix:  ## the quick tests on every Python at hand, and once with the oldest allowed dependencies
+	tests/matrix.sh
 
 fuzz: venv  ## every property test again, with many more examples
 	$(PYTEST) --numprocesses=$(JOBS) -m hypothesis --hypothesis-profile=fuzz $(ARGS)
@@ -41,6 +52,22 @@ counts: venv  ## instructions instead of seconds, by valgrind; some minutes
 fixtures:  ## does each blob still have the digest it is named by? (how they were made: fixtures/README.md)
 	@find fixtures -path '*/blobs/sha256/*' -type f | sed -E 's|.*/(.*)|\1  &|' | sha256sum --check --strict --quiet
 	@echo "every fixture blob is what its name says"
+
+changelog: venv  ## VERSION=x.y.z: fragments of changes/ into CHANGELOG.md
+	$(BIN)/towncrier build --yes --version $(VERSION)
+
+dist: venv  ## source archive and wheel, checked, and tried in an empty environment
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv --clear .cache/dist
+	.cache/dist/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	.cache/dist/bin/zpull --version
+
+pyz: venv  ## dist/zpull.pyz: one file for every Python of this version and platform
+	mkdir -p dist
+	$(BIN)/shiv --quiet --compressed --console-script zpull --output-file dist/zpull.pyz .
+	dist/zpull.pyz --version
 
 venv: $(STAMP)
 
