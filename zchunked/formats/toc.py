@@ -18,7 +18,8 @@ from struct import iter_unpack
 from msgspec import UNSET
 
 from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
-from zchunked.formats.toc_json import BATCH_BYTES, Entry, EntryReader, decode_entries
+from zchunked.formats.fingerprints import Fingerprints
+from zchunked.formats.toc_json import BATCH_BYTES, Batch, Entry, EntryReader, decode_entries
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import EMPTY, RAW_SIZE, Digest, parse_digest, parse_digests, raw
 
@@ -35,7 +36,9 @@ class Toc:
     Entry i has name `names[i]`, a payload of `sizes[i]` bytes (0 for all but regular files) and the chunks
     [first[i], first[i+1]). Chunk c lies at [starts[c], ends[c]) of the compressed blob and decodes to `chunk_sizes[c]`
     bytes of the raw digest `digests[c]`; where `holes[c]` is 1 these are zeros and nobody need fetch them.
-    `file_digests` has the raw digests of files of several chunks, by entry.
+    `file_digests` has the raw digests of files of several chunks, by entry. `fingerprints`: of what lies before each
+    payload (`fingerprints.py`). `inner_offsets` is None, unless stargz wrote it: then a chunk lies that far into what
+    its range decodes to, and more may follow it there.
     """
 
     names: list[str]
@@ -48,6 +51,8 @@ class Toc:
     holes: bytearray
     file_digests: dict[int, bytes]
     tarsplit_digest: Digest | None
+    fingerprints: bytes = b""
+    inner_offsets: array[int] | None = None
 
     def blob_order(self) -> list[int]:
         """The entries with a payload, as their payloads lie in the blob."""
@@ -77,6 +82,7 @@ class TocParser:
         self._limits = limits
         self._reader = EntryReader(batch_bytes)
         self._builder = _Builder(toc_start - 8, limits)
+        self._fingerprints = Fingerprints()
         self._size = 0
         self._count = 0
 
@@ -85,9 +91,14 @@ class TocParser:
         self._size += len(text)
         if self._size > self._limits.toc_bytes:
             raise LimitError(f"the TOC has more than {self._limits.toc_bytes} bytes, our limit")
-        if batch := self._reader.feed(text):
-            self._count_in(len(batch))
-            self._builder.take(batch)
+        batch = self._reader.feed(text)
+        if batch.entries:
+            self._count_in(len(batch.entries))
+            self._take(batch)
+
+    def _take(self, batch: Batch) -> None:
+        self._builder.take(batch.entries)
+        self._fingerprints.take(batch)
 
     def finish(self) -> Toc:
         document, raws = self._reader.finish()
@@ -99,10 +110,11 @@ class TocParser:
             )
         self._count_in(len(raws))
         for batch in decode_entries(raws):
-            self._builder.take(batch)
+            self._take(batch)
         del raws  # as large as all that follows, where nothing was taken before
         split = document.tar_split_digest
-        return self._builder.finish(parse_digest(split, "tarSplitDigest") if split else None)
+        digest = parse_digest(split, "tarSplitDigest") if split else None
+        return self._builder.finish(digest, self._fingerprints.finish())
 
     def _count_in(self, more: int) -> None:
         self._count += more
@@ -262,7 +274,7 @@ class _Builder:
         self._starts.extend(starts)
         self._ends.extend(ends)
 
-    def finish(self, tarsplit_digest: Digest | None) -> Toc:
+    def finish(self, tarsplit_digest: Digest | None, fingerprints: bytes) -> Toc:
         before = len(self._sizes)
         self._close()
         self._take_stock(before)
@@ -278,7 +290,7 @@ class _Builder:
         whole = {entry: files[at * RAW_SIZE : (at + 1) * RAW_SIZE] for at, entry in enumerate(self._file_digests)}
         return Toc(
             self._names, self._sizes, self._first, self._starts, self._ends,
-            self._chunk_sizes, digests, self._holes, whole, tarsplit_digest,
+            self._chunk_sizes, digests, self._holes, whole, tarsplit_digest, fingerprints,
         )  # fmt: skip
 
     def _check_names(self) -> None:

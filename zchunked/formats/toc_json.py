@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, NoReturn
+from typing import Annotated, NamedTuple, NoReturn
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -25,7 +25,10 @@ _Text = str | UnsetType
 
 
 class Entry(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
-    """One element of `entries`. Also the fields we have no use for: a wrong type in them is a malformed TOC."""
+    """One element of `entries`. Also the fields we have no use for: a wrong type in them is a malformed TOC.
+
+    What a tar header says comes first, what is said of the payload from `digest` on: `fingerprints` cut there.
+    """
 
     type: str
     name: _Text = UNSET
@@ -34,6 +37,8 @@ class Entry(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     size: _Int = UNSET
     uid: _Int = UNSET
     gid: _Int = UNSET
+    user_name: _Text = UNSET  # this and the next one: stargz only
+    group_name: _Text = UNSET
     modtime: _Text = UNSET
     accesstime: _Text = UNSET
     changetime: _Text = UNSET
@@ -43,10 +48,21 @@ class Entry(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     digest: _Text = UNSET
     offset: _Int = UNSET
     end_offset: _Int = UNSET
+    inner_offset: _Int = UNSET  # stargz only
     chunk_size: _Int = UNSET
     chunk_offset: _Int = UNSET
     chunk_digest: _Text = UNSET
     chunk_type: _Text = UNSET
+
+
+class Batch(NamedTuple):
+    """Some entries, and their list encoded again: JSON of one form, whatever the TOC's was."""
+
+    entries: list[Entry]
+    text: bytes
+
+
+_NO_BATCH = Batch([], b"[]")
 
 
 class Document(msgspec.Struct, rename="camel"):
@@ -72,18 +88,18 @@ class EntryReader:
         self._size = 0
         self._is_patient = False
 
-    def feed(self, text: bytes) -> list[Entry]:
+    def feed(self, text: bytes) -> Batch:
         """The next entries, none until enough of them have come. FormatError where one has a key twice."""
         self._held.append(text)
         self._size += len(text)
         if self._is_patient or self._size < self._batch_bytes:
-            return []
+            return _NO_BATCH
         text = b"".join(self._held)
         if not self._head and (found := _HEAD.match(text)):
             self._head, text = found[0], text[found.end() :]
         end = text.rfind(_BETWEEN) + 1 if self._head else 0
-        batch = _batch(text[:end]) if end else []
-        if batch:
+        batch = _batch(text[:end]) if end else _NO_BATCH
+        if batch.entries:
             text = text[end + 1 :]
         else:
             self._is_patient = True
@@ -103,27 +119,25 @@ class EntryReader:
             _refuse(data, error)
 
 
-def decode_entries(raws: list[msgspec.Raw]) -> Iterator[list[Entry]]:
-    """Batches of entries. FormatError where one has a wrong type in it, or a key twice."""
+def decode_entries(raws: list[msgspec.Raw]) -> Iterator[Batch]:
+    """All of them, in batches. FormatError where one has a wrong type in it, or a key twice."""
     for at in range(0, len(raws), _BATCH):
         text = b"[" + b",".join(raws[at : at + _BATCH]) + b"]"
         try:
-            batch = _ENTRIES.decode(text)
+            entries = _ENTRIES.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             _refuse(text, error)
-        _refuse_double_keys(text, batch)
-        yield batch
+        yield _checked(text, entries)
 
 
-def _batch(text: bytes) -> list[Entry]:
+def _batch(text: bytes) -> Batch:
     """The entries of a part of the list; none where that is no whole number of them."""
     text = b"[" + text + b"]"
     try:
-        batch = _ENTRIES.decode(text)
+        entries = _ENTRIES.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return []
-    _refuse_double_keys(text, batch)
-    return batch
+        return _NO_BATCH
+    return _checked(text, entries)
 
 
 def _refuse(data: bytes, error: Exception) -> NoReturn:
@@ -144,11 +158,15 @@ def _keys(text: bytes | msgspec.Raw) -> int:
     return sum(1 for _ in _KEY.finditer(memoryview(text)))
 
 
-def _refuse_double_keys(text: bytes, batch: list[Entry]) -> None:
+def _checked(text: bytes, entries: list[Entry]) -> Batch:
     """The decoder lets the last of two equal keys win: then what it made encodes to fewer of them than there were."""
-    again = msgspec.json.encode(batch)
-    if again == text or (again.count(b'":') == text.count(b'":') and not _HIDDEN.search(text)):
-        return
+    again = msgspec.json.encode(entries)
+    if again != text and (again.count(b'":') != text.count(b'":') or _HIDDEN.search(text)):
+        _refuse_double_keys(text)
+    return Batch(entries, again)
+
+
+def _refuse_double_keys(text: bytes) -> None:
 
     def pairs(items: list[tuple[str, object]]) -> None:
         if len({key for key, _ in items}) != len(items):
