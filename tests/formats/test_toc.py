@@ -369,8 +369,9 @@ def test_however_the_text_is_cut_the_table_is_the_same(data: bytes, step: int, b
 def test_entries_are_taken_as_they_come_and_their_text_dropped() -> None:
     data = dumps({"version": 1, "entries": [{"type": "dir", "name": f"d{number}"} for number in range(500)]})
     reader = EntryReader(batch_bytes=1000)
-    came = [len(reader.feed(data[at : at + 500])) for at in range(0, len(data), 500)]
-    assert len(list(filter(None, came))) > 10
+    batches = [reader.feed(data[at : at + 500]) for at in range(0, len(data), 500)]
+    came = [len(batch.entries) for batch in batches if batch]
+    assert len(came) > 10
     assert len(reader.finish()[1]) == 500 - sum(came) < 50
 
 
@@ -393,9 +394,8 @@ def test_a_key_twice_in_an_entry_that_is_gone_was_noticed() -> None:
 def test_text_that_cannot_be_taken_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    def none_of_it(text: bytes) -> list[object]:
+    def none_of_it(text: bytes) -> None:
         tried.append(len(text))
-        return []
 
     monkeypatch.setattr("zchunked.formats.toc_json._batch", none_of_it)
     reader = EntryReader(batch_bytes=1000)

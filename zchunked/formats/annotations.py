@@ -16,7 +16,7 @@ _OLD = "io.containers.zstd-chunked."
 _STARGZ_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 _TOC_POSITION = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19})", re.ASCII)
 _TARSPLIT_POSITION = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19})", re.ASCII)
-_FIRST_OFFSET = 8  # a skippable frame's header comes first
+_FIRST_OFFSET = 8  # of the TOC: the header of a skippable frame is before it
 _LARGEST = (1 << 63) - 1
 
 
@@ -38,6 +38,11 @@ class Location:
     toc_digest: Digest
     tarsplit: Part | None
     tarsplit_digest: Digest | None
+
+    @property
+    def payload_end(self) -> int:
+        """Where the tar stream ends and the blob's tail begins: with the frame header before the TOC."""
+        return self.toc.span.start - _FIRST_OFFSET
 
     @property
     def parts(self) -> list[ByteRange]:

@@ -91,8 +91,7 @@ class TocParser:
         self._size += len(text)
         if self._size > self._limits.toc_bytes:
             raise LimitError(f"the TOC has more than {self._limits.toc_bytes} bytes, our limit")
-        batch = self._reader.feed(text)
-        if batch.entries:
+        if batch := self._reader.feed(text):
             self._count_in(len(batch.entries))
             self._take(batch)
 

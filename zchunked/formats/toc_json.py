@@ -62,9 +62,6 @@ class Batch(NamedTuple):
     text: bytes
 
 
-_NO_BATCH = Batch([], b"[]")
-
-
 class Document(msgspec.Struct, rename="camel"):
     version: int | UnsetType = UNSET
     tar_split_digest: str | None = None
@@ -88,18 +85,18 @@ class EntryReader:
         self._size = 0
         self._is_patient = False
 
-    def feed(self, text: bytes) -> Batch:
-        """The next entries, none until enough of them have come. FormatError where one has a key twice."""
+    def feed(self, text: bytes) -> Batch | None:
+        """The next entries, None until enough of them have come. FormatError where one has a key twice."""
         self._held.append(text)
         self._size += len(text)
         if self._is_patient or self._size < self._batch_bytes:
-            return _NO_BATCH
+            return None
         text = b"".join(self._held)
         if not self._head and (found := _HEAD.match(text)):
             self._head, text = found[0], text[found.end() :]
         end = text.rfind(_BETWEEN) + 1 if self._head else 0
-        batch = _batch(text[:end]) if end else _NO_BATCH
-        if batch.entries:
+        batch = _batch(text[:end]) if end else None
+        if batch:
             text = text[end + 1 :]
         else:
             self._is_patient = True
@@ -130,13 +127,13 @@ def decode_entries(raws: list[msgspec.Raw]) -> Iterator[Batch]:
         yield _checked(text, entries)
 
 
-def _batch(text: bytes) -> Batch:
-    """The entries of a part of the list; none where that is no whole number of them."""
+def _batch(text: bytes) -> Batch | None:
+    """The entries of a part of the list; None where that is no whole number of them."""
     text = b"[" + text + b"]"
     try:
         entries = _ENTRIES.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _NO_BATCH
+        return None
     return _checked(text, entries)
 
 

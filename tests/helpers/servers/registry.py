@@ -281,7 +281,9 @@ def _landmarks(content: Layout) -> tuple[set[str], dict[str, int]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.helpers.servers.registry", description="Serve an OCI layout.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.helpers.servers.registry", description="Serve an OCI layout."
+    )
     parser.add_argument("layout", type=Path, help="an OCI layout directory")
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument("--repository", default="demo")
