@@ -1,4 +1,7 @@
-"""Traffic: the one count of requests and body bytes, so that the receipt can agree with the server's own."""
+"""Traffic: the one count of requests and body bytes, so that the receipt can agree with the server's own.
+
+Every body byte passes through it, so this is also where the rate of all connections is limited.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,46 @@ _STEP_SECONDS = 0.25
 _ANSWERS = 32  # that the round-trip time is taken from
 
 
+_MOST_PIECE, _PIECES_PER_SECOND = 256 << 10, 8
+
+
+class RateLimit:
+    """A token bucket over all connections: `take` lets bytes pass at `rate` bytes per second. Thread-safe.
+
+    The bucket holds a quarter of a second, so that an idle link earns no long burst.
+    """
+
+    def __init__(self, rate: float, *, clock: Callable[[], float], wait: Callable[[float], object]) -> None:
+        """`clock` in seconds, monotonic. `wait` sleeps so many seconds; what it raises ends the take."""
+        self.rate = max(rate, 1.0)
+        self._clock, self._wait = clock, wait
+        self._lock = threading.Lock()
+        self._free_at = clock()
+
+    @property
+    def piece_bytes(self) -> int:
+        """The most that one read should take, so that waits stay short."""
+        return max(1, min(_MOST_PIECE, int(self.rate / _PIECES_PER_SECOND)))
+
+    def take(self, size: int) -> None:
+        """Return once these bytes, which have been received, were due. Callers queue up in order."""
+        with self._lock:
+            now = self._clock()
+            self._free_at = max(self._free_at, now - 0.25) + size / self.rate
+            delay = self._free_at - now
+        if delay > 0:
+            self._wait(delay)
+
+
 class Traffic:
     """What one pull received, whatever became of it: blobs, tokens, redirects and errors alike. Thread-safe.
 
     It also watches the link, as it is now: only time in which some body is on its way counts, and the last seconds.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], *, limit: RateLimit | None = None) -> None:
+        """`limit`: `received` returns no sooner than the limit lets those bytes pass."""
+        self._clock, self._limit = clock, limit
         self._lock = threading.Lock()
         self._requests = 0
         self._fetched = self._framing = 0
@@ -38,6 +73,13 @@ class Traffic:
             self._fetched += size
             if self._bodies:
                 self._go_on()
+        if self._limit is not None:
+            self._limit.take(size)
+
+    @property
+    def piece_bytes(self) -> int:
+        """The most that one read of a body should take."""
+        return _MOST_PIECE if self._limit is None else self._limit.piece_bytes
 
     def framed(self, size: int) -> None:
         """Of what was received, this much only said where the parts of a multi-range answer belong."""

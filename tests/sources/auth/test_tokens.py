@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -249,8 +250,32 @@ def test_a_password_is_not_sent_in_the_open_for_a_registry_behind_tls(http: Http
     auth = Auth(http, lambda: PERSON, "r.example", "a/b", clock=Clock())
     with pytest.raises(AccessDeniedError, match=r"unencrypted to http://auth\.example/token"):
         auth.learn(answer, auth.grant())
+    with pytest.raises(AccessDeniedError, match="refused"):  # nor on the next try: nothing was remembered
+        auth.learn(answer, auth.grant())
     anonymous = Auth(http, lambda: None, "r.example", "a/b", clock=Clock())
-    anonymous.learn(answer, anonymous.grant())
+    with pytest.raises(AccessDeniedError, match="a token fetched unencrypted"):
+        anonymous.learn(answer, anonymous.grant())
+
+
+def test_a_password_is_not_sent_in_the_open_for_an_unencrypted_registry_either(http: Http) -> None:
+    answer: Any = _Challenged('Bearer realm="http://auth.example/token"')
+    answer.url = "http://r.example:5000/v2/"
+    for credentials in (PERSON, Credentials(identity_token="identity-hush")):
+        auth = Auth(http, lambda found=credentials: found, "r.example:5000", "a/b", clock=Clock())  # type: ignore[misc]
+        with pytest.raises(AccessDeniedError, match=r"unencrypted to http://auth\.example/token"):
+            auth.learn(answer, auth.grant())
+        assert auth.grant().header is None
+    anonymous = Auth(http, lambda: None, "r.example:5000", "a/b", clock=Clock())
+    anonymous.learn(answer, anonymous.grant())  # nothing secret is sent
+
+
+def test_a_realm_that_was_remembered_is_judged_again_when_it_is_used(desk: Desk, http: Http) -> None:
+    auth = refused(desk, http, PERSON)
+    remembered = auth._scope
+    assert remembered is not None
+    auth._scope = replace(remembered, realm="http://auth.example/token")
+    with pytest.raises(AccessDeniedError, match="unencrypted"):
+        auth.grant()
 
 
 def test_credentials_are_looked_up_once_and_only_when_asked_for(desk: Desk, http: Http) -> None:

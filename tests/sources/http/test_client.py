@@ -71,6 +71,16 @@ def redirect(to: str, status: str = "307 Temporary Redirect") -> bytes:
     return ok(b"over there", f"Location: {to}", status=status)
 
 
+def _noting(shown: list[str | None]) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answers hello, and notes the credentials it was shown."""
+
+    def reply(request: BaseHTTPRequestHandler) -> None:
+        shown.append(request.headers["Authorization"])
+        request.wfile.write(ok(b"hello"))
+
+    return reply
+
+
 @pytest.fixture
 def peer() -> Iterator[Peer]:
     peer = Peer()
@@ -163,15 +173,26 @@ def test_authorization_goes_to_the_first_origin_alone(peer: Peer, http_: Http) -
     other.server.stop()
 
 
-def test_five_redirects_and_no_more(peer: Peer, http_: Http, traffic: Traffic) -> None:
-    for hop in range(5):
+def test_authorization_does_not_come_back_when_a_redirect_leads_back(peer: Peer, http_: Http) -> None:
+    other = Peer()
+    peer.replies["/a"] = redirect(f"{other.url}/b")
+    other.replies["/b"] = redirect(f"{peer.url}/c")
+    shown: list[str | None] = []
+    peer.replies["/c"] = _noting(shown)
+    assert body(http_.get(f"{peer.url}/a", {}, authorization="Bearer hush")) == b"hello"
+    assert shown == [None]
+    other.server.stop()
+
+
+def test_ten_redirects_and_no_more(peer: Peer, http_: Http, traffic: Traffic) -> None:
+    for hop in range(10):
         peer.replies[f"/{hop}"] = redirect(f"/{hop + 1}")
     assert body(http_.get(f"{peer.url}/0", {})) == b"hello"
-    peer.replies["/5"] = redirect("/0")
-    with pytest.raises(TransferError, match="more than 5 redirects") as caught:
+    peer.replies["/10"] = redirect("/0")
+    with pytest.raises(TransferError, match="more than 10 redirects") as caught:
         http_.get(f"{peer.url}/0", {})
     assert not isinstance(caught.value, TransientError)
-    assert traffic.fetched == 5 * 10 + 5 + 6 * 10
+    assert traffic.fetched == 10 * 10 + 5 + 11 * 10
     assert peer.connections == 1
 
 
@@ -405,6 +426,19 @@ def test_tls_keeps_its_connection_and_never_leaves_it(tls_peer: Peer, cert_dir: 
     tls_peer.replies["/a"] = redirect("http://127.0.0.1:1/b")
     with pytest.raises(TransferError, match="away from TLS"):
         http.get(f"{tls_peer.url}/a", {})
+    http.close()
+
+
+def test_without_checks_a_redirect_may_leave_tls_but_takes_no_credentials_along(tls_peer: Peer, peer: Peer) -> None:
+    http = Http(Traffic(time.monotonic), trust=Trust(verify=False))
+    tls_peer.replies["/a"] = redirect(f"{peer.url}/b")
+    peer.replies["/b"] = redirect(f"{tls_peer.url}/c")
+    shown: list[str | None] = []
+    tls_peer.replies["/c"] = _noting(shown)
+    answer = http.get(f"{tls_peer.url}/a", {}, authorization="Bearer hush")
+    assert (body(answer), answer.url) == (b"hello", f"{tls_peer.url}/c")
+    assert shown == [None]
+    assert [request.headers["Authorization"] for request in peer.asked] == [None]
     http.close()
 
 

@@ -48,6 +48,8 @@ def test_what_has_no_origin_is_refused(url: str) -> None:
         ("//cdn.example/y", "https://cdn.example/y"),
         ("https://user:secret@cdn.example:8443/z#part", "https://cdn.example:8443/z"),
         (" https://cdn.example/z ", "https://cdn.example/z"),
+        ("/a b\x1b[2J\x9b%20", "https://r.example/a%20b%1B[2J%9B%20"),
+        ("/\xc3\xbc", "https://r.example/%C3%BC"),
     ],
 )
 def test_redirects_are_joined_and_cleaned(location: str, target: str) -> None:

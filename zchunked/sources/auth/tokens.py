@@ -39,6 +39,7 @@ class _Scope:
     realm: str
     service: str
     scope: str
+    registry_has_tls: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,10 @@ class Auth:
             challenge.parameters.get("realm", ""),
             challenge.parameters.get("service", ""),
             challenge.parameters.get("scope") or f"repository:{self._repository}:pull",
+            origin(answer.url)[0] == "https",
         )
+        # Before it is remembered: another thread, or the next try, would use it otherwise.
+        self._refuse_in_the_open(scope, self._credentials())
         with self._lock:
             is_same, self._scope = scope == self._scope, scope
             token = self._tokens.get(scope)
@@ -142,8 +146,6 @@ class Auth:
         # Where a token has worked before, a new one may have been used up by other threads: then the last try decides.
         if shown_grant.is_fresh and is_same and not self._has_opened:
             raise AccessDeniedError(f"{denied}; {self._advice()}")
-        credentials = self._credentials()
-        self._refuse_in_the_open(scope.realm, answer.url, credentials)
 
     def _choose(self, answer: Answer, denied: Exception) -> Challenge:
         """Bearer before basic."""
@@ -189,12 +191,22 @@ class Auth:
 
         return self._searches.run(None, look)
 
-    def _refuse_in_the_open(self, realm: str, registry_url: str, credentials: Credentials | None) -> None:
-        """A registry behind TLS may not have our password sent without."""
-        if origin(realm)[0] == "https" or credentials is None:
+    def _refuse_in_the_open(self, scope: _Scope, credentials: Credentials | None) -> None:
+        """Credentials go to https or loopback alone, whatever the registry itself speaks.
+
+        Without credentials a registry behind TLS may not name an unencrypted realm either; one that
+        is itself unencrypted may, as nothing secret is sent.
+        """
+        if origin(scope.realm)[0] == "https" or is_loopback(netloc(scope.realm)):
             return
-        if origin(registry_url)[0] != "http" and not is_loopback(netloc(realm)):
-            raise AccessDeniedError(f"{self._host} wants credentials sent unencrypted to {shown(realm)}; refused")
+        if credentials is not None and credentials.registry_token:
+            return  # shown to the registry as it is: the realm is not asked
+        if credentials is not None:
+            raise AccessDeniedError(f"{self._host} wants credentials sent unencrypted to {shown(scope.realm)}; refused")
+        if scope.registry_has_tls:
+            raise AccessDeniedError(
+                f"{self._host} wants a token fetched unencrypted from {shown(scope.realm)}; refused"
+            )
 
     def _valid(self, scope: _Scope) -> _Token | None:
         with self._lock:
@@ -205,6 +217,7 @@ class Auth:
         credentials = self._credentials()
         if credentials and credentials.registry_token:
             return _Token(credentials.registry_token, float("inf"))
+        self._refuse_in_the_open(scope, credentials)
         asked = self._clock()
         answer = self._ask(scope, credentials)
         what = f"the token endpoint {shown(scope.realm)}"

@@ -27,8 +27,7 @@ from zchunked.sources.http.tls import Contexts, Trust
 from zchunked.sources.http.urls import Origin, hidden_values, netloc, origin, redirect_target, shown
 from zchunked.sources.traffic import Traffic
 
-MOST_REDIRECTS = 5
-_PIECE_BYTES = 256 << 10  # the most that one read takes from the socket: what is there comes at once
+MOST_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FOREIGN = (requests.RequestException, HTTPError, HTTPException, OSError)  # ssl.SSLError and timeouts are OSErrors
 
@@ -74,7 +73,8 @@ class Answer:
         """
         left = most
         try:
-            while left > 0 and (piece := self._read(min(left, _PIECE_BYTES))):
+            most_at_once = self._traffic.piece_bytes
+            while left > 0 and (piece := self._read(min(left, most_at_once))):
                 left -= len(piece)
                 yield piece
             if left <= 0:
@@ -148,6 +148,7 @@ class Http:
         trust = trust or Trust()
         self.traffic, self._limits = traffic, limits
         self._connect, self._stall = connect_seconds, stall_seconds
+        self._may_leave_tls = not trust.verify
         self._contexts = Contexts(trust, DEFAULT_CA_BUNDLE_PATH)
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[requests.Session]] = {}
@@ -168,17 +169,23 @@ class Http:
     def get(self, url: str, headers: Mapping[str, str], *, authorization: str | None = None) -> Answer:
         """The answer at the end of all redirects; its `url` says where that is.
 
-        `authorization` is for the origin of `url` alone.
+        `authorization` is for the origin of `url` alone: once a redirect has led elsewhere it is not
+        shown any more, not even where a later one leads back, for then others choose what is asked.
         """
         home, target = origin(url), url
         for _ in range(MOST_REDIRECTS + 1):
-            answer = self.send(target, headers, authorization=authorization if origin(target) == home else None)
+            authorization = authorization if origin(target) == home else None
+            answer = self.send(target, headers, authorization=authorization)
             location = answer.headers.get("Location")
             if answer.status not in REDIRECTS or not location:
                 return answer
             answer.excerpt()
-            target = redirect_target(target, location)
+            target = self.redirected(target, location)
         raise TransferError(f"{shown(url)}: more than {MOST_REDIRECTS} redirects, the last to {shown(target)}")
+
+    def redirected(self, url: str, location: str) -> str:
+        """As `redirect_target`: from https to http only where certificates are not checked either."""
+        return redirect_target(url, location, may_leave_tls=self._may_leave_tls)
 
     def send(
         self,

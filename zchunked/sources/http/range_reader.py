@@ -26,7 +26,7 @@ from zchunked.sources.http.multipart import PartReader
 from zchunked.sources.http.network_errors import NoAnswerError
 from zchunked.sources.http.range_response import REFUSED_SINGLE, Parts, clip, stated_size, understand
 from zchunked.sources.http.single_flight import SingleFlight
-from zchunked.sources.http.urls import netloc, redirect_target
+from zchunked.sources.http.urls import netloc
 
 _EXPIRED = frozenset({401, 403, 404, 410})  # how hosts of signed URLs say that the signature is too old
 _RANGE_HEADER_BYTES = 4096  # what any server takes
@@ -175,7 +175,11 @@ class Blobs:
         """Where the server redirects to, without going there, or its own URL."""
         with self._glance(digest, follow=False) as answer:
             location = answer.headers.get("Location")
-            return redirect_target(answer.url, location) if answer.status in REDIRECTS and location else answer.url
+            return (
+                self._home.http.redirected(answer.url, location)
+                if answer.status in REDIRECTS and location
+                else answer.url
+            )
 
     def _glance(self, digest: Digest, *, follow: bool) -> Answer:
         """An answer that shows that the blob is there, with as little of it as the host can send; or a redirect."""

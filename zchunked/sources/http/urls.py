@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, urljoin, urlsplit, urlun
 from zchunked.errors import TransferError
 
 _SHOWN_KEYS = frozenset({"scope", "service", "digest", "n", "ns", "tag"})  # signatures travel in the others
+_URL_CHARS = "!#$%&'()*+,/:;=?@[]~"  # with letters, digits and -._ all that a URL is made of
 _PORTS = {"http": 80, "https": 443}
 _SHORTEST_SECRET = 8  # of a query value: `X-Amz-Expires=300` is none
 
@@ -61,13 +62,28 @@ def _parsed(url: str) -> SplitResult:
     raise TransferError(f"{shown(url)!r:.300}: want a URL of http or https")
 
 
-def redirect_target(url: str, location: str) -> str:
-    """Where `location`, in the answer of `url`, leads. Raises TransferError when we do not go there."""
+def redirect_target(url: str, location: str, *, may_leave_tls: bool = False) -> str:
+    """Where `location`, in the answer of `url`, leads: a URL of printable ASCII.
+
+    Raises TransferError for a URL that is not http or https, and for one that leads from https to
+    http unless `may_leave_tls`.
+    """
     try:
-        joined = urljoin(url, location.strip())
+        joined = urljoin(url, _as_ascii(location.strip()))
     except ValueError as error:
         raise TransferError(f"{shown(url)}: redirects to an unreadable URL") from error
     target = _parsed(joined)
-    if _parsed(url).scheme.lower() == "https" and target.scheme.lower() != "https":
-        raise TransferError(f"{shown(url)}: redirects to {shown(joined)}, away from TLS; refused")
+    leaves_tls = _parsed(url).scheme.lower() == "https" and target.scheme.lower() != "https"
+    if leaves_tls and not may_leave_tls:
+        raise TransferError(
+            f"{shown(url)}: redirects to {shown(joined)}, away from TLS; refused, unless "
+            "--tls-verify=false or `insecure = true` in registries.conf allows it"
+        )
     return urlunsplit(target._replace(netloc=target.netloc.rpartition("@")[2], fragment=""))
+
+
+def _as_ascii(location: str) -> str:
+    """Header text is Latin-1 to the library, whatever bytes it was; those beyond ASCII, and control
+    characters, are percent-encoded as they came.
+    """
+    return quote(location.encode("utf-8" if max(location, default="") > "\xff" else "latin-1"), safe=_URL_CHARS)
