@@ -270,6 +270,60 @@ def test_workers_that_fail_together_count_as_one_wave_of_backoff() -> None:
     assert all(decision.wait <= 0.4 for decision in first)
 
 
+# ── how many connections: fewer while nothing comes, more with what does ──
+
+
+def test_breaks_that_brought_bytes_close_no_connection_and_cost_no_wait() -> None:
+    world = World(jobs=8)
+    for _ in range(100):
+        for _ in range(8):
+            decision = world.chameleon.forgive(fail(), 64 << 10)
+            assert decision.wait == 0
+    assert world.chameleon.allowed == 8
+
+
+def test_the_less_a_try_brought_the_longer_the_wait_for_the_next() -> None:
+    world = World(jobs=8)
+    waits = [world.chameleon.forgive(fail(), brought).wait for brought in (1, 8 << 10, 16 << 10)]
+    assert 0.049 <= waits[0] <= 0.1
+    assert 0.02 <= waits[1] <= 0.05
+    assert waits[2] == 0
+
+
+def test_failures_that_bring_nothing_close_connections() -> None:
+    world = World(10**6, jobs=8)
+    for _ in range(10):
+        world.now += 10
+        assert not world.chameleon.forgive(fail()).is_final
+    assert world.chameleon.allowed == 1
+
+
+def test_bytes_open_connections_again_before_any_attempt_has_ended() -> None:
+    world = World(10**6, jobs=8)
+    for _ in range(10):
+        world.now += 10
+        world.chameleon.forgive(fail())
+    world.now += 10
+    for _ in range(3):
+        world.chameleon.gain(64 << 10)
+    assert world.chameleon.allowed == 4
+
+
+def test_a_fetch_that_breaks_every_16_kib_goes_on_at_once() -> None:
+    blob, step = Descriptor("", Digest("sha256:" + "2" * 64), 160 << 10), 16 << 10
+
+    class Breaks(Bad):
+        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
+            self.asked.append(list(spans))
+            yield [(spans[0].start, bytes(step))]
+            raise fail()
+
+    world, source = World(), Breaks()
+    RetryingSource(source, world.chameleon).fetch(blob, [ByteRange(0, blob.size)], lambda haul: step)
+    assert len(source.asked) == 10
+    assert world.now == 0
+
+
 def test_a_stopped_pull_tries_nothing_more() -> None:
     world = World()
     calls = []
