@@ -45,13 +45,16 @@ WHO_MAY = {
     "urllib3": "sources.http.client",
     "obstore": "sources.objects",
     "zstandard": "formats.zstd",
-    "fastcrc": "layers.rebuild",
+    "fastcrc": "layers.rebuild formats.writer",
+    "numpy": "formats.chunker",
     "tenacity": "download.retry",
     "tqdm": "cli.progress",
     "shtab": "cli",
     "platformdirs": "cli",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
-    "msgspec": "oci.documents formats.toc_json formats.toc formats.tarsplit store.writer sources export cli",
+    "msgspec": (
+        "oci.documents formats.toc_json formats.toc formats.toc_writer formats.tarsplit store.writer sources export cli"
+    ),
     # Two threads that are the first to decode a type crash the process (msgspec 0.22): types are known at import.
     "msgspec.json.decode": "",
     "msgspec.convert": "sources.config.registries",

@@ -58,6 +58,15 @@ class Location:
         return self.toc.span
 
 
+def written_annotations(toc: Part, toc_digest: Digest, tarsplit: Part) -> dict[str, str]:
+    """What a writer says of a layer whose TOC vouches for its tar-split."""
+    return {
+        _NEW + "manifest-checksum": toc_digest,
+        _NEW + "manifest-position": f"{toc.span.start}:{toc.span.size}:{toc.decoded_bytes}:1",
+        _NEW + "tarsplit-position": f"{tarsplit.span.start}:{tarsplit.span.size}:{tarsplit.decoded_bytes}",
+    }
+
+
 def kind_of(layer: Descriptor) -> str:
     """The receipt's word for a layer: `zstd:chunked`, `estargz` or `plain`."""
     marks = layer.annotations

@@ -1,0 +1,149 @@
+"""Cut a file's content into chunks as containers/storage does: rolling checksum and holes. The only numpy.
+
+The rolling checksum of the last 64 bytes is a constant plus each byte times its age, 1 for the newest and 64 for the
+oldest; a chunk ends after a byte where its low 16 bits are all ones. So it needs no state but the last 63 bytes, and
+all sums of a block are made at once by doubling the window six times: with numpy (extra `zpull[convert]`) at 500 MB/s,
+without it in the lanes of one large integer, some ten times slower. The cuts are the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import NamedTuple
+
+WINDOW = 64
+HOLE_BYTES = 1024  # the shortest run of zeros that is a chunk of its own
+_HISTORY = WINDOW - 1
+_BLOCK = 64 << 10  # sums of a block stay in the processor's cache: 635 MB/s, and 540 at 1 MiB
+# What the aged bytes add up to at a cut: the checksum starts at 64 · 63 · 31.
+_CUT = (0xFFFF - WINDOW * (WINDOW - 1) * 31) & 0xFFFF
+_HOLE = re.compile(rb"\0{%d,}" % HOLE_BYTES)
+_LEAST_HOLE = bytes(HOLE_BYTES)
+_ZERO_HISTORY = bytes(_HISTORY)
+
+Search = Callable[[bytes], list[int]]
+"""Offsets in data, behind its first 63 bytes, of the bytes that end a chunk; counted from the 64th byte."""
+
+
+class Piece(NamedTuple):
+    """A part of a chunk: `data`, or a hole of `zeros` bytes. `is_end`: the chunk ends behind it (it may be empty)."""
+
+    data: bytes
+    zeros: int
+    is_end: bool
+
+
+class Chunker:
+    """Push cutter of one file's content, which may come in any pieces: the chunks are the same."""
+
+    def __init__(self) -> None:
+        self._search = fastest_search()
+        self._history = _ZERO_HISTORY
+        self._zeros = 0  # held back: the run of zeros at the end of what came, a hole or not
+
+    def feed(self, piece: bytes) -> Iterator[Piece]:
+        if self._zeros >= HOLE_BYTES:
+            data = piece.lstrip(b"\0")
+            self._zeros += len(piece) - len(data)
+            if not data:
+                return
+            yield from self._hole(self._zeros)
+        else:
+            data = bytes(self._zeros) + piece if self._zeros else piece
+        self._zeros = _zeros_at_end(data)
+        end, at = len(data) - self._zeros, 0
+        if data.find(_LEAST_HOLE, 0, end) >= 0:
+            for hole in _HOLE.finditer(data, 0, end):
+                yield from self._data(data[at : hole.start()])
+                yield from self._hole(hole.end() - hole.start())
+                at = hole.end()
+        yield from self._data(data[at:end])
+
+    def finish(self) -> Iterator[Piece]:
+        """What was held back; the last part is an end."""
+        if self._zeros >= HOLE_BYTES:
+            yield from self._hole(self._zeros)
+        else:
+            yield from self._data(bytes(self._zeros))
+            yield Piece(b"", 0, True)
+        self._zeros = 0
+
+    def _hole(self, size: int) -> Iterator[Piece]:
+        """It ends what came before it, and nothing inside it ends anything."""
+        self._history = _ZERO_HISTORY
+        yield Piece(b"", 0, True)
+        yield Piece(b"", size, True)
+
+    def _data(self, data: bytes) -> Iterator[Piece]:
+        if not data:
+            return
+        known = self._history + data
+        self._history = known[-_HISTORY:]
+        start = 0
+        for at in self._search(known):
+            yield Piece(data[start : at + 1], 0, True)
+            start = at + 1
+        if start < len(data):
+            yield Piece(data[start:], 0, False)
+
+
+def _zeros_at_end(data: bytes) -> int:
+    if data[-1:] != b"\0":
+        return 0
+    last = data[-HOLE_BYTES:]
+    if rest := last.rstrip(b"\0"):
+        return len(last) - len(rest)
+    return len(data) - len(data.rstrip(b"\0"))
+
+
+def search_with_integers(known: bytes) -> list[int]:
+    """`Search` without numpy: every byte has a lane of 32 bits in one integer, which the sums never fill."""
+    found: list[int] = []
+    wanted = _CUT.to_bytes(2, "little")
+    for block in range(0, len(known) - _HISTORY, _BLOCK):
+        part = known[block : block + _BLOCK + _HISTORY]
+        lanes = bytearray(4 * len(part))
+        lanes[::4] = part
+        plain = aged = int.from_bytes(lanes, "little")
+        width = 1
+        while width < WINDOW:
+            older = plain << 32 * width
+            aged += (aged << 32 * width) + width * older
+            plain += older
+            width *= 2
+        sums = aged.to_bytes(4 * (len(part) + WINDOW), "little")
+        at = sums.find(wanted, 4 * _HISTORY, 4 * len(part))
+        while at >= 0:
+            if at % 4 == 0:
+                found.append(block + at // 4 - _HISTORY)
+            at = sums.find(wanted, at + 1, 4 * len(part))
+    return found
+
+
+@cache
+def fastest_search() -> Search:
+    """With numpy where it is installed. It is imported here: nothing but a conversion should wait for it."""
+    try:
+        import numpy as np  # noqa: PLC0415
+    except ImportError:
+        return search_with_integers
+
+    def search(known: bytes) -> list[int]:
+        found: list[int] = []
+        everything = np.frombuffer(known, np.uint8)
+        for block in range(0, len(known) - _HISTORY, _BLOCK):
+            plain = aged = everything[block : block + _BLOCK + _HISTORY].astype(np.uint16)
+            width = 1
+            while width < WINDOW:
+                older = plain[:-width]
+                twice = older * np.uint16(width)
+                twice += aged[width:]
+                twice += aged[:-width]
+                plain, aged = plain[width:] + older, twice
+                width *= 2
+            found += (np.flatnonzero(aged == _CUT) + block).tolist()
+        return found
+
+    return search
