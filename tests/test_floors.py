@@ -52,9 +52,8 @@ WHO_MAY = {
     "shtab": "cli",
     "platformdirs": "cli",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
-    "msgspec": (
-        "oci.documents formats.toc_json formats.toc formats.toc_writer formats.tarsplit store.writer sources export cli"
-    ),
+    "msgspec": "oci.documents formats.toc_json formats.toc formats.stargz_toc formats.toc_writer formats.tarsplit"
+    " store.writer sources export cli",
     # Two threads that are the first to decode a type crash the process (msgspec 0.22): types are known at import.
     "msgspec.json.decode": "",
     "msgspec.convert": "sources.config.registries",

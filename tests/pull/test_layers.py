@@ -27,8 +27,9 @@ from zchunked.download.watermarks import Watermarks
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import IntegrityError, NotFoundError, RefusedError, TransientError
 from zchunked.events import Arrived, Event, Planned
+from zchunked.formats.toc_reader import TocReader
 from zchunked.interfaces import Pieces
-from zchunked.layers.metadata import TocReader, read_contents
+from zchunked.layers.metadata import read_contents
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions, Options, Patience

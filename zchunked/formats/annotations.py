@@ -13,7 +13,7 @@ from zchunked.ranges import ByteRange
 
 _NEW = "io.github.containers.zstd-chunked."  # writers since 2022-11
 _OLD = "io.containers.zstd-chunked."
-_STARGZ_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
+STARGZ_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 _TOC_POSITION = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19})", re.ASCII)
 _TARSPLIT_POSITION = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):([0-9]{1,19})", re.ASCII)
 _FIRST_OFFSET = 8  # of the TOC: the header of a skippable frame is before it
@@ -32,17 +32,22 @@ class Part:
 class Location:
     """`toc_digest` is over the compressed TOC. `tarsplit_digest` is set only where an annotation vouches for it
     (c/storage 1.47 to 1.53); later writers state it inside the TOC.
+
+    `is_joined`: stargz wrote it, so frames go on with padding and headers, and there is no tar-split.
+    `is_gzip`: it is eStargz; then `toc_digest` is over the text, and what the TOC decodes to is an upper bound.
     """
 
     toc: Part
     toc_digest: Digest
     tarsplit: Part | None
     tarsplit_digest: Digest | None
+    is_joined: bool = False
+    is_gzip: bool = False
 
     @property
     def payload_end(self) -> int:
-        """Where the tar stream ends and the blob's tail begins: with the frame header before the TOC."""
-        return self.toc.span.start - _FIRST_OFFSET
+        """Where the frames of files end and the blob's tail begins: zstd has a frame header before the TOC."""
+        return self.toc.span.start - (0 if self.is_gzip else _FIRST_OFFSET)
 
     @property
     def parts(self) -> list[ByteRange]:
@@ -72,18 +77,26 @@ def kind_of(layer: Descriptor) -> str:
     marks = layer.annotations
     if _is_zstd(layer) and any(prefix + "manifest-checksum" in marks for prefix in (_NEW, _OLD)):
         return "zstd:chunked"
-    return "estargz" if _STARGZ_DIGEST in marks else "plain"
+    return "estargz" if STARGZ_DIGEST in marks else "plain"
 
 
-def locate(layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Location:
-    """Raises UnsupportedLayerError when the layer must come whole, FormatError when the numbers cannot be true."""
+def is_estargz(layer: Descriptor) -> bool:
+    """Whether its blob may end in an eStargz footer. Media types are those of OCI and of Docker."""
+    return layer.media_type.endswith((".tar+gzip", ".tar.gzip")) and STARGZ_DIGEST in layer.annotations
+
+
+def locate(layer: Descriptor, limits: Limits = DEFAULT_LIMITS, *, may_be_joined: bool = False) -> Location:
+    """Raises UnsupportedLayerError when the layer must come whole, FormatError when the numbers cannot be true.
+
+    `may_be_joined`: zstd:chunked that stargz wrote will do as well.
+    """
     marks = layer.annotations
     if not _is_zstd(layer):
         plain = re.split(r"[+.]", layer.media_type)[-1]
         plain = plain if plain.isascii() and plain.isalnum() else f"{layer.media_type!r:.60}"
         raise UnsupportedLayerError(
             "eStargz layers are not read in parts yet"
-            if _STARGZ_DIGEST in marks
+            if STARGZ_DIGEST in marks
             else f"{plain[:60]} layer without a table of contents"
         )
     prefix = next(
@@ -91,9 +104,10 @@ def locate(layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Location:
     )
     if prefix is None:
         raise UnsupportedLayerError(
-            "eStargz marks on a zstd layer" if _STARGZ_DIGEST in marks else "zstd layer without a table of contents"
+            "eStargz marks on a zstd layer" if STARGZ_DIGEST in marks else "zstd layer without a table of contents"
         )
-    if _STARGZ_DIGEST in marks:
+    is_joined = STARGZ_DIGEST in marks  # stargz writes it beside the old names, and nobody beside the new ones
+    if is_joined and (prefix == _NEW or not may_be_joined):
         raise UnsupportedLayerError("marked as eStargz and as zstd:chunked")
     if prefix + "manifest-checksum" not in marks or prefix + "manifest-position" not in marks:
         raise UnsupportedLayerError(
@@ -105,14 +119,14 @@ def locate(layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Location:
     toc_part = _part(layer, "the table of contents", toc, limits.toc_bytes, limits.toc_bytes)
     toc_digest = parse_digest(marks[prefix + "manifest-checksum"], "the TOC digest in the annotations")
     if prefix + "tarsplit-position" not in marks:
-        return Location(toc_part, toc_digest, None, None)
+        return Location(toc_part, toc_digest, None, None, is_joined)
     numbers, _ = _position(_TARSPLIT_POSITION, marks[prefix + "tarsplit-position"], "tarsplit-position")
     tarsplit = _part(layer, "the tar-split", numbers, limits.tarsplit_bytes, limits.tarsplit_decoded_bytes)
     if tarsplit.span.start < toc_part.span.end and toc_part.span.start < tarsplit.span.end:
         raise FormatError(f"TOC {toc_part.span} and tar-split {tarsplit.span} overlap")
     vouched = marks.get(prefix + "tarsplit-checksum")
     digest = parse_digest(vouched, "the tar-split digest in the annotations") if vouched is not None else None
-    return Location(toc_part, toc_digest, tarsplit, digest)
+    return Location(toc_part, toc_digest, tarsplit, digest, is_joined)
 
 
 def _is_zstd(layer: Descriptor) -> bool:

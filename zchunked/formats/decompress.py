@@ -61,7 +61,9 @@ def _gunzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
                 out = member.decompress(data, _BLOCK)
                 while out:
                     yield out
-                    data = member.unconsumed_tail
+                    # At a member's end CPython's unconsumed_tail may repeat unused_data:
+                    # the next member would be decoded twice.
+                    data = b"" if member.eof else member.unconsumed_tail
                     out = member.decompress(data, _BLOCK) if data or len(out) == _BLOCK else b""
             except zlib.error as error:
                 raise FormatError(f"broken gzip layer: {error}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from zchunked.formats.toc_json import Batch
+from zchunked.formats.toc_json import Batch, with_names
 
 _BETWEEN = b'},{"type":"'  # in no string, where quotes are escaped, and behind no inner object
 _FRONT, _BACK = len('[{"type":"'), -len("}]")
@@ -29,9 +29,14 @@ class Fingerprints:
         self._waiting: list[bytes] = []  # entries since the last payload
         self._padding = _PADDING[0]
         self._found = bytearray()
+        self._users: dict[int, str] = {}
+        self._groups: dict[int, str] = {}
 
     def take(self, batch: Batch) -> None:
         """The next entries. Their text is split rather than encoded once more: half a microsecond each."""
+        has_names = b'"userName":"' in batch.text or b'"groupName":"' in batch.text
+        if self._users or self._groups or has_names:
+            batch = with_names(batch, self._users, self._groups)
         texts: list[bytes] = []
         waiting, padding = self._waiting, self._padding
         lines = batch.text[_FRONT:_BACK].split(_BETWEEN)

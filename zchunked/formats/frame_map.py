@@ -29,7 +29,7 @@ from zchunked.oci.digest import RAW_SIZE
 PAYLOAD, HEADER, TAIL = 0, 1, 2
 NO_KEY = b""
 _NO_CHUNK = -1
-_JOINED = b"joined frame of stargz\0"
+_JOINED_GZIP, _JOINED_ZSTD = b"stargz gzip\0", b"stargz zstd\0"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,8 +61,10 @@ class FrameMap:
         return list(map(sub, islice(self.edges, 1, None), self.edges))
 
 
-def frame_map(toc: Toc, payload_end: int, size: int) -> FrameMap:
+def frame_map(toc: Toc, payload_end: int, size: int, *, is_gzip: bool = False) -> FrameMap:
     """The frames of a blob of `size` bytes, whose tail begins at `payload_end` (`Location.payload_end`).
+
+    `is_gzip` keeps gzip members and zstd frames of the same content apart.
 
     Raises FormatError when the TOC's chunks do not fit in there.
 
@@ -74,7 +76,11 @@ def frame_map(toc: Toc, payload_end: int, size: int) -> FrameMap:
         raise FormatError(
             f"invalid TOC: chunks reach to {last}; expected the tail at {payload_end} of {size} bytes behind them"
         )
-    made = _apart(toc) if toc.inner_offsets is None else _joined(toc, toc.inner_offsets)
+    made = (
+        _apart(toc)
+        if toc.inner_offsets is None
+        else _joined(toc, toc.inner_offsets, _JOINED_GZIP if is_gzip else _JOINED_ZSTD)
+    )
     _append(made, payload_end, HEADER)  # what lies behind the last payload; nothing where frames are joined
     _append(made, size, TAIL)
     return made
@@ -142,17 +148,17 @@ def _before_each_chunk(toc: Toc) -> list[bytes]:
     return before
 
 
-def _joined(toc: Toc, inner_offsets: array[int]) -> FrameMap:
+def _joined(toc: Toc, inner_offsets: array[int], kind: bytes) -> FrameMap:
     """Frames that go on with padding and headers up to the next payload, as stargz writes them."""
     made = FrameMap(array("q", (0,)), bytearray(), [], array("q"), array("q"), is_joined=True)
     starts, before = toc.starts, _before_each_chunk(toc)
     if not starts:
         return made
     after = [*before[1:], NO_KEY]
-    _append(made, starts[0], HEADER, sha256(_JOINED + before[0]).digest())
+    _append(made, starts[0], HEADER, sha256(kind + before[0]).digest())
     firsts = [0, *(chunk for chunk, (one, two) in enumerate(pairwise(starts), 1) if one != two)]
     for chunk, end in pairwise([*firsts, len(starts)]):
-        parts = [_JOINED, inner_offsets[chunk].to_bytes(8, "little")]
+        parts = [kind, inner_offsets[chunk].to_bytes(8, "little")]
         if inner_offsets[chunk]:  # it begins with headers
             parts.append(before[chunk])
         parts += chain.from_iterable(zip(toc.digests[chunk:end], after[chunk:end], strict=True))

@@ -72,16 +72,23 @@ def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> T
 
 class TocParser:
     """Push parser of the decoded TOC, cut anywhere. `toc_start` is the TOC's offset in the blob: no payload reaches
-    beyond the frame header there.
+    beyond the frame header there. A `builder` of other rules knows that for itself.
 
     Both of its methods raise FormatError when the TOC contradicts itself, UnsupportedLayerError when it is merely
     nothing we can use; then it is at its end. Of one that is both, what is found first decides.
     """
 
-    def __init__(self, toc_start: int, limits: Limits = DEFAULT_LIMITS, *, batch_bytes: int = BATCH_BYTES) -> None:
+    def __init__(
+        self,
+        toc_start: int,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        batch_bytes: int = BATCH_BYTES,
+        builder: TocBuilder | None = None,
+    ) -> None:
         self._limits = limits
         self._reader = EntryReader(batch_bytes)
-        self._builder = _Builder(toc_start - 8, limits)
+        self._builder = builder or TocBuilder(toc_start - 8, limits)
         self._fingerprints = Fingerprints()
         self._size = 0
         self._count = 0
@@ -132,7 +139,7 @@ def _zeros_digest(size: int) -> bytes:
     return hasher.digest()
 
 
-class _Builder:
+class TocBuilder:
     """Takes the entries in order and fills the columns; a file of several chunks is open until all of them came."""
 
     def __init__(self, payload_end: int, limits: Limits) -> None:
@@ -237,12 +244,12 @@ class _Builder:
 
     def _payload(self, file: Entry, name: str, size: int) -> None:
         group = self._open
-        if file.end_offset is UNSET:
-            raise UnsupportedLayerError("its table of contents does not say where files end")
-        end = file.end_offset
+        starts, ends = self._spans(group, name)
         if not file.digest:
             raise FormatError(f"file {name!r:.80} has no digest in the TOC")
-        self._chunks(group, name, size, end)
+        self._chunks(group, name, size)
+        self._starts.extend(starts)
+        self._ends.extend(ends)
         if len(group) == 1:
             if (file.chunk_digest or file.digest) != file.digest:
                 raise FormatError(f"file {name!r:.80} is one chunk and has two digests")
@@ -251,12 +258,18 @@ class _Builder:
             self._digest_texts.extend([entry.chunk_digest or "" for entry in group])
             self._file_digests[len(self._names) - 1] = file.digest
 
-    def _chunks(self, group: list[Entry], name: str, size: int, end: int) -> None:
+    def _spans(self, group: list[Entry], name: str) -> tuple[list[int], list[int]]:
         """Where they start is where the one before ends; only the file itself says where the last one does."""
+        end = group[0].end_offset
+        if end is UNSET:
+            raise UnsupportedLayerError("its table of contents does not say where files end")
         starts = [entry.offset or 0 for entry in group]
         ends = [*starts[1:], end]
         if starts[0] <= 0 or end > self._payload_end or not all(map(int.__lt__, starts, ends)):
             raise FormatError(f"file {name!r:.80} is said to lie at {starts[0]} to {end} of {self._payload_end} bytes")
+        return starts, ends
+
+    def _chunks(self, group: list[Entry], name: str, size: int) -> None:
         done = 0
         self._fill_holes()
         for entry in group:
@@ -270,8 +283,6 @@ class _Builder:
             self._holes.append(entry.chunk_type == "zeros")
         if done != size:
             raise FormatError(f"the chunks of {name!r:.80} have {done} bytes, the file has {size}")
-        self._starts.extend(starts)
-        self._ends.extend(ends)
 
     def finish(self, tarsplit_digest: Digest | None, fingerprints: bytes) -> Toc:
         before = len(self._sizes)

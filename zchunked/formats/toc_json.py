@@ -14,7 +14,8 @@ from zchunked.errors import FormatError, UnsupportedLayerError
 
 _BATCH = 2_000  # entries decoded at a time
 BATCH_BYTES = 512 << 10  # the same as text, more or less
-_HEAD, _BETWEEN = re.compile(rb'\s*\{\s*"version"\s*:\s*1\s*,\s*"entries"\s*:\s*\['), b'},{"'
+_HEAD = re.compile(rb'\s*\{\s*"version"\s*:\s*1\s*,\s*"entries"\s*:\s*\[')
+_BETWEEN = (b'},{"', b"},\n\t\t{")  # two entries, as containers/storage and as stargz puts them
 _KEY = re.compile(rb'"\s*:')
 # A quote or a colon that comes out when it is encoded again, or a key that a count of quotes and colons does not see.
 _HIDDEN = re.compile(rb'\\u00(?:22|3[aA])|"\s+:')
@@ -62,6 +63,21 @@ class Batch(NamedTuple):
     text: bytes
 
 
+def with_names(batch: Batch, users: dict[int, str], groups: dict[int, str]) -> Batch:
+    """Every entry with the names of its owner and group: stargz leaves out a name that its ID had before.
+
+    `users` and `groups`: names by ID, of this batch and those before; both are filled.
+    """
+    for entry in batch.entries:
+        user, group = entry.uid or 0, entry.gid or 0
+        if entry.user_name is not UNSET:
+            users[user] = entry.user_name
+        if entry.group_name is not UNSET:
+            groups[group] = entry.group_name
+        entry.user_name, entry.group_name = users.get(user, UNSET), groups.get(group, UNSET)
+    return Batch(batch.entries, msgspec.json.encode(batch.entries))
+
+
 class Document(msgspec.Struct, rename="camel"):
     version: int | UnsetType = UNSET
     tar_split_digest: str | None = None
@@ -94,7 +110,7 @@ class EntryReader:
         text = b"".join(self._held)
         if not self._head and (found := _HEAD.match(text)):
             self._head, text = found[0], text[found.end() :]
-        end = text.rfind(_BETWEEN) + 1 if self._head else 0
+        end = max(map(text.rfind, _BETWEEN)) + 1 if self._head else 0
         batch = _batch(text[:end]) if end else None
         if batch:
             text = text[end + 1 :]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import compress, count
 from typing import Self
 
-from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError, ZPullError
-from zchunked.formats import zstd as frames
+from zchunked.errors import FormatError, IntegrityError
 from zchunked.formats.annotations import Location, Part, locate
 from zchunked.formats.tar_recipe import header_spans
-from zchunked.formats.toc import Toc, TocParser
+from zchunked.formats.toc import Toc
+from zchunked.formats.toc_reader import TocReader
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import raw, short
 from zchunked.oci.documents import Descriptor
@@ -71,45 +71,6 @@ class LayerIndex:
     def place(self, chunk: int) -> Place:
         """Where the layer's own blob has it."""
         return Place(self.layer.digest, self.toc.starts[chunk], self.length(chunk))
-
-
-class TocReader:
-    """A layer's TOC, read as its bytes come. What comes out is of use only once `finish` has returned."""
-
-    def __init__(self, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._layer, self._location = layer, location
-        self._hasher = hashlib.sha256()
-        window = max(limits.window_bytes, limits.toc_bytes)  # of a single frame it may be all of the text
-        self._frames = frames.FrameDecoder(replace(limits, window_bytes=window))
-        self._parser = TocParser(location.toc.span.start, limits)
-        self._left = location.toc.decoded_bytes
-        self._error: ZPullError | None = None
-
-    def feed(self, piece: bytes) -> None:
-        """The next bytes of the blob. What is wrong with them is told at the end: they may be damaged."""
-        self._hasher.update(piece)
-        if self._error is None:
-            try:
-                for text in self._frames.feed(piece):
-                    self._left -= len(text)
-                    if self._left < 0:
-                        raise FormatError(f"the TOC decodes to more than {self._location.toc.decoded_bytes} bytes")
-                    self._parser.feed(text)
-            except (FormatError, UnsupportedLayerError) as error:
-                self._error = error
-
-    def finish(self) -> Toc:
-        """Raises IntegrityError when it is not what its digest promised, else as `TocParser` does."""
-        want, got = self._location.toc_digest, self._hasher.hexdigest()
-        if want != f"sha256:{got}":
-            raise IntegrityError(f"TOC of layer {short(self._layer.digest)}: want {want}, got sha256:{got}")
-        if self._error is not None:
-            raise self._error
-        self._frames.finish()
-        if self._left:
-            size = self._location.toc.decoded_bytes
-            raise FormatError(f"the TOC decodes to {size - self._left} bytes instead of {size}")
-        return self._parser.finish()
 
 
 def read_toc(store: Store, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> Toc:

@@ -13,8 +13,9 @@ from zchunked.download.retry import Stopped
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import IntegrityError, RangeIgnoredError, UnsupportedLayerError, ZPullError
 from zchunked.formats.annotations import Location, locate
+from zchunked.formats.toc_reader import TocReader
 from zchunked.interfaces import Files
-from zchunked.layers.metadata import LayerIndex, TocReader, check_tarsplit
+from zchunked.layers.metadata import LayerIndex, check_tarsplit
 from zchunked.limits import Limits
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, merge, total

@@ -1,0 +1,96 @@
+"""The kinds of layer that can be assembled from frames, behind one interface.
+
+form = format_of(layer)
+span = form.tail(layer.size)                     # eStargz: read it first; None: the annotations tell all
+location = form.locate(layer, tail, limits)      # where the TOC lies, and the digest that vouches for it
+reader = form.toc_reader(layer, location, limits)
+...reader.feed(piece) for location.toc.span...
+toc = reader.finish()
+frames = form.frame_map(toc, location, layer.size)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from zchunked.formats import estargz, frame_check
+from zchunked.formats.annotations import Location, is_estargz, locate
+from zchunked.formats.frame_map import FrameMap, frame_map
+from zchunked.formats.toc import Toc
+from zchunked.formats.toc_reader import TocReader
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci.documents import Descriptor
+from zchunked.ranges import ByteRange
+
+
+class LayerFormat(Protocol):
+    """How to find a layer's frames, and to check one. All pure: bytes come in, nothing is read.
+
+    Errors are UnsupportedLayerError where the layer has to come whole, FormatError where it lies,
+    IntegrityError (of the reader) where bytes are not what their digest promised.
+    """
+
+    @property
+    def name(self) -> str:
+        """The receipt's word for it."""
+        raise NotImplementedError
+
+    def tail(self, size: int) -> ByteRange | None:
+        """What of a blob of `size` bytes `locate` has to be given; None: nothing."""
+        raise NotImplementedError
+
+    def locate(self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS) -> Location:
+        """Where the TOC and the tar-split lie, and what vouches for them."""
+        raise NotImplementedError
+
+    def toc_reader(self, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> TocReader:
+        """A reader for the bytes of `location.toc.span`."""
+        return TocReader(layer, location, limits)
+
+    def frame_map(self, toc: Toc, location: Location, size: int) -> FrameMap:
+        """The blob as frames that tile it."""
+        return frame_map(toc, location.payload_end, size, is_gzip=location.is_gzip)
+
+    def damaged(
+        self,
+        toc: Toc,
+        frames: FrameMap,
+        numbers: Sequence[int],
+        data: Sequence[bytes | memoryview],
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> list[int]:
+        """Those of the payload frames whose bytes, in `data`, hold other content than the TOC says."""
+        return frame_check.damaged(toc, frames, numbers, data, limits)
+
+
+class ZstdChunked(LayerFormat):
+    """By containers/storage, or by stargz: then frames are joined and nothing but the blob can be rebuilt."""
+
+    name = "zstd:chunked"
+
+    def tail(self, size: int) -> ByteRange | None:
+        return None
+
+    def locate(self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS) -> Location:
+        return locate(layer, limits, may_be_joined=True)
+
+
+class EStargz(LayerFormat):
+    """Gzip by stargz. Its TOC's place is in the blob's last bytes."""
+
+    name = "estargz"
+
+    def tail(self, size: int) -> ByteRange | None:
+        return estargz.footer_span(size)
+
+    def locate(self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS) -> Location:
+        return estargz.locate(layer, tail, limits)
+
+
+_ZSTD_CHUNKED, _ESTARGZ = ZstdChunked(), EStargz()
+
+
+def format_of(layer: Descriptor) -> LayerFormat:
+    """Told by media type and annotations alone. Of a layer of neither kind, `locate` says why it comes whole."""
+    return _ESTARGZ if is_estargz(layer) else _ZSTD_CHUNKED

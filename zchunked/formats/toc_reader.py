@@ -1,0 +1,79 @@
+"""Read a layer's TOC as its bytes arrive: decoded, hashed and parsed at once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError, ZPullError
+from zchunked.formats.annotations import Location
+from zchunked.formats.estargz import TocMember
+from zchunked.formats.stargz_toc import StargzTocBuilder
+from zchunked.formats.toc import Toc, TocParser
+from zchunked.formats.zstd import FrameDecoder
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci.digest import short
+from zchunked.oci.documents import Descriptor
+
+
+class TocReader:
+    """A layer's TOC, read as its bytes come. What comes out is of use only once `finish` has returned.
+
+    Its digest is over the compressed bytes (zstd:chunked) or over the text (eStargz).
+    """
+
+    def __init__(self, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._layer, self._location = layer, location
+        self._hasher = hashlib.sha256()
+        window = max(limits.window_bytes, limits.toc_bytes)  # of a single frame it may be all of the text
+        self._decoder: FrameDecoder | TocMember = (
+            TocMember(limits) if location.is_gzip else FrameDecoder(replace(limits, window_bytes=window))
+        )
+        builder = StargzTocBuilder(location.payload_end, limits) if location.is_joined else None
+        self._parser = TocParser(location.toc.span.start, limits, builder=builder)
+        self._left = location.toc.decoded_bytes
+        self._broken: ZPullError | None = None  # what cannot be decoded
+        self._refused: ZPullError | None = None  # what was decoded and cannot be a TOC
+
+    def feed(self, piece: bytes) -> None:
+        """The next bytes of the blob. What is wrong with them is told at the end: they may be damaged."""
+        is_gzip = self._location.is_gzip
+        if not is_gzip:
+            self._hasher.update(piece)
+        if self._broken is not None:
+            return
+        try:
+            for text in self._decoder.feed(piece):
+                if is_gzip:
+                    self._hasher.update(text)
+                self._left -= len(text)
+                if self._left < 0:
+                    raise FormatError(f"the TOC decodes to more than {self._location.toc.decoded_bytes} bytes")
+                self._parse(text)
+        except (FormatError, UnsupportedLayerError) as error:
+            self._broken = error
+
+    def _parse(self, text: bytes) -> None:
+        if self._refused is None:
+            try:
+                self._parser.feed(text)
+            except (FormatError, UnsupportedLayerError) as error:
+                self._refused = error
+
+    def finish(self) -> Toc:
+        """Raises IntegrityError when it is not what its digest promised, else as `TocParser` does."""
+        want, got = self._location.toc_digest, self._hasher.hexdigest()
+        if isinstance(self._broken, UnsupportedLayerError):  # then an eStargz TOC was not hashed to its end
+            raise self._broken
+        if want != f"sha256:{got}":
+            raise IntegrityError(
+                f"TOC of layer {short(self._layer.digest)}: want {want}, got sha256:{got}"
+                + (f" ({self._broken})" if self._broken else "")
+            )
+        if error := self._refused or self._broken:
+            raise error
+        self._decoder.finish()
+        if self._left and not self._location.is_gzip:
+            size = self._location.toc.decoded_bytes
+            raise FormatError(f"the TOC decodes to {size - self._left} bytes instead of {size}")
+        return self._parser.finish()
