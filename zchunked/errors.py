@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from zchunked.oci.quoting import safe_line
+
 
 class ZPullError(Exception):
-    """Root of all our errors. The message is one line for people: what, where, wanted, got, what to do."""
+    """Root of all our errors. The message is one line for people: what, where, wanted, got, what to do.
+
+    Whatever text of a peer it repeats, it is one printable line and holds no password of a URL.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(safe_line(message))
 
 
 class UsageError(ZPullError):

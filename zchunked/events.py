@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zchunked.oci.quoting import safe_line
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -48,6 +50,9 @@ class Noted:
     """Something a person may want to know: a layer that comes whole, a host that lost its ranges."""
 
     text: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", safe_line(self.text))
 
 
 Event = Planned | Arrived | Retried | GaveUp | Noted

@@ -7,6 +7,7 @@ import os
 import sys
 
 from zchunked.errors import ZPullError
+from zchunked.oci.quoting import safe_line
 
 
 def main() -> None:
@@ -48,5 +49,5 @@ def run(argv: list[str]) -> int:
 
 def _fail(text: str, code: int) -> int:
     with contextlib.suppress(OSError):
-        print(f"zpull: error: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"zpull: error: {safe_line(' '.join(text.split()))}", file=sys.stderr, flush=True)
     return code

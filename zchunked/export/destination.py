@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from zchunked.errors import UsageError
+from zchunked.oci.quoting import typed
 from zchunked.oci.reference import LayoutReference, parse_image
 
 Transport = Literal["oci", "oci-archive", "docker-archive"]
@@ -39,10 +40,12 @@ def parse_destination(text: str) -> Destination:
             break
     else:
         known = ", ".join(f"{one}:" for one in get_args(Transport))
-        raise UsageError(f"--to {text!r:.200}: unknown destination; want one of {known} followed by a path")
+        raise UsageError(f"--to {typed(text)}: unknown destination; want one of {known} followed by a path")
     path, tag = _cut_tag(rest, whole_reference=name == "docker-archive")
     if not colon or not path:
-        raise UsageError(f"--to {text!r:.200}: no path after {name}:")
+        raise UsageError(f"--to {typed(text)}: no path after {name}:")
+    if "://" in rest:
+        raise UsageError(f"--to {typed(text)}: want a path on this machine after {name}:")
     if path == STDOUT and name == "oci":
         raise UsageError("--to oci: writes a directory; use oci-archive:- for standard output")
     return Destination(transport, Path(path), tag, text)
@@ -52,14 +55,14 @@ def parse_target(text: str) -> LayoutReference:
     """Where to publish: `DIR[:tag]`, `oci:DIR[:tag]`, or a bucket. Raises UsageError."""
     scheme, colon, _ = text.partition(":")
     if colon and (scheme == "docker" or scheme.startswith("oci+") or scheme.endswith("-archive")):
-        raise UsageError(f"{text!r:.200}: cannot publish there; want DIR[:tag], {_BUCKETS}")
+        raise UsageError(f"{typed(text)}: cannot publish there; want DIR[:tag], {_BUCKETS}")
     target = parse_image(text if colon and scheme in _PUBLISHED else f"oci:{text}")
     if not isinstance(target, LayoutReference) or target.digest is not None:
-        raise UsageError(f"{text!r:.200}: where to publish has no digest; want DIR[:tag], {_BUCKETS}")
+        raise UsageError(f"{typed(text)}: where to publish has no digest; want DIR[:tag], {_BUCKETS}")
     if target.tag is not None and not _REF_NAME.fullmatch(target.tag):
-        raise UsageError(f"{text!r:.200}: {target.tag!r:.130} cannot be a tag there")
+        raise UsageError(f"{typed(text)}: what follows the colon cannot be a tag")
     if colon and scheme not in _PUBLISHED and "/" in (target.tag or ""):
-        raise UsageError(f"{text!r:.200}: a registry? want DIR[:tag], {_BUCKETS}")
+        raise UsageError(f"{typed(text)}: a registry? want DIR[:tag], {_BUCKETS}")
     return target
 
 

@@ -13,6 +13,7 @@ import msgspec
 from zchunked.errors import FormatError, LimitError, NotFoundError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, parse_digest
+from zchunked.oci.quoting import printable
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -39,7 +40,7 @@ class Platform:
     variant: str = ""
 
     def __str__(self) -> str:
-        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+        return printable("/".join(filter(None, (self.os, self.architecture, self.variant))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from zchunked.errors import FormatError, InvalidReferenceError
 from zchunked.oci.digest import Digest, parse_digest
+from zchunked.oci.quoting import typed
 
 DOCKER_HUB = "docker.io"
 DEFAULT_TAG = "latest"
@@ -117,15 +118,17 @@ def _layout(text: str, scheme: LayoutScheme, rest: str) -> LayoutReference:
         if not colon or "/" in tag or "]" in tag or is_port:
             base, tag = rest, ""
     base = base.rstrip("/") or base[:1]
-    if not base or (scheme != "oci" and base.startswith("/")):
-        raise InvalidReferenceError(f"{text!r:.200}: want {_SHAPES.get(scheme, scheme + '://bucket/prefix[:tag]')}")
-    if re.search(r"[\0-\x1f\x7f?#]|(?:^|/)\.\.(?:/|$)", base if scheme != "oci" else ""):
-        raise InvalidReferenceError(f"{text!r:.200}: {base!r:.200} is no place for a layout")
-    if scheme not in ("oci", *_BUCKETS) and "@" in base.partition("/")[0]:
+    if scheme != "oci" and "@" in base.partition("/")[0]:
         raise InvalidReferenceError(f"{scheme}://…@…: credentials have no place in a reference; use --creds")
+    if scheme == "oci" and "://" in f"{base}:{tag}":
+        raise InvalidReferenceError(f"{typed(text)}: oci: names a directory; a web server's layout is oci+https://…")
+    if not base or (scheme != "oci" and base.startswith("/")):
+        raise InvalidReferenceError(f"{typed(text)}: want {_SHAPES.get(scheme, scheme + '://bucket/prefix[:tag]')}")
+    if re.search(r"[\0-\x1f\x7f?#]|(?:^|/)\.\.(?:/|$)", base if scheme != "oci" else ""):
+        raise InvalidReferenceError(f"{typed(text)}: want a host and a path, without ?, # and ..")
     host = _HOST.fullmatch(base.partition("/")[0])
     if scheme not in ("oci", *_BUCKETS) and (host is None or (host[1] and not 0 < int(host[1]) < 65536)):
-        raise InvalidReferenceError(f"{text!r:.200}: {base.partition('/')[0]!r:.100} is no host name")
+        raise InvalidReferenceError(f"{typed(text)}: the host's name is invalid")
     return LayoutReference(scheme, base, tag or None, digest)
 
 
@@ -142,21 +145,21 @@ def parse_reference(text: str) -> Reference:
     if not rest:
         raise InvalidReferenceError("the image reference is empty; want host/repository:tag")
     if "://" in rest:
-        raise InvalidReferenceError(f"{text!r:.200}: unknown kind of image; want host/repository:tag")
+        raise InvalidReferenceError(f"{typed(text)}: unknown kind of image; want host/repository:tag")
     rest, at, digest_text = rest.partition("@")
     digest = _reference_digest(text, digest_text) if at else None
     rest, tag = _cut_tag(rest)
     if tag is not None and not _TAG.fullmatch(tag):
-        raise InvalidReferenceError(f"{text!r:.200}: {tag!r:.130} is no tag")
+        raise InvalidReferenceError(f"{typed(text)}: {tag!r:.130} is no tag")
     host, repository = _cut_host(rest)
     port = _HOST.fullmatch(host)
     if port is None or (port[1] and not 0 < int(port[1]) < 65536):
-        raise InvalidReferenceError(f"{text!r:.200}: {host!r:.100} is no host name")
+        raise InvalidReferenceError(f"{typed(text)}: {host!r:.100} is no host name")
     if not _REPOSITORY.fullmatch(repository):
         hint = " (must be lower case)" if _REPOSITORY.fullmatch(repository.lower()) else ""
-        raise InvalidReferenceError(f"{text!r:.200}: {repository!r:.100} is no repository name{hint}")
+        raise InvalidReferenceError(f"{typed(text)}: {repository!r:.100} is no repository name{hint}")
     if len(host) + 1 + len(repository) > _LONGEST:
-        raise InvalidReferenceError(f"{text!r:.80}…: host and repository are longer than {_LONGEST} characters")
+        raise InvalidReferenceError(f"{typed(text, 80)}…: host and repository are longer than {_LONGEST} characters")
     if tag is None and digest is None:
         tag = DEFAULT_TAG
     return Reference(host, repository, tag, digest)
@@ -166,7 +169,7 @@ def _reference_digest(text: str, digest: str) -> Digest:
     try:
         return parse_digest(digest)
     except FormatError as error:
-        raise InvalidReferenceError(f"{text!r:.200}: {error}") from error
+        raise InvalidReferenceError(f"{typed(text)}: {error}") from error
 
 
 def _cut_tag(rest: str) -> tuple[str, str | None]:
