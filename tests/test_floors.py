@@ -34,7 +34,7 @@ FLOORS = [
     # 5 · The whole story of a pull.
     "pull",
     # 6 · People.
-    "cli __main__",
+    "cli serve __main__",
 ]
 SHARED = {0, 1, 3, 6}
 """Floors whose rooms may know each other."""
@@ -43,6 +43,8 @@ WHO_MAY = {
     # Libraries: one room each knows that they exist.
     "requests": "sources.http.client",
     "urllib3": "sources.http.client",
+    "cheroot": "serve.server",
+    "prometheus_client": "serve.metrics",
     "obstore": "sources.objects",
     "zstandard": "formats.zstd",
     "fastcrc": "layers.rebuild formats.writer",
@@ -53,7 +55,7 @@ WHO_MAY = {
     "platformdirs": "cli",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
     "msgspec": "oci.documents formats.toc_json formats.toc formats.stargz_toc formats.toc_writer formats.tarsplit"
-    " store.writer sources export cli",
+    " store.writer sources export serve cli",
     # Two threads that are the first to decode a type crash the process (msgspec 0.22): types are known at import.
     "msgspec.json.decode": "",
     "msgspec.convert": "sources.config.registries",
@@ -61,10 +63,10 @@ WHO_MAY = {
     "sqlite3": "store.database",
     "fcntl": "store export.folder",
     "ctypes": "cli.tuning",
-    "socket": "sources",
+    "socket": "sources serve.server",
     "ssl": "sources",
-    "http": "sources",
-    "urllib": "sources",
+    "http": "sources serve",
+    "urllib": "sources serve",
     "subprocess": "sources.auth.helpers",
     "multiprocessing": "",
     "asyncio": "",
@@ -81,7 +83,7 @@ WHO_MAY = {
     "print": "cli",
     "input": "",
     "sys.argv": "cli",
-    "sys.exit": "cli __main__",
+    "sys.exit": "cli serve __main__",
     "sys.stderr": "cli",
     "sys.stdout": "cli export.write",  # an archive may go to standard output
     # Doors that stay shut.

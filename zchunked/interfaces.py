@@ -41,6 +41,24 @@ class Document:
         return self.listing or len(self.data)
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Tags or referrers as served; `link` and `filters` are the headers Link and OCI-Filters-Applied."""
+
+    data: bytes
+    media_type: str
+    link: str | None
+    filters: str | None
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """A source that can list what its repository holds. Raises as `Source` does."""
+
+    def listing(self, path: str) -> Listing:
+        """`tags/list` or `referrers/DIGEST`, perhaps with a query."""
+
+
 class TrafficCounts(Protocol):
     """What was sent and received so far."""
 

@@ -10,13 +10,14 @@ from typing import Any, NoReturn
 from zchunked import __version__
 from zchunked.errors import UsageError
 
-VERBS = ("pull", "plan", "publish", "fetch", "locate", "export", "images", "verify")
+VERBS = ("pull", "plan", "publish", "fetch", "locate", "export", "images", "verify", "serve")
 _USAGE = """zpull [pull] IMAGE [--to DEST] [options]
        zpull plan IMAGE
        zpull publish IMAGE TARGET
        zpull fetch | locate IMAGE [DIGEST]
        zpull export IMAGE --to DEST
-       zpull images | verify"""
+       zpull images | verify
+       zpull serve"""
 _IMAGE = (
     "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag], s3://bucket/prefix[:tag]"
 )
@@ -51,6 +52,10 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         from zchunked.cli.commands import publish  # noqa: PLC0415
 
         return publish.publish(arguments, environment)
+    if arguments.verb == "serve":
+        from zchunked.cli.commands import serve  # noqa: PLC0415
+
+        return serve.serve(arguments, environment)
     if arguments.verb in ("fetch", "locate"):
         from zchunked.cli.commands import objects  # noqa: PLC0415
 
@@ -75,6 +80,11 @@ class _Options:
     def value(self, flag: str, help: str, *short: str, default: str | None = None, **how: Any) -> None:  # noqa: A002
         how["default"] = self._environment.get(_variable(flag)) or default
         self._group.add_argument(*short, flag, help=help, **how)
+
+    def several(self, flag: str, help: str, **how: Any) -> None:  # noqa: A002
+        """Repeatable; the variable has blanks in between."""
+        known = self._environment.get(_variable(flag), "").split()
+        self._group.add_argument(flag, action="append", default=known, help=help, **how)
 
     def switch(self, flag: str, help: str, *short: str) -> None:  # noqa: A002
         on = self._environment.get(_variable(flag), "").lower() in ("1", "true", "yes", "on")
@@ -126,12 +136,34 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     locate = verbs.add_parser("locate", help="say where an image's blobs can be downloaded, without downloading any")
     for verb in (fetch, locate):
         _object(verb, environment)
-    for verb in (pull, plan, publish, fetch, locate):
+    serve = verbs.add_parser("serve", help="a registry on loopback through which every engine pulls partially")
+    _serve(_Options(serve, environment))
+    for verb in (pull, plan, publish, fetch, locate, serve):
         if verb in (pull, plan, publish):
             _spending(_Options(verb.add_argument_group("spending"), environment))
         _registry(_Options(verb.add_argument_group("registry"), environment))
         _network(_Options(verb.add_argument_group("network"), environment))
     return top
+
+
+def _serve(options: _Options) -> None:
+    listen = "address to listen on (default 127.0.0.1:5055); beyond loopback give a certificate as well"
+    options.value("--listen", listen, default="127.0.0.1:5055", metavar="HOST:PORT")
+    options.value("--tls-cert", "serve https with this certificate", metavar="FILE")
+    options.value("--tls-key", "its key", metavar="FILE")
+    options.switch("--insecure-listen", "serve other machines unencrypted: they pull with your credentials")
+    allow = "serve these upstreams alone; repeatable (default: well-known ones and registries.conf's)"
+    options.several("--allow", allow, metavar="HOST[/PREFIX]")
+    options.several("--upstream", "a name for a host that has a port; repeatable", metavar="NAME=HOST[:PORT]")
+    options.value("--token", "clients must know the token in this file", metavar="FILE")
+    stale = "seconds for which the last answer to a tag is good while its upstream is down (default 3600)"
+    options.value("--stale", stale, type=_seconds, default="3600", metavar="S")
+    prefetch = "pull an image's layers once its manifest was asked for (default true)"
+    options.value("--prefetch", prefetch, choices=("true", "false"), default="true")
+    engines = ("docker", "containerd", "podman", "crio", "k3s", "buildkit")
+    options.value("--config-for", "print what to write where for this engine, and end", choices=engines)
+    options.switch("--verbose", "say what went wrong with clients", "-v")
+    _common(options, "no access log")
 
 
 def _object(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from zchunked.errors import (
     ZPullError,
 )
 from zchunked.events import Noted
-from zchunked.interfaces import Document, Emit, Locating, Pieces, Source
+from zchunked.interfaces import Document, Emit, Listed, Listing, Locating, Pieces, Source
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, append_pieces, merge, subtract
@@ -88,6 +88,13 @@ class MirroredSource:
             self._served(member, digest, [ByteRange(0, max(len(document.data), 1))])
             return document
         raise self._sum(failures) from failures[-1].error
+
+    def listing(self, path: str) -> Listing:
+        """The primary's: a mirror need not know of every tag."""
+        source = self._primary.source
+        if not isinstance(source, Listed):
+            raise NotFoundError(f"{self._primary.name} lists nothing")
+        return source.listing(path)
 
     def spans_per_request(self, blob: Descriptor) -> int:
         return self._candidates(blob.digest)[0].source.spans_per_request(blob)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from zchunked.errors import TransientError
-from zchunked.interfaces import Document, HostMemory, Pieces
+from zchunked.interfaces import Document, HostMemory, Listing, Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import ACCEPTED, Descriptor
@@ -73,6 +73,20 @@ class RegistrySource:
         MultiRangeRefusedError before the first haul when the host takes no more than one; that is then known.
         """
         yield from self._blobs.read(blob, spans)
+
+    def listing(self, path: str) -> Listing:
+        """Tags or referrers, as the registry answers; `path` is below the repository and may have a query.
+
+        Raises NotFoundError, AccessDeniedError, TransferError.
+        """
+        answer = self._home.ask(path, {"Accept": "application/json, application/vnd.oci.image.index.v1+json"})
+        if answer.status != 200:
+            raise answer.refusal(f"{self._reference.name}/{path.partition('?')[0]}")
+        with answer:
+            data = answer.read(self._limits.manifest_bytes, f"{self._reference.name}/{path.partition('?')[0]}")
+        headers = answer.headers
+        kind, filters = headers.get("Content-Type", "application/json"), headers.get("OCI-Filters-Applied")
+        return Listing(data, kind, headers.get("Link"), filters)
 
     def size_of(self, digest: Digest) -> int | None:
         """As `Locating.size_of`, and so is the next."""

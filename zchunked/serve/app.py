@@ -1,0 +1,280 @@
+"""The distribution API for pulls, as a WSGI application (OCI distribution-spec 1.1, "Pull" and "Content discovery")."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from zchunked.errors import (
+    AccessDeniedError,
+    FormatError,
+    IntegrityError,
+    LocalError,
+    NotFoundError,
+    TransferError,
+    UsageError,
+    ZPullError,
+)
+from zchunked.oci.digest import Digest, parse_digest
+from zchunked.ranges import ByteRange
+from zchunked.serve.byte_ranges import Multipart, UnsatisfiableError, Wanted, content_range, parse_range
+from zchunked.serve.documents import Documents, ServedManifest
+from zchunked.serve.flights import Blob, Flights
+from zchunked.serve.metrics import Metrics
+from zchunked.serve.names import Asked, parse_path
+from zchunked.serve.policy import Allowed, Clients
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+Headers = list[tuple[str, str]]
+_API = ("Docker-Distribution-Api-Version", "registry/2.0")
+_DIGEST = "Docker-Content-Digest"
+
+
+@dataclass(slots=True)
+class Response:
+    """`length`: bytes of the body, which a HEAD leaves out."""
+
+    status: int
+    headers: Headers
+    body: Iterable[bytes]
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One line of the access log, as it is written."""
+
+    time: float
+    client: str
+    method: str
+    path: str
+    status: int
+    bytes: int
+    seconds: float
+    agent: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What the application answers from."""
+
+    documents: Documents
+    flights: Flights
+    metrics: Metrics
+    page: Callable[[], bytes]
+    passed: Callable[[Asked, str], Response]
+    """Tags and referrers, as the upstream answers them."""
+
+
+@dataclass(slots=True)
+class App:
+    """Thread-safe. Every answer has a length; a body that cannot be finished ends the connection."""
+
+    rooms: Rooms
+    allowed: Allowed
+    clients: Clients = field(default_factory=Clients)
+    upstreams: dict[str, str] = field(default_factory=dict)
+    log: Callable[[Access], None] = lambda _: None
+    is_ready: Callable[[], bool] = lambda: True
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        began, method, path = time.time(), str(environ["REQUEST_METHOD"]), str(environ.get("PATH_INFO", ""))
+        error = ""
+        try:
+            response = self._answer(method, path, environ)
+        except ZPullError as failure:
+            response, error = failed(failure, is_blob="/blobs/" in path), str(failure)
+        self.rooms.metrics.answered(method, response.status)
+        headers = [_API, *response.headers, ("Content-Length", str(response.length))]
+        start_response(f"{response.status} {HTTPStatus(response.status).phrase}", headers)
+
+        def done(sent: int, why: str) -> None:
+            self.rooms.metrics.sent_to_client(sent)
+            seconds = round(time.time() - began, 3)
+            client, agent = str(environ.get("REMOTE_ADDR", "")), str(environ.get("HTTP_USER_AGENT", ""))
+            self.log(Access(began, client, method, path[:500], response.status, sent, seconds, agent[:200], why))
+
+        if method == "HEAD":
+            done(0, error)
+            return []
+        return _Body(response.body, done, error)
+
+    def _answer(self, method: str, path: str, environ: Environ) -> Response:
+        if path == "/healthz":
+            return _text(HTTPStatus.OK, "ok\n")
+        if path == "/readyz":
+            is_ready = self.is_ready()
+            return _text(HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE, f"{is_ready}\n".lower())
+        if not self.clients.admits(environ.get("HTTP_AUTHORIZATION")):
+            answer = problem(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "this server wants its token")
+            answer.headers.append(("WWW-Authenticate", 'Basic realm="zpull"'))
+            return answer
+        if method not in ("GET", "HEAD"):
+            answer = problem(HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is read-only")
+            answer.headers.append(("Allow", "GET, HEAD"))
+            return answer
+        if path == "/metrics":
+            data = self.rooms.metrics.text()
+            return Response(HTTPStatus.OK, [("Content-Type", self.rooms.metrics.content_type)], [data], len(data))
+        if path == "/":
+            data = self.rooms.page()
+            policy = "default-src 'none'; style-src 'unsafe-inline'"
+            headers = [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", policy)]
+            return Response(HTTPStatus.OK, headers, [data], len(data))
+        if path in ("/v2", "/v2/"):
+            return _json(HTTPStatus.OK, {})
+        return self._api(method, path, str(environ.get("QUERY_STRING", "")), environ.get("HTTP_RANGE"))
+
+    def _api(self, method: str, path: str, query: str, ranges: str | None) -> Response:
+        namespace = parse_qs(query).get("ns", [""])[0]
+        asked = parse_path(path, namespace, self.upstreams)
+        if asked is None:
+            return problem(HTTPStatus.NOT_FOUND, "UNSUPPORTED", "no such path in the pull part of the distribution API")
+        if asked.host not in self.upstreams.values():
+            self.allowed.check(asked.host, asked.repository)
+        is_get = method == "GET"
+        if asked.kind == "manifests":
+            found = self.rooms.documents.manifest(asked)
+            self.rooms.flights.learn(asked.name, found.digest, found.data, is_wanted=is_get)
+            return _manifest(found)
+        if asked.kind == "blobs":
+            digest = _digest(asked.what)
+            blob = self.rooms.flights.blob(asked.name, digest, is_wanted=is_get)
+            return self._blob(blob, ranges if is_get else None)
+        return self.rooms.passed(asked, query)
+
+    def _blob(self, blob: Blob, ranges: str | None) -> Response:
+        headers: Headers = [
+            ("Content-Type", "application/octet-stream"),
+            (_DIGEST, blob.digest),
+            ("Etag", f'"{blob.digest}"'),
+            ("Accept-Ranges", "bytes"),
+        ]
+        try:
+            wanted = parse_range(ranges, blob.size)
+        except UnsatisfiableError:
+            answer = problem(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "RANGE_INVALID", "no such bytes in the blob")
+            answer.headers.append(("Content-Range", f"bytes */{blob.size}"))
+            return answer
+        if wanted is None:
+            whole = self._read(blob, ByteRange(0, blob.size), is_held=True) if blob.size else []
+            return Response(HTTPStatus.OK, headers, whole, blob.size)
+        return self._partial(blob, wanted, headers)
+
+    def _partial(self, blob: Blob, wanted: Wanted, headers: Headers) -> Response:
+        if len(wanted.spans) == 1:
+            (span,) = wanted.spans
+            headers.append(("Content-Range", content_range(span, blob.size)))
+            body = self._read(blob, span, is_held=wanted.is_to_end)
+            return Response(HTTPStatus.PARTIAL_CONTENT, headers, body, span.size)
+        parts = Multipart(wanted.spans, blob.size, secrets.token_hex(16))
+        headers[0] = ("Content-Type", parts.content_type)
+        body = parts.body(lambda span: self._read(blob, span, is_held=False))
+        return Response(HTTPStatus.PARTIAL_CONTENT, headers, body, parts.length)
+
+    def _read(self, blob: Blob, span: ByteRange, *, is_held: bool) -> Iterator[bytes]:
+        return self.rooms.flights.stream(blob, span, is_held=is_held)
+
+
+class _Body:
+    """A body that is counted as it goes, and told about when it has ended, however it ends."""
+
+    def __init__(self, pieces: Iterable[bytes], done: Callable[[int, str], None], error: str) -> None:
+        self._pieces, self._done, self._error = iter(pieces), done, error
+        self._sent = 0
+        self._is_told = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            piece = next(self._pieces)
+        except StopIteration:
+            raise
+        except ZPullError as error:
+            self._error = str(error)
+            raise BrokenBodyError(self._error) from error
+        self._sent += len(piece)
+        return piece
+
+    def close(self) -> None:
+        """The server calls it when the answer has been sent, or the client has left."""
+        if not self._is_told:
+            self._is_told = True
+            if callable(close := getattr(self._pieces, "close", None)):
+                close()
+            self._done(self._sent, self._error)
+
+
+class BrokenBodyError(Exception):
+    """A body cannot be finished: the connection has to end before its length is reached."""
+
+
+def _manifest(found: ServedManifest) -> Response:
+    headers: Headers = [
+        ("Content-Type", found.media_type),
+        (_DIGEST, found.digest),
+        ("Etag", f'"{found.digest}"'),
+    ]
+    if found.age is not None:  # RFC 9111, 5.5: 110 was "Response is Stale"
+        headers.append(("Warning", f'110 zpull "the upstream does not answer; as it was {found.age:.0f} s ago"'))
+        headers.append(("Age", f"{found.age:.0f}"))
+    return Response(HTTPStatus.OK, headers, [found.data], len(found.data))
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return parse_digest(text, "the blob's digest")
+    except FormatError as error:
+        raise _DigestError(str(error)) from error
+
+
+class _DigestError(UsageError):
+    """What should be a digest is none."""
+
+
+_KINDS: tuple[tuple[type[ZPullError], HTTPStatus, str], ...] = (
+    (_DigestError, HTTPStatus.BAD_REQUEST, "DIGEST_INVALID"),
+    (UsageError, HTTPStatus.BAD_REQUEST, "NAME_INVALID"),
+    (NotFoundError, HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN"),
+    (AccessDeniedError, HTTPStatus.FORBIDDEN, "DENIED"),
+    (TransferError, HTTPStatus.BAD_GATEWAY, "UPSTREAM"),
+    (IntegrityError, HTTPStatus.BAD_GATEWAY, "DIGEST_INVALID"),
+    (FormatError, HTTPStatus.BAD_GATEWAY, "MANIFEST_INVALID"),
+    (LocalError, HTTPStatus.INSUFFICIENT_STORAGE, "STORE"),
+)
+
+
+def failed(error: ZPullError, *, is_blob: bool) -> Response:
+    """The spec's JSON form, with the true reason in its message (distribution-spec, "Error Codes")."""
+    if is_blob and isinstance(error, NotFoundError):
+        return problem(HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN", str(error))
+    for kind, status, code in _KINDS:
+        if isinstance(error, kind):
+            return problem(status, code, str(error))
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", str(error))
+
+
+def problem(status: HTTPStatus, code: str, message: str) -> Response:
+    """An answer that refuses."""
+    return _json(status, {"errors": [{"code": code, "message": message[:1000]}]})
+
+
+def _json(status: HTTPStatus, document: object) -> Response:
+    data = msgspec.json.encode(document)
+    return Response(status, [("Content-Type", "application/json")], [data], len(data))
+
+
+def _text(status: HTTPStatus, text: str) -> Response:
+    data = text.encode()
+    return Response(status, [("Content-Type", "text/plain; charset=utf-8")], [data], len(data))

@@ -1,0 +1,128 @@
+"""Manifests for clients: a tag as the upstream has it now, or as it was known last; a digest from the store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+import msgspec
+
+from zchunked.errors import NotFoundError, TransferError, ZPullError
+from zchunked.oci.digest import Digest, digest_of, parse_digest
+from zchunked.oci.documents import OCI_INDEX, OCI_MANIFEST, Platform
+from zchunked.options import Options
+from zchunked.pull.objects import ObjectFetcher
+from zchunked.serve.flights import OpenSource
+from zchunked.serve.names import Asked
+from zchunked.sources.traffic import Traffic
+from zchunked.store import Store
+
+_MOST_TAGS = 10_000  # of which the last answer is remembered
+
+
+class _Kind(msgspec.Struct, rename="camel"):
+    media_type: str = ""
+    manifests: msgspec.Raw | None = None
+
+
+_KIND = msgspec.json.Decoder(_Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedManifest:
+    """`age`: seconds since the upstream said so, None where it has just been asked or the digest vouches."""
+
+    data: bytes
+    media_type: str
+    digest: Digest
+    age: float | None = None
+
+
+class Documents:
+    """Thread-safe. `stale`: for how many seconds the last answer to a tag stands in for an upstream that is down."""
+
+    def __init__(
+        self,
+        store: Store,
+        open_source: OpenSource,
+        options: Options,
+        *,
+        stale: float,
+        offline: bool = False,
+        count: Callable[[str, Traffic], None] = lambda _host, _traffic: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._open, self._options = store, open_source, options
+        self._stale, self._offline, self._count, self._now = stale, offline, count, now
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[Digest, float]] = {}
+
+    def manifest(self, asked: Asked) -> ServedManifest:
+        """Raises NotFoundError, AccessDeniedError, TransferError."""
+        if ":" in asked.what:
+            digest = parse_digest(asked.what, "the manifest's digest")
+            data = self._store.document(digest)
+            if data is None and self._offline:
+                raise NotFoundError(f"{asked.name}@{digest} is not in the store, and this server is offline")
+            if data is None:
+                data = self._fetch(asked)
+            return _served(data)
+        name = f"{asked.name}:{asked.what}"
+        if self._offline:
+            return self._last(name, None, forever=True)
+        try:
+            found = _served(self._fetch(asked))
+        except TransferError as error:
+            return self._last(name, error)
+        with self._lock:
+            self._known[name] = found.digest, self._now()
+            while len(self._known) > _MOST_TAGS:
+                self._known.pop(next(iter(self._known)))
+        return found
+
+    def _fetch(self, asked: Asked) -> bytes:
+        reference, traffic = asked.reference(), Traffic(time.monotonic)
+        try:
+            with (
+                closing(self._open(reference, traffic)) as source,
+                ObjectFetcher(
+                    reference, reference.digest, source, self._store,
+                    traffic=traffic, options=self._options, show=lambda _: None,
+                ) as fetcher,
+            ):  # fmt: skip
+                return fetcher.manifest(None)
+        finally:
+            self._count(reference.host, traffic)
+
+    def _last(self, name: str, failure: ZPullError | None, *, forever: bool = False) -> ServedManifest:
+        """The last known answer, if it is young enough and its document is here. Raises `failure`, or NotFoundError."""
+        with self._lock:
+            known = self._known.get(name)
+        if known is None:
+            pulled = [(image.root, image.pulled) for image in self._store.images() if image.name == name]
+            known = pulled[0] if pulled else None
+        data = self._store.document(known[0]) if known else None
+        if known is None or data is None or not (forever or self._now() - known[1] <= self._stale):
+            raise failure or NotFoundError(f"{name} is not in the store, and this server is offline")
+        found = _served(data)
+        return ServedManifest(found.data, found.media_type, found.digest, max(self._now() - known[1], 0.0))
+
+
+def _served(data: bytes) -> ServedManifest:
+    return ServedManifest(data, media_type_of(data), digest_of(data))
+
+
+def media_type_of(data: bytes) -> str:
+    """As the document says, else by what it holds (image-spec: `mediaType` is optional in both)."""
+    try:
+        said = _KIND.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return "application/octet-stream"
+    return said.media_type or (OCI_INDEX if said.manifests is not None else OCI_MANIFEST)
+
+
+ANY_PLATFORM = Platform("", "")
+"""For pulls of a manifest that a client has chosen itself."""

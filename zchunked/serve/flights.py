@@ -1,0 +1,283 @@
+"""One pull for each image, however many clients want it; its bytes are handed out as they arrive."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Self
+
+from zchunked.download.workers import WorkerPool
+from zchunked.errors import FormatError, NotFoundError, TransferError, ZPullError
+from zchunked.events import Arrived, Event, GaveUp, Planned, Retried
+from zchunked.interfaces import Source
+from zchunked.oci.digest import Digest, short
+from zchunked.oci.documents import Descriptor, Manifest, parse_document
+from zchunked.oci.reference import Reference, parse_reference
+from zchunked.options import GapOptions, Options
+from zchunked.pull.objects import ObjectFetcher
+from zchunked.pull.pull import Pull
+from zchunked.ranges import ByteRange, total
+from zchunked.receipt import Receipt
+from zchunked.serve.metrics import Metrics
+from zchunked.sources.traffic import Traffic
+from zchunked.store import Store
+
+OpenSource = Callable[[Reference, Traffic], Source]
+
+_AT_ONCE = 16  # flights; more wait for their turn
+_REMEMBERED = 20_000  # blobs of which the image is known: some hundred images
+_WINDOW = 8 << 20  # how far ahead of a client the store is asked what is here
+_PIECE = 256 << 10  # one write to a client: 85 % of nginx's rate, and 150 clients take 100 MiB
+_HELD = 64 << 10  # of a blob that is not proved yet: no client gets a whole wrong one
+_LOOK_SECONDS = 0.25
+
+
+class Flight:
+    """A pull in progress. Takes its events; clients wait for it to go on."""
+
+    def __init__(self, name: str, what: Digest) -> None:
+        self.name, self.what, self.began = name, what, time.time()
+        self.failure: ZPullError | None = None
+        self.is_done = False
+        self.total = self.here = 0
+        self.note = ""
+        self._changed = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Planned):
+            self.total, self.here = event.total_bytes, event.here_bytes
+        elif isinstance(event, Arrived):
+            self.here = min(self.here + event.bytes, self.total)
+        elif isinstance(event, Retried | GaveUp):
+            self.note = event.cause
+        self._wake()
+
+    def end(self, failure: ZPullError | None) -> None:
+        """Everybody who waits for it goes on, or fails with it."""
+        self.failure, self.is_done = failure, True
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Return when something has happened, or after a moment."""
+        with self._changed:
+            if not self.is_done:
+                self._changed.wait(_LOOK_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob that a client wants, and the flight that brings it; None where it is here, whole."""
+
+    digest: Digest
+    size: int
+    flight: Flight | None
+
+
+class Flights:
+    """Thread-safe. Used as a context manager; leaving it ends the flights, which lose nothing that arrived."""
+
+    def __init__(
+        self, store: Store, open_source: OpenSource, options: Options, metrics: Metrics, *, prefetch: bool
+    ) -> None:
+        """`prefetch`: an image's layers are pulled as soon as its manifest was asked for."""
+        self._store, self._open, self._prefetch = store, open_source, prefetch
+        self._options = replace(options, frugality=GapOptions(exact=True))
+        self._metrics = metrics
+        self._lock = threading.Lock()
+        self._flights: dict[tuple[str, Digest], Flight] = {}
+        self._images: OrderedDict[tuple[str, Digest], tuple[Digest, Descriptor]] = OrderedDict()
+        self._stop = threading.Event()
+        self._workers = WorkerPool({"flights": _AT_ONCE}, self._stop)
+
+    def __enter__(self) -> Self:
+        self._workers.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._workers.__exit__(*exception)
+
+    def current(self) -> list[Flight]:
+        """Those that are not done, oldest first."""
+        with self._lock:
+            return sorted(self._flights.values(), key=lambda flight: flight.began)
+
+    # ── what is known ──
+
+    def learn(self, name: str, digest: Digest, data: bytes, *, is_wanted: bool) -> None:
+        """A manifest passed by: its blobs belong to that image. `is_wanted`: a client has got it, not only its head."""
+        try:
+            manifest = parse_document(data)
+        except ZPullError:
+            return  # not ours to judge: the client may know what it is
+        if not isinstance(manifest, Manifest):
+            return
+        with self._lock:
+            for blob in (manifest.config, *manifest.layers):
+                self._images[name, blob.digest] = digest, blob
+                self._images.move_to_end((name, blob.digest))
+            while len(self._images) > _REMEMBERED:
+                self._images.popitem(last=False)
+        if is_wanted and self._prefetch and not all(self._is_here(blob) for blob in manifest.layers):
+            self._image_flight(name, digest)
+
+    def _is_here(self, blob: Descriptor) -> bool:
+        return self._store.is_whole(blob.digest)
+
+    # ── blobs ──
+
+    def blob(self, name: str, digest: Digest, *, is_wanted: bool) -> Blob:
+        """The blob, from the store or on its way. `is_wanted`: its bytes are, and not only its size.
+
+        Raises NotFoundError, and what asking the upstream raises.
+        """
+        if self._store.is_whole(digest):
+            return Blob(digest, total(self._store.covered(digest)), None)
+        with self._lock:
+            known = self._images.get((name, digest))
+        if known is not None:
+            image, descriptor = known
+            return Blob(digest, descriptor.size, self._image_flight(name, image) if is_wanted else None)
+        size = self._size_upstream(name, digest)
+        return Blob(digest, size, self._blob_flight(name, digest) if is_wanted else None)
+
+    def _size_upstream(self, name: str, digest: Digest) -> int:
+        reference, traffic = parse_reference(f"docker://{name}"), Traffic(time.monotonic)
+        with closing(self._open(reference, traffic)) as source:
+            size_of = getattr(source, "size_of", None)
+            size = size_of(digest) if size_of else None
+        self._metrics.came(reference.host, traffic)
+        if size is None:
+            raise NotFoundError(f"{name}: the registry does not say how long {digest} is")
+        return int(size)
+
+    def stream(self, blob: Blob, span: ByteRange, *, is_held: bool) -> Iterator[bytes]:
+        """The bytes of a span, in order, as they arrive.
+
+        `is_held`: the last ones only once the blob is proved. Raises what ended the flight.
+        """
+        at, store = span.start, self._store
+        while at < span.end:
+            flight = blob.flight
+            is_done = flight is None or flight.is_done  # asked first: what it brought is seen below
+            is_proved = flight is None or store.is_whole(blob.digest)
+            end = span.end if is_proved or not is_held else max(min(span.end, blob.size - _HELD), at)
+            edge = min(end, at + _WINDOW)
+            gaps = store.missing(blob.digest, [ByteRange(at, edge)]) if at < edge else []
+            edge = gaps[0].start if gaps else edge
+            while at < edge:
+                upto = min(edge, at + _PIECE)
+                piece = store.read(blob.digest, at, upto)
+                at = upto
+                yield piece
+            if at < span.end and not is_proved and flight is not None and is_done:
+                raise flight.failure or TransferError(f"blob {blob.digest}: its pull has ended without it")
+            if at < span.end and flight is not None and not is_proved:
+                flight.wait()
+
+    # ── flights ──
+
+    def _image_flight(self, name: str, image: Digest) -> Flight:
+        return self._flight(name, image, self._pull_image)
+
+    def _blob_flight(self, name: str, blob: Digest) -> Flight:
+        return self._flight(name, blob, lambda flight: self._fetch_blob(flight, blob))
+
+    def _flight(self, name: str, what: Digest, fly: Callable[[Flight], None]) -> Flight:
+        """Start it, unless it is in the air."""
+        with self._lock:
+            flight = self._flights.get((name, what))
+            if flight is not None:
+                return flight
+            flight = self._flights[name, what] = Flight(name, what)
+        self._workers.submit("flights", lambda: self._fly(flight, fly))
+        return flight
+
+    def _fly(self, flight: Flight, fly: Callable[[Flight], None]) -> None:
+        failure: ZPullError | None = None
+        try:
+            fly(flight)
+        except ZPullError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends this flight, not the server
+            failure = TransferError(f"{flight.name}: {type(error).__name__} in the server: {error}")
+        finally:
+            with self._lock:
+                self._flights.pop((flight.name, flight.what), None)
+            flight.end(failure)
+
+    def _pull_image(self, flight: Flight) -> None:
+        reference = parse_reference(f"docker://{flight.name}@{flight.what}")
+        traffic, receipt = Traffic(time.monotonic), Receipt(str(reference))
+        try:
+            with closing(self._open(reference, traffic)) as source:
+                Pull(
+                    str(reference),
+                    flight.what,
+                    source,
+                    self._store,
+                    traffic=traffic,
+                    options=self._options,
+                    receipt=receipt,
+                    show=self._counted(reference.host, flight),
+                ).run()
+            self._mark_config(flight.name, flight.what)
+        except FormatError:  # an artifact, or an image that only its engine understands: blob by blob
+            for blob in self._blobs_of(flight.name, flight.what):
+                self._fetch_blob(flight, blob)
+        finally:
+            self._metrics.came(reference.host, traffic)
+            self._metrics.was_here(receipt.bytes.cached)
+
+    def _mark_config(self, name: str, image: Digest) -> None:
+        """A pull has proved the config, but only layers are marked as whole."""
+        with self._lock:
+            blobs = [blob for (owner, _), (known, blob) in self._images.items() if owner == name and known == image]
+        for blob in blobs:
+            small = blob.size <= self._options.limits.manifest_bytes
+            if small and not self._store.is_whole(blob.digest) and self._store.get(blob.digest, blob.size) is not None:
+                self._store.set_whole(blob.digest, blob.size)
+
+    def _blobs_of(self, name: str, image: Digest) -> list[Digest]:
+        with self._lock:
+            return [blob for (owner, blob), (known, _) in self._images.items() if owner == name and known == image]
+
+    def _fetch_blob(self, flight: Flight, blob: Digest) -> None:
+        reference, traffic = parse_reference(f"docker://{flight.name}"), Traffic(time.monotonic)
+        try:
+            with (
+                closing(self._open(reference, traffic)) as source,
+                ObjectFetcher(
+                    reference,
+                    None,
+                    source,
+                    self._store,
+                    traffic=traffic,
+                    options=self._options,
+                    show=self._counted(reference.host, flight),
+                ) as fetcher,
+            ):
+                fetcher.fetch(blob)
+        finally:
+            self._metrics.came(reference.host, traffic)
+
+    def _counted(self, host: str, flight: Flight) -> Callable[[Event], None]:
+        def show(event: Event) -> None:
+            if isinstance(event, Retried | GaveUp):
+                self._metrics.failed(host, event)
+            flight(event)
+
+        return show
+
+
+def title(flight: Flight) -> str:
+    """For people: the image, its digest cut short."""
+    return f"{flight.name}@{short(flight.what)}"

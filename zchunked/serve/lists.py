@@ -1,0 +1,62 @@
+"""Tags and referrers, passed through from the upstream (distribution-spec, "Content Discovery")."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from contextlib import closing
+from http import HTTPStatus
+from urllib.parse import parse_qsl, quote, urlencode
+
+from zchunked.errors import NotFoundError
+from zchunked.interfaces import Listed
+from zchunked.serve.app import Headers, Response
+from zchunked.serve.flights import OpenSource
+from zchunked.serve.names import Asked
+from zchunked.sources.traffic import Traffic
+
+_KEYS = ("n", "last", "artifactType")
+_LINK = re.compile(r"<[^>?]*\?([^>]*)>\s*;\s*rel=\"?next\"?", re.ASCII)
+
+
+class Lists:
+    """Thread-safe."""
+
+    def __init__(self, open_source: OpenSource, count: Callable[[str, Traffic], None]) -> None:
+        self._open, self._count = open_source, count
+
+    def __call__(self, asked: Asked, query: str) -> Response:
+        """Raises NotFoundError, AccessDeniedError, TransferError."""
+        reference, traffic = asked.reference(), Traffic(time.monotonic)
+        path = f"{asked.kind}/{quote(asked.what, safe=':')}"
+        try:
+            with closing(self._open(reference, traffic)) as source:
+                if not isinstance(source, Listed):
+                    raise NotFoundError(f"{asked.name} cannot be listed: this server is offline")
+                found = source.listing(path + _kept(query))
+        finally:
+            self._count(reference.host, traffic)
+        headers: Headers = [("Content-Type", found.media_type)]
+        if found.filters:
+            headers.append(("OCI-Filters-Applied", found.filters))
+        if link := next_page(found.link, asked, query):
+            headers.append(("Link", link))
+        return Response(HTTPStatus.OK, headers, [found.data], len(found.data))
+
+
+def _kept(query: str, namespace: str = "") -> str:
+    pairs = [(key, value) for key, value in parse_qsl(query) if key in _KEYS]
+    if namespace:
+        pairs.append(("ns", namespace))
+    return f"?{urlencode(pairs)}" if pairs else ""
+
+
+def next_page(link: str | None, asked: Asked, query: str) -> str | None:
+    """The upstream's link to the next page, as a link to this server in the form the client asked in."""
+    found = _LINK.search(link) if link else None
+    if found is None:
+        return None
+    namespace = dict(parse_qsl(query)).get("ns", "")
+    name = asked.repository if namespace else asked.name
+    return f'</v2/{name}/{asked.kind}/{asked.what}{_kept(found[1], namespace)}>; rel="next"'

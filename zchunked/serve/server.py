@@ -1,0 +1,90 @@
+"""The HTTP server around the application: sockets, TLS, bounds on clients, systemd. The only cheroot."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cheroot import wsgi
+from cheroot.ssl.builtin import BuiltinSSLAdapter
+
+from zchunked.errors import LocalError
+
+_THREADS = 160  # 50 engines with three layers each; a thread that waits costs 100 kB
+_QUEUE = 512  # connections that wait to be accepted
+_HEADER_BYTES = 48 << 10  # podman's longest list of ranges has 23 kB
+_STALL_SECONDS = 30  # a client that takes nothing, or does not finish its request
+_FAREWELL_SECONDS = 5
+
+
+class Server:
+    """Serves until it is stopped. `start` blocks; `stop` may be called from another thread or after an interrupt."""
+
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        address: tuple[str, int],
+        *,
+        certificate: tuple[Path, Path] | None,
+        log: Callable[[str], None],
+    ) -> None:
+        """`certificate`: files of the certificate and its key, for TLS. `log` takes what goes wrong with a client."""
+        self._server = wsgi.Server(
+            address,
+            app,
+            numthreads=_THREADS,
+            request_queue_size=_QUEUE,
+            timeout=_STALL_SECONDS,
+            shutdown_timeout=_FAREWELL_SECONDS,
+        )
+        self._server.max_request_header_size = _HEADER_BYTES
+        self._server.max_request_body_size = _HEADER_BYTES  # a pull has no body
+        self._server.server_name = "zpull"
+        self._server.error_log = _Log(log)  # type: ignore[method-assign] # the way its documentation names
+        if certificate is not None:
+            try:
+                self._server.ssl_adapter = BuiltinSSLAdapter(str(certificate[0]), str(certificate[1]))
+            except (OSError, ValueError) as error:
+                raise LocalError(f"cannot use the certificate {certificate[0]}: {error}") from error
+
+    def open(self) -> tuple[str, int]:
+        """Listen; returns the address. Raises LocalError, for one that is taken among others."""
+        try:
+            self._server.prepare()
+        except OSError as error:
+            host, port = self._server.bind_addr[:2]
+            raise LocalError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        host, port = self._server.bind_addr[:2]
+        return str(host), int(port)
+
+    def serve(self) -> None:
+        """Until `stop`, or until an exception such as KeyboardInterrupt."""
+        self._server.serve()
+
+    def stop(self) -> None:
+        """Answers that are being sent get a few seconds."""
+        self._server.stop()
+
+
+class _Log:
+    """What the library has to say about clients that left, or about a body that could not be finished."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+
+    def __call__(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: FBT001, FBT002
+        text = str(msg).strip()
+        if text:
+            self._log(text.splitlines()[-1][:300])
+
+
+def notify(path: str | None, state: str) -> None:
+    """Tell systemd (sd_notify(3)): READY=1, STOPPING=1. `path`: NOTIFY_SOCKET; nothing happens without one."""
+    if not path:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.connect(f"\0{path[1:]}" if path.startswith("@") else path)
+        channel.sendall(state.encode())
