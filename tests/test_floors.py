@@ -31,8 +31,8 @@ FLOORS = [
     "layers download",
     # 4 · Workshops: each does one job with what the floors below give it.
     "seeds maintenance export",
-    # 5 · The whole story of a pull.
-    "pull",
+    # 5 · The whole story of a pull; and an image's layers written anew.
+    "pull convert",
     # 6 · People.
     "cli serve __main__",
 ]
@@ -54,8 +54,10 @@ WHO_MAY = {
     "shtab": "cli",
     "platformdirs": "cli",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
-    "msgspec": "oci.documents formats.toc_json formats.toc formats.stargz_toc formats.toc_writer formats.tarsplit"
-    " store.writer sources export serve cli",
+    "msgspec": (
+        "oci.documents formats.toc_json formats.toc formats.stargz_toc formats.toc_writer formats.tarsplit "
+        "store.writer sources export convert.layers serve cli"
+    ),
     # Two threads that are the first to decode a type crash the process (msgspec 0.22): types are known at import.
     "msgspec.json.decode": "",
     "msgspec.convert": "sources.config.registries",

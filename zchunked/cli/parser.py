@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 from zchunked import __version__
 from zchunked.errors import UsageError
 
-VERBS = ("pull", "plan", "publish", "fetch", "locate", "export", "images", "verify", "serve")
+VERBS = ("pull", "plan", "publish", "convert", "fetch", "locate", "export", "images", "verify", "serve")
 _USAGE = """zpull [pull] IMAGE [--to DEST] [options]
        zpull plan IMAGE
        zpull publish IMAGE TARGET
+       zpull convert SOURCE TARGET
        zpull fetch | locate IMAGE [DIGEST]
        zpull export IMAGE --to DEST
        zpull images | verify
@@ -56,6 +57,10 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         from zchunked.cli.commands import serve  # noqa: PLC0415
 
         return serve.serve(arguments, environment)
+    if arguments.verb == "convert":
+        from zchunked.cli.commands import convert  # noqa: PLC0415
+
+        return convert.convert(arguments, environment)
     if arguments.verb in ("fetch", "locate"):
         from zchunked.cli.commands import objects  # noqa: PLC0415
 
@@ -115,10 +120,11 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     plan = verbs.add_parser("plan", help="say what a pull would cost; fetches no more than tables of contents")
     publish = verbs.add_parser("publish", help="put an image where any web server or bucket can serve it")
+    convert = verbs.add_parser("convert", help="write an image's layers as zstd:chunked, so that updates are cheap")
     export = verbs.add_parser("export", help="write a pulled image somewhere, without the network")
     images = verbs.add_parser("images", help="list the pulled images")
     verify = verbs.add_parser("verify", help="re-hash the store and drop what is damaged; the next pull heals it")
-    for verb in (pull, plan, publish, export, images, verify):
+    for verb in (pull, plan, publish, convert, export, images, verify):
         if verb in (pull, plan):
             where = "a folder, tar file or OCI layout here whose files may stand in for chunks; repeatable"
             known = [path for path in environment.get("ZPULL_SEED", "").split(os.pathsep) if path]
@@ -131,6 +137,11 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
             target = "DIR[:tag], s3://bucket/prefix[:tag], gs://… or az://…; the tag is IMAGE's unless given"
             verb.add_argument("target", metavar="TARGET", help=target)
             _platform(verb, environment)
+        if verb is convert:
+            verb.add_argument("image", metavar="SOURCE", help=_IMAGE)
+            verb.add_argument("target", metavar="TARGET", help="oci:DIR[:tag] or oci-archive:FILE[:tag] (- is stdout)")
+            _platform(verb, environment)
+            _writing(_Options(verb.add_argument_group("layers"), environment))
         _common(_Options(verb, environment))
     fetch = verbs.add_parser("fetch", help="one object to standard output: the manifest, or a blob by its digest")
     locate = verbs.add_parser("locate", help="say where an image's blobs can be downloaded, without downloading any")
@@ -138,8 +149,8 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         _object(verb, environment)
     serve = verbs.add_parser("serve", help="a registry on loopback through which every engine pulls partially")
     _serve(_Options(serve, environment))
-    for verb in (pull, plan, publish, fetch, locate, serve):
-        if verb in (pull, plan, publish):
+    for verb in (pull, plan, publish, convert, fetch, locate, serve):
+        if verb in (pull, plan, publish, convert):
             _spending(_Options(verb.add_argument_group("spending"), environment))
         _registry(_Options(verb.add_argument_group("registry"), environment))
         _network(_Options(verb.add_argument_group("network"), environment))
@@ -230,6 +241,18 @@ def _spending(options: _Options) -> None:
     options.value("--max-gap", "the most unneeded bytes to buy to save a request; 0: none", type=size, metavar="BYTES")
     options.switch("--exact", "take layers whole, so that exports keep the registry's digests")
     options.value("--digestfile", "write the manifest digest there", metavar="FILE")
+
+
+def _writing(options: _Options) -> None:
+    level = "effort of the compression, from 1 to 19 (3): smaller, and slower"
+    options.value("--level", level, type=_level, default="3", metavar="N")
+
+
+def _level(text: str) -> int:
+    number = _count(text)
+    if not 1 <= number <= 19:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 1 and 19")
+    return number
 
 
 def _jobs(text: str) -> int:

@@ -61,6 +61,27 @@ class WorkerPool:
             self._open[lane] += 1
         self._lanes[lane].put(task)
 
+    def result_of(self, lane: str, work: Callable[[], _Item]) -> Callable[[], _Item]:
+        """Have work done by a worker of that lane; what comes back waits for it, for a worker of another lane.
+
+        That raises Stopped when the pool is stopped; a failure of the work ends the pool, as any task's does.
+        """
+        out: list[_Item] = []
+        is_done = threading.Event()
+
+        def task() -> None:
+            out.append(work())
+            is_done.set()
+
+        def result() -> _Item:
+            while not is_done.wait(_LOOK_SECONDS):
+                if self._stop.is_set():
+                    raise Stopped
+            return out.pop()
+
+        self.submit(lane, task)
+        return result
+
     def ahead(self, lane: str, items: Iterator[_Item], most: int = 4) -> Generator[_Item, None, None]:
         """The same items, made by a worker of that lane, up to `most` of them before they are asked for.
 

@@ -99,7 +99,7 @@ def manifest_of(image: StoredImage, layers: list[LayerContent]) -> tuple[bytes, 
 def _listed(layer: LayerContent) -> dict[str, object]:
     descriptor = layer.descriptor
     listed: dict[str, object] = {
-        "mediaType": _oci_type(descriptor.media_type),
+        "mediaType": oci_type(descriptor.media_type),
         "digest": descriptor.digest,
         "size": descriptor.size,
     }
@@ -108,7 +108,7 @@ def _listed(layer: LayerContent) -> dict[str, object]:
     return listed
 
 
-def _oci_type(media_type: str) -> str:
+def oci_type(media_type: str) -> str:
     """The OCI name of a Docker layer type."""
     if media_type.startswith("application/vnd.docker."):
         return OCI_LAYER_TAR + (

@@ -72,6 +72,18 @@ def written_annotations(toc: Part, toc_digest: Digest, tarsplit: Part) -> dict[s
     }
 
 
+def is_current(layer: Descriptor) -> bool:
+    """Whether all partial pullers of today take it in parts: its TOC, under today's name, vouches for its tar-split."""
+    wanted, older = {_NEW + "manifest-checksum", _NEW + "tarsplit-position"}, _NEW + "tarsplit-checksum"
+    return _is_zstd(layer) and wanted <= layer.annotations.keys() and older not in layer.annotations
+
+
+def other_annotations(layer: Descriptor) -> dict[str, str]:
+    """What is said of a layer that does not depend on how it is compressed."""
+    ours = (_NEW, _OLD, "containerd.io/snapshot/stargz/", "io.containers.estargz.")
+    return {key: value for key, value in layer.annotations.items() if not key.startswith(ours)}
+
+
 def kind_of(layer: Descriptor) -> str:
     """The receipt's word for a layer: `zstd:chunked`, `estargz` or `plain`."""
     marks = layer.annotations

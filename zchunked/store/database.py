@@ -47,6 +47,10 @@ CREATE TABLE IF NOT EXISTS seeds(
   inode INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL, stamp BLOB NOT NULL, digest BLOB NOT NULL,
   PRIMARY KEY(inode, at, size)) WITHOUT ROWID
 """
+_CONVERSIONS = """
+CREATE TABLE IF NOT EXISTS conversions(
+  diff_id TEXT NOT NULL, settings TEXT NOT NULL, result BLOB NOT NULL, PRIMARY KEY(diff_id, settings)) WITHOUT ROWID
+"""
 # Many rows go in and out by one statement and few parameters, however many they are: each step of a statement and each
 # row that it gives lets go of the interpreter, and among busy threads comes back to it late, up to 5 ms for each.
 _NUMBERS = f"""
@@ -60,6 +64,7 @@ _DIGEST = f"substr(:digests, 1 + n * {RAW_SIZE}, {RAW_SIZE})"
 # blobs.whole: 1 once the extents cover the blob and its digest was verified over them.
 # layers: a layer whose tar was rebuilt from the store and matched the diff ID.
 # seeds: what part of a file of this machine hashed to when it bore this stamp. A hint: nothing rests on it.
+# conversions: what became of a layer with this tar when it was written anew. A hint: its blob may be gone.
 # rests: the blobs whose chunks that took; none for a layer that was proved from its whole blob.
 
 
@@ -120,6 +125,7 @@ class Index:
                     f"the store at {self._path.parent} was made by another version of zpull; use another --store"
                 )
             db.execute(_SEEDS)
+            db.execute(_CONVERSIONS)
 
     def close(self) -> None:
         with self._lock:
@@ -344,6 +350,14 @@ class Index:
             db.executemany("INSERT OR REPLACE INTO seeds VALUES(?, ?, ?, ?, ?)", rows)
 
     # ── hosts ──
+
+    def conversion(self, diff_id: str, settings: str) -> bytes | None:
+        rows = self._rows("SELECT result FROM conversions WHERE diff_id = ? AND settings = ?", (diff_id, settings))
+        return rows[0][0] if rows else None
+
+    def set_conversion(self, diff_id: str, settings: str, result: bytes) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO conversions VALUES(?, ?, ?)", (diff_id, settings, result))
 
     def host(self, host: str) -> tuple[int, float] | None:
         """(spans, when that was learnt)"""

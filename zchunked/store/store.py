@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from zchunked.errors import IntegrityError
-from zchunked.oci.digest import Digest, digest_of, verified
+from zchunked.oci.digest import Digest, digest_of, from_raw, verified
 from zchunked.ranges import ByteRange, Spans
 from zchunked.store.clone import share
 from zchunked.store.database import Index
@@ -213,6 +214,32 @@ class Store:
         self._claim(blob, size, [(span.start, span.end, file, span.start) for span in fresh])
         return True
 
+    def keep(self, pieces: Iterable[bytes]) -> tuple[Digest, int]:
+        """A new blob of any size, made on this machine; its digest and size. What `pieces` raises leaves nothing."""
+        with self._lock:
+            file = self._session.next_file()
+        path, hasher, size = self._blobs / file, hashlib.sha256(), 0
+        try:
+            with path.open("xb") as out:
+                for piece in pieces:
+                    hasher.update(piece)
+                    size += out.write(piece)
+                out.flush()
+                os.fsync(out.fileno())
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise local_error(error, f"cannot write to the store at {self.folder}") from error
+            raise
+        digest = from_raw(hasher.digest())
+        fresh = self._extents(digest).add(0, size, file, 0) if size else []
+        if fresh:
+            self._claim(digest, size, [(span.start, span.end, file, span.start) for span in fresh])
+        else:  # it was here
+            path.unlink(missing_ok=True)
+        self.set_whole(digest, size)
+        return digest, size
+
     def set_whole(self, blob: Digest, size: int) -> None:
         """The caller has just verified the digest over `stream`."""
         self._index.set_whole(blob, size)
@@ -334,6 +361,13 @@ class Store:
     def drop_proofs(self, layer: Digest) -> None:
         """The layer is to be proved again when next pulled."""
         self._index.drop_proofs(layer)
+
+    def recall_conversion(self, diff_id: Digest, settings: str) -> bytes | None:
+        """What `remember_conversion` was told of this tar and these settings."""
+        return self._index.conversion(diff_id, settings)
+
+    def remember_conversion(self, diff_id: Digest, settings: str, result: bytes) -> None:
+        self._index.set_conversion(diff_id, settings, result)
 
     def set_image(self, name: str, platform: str, manifest: Digest, root: Digest) -> None:
         self._index.set_ref(name, platform, manifest, root)

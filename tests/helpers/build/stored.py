@@ -8,13 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.helpers.build.front import Image, Layer
+from zchunked.formats.annotations import locate
 from zchunked.layers.metadata import LayerIndex, read_contents
 from zchunked.oci.digest import Digest
-from zchunked.store.images import StoredImage, load
-from zchunked.formats.annotations import locate
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
+from zchunked.store.images import StoredImage, load
 
 NAME = "example.com/app:v1"
 

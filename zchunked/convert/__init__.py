@@ -1,0 +1,1 @@
+"""A stored image's layers written anew as zstd:chunked ones, for another manifest of the same image."""

@@ -1,0 +1,125 @@
+"""A stored image → the same image with zstd:chunked layers, in the store: layers side by side, then a manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from zchunked.convert.layers import ConvertedLayer, ConvertSettings, LayerConverter
+from zchunked.download.workers import WorkerPool
+from zchunked.errors import InterruptedPullError
+from zchunked.events import Event, Noted
+from zchunked.export.layers import LayerContent, layers_of, oci_type
+from zchunked.interfaces import Emit
+from zchunked.oci.digest import Digest, short
+from zchunked.oci.documents import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, parse_config, parse_document
+from zchunked.store import Store
+from zchunked.store.images import ImageDocuments, StoredImage
+
+_LAYERS_AT_ONCE = 2
+_AHEAD = 2  # batches for each worker that compresses, in each layer
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedImage:
+    """`image` is in the store, its layers whole, under no name yet."""
+
+    image: StoredImage
+    layers: list[ConvertedLayer]
+
+
+class Converter:
+    """Converts one image. `run` once, on the caller's thread, which also gets all events."""
+
+    def __init__(self, store: Store, settings: ConvertSettings, show: Emit, workers: int | None = None) -> None:
+        """`workers`: threads that compress, one for each processor unless given."""
+        self._store, self._settings, self._show = store, settings, show
+        self._workers = workers or os.cpu_count() or 1
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._stop = threading.Event()
+
+    def run(self, image: StoredImage) -> ConvertedImage:
+        """Raises DamagedLayerError, LocalError, InterruptedPullError; layers that were done are remembered."""
+        contents = layers_of(self._store, image)
+        pool = WorkerPool({"layer": _LAYERS_AT_ONCE, "encode": self._workers}, self._stop)
+        converter = LayerConverter(
+            self._store, self._settings, partial(pool.result_of, "encode"), _AHEAD * self._workers
+        )
+        done: dict[tuple[Digest, Digest], ConvertedLayer] = {}
+
+        def convert(content: LayerContent) -> None:
+            layer = converter.convert(content)
+            done[content.layer.digest, content.diff_id] = layer
+            self._events.put(Noted(_told(layer)))
+
+        try:
+            with pool:
+                try:
+                    for content in {(one.layer.digest, one.diff_id): one for one in contents}.values():
+                        pool.submit("layer", partial(convert, content))
+                    pool.wait(self._tick)
+                finally:
+                    self._stop.set()
+        except KeyboardInterrupt as error:
+            raise InterruptedPullError("interrupted") from error
+        finally:
+            self._tick()
+        layers = [done[one.layer.digest, one.diff_id] for one in contents]
+        return ConvertedImage(self._described(image, layers), layers)
+
+    def _tick(self) -> None:
+        while not self._events.empty():
+            self._show(self._events.get())
+
+    def _described(self, image: StoredImage, layers: list[ConvertedLayer]) -> StoredImage:
+        """The documents of the new image, in the store."""
+        if all(layer.layer is layer.source for layer in layers):
+            return image
+        config_data = _config(image.config_data, layers)
+        config = Descriptor(OCI_CONFIG, self._store.put(config_data), len(config_data))
+        data = _manifest(image.documents.manifest_data, config, [layer.layer for layer in layers])
+        digest = self._store.put(data)
+        manifest = parse_document(data)
+        assert isinstance(manifest, Manifest)
+        documents = ImageDocuments(digest, digest, data, manifest)
+        return StoredImage(image.name, documents, config_data, parse_config(config_data, len(layers)))
+
+
+def _config(data: bytes, layers: list[ConvertedLayer]) -> bytes:
+    """To the byte what it was, unless diff IDs changed."""
+    document = json.loads(data)
+    diff_ids = [layer.diff_id for layer in layers]
+    if document["rootfs"]["diff_ids"] == diff_ids:
+        return data
+    document["rootfs"]["diff_ids"] = diff_ids
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _manifest(data: bytes, config: Descriptor, layers: list[Descriptor]) -> bytes:
+    """All that the old one says of the image stays, as an OCI manifest: Docker's has no place for annotations."""
+    document: dict[str, Any] = json.loads(data)
+    document |= {"mediaType": OCI_MANIFEST, "config": listed(config)}
+    document["layers"] = [listed(replace(layer, media_type=oci_type(layer.media_type))) for layer in layers]
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def listed(descriptor: Descriptor) -> dict[str, Any]:
+    """As a manifest or an index lists it."""
+    found: dict[str, Any] = {
+        "mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size,
+    }  # fmt: skip
+    return found | ({"annotations": dict(descriptor.annotations)} if descriptor.annotations else {})
+
+
+def _told(layer: ConvertedLayer) -> str:
+    sizes = f"{layer.source.size} → {layer.layer.size} bytes"
+    what = {
+        "converted": sizes, "remembered": f"{sizes}, from an earlier conversion",
+        "kept": "is zstd:chunked already", "plain": f"{sizes}, without a table of contents: {layer.note}",
+    }  # fmt: skip
+    return f"layer {short(layer.source.digest)}: {what[layer.outcome]}"

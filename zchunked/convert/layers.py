@@ -1,0 +1,126 @@
+"""One stored layer → its zstd:chunked blob in the store; remembered, so that a base that images share costs once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from zchunked.errors import UnsupportedLayerError
+from zchunked.export.layers import LayerContent
+from zchunked.formats import zstd
+from zchunked.formats.annotations import is_current, other_annotations
+from zchunked.formats.writer import DEFAULT_LEVEL, MEDIA_TYPE, LayerWriter, Submit, at_once
+from zchunked.oci.digest import Digest, from_raw
+from zchunked.oci.documents import Descriptor
+from zchunked.store import Store
+
+_FORMAT = "zstd:chunked 1"  # changes when the same tar and level shall give other bytes
+Outcome = Literal["converted", "remembered", "kept", "plain"]
+Rewrite = Callable[[Iterable[bytes]], Iterator[bytes]]
+"""A tar → another one, of the same files."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertSettings:
+    """`rewrite` changes the tar first; `rewrite_name` says how, in the words by which results are remembered."""
+
+    level: int = DEFAULT_LEVEL
+    rewrite: Rewrite | None = None
+    rewrite_name: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (_FORMAT, f"level={self.level}", self.rewrite_name)))
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedLayer:
+    """`layer` is whole in the store, and its tar has the diff ID. `note`: why it is plain, where it is."""
+
+    source: Descriptor
+    layer: Descriptor
+    diff_id: Digest
+    tar_bytes: int
+    outcome: Outcome
+    note: str = ""
+
+
+class _Result(msgspec.Struct):
+    """What is remembered of a conversion."""
+
+    digest: str
+    size: int
+    diff_id: str
+    tar_bytes: int
+    annotations: dict[str, str]
+    note: str
+
+
+_RESULT = msgspec.json.Decoder(_Result)
+
+
+class LayerConverter:
+    """Converts layers of stored images. Safe to use from several threads, for different layers."""
+
+    def __init__(self, store: Store, settings: ConvertSettings, submit: Submit = at_once, ahead: int = 0) -> None:
+        """`submit` and `ahead` as `LayerWriter` takes them."""
+        self._store, self._settings, self._submit, self._ahead = store, settings, submit, ahead
+
+    def convert(self, content: LayerContent) -> ConvertedLayer:
+        """Raises DamagedLayerError where the store's bytes are not what was proved, LocalError for a full disk."""
+        source, settings = content.layer, str(self._settings)
+        if content.is_whole and self._settings.rewrite is None and is_current(source):
+            return ConvertedLayer(source, source, content.diff_id, content.tar_size, "kept")
+        outcome: Outcome = "remembered"
+        result = self._recall(content.diff_id, settings)
+        if result is None:
+            result, outcome = self._make(content), "converted"
+            self._store.remember_conversion(content.diff_id, settings, msgspec.json.encode(result))
+        if result.note and content.is_whole and source.media_type == MEDIA_TYPE and self._settings.rewrite is None:
+            return ConvertedLayer(source, source, content.diff_id, content.tar_size, "plain", result.note)
+        digest, diff_id = Digest(result.digest), Digest(result.diff_id)
+        self._store.add_proof(digest, diff_id, result.tar_bytes)
+        layer = Descriptor(MEDIA_TYPE, digest, result.size, other_annotations(source) | result.annotations)
+        outcome = "plain" if result.note else outcome
+        return ConvertedLayer(source, layer, diff_id, result.tar_bytes, outcome, result.note)
+
+    def _recall(self, diff_id: Digest, settings: str) -> _Result | None:
+        data = self._store.recall_conversion(diff_id, settings)
+        result = _RESULT.decode(data) if data is not None else None
+        return result if result and self._store.is_whole(Digest(result.digest)) else None
+
+    def _make(self, content: LayerContent) -> _Result:
+        writer = LayerWriter(self._settings.level, self._submit, self._ahead)
+        try:
+            with closing(self._tar(content)) as tar:
+                digest, size = self._store.keep(writer.blob(tar))
+        except UnsupportedLayerError as error:
+            return self._make_plain(content, str(error))
+        written = writer.written
+        assert written is not None
+        return _Result(digest, size, written.diff_id, written.tar_bytes, written.annotations, "")
+
+    def _make_plain(self, content: LayerContent, note: str) -> _Result:
+        """One frame without a TOC, for a tar that none could tell of."""
+        encoder, hasher, tar_bytes = zstd.FrameEncoder(self._settings.level), hashlib.sha256(), 0
+
+        def frame() -> Iterator[bytes]:
+            nonlocal tar_bytes
+            with closing(self._tar(content)) as tar:
+                for piece in tar:
+                    hasher.update(piece)
+                    tar_bytes += len(piece)
+                    yield encoder.feed(piece)
+            yield encoder.finish()
+
+        digest, size = self._store.keep(frame())
+        return _Result(digest, size, from_raw(hasher.digest()), tar_bytes, {}, note)
+
+    def _tar(self, content: LayerContent) -> Generator[bytes, None, None]:
+        """What is to be written, verified against the image's diff ID before it is changed."""
+        pieces = map(bytes, content.tar())
+        yield from pieces if self._settings.rewrite is None else self._settings.rewrite(pieces)
