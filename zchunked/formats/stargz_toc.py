@@ -31,15 +31,23 @@ class StargzTocBuilder(TocBuilder):
         self._inner_offsets = array("q")
 
     def take(self, batch: list[Entry]) -> None:
+        """Puts the entries of files of one chunk, nearly all, as containers/storage does: those take the short way."""
+        inner_offsets, end = self._inner_offsets, self._payload_end
         for entry in batch:
-            entry.end_offset = UNSET  # no known version writes it, and nothing here depends on it
+            if entry.type == "chunk":
+                inner_offsets.append(entry.inner_offset or 0)
+            elif entry.size and entry.type == "reg":
+                inner_offsets.append(entry.inner_offset or 0)
+                entry.end_offset = end  # it has none of its own; all ends are found at the end
+                if entry.chunk_digest == entry.digest:
+                    entry.chunk_digest = UNSET
+                if entry.chunk_size == entry.size:
+                    entry.chunk_size = UNSET
         super().take(batch)
 
     def _spans(self, group: list[Entry], name: str) -> tuple[list[int], list[int]]:
-        """The ends are found once all starts are known."""
         if not group[0].digest or (len(group) > 1 and not all(entry.chunk_digest for entry in group)):
             raise UnsupportedLayerError("its table of contents has chunks without a digest")
-        self._inner_offsets.extend([entry.inner_offset or 0 for entry in group])
         return [entry.offset or 0 for entry in group], [0] * len(group)
 
     def finish(self, tarsplit_digest: Digest | None, fingerprints: bytes) -> Toc:
