@@ -275,6 +275,9 @@ def test_two_names_for_one_table_are_read_only_where_stargz_writes_them() -> Non
 
 def test_the_footer_is_at_the_end_and_the_likely_tail_has_the_table() -> None:
     assert estargz.footer_span(GOOD.size).size == 51
+    form = format_of(described(GOOD))
+    assert form.tail(GOOD.size) == estargz.footer_span(GOOD.size)
+    assert form.tail(GOOD.size, is_thrifty=False) == estargz.likely_tail(GOOD.size)
     tail = estargz.likely_tail(GOOD.size)
     found = estargz.locate(described(GOOD), GOOD.blob[tail.start :])
     assert GOOD.toc_at is not None

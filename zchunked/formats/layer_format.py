@@ -36,8 +36,11 @@ class LayerFormat(Protocol):
         """The receipt's word for it."""
         raise NotImplementedError
 
-    def tail(self, size: int) -> ByteRange | None:
-        """What of a blob of `size` bytes `locate` has to be given; None: nothing."""
+    def tail(self, size: int, *, is_thrifty: bool = True) -> ByteRange | None:
+        """What of a blob of `size` bytes `locate` has to be given; None: nothing.
+
+        Not `is_thrifty`: rather more than needed, so that the TOC need not be asked for by itself.
+        """
         raise NotImplementedError
 
     def locate(self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS) -> Location:
@@ -69,7 +72,7 @@ class ZstdChunked(LayerFormat):
 
     name = "zstd:chunked"
 
-    def tail(self, size: int) -> ByteRange | None:
+    def tail(self, size: int, *, is_thrifty: bool = True) -> ByteRange | None:
         return None
 
     def locate(self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS) -> Location:
@@ -81,8 +84,8 @@ class EStargz(LayerFormat):
 
     name = "estargz"
 
-    def tail(self, size: int) -> ByteRange | None:
-        return estargz.footer_span(size)
+    def tail(self, size: int, *, is_thrifty: bool = True) -> ByteRange | None:
+        return estargz.footer_span(size) if is_thrifty else estargz.likely_tail(size)
 
     def locate(self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS) -> Location:
         return estargz.locate(layer, tail, limits)
