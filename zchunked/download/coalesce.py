@@ -166,6 +166,12 @@ def group(pieces: Sequence[ByteRange], spans: int, lengths: Lengths) -> list[Run
     return runs
 
 
+def shares(left: Sequence[ByteRange], jobs: int) -> list[Run]:
+    """What is left of a request whose connection broke, for up to `jobs` workers; one share where it is little."""
+    longest = max(_SHORTEST_RUN, -(-total(left) // jobs))
+    return group(cut(left, left, Lengths(longest, longest, jobs)), len(left), Lengths(longest, longest, jobs))
+
+
 def hull(run: Run) -> ByteRange:
     """From a run's first byte to its last."""
     return ByteRange(run[0].start, run[-1].end)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 
-from zchunked.download.coalesce import Run, hull
+from zchunked.download.coalesce import Run, hull, shares
 from zchunked.download.ledger import TransferLedger
 from zchunked.download.orders import Order
 from zchunked.download.retry import RetryingSource, Stopped
 from zchunked.download.watermarks import Watermarks
+from zchunked.download.whole_blob import WholeBlobs
 from zchunked.download.workers import WorkerPool
+from zchunked.download.writers import Writers
 from zchunked.errors import IntegrityError, RangeIgnoredError
 from zchunked.events import Arrived, Noted
 from zchunked.interfaces import Emit, Pieces
 from zchunked.layers.rebuild import are_chunks
 from zchunked.oci.digest import Digest, short
-from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.receipt import Accounts
 from zchunked.store import Store
-from zchunked.store.writer import Writer
 
 # Chunk rows go in together: their places in the index are all over it, and each page is written anew.
 _MANY_ROWS, _ROWS_SECONDS = 40_000, 10.0
@@ -46,12 +46,9 @@ class Downloader:
         self._emit, self._stop = emit, stop
         self._lock = threading.Lock()
         self._states: dict[Digest, _BlobState] = {}
-        self._own = threading.local()
-        self._writers: list[Writer] = []
-        self._claims: dict[Digest, int] = {}  # blobs that some thread takes whole just now
-        self._judges: Counter[Digest] = Counter()
-        self._calm = threading.Condition(self._lock)
-        self.without_ranges: set[Digest] = set()
+        self._writers = Writers(store)
+        self._whole = WholeBlobs(stop)
+        self.without_ranges = self._whole.without_ranges
 
     def order(self, crew: WorkerPool, order: Order) -> None:
         """Queue all runs. Whoever waits in `arrivals` is told as they land."""
@@ -87,37 +84,85 @@ class Downloader:
             size += sum(total(self._store.missing(state.order.blob.digest, run)) for run in at_work)
         return size
 
-    def now(self, order: Order, *, may_grow: bool = True, came: Callable[[], None] | None = None) -> None:
+    def now(
+        self,
+        order: Order,
+        *,
+        may_grow: bool = True,
+        came: Callable[[], None] | None = None,
+        crew: WorkerPool | None = None,
+    ) -> None:
         """Work an order off in the caller's thread, one run after the other, and commit it.
 
-        `came` is called in it as bytes come, which nobody has checked.
+        `came` is called as bytes come, which nobody has checked. With a `crew`, whose worker the caller is, others
+        help once a connection has broken; then `came` is called in their threads, too.
         Where that would take the whole blob, and it may not grow to that, RangeIgnoredError is raised.
         """
-        state = _BlobState(order, may_grow=may_grow, came=came)
+        state = _BlobState(order, queue=order.runs, may_grow=may_grow, came=came, crew=crew)
         try:
-            for run in order.runs:
-                if not self._run(state, run):
-                    self._arrivals.wait_for(order.blob.digest, order.blob.size)
+            while self._take_next(state):
+                pass
+            self._wait_for_help(state)
+        except Exception as error:
+            state.failure = error  # nobody need help any more
+            raise
         finally:
-            self._close_own()
+            self._writers.close_own()
+
+    def _take_next(self, state: _BlobState) -> bool:
+        """Work off the next run of `now`; False when all have been begun."""
+        with state.lock:
+            if state.failure is not None or not state.queue:
+                return False
+            run = state.queue.popleft()
+            state.at_work.append(run)
+        try:
+            if not self._run(state, run):
+                self._arrivals.wait_for(state.order.blob.digest, state.order.blob.size)
+        finally:
+            with state.lock:
+                state.at_work.remove(run)
+                state.calm.notify_all()
+        return True
+
+    def _help(self, state: _BlobState) -> None:
+        """What fails is the failure of whoever is helped."""
+        try:
+            self._take_next(state)
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is raised again where the order is worked off
+            with state.lock:
+                state.failure = state.failure or error
+
+    def _wait_for_help(self, state: _BlobState) -> None:
+        with state.lock:
+            while state.at_work and state.failure is None:
+                if self._stop.is_set():
+                    raise Stopped
+                state.calm.wait(0.2)
+            if state.failure is not None:
+                raise state.failure
+
+    def _share(self, state: _BlobState, left: list[ByteRange]) -> list[ByteRange]:
+        """A connection has broken with so much to go: leave some of it to other workers, and return the rest."""
+        if state.crew is None or self._whole.is_mine(state.order.blob.digest):
+            return left
+        jobs = state.crew.size("fetch")
+        first, *others = shares(left, jobs)
+        with state.lock:
+            state.queue.extend(others)
+        for _ in others:
+            state.crew.submit("fetch", lambda: self._help(state))
+        return list(first)
 
     def commit_early(self) -> None:
         """Keep what arrived safe from power loss, so that the workers need not stop reading for it."""
-        with self._lock:
-            writers = list(self._writers)
-        for writer in writers:
-            writer.commit_early()
+        self._writers.commit_early()
 
     def close(self) -> None:
         """Commit whatever arrived. Call when no worker is left at work."""
-        with self._lock:
-            writers, self._writers = self._writers, []
-        failure: Exception | None = None
-        for writer in writers:
-            try:
-                writer.close()
-            except Exception as error:  # noqa: BLE001 - the others still have bytes to commit
-                failure = failure or error
+        failure = self._writers.close()
         self.enter()
         if failure:
             raise failure
@@ -145,7 +190,7 @@ class Downloader:
     def _run(self, state: _BlobState, run: Run) -> bool:
         """False when somebody else takes the whole blob, and this with it."""
         blob = state.order.blob.digest
-        if blob in self._claims:
+        if self._whole.is_taken(blob):
             return False
         try:
             self._fetch(state, self._store.missing(blob, run))
@@ -154,10 +199,9 @@ class Downloader:
                 return False
         except _TakenElsewhereError:
             return False
-        me = threading.get_ident()
-        if self._claims.get(blob) != me and not self._judge(state, run):
+        if not self._whole.is_mine(blob) and not self._judge(state, run):
             return False
-        if self._claims.get(blob) == me:
+        if self._whole.is_mine(blob):
             self._finish_whole(state)
         if len(state.rows) >= _MANY_ROWS or time.monotonic() - state.entered > _ROWS_SECONDS:
             self._enter(state)
@@ -167,34 +211,21 @@ class Downloader:
         """Check what a run brought, and bring again what came damaged. False when somebody else takes the whole blob:
         whoever does that waits for those who judge, and then looks at what they have left.
         """
-        blob = state.order.blob.digest
-        with self._calm:
-            if blob in self._claims:
+        with self._whole.judging(state.order.blob.digest) as may_judge:
+            if not may_judge:
                 return False
-            self._judges[blob] += 1
-        try:
-            if bad := self._check(state, hull(run)):
-                self._refetch(state, bad)
-        except _TakenElsewhereError:
-            return False
-        finally:
-            with self._calm:
-                self._judges[blob] -= 1
-                self._calm.notify_all()
+            try:
+                if bad := self._check(state, hull(run)):
+                    self._refetch(state, bad)
+            except _TakenElsewhereError:
+                return False
         return True
-
-    def _wait_for_judges(self, blob: Digest) -> None:
-        with self._calm:
-            while self._judges[blob]:
-                if self._stop.is_set():
-                    raise Stopped
-                self._calm.wait(0.2)
 
     def _fetch(self, state: _BlobState, spans: list[ByteRange]) -> None:
         if not spans:
             return
         order = state.order
-        writer = self._writer(order.blob)
+        writer = self._writers.of(order.blob)
         delivery = self._deliveries.begin(order)
         asked = ByteRange(spans[0].start, spans[-1].end)
 
@@ -214,7 +245,7 @@ class Downloader:
             return size
 
         try:
-            self._source.fetch(order.blob, spans, keep)
+            self._source.fetch(order.blob, spans, keep, lambda left: self._share(state, left))
         finally:
             self._deliveries.end(delivery)
 
@@ -234,28 +265,23 @@ class Downloader:
 
     def _claim_whole(self, state: _BlobState) -> bool:
         """The host sends the whole blob or nothing: one worker takes it, for all runs. False if another one does."""
-        blob, me = state.order.blob, threading.get_ident()
+        blob = state.order.blob
         if not state.may_grow:
             raise RangeIgnoredError(f"the host of layer {short(blob.digest)} serves no ranges")
-        with self._lock:
-            if (holder := self._claims.get(blob.digest)) is not None:
-                return holder == me
-            self._claims[blob.digest] = me
-            self.without_ranges.add(blob.digest)
-        state.order.want_all()
-        self._emit(Noted(f"the host of layer {short(blob.digest)} serves no ranges: the layer comes whole"))
-        return True
+        if is_new := self._whole.claim(blob.digest):
+            state.order.want_all()
+            self._emit(Noted(f"the host of layer {short(blob.digest)} serves no ranges: the layer comes whole"))
+        return is_new is not False
 
     def _finish_whole(self, state: _BlobState) -> None:
         blob = state.order.blob
         whole = ByteRange(0, blob.size)
-        self._wait_for_judges(blob.digest)
+        self._whole.wait_for_judges(blob.digest)
         self._insist(state, self._store.missing(blob.digest, [whole]))
         if bad := self._check(state, whole):
             self._refetch(state, bad)
         self._arrivals.land_all(blob.digest)
-        with self._lock:
-            del self._claims[blob.digest]
+        self._whole.release(blob.digest)
 
     def _insist(self, state: _BlobState, spans: list[ByteRange]) -> None:
         """From a host without ranges too: then all of the blob comes, and what is here already is dropped."""
@@ -321,44 +347,29 @@ class Downloader:
             rows.sort()
             self._store.add_chunks(state.order.blob.digest, state.order.blob.size, rows)
 
-    # ── writers: one per worker, for the blob it is at ──
-
-    def _writer(self, blob: Descriptor) -> Writer:
-        own: tuple[Digest, Writer] | None = getattr(self._own, "writer", None)
-        if own is not None and own[0] == blob.digest and own[1] in self._writers:  # else closed with an earlier round
-            return own[1]
-        self._close_own()
-        writer = self._store.writer(blob.digest, blob.size)
-        self._own.writer = (blob.digest, writer)
-        with self._lock:
-            self._writers.append(writer)
-        return writer
-
-    def _close_own(self) -> None:
-        own: tuple[Digest, Writer] | None = getattr(self._own, "writer", None)
-        self._own.writer = None
-        if own is not None:
-            with self._lock:
-                if own[1] not in self._writers:
-                    return
-                self._writers.remove(own[1])
-            own[1].close()
-
 
 class _TakenElsewhereError(Exception):
     """Another worker is taking the whole blob."""
 
 
 class _BlobState:
-    """An order at work; `lock` guards all that changes."""
+    """An order at work; `lock` guards all that changes. `crew`: who may help with it."""
 
     def __init__(
-        self, order: Order, *, queue: Sequence[Run] = (), may_grow: bool = True, came: Callable[[], None] | None = None
+        self,
+        order: Order,
+        *,
+        queue: Sequence[Run] = (),
+        may_grow: bool = True,
+        came: Callable[[], None] | None = None,
+        crew: WorkerPool | None = None,
     ) -> None:
-        self.order, self.may_grow, self.came = order, may_grow, came
+        self.order, self.may_grow, self.came, self.crew = order, may_grow, came, crew
         self.queue = deque(queue)
         self.at_work: list[Run] = []
         self.lock = threading.Lock()
+        self.calm = threading.Condition(self.lock)
+        self.failure: Exception | None = None  # of a worker who helped
         self.checked = bytearray(len(order.checks.starts))
         self.rows: list[tuple[bytes, int, int, int]] = []
         self.entered = time.monotonic()

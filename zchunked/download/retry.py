@@ -28,6 +28,8 @@ _MOST_LESSONS = 20  # an honest host teaches how many spans it takes in far fewe
 _Result = TypeVar("_Result")
 Keep = Callable[[Pieces], int]
 """Takes what one receive brought and returns how many of its bytes were new."""
+Share = Callable[[list[ByteRange]], list[ByteRange]]
+"""Told what is left after a failure that was forgiven; returns what of it to go on with: others do the rest."""
 
 
 class Stopped(Exception):  # noqa: N818 - no failure: somebody else's failure, or a person, ended the pull
@@ -257,26 +259,38 @@ class RetryingSource:
     def spans_per_request(self, blob: Descriptor) -> int:
         return max(1, self._inner.spans_per_request(blob))
 
-    def fetch(self, blob: Descriptor, spans: Sequence[ByteRange], keep: Keep) -> None:
-        """Hand every byte of the spans to `keep`; after a failure go on with what has not come.
+    def fetch(self, blob: Descriptor, spans: Sequence[ByteRange], keep: Keep, share: Share = lambda left: left) -> None:
+        """Hand every byte of the spans to `keep`; after a failure go on with what `share` leaves of the rest.
 
         A host without ranges can only start again: then bytes come twice, and `keep` drops what it has.
         """
-        download = _Download(self._inner, blob, spans, keep, self._chameleon)
+        download = _Download(self._inner, blob, spans, keep, share, self._chameleon)
         self._chameleon.run(download.go_on, lambda: download.brought)
 
 
 class _Download:
     """One `fetch` and how far it got."""
 
-    def __init__(self, source: Source, blob: Descriptor, spans: Sequence[ByteRange], keep: Keep, to: Chameleon) -> None:
-        self._source, self._blob, self._keep, self._chameleon = source, blob, keep, to
+    def __init__(
+        self,
+        source: Source,
+        blob: Descriptor,
+        spans: Sequence[ByteRange],
+        keep: Keep,
+        share: Share,
+        chameleon: Chameleon,
+    ) -> None:
+        self._source, self._blob, self._keep, self._share, self._chameleon = source, blob, keep, share, chameleon
         self._left = list(spans)
+        self._has_broken = False
         self._is_whole = self._left == [ByteRange(0, blob.size)]
         self.brought = 0  # new bytes since `go_on` was called
 
     def go_on(self) -> None:
         lessons = self.brought = 0
+        if self._has_broken and self._left:
+            self._left = self._share(self._left)
+        self._has_broken = True
         while self._left:
             before = self._left
             try:

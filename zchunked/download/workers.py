@@ -56,6 +56,10 @@ class WorkerPool:
         """Whether every thread has ended: one that hangs in a system call may outlive its crew."""
         return not any(thread.is_alive() for thread in self._threads)
 
+    def size(self, lane: str) -> int:
+        """How many workers the lane has."""
+        return self._sizes[lane]
+
     def submit(self, lane: str, task: Task) -> None:
         with self._changed:
             self._open[lane] += 1

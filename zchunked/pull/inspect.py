@@ -92,7 +92,7 @@ class MetadataFetcher:
             if len(left) > 1:
                 left = missing([location.metadata, *parts], covered)
             order = Order(layer, [(span,) for span in left], parts, parts)
-            self.fetcher.now(order, may_grow=self.may_take, came=reader.look)
+            self.fetcher.now(order, may_grow=self.may_take, came=reader.look, crew=crew)
             try:
                 check_tarsplit(self.store, reader.finish())
             except IntegrityError:
@@ -127,17 +127,19 @@ class _Reader:
         self._toc: TocReader | None = TocReader(layer, location, inspector.limits)
         self._span = location.toc.span
         self._asked = self._span.start  # the lane has been told to read what is before it
+        self._looking = threading.Lock()
         self._done = threading.Event()
         self._error: ZPullError | None = None
 
     def look(self) -> None:
-        """Have read what is here by now, if that is enough to be worth it. For the fetching thread."""
-        if self._asked == self._span.end:
-            return
-        gaps = self._store.missing(self._layer.digest, [ByteRange(self._asked, self._span.end)])
-        here = gaps[0].start if gaps else self._span.end
-        if here - self._asked >= _STRIDE or not gaps:
-            self._ask(here)
+        """Have read what is here by now, if that is enough to be worth it. For the threads that fetch."""
+        with self._looking:
+            if self._asked == self._span.end:
+                return
+            gaps = self._store.missing(self._layer.digest, [ByteRange(self._asked, self._span.end)])
+            here = gaps[0].start if gaps else self._span.end
+            if here - self._asked >= _STRIDE or not gaps:
+                self._ask(here)
 
     def _ask(self, end: int) -> None:
         start, self._asked = self._asked, end

@@ -1,0 +1,63 @@
+"""Who takes a blob whole where its host serves no ranges: one worker, for all others that wanted a part of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zchunked.download.retry import Stopped
+from zchunked.oci.digest import Digest
+
+
+class WholeBlobs:
+    """The claims of one pull. Thread-safe; a claim belongs to the thread that made it."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._changed = threading.Condition()
+        self._holders: dict[Digest, int] = {}
+        self._judges: Counter[Digest] = Counter()
+        self.without_ranges: set[Digest] = set()
+        """Blobs that turned out to come whole or not at all."""
+
+    def is_taken(self, blob: Digest) -> bool:
+        return blob in self._holders
+
+    def is_mine(self, blob: Digest) -> bool:
+        return self._holders.get(blob) == threading.get_ident()
+
+    def claim(self, blob: Digest) -> bool | None:
+        """True: the caller has it from now on. None: it had it before. False: another worker takes it."""
+        with self._changed:
+            if blob in self._holders:
+                return None if self.is_mine(blob) else False
+            self._holders[blob] = threading.get_ident()
+            self.without_ranges.add(blob)
+            return True
+
+    def release(self, blob: Digest) -> None:
+        with self._changed:
+            del self._holders[blob]
+
+    @contextmanager
+    def judging(self, blob: Digest) -> Iterator[bool]:
+        """Check what came of the blob in here, unless it is taken: then this is False. Its taker waits for the end."""
+        with self._changed:
+            may = blob not in self._holders
+            self._judges[blob] += may
+        try:
+            yield may
+        finally:
+            with self._changed:
+                self._judges[blob] -= may
+                self._changed.notify_all()
+
+    def wait_for_judges(self, blob: Digest) -> None:
+        """Return once nobody checks parts of it any more. Raises Stopped when the pull has ended."""
+        with self._changed:
+            while self._judges[blob]:
+                if self._stop.is_set():
+                    raise Stopped
+                self._changed.wait(0.2)
