@@ -10,8 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
+import msgspec
+
 from zchunked.cli.commands.pull import SILENCE_SECONDS, bearable
-from zchunked.cli.render import print_json, store_of
+from zchunked.cli.render import store_of
 from zchunked.errors import LocalError, UsageError
 from zchunked.interfaces import Source
 from zchunked.oci.documents import Platform
@@ -74,7 +76,7 @@ def _run(arguments: argparse.Namespace, environment: Mapping[str, str], listen: 
     def access(one: Access) -> None:
         if not arguments.quiet:
             with suppress(OSError, ValueError):
-                print_json({**{name: getattr(one, name) for name in one.__slots__}}, sys.stderr)
+                print(msgspec.json.encode(one).decode(), file=sys.stderr, flush=True)
 
     def log(text: str) -> None:
         if arguments.verbose:
