@@ -144,7 +144,7 @@ class App:
         is_get = method == "GET"
         if asked.kind == "manifests":
             found = self.rooms.documents.manifest(asked)
-            self.rooms.flights.learn(asked.name, found.digest, found.data, is_wanted=is_get)
+            self.rooms.flights.learn(asked.name, asked.what, found.digest, found.data, is_wanted=is_get)
             return _manifest(found)
         if asked.kind == "blobs":
             digest = _digest(asked.what)

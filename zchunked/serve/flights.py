@@ -94,6 +94,7 @@ class Flights:
         self._lock = threading.Lock()
         self._flights: dict[tuple[str, Digest], Flight] = {}
         self._images: OrderedDict[tuple[str, Digest], tuple[Digest, Descriptor]] = OrderedDict()
+        self._tags: dict[tuple[str, Digest], str] = {}
         self._stop = threading.Event()
         self._workers = WorkerPool({"flights": _AT_ONCE}, self._stop)
 
@@ -112,12 +113,23 @@ class Flights:
 
     # ── what is known ──
 
-    def learn(self, name: str, digest: Digest, data: bytes, *, is_wanted: bool) -> None:
-        """A manifest passed by: its blobs belong to that image. `is_wanted`: a client has got it, not only its head."""
+    def learn(self, name: str, what: str, digest: Digest, data: bytes, *, is_wanted: bool) -> None:
+        """A manifest passed by: its blobs belong to that image. `what`: the tag or digest that it was asked by.
+
+        `is_wanted`: a client has got it, not only its head.
+        """
         try:
             manifest = parse_document(data)
         except ZPullError:
             return  # not ours to judge: the client may know what it is
+        if ":" not in what:
+            named = (
+                [digest] if isinstance(manifest, Manifest) else [one.descriptor.digest for one in manifest.instances]
+            )
+            with self._lock:
+                self._tags.update({(name, one): what for one in named})
+                while len(self._tags) > _REMEMBERED:
+                    del self._tags[next(iter(self._tags))]
         if not isinstance(manifest, Manifest):
             return
         with self._lock:
@@ -216,11 +228,14 @@ class Flights:
 
     def _pull_image(self, flight: Flight) -> None:
         reference = parse_reference(f"docker://{flight.name}@{flight.what}")
-        traffic, receipt = Traffic(time.monotonic), Receipt(str(reference))
+        with self._lock:
+            tag = self._tags.get((flight.name, flight.what))
+        label = f"{flight.name}:{tag}" if tag else str(reference)
+        traffic, receipt = Traffic(time.monotonic), Receipt(label)
         try:
             with closing(self._open(reference, traffic)) as source:
                 Pull(
-                    str(reference),
+                    label,
                     flight.what,
                     source,
                     self._store,
