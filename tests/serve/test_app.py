@@ -164,6 +164,7 @@ def test_tags_are_the_upstreams(start: Start) -> None:
         answer = served.ask("/v2/local/demo/tags/list?n=100&token=secret")
         assert answer.status == 200
         assert set(json.loads(answer.body)["tags"]) == set(IMAGES)
+        assert json.loads(answer.body)["name"] == "local/demo"
 
 
 def test_a_token_is_asked_for(start: Start) -> None:

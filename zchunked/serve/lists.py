@@ -9,7 +9,9 @@ from contextlib import closing
 from http import HTTPStatus
 from urllib.parse import parse_qsl, quote, urlencode
 
-from zchunked.errors import NotFoundError
+import msgspec
+
+from zchunked.errors import FormatError, NotFoundError
 from zchunked.interfaces import Listed
 from zchunked.serve.app import Headers, Response
 from zchunked.serve.flights import OpenSource
@@ -42,7 +44,25 @@ class Lists:
             headers.append(("OCI-Filters-Applied", found.filters))
         if link := next_page(found.link, asked, query):
             headers.append(("Link", link))
-        return Response(HTTPStatus.OK, headers, [found.data], len(found.data))
+        data = _renamed(found.data, asked.shown) if asked.kind == "tags" else found.data
+        return Response(HTTPStatus.OK, headers, [data], len(data))
+
+
+class _Tags(msgspec.Struct):
+    name: str
+    tags: list[str] | None = None
+
+
+_TAGS = msgspec.json.Decoder(_Tags)
+
+
+def _renamed(data: bytes, name: str) -> bytes:
+    """The list of tags under the name that the client knows (distribution-spec, "Listing Tags")."""
+    try:
+        found = _TAGS.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{name}: the registry's list of tags is not what it should be: {error}") from error
+    return msgspec.json.encode(_Tags(name, found.tags or []))
 
 
 def _kept(query: str, namespace: str = "") -> str:
@@ -58,5 +78,4 @@ def next_page(link: str | None, asked: Asked, query: str) -> str | None:
     if found is None:
         return None
     namespace = dict(parse_qsl(query)).get("ns", "")
-    name = asked.repository if namespace else asked.name
-    return f'</v2/{name}/{asked.kind}/{asked.what}{_kept(found[1], namespace)}>; rel="next"'
+    return f'</v2/{asked.shown}/{asked.kind}/{asked.what}{_kept(found[1], namespace)}>; rel="next"'

@@ -26,12 +26,16 @@ _LONGEST_PATH = 1024  # host, repository and digest take 400 at most
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`what` is a tag or digest for manifests, a digest for blobs and referrers, `list` for tags."""
+    """`what` is a tag or digest for manifests, a digest for blobs and referrers, `list` for tags.
+
+    `shown`: the repository as the client calls it, perhaps with its host in front.
+    """
 
     kind: Kind
     host: str
     repository: str
     what: str
+    shown: str = ""
 
     @property
     def name(self) -> str:
@@ -76,7 +80,7 @@ def parse_path(path: str, namespace: str, upstreams: Mapping[str, str]) -> Asked
     if found is None or (found[2] == "tags" and found[3] != "list"):
         return None
     host, repository = _split(found[1], namespace, upstreams)
-    asked = Asked(found[2], host, repository, found[3])  # type: ignore[arg-type] # the pattern knows four kinds
+    asked = Asked(found[2], host, repository, found[3], found[1])  # type: ignore[arg-type] # the pattern knows four kinds
     asked.reference()
     return asked
 

@@ -1,0 +1,152 @@
+"""The pure rooms of the server: names, policy, ranges, links, texts for engines."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zchunked.errors import AccessDeniedError, InvalidReferenceError, UsageError
+from zchunked.ranges import ByteRange
+from zchunked.serve.byte_ranges import Multipart, UnsatisfiableError, Wanted, parse_range
+from zchunked.serve.config_for import ENGINES, config_for
+from zchunked.serve.lists import next_page
+from zchunked.serve.names import Asked, parse_path, parse_upstreams
+from zchunked.serve.page import Facts, HostRow, ImageRow, age, human, render
+from zchunked.serve.policy import Allowed, Clients
+from zchunked.serve.settings import Settings, is_loopback_address, parse_listen
+
+UPSTREAMS = {"lab": "lab.example:5000"}
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("path", "namespace", "name", "what"),
+    [
+        ("/v2/quay.io/podman/hello/manifests/latest", "", "quay.io/podman/hello", "latest"),
+        ("/v2/podman/hello/manifests/latest", "quay.io", "quay.io/podman/hello", "latest"),
+        ("/v2/library/alpine/manifests/3", "docker.io", "docker.io/library/alpine", "3"),
+        ("/v2/library/alpine/manifests/3", "", "docker.io/library/alpine", "3"),
+        ("/v2/alpine/manifests/3", "", "docker.io/library/alpine", "3"),
+        ("/v2/docker.io/alpine/manifests/3", "", "docker.io/library/alpine", "3"),
+        ("/v2/lab/app/manifests/v1", "", "lab.example:5000/app", "v1"),
+        ("/v2/app/manifests/v1", "lab", "lab.example:5000/app", "v1"),
+        (f"/v2/quay.io/a/manifests/blobs/{DIGEST}", "", "quay.io/a/manifests", DIGEST),
+    ],
+)
+def test_both_forms_of_names(path: str, namespace: str, name: str, what: str) -> None:
+    asked = parse_path(path, namespace, UPSTREAMS)
+    assert asked is not None
+    assert (asked.name, asked.what) == (name, what)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/", "/v3/a/manifests/b", "/v2/a/tags/other", "/v2/a/blobs/uploads/x", "/etc/passwd"]
+)
+def test_other_paths_mean_nothing(path: str) -> None:
+    assert parse_path(path, "", {}) is None
+
+
+@pytest.mark.parametrize("path", ["/v2/quay.io/../x/manifests/v1", "/v2/quay.io/A/manifests/v1", "/v2/" + "a" * 3000])
+def test_names_that_cannot_be(path: str) -> None:
+    with pytest.raises(InvalidReferenceError):
+        parse_path(path, "", {})
+
+
+@given(st.text(max_size=200), st.text(max_size=50))
+def test_whatever_the_path_a_value_or_a_refusal(path: str, namespace: str) -> None:
+    with suppress(InvalidReferenceError):
+        parse_path(path, namespace, UPSTREAMS)
+
+
+def test_upstreams_are_checked() -> None:
+    assert parse_upstreams(["a=b.example:5", "c=[::1]:7"]) == {"a": "b.example:5", "c": "[::1]:7"}
+    for text in ("a", "A=b", "a=", "a=b/c", "=b", "a=b:99999999"):
+        with pytest.raises(UsageError):
+            parse_upstreams([text])
+    with pytest.raises(UsageError):
+        parse_upstreams(["a=b", "a=c"])
+
+
+def test_a_prefix_ends_where_a_component_does() -> None:
+    allowed = Allowed.of(["ghcr.io/org", "quay.io"])
+    allowed.check("ghcr.io", "org/app")
+    allowed.check("quay.io", "anything/at/all")
+    for host, repository in (
+        ("ghcr.io", "organ/app"),
+        ("evil.quay.io", "app"),
+        ("quay.io:5000", "app"),
+        ("ghcr.io", "x"),
+    ):
+        with pytest.raises(AccessDeniedError):
+            allowed.check(host, repository)
+
+
+def test_tokens() -> None:
+    with pytest.raises(UsageError):
+        Clients.of("short")
+    clients = Clients.of("0123456789abcdef\n")
+    assert not clients.admits(None)
+    assert not clients.admits("Basic %%%")
+    assert not clients.admits("Digest 0123456789abcdef")
+    assert clients.admits("bearer 0123456789abcdef")
+    assert Clients.of(None).admits(None)
+
+
+@given(st.integers(1, 300), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), min_size=1, max_size=5))
+def test_ranges_are_what_a_server_may_send(size: int, pairs: list[tuple[int, int]]) -> None:
+    header = "bytes=" + ",".join(f"{first}-{last}" for first, last in pairs)
+    try:
+        wanted = parse_range(header, size)
+    except UnsatisfiableError:
+        assert all(first >= size for first, last in pairs if first <= last)
+        return
+    if wanted is not None:
+        assert all(0 <= span.start < span.end <= size for span in wanted.spans)
+        assert {*wanted.spans} <= {ByteRange(first, min(last + 1, size)) for first, last in pairs if first < size}
+
+
+def test_a_multipart_is_as_long_as_it_says() -> None:
+    parts = Multipart((ByteRange(0, 10), ByteRange(90, 100)), 100, "x")
+    body = b"".join(parts.body(lambda span: iter([b"." * span.size])))
+    assert len(body) == parts.length
+    assert parse_range("bytes=5-", 10) == Wanted((ByteRange(5, 10),), is_to_end=True)
+
+
+def test_links_lead_back_to_the_server() -> None:
+    asked = Asked("tags", "quay.io", "a/b", "list", "a/b")
+    link = '</v2/a/b/tags/list?n=2&last=v2&token=secret>; rel="next"'
+    assert next_page(link, asked, "ns=quay.io&n=2") == '</v2/a/b/tags/list?n=2&last=v2&ns=quay.io>; rel="next"'
+    assert next_page(None, asked, "") is None
+
+
+def test_addresses() -> None:
+    assert parse_listen("5055") == ("127.0.0.1", 5055)
+    assert parse_listen("[::1]:80") == ("::1", 80)
+    for text in ("", "host:", "host:abc", "host:99999"):
+        with pytest.raises(UsageError):
+            parse_listen(text)
+    assert is_loopback_address("127.9.9.9")
+    assert not is_loopback_address("0.0.0.0")
+    with pytest.raises(UsageError, match="unencrypted"):
+        Settings(("0.0.0.0", 1)).check()
+    Settings(("0.0.0.0", 1), may_be_plain=True).check()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_each_engine_is_told_the_address(engine: str, is_tls: bool) -> None:
+    text = config_for(engine, "127.0.0.1:5055", is_tls=is_tls)  # type: ignore[arg-type]
+    assert "127.0.0.1:5055" in text
+
+
+def test_the_page_escapes_what_peers_say() -> None:
+    facts = Facts(
+        "1", 1, 2, 3, 4, [], [ImageRow("<script>x</script>", "linux/amd64", "abc", 5)], [HostRow("<b>", 1, None, 1)]
+    )
+    page = render(facts)
+    assert b"<script" not in page
+    assert b"<b>&lt;b&gt;</b>" in page
+    assert (human(999), human(1500), human(10**7), age(59), age(7200)) == ("999 B", "1.5 kB", "10 MB", "59 s", "2 h")
