@@ -63,7 +63,7 @@ WHO_MAY = {
     "msgspec.convert": "sources.config.registries",
     # The standard library's doors to the world.
     "sqlite3": "store.database",
-    "fcntl": "store export.folder",
+    "fcntl": "store export.locks",
     "ctypes": "cli.tuning",
     "socket": "sources serve.server",
     "ssl": "sources",

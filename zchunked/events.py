@@ -55,4 +55,11 @@ class Noted:
         object.__setattr__(self, "text", safe_line(self.text))
 
 
-Event = Planned | Arrived | Retried | GaveUp | Noted
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that is not as the person asked. It is on the receipt too."""
+
+    text: str
+
+
+Event = Planned | Arrived | Retried | GaveUp | Noted | Warned

@@ -114,7 +114,10 @@ class Bytes:
 
 @dataclass(slots=True)
 class Export:
-    """What was written, and the manifest digest it has there."""
+    """What was written, and the manifest digest it has there: the registry's own, or another one.
+
+    An archive for docker has none.
+    """
 
     to: str
     manifest_digest: str | None
@@ -136,6 +139,8 @@ class Receipt:
     reference: str
     platform: str | None = None
     manifest_digest: str | None = None
+    index_digest: str | None = None
+    """Of the index that the reference names, where it names one."""
     image_id: str | None = None
     layers: list[LayerEntry] = field(default_factory=list)
     bytes: Bytes = field(default_factory=Bytes)
@@ -143,7 +148,24 @@ class Receipt:
     retries: int = 0
     seconds: float = 0.0
     exports: list[Export] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    """What is not as was asked for, or not as the registry has it."""
     estimate: Estimate | None = None
+
+    def names(self, root: Digest, manifest: Digest) -> None:
+        """`root`: what the reference names, an index or the manifest itself."""
+        self.manifest_digest, self.index_digest = manifest, root if root != manifest else None
+
+    def exported(self, export: Export) -> str | None:
+        """Take it down; returns a warning where it has another manifest than the registry's."""
+        self.exports.append(export)
+        if export.manifest_digest in (None, self.manifest_digest):
+            return None
+        self.warnings.append(
+            f"{export.to} has manifest {export.manifest_digest}, not the registry's {self.manifest_digest}: "
+            "layers that came in parts are plain tars there; --exact keeps the registry's"
+        )
+        return self.warnings[-1]
 
     def list_layers(self, manifest: Manifest, diff_ids: tuple[Digest, ...], kinds: list[str]) -> None:
         self.image_id = manifest.config.digest

@@ -14,6 +14,7 @@ from tests.helpers.build.front import chunked_layer, gzip_layer, image, make_tar
 from tests.helpers.build.stored import keep_image
 from zchunked.errors import IntegrityError
 from zchunked.export.archives import write_docker_archive, write_oci_archive
+from zchunked.export.names import Names
 from zchunked.store import Store
 
 BASE = gzip_layer(make_tar({"base": b"base"}))
@@ -45,7 +46,9 @@ def members(data: bytes) -> dict[str, bytes]:
 @pytest.mark.parametrize("in_parts", [[], [1]])
 def test_an_oci_archive_is_a_layout_in_a_tar(store: Store, tmp_path: Path, in_parts: list[int]) -> None:
     sink = io.BytesIO()
-    digest = write_oci_archive(store, keep_image(store, IMAGE, in_parts=in_parts), sink, "v1")
+    digest = write_oci_archive(
+        store, keep_image(store, IMAGE, in_parts=in_parts), sink, Names("v1", "example.com/app:v1")
+    )
     found = members(sink.getvalue())
     for name, data in found.items():
         path = tmp_path / "layout" / name
@@ -63,7 +66,7 @@ def test_an_oci_archive_is_a_layout_in_a_tar(store: Store, tmp_path: Path, in_pa
 @pytest.mark.parametrize("tag", ["example.com/app:v1", None])
 def test_a_docker_archive_holds_plain_tars(store: Store, in_parts: list[int], tag: str | None) -> None:
     sink = io.BytesIO()
-    write_docker_archive(store, keep_image(store, IMAGE, in_parts=in_parts), sink, tag)
+    write_docker_archive(store, keep_image(store, IMAGE, in_parts=in_parts), sink, Names("v1", tag))
     found = members(sink.getvalue())
     (listed,) = json.loads(found["manifest.json"])
     assert listed["RepoTags"] == ([tag] if tag else None)
@@ -81,5 +84,5 @@ def test_damage_in_the_store_ends_the_archive(store: Store) -> None:
     for write in (write_oci_archive, write_docker_archive):
         sink = io.BytesIO()
         with pytest.raises(IntegrityError):
-            write(store, stored, sink, "v1")
+            write(store, stored, sink, Names("v1"))
         assert not sink.getvalue().endswith(bytes(1024)), "nobody takes it for a complete one"

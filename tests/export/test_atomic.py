@@ -11,20 +11,18 @@ from typing import IO
 import pytest
 
 from zchunked.errors import IntegrityError, LocalError
-from zchunked.export.atomic import is_free, local_errors, whole_file, whole_folder, write_whole
+from zchunked.export import atomic
+from zchunked.export.atomic import local_errors, partial_name, sweep, sweep_beside, whole_file, write_whole
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def broken(writing: AbstractContextManager[IO[bytes] | Path], error: BaseException) -> None:
+def broken(writing: AbstractContextManager[IO[bytes]], error: BaseException) -> None:
     """Write something, then fail."""
     with writing as there:
-        if isinstance(there, Path):
-            (there / "file").write_bytes(b"x")
-        else:
-            there.write(b"new")
+        there.write(b"new")
         raise error
 
 
@@ -53,74 +51,52 @@ def test_pieces_are_written_one_after_the_other(tmp_path: Path) -> None:
     assert (tmp_path / "blob").read_bytes() == b"abc"
 
 
-def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
-    path = tmp_path / "layout"
-    with whole_folder(path, "last") as partial:
-        (partial / "file").write_bytes(b"x")
-        assert not path.exists()
-        assert partial.parent == tmp_path, "beside it, so that the rename is atomic"
-    assert (path / "file").read_bytes() == b"x"
-    assert names(tmp_path) == {"layout"}
+def test_many_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "app.tar"
+    with whole_file(path) as one:
+        one.write(b"one")
+        with whole_file(path) as other:
+            other.write(b"other")
+        assert path.read_bytes() == b"other"
+    assert path.read_bytes() == b"one"
+    assert names(tmp_path) == {"app.tar"}
 
 
-def test_an_empty_folder_that_is_there_stays_and_is_filled(tmp_path: Path) -> None:
-    """It may be a mount point, which nobody can rename, or where a shell stands."""
-    path = tmp_path / "layout"
-    path.mkdir()
-    before = path.stat().st_ino
-    for _ in range(2):
-        with pytest.raises(LocalError):
-            broken(whole_folder(path, "a"), LocalError("the disk is full"))
-        assert is_free(path)
-    with whole_folder(path, "a") as partial:
-        (partial / "b").mkdir()
-        (partial / "a").write_bytes(b"x")
-    assert names(path) == {"a", "b", "file"}, "what a broken run left is used again"
-    assert path.stat().st_ino == before
-    assert not is_free(path)
+def test_a_partial_name_cannot_be_guessed_and_nothing_planted_there_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    path = tmp_path / "app.tar"
+    assert partial_name(path) != partial_name(path)
+    guessed = [partial_name(path) for _ in range(2)]
+    guessed[0].symlink_to(victim)
+    left = list(guessed)
+    monkeypatch.setattr(atomic, "partial_name", lambda _: left.pop(0))
+    with whole_file(path) as file:
+        file.write(b"x")
+    assert (path.read_bytes(), victim.read_bytes()) == (b"x", b"precious")
+    assert guessed[0].is_symlink()
 
 
-def test_what_the_rest_hangs_on_comes_last(tmp_path: Path) -> None:
-    (tmp_path / "out" / "z").mkdir(parents=True)
-    (tmp_path / "out" / "z" / "in the way").write_bytes(b"x")
-
-    def fill() -> None:
-        with whole_folder(tmp_path / "out", "index.json") as partial:
-            (partial / "index.json").write_bytes(b"x")
-            (partial / "z").mkdir()
-
-    with pytest.raises(OSError, match="not empty"):
-        fill()
-    assert names(tmp_path / "out") == {"z"}
-
-
-def test_a_file_is_no_free_place(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"x")
-    assert not is_free(tmp_path / "file")
-    assert is_free(tmp_path / "nothing")
+def test_what_killed_writers_left_is_swept_and_what_living_ones_write_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "app.tar"
+    partial_name(path).write_bytes(b"half")
+    partial_name(tmp_path / "app").write_bytes(b"of another file")
+    with whole_file(path) as file:
+        file.write(b"x")
+        sweep_beside(path)
+        assert len(names(tmp_path)) == 2
+    assert path.read_bytes() == b"x"
+    sweep(tmp_path)
+    assert names(tmp_path) == {"app.tar"}
 
 
-def test_a_folder_that_failed_is_absent(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError):
-        broken(whole_folder(tmp_path / "layout", "last"), IntegrityError("x"))
-    assert names(tmp_path) == set()
-
-
-@pytest.mark.parametrize("error", [LocalError("the disk is full"), KeyboardInterrupt()])
-def test_what_a_person_can_mend_is_not_written_again(tmp_path: Path, error: BaseException) -> None:
-    path = tmp_path / "layout"
-    with pytest.raises(type(error)):
-        broken(whole_folder(path, "last"), error)
-    assert not path.exists()
-    with whole_folder(path, "last") as partial:
-        assert (partial / "file").read_bytes() == b"x"
-    assert names(tmp_path) == {"layout"}
-
-
-def test_missing_folders_above_are_made(tmp_path: Path) -> None:
-    with whole_folder(tmp_path / "a" / "b" / "layout", "last"):
-        pass
-    assert (tmp_path / "a" / "b" / "layout").is_dir()
+def test_a_long_name_has_room_for_a_partial_one(tmp_path: Path) -> None:
+    path = tmp_path / ("\N{OX}" * 60)
+    with whole_file(path) as file:
+        file.write(b"x")
+    assert names(tmp_path) == {path.name}
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import sys
+from typing import NoReturn
 
 from zchunked.errors import ZPullError
 from zchunked.oci.quoting import safe_line
@@ -12,11 +15,12 @@ from zchunked.oci.quoting import safe_line
 
 def main() -> None:
     """The console script. Ends the process."""
+    # Closed by whoever started us: `print` would say nothing then, or write to the other one.
+    sys.stdout = sys.stdout or _Closed()
+    sys.stderr = sys.stderr or io.StringIO()
     code = run(sys.argv[1:])
     with contextlib.suppress(OSError):
-        for out in (sys.stdout, sys.stderr):
-            if out is not None:  # closed by whoever started us
-                out.flush()
+        sys.stderr.flush()
     # A worker that hangs in a system call must not hold the exit: everything is on the disk.
     os._exit(code)
 
@@ -26,7 +30,9 @@ def run(argv: list[str]) -> int:
     from zchunked.cli import parser as arguments  # noqa: PLC0415
 
     try:
-        return arguments.dispatch(argv, os.environ)
+        code = arguments.dispatch(argv, os.environ)
+        sys.stdout.flush()  # what is lost here was the result
+        return code
     except ZPullError as error:
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:
@@ -45,6 +51,17 @@ def run(argv: list[str]) -> int:
         return _fail(
             f"unexpected {type(error).__name__}: {str(error)[:300]}; this is a bug, ZPULL_DEBUG=1 shows where", 1
         )
+
+
+class _Closed(io.TextIOBase):
+    """Standard output that is closed: who writes there fails, whatever the verb."""
+
+    def write(self, text: str, /) -> int:
+        raise OSError(errno.EBADF, "standard output is closed, and the result has to go there")
+
+    @property
+    def buffer(self) -> NoReturn:
+        raise OSError(errno.EBADF, "standard output is closed, and the result has to go there")
 
 
 def _fail(text: str, code: int) -> int:

@@ -193,8 +193,10 @@ def _image(verb: argparse.ArgumentParser, environment: Mapping[str, str]) -> Non
         action="append",
         default=[],
         metavar="DEST",
-        help="write the image there: oci:DIR[:tag], oci-archive:FILE, docker-archive:FILE (- is stdout); repeatable",
+        help="write the image there: oci:DIR[:name], oci-archive:FILE[:name], docker-archive:FILE[:name] "
+        "(- is stdout); repeatable",
     )
+    _Options(verb, environment).switch("--force", "let --to replace a file, or fill a folder, that holds no image")
     _platform(verb, environment)
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import IO, Literal
 
-from zchunked.events import Arrived, Event, GaveUp, Noted, Planned
+from zchunked.events import Arrived, Event, GaveUp, Noted, Planned, Warned
 
 Style = Literal["auto", "bar", "plain", "json", "none"]
 _PLAIN_SECONDS = 10.0
@@ -36,6 +36,8 @@ class Progress:
         elif isinstance(event, Noted):
             if self._style != "none":
                 self._line(f"zpull: {event.text}")
+        elif isinstance(event, Warned):  # whatever the style
+            self._line(f"zpull: warning: {event.text}")
         elif self._explain:
             left = f", {human(max(self._need - self._done, 0))} to go" if self._need else ""
             karma = f"karma {_points(event.karma_before)} -> {_points(event.karma_after)}"

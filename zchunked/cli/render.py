@@ -13,8 +13,8 @@ import platformdirs
 
 from zchunked.cli.progress import human
 from zchunked.errors import UsageError, ZPullError
-from zchunked.export import Destination, parse_destination
-from zchunked.export.atomic import local_errors, write_whole
+from zchunked.export import Destination, check_target, parse_destination
+from zchunked.export.targets import opened
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Platform, parse_platform, this_platform
 from zchunked.oci.reference import ImageReference
@@ -30,7 +30,10 @@ def store_of(arguments: argparse.Namespace) -> Store:
 
 
 def destinations_of(arguments: argparse.Namespace) -> list[Destination]:
+    """Checked before anything is opened or asked for. UsageError, LocalError."""
     destinations = [parse_destination(text) for text in arguments.to]
+    for destination in destinations:
+        check_target(destination, force=arguments.force)
     if sum(one.is_stdout for one in destinations) > 1:
         raise UsageError("only one --to can write to standard output")
     return destinations
@@ -78,11 +81,15 @@ def print_plan(receipt: Receipt, works: list[LayerTask]) -> None:
         print(f"a pull fetches {cost.bytes} bytes ({human(cost.bytes)}) in {cost.requests} requests{time}")
 
 
+def print_warning(text: str) -> None:
+    print(f"zpull: warning: {text}", file=sys.stderr)
+
+
 def print_json(document: object, out: IO[str] | None = None) -> None:
     print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode(), file=out or sys.stdout)
 
 
 def write_digestfile(path: str | None, receipt: Receipt) -> None:
     if path:
-        with local_errors(f"cannot write {path}"):
-            write_whole(Path(path), [f"{receipt.manifest_digest}\n".encode()])
+        with opened(Path(path)) as file:
+            file.write(f"{receipt.manifest_digest}\n".encode())

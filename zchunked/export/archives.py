@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from zchunked.export.layers import layers_of, manifest_of
-from zchunked.export.oci_layout import LAYOUT_FILE
+from zchunked.export.names import Names
+from zchunked.export.oci_layout import LAYOUT_FILE, index_with
 from zchunked.oci.digest import Digest, digest_of
-from zchunked.oci.documents import OCI_INDEX
+from zchunked.oci.documents import Descriptor
+from zchunked.sources.layout import blob_path
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
+
+_MARKS = {"oci-layout": b"imageLayoutVersion", "manifest.json": b'"Layers"'}
+_MARK_BYTES = 4 << 20
+_LOOKED_AT = 20_000  # members; other tools put the listing last
 
 
 class Sink(Protocol):
@@ -44,42 +52,59 @@ class _TarWriter:
         self._written += len(data)
 
 
-def write_oci_archive(store: Store, image: StoredImage, sink: Sink, tag: str | None) -> Digest:
-    """Returns the manifest's digest in the archive."""
+def write_oci_archive(store: Store, image: StoredImage, sink: Sink, names: Names) -> Digest:
+    """An OCI layout in a tar, with docker's own listing beside it. Returns the manifest's digest in the archive."""
     layers = layers_of(store, image)
     manifest, media_type = manifest_of(image, layers)
-    entry: dict[str, object] = {"mediaType": media_type, "digest": digest_of(manifest), "size": len(manifest)}
-    if tag:
-        entry["annotations"] = {"org.opencontainers.image.ref.name": tag}
-    index = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
+    listed = Descriptor(media_type, digest_of(manifest), len(manifest))
+    index = index_with(None, listed, None, names.tag, "the archive", full_name=names.full)
+    blobs = [layer.descriptor for layer in layers]
+    listing = _listing(blob_path(digest_of(image.config_data)), names, [blob_path(blob.digest) for blob in blobs])
     tar = _TarWriter(sink)
-    for name, data in (("oci-layout", LAYOUT_FILE), ("index.json", index)):
+    for name, data in (("oci-layout", LAYOUT_FILE), ("index.json", index), ("manifest.json", listing)):
         tar.add(name, len(data), [data])
     done: set[str] = set()
     for data in (manifest, image.config_data):
-        tar.add(f"blobs/sha256/{digest_of(data)[7:]}", len(data), [data])
-    for layer in layers:
-        blob = layer.descriptor
+        tar.add(blob_path(digest_of(data)), len(data), [data])
+    for layer, blob in zip(layers, blobs, strict=True):
         if blob.digest not in done:
             done.add(blob.digest)
-            tar.add(f"blobs/sha256/{blob.digest[7:]}", blob.size, layer.blob())
+            tar.add(blob_path(blob.digest), blob.size, layer.blob())
     tar.finish()
-    return digest_of(manifest)
+    return listed.digest
 
 
-def write_docker_archive(store: Store, image: StoredImage, sink: Sink, tag: str | None) -> None:
-    """`tag` is a whole reference, what the image is called after loading; None leaves it nameless."""
+def write_docker_archive(store: Store, image: StoredImage, sink: Sink, names: Names) -> None:
+    """Without a full name the image is nameless after loading."""
     layers = layers_of(store, image)
     config = image.documents.manifest.config.digest[7:] + ".json"
-    names = [f"{layer.diff_id[7:]}.tar" for layer in layers]
-    listing = [{"Config": config, "RepoTags": [tag] if tag else None, "Layers": names}]
+    paths = [f"{layer.diff_id[7:]}.tar" for layer in layers]
+    manifest = _listing(config, names, paths)
     tar = _TarWriter(sink)
-    manifest = msgspec.json.encode(listing)
     tar.add("manifest.json", len(manifest), [manifest])
     tar.add(config, len(image.config_data), [image.config_data])
     done: set[str] = set()
-    for name, layer in zip(names, layers, strict=True):
-        if name not in done:
-            done.add(name)
-            tar.add(name, layer.tar_size, layer.tar())
+    for path, layer in zip(paths, layers, strict=True):
+        if path not in done:
+            done.add(path)
+            tar.add(path, layer.tar_size, layer.tar())
     tar.finish()
+
+
+def _listing(config: str, names: Names, layers: list[str]) -> bytes:
+    """Docker's `manifest.json`; all are paths in the archive."""
+    tags = [names.full] if names.full else None
+    return msgspec.json.encode([{"Config": config, "RepoTags": tags, "Layers": layers}])
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a container image archive, whoever wrote it: what an export may replace."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in islice(tar, _LOOKED_AT):
+                if member.name in _MARKS and member.isreg() and member.size <= _MARK_BYTES:
+                    file = tar.extractfile(member)
+                    return file is not None and _MARKS[member.name] in file.read()
+    except (tarfile.TarError, OSError, ValueError):
+        pass
+    return False

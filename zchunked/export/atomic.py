@@ -1,23 +1,28 @@
-"""Files and folders that are absent or complete: written under a partial name, renamed when all is on the disk."""
+"""Files that are absent or complete: written under a random partial name, renamed when all is on the disk."""
 
 from __future__ import annotations
 
 import os
-import shutil
+import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from zchunked.errors import LocalError
+from zchunked.export.locks import try_lock
 from zchunked.store.writer import local_error
 
 _PARTIAL = ".zpull-partial"
+_RANDOM_BYTES = 8
+_KEPT_CHARS = 50  # of a name: file systems take 255 bytes, a character has up to four
+_TRIES = 100
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
 def local_errors(what: str) -> Iterator[None]:
-    """Our disk's failures in our own words."""
+    """The disk's failures as LocalError, with `what` was tried."""
     try:
         yield
     except OSError as error:
@@ -25,23 +30,64 @@ def local_errors(what: str) -> Iterator[None]:
 
 
 def partial_name(path: Path) -> Path:
-    """Where `path` is written until it is complete: beside it, so that the rename is atomic."""
-    return path.with_name(f".{path.name}{_PARTIAL}")
+    """A fresh name beside `path`, so that the rename is atomic. Random: nobody can guess it and wait there."""
+    return path.with_name(f"{_prefix(path)}{secrets.token_hex(_RANDOM_BYTES)}{_PARTIAL}")
+
+
+def partials_of(path: Path) -> list[Path]:
+    """What writers of `path` have left beside it, or still write. Empty where that cannot be read."""
+    prefix = _prefix(path)
+    size = len(prefix) + 2 * _RANDOM_BYTES + len(_PARTIAL)
+    return [one for one in _partials_in(path.parent) if one.name.startswith(prefix) and len(one.name) == size]
+
+
+def _partials_in(folder: Path) -> list[Path]:
+    with suppress(OSError):
+        return [child for child in folder.iterdir() if is_partial(child)]
+    return []
+
+
+def is_partial(path: Path) -> bool:
+    """Whether its name is one of `partial_name`'s."""
+    return path.name.startswith(".") and path.name.endswith(_PARTIAL)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:_KEPT_CHARS]}."
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name when the block ends well, and leaves nothing when it does not."""
-    partial = partial_name(path)
+def whole_file(path: Path, *, buffering: int = -1) -> Iterator[IO[bytes]]:
+    """A file that appears under its name when the block ends well, and leaves nothing when it does not.
+
+    What stands there already is replaced, a link too. Any number of processes may do this at the same time.
+    """
+    handle, partial = _create(path)
     try:
-        with partial.open("wb") as file:
+        with os.fdopen(handle, "wb", buffering) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+            partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _create(path: Path) -> tuple[int, Path]:
+    """A new partial file, locked: who sweeps sees by the lock that its writer is alive."""
+    for _ in range(_TRIES):
+        partial = partial_name(path)
+        try:
+            handle = os.open(partial, _NEW, 0o666)
+        except FileExistsError:
+            continue
+        with suppress(OSError):  # not every file system has locks
+            if not (try_lock(handle) and os.fstat(handle).st_nlink):  # swept before it was locked
+                os.close(handle)
+                continue
+        return handle, partial
+    raise LocalError(f"{path.parent}: no free name for a partial file in {_TRIES} tries")
 
 
 def write_whole(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
@@ -50,37 +96,22 @@ def write_whole(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
             file.write(piece)
 
 
-def is_free(path: Path) -> bool:
-    """Whether `whole_folder` may take this place: nothing is there, or an empty folder."""
-    return not path.exists() or (path.is_dir() and all(child.name == _PARTIAL for child in path.iterdir()))
+def sweep(folder: Path) -> None:
+    """Remove partial files of writers that were killed."""
+    _drop_idle(_partials_in(folder))
 
 
-def partial_folder(path: Path) -> Path:
-    """Where a folder is filled until it is complete: within it where it is there already, else beside it."""
-    return path / _PARTIAL if path.is_dir() else partial_name(path)
+def sweep_beside(path: Path) -> None:
+    """The same, of `path` alone."""
+    _drop_idle(partials_of(path))
 
 
-@contextmanager
-def whole_folder(path: Path, last: str) -> Iterator[Path]:
-    """A folder to fill; it gets its name when the block ends well. What a killed run left behind is used again.
-
-    One that is there already may be where a disk is mounted or a person stands, so it stays and is filled, `last` last.
-    """
-    is_there = path.is_dir()
-    partial = partial_folder(path)
-    partial.mkdir(parents=True, exist_ok=True)
-    for torn in partial.rglob(f".*{_PARTIAL}"):  # half a file of a run that was killed
-        torn.unlink()
-    try:
-        yield partial
-        if is_there:
-            for child in sorted(partial.iterdir(), key=lambda child: child.name == last):
-                child.replace(path / child.name)
-            partial.rmdir()
-        else:
-            partial.replace(path)
-    except LocalError:
-        raise
-    except Exception:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+def _drop_idle(partials: Iterable[Path]) -> None:
+    for partial in partials:
+        with suppress(OSError):  # without locks nobody knows whether its writer lives
+            handle = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if try_lock(handle):
+                    partial.unlink()  # fails for a folder, which is not ours to drop
+            finally:
+                os.close(handle)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from zchunked.errors import UsageError
+from zchunked.export.targets import descriptor_of, is_stream
 from zchunked.oci.quoting import typed
 from zchunked.oci.reference import LayoutReference, parse_image
 
@@ -29,11 +30,16 @@ class Destination:
 
     @property
     def is_stdout(self) -> bool:
-        return str(self.path) == STDOUT
+        return self.transport != "oci" and (str(self.path) == STDOUT or descriptor_of(self.path) == 1)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether what was written there cannot be taken back."""
+        return self.is_stdout or (self.transport != "oci" and is_stream(self.path))
 
 
 def parse_destination(text: str) -> Destination:
-    """Raises UsageError. A colon followed by a slash is part of the path, not the start of a tag."""
+    """Raises UsageError. The path ends at the first colon, as in skopeo: what follows may be a whole reference."""
     name, colon, rest = text.partition(":")
     for transport in get_args(Transport):
         if name == transport:
@@ -41,14 +47,16 @@ def parse_destination(text: str) -> Destination:
     else:
         known = ", ".join(f"{one}:" for one in get_args(Transport))
         raise UsageError(f"--to {typed(text)}: unknown destination; want one of {known} followed by a path")
-    path, tag = _cut_tag(rest, whole_reference=name == "docker-archive")
+    path, _, tag = rest.partition(":")
     if not colon or not path:
         raise UsageError(f"--to {typed(text)}: no path after {name}:")
     if "://" in rest:
         raise UsageError(f"--to {typed(text)}: want a path on this machine after {name}:")
     if path == STDOUT and name == "oci":
         raise UsageError("--to oci: writes a directory; use oci-archive:- for standard output")
-    return Destination(transport, Path(path), tag, text)
+    if tag and not _REF_NAME.fullmatch(tag):
+        raise UsageError(f"--to {typed(text)}: want one of oci:DIR[:name], …; what follows the path cannot be a name")
+    return Destination(transport, Path(path), tag or None, text)
 
 
 def parse_target(text: str) -> LayoutReference:
@@ -64,13 +72,3 @@ def parse_target(text: str) -> LayoutReference:
     if colon and scheme not in _PUBLISHED and "/" in (target.tag or ""):
         raise UsageError(f"{typed(text)}: a registry? want DIR[:tag], {_BUCKETS}")
     return target
-
-
-def _cut_tag(rest: str, *, whole_reference: bool) -> tuple[str, str | None]:
-    if whole_reference:  # FILE:host/name:tag; the file comes first and ends at the first colon
-        path, _, tag = rest.partition(":")
-        return path, tag or None
-    path, colon, tag = rest.rpartition(":")
-    if colon and "/" not in tag:
-        return path, tag or None
-    return rest, None

@@ -2,52 +2,81 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
+import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from zchunked.errors import LimitError, LocalError
-from zchunked.export.atomic import local_errors, write_whole
+from zchunked.export.atomic import is_partial, local_errors, sweep, write_whole
+from zchunked.export.locks import locked_folder
 from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci.digest import Digest
 
 _MARKS = ("oci-layout", "index.json")
+_BLOBS = "blobs/sha256/"
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not hold us
 
 
 class FolderTarget:
-    """Fills `Target`. Publishers to one directory take turns, so that none loses what another one listed."""
+    """Fills `Target`. Writers to one directory take turns, so that none loses what another one listed.
 
-    def __init__(self, folder: Path, *, limits: Limits = DEFAULT_LIMITS) -> None:
+    Links below the directory are not followed; the directory itself, which a person named, may be behind one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        known: Collection[Digest] = (),
+        force: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """`known`: blobs that need no hashing to be believed. `force`: other things may live in the directory."""
         self.name = str(folder)
-        self._folder, self._limits = folder, limits
+        self._folder, self._known, self._force, self._limits = folder, known, force, limits
 
     @contextmanager
     def held(self, tell: Callable[[str], None]) -> Iterator[None]:
         """LocalError for a directory in which something else lives."""
-        with local_errors(f"cannot write {self.name}"):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            with suppress(OSError):  # not every network file system has locks
-                _lock(handle, lambda: tell(f"waiting for another publisher to {self.name}"))
-        try:
-            is_layout = any((self._folder / mark).exists() for mark in _MARKS)
-            if not is_layout and any(not child.name.startswith(".") for child in self._folder.iterdir()):
-                raise LocalError(f"{self.name} is there already and is no OCI layout; choose another target")
+        wait = lambda: tell(f"waiting for another writer to {self.name}")  # noqa: E731
+        with ExitStack() as stack:
+            with local_errors(f"cannot write {self.name}"):
+                stack.enter_context(locked_folder(self._folder, wait))
+                may_fill = self._force or is_layout(self._folder)
+                if not may_fill and any(not child.name.startswith(".") for child in self._folder.iterdir()):
+                    raise taken(self._folder, "OCI layout")
+                for folder in (self._folder, self._folder / _BLOBS):
+                    sweep(folder)
             yield
-        finally:
-            os.close(handle)
 
     def size_of(self, path: str) -> int | None:
+        """A blob that is not what its name says is not there: its size alone proves nothing."""
         with local_errors(f"cannot read {self.name}/{path}"):
             try:
-                return (self._folder / path).stat().st_size
+                handle = os.open(self._below(path), _FILE)
             except FileNotFoundError:
                 return None
+            except OSError as error:
+                if error.errno == errno.ELOOP and path.startswith(_BLOBS):
+                    return None  # whatever it leads to; `put` replaces it
+                raise
+            with os.fdopen(handle, "rb") as file:
+                found = os.fstat(handle)
+                if not stat.S_ISREG(found.st_mode):
+                    return None
+                if path.startswith(_BLOBS) and (name := path.removeprefix(_BLOBS)):
+                    is_known = Digest(f"sha256:{name}") in self._known
+                    if not is_known and hashlib.file_digest(file, "sha256").hexdigest() != name:
+                        return None
+                return found.st_size
 
     def put(self, path: str, size: int, pieces: Iterable[bytes | memoryview]) -> None:
-        place = self._folder / path
-        with local_errors(f"cannot write {place}"):
+        with local_errors(f"cannot write {self._folder / path}"):
+            place = self._below(path)
             place.parent.mkdir(parents=True, exist_ok=True)
             write_whole(place, pieces)
 
@@ -56,17 +85,35 @@ class FolderTarget:
         if size is not None and size > self._limits.manifest_bytes:
             raise LimitError(f"{self.name}/{path} has {size} bytes, the limit is {self._limits.manifest_bytes}")
         with local_errors(f"cannot read {self.name}/{path}"):
-            old = None if size is None else (self._folder / path).read_bytes()
+            old = None if size is None else self._below(path).read_bytes()
         if (new := change(old)) != old:
             self.put(path, len(new), [new])
 
     def close(self) -> None:
         """Nothing is open."""
 
+    def _below(self, path: str) -> Path:
+        """Raises LocalError where a folder on the way is a link."""
+        place = self._folder
+        *folders, name = path.split("/")
+        for folder in folders:
+            place = place / folder
+            if place.is_symlink():
+                raise LocalError(f"{place} is a symbolic link, which is not followed; choose another target")
+        return place / name
 
-def _lock(handle: int, tell: Callable[[], None]) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        tell()
-        fcntl.flock(handle, fcntl.LOCK_EX)
+
+def is_layout(folder: Path) -> bool:
+    return any((folder / mark).exists() for mark in _MARKS)
+
+
+def is_free(path: Path) -> bool:
+    """Whether a new layout may take this place: nothing is there, or a folder that is empty but for other exports."""
+    if not path.is_dir():
+        return not os.path.lexists(path)
+    return all(is_partial(child) for child in path.iterdir())
+
+
+def taken(path: Path, what: str) -> LocalError:
+    """The error for a place where something else lives."""
+    return LocalError(f"{path} is there already and is no {what}; choose another target, or use --force")

@@ -3,73 +3,154 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from zchunked.errors import LocalError
-from zchunked.export.atomic import is_free, local_errors, whole_folder, write_whole
-from zchunked.export.layers import LayerContent, layers_of, manifest_of
+from zchunked.export.atomic import local_errors
+from zchunked.export.folder import FolderTarget, is_free, is_layout, taken
+from zchunked.export.layers import layers_of, manifest_of
+from zchunked.export.names import Names
+from zchunked.export.stage import Stage
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.oci.documents import OCI_INDEX, Descriptor, Platform, parse_platform
+from zchunked.sources.layout import blob_path
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
 
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+IMAGE_NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
+_BLOBS = "blobs/sha256/"
 
 
-def write_layout(store: Store, image: StoredImage, folder: Path, tag: str | None) -> Digest:
+def write_layout(
+    store: Store,
+    image: StoredImage,
+    folder: Path,
+    names: Names,
+    *,
+    stage: Stage | None = None,
+    force: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Digest:
     """Add the image to the layout at `folder`, or make one; returns the manifest's digest there.
 
     A new layout appears complete or not at all; in one that exists the image appears with its index, replaced last.
+    Any number of processes may write to one layout: they take turns, and `tell` says when this one waits.
+    `stage`: where parts of a new layout are already; it is used up. `force`: other things may be there.
     """
+    content = _content_of(store, image, names)
+    stage = stage or Stage(folder)
+    try:
+        with local_errors(f"cannot write {folder}"):
+            if is_layout(folder) or (force and folder.is_dir() and not is_free(folder)):
+                target = FolderTarget(folder, force=force)
+                with target.held(tell):
+                    _fill(target, content)
+                    _list(target, content)
+            elif force or is_free(folder):
+                _make(folder, content, stage, tell, force=force)
+            else:
+                raise taken(folder, "OCI layout")
+    except BaseException:
+        stage.drop()
+        raise
+    finally:
+        stage.close()
+    return content.listed.digest
+
+
+Pieces = Callable[[], Iterable[bytes | memoryview]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What goes into the layout: `blobs` by their paths there."""
+
+    listed: Descriptor
+    names: Names
+    blobs: dict[str, tuple[int, Pieces]]
+
+
+def _content_of(store: Store, image: StoredImage, names: Names) -> _Content:
     layers = layers_of(store, image)
     manifest, media_type = manifest_of(image, layers)
-    with local_errors(f"cannot write {folder}"):
-        if (folder / "index.json").exists():
-            _fill(folder, image, layers, manifest)
-            write_whole(folder / "index.json", [_index(folder, manifest, media_type, tag)])
-        elif not is_free(folder):
-            raise LocalError(f"{folder} is there already and is no OCI layout; choose another target or remove it")
-        else:
-            with whole_folder(folder, last="index.json") as partial:
-                _fill(partial, image, layers, manifest)
-                write_whole(partial / "index.json", [_index(partial, manifest, media_type, tag)])
-                write_whole(partial / "oci-layout", [LAYOUT_FILE])
-    return digest_of(manifest)
-
-
-def _fill(folder: Path, image: StoredImage, layers: list[LayerContent], manifest: bytes) -> None:
-    blobs = folder / "blobs" / "sha256"
-    blobs.mkdir(parents=True, exist_ok=True)
+    blobs: dict[str, tuple[int, Pieces]] = {}
     for layer in layers:
-        path = blobs / layer.descriptor.digest[7:]
-        # A name appears only with its content, so one of the right size needs no second look.
-        if not (path.exists() and path.stat().st_size == layer.descriptor.size):
-            write_whole(path, layer.blob())
+        blobs[blob_path(layer.descriptor.digest)] = (layer.descriptor.size, layer.blob)
     for data in (image.config_data, manifest):
-        write_whole(blobs / digest_of(data)[7:], [data])
+        blobs[blob_path(digest_of(data))] = (len(data), partial(list, [data]))
+    return _Content(Descriptor(media_type, digest_of(manifest), len(manifest)), names, blobs)
 
 
-def _index(folder: Path, manifest: bytes, media_type: str, tag: str | None) -> bytes:
-    """The layout's index with this image in it; an older image of the same tag gives way."""
-    path = folder / "index.json"
-    listed = Descriptor(media_type, digest_of(manifest), len(manifest))
-    return index_with(path.read_bytes() if path.exists() else None, listed, None, tag, str(folder))
+def _make(folder: Path, content: _Content, stage: Stage, tell: Callable[[str], None], *, force: bool) -> None:
+    """A new layout, in a stage until it is complete. One that another process made meanwhile gets its blobs."""
+    made = FolderTarget(stage.folder, known=stage.written)
+    _fill(made, content)
+    for blob in stage.blobs.iterdir():
+        if f"{_BLOBS}{blob.name}" not in content.blobs:  # a killed process left it, for another image
+            blob.unlink()
+    if force and not folder.is_dir():
+        folder.unlink(missing_ok=True)
+    target = FolderTarget(folder, force=force)
+    with target.held(tell):
+        if not is_layout(folder) and not stage.is_inside:
+            _list(made, content)
+            with suppress(OSError):  # something hidden is in the folder, or it is behind a link
+                stage.folder.rename(folder)  # over the empty folder that is held
+                stage.renamed()
+                return
+        for path in content.blobs:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (stage.folder / path).rename(folder / path)
+        _list(target, content)
+    stage.drop()
+
+
+def _fill(target: FolderTarget, content: _Content) -> None:
+    for path, (size, pieces) in content.blobs.items():
+        if target.size_of(path) != size:
+            target.put(path, size, pieces())
+
+
+def _list(target: FolderTarget, content: _Content) -> None:
+    """The index comes last, for the rest hangs on it."""
+    if target.size_of("oci-layout") is None:
+        target.put("oci-layout", len(LAYOUT_FILE), [LAYOUT_FILE])
+    change = partial(
+        index_with,
+        manifest=content.listed,
+        platform=None,
+        tag=content.names.tag,
+        where=target.name,
+        full_name=content.names.full,
+    )
+    target.update("index.json", change)
 
 
 def index_with(
-    told: bytes | None, manifest: Descriptor, platform: Platform | None, tag: str | None, where: str
+    told: bytes | None,
+    manifest: Descriptor,
+    platform: Platform | None,
+    tag: str | None,
+    where: str,
+    full_name: str | None = None,
 ) -> bytes:
     """`index.json` as told (None: there is none yet) with one image more; `told` itself if it has that already. Pure.
 
-    The older image of this tag gives way, if it is for the same platform or does not say for which.
+    The older image of this tag gives way, if it is for the same platform or does not say for which. `full_name`: what
+    engines call the image, with host and tag.
     """
     document: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX}
     entries: list[dict[str, Any]] = []
-    entry = _entry(manifest, platform, tag)
+    entry = _entry(manifest, platform, tag, full_name)
     if told is not None:
         try:
             document = json.loads(told)
@@ -83,13 +164,14 @@ def index_with(
     return msgspec.json.encode(document | {"manifests": [*entries, entry]})
 
 
-def _entry(manifest: Descriptor, platform: Platform | None, tag: str | None) -> dict[str, Any]:
+def _entry(manifest: Descriptor, platform: Platform | None, tag: str | None, full_name: str | None) -> dict[str, Any]:
     entry: dict[str, Any] = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size}
     if platform:
         shown = {"architecture": platform.architecture, "os": platform.os, "variant": platform.variant}
         entry["platform"] = {key: value for key, value in shown.items() if value}
-    if tag:
-        entry["annotations"] = {_REF_NAME: tag}
+    named = {_REF_NAME: tag, IMAGE_NAME: full_name}
+    if any(named.values()):
+        entry["annotations"] = {key: name for key, name in named.items() if name}
     return entry
 
 

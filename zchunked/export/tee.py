@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
 from typing import IO
 
-from zchunked.export.atomic import is_free, partial_folder, partial_name
+from zchunked.export.atomic import whole_file
 from zchunked.export.destination import Destination
+from zchunked.export.folder import is_free
+from zchunked.export.stage import Stage
 from zchunked.oci.digest import Digest
 
 
 class ExportTee:
     """Puts blobs where the export finds them. Whatever fails here is left to the export, which tells. Thread-safe."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder`: where the layout is made until it is complete."""
-        self._folder = folder
-        self._blobs = folder / "blobs" / "sha256"
+    def __init__(self, stage: Stage) -> None:
+        """`stage`: where the layout is made until it is complete; the export gets it afterwards, or `drop` ends it."""
+        self.stage = stage
         self._lock = threading.Lock()
         self._taken: set[Digest] = set()
-        self._kept: list[Path] = []
 
     @classmethod
     def of(cls, destinations: list[Destination]) -> ExportTee | None:
@@ -32,54 +30,52 @@ class ExportTee:
         for to in destinations:
             if to.transport == "oci":
                 with suppress(OSError):
-                    return cls(partial_folder(to.path)) if is_free(to.path) else None
+                    return cls(Stage(to.path)) if is_free(to.path) else None
                 return None
         return None
 
     @contextmanager
     def passing(self, diff_id: Digest, size: int, tar: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
         """The same tar, of `size` bytes or a little more. What passed is kept if the block ends well."""
-        path = self._blobs / diff_id[7:]
-        partial = partial_name(self._blobs / f"{diff_id[7:]}.{os.getpid()}")  # nobody else's, whoever writes there
-        file = self._open(diff_id, path, partial, size)
-        if file is None:
-            yield tar
-            return
-        copy = _Copy(file)
+        is_over = False
         try:
-            with file:
+            with ExitStack() as stack:
+                file = self._open(diff_id, size, stack)
+                if file is None:
+                    yield tar
+                    return
+                copy = _Copy(file)
                 yield copy.of(tar)
-                if copy.is_complete:
-                    with suppress(OSError):
-                        file.flush()
-                        os.fsync(file.fileno())
-                        partial.replace(path)
-                        self._kept.append(path)
-        finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
+                is_over = True
+                if not copy.is_complete:
+                    raise _GivenUpError  # so that nothing is left of it
+            self.stage.written.add(diff_id)
+        except (OSError, _GivenUpError):
+            if not is_over:
+                raise
 
-    def _open(self, diff_id: Digest, path: Path, partial: Path, size: int) -> IO[bytes] | None:
+    def _open(self, diff_id: Digest, size: int, stack: ExitStack) -> IO[bytes] | None:
         """None where it is there or on its way, and where it might take the room that the store needs."""
         with self._lock:
             if diff_id in self._taken:
                 return None
             self._taken.add(diff_id)
         try:
-            self._blobs.mkdir(parents=True, exist_ok=True)
-            if path.exists() or shutil.disk_usage(self._blobs).free < 2 * size:
+            blobs = self.stage.blobs
+            blobs.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(blobs).free < 2 * size:
                 return None
-            return partial.open("wb", buffering=0)
+            return stack.enter_context(whole_file(blobs / diff_id[7:], buffering=0))
         except OSError:
             return None
 
     def drop(self) -> None:
         """The pull has failed: leave nothing behind. The store has it all."""
-        with suppress(OSError):
-            for path in self._kept:
-                path.unlink(missing_ok=True)
-            for folder in (self._blobs, self._blobs.parent, self._folder):
-                folder.rmdir()  # if it is empty
+        self.stage.drop()
+
+
+class _GivenUpError(Exception):
+    """The copy failed; the tar went on."""
 
 
 class _Copy:

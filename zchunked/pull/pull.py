@@ -255,7 +255,7 @@ class Pull:
             return document
 
         documents = resolve(self._digest, self._options.platform, self._store, fetch, limits)
-        self._receipt.manifest_digest = documents.manifest_digest
+        self._receipt.names(documents.root, documents.manifest_digest)
         return documents
 
     def _config(self, config: Descriptor) -> bytes:

@@ -111,7 +111,7 @@ class _Work:
             finally:
                 self._progress.close()
         self._receipt.platform = str(image.config.platform)
-        self._receipt.manifest_digest = image.documents.manifest_digest
+        self._receipt.names(image.documents.root, image.documents.manifest_digest)
         self._receipt.image_id = image.documents.manifest.config.digest
         self._receipt.bytes.image = self._receipt.bytes.cached = image_bytes(image.documents.manifest)
         return image

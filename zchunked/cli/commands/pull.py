@@ -21,8 +21,9 @@ from zchunked.cli.render import (
 )
 from zchunked.cli.tuning import give_back, seldom_collect
 from zchunked.errors import InterruptedPullError, TransferError, ZPullError
-from zchunked.events import Noted
+from zchunked.events import Noted, Warned
 from zchunked.export import DamagedLayerError, Destination, ExportTee, export
+from zchunked.export.stage import Stage
 from zchunked.interfaces import Source
 from zchunked.oci.digest import Digest
 from zchunked.oci.reference import ImageReference, parse_image
@@ -64,7 +65,8 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
             else:
                 image = _run(pull, aside)
                 progress.close()
-                _export(pull, image, store, destinations, receipt, progress)
+                stage = aside.stage if aside else None
+                _export(pull, image, store, destinations, receipt, progress, stage, force=arguments.force)
         except ZPullError as error:
             failure = error
         except KeyboardInterrupt:  # while it was exported
@@ -102,24 +104,33 @@ def _export(
     destinations: list[Destination],
     receipt: Receipt,
     progress: Progress,
+    stage: Stage | None,
+    *,
+    force: bool,
 ) -> None:
     """To every destination. Where the disk has spoilt what was pulled, that is pulled again, once."""
     is_healed = False
+
+    def write(destination: Destination, stage: Stage | None) -> None:
+        tell = lambda text: progress(Noted(text))  # noqa: E731
+        if warning := receipt.exported(export(store, image, destination, stage=stage, force=force, tell=tell)):
+            progress(Warned(warning))
+
     for destination in destinations:
         try:
-            receipt.exports.append(export(store, image, destination))
+            write(destination, stage)
         except DamagedLayerError as damage:
             if is_healed:
                 raise
             progress(Noted(f"{damage}; doing that now"))
             image, is_healed = pull.heal(image), True
             progress.close()
-            if destination.is_stdout:  # what was written there cannot be taken back
+            if destination.is_stream:
                 raise DamagedLayerError(
-                    f"the archive on standard output is broken, for layers were damaged in the store ({damage}); "
+                    f"the archive at {destination.path} is broken, for layers were damaged in the store ({damage}); "
                     "they are healed now: run the same command again"
                 ) from damage
-            receipt.exports.append(export(store, image, destination))
+            write(destination, None)
 
 
 def source_of(

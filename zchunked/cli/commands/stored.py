@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from zchunked.cli.progress import human
-from zchunked.cli.render import destinations_of, platform_of, print_json, print_outcome, store_of
+from zchunked.cli.render import destinations_of, platform_of, print_json, print_outcome, print_warning, store_of
 from zchunked.errors import IntegrityError, UsageError
 from zchunked.export import export
 from zchunked.maintenance.verify import verify
@@ -26,13 +27,20 @@ def export_image(arguments: argparse.Namespace) -> int:
     with store_of(arguments) as store:
         image = load(store, str(reference), reference.digest, platform)
         documents = image.documents
-        receipt.platform, receipt.manifest_digest = str(image.config.platform), documents.manifest_digest
+        receipt.platform = str(image.config.platform)
+        receipt.names(documents.root, documents.manifest_digest)
         receipt.image_id = documents.manifest.config.digest
         receipt.bytes.image = receipt.bytes.cached = image_bytes(documents.manifest)
         for destination in destinations:
-            receipt.exports.append(export(store, image, destination))
+            done = export(store, image, destination, force=arguments.force, tell=_tell)
+            if warning := receipt.exported(done):
+                print_warning(warning)
     print_outcome(arguments, reference, receipt, None)
     return 0
+
+
+def _tell(text: str) -> None:
+    print(f"zpull: {text}", file=sys.stderr)
 
 
 def images(arguments: argparse.Namespace) -> int:
