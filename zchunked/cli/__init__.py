@@ -9,8 +9,10 @@ import os
 import sys
 from typing import NoReturn
 
-from zchunked.errors import ZPullError
+from zchunked.errors import LocalError, ZPullError
 from zchunked.oci.quoting import safe_line
+
+_CLOSED = "standard output is closed, and the result has to go there"
 
 
 def main() -> None:
@@ -27,20 +29,14 @@ def main() -> None:
 
 def run(argv: list[str]) -> int:
     """One command; returns its exit code. The only place where errors become text."""
-    from zchunked.cli import parser as arguments  # noqa: PLC0415
-
     try:
-        code = arguments.dispatch(argv, os.environ)
-        sys.stdout.flush()  # what is lost here was the result
-        return code
+        return _done(argv)
     except ZPullError as error:
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:
         return _fail("the reader of standard output went away", 8)
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command to resume", 130)
-    except SystemExit as ended:  # argparse has said its piece
-        return ended.code if isinstance(ended.code, int) else 2
     except MemoryError:
         return _fail("out of memory", 8)
     except OSError as error:
@@ -53,15 +49,39 @@ def run(argv: list[str]) -> int:
         )
 
 
+def _done(argv: list[str]) -> int:
+    """Run to the end; a result that could not be written is a failure."""
+    from zchunked.cli import parser as arguments  # noqa: PLC0415
+
+    try:
+        code = arguments.dispatch(argv, os.environ)
+    except SystemExit as ended:  # argparse has said its piece
+        code = ended.code if isinstance(ended.code, int) else 2
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise LocalError(f"cannot write the result to standard output: {error.strerror or error}") from error
+    return code
+
+
 class _Closed(io.TextIOBase):
     """Standard output that is closed: who writes there fails, whatever the verb."""
 
-    def write(self, text: str, /) -> int:
-        raise OSError(errno.EBADF, "standard output is closed, and the result has to go there")
+    _is_lost = False
+
+    def write(self, _: str, /) -> int:
+        self._is_lost = True
+        raise OSError(errno.EBADF, _CLOSED)
+
+    def flush(self) -> None:
+        if self._is_lost:  # argparse does not mind when it cannot write
+            raise OSError(errno.EBADF, _CLOSED)
 
     @property
     def buffer(self) -> NoReturn:
-        raise OSError(errno.EBADF, "standard output is closed, and the result has to go there")
+        raise OSError(errno.EBADF, _CLOSED)
 
 
 def _fail(text: str, code: int) -> int:
