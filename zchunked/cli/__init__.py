@@ -21,8 +21,9 @@ def main() -> None:
     sys.stdout = sys.stdout or _Closed()
     sys.stderr = sys.stderr or io.StringIO()
     code = run(sys.argv[1:])
-    with contextlib.suppress(OSError):
-        sys.stderr.flush()
+    for out in (sys.stdout, sys.stderr):  # a failure has printed a receipt too
+        with contextlib.suppress(OSError):
+            out.flush()
     # A worker that hangs in a system call must not hold the exit: everything is on the disk.
     os._exit(code)
 
