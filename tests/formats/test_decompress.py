@@ -1,14 +1,100 @@
-"""Whole blobs to their tar, however they are cut and of however many members they are."""
+"""Whole layer blobs → tar: above all gzip as it is in the field, of any number of members."""
 
 from __future__ import annotations
 
 import gzip
+import itertools
+import random
+import zlib
 from itertools import pairwise
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from zchunked.errors import FormatError, LimitError
 from zchunked.formats.decompress import unpacked
+from zchunked.limits import Limits
+
+EMPTY_MEMBER = gzip.compress(b"", mtime=0)
+CUTS = (1, 7, 777, 4096, 65_537, 1 << 20)
+
+
+def cut(blob: bytes, size: int) -> list[bytes]:
+    return [blob[at : at + size] for at in range(0, len(blob), size)]
+
+
+def noise(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def member(data: bytes, level: int = 6) -> bytes:
+    return gzip.compress(data, level, mtime=0)
+
+
+BLOBS = {
+    "one member": member(noise(300_000)),
+    "two members that do not compress": member(noise(300_000, 2)) + member(noise(300_000, 3)),
+    "three members that compress well": b"".join(member(bytes([n]) * 2_000_000) for n in range(3)),
+    "a member that ends where a block of output does": member(bytes(256 << 10)) + member(bytes(512 << 10)),
+    "hundreds of small ones, as bgzip writes": b"".join(member(noise(50 + n, n)) for n in range(400)),
+    "empty ones before, between and behind": EMPTY_MEMBER + member(b"a") + 3 * EMPTY_MEMBER + member(b"b") + EMPTY_MEMBER,
+    "nothing but an empty one": EMPTY_MEMBER,
+    "zeros behind the last member": member(noise(1000)) + bytes(70_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", CUTS)
+@pytest.mark.parametrize("blob", BLOBS.values(), ids=BLOBS)
+def test_every_member_of_a_gzip_layer_however_it_is_cut(blob: bytes, size: int) -> None:
+    if size == 1 and len(blob) > 100_000:
+        pytest.skip("many pieces, and nothing new")
+    pieces = list(itertools.islice(unpacked(cut(blob, size)), 100_000))
+    assert b"".join(pieces) == gzip.decompress(blob)
+    assert all(pieces)
+    assert max(map(len, pieces), default=0) <= 256 << 10
+
+
+def test_the_input_of_zlib_is_linear_in_the_blob(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zlib copies what it did not use at each member's end: a piece with 20,000 members is not copied 20,000 times."""
+    given = 0
+    real = zlib.decompressobj
+
+    class Counted:
+        def __init__(self, wbits: int) -> None:
+            self._real = real(wbits)
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            nonlocal given
+            given += len(data)
+            return self._real.decompress(data, most)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+    monkeypatch.setattr(zlib, "decompressobj", Counted)
+    blob = member(b"x") + (EMPTY_MEMBER + b"\0") * 20_000
+    assert b"".join(unpacked([blob])) == b"x"
+    assert given < 150 * len(blob)
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [EMPTY_MEMBER[:-1], member(b"abc") + EMPTY_MEMBER[:5], member(b"abc") + b"junk", member(b"abc") + b"\0\0junk"],
+    ids=["cut short", "second one cut short", "junk behind", "zeros, then junk"],
+)
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_broken_gzip(blob: bytes, size: int) -> None:
+    with pytest.raises(FormatError, match="gzip"):
+        list(unpacked(cut(blob, size)))
+
+
+def test_a_bomb_of_many_members_ends_at_the_limit() -> None:
+    bomb = member(bytes(1 << 20))
+    with pytest.raises(LimitError):
+        for _ in unpacked(itertools.repeat(bomb), Limits(tar_bytes=8 << 20)):
+            pass
+
 
 LENGTHS = st.lists(
     st.integers(0, 3000) | st.sampled_from([256 << 10, (256 << 10) + 1, 600_000]), min_size=1, max_size=5

@@ -10,6 +10,7 @@ from zchunked.formats import zstd as frames
 from zchunked.limits import DEFAULT_LIMITS, Limits
 
 _BLOCK = 256 << 10
+_SHORT_STEP, _LONG_STEP = 2 << 10, 64 << 10  # compressed bytes
 _GZIP, _ZLIB_GZIP = b"\x1f\x8b", 31
 _ZSTD = (b"\x28\xb5\x2f\xfd",)
 
@@ -46,29 +47,42 @@ def _bounded(pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
 
 
 def _gunzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Every member, to the last byte; zeros behind the last one are padding."""
-    member = zlib.decompressobj(_ZLIB_GZIP)
-    is_open = False
+    """Every member, however many and however small; zeros behind the last one are padding.
+
+    zlib copies what it did not use of its input, at each step and at each member's end: so a step takes
+    little at first and more while the member goes on. Then members of 20 bytes cost no more than long ones.
+    """
+    member: zlib._Decompress | None = None
     for piece in pieces:
-        data = piece
-        while data:
-            if not is_open:
-                data = data.lstrip(b"\0") if member.eof else data
-                if not data:
-                    break
-                member, is_open = zlib.decompressobj(_ZLIB_GZIP), True
+        data = memoryview(piece)
+        at, step = 0, _SHORT_STEP
+        while at < len(data):
+            if member is None:
+                if not data[at]:  # behind a member, for the first one has begun with its magic
+                    zeros = bytes(data[at : at + _SHORT_STEP])
+                    at += len(zeros) - len(zeros.lstrip(b"\0"))
+                    continue
+                member, step = zlib.decompressobj(_ZLIB_GZIP), _SHORT_STEP
+            taken = data[at : at + step]
             try:
-                out = member.decompress(data, _BLOCK)
-                while out:
-                    yield out
-                    # At a member's end CPython's unconsumed_tail may repeat unused_data:
-                    # the next member would be decoded twice.
-                    data = b"" if member.eof else member.unconsumed_tail
-                    out = member.decompress(data, _BLOCK) if data or len(out) == _BLOCK else b""
+                yield from _inflated(member, taken)
             except zlib.error as error:
                 raise FormatError(f"broken gzip layer: {error}") from error
-            data = b""
+            at += len(taken) - len(member.unused_data)
             if member.eof:
-                data, is_open = member.unused_data, False
-    if is_open:
+                member = None
+            else:
+                step = min(4 * step, _LONG_STEP)
+    if member is not None:
         raise FormatError("the gzip layer ends in the middle")
+
+
+def _inflated(member: zlib._Decompress, data: bytes | memoryview) -> Iterator[bytes]:
+    """All that comes out of this input, in bounded pieces; what is behind the member's end is left in it."""
+    while out := member.decompress(data, _BLOCK):
+        yield out
+        if member.eof:
+            return
+        data = member.unconsumed_tail
+        if not data and len(out) < _BLOCK:
+            return
