@@ -42,7 +42,7 @@ SHARED = {0, 1, 3, 6}
 WHO_MAY = {
     # Libraries: one room each knows that they exist.
     "requests": "sources.http.client",
-    "urllib3": "sources.http.client",
+    "urllib3": "sources.http.client sources.http.connection",
     "cheroot": "serve.server",
     "prometheus_client": "serve.metrics",
     "obstore": "sources.objects",

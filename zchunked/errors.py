@@ -45,15 +45,21 @@ class TransferError(ZPullError):
     exit_code = 5
 
 
+class PermanentError(TransferError):
+    """The same request would fail in the same way, however long one waits."""
+
+
 class TransientError(TransferError):
     """A failure that karma may forgive.
 
-    `retry_after` is the server's own wish in seconds, None when it has none.
+    `retry_after` is the server's own wish in seconds, None when it has none. `most_tries` bounds the
+    tries of one request where waiting seldom helps; None leaves it to karma.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, most_tries: int | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.most_tries = most_tries
 
 
 class RangeIgnoredError(TransferError):

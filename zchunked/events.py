@@ -61,5 +61,8 @@ class Warned:
 
     text: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", safe_line(self.text))
+
 
 Event = Planned | Arrived | Retried | GaveUp | Noted | Warned

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zchunked.errors import TransientError, UsageError, ZPullError
-from zchunked.events import Noted
+from zchunked.events import Noted, Warned
 from zchunked.export.destination import parse_destination, parse_target
 from zchunked.oci.documents import Platform
 from zchunked.oci.quoting import printable, safe_line, typed
@@ -18,7 +18,13 @@ DIGEST = "sha256:" + "0a" * 32
 
 @given(st.text())
 def test_whatever_a_peer_says_becomes_one_printable_line(text: str) -> None:
-    for said in (str(ZPullError(text)), str(TransientError(text)), Noted(text).text, str(Platform(text, text))):
+    for said in (
+        str(ZPullError(text)),
+        str(TransientError(text)),
+        Noted(text).text,
+        Warned(text).text,
+        str(Platform(text, text)),
+    ):
         assert said.isprintable()
     assert safe_line(safe_line(text)) == safe_line(text)
 

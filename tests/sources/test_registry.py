@@ -19,6 +19,7 @@ from zchunked.errors import (
     LimitError,
     MultiRangeRefusedError,
     NotFoundError,
+    PermanentError,
     RangeIgnoredError,
     TransferError,
     TransientError,
@@ -165,7 +166,7 @@ def test_a_206_for_something_else_is_refused(layout: Layout, open_at: Open, faul
         assert isinstance(take_some(open_at(registry), ONE)[1], TransientError)
 
 
-@pytest.mark.parametrize(("status", "kind"), [(404, NotFoundError), (403, AccessDeniedError), (418, TransferError)])
+@pytest.mark.parametrize(("status", "kind"), [(404, NotFoundError), (403, AccessDeniedError), (418, PermanentError)])
 def test_what_is_final(layout: Layout, open_at: Open, status: int, kind: type[Exception]) -> None:
     with Registry(layout, faults=[on("blob", faults.fail(status))]) as registry:
         for spans in (ONE, WHOLE):
@@ -183,12 +184,14 @@ def test_the_wish_to_wait_is_passed_on(layout: Layout, open_at: Open) -> None:
         ]
 
 
-def test_a_dead_host_is_transient(layout: Layout, open_at: Open, traffic: Traffic) -> None:
+def test_a_dead_host_is_waited_for_and_one_that_does_not_exist_is_not(
+    layout: Layout, open_at: Open, traffic: Traffic
+) -> None:
     with Registry(layout) as registry:
         address = registry.reference("v1")
     with pytest.raises(TransientError, match="connection refused"):
         open_at(address).manifest(None)
-    with pytest.raises(TransientError, match="cannot be resolved"):
+    with pytest.raises(PermanentError, match="the name does not exist"):
         open_at("no-such-host.invalid/x:y").manifest(None)
     assert traffic.requests == 0
 

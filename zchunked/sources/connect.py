@@ -88,7 +88,7 @@ class Connector:
     def _http(self, host: str, *, verify: bool) -> Http:
         trust = trust_from(self.environment, verify=verify, cert_dir=self.cert_dir, registry=host)
         seconds = {"connect_seconds": self.connect_seconds, "stall_seconds": self.stall_seconds}
-        return Http(self.traffic, trust=trust, limits=self.limits, **seconds)
+        return Http(self.traffic, trust=trust, environment=self.environment, limits=self.limits, **seconds)
 
     def _auth(self, http: Http, keyring: Keyring, host: str, repository: str, *, is_named: bool = True) -> Auth:
         look_up = lambda: keyring.find(host, repository)  # noqa: E731

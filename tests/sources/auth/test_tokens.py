@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.helpers.servers.loopback import LoopbackServer
-from zchunked.errors import AccessDeniedError, TransferError, TransientError, ZPullError
+from zchunked.errors import AccessDeniedError, PermanentError, TransferError, TransientError, ZPullError
 from zchunked.sources.auth.credentials import Credentials
 from zchunked.sources.auth.tokens import Auth
 from zchunked.sources.http.client import Http
@@ -196,7 +196,7 @@ def test_challenges_we_cannot_meet(desk: Desk, http: Http, wrong: str, kind: typ
         ((403, {}, b"no"), AccessDeniedError),
         ((429, {"Retry-After": "3"}, b""), TransientError),
         ((500, {}, b""), TransientError),
-        ((302, {"Location": "ftp://x/"}, b""), TransferError),
+        ((302, {"Location": "ftp://x/"}, b""), PermanentError),
     ],
 )
 def test_a_token_endpoint_that_gives_none(desk: Desk, http: Http, reply: Reply, kind: type[Exception]) -> None:

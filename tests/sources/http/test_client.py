@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
 from socket import gaierror
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,11 +22,13 @@ from hypothesis import strategies as st
 from tests.helpers.servers.loopback import LoopbackServer
 from tests.helpers.servers.wire import ConnectionCutError
 from zchunked import __version__
-from zchunked.errors import LocalError, TransferError, TransientError
+from zchunked.errors import AccessDeniedError, LocalError, PermanentError, TransferError, TransientError, ZPullError
 from zchunked.sources.http.client import Answer, Http
+from zchunked.sources.http.connection import _Reader
 from zchunked.sources.http.network_errors import (
     NoAnswerError,
     NoTlsError,
+    NoWayError,
     SilentError,
     UnreachableError,
     causes_of,
@@ -143,18 +148,16 @@ def test_cookies_are_not_kept(peer: Peer, http_: Http) -> None:
     assert [request.headers["Cookie"] for request in peer.asked] == [None, None]
 
 
-def test_a_proxy_from_the_environment(
-    peer: Peer, http_: Http, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", peer.url)
+def test_a_proxy_from_the_environment(peer: Peer, traffic: Traffic) -> None:
+    http = Http(traffic, environment={"http_proxy": peer.url}, connect_seconds=2)
     peer.replies["http://far.example/x"] = ok(b"by proxy")
-    assert body(http_.get("http://far.example/x", {})) == b"by proxy"
-    assert body(http_.get(f"{peer.url}/near", {})) == b"hello"  # loopback needs none
-    monkeypatch.setenv("no_proxy", "far.example")
-    other = Http(traffic, connect_seconds=2)
-    with pytest.raises(UnreachableError):
-        other.get("http://far.example/x", {})
-    other.close()
+    assert body(http.get("http://far.example/x", {})) == b"by proxy"
+    assert body(http.get(f"{peer.url}/near", {})) == b"hello"  # loopback needs none
+    peer.replies["http://far.example/x"] = ok(b"who are you?", status="407 Proxy Authentication Required")
+    denied = http.get("http://far.example/x", {}).refusal("it")
+    assert isinstance(denied, AccessDeniedError)
+    assert "the proxy refuses the credentials" in str(denied)
+    http.close()
 
 
 # ── redirects ──
@@ -303,19 +306,96 @@ def test_a_body_that_breaks_off(peer: Peer, http_: Http, sent: bytes, came: int,
     [
         b"",
         b"HTTP/1.1",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+    ],
+)
+@pytest.mark.parametrize("hard", [False, True])
+def test_an_answer_that_is_cut_off(peer: Peer, http_: Http, sent: bytes, hard: bool, traffic: Traffic) -> None:
+    peer.replies["/"] = _cut(sent, hard=hard)
+    with pytest.raises(TransientError) as caught:
+        body(http_.get(f"{peer.url}/", {}))
+    assert not isinstance(caught.value, UnreachableError)
+    assert traffic.requests == 1
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
         b"nonsense\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",
         b"HTTP/1.1 two OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nno header\r\nContent-Length: 5\r\n\r\nhello",
     ],
 )
-@pytest.mark.parametrize("hard", [False, True])
-def test_an_answer_that_is_none(peer: Peer, http_: Http, sent: bytes, hard: bool, traffic: Traffic) -> None:
-    peer.replies["/"] = _cut(sent, hard=hard)
-    with pytest.raises(NoAnswerError) as caught:
+def test_an_answer_that_is_none_is_final(peer: Peer, http_: Http, sent: bytes, traffic: Traffic) -> None:
+    def reply(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(sent)
+        request.rfile.read(1)
+
+    peer.replies["/"] = reply
+    with pytest.raises(PermanentError, match="malformed"):
         http_.get(f"{peer.url}/", {})
-    assert not isinstance(caught.value, UnreachableError)
     assert traffic.requests == 1
+
+
+def _for_ever(first: bytes, again: bytes, pause: float) -> Callable[[BaseHTTPRequestHandler], None]:
+    def reply(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(first)
+        with suppress(OSError):
+            for _ in range(100_000):
+                request.wfile.write(again)
+                request.wfile.flush()
+                if pause:
+                    time.sleep(pause)
+        raise ConnectionCutError(hard=True)
+
+    return reply
+
+
+@pytest.mark.parametrize("pause", [0, 0.05])
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X"),
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", b"X: y\r\n"),
+    ],
+    ids=["dribbled line", "endless head", "endless 100", "dribbled chunk size", "endless trailer"],
+)
+def test_no_answer_keeps_us_for_ever(peer: Peer, http_: Http, first: bytes, again: bytes, pause: float) -> None:
+    peer.replies["/"] = _for_ever(first, again, pause)
+    began = time.monotonic()
+    with pytest.raises(TransferError):
+        body(http_.get(f"{peer.url}/", {}))
+    assert time.monotonic() - began < 3
+
+
+def test_a_process_that_got_no_cpu_looks_again_before_it_calls_the_network_dead() -> None:
+    """As if the wait had ended in a time-out although the bytes were there."""
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"here")
+
+    class Starved(socket.socket):
+        tries = 0
+
+        def recv_into(self, *args: Any, **kwargs: Any) -> int:
+            Starved.tries += 1
+            if Starved.tries == 1:
+                raise TimeoutError
+            return super().recv_into(*args, **kwargs)
+
+    starved = Starved(fileno=ours.detach())
+    starved.settimeout(1)
+    with starved, theirs, starved.makefile("rb", buffering=0) as raw:
+        reader = _Reader(starved, raw)
+        assert reader.read(4) == b"here"
+        assert Starved.tries == 2
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD, HEAD + b"x" * 10])
@@ -460,7 +540,9 @@ def _chain(*errors: BaseException) -> BaseException:
 @pytest.mark.parametrize(
     ("error", "received", "kind"),
     [
-        (gaierror(-2, "Name or service not known"), None, UnreachableError),
+        (gaierror(-2, "Name or service not known"), None, NoWayError),
+        (gaierror(-3, "Temporary failure in name resolution"), None, UnreachableError),
+        (UnicodeError("label too long"), None, NoWayError),
         (ConnectionRefusedError(111, "refused"), None, UnreachableError),
         (ConnectionResetError(104, "reset"), None, NoAnswerError),
         (ConnectionResetError(104, "reset"), 10, TransientError),
@@ -468,7 +550,7 @@ def _chain(*errors: BaseException) -> BaseException:
         (http.client.IncompleteRead(b"", 5), 10, TransientError),
         (TimeoutError(), None, SilentError),
         (TimeoutError(), 10, SilentError),
-        (ssl.SSLCertVerificationError(1, "x"), None, TransferError),
+        (ssl.SSLCertVerificationError(1, "x"), None, NoWayError),
         (ssl.SSLEOFError(8, "EOF"), None, UnreachableError),
         (ssl.SSLError(1, "bad mac"), 10, TransientError),
         (OSError(101, "Network is unreachable"), None, NoAnswerError),
@@ -481,6 +563,15 @@ def test_every_break_has_its_class(error: BaseException, received: int | None, k
     assert type(ours) is kind
     assert str(ours).startswith("h:1: ")
     assert ours.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(407, AccessDeniedError), (403, NoWayError), (502, UnreachableError), (503, UnreachableError)],
+)
+def test_what_a_proxy_says(status: int, kind: type[ZPullError]) -> None:
+    causes = causes_of(_chain(RuntimeError("around it"), OSError(f"Tunnel connection failed: {status} Because")))
+    assert type(translated(causes, "h", seconds=9, received=None, is_connecting=False, is_proxy=True)) is kind
 
 
 @given(

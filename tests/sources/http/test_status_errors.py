@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zchunked.errors import AccessDeniedError, NotFoundError, TransferError, TransientError
+from zchunked.errors import AccessDeniedError, NotFoundError, PermanentError, TransientError
 from zchunked.sources.http.status_errors import quoted, refusal, retry_after
 
 NOW = 1_700_000_000.0
@@ -17,22 +17,22 @@ XML = b"""<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Request 
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (400, TransferError),
+        (400, PermanentError),
         (401, AccessDeniedError),
         (403, AccessDeniedError),
         (404, NotFoundError),
         (408, TransientError),
         (410, NotFoundError),
-        (418, TransferError),
+        (418, PermanentError),
         (425, TransientError),
         (429, TransientError),
         (500, TransientError),
-        (501, TransferError),
+        (501, PermanentError),
         (502, TransientError),
         (503, TransientError),
         (504, TransientError),
         (599, TransientError),
-        (304, TransferError),
+        (304, PermanentError),
     ],
 )
 def test_each_status_has_its_class(status: int, kind: type[Exception]) -> None:

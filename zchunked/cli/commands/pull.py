@@ -20,7 +20,7 @@ from zchunked.cli.render import (
     write_digestfile,
 )
 from zchunked.cli.tuning import give_back, seldom_collect
-from zchunked.errors import InterruptedPullError, TransferError, ZPullError
+from zchunked.errors import InterruptedPullError, PermanentError, TransferError, ZPullError
 from zchunked.events import Noted, Warned
 from zchunked.export import DamagedLayerError, Destination, ExportTee, export
 from zchunked.export.stage import Stage
@@ -236,6 +236,8 @@ def summary(receipt: Receipt) -> str:
 
 
 def resumable(failure: ZPullError, here: int, size: int) -> ZPullError:
-    """Someone who reads this at night wants to know that nothing is lost."""
+    """Say what is kept and how to go on, except where the same command would fail in the same way."""
+    if isinstance(failure, PermanentError):
+        return failure
     share = f"{here} of {size} bytes are here ({100 * here // size} %), " if size else ""
     return type(failure)(f"{failure}; {share}run the same command to resume")

@@ -9,19 +9,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
+from types import MappingProxyType
 from typing import Any, Self
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, InsecureRequestWarning, ProxyError
 
 from zchunked import __version__
-from zchunked.errors import LimitError, TransferError, ZPullError
+from zchunked.errors import AccessDeniedError, LimitError, PermanentError, TransferError, ZPullError
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci.reference import is_loopback
-from zchunked.sources.http.network_errors import NoTlsError, UnheardError, UnreachableError, causes_of, translated
+from zchunked.sources.http.connection import POOLS, expect_more
+from zchunked.sources.http.network_errors import NoWayError, UnheardError, UnreachableError, causes_of, translated
+from zchunked.sources.http.proxies import proxy_for
 from zchunked.sources.http.status_errors import refusal
 from zchunked.sources.http.tls import Contexts, Trust
 from zchunked.sources.http.urls import Origin, hidden_values, netloc, origin, redirect_target, shown
@@ -114,6 +116,7 @@ class Answer:
 
     def _read(self, size: int) -> bytes:
         try:
+            expect_more(self._response.raw)
             # read1 hands over what has arrived; read and iter_content lose it when the connection breaks meanwhile.
             piece: bytes = self._response.raw.read1(size, decode_content=False) or b""
         except _FOREIGN as error:
@@ -143,8 +146,11 @@ class Http:
         trust: Trust | None = None,
         connect_seconds: float = 10.0,
         stall_seconds: float = 10.0,
+        environment: Mapping[str, str] = MappingProxyType({}),
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
+        """`environment` says which proxies to go through."""
+        self._environment = environment
         trust = trust or Trust()
         self.traffic, self._limits = traffic, limits
         self._connect, self._stall = connect_seconds, stall_seconds
@@ -152,7 +158,6 @@ class Http:
         self._contexts = Contexts(trust, DEFAULT_CA_BUNDLE_PATH)
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[requests.Session]] = {}
-        self._proxies: dict[Origin, dict[str, str]] = {}
         self._is_closed = False
         if not trust.verify:
             urllib3.disable_warnings(InsecureRequestWarning)  # the person has said so
@@ -181,7 +186,7 @@ class Http:
                 return answer
             answer.excerpt()
             target = self.redirected(target, location)
-        raise TransferError(f"{shown(url)}: more than {MOST_REDIRECTS} redirects, the last to {shown(target)}")
+        raise PermanentError(f"{shown(url)}: more than {MOST_REDIRECTS} redirects, the last to {shown(target)}")
 
     def redirected(self, url: str, location: str) -> str:
         """As `redirect_target`: from https to http only where certificates are not checked either."""
@@ -202,13 +207,14 @@ class Http:
         if authorization:
             whole["Authorization"] = authorization
             secrets += _spelled_out(authorization)
+        proxy = proxy_for(url, self._environment)
         session = self._session(home)
         try:
             request = requests.Request("GET" if form is None else "POST", url, headers=whole, data=form, auth=_no_auth)
             prepared = session.prepare_request(request)
         except (requests.RequestException, ValueError) as error:
             self._put_back(home, session)
-            raise TransferError(f"{shown(url)!r:.300}: cannot be asked for: {type(error).__name__}") from None
+            raise PermanentError(f"{shown(url)!r:.300}: cannot be asked for: {type(error).__name__}") from None
         began = time.monotonic()
         try:
             response = session.send(
@@ -216,12 +222,12 @@ class Http:
                 stream=True,
                 allow_redirects=False,
                 timeout=(self._connect, self._stall),
-                proxies=self._proxies_for(home, url),
+                proxies={home[0]: proxy} if proxy else {},
             )
         except _FOREIGN as error:
             self._put_back(home, session)
             cause, ours = _translated(error, netloc(url), self._stall, None)
-            if not isinstance(ours, (UnreachableError, UnheardError, NoTlsError)):
+            if not isinstance(ours, (UnreachableError, UnheardError, NoWayError, AccessDeniedError)):
                 self.traffic.asked()
             raise ours from cause
         except BaseException:
@@ -249,13 +255,6 @@ class Http:
                 return
         session.close()
 
-    def _proxies_for(self, home: Origin, url: str) -> dict[str, str]:
-        with self._lock:
-            if home not in self._proxies:
-                host = f"[{home[1]}]" if ":" in home[1] else home[1]
-                self._proxies[home] = {} if is_loopback(host) else dict(get_environ_proxies(url))
-            return self._proxies[home]
-
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
@@ -268,6 +267,15 @@ class _Adapter(HTTPAdapter):
     def __init__(self, contexts: Contexts) -> None:
         self._contexts = contexts
         super().__init__(pool_connections=1, pool_maxsize=1)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = POOLS
+        return manager
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """The context has it all; without this, CA certificates would be parsed again for each connection."""
@@ -291,9 +299,7 @@ def _spelled_out(authorization: str) -> list[str]:
     return [text, password] if password else [text]
 
 
-def _translated(
-    error: Exception, host: str, seconds: float, received: int | None
-) -> tuple[BaseException, TransferError]:
+def _translated(error: Exception, host: str, seconds: float, received: int | None) -> tuple[BaseException, ZPullError]:
     """The cause to chain, and our error for it.
 
     The cause is the innermost one: those around it have URLs, and with them signatures, in their texts.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import ssl
-from http.client import IncompleteRead, RemoteDisconnected
-from socket import gaierror
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from socket import EAI_NODATA, EAI_NONAME, gaierror
 from typing import TypeVar
 
-from zchunked.errors import TransferError, TransientError, ZPullError
+from zchunked.errors import AccessDeniedError, PermanentError, TransientError, ZPullError
 
 _NOT_TLS = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
@@ -15,6 +16,8 @@ _NOT_TLS = frozenset(
 _NO_AGREEMENT = ("ALERT", "UNSUPPORTED", "NO_PROTOCOLS")
 _HUNG_UP = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, RemoteDisconnected)
 _UNTRUSTED_HINT = "--cert-dir DIR names a CA of your own, --tls-verify=false accepts any certificate"
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+_FINAL_OF_PROXY = frozenset({"400", "401", "403", "405"})
 _Kind = TypeVar("_Kind", bound=BaseException)
 
 
@@ -34,8 +37,16 @@ class UnheardError(SilentError):
     """Not even a connection came about in time, so nothing was asked."""
 
 
-class NoTlsError(TransferError):
+class NoWayError(PermanentError):
+    """No connection to the host can come about, so nothing was asked of it."""
+
+
+class NoTlsError(NoWayError):
     """Whatever listens there speaks no TLS, or none that we could agree on."""
+
+
+class MalformedHeadError(HTTPException):
+    """The head of an answer arrived and is no HTTP. Its text is the library's name for the fault."""
 
 
 def causes_of(error: BaseException) -> list[BaseException]:
@@ -58,15 +69,15 @@ def translated(  # noqa: C901 - a table, in the form of ifs
     received: int | None,
     is_connecting: bool,
     is_proxy: bool,
-) -> TransferError:
+) -> ZPullError:
     """Our error for what went wrong with `host`.
 
     `seconds` is how long we waited for a byte; `received` counts body bytes, None before the answer's head.
     """
     at = "" if received is None else f" after {received} body bytes"
     unreachable, no_answer = (UnreachableError, NoAnswerError) if received is None else (TransientError, TransientError)
-    if cert := _first(causes, ssl.SSLCertVerificationError):
-        return TransferError(f"{host}: its TLS certificate is not trusted ({_detail(cert)}); {_UNTRUSTED_HINT}")
+    if final := _final(causes, host, is_proxy=is_proxy):
+        return final
     if name := _first(causes, gaierror):
         return unreachable(f"{host}: the name cannot be resolved ({name.strerror})")
     if _first(causes, TimeoutError):
@@ -93,6 +104,28 @@ def translated(  # noqa: C901 - a table, in the form of ifs
         return TransientError(f"{host}: ended the body early{at}{missing}")
     kind = unreachable if is_connecting else no_answer
     return kind(f"{host}: the exchange failed{at} ({_detail(causes[-1])})")
+
+
+def _final(causes: list[BaseException], host: str, *, is_proxy: bool) -> ZPullError | None:
+    """What no waiting mends, whenever it happens."""
+    if cert := _first(causes, ssl.SSLCertVerificationError):
+        return NoWayError(f"{host}: its TLS certificate is not trusted ({_detail(cert)}); {_UNTRUSTED_HINT}")
+    if odd := _first(causes, MalformedHeadError):
+        return PermanentError(f"{host}: its answer is malformed ({odd}), so this is no HTTP server")
+    if _first(causes, UnicodeError):
+        return NoWayError(f"{host}: no host can have this name")
+    name = _first(causes, gaierror)
+    if name is not None and name.errno in (EAI_NONAME, EAI_NODATA):
+        whose = "the proxy's name" if is_proxy else "the name"
+        return NoWayError(f"{host}: {whose} does not exist ({name.strerror})")
+    tunnel = _TUNNEL.search(" ".join(map(str, causes))) if is_proxy else None
+    if tunnel and tunnel[1] == "407":
+        return AccessDeniedError(
+            f"{host}: 407 from the proxy: it refuses the credentials in HTTPS_PROXY, or wants some"
+        )
+    if tunnel and tunnel[1] in _FINAL_OF_PROXY:
+        return NoWayError(f"{host}: the proxy refuses to connect to it (status {tunnel[1]})")
+    return None
 
 
 def _detail(error: BaseException) -> str:

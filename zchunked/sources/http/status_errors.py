@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from zchunked.errors import AccessDeniedError, NotFoundError, TransferError, TransientError, ZPullError
+from zchunked.errors import AccessDeniedError, NotFoundError, PermanentError, TransientError, ZPullError
 
 _QUOTED_CHARS = 200
 _TRANSIENT = frozenset({408, 425, 429})
@@ -19,6 +19,8 @@ _HINT = re.compile(
     rf"retry-after[\"']?\s*[:=]\s*[\"']?((?:{_DURATION.pattern})+|\d{{1,9}}(?:\.\d{{1,9}})?)", re.IGNORECASE
 )
 _SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
+_QUOTA = re.compile(rb"pull rate limit|reached your .{0,40}rate limit|increase-rate-limit", re.IGNORECASE)
+_QUOTA_TRIES = 3
 _XML = re.compile(r"<(Code|Message)>([^<]{1,300})</\1>")
 
 
@@ -27,7 +29,8 @@ def refusal(
 ) -> ZPullError:
     """The error to raise for an answer that is not what was asked for.
 
-    `body` may be cut short. `now` is the wall clock in seconds, for Retry-After dates.
+    `body` may be cut short. `now` is the wall clock in seconds, for Retry-After dates where the
+    answer has no Date of its own.
     """
     said = quoted(body, secrets)
     message = f"{what}: {_phrase(status)}" + (f", the server says {said}" if said else "")
@@ -35,9 +38,22 @@ def refusal(
         return NotFoundError(message)
     if status in (401, 403):
         return AccessDeniedError(message)
+    if status == 407:
+        return AccessDeniedError(f"{message}; the proxy refuses the credentials in HTTP_PROXY, or wants some")
+    if status == 429 and retry_after(headers, body, now) is None and _is_quota(headers, body):
+        return TransientError(
+            f"{message}; a quota of pulls is used up: log in, use a mirror, or wait some hours",
+            most_tries=_QUOTA_TRIES,
+        )
     if status in _TRANSIENT or (status >= 500 and status != 501):
         return TransientError(message, retry_after=retry_after(headers, body, now))
-    return TransferError(message)
+    return PermanentError(message)
+
+
+def _is_quota(headers: Mapping[str, str], body: bytes) -> bool:
+    """Whether a 429 counts pulls over hours, as Docker Hub does, and not requests over seconds."""
+    remaining = re.match(r"\s*0\s*;\s*w=(\d{3,9})", headers.get("RateLimit-Remaining", ""), re.ASCII)
+    return bool(remaining and int(remaining[1]) >= 600) or _QUOTA.search(body) is not None
 
 
 def _phrase(status: int) -> str:
@@ -52,16 +68,23 @@ def retry_after(headers: Mapping[str, str], body: bytes, now: float) -> float | 
     said = headers.get("Retry-After", "").strip()
     if _SECONDS.fullmatch(said):
         return float(said)
-    if said:
-        try:
-            return max(0.0, parsedate_to_datetime(said).timestamp() - now)
-        except (ValueError, TypeError, OverflowError):
-            pass
+    if (until := _moment(said)) is not None:
+        # Read against the server's clock: this machine's may be years off.
+        sent = _moment(headers.get("Date", ""))
+        return max(0.0, until - (now if sent is None else sent))
     if hint := _HINT.search(body.decode("utf-8", "replace")):
         if _SECONDS.fullmatch(hint[1]):
             return float(hint[1])
         return sum([float(number) * _UNITS[unit.lower()] for number, unit in _DURATION.findall(hint[1].lower())])
     return None
+
+
+def _moment(date: str) -> float | None:
+    """An HTTP date in seconds since 1970; None for anything else."""
+    try:
+        return parsedate_to_datetime(date).timestamp() if date else None
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
 
 
 def quoted(body: bytes, secrets: Iterable[str] = ()) -> str:

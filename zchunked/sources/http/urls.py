@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, parse_qsl, quote, urljoin, urlsplit, urlunsplit
 
-from zchunked.errors import TransferError
+from zchunked.errors import PermanentError
 
 _SHOWN_KEYS = frozenset({"scope", "service", "digest", "n", "ns", "tag"})  # signatures travel in the others
 _URL_CHARS = "!#$%&'()*+,/:;=?@[]~"  # with letters, digits and -._ all that a URL is made of
@@ -43,7 +43,7 @@ def netloc(url: str) -> str:
 
 
 def origin(url: str) -> Origin:
-    """Raises TransferError for a URL that has none."""
+    """Raises PermanentError for a URL that has none."""
     return _origin(_parsed(url))
 
 
@@ -59,23 +59,23 @@ def _parsed(url: str) -> SplitResult:
             return parts
     except ValueError:
         pass
-    raise TransferError(f"{shown(url)!r:.300}: want a URL of http or https")
+    raise PermanentError(f"{shown(url)!r:.300}: want a URL of http or https")
 
 
 def redirect_target(url: str, location: str, *, may_leave_tls: bool = False) -> str:
     """Where `location`, in the answer of `url`, leads: a URL of printable ASCII.
 
-    Raises TransferError for a URL that is not http or https, and for one that leads from https to
+    Raises PermanentError for a URL that is not http or https, and for one that leads from https to
     http unless `may_leave_tls`.
     """
     try:
         joined = urljoin(url, _as_ascii(location.strip()))
     except ValueError as error:
-        raise TransferError(f"{shown(url)}: redirects to an unreadable URL") from error
+        raise PermanentError(f"{shown(url)}: redirects to an unreadable URL") from error
     target = _parsed(joined)
     leaves_tls = _parsed(url).scheme.lower() == "https" and target.scheme.lower() != "https"
     if leaves_tls and not may_leave_tls:
-        raise TransferError(
+        raise PermanentError(
             f"{shown(url)}: redirects to {shown(joined)}, away from TLS; refused, unless "
             "--tls-verify=false or `insecure = true` in registries.conf allows it"
         )

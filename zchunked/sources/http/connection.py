@@ -1,0 +1,134 @@
+"""Connections whose every answer begins, goes on and ends in time: urllib3's, with a reader of our own.
+
+`http.client` bounds one `recv` at a time, so a server that dribbles a head, says `100 Continue` for
+ever or never ends its trailers would keep a thread for ever. Here each step of an answer (its head;
+the next bytes of its body with the framing around them) has a bound in seconds and in bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import select
+import socket
+import time
+from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
+from http.client import HTTPException, HTTPResponse, LineTooLong, RemoteDisconnected
+from typing import Any
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import InvalidHeader
+
+from zchunked.sources.http.network_errors import MalformedHeadError
+
+_PATIENCE = 2  # a step may take so many times what one wait for bytes may
+_LOST_LINES = (FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect)
+_STEP_BYTES = 1 << 20  # of heads, or of a body's framing and one read
+
+
+class _Reader(io.RawIOBase):
+    """The bytes of a socket. `expect` begins a step; a read beyond its bounds fails."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
+        """`raw` is closed with the reader: it holds the socket open."""
+        self._sock, self._raw = sock, raw
+        self._seconds = self._set = sock.gettimeout()
+        self._until, self._left = 0.0, 0
+        self.has_ended = False
+        """The other side has closed the connection."""
+        self.expect()
+
+    def expect(self) -> None:
+        self._until = time.monotonic() + _PATIENCE * (self._seconds or 0.0)
+        self._left = _STEP_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._left <= 0:
+            raise LineTooLong("answer's framing")
+        if self._seconds is not None:
+            left = max(self._until - time.monotonic(), 0.001)
+            if (wait := min(self._seconds, left)) != self._set:
+                self._sock.settimeout(wait)
+                self._set = wait
+        try:
+            size = self._sock.recv_into(buffer)
+        except TimeoutError:
+            # A process that got no CPU may look at its clock only when the bytes have long been here.
+            if not select.select([self._sock], [], [], 0)[0]:
+                raise
+            size = self._sock.recv_into(buffer)
+        self.has_ended |= not size
+        self._left -= size
+        return size
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._raw.close()
+
+
+class Response(HTTPResponse):
+    """An answer within bounds. Malformed heads are told from those that were cut off."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._reader = _Reader(sock, self.fp.detach())
+        self.fp = io.BufferedReader(self._reader)
+
+    def begin(self) -> None:
+        try:
+            super().begin()
+        except HTTPException as error:
+            if self._reader.has_ended:
+                raise
+            raise MalformedHeadError(type(error).__name__) from error
+        if self._reader.has_ended:  # in the middle of the head: http.client takes what came for all
+            raise RemoteDisconnected("the head of the answer is cut off")
+        length = self.headers.get("Content-Length", "0").strip()
+        if any(isinstance(one, _LOST_LINES) for one in self.headers.defects):
+            raise MalformedHeadError("a line that is no header")
+        if not self.chunked and not (length.isascii() and length.isdecimal()):
+            raise MalformedHeadError("Content-Length is no number")
+
+    def expect(self) -> None:
+        """The next step begins: more of the body."""
+        self._reader.expect()
+
+
+class _Watched:
+    response_class = Response
+
+    def getresponse(self) -> Any:
+        try:
+            return super().getresponse()  # type: ignore[misc]
+        except InvalidHeader as error:  # two lengths that contradict each other
+            raise MalformedHeadError("InvalidHeader") from error
+
+
+class _Http(_Watched, HTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _Https(_Watched, HTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+def expect_more(raw: Any) -> None:
+    """The next read of this body, urllib3's response, is a step of its own."""
+    if isinstance(raw._fp, Response):  # noqa: SLF001 - urllib3 has no other way to it
+        raw._fp.expect()  # noqa: SLF001
+
+
+POOLS: dict[str, Any] = {"http": _HttpPool, "https": _HttpsPool}
+"""For `pool_classes_by_scheme` of urllib3's pool managers."""
