@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta, timezone
 from itertools import pairwise, product
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.formats.reals import Real, reals
-from tests.helpers.build.front import Entry, Layer, chunked_layer, every, make_tar
+from tests.helpers.build.front import Entry, Json, Layer, chunked_layer, every, make_tar
 from tests.helpers.build.mutants import brief, json_mutants
 from zchunked.errors import FormatError, UnsupportedLayerError
 from zchunked.formats import zstd
@@ -148,6 +149,24 @@ def test_whatever_goes_into_a_header_frame_is_part_of_its_key(
 ) -> None:
     pairs = zip(header_keys(*BASE), header_keys(*changed(number, **values)), strict=True)
     assert [at for at, (one, other) in enumerate(pairs) if one != other] == differs
+
+
+def test_the_builders_zone_is_no_part_of_a_key() -> None:
+    entries = [*BASE, Entry("var/late", b"4", mtime="1700000000.123456789"), Entry("end", b"5", mtime=3)]
+    keys = map_of_layer(chunked_layer(make_tar(entries))).keys
+    assert len(set(keys)) > len(entries)
+    for zone in (timezone(timedelta(hours=5, minutes=45)), timezone(-timedelta(hours=11))):
+        assert map_of_layer(chunked_layer(make_tar(entries), zone=zone)).keys == keys
+    entries[-1] = Entry("end", b"5", mtime=4)
+    assert map_of_layer(chunked_layer(make_tar(entries))).keys != keys
+
+
+def test_a_time_that_is_none_is_left_as_it_is() -> None:
+    def edit(toc: Json) -> None:
+        toc["entries"][1]["modtime"] = "2023-13-14T22:13:20+05:45"
+        toc["entries"][2]["modtime"] = "0001-01-01T00:00:00+05:45"
+
+    tiles(map_of_layer(layer := chunked_layer(make_tar(BASE), edit_toc=edit)), layer.size)
 
 
 NAMES = st.sampled_from(['a},{"type":"reg","name":"b', '"digest":"', "},{", "a\nb", "é", 'x","digest":"sha256:y', "z"])

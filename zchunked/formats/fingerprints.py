@@ -6,6 +6,9 @@ Not quite for sure: a TOC does not tell user names (containers/storage) or the f
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 
 from zchunked.formats.toc_json import Batch, with_names
@@ -14,6 +17,7 @@ _BETWEEN = b'},{"type":"'  # in no string, where quotes are escaped, and behind 
 _FRONT, _BACK = len('[{"type":"'), -len("}]")
 _PADDING = [number.to_bytes(2, "little") for number in range(512)]
 """By size modulo 512 of the file before. A tar pads it to that boundary."""
+_ZONED = re.compile(rb'(time":")([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8})(\.[0-9]+)?([+-][0-9]{2}:[0-9]{2})"')
 
 
 class Fingerprints:
@@ -22,7 +26,7 @@ class Fingerprints:
     It covers the size modulo 512 of the file with a payload before (0: none), then all entries
     since then, this file included. Of these files it takes what their headers say (name, owner,
     mode, size, times, attributes), of the others all that the TOC does. Where a payload lies and
-    what is in it is left out.
+    what is in it is left out, and so are the zone of a time and which entry states a name first.
     """
 
     def __init__(self) -> None:
@@ -39,7 +43,7 @@ class Fingerprints:
             batch = with_names(batch, self._users, self._groups)
         texts: list[bytes] = []
         waiting, padding = self._waiting, self._padding
-        lines = batch.text[_FRONT:_BACK].split(_BETWEEN)
+        lines = _same_times(batch.text)[_FRONT:_BACK].split(_BETWEEN)
         for entry, line in zip(batch.entries, lines, strict=True):
             if entry.type == "chunk":
                 continue
@@ -60,3 +64,21 @@ class Fingerprints:
     def finish(self) -> bytes:
         """All of them, 32 bytes each, in the order of the TOC."""
         return bytes(self._found)
+
+
+def _same_times(text: bytes) -> bytes:
+    """Times as instants: writers put them in the builder's own zone. Counting tells that there is nothing to do.
+
+    A time that is not set stays as it is spelled: writers that differ in that have other encoders, too.
+    """
+    if text.count(b'time":"') != text.count(b'Z"'):
+        text = _ZONED.sub(lambda found: b'%b%b%bZ"' % (found[1], _utc(found[2], found[4]), found[3] or b""), text)
+    return text
+
+
+@lru_cache(maxsize=4096)
+def _utc(clock: bytes, zone: bytes) -> bytes:
+    try:
+        return datetime.fromisoformat((clock + zone).decode()).astimezone(UTC).isoformat()[:19].encode()
+    except (ValueError, OverflowError):  # no such day, or before the year 1
+        return clock + zone
