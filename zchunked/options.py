@@ -27,17 +27,22 @@ class StallLimits:
 
 @dataclass(frozen=True, slots=True)
 class GapOptions:
-    """`exact`: layers always come whole. `max_gap` in bytes: 0 buys no unneeded one, None leaves it to the plan."""
+    """`exact`: layers always come whole. `lean`: the fewest bytes, whatever they cost in requests.
+
+    `max_gap` in bytes: 0 buys no unneeded one, None leaves it to the plan.
+    """
 
     exact: bool = False
     max_gap: int | None = None
+    lean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """`max_bytes`: refuse a plan above it; `rate`: bytes per second to reckon with, else as measured.
 
-    `seeds`: places on this machine whose files may stand in for chunks. `offline`: refuse a plan that lacks a byte.
+    `limit_rate`: bytes per second, over all connections. `seeds`: places on this machine whose files may stand in for
+    chunks. `offline`: refuse a plan that lacks a byte.
     """
 
     platform: Platform
@@ -47,6 +52,24 @@ class Options:
     frugality: GapOptions = field(default_factory=GapOptions)
     max_bytes: int | None = None
     rate: float | None = None
+    limit_rate: float | None = None
     seeds: tuple[Path, ...] = ()
     offline: bool = False
     limits: Limits = DEFAULT_LIMITS
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How to reach registries and web servers.
+
+    `credentials`: user and password for the host of the reference alone; without them they come from `authfile`, or
+    from where podman and docker keep them. `stall_timeout` in seconds: a connection silent for so long is broken.
+    """
+
+    authfile: Path | None = None
+    credentials: tuple[str, str] | None = field(default=None, repr=False)
+    tls_verify: bool = True
+    plain_http: bool = False
+    cert_dir: Path | None = None
+    registries_conf: Path | None = None
+    stall_timeout: float | None = None

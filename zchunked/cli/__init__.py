@@ -2,90 +2,74 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import io
 import os
 import sys
-from typing import NoReturn
+from contextlib import suppress
 
-from zchunked.errors import LocalError, ZPullError
-from zchunked.oci.quoting import safe_line
-
-_CLOSED = "standard output is closed, and the result has to go there"
+from zchunked.cli.signals import Signals
 
 
 def main() -> None:
     """The console script. Ends the process."""
-    # Closed by whoever started us: `print` would say nothing then, or write to the other one.
-    sys.stdout = sys.stdout or _Closed()
-    sys.stderr = sys.stderr or io.StringIO()
-    code = run(sys.argv[1:])
-    for out in (sys.stdout, sys.stderr):  # a failure has printed a receipt too
-        with contextlib.suppress(OSError):
-            out.flush()
+    signals = Signals()  # first of all: whoever presses Ctrl-C now gets no traceback either
+    try:
+        code = _run_prepared(signals)
+    except KeyboardInterrupt as error:
+        code = _fail(*_verdict(error, signals))
     # A worker that hangs in a system call must not hold the exit: everything is on the disk.
     os._exit(code)
 
 
-def run(argv: list[str]) -> int:
-    """One command; returns its exit code. The only place where errors become text."""
-    try:
-        return _done(argv)
-    except ZPullError as error:
-        return _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        return _fail("the reader of standard output went away", 8)
-    except KeyboardInterrupt:
-        return _fail("interrupted; run the same command to resume", 130)
-    except MemoryError:
-        return _fail("out of memory", 8)
-    except OSError as error:
-        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 8)
-    except Exception as error:
-        if os.environ.get("ZPULL_DEBUG"):
-            raise
-        return _fail(
-            f"unexpected {type(error).__name__}: {str(error)[:300]}; this is a bug, ZPULL_DEBUG=1 shows where", 1
-        )
+def _run_prepared(signals: Signals) -> int:
+    from zchunked.cli.streams import lost_output, prepare  # noqa: PLC0415
 
-
-def _done(argv: list[str]) -> int:
-    """Run to the end; a result that could not be written is a failure."""
-    from zchunked.cli import parser as arguments  # noqa: PLC0415
-
-    try:
-        code = arguments.dispatch(argv, os.environ)
-    except SystemExit as ended:  # argparse has said its piece
-        code = ended.code if isinstance(ended.code, int) else 2
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise LocalError(f"cannot write the result to standard output: {error.strerror or error}") from error
+    prepare()
+    code = run(sys.argv[1:], signals)
+    if (why := lost_output()) and code == 0:
+        code = _fail(f"standard output: {why}; the result is lost", 8)
     return code
 
 
-class _Closed(io.TextIOBase):
-    """Standard output that is closed: who writes there fails, whatever the verb."""
+def run(argv: list[str], signals: Signals | None = None) -> int:
+    """One command; returns its exit code. The only place where errors become text."""
+    try:
+        from zchunked.cli.dispatch import dispatch  # noqa: PLC0415
 
-    _is_lost = False
+        return dispatch(argv, os.environ)
+    except SystemExit as ended:  # argparse has said its piece
+        return ended.code if isinstance(ended.code, int) else 2
+    except (Exception, KeyboardInterrupt) as error:
+        text, code = _verdict(error, signals or Signals(is_listening=False))
+        if code == 1 and os.environ.get("ZPULL_DEBUG"):
+            raise
+        return _fail(text, code)
 
-    def write(self, _: str, /) -> int:
-        self._is_lost = True
-        raise OSError(errno.EBADF, _CLOSED)
 
-    def flush(self) -> None:
-        if self._is_lost:  # argparse does not mind when it cannot write
-            raise OSError(errno.EBADF, _CLOSED)
+def _verdict(error: BaseException, signals: Signals) -> tuple[str, int]:
+    """What to say of it, and the exit code."""
+    from zchunked.errors import InterruptedPullError, ZPullError  # noqa: PLC0415
 
-    @property
-    def buffer(self) -> NoReturn:
-        raise OSError(errno.EBADF, _CLOSED)
+    if isinstance(error, InterruptedPullError):
+        return signals.named(str(error)), signals.exit_code
+    if isinstance(error, ZPullError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return signals.named("interrupted; run the same command to resume"), signals.exit_code
+    if isinstance(error, BrokenPipeError):
+        return "standard output: its reader went away; the result is lost", 8
+    if isinstance(error, MemoryError):
+        return "out of memory", 8
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the system'}: {error.strerror or error}", 8
+    if isinstance(error, RuntimeError) and "new thread" in str(error):
+        return "the system gives out no more threads; allow more (ulimit -u, pids.max), or use --jobs 1", 8
+    told = f"unexpected {type(error).__name__}: {str(error)[:300]}"
+    return f"{told}; this is a bug, ZPULL_DEBUG=1 shows where", 1
 
 
 def _fail(text: str, code: int) -> int:
-    with contextlib.suppress(OSError):
+    from zchunked.oci.quoting import safe_line  # noqa: PLC0415
+
+    with suppress(OSError, ValueError):  # nobody is left to tell
         print(f"zpull: error: {safe_line(' '.join(text.split()))}", file=sys.stderr, flush=True)
     return code

@@ -2,56 +2,49 @@
 
 from __future__ import annotations
 
-import argparse
+import json
+import re
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-import msgspec
-import platformdirs
-
 from zchunked.cli.progress import human
+from zchunked.cli.settings import Output
 from zchunked.errors import UsageError, ZPullError
 from zchunked.export import Destination, check_target, parse_destination
 from zchunked.export.targets import opened
 from zchunked.oci.digest import Digest, short
-from zchunked.oci.documents import Platform, parse_platform, this_platform
+from zchunked.oci.quoting import printable
 from zchunked.oci.reference import ImageReference
 from zchunked.pull.planner import LayerTask
 from zchunked.ranges import total
 from zchunked.receipt import Receipt
-from zchunked.store import Store
+
+_RAW = re.compile(r"[^\n\x20-\x7e]")
 
 
-def store_of(arguments: argparse.Namespace) -> Store:
-    """The caller closes it."""
-    return Store(Path(arguments.store or platformdirs.user_cache_dir("zpull")))
-
-
-def destinations_of(arguments: argparse.Namespace) -> list[Destination]:
+def destinations_of(texts: Iterable[str], *, force: bool) -> list[Destination]:
     """Checked before anything is opened or asked for. UsageError, LocalError."""
-    destinations = [parse_destination(text) for text in arguments.to]
+    destinations = [parse_destination(text) for text in texts]
     for destination in destinations:
-        check_target(destination, force=arguments.force)
+        check_target(destination, force=force)
     if sum(one.is_stdout for one in destinations) > 1:
         raise UsageError("only one --to can write to standard output")
     return destinations
 
 
-def platform_of(text: str | None) -> Platform:
-    platform = parse_platform(text) if text else this_platform()
-    if platform is None:
-        raise UsageError(f"--platform {text!r:.80}: want os/architecture[/variant], such as linux/arm64")
-    return platform
-
-
 def print_outcome(
-    arguments: argparse.Namespace, reference: ImageReference, receipt: Receipt, failure: ZPullError | None
+    output: Output,
+    reference: ImageReference,
+    receipt: Receipt,
+    failure: ZPullError | None,
+    destinations: Iterable[Destination] = (),
 ) -> None:
     """The result on standard output; on stderr where an archive went to standard output."""
-    out = sys.stderr if any(parse_destination(text).is_stdout for text in arguments.to) else sys.stdout
-    if arguments.format == "json":
+    out = sys.stderr if any(one.is_stdout for one in destinations) else sys.stdout
+    if output.format == "json":
         document = asdict(receipt)
         if receipt.estimate is None:
             del document["estimate"]
@@ -59,7 +52,7 @@ def print_outcome(
             document["error"] = str(failure)
         print_json(document, out)
     elif failure is None:
-        print(receipt.manifest_digest if arguments.quiet else f"{reference.name}@{receipt.manifest_digest}", file=out)
+        print_line(f"{'' if output.is_quiet else f'{reference.name}@'}{receipt.manifest_digest}", out)
 
 
 def print_plan(receipt: Receipt, works: list[LayerTask]) -> None:
@@ -71,7 +64,7 @@ def print_plan(receipt: Receipt, works: list[LayerTask]) -> None:
         size = sum(total(run) for run in runs)
         gap = order.worth([span for run in runs for span in run]).gap if order else 0
         reason = f"  ({layer.reason})" if layer.reason else ""
-        print(
+        print_line(
             f"{short(layer.digest)}  {layer.kind:<12}  {layer.mode:<7}  {human(layer.cached_bytes):>8} here"
             f"  {human(size):>8} to fetch, {human(gap)} of it gaps  {len(runs):>5} requests{reason}"
         )
@@ -85,11 +78,23 @@ def print_warning(text: str) -> None:
     print(f"zpull: warning: {text}", file=sys.stderr)
 
 
+def print_line(text: str, out: IO[str] | None = None) -> None:
+    """A line of the result. To a terminal nothing raw; elsewhere as it is, so that it can be given back to zpull."""
+    out = out or sys.stdout
+    print(printable(text) if out.isatty() else text, file=out)
+
+
 def print_json(document: object, out: IO[str] | None = None) -> None:
-    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode(), file=out or sys.stdout)
+    """Letters that a terminal could take for commands, and bytes of paths that are no text, are escaped."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    print(_RAW.sub(_escaped, text), file=out or sys.stdout)
 
 
-def write_digestfile(path: str | None, receipt: Receipt) -> None:
-    if path:
-        with opened(Path(path)) as file:
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
+
+
+def write_digestfile(path: Path | None, receipt: Receipt) -> None:
+    if path is not None:
+        with opened(path) as file:
             file.write(f"{receipt.manifest_digest}\n".encode())

@@ -329,12 +329,14 @@ class Index:
     def set_ref(self, name: str, platform: str, manifest: str, root: str) -> None:
         with self._transaction() as db:
             db.execute(
-                "INSERT OR REPLACE INTO refs VALUES(?, ?, ?, ?, ?)", (name, platform, manifest, root, time.time())
+                "INSERT OR REPLACE INTO refs VALUES(?, ?, ?, ?, ?)",
+                (_stored(name), platform, manifest, root, time.time()),
             )
 
     def refs(self) -> list[tuple[str, str, str, str, float]]:
         """(name, platform, manifest digest, digest of what the name names, when), newest first."""
-        return self._rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")
+        rows = self._rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")
+        return [(_name(name), *rest) for name, *rest in rows]
 
     # ── seeds ──
 
@@ -367,3 +369,16 @@ class Index:
     def set_host(self, host: str, spans: int) -> None:
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO hosts VALUES(?, ?, ?)", (host, spans, time.time()))
+
+
+def _stored(name: str) -> str | bytes:
+    """A name may hold a path, and a path bytes that are no text: then it is stored as bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+    return name
+
+
+def _name(stored: str | bytes) -> str:
+    return stored if isinstance(stored, str) else os.fsdecode(stored)

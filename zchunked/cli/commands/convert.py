@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 
 from zchunked.cli.commands.pull import pull_of, resumable, source_of
 from zchunked.cli.progress import Progress, human
-from zchunked.cli.render import print_json, store_of, write_digestfile
+from zchunked.cli.render import print_json, print_line, write_digestfile
+from zchunked.cli.settings import Settings
 from zchunked.convert.image import ConvertedImage, Converter
 from zchunked.convert.layers import ConvertSettings
 from zchunked.errors import InterruptedPullError, TransferError, ZPullError
@@ -22,30 +22,30 @@ from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 
 
-def convert(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+def convert(settings: Settings) -> int:
     """Nothing is written to TARGET before every layer is ready."""
     # A layer that is zstd:chunked already is kept, so it has to be the registry's own, every byte.
-    arguments = argparse.Namespace(**vars(arguments) | {"exact": True, "to": []})
-    reference, destination = parse_image(arguments.image), parse_destination(arguments.target)
-    settings = ConvertSettings(arguments.level)
+    options, output = settings.options, settings.output
+    settings = replace(settings, options=replace(options, frugality=replace(options.frugality, exact=True)))
+    reference, destination = parse_image(settings.image), parse_destination(settings.target)
+    how = ConvertSettings(settings.own["level"])
     receipt, traffic = Receipt(str(reference)), Traffic(time.monotonic)
-    is_silent = arguments.quiet and not arguments.explain_retries
-    progress = Progress("none" if is_silent else arguments.progress, sys.stderr, explain=arguments.explain_retries)
+    progress = Progress(output.progress, sys.stderr, explain=output.explain)
     converted: ConvertedImage | None = None
     failure: ZPullError | None = None
     with (
-        store_of(arguments) as store,
-        closing(source_of(arguments, environment, reference, store, traffic)) as source,
+        Store(settings.store) as store,
+        closing(source_of(settings, reference, store, traffic)) as source,
     ):
-        pull = pull_of(arguments, reference, source, store, traffic, receipt, progress)
+        pull = pull_of(settings, reference, source, store, traffic, receipt, progress)
         try:
             image = pull.run()
-            converter = Converter(store, settings, progress)
+            converter = Converter(store, how, progress)
             try:
                 converted = converter.run(image)
             except DamagedLayerError as damage:
                 progress(Noted(f"{damage}; doing that now"))
-                converted = Converter(store, settings, progress).run(pull.heal(image))
+                converted = Converter(store, how, progress).run(pull.heal(image))
             receipt.exports.append(_deliver(store, converted, destination))
             receipt.manifest_digest = converted.image.documents.manifest_digest
         except ZPullError as error:
@@ -57,9 +57,9 @@ def convert(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
     if isinstance(failure, (TransferError, InterruptedPullError)):
         failure = resumable(failure, pull.bytes_here, receipt.bytes.image)
     if failure is None:
-        write_digestfile(arguments.digestfile, receipt)
-    _print(arguments, receipt, converted, failure)
-    if converted is not None and not is_silent and arguments.progress not in ("none", "json"):
+        write_digestfile(output.digestfile, receipt)
+    _print(settings, receipt, converted, failure)
+    if converted is not None and output.tells_more:
         before, after = _sizes(converted)
         print(f"zpull: layers of {human(before)} are {human(after)} as zstd:chunked", file=sys.stderr)
     if failure is not None:
@@ -75,15 +75,13 @@ def _sizes(converted: ConvertedImage) -> tuple[int, int]:
     return sum(one.source.size for one in converted.layers), sum(one.layer.size for one in converted.layers)
 
 
-def _print(
-    arguments: argparse.Namespace, receipt: Receipt, converted: ConvertedImage | None, failure: ZPullError | None
-) -> None:
+def _print(settings: Settings, receipt: Receipt, converted: ConvertedImage | None, failure: ZPullError | None) -> None:
     """What stands at TARGET now, as it can be pulled."""
-    out = sys.stderr if arguments.target.partition(":")[2].partition(":")[0] == "-" else sys.stdout
-    if arguments.format == "json":
+    out = sys.stderr if settings.target.partition(":")[2].partition(":")[0] == "-" else sys.stdout
+    if settings.output.format == "json":
         document: dict[str, object] = {
             "source": receipt.reference,
-            "target": arguments.target,
+            "target": settings.target,
             "platform": receipt.platform,
             "manifest_digest": receipt.manifest_digest,
             "fetched_bytes": receipt.bytes.fetched,
@@ -109,4 +107,4 @@ def _print(
         print_json(document | ({"error": str(failure)} if failure else {}), out)
     elif failure is None:
         digest = receipt.manifest_digest
-        print(digest if arguments.quiet else f"{arguments.target}@{digest}", file=out)
+        print_line(digest or "" if settings.output.is_quiet else f"{settings.target}@{digest}", out)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from typing import TextIO
 
 from zchunked.cli.commands.pull import resumable, source_of
 from zchunked.cli.progress import Progress, human
-from zchunked.cli.render import platform_of, print_json, store_of
+from zchunked.cli.render import print_json, print_line
+from zchunked.cli.settings import Settings
 from zchunked.errors import FormatError, InterruptedPullError, LocalError, TransferError, UsageError
 from zchunked.export.atomic import local_errors
 from zchunked.interfaces import Source
 from zchunked.oci.digest import EMPTY, Digest, parse_digest, verified
-from zchunked.oci.documents import Descriptor, Platform
+from zchunked.oci.documents import Descriptor
 from zchunked.oci.reference import ImageReference, parse_image
-from zchunked.options import Options, Patience, StallLimits
 from zchunked.pull.objects import ObjectFetcher
 from zchunked.pull.offline import last_pulled
 from zchunked.ranges import ByteRange, total
@@ -29,25 +29,24 @@ from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 
 
-def fetch(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+def fetch(settings: Settings) -> int:
     """The object to standard output, once it is here and proved; everything else to stderr."""
-    reference, digest = parse_image(arguments.image), _digest(arguments.digest)
-    platform = platform_of(arguments.platform) if arguments.platform else None
-    progress = _progress(arguments)
+    reference, digest, output = parse_image(settings.image), _digest(settings.digest), settings.output
+    progress = _progress(settings)
     traffic = Traffic(time.monotonic)
     with (
-        store_of(arguments) as store,
-        closing(source_of(arguments, environment, reference, store, traffic)) as source,
+        Store(settings.store) as store,
+        closing(source_of(settings, reference, store, traffic)) as source,
     ):
-        errand = _errand(arguments, reference, source, store, traffic, progress)
+        errand = _errand(settings, reference, source, store, traffic, progress)
         found: Descriptor | None = None
         data = b""
         try:
             with errand:
                 if digest is None:
-                    data = errand.manifest(platform)
+                    data = errand.manifest(settings.platform)
                 else:
-                    found = errand.fetch(digest, arguments.media_type)
+                    found = errand.fetch(digest, settings.media_type)
         except (TransferError, InterruptedPullError, KeyboardInterrupt) as error:
             progress.close()
             failure = InterruptedPullError("interrupted") if isinstance(error, KeyboardInterrupt) else error
@@ -56,7 +55,7 @@ def fetch(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
             raise resumable(failure, here, size) from error
         finally:
             progress.close()
-        if errand.blob is not None and not arguments.quiet and arguments.progress not in ("none", "json"):
+        if errand.blob is not None and output.tells_more:
             print(f"zpull: fetched {human(traffic.fetched)}, {traffic.requests} requests", file=sys.stderr)
         return _write([data] if found is None else _contents(store, found))
 
@@ -94,33 +93,32 @@ def _copy(pieces: Iterable[bytes | memoryview], to: TextIO) -> None:
     out.flush()
 
 
-def locate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+def locate(settings: Settings) -> int:
     """A line for each blob: its digest, where it is, and until when that is good if the URL tells."""
-    reference, digest = parse_image(arguments.image), _digest(arguments.digest)
-    platform = platform_of(arguments.platform)
-    progress = _progress(arguments)
+    reference, digest, output = parse_image(settings.image), _digest(settings.digest), settings.output
+    progress = _progress(settings)
     traffic = Traffic(time.monotonic)
     with (
-        store_of(arguments) as store,
-        closing(source_of(arguments, environment, reference, store, traffic)) as source,
+        Store(settings.store) as store,
+        closing(source_of(settings, reference, store, traffic)) as source,
     ):
-        errand = _errand(arguments, reference, source, store, traffic, progress)
+        errand = _errand(settings, reference, source, store, traffic, progress)
         try:
             with errand:
-                blobs = errand.listed(platform) if digest is None else [Descriptor("", digest, 0)]
+                blobs = errand.listed(settings.options.platform) if digest is None else [Descriptor("", digest, 0)]
                 found = errand.locate([blob.digest for blob in blobs])
         finally:
             progress.close()
-    if arguments.format == "json":
+    if output.format == "json":
         print_json([_located(blob, found[blob.digest], is_listed=digest is None) for blob in blobs])
         return 0
     for blob in blobs:
         url = found[blob.digest]
         until = expiry_of(url)
-        if arguments.quiet:
-            print(url)
+        if output.is_quiet:
+            print_line(url)
         else:
-            print(f"{blob.digest}  {url}" + (f"  until {_when(until)}" if until else ""))
+            print_line(f"{blob.digest}  {url}" + (f"  until {_when(until)}" if until else ""))
     return 0
 
 
@@ -141,27 +139,20 @@ def _digest(text: str | None) -> Digest | None:
         raise UsageError(str(error)) from error
 
 
-def _progress(arguments: argparse.Namespace) -> Progress:
-    is_silent = arguments.quiet and not arguments.explain_retries
-    return Progress("none" if is_silent else arguments.progress, sys.stderr, explain=arguments.explain_retries)
+def _progress(settings: Settings) -> Progress:
+    return Progress(settings.output.progress, sys.stderr, explain=settings.output.explain)
 
 
 def _errand(
-    arguments: argparse.Namespace,
+    settings: Settings,
     reference: ImageReference,
     source: Source,
     store: Store,
     traffic: Traffic,
     progress: Progress,
 ) -> ObjectFetcher:
-    options = Options(
-        platform=Platform("", ""),
-        jobs=arguments.jobs,
-        patience=Patience(arguments.patience, arguments.retry),
-        bounds=StallLimits(arguments.deadline, arguments.min_rate),
-        offline=isinstance(source, OfflineSource),
-    )
+    options = replace(settings.options, offline=isinstance(source, OfflineSource))
     digest = reference.digest
-    if options.offline and digest is None and arguments.digest is None:
-        digest = last_pulled(store, str(reference), platform_of(arguments.platform))
+    if options.offline and digest is None and settings.digest is None:
+        digest = last_pulled(store, str(reference), options.platform)
     return ObjectFetcher(reference, digest, source, store, traffic=traffic, options=options, show=progress)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from zchunked.cli.commands.pull import SILENCE_SECONDS, bearable, pull, pull_of, resumable, source_of, summary
 from zchunked.cli.progress import Progress, human
-from zchunked.cli.render import platform_of, print_json, store_of, write_digestfile
+from zchunked.cli.render import print_json, print_line, write_digestfile
+from zchunked.cli.settings import Output, Settings
 from zchunked.errors import InterruptedPullError, NotFoundError, TransferError, UsageError, ZPullError
 from zchunked.events import Noted
 from zchunked.export import DamagedLayerError
@@ -20,7 +19,6 @@ from zchunked.export.destination import parse_target
 from zchunked.export.folder import FolderTarget
 from zchunked.export.publisher import Publisher, Sent, Target, is_complete
 from zchunked.oci.reference import ImageReference, LayoutReference, parse_image
-from zchunked.options import Patience
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Export, Receipt, image_bytes
 from zchunked.sources.traffic import Traffic
@@ -28,20 +26,20 @@ from zchunked.store import Store
 from zchunked.store.images import StoredImage, load
 
 
-def publish(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+def publish(settings: Settings) -> int:
     """An image in the store is published as it is; one that is not is pulled first, whole."""
     # A published layer is the registry's own blob, so of one that came in parts the rest is fetched.
-    arguments = argparse.Namespace(**vars(arguments) | {"exact": True, "to": []})
-    if arguments.dry_run:
-        return pull(arguments, environment)
-    reference, to = parse_image(arguments.image), parse_target(arguments.target)
+    options = settings.options
+    settings = replace(settings, options=replace(options, frugality=replace(options.frugality, exact=True)))
+    if settings.is_plan:
+        return pull(settings)
+    reference, to = parse_image(settings.image), parse_target(settings.target)
     to = replace(to, tag=to.tag or reference.tag)
-    receipt = Receipt(str(reference))
-    is_silent = arguments.quiet and not arguments.explain_retries
-    progress = Progress("none" if is_silent else arguments.progress, sys.stderr, explain=arguments.explain_retries)
+    receipt, output = Receipt(str(reference)), settings.output
+    progress = Progress(output.progress, sys.stderr, explain=output.explain)
     failure: ZPullError | None = None
-    with store_of(arguments) as store, closing(_target(arguments, environment, to)) as target, ExitStack() as stack:
-        work = _Work(arguments, environment, reference, store, receipt, progress, stack)
+    with Store(settings.store) as store, closing(_target(settings, to)) as target, ExitStack() as stack:
+        work = _Work(settings, reference, store, receipt, progress, stack)
         publisher = work.publisher(target)
         try:
             image = work.complete()
@@ -52,7 +50,7 @@ def publish(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
                 image = work.heal(image)
                 publisher = work.publisher(target)
                 publisher.run(image, to.tag)
-            receipt.exports.append(Export(arguments.target, image.documents.manifest_digest))
+            receipt.exports.append(Export(settings.target, image.documents.manifest_digest))
         except ZPullError as error:
             failure = error
         except KeyboardInterrupt:
@@ -62,9 +60,9 @@ def publish(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
     if isinstance(failure, (TransferError, InterruptedPullError)):
         failure = resumable(failure, work.bytes_here, receipt.bytes.image)
     if failure is None:
-        write_digestfile(arguments.digestfile, receipt)
-    _print(arguments, to, receipt, failure)
-    if not is_silent and arguments.progress not in ("none", "json"):
+        write_digestfile(output.digestfile, receipt)
+    _print(output, to, receipt, failure)
+    if output.tells_more:
         _tell(receipt, publisher.sent, target.name)
     if failure is not None:
         raise failure
@@ -76,8 +74,7 @@ class _Work:
 
     def __init__(
         self,
-        arguments: argparse.Namespace,
-        environment: Mapping[str, str],
+        settings: Settings,
         reference: ImageReference,
         store: Store,
         receipt: Receipt,
@@ -85,7 +82,7 @@ class _Work:
         stack: ExitStack,
     ) -> None:
         """What is opened is closed with `stack`."""
-        self._arguments, self._environment, self._reference = arguments, environment, reference
+        self._settings, self._reference = settings, reference
         self._store, self._receipt, self._progress, self._stack = store, receipt, progress, stack
         self._work: Pull | None = None
 
@@ -94,12 +91,11 @@ class _Work:
         return self._work.bytes_here if self._work else self._receipt.bytes.cached
 
     def publisher(self, target: Target) -> Publisher:
-        arguments, left = self._arguments, self._arguments.deadline
+        options, left = self._settings.options, self._settings.options.bounds.deadline
         if left is not None:
             left = max(0.0, left - self._receipt.seconds)
-        patience = Patience(arguments.patience, arguments.retry)
         return Publisher(
-            self._store, target, jobs=arguments.jobs, patience=patience, show=self._progress, deadline=left
+            self._store, target, jobs=options.jobs, patience=options.patience, show=self._progress, deadline=left
         )
 
     def complete(self) -> StoredImage:
@@ -124,54 +120,52 @@ class _Work:
             self._progress.close()
 
     def _stored(self) -> StoredImage | None:
-        platform = platform_of(self._arguments.platform) if self._arguments.platform else None
         try:
-            return load(self._store, str(self._reference), self._reference.digest, platform)
+            return load(self._store, str(self._reference), self._reference.digest, self._settings.platform)
         except NotFoundError:
             return None
 
     def _pull(self, image: StoredImage | None) -> Pull:
         """One for all that is to be pulled, so that the receipt has it all."""
         if self._work is None:
-            arguments, store, traffic = self._arguments, self._store, Traffic(time.monotonic)
+            settings, store, traffic = self._settings, self._store, Traffic(time.monotonic)
             if image is not None:
-                arguments = argparse.Namespace(**vars(arguments) | {"platform": str(image.config.platform)})
-            source = source_of(arguments, self._environment, self._reference, store, traffic)
+                settings = replace(settings, options=replace(settings.options, platform=image.config.platform))
+            source = source_of(settings, self._reference, store, traffic)
             self._stack.enter_context(closing(source))
             root = image.documents.root if image else None
-            self._work = pull_of(
-                arguments, self._reference, source, store, traffic, self._receipt, self._progress, root
-            )
+            self._work = pull_of(settings, self._reference, source, store, traffic, self._receipt, self._progress, root)
         return self._work
 
 
-def _target(arguments: argparse.Namespace, environment: Mapping[str, str], to: LayoutReference) -> Target:
+def _target(settings: Settings, to: LayoutReference) -> Target:
     if to.scheme == "oci":
         return FolderTarget(Path(to.base))
-    if arguments.offline:
+    options, link = settings.options, settings.connection
+    if options.offline:
         raise UsageError(f"{to.name} is behind a network, which --offline forbids; publish to a directory")
     from zchunked.sources.objects.bucket_target import open_bucket_target  # noqa: PLC0415 - an extra
 
     return open_bucket_target(
         to,
-        environment,
-        connect_seconds=min(bearable(arguments.stall_timeout, arguments.patience), SILENCE_SECONDS),
-        is_patient=arguments.patience > 0,
-        plain_http=arguments.plain_http,
-        tls_verify=arguments.tls_verify == "true",
-        cert_dir=Path(arguments.cert_dir) if arguments.cert_dir else None,
+        settings.environment,
+        connect_seconds=min(bearable(link.stall_timeout, options.patience.patience), SILENCE_SECONDS),
+        is_patient=options.patience.patience > 0,
+        plain_http=link.plain_http,
+        tls_verify=link.tls_verify,
+        cert_dir=link.cert_dir,
     )
 
 
-def _print(arguments: argparse.Namespace, to: LayoutReference, receipt: Receipt, failure: ZPullError | None) -> None:
+def _print(output: Output, to: LayoutReference, receipt: Receipt, failure: ZPullError | None) -> None:
     """What was published, as it can be pulled."""
-    if arguments.format == "json":
+    if output.format == "json":
         document = asdict(receipt)
         del document["estimate"]
         print_json(document | ({"error": str(failure)} if failure else {}))
     elif failure is None:
-        digest = receipt.manifest_digest
-        print(digest if arguments.quiet else f"{to.name}{f':{to.tag}' if to.tag else ''}@{digest}")
+        digest = receipt.manifest_digest or ""
+        print_line(digest if output.is_quiet else f"{to.name}{f':{to.tag}' if to.tag else ''}@{digest}")
 
 
 def _tell(receipt: Receipt, sent: Sent, name: str) -> None:

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
-import getpass
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import closing
-from pathlib import Path
+from dataclasses import replace
 
 from zchunked.cli.progress import Progress, human
-from zchunked.cli.render import (
-    destinations_of,
-    platform_of,
-    print_outcome,
-    print_plan,
-    store_of,
-    write_digestfile,
-)
+from zchunked.cli.render import destinations_of, print_outcome, print_plan, write_digestfile
+from zchunked.cli.settings import Settings
 from zchunked.cli.tuning import give_back, seldom_collect
 from zchunked.errors import InterruptedPullError, PermanentError, TransferError, ZPullError
 from zchunked.events import Noted, Warned
-from zchunked.export import DamagedLayerError, Destination, ExportTee, export
+from zchunked.export import DamagedLayerError, Destination, ExportTee, export, parse_destination
 from zchunked.export.stage import Stage
 from zchunked.interfaces import Source
 from zchunked.oci.digest import Digest
 from zchunked.oci.reference import ImageReference, parse_image
-from zchunked.options import GapOptions, Options, Patience, StallLimits
 from zchunked.pull.offline import root_of
 from zchunked.pull.planner import LayerTask
 from zchunked.pull.pull import Pull
@@ -42,31 +32,29 @@ from zchunked.store.images import StoredImage
 SILENCE_SECONDS = 10.0
 
 
-def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+def pull(settings: Settings) -> int:
     """`zpull IMAGE`, and `zpull plan IMAGE` or `--dry-run`, which stop where the download would begin."""
-    reference = parse_image(arguments.image)
-    is_plan = arguments.verb == "plan" or arguments.dry_run
-    destinations = [] if is_plan else destinations_of(arguments)
+    reference, output = parse_image(settings.image), settings.output
+    destinations = [] if settings.is_plan else destinations_of(settings.to, force=settings.force)
     receipt = Receipt(str(reference))
-    is_silent = arguments.quiet and not arguments.explain_retries
-    progress = Progress("none" if is_silent else arguments.progress, sys.stderr, explain=arguments.explain_retries)
+    progress = Progress(output.progress, sys.stderr, explain=output.explain)
     failure: ZPullError | None = None
     works: list[LayerTask] = []
     traffic = Traffic(time.monotonic)
     aside = ExportTee.of(destinations)
     with (
-        store_of(arguments) as store,
-        closing(source_of(arguments, environment, reference, store, traffic)) as source,
+        Store(settings.store) as store,
+        closing(source_of(settings, reference, store, traffic)) as source,
     ):
-        pull = pull_of(arguments, reference, source, store, traffic, receipt, progress, aside=aside)
+        pull = pull_of(settings, reference, source, store, traffic, receipt, progress, aside=aside)
         try:
-            if is_plan:
+            if settings.is_plan:
                 works = pull.plan()
             else:
                 image = _run(pull, aside)
                 progress.close()
                 stage = aside.stage if aside else None
-                _export(pull, image, store, destinations, receipt, progress, stage, force=arguments.force)
+                _export(pull, image, store, destinations, receipt, progress, stage, force=settings.force)
         except ZPullError as error:
             failure = error
         except KeyboardInterrupt:  # while it was exported
@@ -75,13 +63,13 @@ def pull(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
             progress.close()
     if isinstance(failure, (TransferError, InterruptedPullError)):
         failure = resumable(failure, pull.bytes_here, receipt.bytes.image)
-    if failure is None and not is_plan:
-        write_digestfile(arguments.digestfile, receipt)
-    if is_plan and failure is None and arguments.format == "text":
+    if failure is None and not settings.is_plan:
+        write_digestfile(output.digestfile, receipt)
+    if settings.is_plan and failure is None and output.format == "text":
         print_plan(receipt, works)
     else:
-        print_outcome(arguments, reference, receipt, failure)
-    if receipt.bytes.image and not is_silent and arguments.progress not in ("none", "json"):
+        print_outcome(output, reference, receipt, failure, destinations)
+    if receipt.bytes.image and output.tells_more:
         print(f"zpull: {summary(receipt)}", file=sys.stderr)
     if failure is not None:
         raise failure
@@ -133,35 +121,31 @@ def _export(
             write(destination, None)
 
 
-def source_of(
-    arguments: argparse.Namespace,
-    environment: Mapping[str, str],
-    reference: ImageReference,
-    store: Store,
-    traffic: Traffic,
-) -> Source:
+def source_of(settings: Settings, reference: ImageReference, store: Store, traffic: Traffic) -> Source:
     """As the registry and network options say. The caller closes it."""
-    if arguments.offline and not is_on_this_machine(reference):
+    if settings.options.offline and not is_on_this_machine(reference):
         return OfflineSource(str(reference))
+    link = settings.connection
+    bearable_seconds = bearable(link.stall_timeout, settings.options.patience.patience)
     return open_source(
         reference,
-        environment=environment,
+        environment=settings.environment,
         traffic=traffic,
         hosts=store,
-        connect_seconds=min(bearable(arguments.stall_timeout, arguments.patience), SILENCE_SECONDS),
-        stall_seconds=bearable(arguments.stall_timeout, arguments.patience),
-        plain_http=arguments.plain_http,
-        tls_verify=arguments.tls_verify == "true",
-        cert_dir=arguments.cert_dir,
-        authfile=arguments.authfile,
-        registries_conf=arguments.registries_conf,
-        credentials=_creds(arguments.creds),
+        connect_seconds=min(bearable_seconds, SILENCE_SECONDS),
+        stall_seconds=bearable_seconds,
+        plain_http=link.plain_http,
+        tls_verify=link.tls_verify,
+        cert_dir=link.cert_dir,
+        authfile=link.authfile,
+        registries_conf=link.registries_conf,
+        credentials=link.credentials,
         documents=store.document,
     )
 
 
 def pull_of(
-    arguments: argparse.Namespace,
+    settings: Settings,
     reference: ImageReference,
     source: Source,
     store: Store,
@@ -175,24 +159,18 @@ def pull_of(
     give_back()
     seldom_collect()
     files = source.files if isinstance(source, LayoutSource) else None
-    options = Options(
-        platform=platform_of(arguments.platform),
-        jobs=arguments.jobs,
-        patience=Patience(arguments.patience, arguments.retry),
-        bounds=StallLimits(arguments.deadline, None if files else arguments.min_rate),
-        frugality=GapOptions(exact=arguments.exact, max_gap=arguments.max_gap),
-        max_bytes=arguments.max_bytes,
-        rate=arguments.rate,
-        seeds=tuple(Path(text.removeprefix("oci:")) for text in getattr(arguments, "seed", ())),
-        offline=isinstance(source, OfflineSource),
-    )
+    options = replace(settings.options, offline=isinstance(source, OfflineSource))
+    if files:
+        options = replace(options, bounds=replace(options.bounds, min_rate=None))
     digest = digest or reference.digest
     if options.offline:
         try:
             digest = root_of(store, str(reference), digest, options.platform)
         except ZPullError as error:
-            if arguments.verb != "publish":
-                print_outcome(arguments, reference, receipt, error)
+            if settings.verb != "publish":
+                print_outcome(
+                    settings.output, reference, receipt, error, destinations_of(settings.to, force=settings.force)
+                )
             raise
     return Pull(
         str(reference),
@@ -213,17 +191,6 @@ def bearable(stated: float | None, patience: float) -> float:
     if stated is not None:
         return max(stated, 0.1)
     return min(SILENCE_SECONDS, max(patience / 2, 1.0)) if patience else SILENCE_SECONDS
-
-
-def _creds(text: str | None) -> tuple[str, str] | None:
-    if text is None:
-        return None
-    if text == "-":
-        text = sys.stdin.readline().rstrip("\n")
-    user, colon, password = text.partition(":")
-    if not colon:
-        password = getpass.getpass(f"Password of {user}: ") if sys.stdin.isatty() else ""
-    return user, password
 
 
 def summary(receipt: Receipt) -> str:

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from zchunked.cli.progress import human
-from zchunked.cli.render import destinations_of, platform_of, print_json, print_outcome, print_warning, store_of
+from zchunked.cli.render import destinations_of, print_json, print_outcome, print_warning
+from zchunked.cli.settings import Settings
 from zchunked.errors import IntegrityError, UsageError
 from zchunked.export import export
 from zchunked.maintenance.verify import verify
 from zchunked.oci.reference import parse_image
 from zchunked.receipt import Receipt, image_bytes
+from zchunked.store import Store
 from zchunked.store.images import load
 
 
-def export_image(arguments: argparse.Namespace) -> int:
-    reference = parse_image(arguments.image)
-    destinations = destinations_of(arguments)
+def export_image(settings: Settings) -> int:
+    reference = parse_image(settings.image)
+    destinations = destinations_of(settings.to, force=settings.force)
     if not destinations:
         raise UsageError("export needs --to DEST")
-    platform = platform_of(arguments.platform) if arguments.platform else None
     receipt = Receipt(str(reference))
-    with store_of(arguments) as store:
-        image = load(store, str(reference), reference.digest, platform)
+    with Store(settings.store) as store:
+        image = load(store, str(reference), reference.digest, settings.platform)
         documents = image.documents
         receipt.platform = str(image.config.platform)
         receipt.names(documents.root, documents.manifest_digest)
         receipt.image_id = documents.manifest.config.digest
         receipt.bytes.image = receipt.bytes.cached = image_bytes(documents.manifest)
         for destination in destinations:
-            done = export(store, image, destination, force=arguments.force, tell=_tell)
+            done = export(store, image, destination, force=settings.force, tell=_tell)
             if warning := receipt.exported(done):
                 print_warning(warning)
-    print_outcome(arguments, reference, receipt, None)
+    print_outcome(settings.output, reference, receipt, None, destinations)
     return 0
 
 
@@ -43,10 +43,10 @@ def _tell(text: str) -> None:
     print(f"zpull: {text}", file=sys.stderr)
 
 
-def images(arguments: argparse.Namespace) -> int:
-    with store_of(arguments) as store:
+def images(settings: Settings) -> int:
+    with Store(settings.store) as store:
         rows = store.images()
-    if arguments.format == "json":
+    if settings.output.format == "json":
         print_json([
             {
                 "reference": row.name,
@@ -57,7 +57,7 @@ def images(arguments: argparse.Namespace) -> int:
             }
             for row in rows
         ])  # fmt: skip
-    elif arguments.quiet:
+    elif settings.output.is_quiet:
         for row in rows:
             print(row.manifest)
     else:
@@ -67,13 +67,13 @@ def images(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def verify_store(arguments: argparse.Namespace) -> int:
+def verify_store(settings: Settings) -> int:
     """Exit code 6 when something was damaged: it is gone now, and the next pull fetches it again."""
-    with store_of(arguments) as store:
+    with Store(settings.store) as store:
         findings = verify(store)
-    if arguments.format == "json":
+    if settings.output.format == "json":
         print_json(asdict(findings))
-    elif not arguments.quiet:
+    elif not settings.output.is_quiet:
         print(f"{findings.blobs} blobs, {findings.chunks} chunks, {human(findings.bytes)} checked")
     if not findings.damaged:
         return 0

@@ -1,0 +1,52 @@
+"""From words to the command that does what they say; each command's modules are loaded only when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from zchunked.cli.help import first_screen
+from zchunked.cli.parser import Parsed, parse, parser
+
+
+def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Parse and run. A word that is a verb is a verb; anything else is an image to pull."""
+    if not argv:
+        print(first_screen(is_short=True), file=sys.stderr)
+        return 2
+    parsed = parse(argv, environment)
+    if parsed.verb == "print-completion":
+        return _complete(parsed)
+    from zchunked.cli.settings import settings  # noqa: PLC0415 - the version needs none of this
+
+    command = settings(parsed, environment)
+    if parsed.verb in ("pull", "plan"):
+        from zchunked.cli.commands import pull  # noqa: PLC0415 - the network libraries take time to load
+
+        return pull.pull(command)
+    if parsed.verb == "publish":
+        from zchunked.cli.commands import publish  # noqa: PLC0415
+
+        return publish.publish(command)
+    if parsed.verb == "convert":
+        from zchunked.cli.commands import convert  # noqa: PLC0415
+
+        return convert.convert(command)
+    if parsed.verb == "serve":
+        from zchunked.cli.commands import serve  # noqa: PLC0415
+
+        return serve.serve(command)
+    if parsed.verb in ("fetch", "locate"):
+        from zchunked.cli.commands import objects  # noqa: PLC0415
+
+        return {"fetch": objects.fetch, "locate": objects.locate}[parsed.verb](command)
+    from zchunked.cli.commands import stored  # noqa: PLC0415
+
+    return {"images": stored.images, "export": stored.export_image, "verify": stored.verify_store}[parsed.verb](command)
+
+
+def _complete(parsed: Parsed) -> int:
+    import shtab  # noqa: PLC0415
+
+    print(shtab.complete(parser(), parsed.values["shell"]))
+    return 0

@@ -1,0 +1,171 @@
+"""Settings: what one command was asked to do, as frozen values. Behind this file nobody knows how that was typed."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import platformdirs
+
+from zchunked.cli.parser import Parsed
+from zchunked.cli.progress import Style
+from zchunked.errors import LocalError, UsageError
+from zchunked.oci.documents import Platform, parse_platform, this_platform
+from zchunked.oci.quoting import typed as quoted
+from zchunked.options import Connection, GapOptions, Options, Patience, StallLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What is said, and how. `is_silent`: no summary, no progress unless that was asked for by name."""
+
+    format: Literal["text", "json"] = "text"
+    is_quiet: bool = False
+    progress: Style = "auto"
+    explain: bool = False
+    is_verbose: bool = False
+    digestfile: Path | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        return self.is_quiet and not self.explain and not self.is_verbose
+
+    @property
+    def tells_more(self) -> bool:
+        """Whether a summary for people follows on standard error."""
+        return not self.is_silent and self.progress not in ("none", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`platform` is None unless somebody chose one. `environment` is where credentials and proxies are looked for.
+
+    `own`: options of this verb alone, by name.
+    """
+
+    verb: str
+    image: str
+    digest: str | None
+    target: str
+    to: tuple[str, ...]
+    force: bool
+    media_type: str | None
+    is_plan: bool
+    platform: Platform | None
+    store: Path
+    options: Options
+    connection: Connection
+    output: Output
+    environment: Mapping[str, str]
+    own: Mapping[str, Any]
+
+
+def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
+    """Raises UsageError; asks for a password where only a user was given."""
+    get = parsed.values.get
+    platform = _platform(get("platform"))
+    if get("exact") and get("lean"):
+        raise UsageError("--exact and --lean exclude each other: whole layers are not the fewest bytes")
+    options = Options(
+        platform=platform or this_platform(),
+        jobs=get("jobs", 8),
+        patience=Patience(get("patience", 60.0), get("retry")),
+        bounds=StallLimits(get("deadline"), get("min_rate")),
+        frugality=GapOptions(exact=get("exact", False), lean=get("lean", False), max_gap=_max_gap(parsed)),
+        max_bytes=get("max_bytes"),
+        rate=get("rate"),
+        limit_rate=get("limit_rate"),
+        seeds=tuple(Path(text.removeprefix("oci:")) for text in get("seed", ())),
+        offline=get("offline", False),
+    )
+    return Settings(
+        verb=parsed.verb,
+        image=get("image", ""),
+        digest=get("digest"),
+        target=get("target", ""),
+        to=tuple(get("to", ())),
+        force=get("force", False),
+        media_type=get("media_type"),
+        is_plan=parsed.verb == "plan" or get("dry_run", False),
+        platform=platform,
+        store=Path(get("store") or _cache_folder()),
+        options=options,
+        connection=Connection(
+            authfile=_path(get("authfile")),
+            credentials=_credentials(get("creds")),
+            tls_verify=get("tls_verify", True),
+            plain_http=get("plain_http", False),
+            cert_dir=_path(get("cert_dir")),
+            registries_conf=_path(get("registries_conf")),
+            stall_timeout=get("stall_timeout"),
+        ),
+        output=_output(parsed),
+        environment=environment,
+        own=MappingProxyType(dict(parsed.values)),
+    )
+
+
+def _output(parsed: Parsed) -> Output:
+    get = parsed.values.get
+    is_quiet, explain, is_verbose = get("quiet", False), get("explain_retries", False), get("verbose", False)
+    progress = get("progress", "none")
+    if is_quiet and not (explain or is_verbose or "progress" in parsed.given):
+        progress = "none"
+    return Output(
+        format=get("format", "text"),
+        is_quiet=is_quiet,
+        progress=progress,
+        explain=explain or is_verbose,
+        is_verbose=is_verbose,
+        digestfile=_path(get("digestfile")),
+    )
+
+
+def _max_gap(parsed: Parsed) -> int | None:
+    if "max_gap" in parsed.given:
+        return int(parsed.values["max_gap"])
+    return 0 if parsed.values.get("lean") else None
+
+
+def _platform(text: str | None) -> Platform | None:
+    if not text:
+        return None
+    platform = parse_platform(text)
+    if platform is None:
+        raise UsageError(
+            f"invalid --platform: expected os/architecture[/variant], such as linux/arm64, got {quoted(text, 80)}"
+        )
+    return platform
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _cache_folder() -> str:
+    """Raises LocalError where the user has no folder at all: an arbitrary uid in a container has none."""
+    with suppress(RuntimeError):  # newer versions raise it; older ones return `~`
+        folder = platformdirs.user_cache_dir("zpull")
+        if Path(folder).is_absolute():
+            return folder
+    raise LocalError(
+        "nowhere to keep downloaded bytes: there is no HOME, and no home in the passwd file; "
+        "name a folder with --store DIR, or set ZPULL_STORE or HOME"
+    )
+
+
+def _credentials(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    if text == "-":
+        text = sys.stdin.readline().rstrip("\r\n")
+    user, colon, password = text.partition(":")
+    if not colon:
+        password = getpass.getpass(f"Password of {user}: ") if sys.stdin.isatty() else ""
+    return user, password

@@ -1,0 +1,90 @@
+"""The standard streams as they are found: closed, full, without a reader, or with an encoding that lacks letters."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+import warnings
+from contextlib import suppress
+from io import TextIOWrapper
+from typing import IO
+
+_UNWRITABLE = "zpull-unwritable"
+_CLOSED = "it is closed"
+
+
+class _Forgiving(TextIOWrapper):
+    """Standard error: what cannot be said there ends no pull."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except (OSError, ValueError):
+            return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            super().flush()
+
+
+def prepare() -> None:
+    """Call once, before anything is opened: a file that is opened on a closed stream's number would be written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            _reserve(number)
+    codecs.register_error(_UNWRITABLE, _unwritable)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    _with_all_letters(sys.stdout)
+    encoding = sys.stderr.encoding if sys.stderr is not None else "utf-8"
+    raw = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115
+    sys.stderr = _Forgiving(raw, encoding=encoding, errors=_UNWRITABLE, write_through=True)
+    if not sys.warnoptions:  # a library that dislikes the clock of this machine tells developers, not users
+        warnings.simplefilter("ignore")
+    if os.environ.get("HOME") == "":
+        del os.environ["HOME"]  # then the passwd file is asked; an empty one would mean the root folder
+
+
+def _reserve(number: int) -> None:
+    """A closed stream becomes one that reads as empty, and for results one that cannot be written to."""
+    mode = os.O_WRONLY if number == 2 else os.O_RDONLY
+    opened = os.open(os.devnull, mode)
+    if opened != number:
+        os.dup2(opened, number)
+        os.close(opened)
+    if number == 1:
+        _state.append(_CLOSED)
+
+
+_state: list[str] = []
+
+
+def _with_all_letters(stream: IO[str]) -> None:
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors=_UNWRITABLE)
+
+
+def _unwritable(error: UnicodeError) -> tuple[str | bytes, int]:
+    r"""Bytes of a path as they were, letters that the encoding lacks as `\u2026`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+def lost_output() -> str | None:
+    """Why what was printed did not arrive, once all of it was; None when it did."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return "its reader went away"
+    except (OSError, ValueError) as error:
+        return _state[0] if _state else str(getattr(error, "strerror", None) or error)
+    return None

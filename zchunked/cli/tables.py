@@ -1,0 +1,282 @@
+"""The grammar as tables: every verb with its arguments and options.
+
+The parser, the variables, the help, the manual page and the completions are made from these, so nothing can be missing
+in one of them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from zchunked.cli import values
+from zchunked.cli.grammar import Argument, Option, Verb, choice, path, switch
+
+IMAGE = Argument(
+    "IMAGE",
+    "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag], s3://bucket/prefix[:tag]",
+)
+STORED = Argument("IMAGE", "the reference it was pulled by, name@digest, a digest, or the unique beginning of one")
+DIGEST = Argument(
+    "DIGEST", "a blob or manifest of the same repository (default: the image's manifest)", is_optional=True
+)
+EACH_BLOB = Argument("DIGEST", "one blob of the same repository (default: config and layers)", is_optional=True)
+SOURCE = Argument("SOURCE", IMAGE.help, dest="image")
+CONVERTED = Argument("TARGET", "oci:DIR[:tag] or oci-archive:FILE[:tag] (- is standard output)")
+TARGET = Argument("TARGET", "DIR[:tag], s3://bucket/prefix[:tag], gs://… or az://…; the tag is IMAGE's unless given")
+
+_PLATFORM = Option(
+    "--platform", "which image of an index to take (default: this machine's)", metavar="OS/ARCH[/VARIANT]"
+)
+_TO = Option(
+    "--to",
+    "write the image there: oci:DIR[:name], oci-archive:FILE[:name], docker-archive:FILE[:name] "
+    "(- is standard output); repeatable",
+    metavar="DEST",
+    kind="list",
+)
+_FORCE = switch("--force", "let --to replace a file, or fill a folder, that holds no image (default: refuse)")
+_STORE = path("--store", "folder that keeps downloaded bytes (default: zpull in the user's cache folder)", "DIR")
+_FORMAT = choice("--format", "json prints the receipt: the whole story (default text)", "text", "json")
+_QUIET = "print the digest alone, and no progress"
+_SEED = Option(
+    "--seed",
+    "a folder, tar file or OCI layout of this machine; files in it stand in for chunks; repeatable",
+    metavar="PATH",
+    kind="list",
+    is_path=True,
+    separator=os.pathsep,
+)
+_DIGESTFILE = path("--digestfile", "write the manifest digest into that file")
+
+_REGISTRY = (
+    path("--authfile", "credentials, as podman and docker keep them (default: where these keep them)"),
+    Option(
+        "--creds",
+        "user and password; USER alone asks for the password, - reads both from standard input",
+        metavar="USER[:PASSWORD]",
+    ),
+    Option(
+        "--tls-verify",
+        "false accepts any certificate, and plain http where https is refused (default true)",
+        values.boolean,
+        "BOOL",
+        kind="switch",
+        default=True,
+    ),
+    switch("--plain-http", "speak http instead of https (default: https, but http on loopback)"),
+    path("--cert-dir", "CA certificates (*.crt) and client ones (*.cert with *.key), for all hosts", "DIR"),
+    path("--registries-conf", "mirrors, other locations and blocked registries (default: where podman looks for it)"),
+)
+_NETWORK = (
+    Option("--jobs", "connections at a time (default 8)", values.between(1, 64), "N", "-j", default=8),
+    Option(
+        "--patience",
+        "how long an outage is tolerated before giving up (default 60s; 0: fail at once)",
+        values.duration,
+        "TIME",
+        default=60.0,
+    ),
+    Option("--retry", "give up after so many retries (default: as patience allows)", values.count, "N"),
+    Option("--deadline", "give up after so long, whatever has come (default: never)", values.duration, "TIME"),
+    Option("--min-rate", "give up when slower than this over 10 s (default: never)", values.rate, "RATE"),
+    Option(
+        "--limit-rate",
+        "receive no faster than this, all connections together (default: unlimited)",
+        values.rate,
+        "RATE",
+    ),
+    Option(
+        "--stall-timeout",
+        "a connection without a byte for so long is broken (default 10s, or half the patience if that is less)",
+        values.duration,
+        "TIME",
+    ),
+    switch("--offline", "send no request: use the store and seeds alone, or list what is missing"),
+)
+_PROGRESS = (
+    choice(
+        "--progress",
+        "what standard error shows (default auto: a bar on a terminal)",
+        "auto",
+        "bar",
+        "plain",
+        "json",
+        "none",
+    ),
+    switch("--explain-retries", "say why each retry was made, and what karma is left"),
+    switch("--verbose", "show each request and each retry, without secrets", "-v"),
+)
+_SPENDING = (
+    Option("--max-bytes", "refuse a pull that would fetch more than this (default: no limit)", values.size, "BYTES"),
+    Option("--rate", "the link's rate to reckon with (default: as measured)", values.rate, "RATE"),
+    switch("--dry-run", "only say what it would cost: the same as the verb plan"),
+    Option(
+        "--max-gap",
+        "the most unneeded bytes to buy to save a request (default: by the link; 0: none)",
+        values.size,
+        "BYTES",
+    ),
+)
+_ENGINES = ("docker", "containerd", "podman", "crio", "k3s", "buildkit")
+_EXACT = switch("--exact", "take layers whole, so that exports keep the registry's digests")
+_LEAN = switch("--lean", "a metered link: fetch no byte that is not needed, whatever it costs in requests")
+
+
+def _quiet(help: str = _QUIET) -> Option:  # noqa: A002
+    return switch("--quiet", help, "-q")
+
+
+_LEVEL = Option(
+    "--level",
+    "effort of the compression, from 1 to 19: higher is smaller and slower (default 3)",
+    values.between(1, 19),
+    "N",
+    default=3,
+)
+_SERVE = (
+    Option("--listen", "address to listen on (default 127.0.0.1:5055)", metavar="HOST:PORT", default="127.0.0.1:5055"),
+    path("--tls-cert", "serve https with this certificate (default: http, on loopback only)"),
+    path("--tls-key", "the key of --tls-cert"),
+    switch("--insecure-listen", "serve other machines unencrypted; they pull with your credentials"),
+    Option(
+        "--allow",
+        "serve this upstream alone; repeatable (default: well-known ones and those of registries.conf)",
+        metavar="HOST[/PREFIX]",
+        kind="list",
+        separator=" ",
+    ),
+    Option(
+        "--upstream",
+        "a name for a host that has a port; repeatable",
+        metavar="NAME=HOST[:PORT]",
+        kind="list",
+        separator=" ",
+    ),
+    path("--token", "serve only clients that know the token in this file (default: any)"),
+    Option(
+        "--stale",
+        "how long the last answer to a tag is good while its upstream is down (default 1h)",
+        values.duration,
+        "TIME",
+        default=3600.0,
+    ),
+    Option(
+        "--prefetch",
+        "pull an image's layers once its manifest was asked for (default true)",
+        values.boolean,
+        "BOOL",
+        kind="switch",
+        default=True,
+    ),
+    Option(
+        "--config-for",
+        "print what to write where for this engine, and end",
+        values.one_of(*_ENGINES),
+        "ENGINE",
+        choices=_ENGINES,
+    ),
+    switch("--verbose", "say what went wrong with clients", "-v"),
+)
+
+_HOW = (("registry", _REGISTRY), ("network", _NETWORK), ("progress", _PROGRESS))
+_PULL = (_TO, _FORCE, _PLATFORM, _SEED, _STORE, _quiet(), _FORMAT, _DIGESTFILE)
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "pull",
+            "download what is missing of an image and prove it (the verb may be left out)",
+            (IMAGE,),
+            (("", _PULL), ("spending", (*_SPENDING, _EXACT, _LEAN)), *_HOW),
+            (
+                "zpull registry.example/app:v2",
+                "zpull registry.example/app:v2 --to oci:./app",
+                "zpull registry.example/app:v2 -q --to docker-archive:- | podman load",
+            ),
+        ),
+        Verb(
+            "plan",
+            "say what a pull would cost; fetch nothing but manifests and tables of contents",
+            (IMAGE,),
+            (("", _PULL), ("spending", (*_SPENDING, _EXACT, _LEAN)), *_HOW),
+            ("zpull plan registry.example/app:v2 --rate 4Mbit",),
+        ),
+        Verb(
+            "publish",
+            "put an image where any web server or bucket can serve it",
+            (IMAGE, TARGET),
+            (
+                ("", (_PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
+                ("spending", (*_SPENDING, _EXACT)),
+                *_HOW,
+            ),
+            ("zpull publish registry.example/app:v2 s3://fleet/app",),
+        ),
+        Verb(
+            "convert",
+            "write an image's layers as zstd:chunked, so that its updates are cheap",
+            (SOURCE, CONVERTED),
+            (
+                ("", (_LEVEL, _PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
+                ("spending", (*_SPENDING, _EXACT)),
+                *_HOW,
+            ),
+            ("zpull convert registry.example/app:v2 oci:./app-chunked",),
+        ),
+        Verb(
+            "fetch",
+            "write one object to standard output: the manifest, or a blob by its digest",
+            (IMAGE, DIGEST),
+            (
+                (
+                    "",
+                    (
+                        _PLATFORM,
+                        Option("--media-type", "what DIGEST is, where it helps to know", metavar="TYPE"),
+                        _STORE,
+                        _quiet("no progress"),
+                        _FORMAT,
+                    ),
+                ),
+                *_HOW,
+            ),
+            ("zpull fetch registry.example/app:v2 > manifest.json",),
+        ),
+        Verb(
+            "locate",
+            "say where an image's blobs can be downloaded, without downloading any",
+            (IMAGE, EACH_BLOB),
+            (("", (_PLATFORM, _STORE, _quiet("print URLs alone"), _FORMAT)), *_HOW),
+            ("zpull locate registry.example/app:v2",),
+        ),
+        Verb(
+            "export",
+            "write a pulled image somewhere, without the network",
+            (STORED,),
+            (("", (_TO, _FORCE, _PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),),
+            ("zpull export registry.example/app:v2 --to oci-archive:app.tar",),
+        ),
+        Verb(
+            "serve",
+            "be a registry on loopback through which every engine of this machine pulls partially",
+            (),
+            (("", (*_SERVE, _STORE, _quiet("no access log"))), ("registry", _REGISTRY), ("network", _NETWORK)),
+            ("zpull serve", "zpull serve --config-for podman"),
+        ),
+        Verb("images", "list the images in the store", (), (("", (_STORE, _quiet("print digests alone"), _FORMAT)),)),
+        Verb(
+            "verify",
+            "hash the store again and drop what is damaged; the next pull fetches it again",
+            (),
+            (("", (_STORE, _quiet("print nothing"), _FORMAT)),),
+        ),
+    )
+}
+
+FAMILIES = (
+    ("Get an image", ("pull", "plan", "export")),
+    ("Read and share", ("fetch", "locate", "publish", "convert", "serve")),
+    ("Look after the store", ("images", "verify")),
+)
+"""The verbs as the first screen of the help shows them."""
