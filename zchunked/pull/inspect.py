@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from functools import partial
 
 from zchunked.download.coalesce import missing
 from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
 from zchunked.download.retry import Stopped
 from zchunked.download.workers import WorkerPool
-from zchunked.errors import IntegrityError, RangeIgnoredError, UnsupportedLayerError, ZPullError
+from zchunked.errors import FormatError, IntegrityError, RangeIgnoredError, UnsupportedLayerError, ZPullError
 from zchunked.formats.annotations import Location, locate
 from zchunked.formats.toc_reader import TocReader
 from zchunked.interfaces import Files
@@ -22,7 +21,9 @@ from zchunked.ranges import ByteRange, merge, total
 from zchunked.store import Store
 
 NO_RANGES = "its host serves no ranges"
-_STRIDE = 128 << 10  # of a TOC, read in one go
+_STRIDE = 128 << 10  # of a TOC, worth being read when it has come
+_TURN = 256 << 10  # of a TOC, read before it is the next one's turn
+_SHORT_TABLE = 512 << 10  # bytes: about 10 000 files, which take 50 ms
 
 
 @dataclass(slots=True, eq=False)
@@ -111,8 +112,21 @@ def _whole(layer: Descriptor) -> ByteRange:
     return ByteRange(0, max(layer.size, 1))
 
 
+def table_rank(layer: Descriptor, limits: Limits) -> int:
+    """Layers are planned by rank, those of one rank as the manifest lists them. 0: a TOC that is read in no time, or
+    none; each further rank is twice as long.
+
+    A run that is killed while it reads a long table has asked for chunks of other layers by then; otherwise such runs
+    would bring nothing, however often.
+    """
+    try:
+        return (locate(layer, limits).toc.span.size // _SHORT_TABLE).bit_length()
+    except (UnsupportedLayerError, FormatError):
+        return 0
+
+
 class _Reader:
-    """Has the crew's read lane, which is one worker, read a TOC as its bytes come."""
+    """Has the crew's read lane, which is one worker, read a TOC as its bytes come, in turns with other TOCs."""
 
     def __init__(
         self,
@@ -126,6 +140,7 @@ class _Reader:
         self._layer, self._location, self._insight = layer, location, insight
         self._toc: TocReader | None = TocReader(layer, location, inspector.limits)
         self._span = location.toc.span
+        self._read_to = self._span.start
         self._asked = self._span.start  # the lane has been told to read what is before it
         self._looking = threading.Lock()
         self._done = threading.Event()
@@ -142,11 +157,15 @@ class _Reader:
                 self._ask(here)
 
     def _ask(self, end: int) -> None:
-        start, self._asked = self._asked, end
-        if start < end:
-            self._crew.submit("read", partial(self._read, start, end))
+        """Call with the lock."""
+        is_at_it = self._read_to < self._asked
+        self._asked = end
+        if self._read_to < end and not is_at_it:
+            self._crew.submit("read", self._read)
 
-    def _read(self, start: int, end: int) -> None:
+    def _read(self) -> None:
+        """Read on for one turn."""
+        start, end = self._read_to, min(self._asked, self._read_to + _TURN)
         try:
             if self._toc is not None:
                 self._toc.feed(self._store.read(self._layer.digest, start, end))
@@ -154,13 +173,18 @@ class _Reader:
                     self._insight.contents = LayerIndex.of(self._layer, self._location, self._toc.finish())
         except ZPullError as error:  # any other ends the pull, where the crew is waited for
             self._error, self._toc = error, None
+        with self._looking:
+            self._read_to = end
+            if end < self._asked:
+                self._crew.submit("read", self._read)
         if end == self._span.end:
             self._toc = None  # with its buffers: the tar-split may take a while
             self._done.set()
 
     def finish(self) -> LayerIndex:
         """Once all has come. Raises what reading it raised, and Stopped when the pull has ended."""
-        self._ask(self._span.end)
+        with self._looking:
+            self._ask(self._span.end)
         while not self._done.wait(0.2):
             if self._stop.is_set():
                 raise Stopped

@@ -21,7 +21,7 @@ from zchunked.layers.rebuild import Block, Rebuild, judged
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import Options
-from zchunked.pull.inspect import NO_RANGES, LayerMetadata, MetadataFetcher
+from zchunked.pull.inspect import NO_RANGES, LayerMetadata, MetadataFetcher, table_rank
 from zchunked.pull.offline import refuse_missing
 from zchunked.pull.planner import LayerTask, LinkConditions, Scheduler, estimate
 from zchunked.receipt import Receipt
@@ -81,7 +81,7 @@ class Layers:
         self.look_into(crew, [work.layer for work in works])
         crew.wait(self._tick)
         self._prepare(crew, works)
-        for work in works:
+        for work in self._in_order(works):
             self._plan(work)
 
     def bring(self, crew: WorkerPool, works: list[LayerTask]) -> None:
@@ -98,7 +98,7 @@ class Layers:
         if self._must_know_all():
             self.plan(crew, works)
             self._refuse(works)
-        unplanned = deque(works)
+        unplanned = deque(self._in_order(works))
         unproved = list(works)
 
         def go_on() -> None:
@@ -123,6 +123,10 @@ class Layers:
                 self._keep(work, work.proof)
 
     # ── plans ──
+
+    def _in_order(self, works: list[LayerTask]) -> list[LayerTask]:
+        """In which they are planned."""
+        return sorted(works, key=lambda work: table_rank(work.layer, self._options.limits))
 
     def _must_know_all(self) -> bool:
         """Whether no chunk may be asked for before all layers are understood."""

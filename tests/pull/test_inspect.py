@@ -1,0 +1,100 @@
+"""Tables of contents: in which order they are read, and how soon chunks are asked for."""
+
+from __future__ import annotations
+
+import random
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.build.front import Image, chunked_layer, image, make_tar
+from tests.helpers.build.layers import Layer
+from tests.helpers.harness.pulls import open_store, pull
+from tests.helpers.servers.memory import MemorySource
+from zchunked.download.downloader import Downloader
+from zchunked.download.retry import Chameleon, RetryingSource
+from zchunked.download.watermarks import Watermarks
+from zchunked.download.workers import WorkerPool
+from zchunked.layers.metadata import LayerIndex
+from zchunked.limits import DEFAULT_LIMITS
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor
+from zchunked.options import GapOptions, Patience
+from zchunked.pull import inspect
+from zchunked.pull.inspect import LayerMetadata, MetadataFetcher, table_rank
+from zchunked.receipt import Accounts
+
+TAR = Digest("sha256:" + "4" * 64)
+
+
+def layer(seed: int, count: int) -> Layer:
+    dice = random.Random(seed)
+    return chunked_layer(make_tar({f"usr/{seed}/{number:05}": dice.randbytes(700) for number in range(count)}))
+
+
+def made() -> Image:
+    """A layer with a long table before one with a short one."""
+    return image([layer(1, 300), layer(2, 3)])
+
+
+def waits(event: threading.Event) -> None:
+    assert event.wait(10)
+
+
+def described(one: Layer) -> Descriptor:
+    return Descriptor(one.media_type, Digest(one.digest), len(one.blob), one.annotations)
+
+
+def test_chunks_of_a_layer_behind_one_with_a_long_table_are_asked_for_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = made()
+    monkeypatch.setattr(inspect, "_SHORT_TABLE", 2000)
+    assert [table_rank(described(one), DEFAULT_LIMITS) for one in content.layers] == [3, 0]
+    source = MemorySource(content)
+    with open_store(tmp_path) as store:
+        pull(source, store, jobs=1, frugality=GapOptions(max_gap=0))
+    tables = {one.digest: one.toc_at.offset for one in content.layers if one.toc_at}
+    asked = [digest for digest, spans in source.asked if spans[0].start < tables.get(digest, 0) - 8]
+    assert asked[0] == content.layers[1].digest
+
+
+def test_a_layer_without_a_table_waits_for_none() -> None:
+    assert table_rank(Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", TAR, 10**9), DEFAULT_LIMITS) == 0
+
+
+def test_tables_that_are_here_are_read_in_turns_so_the_short_one_is_done_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, stop, done = made(), threading.Event(), []
+    monkeypatch.setattr(inspect, "_TURN", 2000)
+    of = LayerIndex.of
+
+    def noted(layer: Descriptor, *rest: object) -> LayerIndex:
+        done.append(layer.digest)
+        return of(layer, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LayerIndex, "of", noted)
+    with open_store(tmp_path) as store:
+        for one in content.layers:
+            writer = store.writer(Digest(one.digest), len(one.blob))
+            writer.write(0, one.blob)
+            writer.close()
+        source = RetryingSource(MemorySource(content), Chameleon(Patience(0), 2, lambda _: None, stop))
+        fetcher = Downloader(
+            source, store, arrivals=Watermarks(stop), accounts=Accounts(), emit=lambda _: None, stop=stop
+        )
+        looker = MetadataFetcher(store, fetcher, stop, DEFAULT_LIMITS)
+        asked = threading.Event()
+        with WorkerPool({"fetch": 2, "read": 1}, stop) as crew:
+            crew.submit("read", lambda: waits(asked))
+            for one in content.layers:
+                crew.submit("fetch", partial(looker.look_into, described(one), LayerMetadata(), crew))
+            waiting = threading.Event()
+            while crew._lanes["read"].qsize() < 2:
+                waiting.wait(0.001)
+            asked.set()
+            crew.wait(lambda: None)
+    assert done == [content.layers[1].digest, content.layers[0].digest]
