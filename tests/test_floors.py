@@ -69,7 +69,7 @@ WHO_MAY = {
     "ssl": "sources",
     "http": "sources serve",
     "urllib": "sources serve",
-    "subprocess": "sources.auth.helpers",
+    "subprocess": "sources.auth.helpers export.engines",
     "multiprocessing": "",
     "asyncio": "",
     "logging": "",

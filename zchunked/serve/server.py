@@ -13,7 +13,7 @@ from cheroot.ssl.builtin import BuiltinSSLAdapter
 
 from zchunked.errors import LocalError
 
-_THREADS = 160  # 50 engines with three layers each; a thread that waits costs 100 kB
+THREADS = 160  # 50 engines with three layers each; a thread that waits costs 100 kB
 _QUEUE = 512  # connections that wait to be accepted
 _HEADER_BYTES = 48 << 10  # podman's longest list of ranges has 23 kB
 _STALL_SECONDS = 30  # a client that takes nothing, or does not finish its request
@@ -30,12 +30,13 @@ class Server:
         *,
         certificate: tuple[Path, Path] | None,
         log: Callable[[str], None],
+        threads: int = THREADS,
     ) -> None:
         """`certificate`: files of the certificate and its key, for TLS. `log` takes what goes wrong with a client."""
         self._server = wsgi.Server(
             address,
             app,
-            numthreads=_THREADS,
+            numthreads=threads,
             request_queue_size=_QUEUE,
             timeout=_STALL_SECONDS,
             shutdown_timeout=_FAREWELL_SECONDS,

@@ -18,7 +18,7 @@ from zchunked.serve.flights import Flights, OpenSource, title
 from zchunked.serve.lists import Lists
 from zchunked.serve.metrics import Metrics
 from zchunked.serve.page import Facts, FlightRow, HostRow, ImageRow, render
-from zchunked.serve.server import Server
+from zchunked.serve.server import THREADS, Server
 from zchunked.serve.settings import Settings
 from zchunked.store import Store
 
@@ -34,6 +34,7 @@ def serving(
     *,
     access: Callable[[Access], None],
     log: Callable[[str], None],
+    threads: int = THREADS,
 ) -> Iterator[Server]:
     """A server that is not listening yet; flights end, and lose nothing, when the block does.
 
@@ -60,7 +61,7 @@ def serving(
             passed=Lists(open_source, metrics.came),
         )
         app = App(rooms, settings.allowed, settings.clients, settings.upstreams, access)
-        server = Server(app, settings.listen, certificate=settings.certificate, log=log)
+        server = Server(app, settings.listen, certificate=settings.certificate, log=log, threads=threads)
         try:
             yield server
         finally:

@@ -28,6 +28,10 @@ _BCRYPT = "$2b$05$ztideboardharbourabcdep7PftclCWtxd3OSYmkIQvAtjGanXoYy"
 _FORGET = 'mkdir -p /var/lib/containers && mount -t tmpfs none /var/lib/containers && exec "$@"'
 _APART = ("unshare", "--mount", "sh", "-c", _FORGET, "sh") if os.geteuid() == 0 else ()
 _HOW_TO_GET = {
+    "containerd": "apt-get install containerd",
+    "ctr": "apt-get install containerd",
+    "docker": "apt-get install docker.io",
+    "dockerd": "apt-get install docker.io",
     "docker-registry": "apt-get install docker-registry",
     "memcached": "apt-get install memcached",
     "nginx": "apt-get install nginx",

@@ -1,0 +1,121 @@
+"""Real engines pull through the server, and are given images: the registry's own, under the right name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.build.golden import Golden
+from tests.helpers.build.images import read_layout
+from tests.helpers.harness.pulls import pull
+from tests.helpers.servers import engines, peers
+from tests.helpers.servers.memory import MemorySource
+from tests.helpers.servers.registry import Registry
+from tests.serve.conftest import Start, start
+from zchunked.errors import LocalError, UsageError
+from zchunked.export.engines import Engine, EngineTarget, parse_engine
+from zchunked.options import GapOptions
+from zchunked.serve.transfer import deliver
+from zchunked.store import Store
+
+__all__ = ["start"]
+GZIP, V1 = Golden("demo", "plain-gzip"), Golden("demo", "demo-v1")
+CONFIG = str(GZIP.expect["config"]["digest"])
+DIGEST = str(GZIP.expect["manifest"]["digest"])
+
+
+@pytest.fixture(scope="module")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with engines.docker(tmp_path_factory.mktemp("docker")) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with engines.containerd(tmp_path_factory.mktemp("containerd")) as environment:
+        yield environment
+
+
+@pytest.mark.peer
+def test_docker_pulls_through_the_server(docker: dict[str, str], start: Start) -> None:
+    with Registry(GZIP.layout) as registry:
+        served = start(registry)
+        name = f"127.0.0.1:{served.port}/local/demo:plain-gzip"
+        engines.run(docker, "docker", "pull", "--quiet", name)
+        assert engines.run(docker, "docker", "image", "inspect", "--format", "{{.Id}}", name).strip() == CONFIG
+
+
+@pytest.mark.peer
+def test_containerd_pulls_through_the_server(containerd: dict[str, str], start: Start, tmp_path: Path) -> None:
+    with Registry(V1.layout) as registry:
+        served = start(registry)
+        hosts = tmp_path / "hosts" / "local"
+        hosts.mkdir(parents=True)
+        (hosts / "hosts.toml").write_text(
+            f'[host."http://127.0.0.1:{served.port}"]\n  capabilities = ["pull", "resolve"]\n'
+        )
+        engines.run(containerd, "ctr", "images", "pull", "--hosts-dir", str(hosts.parent), "local/demo:demo-v1")
+        assert V1.expect["manifest"]["digest"] in engines.run(containerd, "ctr", "images", "ls")
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_podman_pulls_through_the_server(which: str, start: Start, tmp_path: Path) -> None:
+    podman = peers.podman(tmp_path / "podman") if which == "old" else peers.podman_new(tmp_path / "podman")
+    with Registry(V1.layout) as registry:
+        served = start(registry)
+        name = f"127.0.0.1:{served.port}/local/demo:demo-v1"
+        podman("pull", "--quiet", "--tls-verify=false", name)
+        assert json.loads(podman("image", "inspect", name))[0]["Id"] == V1.expect["config"]["digest"][7:]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("load", [False, True])
+@pytest.mark.parametrize("kind", ["docker", "containerd"])
+def test_an_engine_is_given_an_image(
+    kind: str, load: bool, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment: dict[str, str] = request.getfixturevalue(kind)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    target = parse_engine(f"{kind}:quay.example/tide/harbour:{'load' if load else 'door'}")
+    assert target is not None
+    with Store(tmp_path / "store") as store:
+        source = MemorySource(read_layout(GZIP.layout), "plain-gzip")
+        image = pull(source, store, "example.com/demo:plain-gzip", frugality=GapOptions(exact=True)).image
+        assert image is not None
+        given = deliver(store, image, Engine(target), load=load)
+    assert given.manifest_digest == (None if load else DIGEST)
+    if kind == "docker":
+        listed = engines.run(
+            environment, "docker", "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"
+        )
+        assert f"{target.name} {CONFIG}" in listed
+    else:
+        listed = engines.run(environment, "ctr", "images", "ls")
+        assert f"{target.name} " in listed
+    assert "zpull-transfer" not in listed
+
+
+def test_destinations_that_are_engines() -> None:
+    assert parse_engine("oci:x") is None
+    assert parse_engine("docker:") == EngineTarget("docker", None, text="docker:")
+    assert parse_engine("podman:app") == EngineTarget("podman", "docker.io/library/app:latest", text="podman:app")
+    for text, namespace, name in (
+        ("containerd:k8s.io/", "k8s.io", None),
+        ("containerd:k8s.io/quay.io/app:v1", "k8s.io", "quay.io/app:v1"),
+        ("containerd:quay.io/org/app:v1", "default", "quay.io/org/app:v1"),
+        ("containerd:moby/docker.io/library/x:1", "moby", "docker.io/library/x:1"),
+    ):
+        assert parse_engine(text) == EngineTarget("containerd", name, namespace, text)
+    with pytest.raises(UsageError, match="digest"):
+        parse_engine("docker:app@sha256:" + "0" * 64)
+
+
+def test_a_missing_engine_is_named_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(LocalError, match="there is no docker on this machine"):
+        Engine(EngineTarget("docker", None, text="docker:"))

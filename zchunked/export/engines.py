@@ -1,0 +1,179 @@
+"""The engines of this machine as destinations: docker, podman and containerd, by their own commands.
+
+An engine is given an image in one of two ways: it pulls from a registry on loopback that holds just this image, so
+that only layers it lacks travel; or, where it cannot reach our loopback, an archive is streamed into its `load`.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Literal, get_args
+
+from zchunked.errors import LocalError, UsageError
+from zchunked.oci.quoting import printable, typed
+from zchunked.oci.reference import parse_reference
+
+Kind = Literal["docker", "podman", "containerd"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+REPOSITORY = "zpull-transfer/image"
+"""What the image is called on the loopback registry, and nowhere for longer than a transfer."""
+
+_PROGRAM: dict[Kind, str] = {"docker": "docker", "podman": "podman", "containerd": "ctr"}
+_PROBE: dict[Kind, tuple[str, ...]] = {
+    "docker": ("version", "--format", "{{.Server.Version}}"),
+    "podman": ("info", "--format", "{{.Host.ServiceIsRemote}}"),
+    "containerd": ("version",),
+}
+_LEFT_OVER = re.compile(rf"(?:127\.0\.0\.1|localhost):\d+/{REPOSITORY}\S*", re.ASCII)
+_PROBE_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTarget:
+    """`name`: what the image shall be called there, None for the name it was pulled by."""
+
+    kind: Kind
+    name: str | None
+    namespace: str = "default"
+    text: str = ""
+
+
+def parse_engine(text: str) -> EngineTarget | None:
+    """`docker:[NAME]`, `podman:[NAME]`, `containerd:[NAMESPACE/][NAME]`; None for any other destination.
+
+    A first part is a namespace where nothing follows it, or a host does: `k8s.io/`, `k8s.io/quay.io/app`.
+
+    Raises UsageError.
+    """
+    kind, colon, name = text.partition(":")
+    if not colon or kind not in KINDS:
+        return None
+    namespace = "default"
+    if kind == "containerd" and "/" in name:
+        first, _, rest = name.partition("/")
+        host = rest.partition("/")[0]
+        if not rest or ("/" in rest and re.search(r"[.:]|^localhost$", host)):
+            namespace, name = first, rest
+        if not re.fullmatch(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", namespace, re.ASCII):
+            raise UsageError(f"invalid --to {typed(text)}: expected containerd:[NAMESPACE/][NAME]")
+    if name:
+        reference = parse_reference(name)
+        if reference.digest is not None:
+            raise UsageError(f"invalid --to {typed(text)}: an engine names an image by a tag, not by a digest")
+        name = str(reference)
+    return EngineTarget(kind, name or None, namespace, text)
+
+
+class Engine:
+    """One engine that was found to answer. Its methods raise LocalError with what the engine said."""
+
+    def __init__(self, target: EngineTarget) -> None:
+        """Raises LocalError where the engine is missing or does not answer: before anything is fetched."""
+        self.target = target
+        program = shutil.which(_PROGRAM[target.kind])
+        if program is None:
+            raise LocalError(
+                f"--to {target.text}: there is no {_PROGRAM[target.kind]} on this machine; install {target.kind}, "
+                "or write an archive with --to oci-archive:FILE"
+            )
+        self._argv = [program, *(("-n", target.namespace) if target.kind == "containerd" else ())]
+        answer = self._run(*_PROBE[target.kind], seconds=_PROBE_SECONDS)
+        self.is_remote = answer.strip() == "true" if target.kind == "podman" else self._is_far()
+
+    def _is_far(self) -> bool:
+        """Whether docker runs on another machine or a virtual one, where our loopback is not its own."""
+        if self.target.kind != "docker":
+            return False
+        where = self._run("context", "inspect", "--format", "{{.Endpoints.docker.Host}}", may_fail=True).strip()
+        if where and not where.startswith("unix://"):
+            return True
+        return "Docker Desktop" in self._run("info", "--format", "{{.OperatingSystem}}")
+
+    def _run(self, *words: str, may_fail: bool = False, seconds: float | None = None) -> str:
+        argv = [*self._argv, *words]
+        try:
+            done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise LocalError(
+                f"{self.target.kind} does not answer: `{words[0]}` took more than {seconds:g} s"
+            ) from error
+        except OSError as error:
+            raise LocalError(f"cannot run {argv[0]}: {error.strerror}") from error
+        if done.returncode and not may_fail:
+            raise LocalError(f"{self.target.kind}: {self._complaint(done.stderr or done.stdout, words)}")
+        return done.stdout.decode("utf-8", "replace")
+
+    def _complaint(self, said: bytes, words: tuple[str, ...]) -> str:
+        lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
+        return printable(lines[-1][:500]) if lines else f"`{' '.join(words[:2])}` failed and said nothing"
+
+    # ── by a registry on loopback ──
+
+    def clean(self) -> None:
+        """Remove names that a transfer which was killed has left behind."""
+        if self.target.kind == "containerd":
+            names = self._run("images", "ls", "-q", may_fail=True)
+        else:
+            names = self._run("images", "--digests", "--format", "{{.Repository}}@{{.Digest}}", may_fail=True)
+        for name in names.split():
+            if _LEFT_OVER.fullmatch(name):
+                self._forget(name)
+
+    def pull(self, address: str, digest: str, tag: str) -> None:
+        """Have the engine pull from the registry at `address`, and call the image `tag`. No other name stays."""
+        name = f"{address}/{REPOSITORY}"
+        temporary = f"{name}@{digest}"
+        kind = self.target.kind
+        try:
+            if kind == "docker":
+                self._run("pull", "--quiet", temporary)
+                self._run("tag", temporary, tag)
+            elif kind == "podman":
+                found = self._run("pull", "--quiet", "--tls-verify=false", temporary).split()[-1]
+                self._run("tag", found, tag)
+            else:
+                self._run("images", "pull", "--plain-http", temporary)
+                self._run("images", "tag", "--force", temporary, tag)
+        finally:
+            self._forget(temporary)
+
+    def _forget(self, name: str) -> None:
+        if self.target.kind == "containerd":
+            self._run("images", "rm", name, may_fail=True)
+        elif self.target.kind == "podman":
+            self._run("untag", name.partition("@")[0], name, may_fail=True)
+        else:
+            self._run("rmi", "--no-prune", name, may_fail=True)
+
+    # ── by an archive ──
+
+    @contextmanager
+    def loading(self) -> Iterator[IO[bytes]]:
+        """Takes an image archive that carries its name. Raises when the block ends, if the engine did not take it."""
+        words = ("images", "import", "-") if self.target.kind == "containerd" else ("load",)
+        try:
+            process = subprocess.Popen(
+                [*self._argv, *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+        except OSError as error:
+            raise LocalError(f"cannot run {self._argv[0]}: {error.strerror}") from error
+        with process:
+            assert process.stdin
+            assert process.stderr
+            broken: OSError | None = None
+            try:
+                yield process.stdin
+                process.stdin.close()
+            except BrokenPipeError as error:
+                broken = error
+            except BaseException:
+                process.kill()
+                raise
+            said = process.stderr.read()
+        if process.returncode or broken is not None:
+            raise LocalError(f"{self.target.kind}: {self._complaint(said, words)}") from broken
