@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tarfile
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
+
+from zchunked.store.disk_errors import local_error
 
 _MOST_ENTRIES = 5_000_000  # of one folder: a bound on time, far above what images hold
 _HEADER_BYTES = 16 << 20  # the most that one header of an archive may make us hold
@@ -94,8 +97,16 @@ def _found(entry: os.DirEntry[str], name: str, may_hold: Callable[[int, str], bo
 
 
 def opened(path: str) -> int:
-    """A handle on a regular file. OSError for anything else: a pipe put in its place would wait for ever."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    """A handle on a regular file. OSError for anything else: a pipe put in its place would wait for ever.
+
+    LocalError where this process may open no more files: that says nothing about the seed.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise local_error(error, f"cannot read the seed {path!r:.200}") from error
+        raise
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError("no regular file")

@@ -8,6 +8,8 @@ import os
 import stat
 from pathlib import Path
 
+from zchunked.store.writer import sync_folder
+
 _FICLONE = 0x40049409  # linux/fs.h
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -22,11 +24,7 @@ def share(handle: int, path: Path) -> bool:
     """
     if not (_reflink(handle, path) or _link(handle, path)):
         return False
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
     return True
 
 

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from zchunked.errors import LocalError
 from zchunked.oci.digest import RAW_SIZE
 from zchunked.ranges import ByteRange, Spans, merge
-from zchunked.store.writer import Rows, is_full
+from zchunked.store.disk_errors import is_full
+from zchunked.store.writer import Rows
 
 _VERSION = 1
 _BUSY_SECONDS = 30

@@ -19,8 +19,10 @@ from zchunked.oci.digest import Digest, digest_of, from_raw, verified
 from zchunked.ranges import ByteRange, Spans
 from zchunked.store.clone import share
 from zchunked.store.database import Index
+from zchunked.store.disk_errors import local_error
 from zchunked.store.extents import ExtentMap, Piece, Span
-from zchunked.store.writer import Rows, Session, Writer, idle_files, local_error, recover
+from zchunked.store.files import ByteFiles
+from zchunked.store.writer import Rows, Session, Writer, idle_files, recover
 
 _READ_BYTES = 1 << 20
 _NEAR_BYTES = 64 << 10  # what lies this near is read together: copying is cheaper than asking
@@ -65,7 +67,7 @@ class Store:
         self._lock = threading.Lock()
         self._claims = threading.Lock()  # between what was evicted and what is entered
         self._maps: dict[Digest, ExtentMap] = {}
-        self._handles: dict[str, int] = {}
+        self._files = ByteFiles(self._blobs)
         self._hosts: dict[str, int | None] = {}
         try:
             self._session = Session(self._blobs)
@@ -76,10 +78,7 @@ class Store:
             raise local_error(error, f"cannot use the store at {folder}") from error
 
     def close(self) -> None:
-        with self._lock:
-            for handle in self._handles.values():
-                os.close(handle)
-            self._handles.clear()
+        self._files.close()
         self._index.close()
         self._session.close()
 
@@ -128,8 +127,8 @@ class Store:
         """Bytes [start, end), unverified; meant for spans that fit into memory. IntegrityError if some are not here."""
         pieces = self._pieces(blob, start, end)
         if len(pieces) == 1:
-            return self._read_piece(pieces[0])
-        return b"".join([self._read_piece(piece) for piece in pieces])
+            return self._files.read(pieces[0])
+        return b"".join([self._files.read(piece) for piece in pieces])
 
     def read_many(self, blob: Digest, spans: Sequence[Span]) -> list[bytes | memoryview]:
         """The bytes of each (start, end, …), ascending, in as few reads as the files allow; all fit into memory."""
@@ -150,7 +149,7 @@ class Store:
                     break
                 offsets.append(place[1] - low)
                 far = place[1] + span[1] - span[0]
-            block = memoryview(self._read_piece(Piece(file, low, far - low)))
+            block = memoryview(self._files.read(Piece(file, low, far - low)))
             ours = spans[first : first + len(offsets)]
             data += [block[at : at + span[1] - span[0]] for at, span in zip(offsets, ours, strict=True)]
             first += len(offsets)
@@ -160,35 +159,13 @@ class Store:
         """The same in bounded pieces, for spans of any size."""
         for piece in self._pieces(blob, span.start, span.end):
             for at in range(0, piece.size, _READ_BYTES):
-                yield self._read_piece(Piece(piece.file, piece.at + at, min(_READ_BYTES, piece.size - at)))
+                yield self._files.read(Piece(piece.file, piece.at + at, min(_READ_BYTES, piece.size - at)))
 
     def _pieces(self, blob: Digest, start: int, end: int) -> list[Piece]:
         found = self._extents(blob).pieces(start, end)
         if found is None:
             raise IntegrityError(f"bytes [{start},{end}) of {blob} are not in the store")
         return found
-
-    def _read_piece(self, piece: Piece) -> bytes:
-        handle = self._handles.get(piece.file)
-        try:
-            if handle is None:
-                handle = self._open(piece.file)
-            data = os.pread(handle, piece.size, piece.at)
-            while len(data) < piece.size:  # a limit of the system, or a damaged file
-                more = os.pread(handle, piece.size - len(data), piece.at + len(data))
-                if not more:
-                    raise IntegrityError(f"the store's file {piece.file} is shorter than its index says")
-                data += more
-        except OSError as error:
-            raise IntegrityError(f"the store's file {piece.file} cannot be read: {error.strerror}") from error
-        return data
-
-    def _open(self, file: str) -> int:
-        with self._lock:
-            handle = self._handles.get(file)
-            if handle is None:
-                handle = self._handles[file] = os.open(self._blobs / file, os.O_RDONLY | os.O_CLOEXEC)
-            return handle
 
     def is_whole(self, blob: Digest) -> bool:
         """Whether all of the blob is here and was verified against its digest."""
@@ -286,10 +263,7 @@ class Store:
         """Forget extents whose file is gone or too short; returns them."""
         lost = []
         for start, end, file, at in self._extents(blob).rows():
-            try:
-                length = (self._blobs / file).stat().st_size
-            except OSError:
-                length = 0
+            length = self._files.length(file)
             if at + end - start > length:
                 lost.append(ByteRange(start + max(length - at, 0), end))
         if lost:

@@ -8,7 +8,6 @@ within the boot that wrote it.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import secrets
@@ -16,7 +15,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,32 +26,18 @@ from zchunked.errors import FormatError, LocalError
 from zchunked.interfaces import Pieces
 from zchunked.oci.digest import Digest, parse_digest
 from zchunked.ranges import ByteRange
+from zchunked.store.disk_errors import is_missing, is_unsupported, local_error
 from zchunked.store.extents import ExtentMap
 
 _RECORD = struct.Struct("<QQ")  # offset in the blob, offset in the file
 _COMMIT_BYTES = 8 << 20
 _COMMIT_SECONDS = 1.0
-_PAGE_BYTES = 64 << 10  # SQLite grows the memory that its readers share by half of this
 _MOST_BUFFERS = 1024  # in one system call; POSIX promises fewer, Linux and macOS take these
 _LIVE, _JOURNAL = ".live", ".map"
+_CANNOT = "cannot write to the store"
 
 Rows = list[tuple[int, int, str, int]]
 """Extents to enter: (start, end, file, at)."""
-
-
-def local_error(error: OSError, what: str) -> LocalError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LocalError(f"{what}: the disk is full; free some space and run the same command again, nothing is lost")
-    return LocalError(f"{what}: {error.strerror or error}")
-
-
-def is_full(folder: Path) -> bool:
-    """Whether the disk has no room for another page of an index."""
-    try:
-        state = os.statvfs(folder)
-    except OSError:
-        return False
-    return state.f_bavail * state.f_frsize < _PAGE_BYTES
 
 
 def boot_id() -> str:
@@ -123,6 +108,7 @@ class Writer:
         self._committing = threading.Lock()
         self._is_listed = False  # the folder knows the file, even after a power loss
         self._is_torn = False  # a write broke off, so the journal is ahead of the file: nothing may follow
+        self._is_lost = False  # the disk did not take what was written, and may say otherwise when asked again
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             self._journal = os.open(self._path.with_name(file + _JOURNAL), flags, 0o600)
@@ -146,14 +132,14 @@ class Writer:
         if not absent:
             return []
         if self._is_torn:
-            raise LocalError("cannot write to the store: an earlier write to the same file broke off")
+            raise LocalError(f"{_CANNOT}: an earlier write to the same file broke off")
         rows, records = self._laid_out(absent)
         self._is_torn = True  # until all of it is there
         try:
             _write(self._journal, records)
             fresh = self._append([piece for _, piece in absent], rows)
         except OSError as error:
-            raise local_error(error, "cannot write to the store") from error
+            raise local_error(error, _CANNOT) from error
         self._next, self._is_torn = rows[-1][1], False
         if self._fresh_bytes >= _COMMIT_BYTES or self._clock() - self._since >= _COMMIT_SECONDS:
             self.commit()
@@ -220,18 +206,35 @@ class Writer:
                 rows, self._fresh, self._fresh_bytes = self._fresh, [], 0
             if not rows or self._data < 0:
                 return
+            if self._is_lost:
+                raise LocalError(f"{_CANNOT}: the disk did not take what was written before")
             try:
-                os.fdatasync(self._data)
-                if not self._is_listed:
-                    _sync_folder(self._path.parent)
-                    self._is_listed = True
+                self._sync()
                 self._commit(self._blob, self._size, rows)
             except BaseException as error:
                 with self._lock:  # so that `close` fails too, and leaves the journal to the next process
                     self._fresh[:0] = rows
+                if self._is_lost:
+                    for start, end, _, _ in self._extents.still(rows):
+                        self._extents.cut(start, end)
                 if isinstance(error, OSError):
-                    raise local_error(error, "cannot write to the store") from error
+                    raise local_error(error, _CANNOT) from error
                 raise
+
+    def _sync(self) -> None:
+        """All bytes to the disk. After a failure a second try may succeed and prove nothing (the kernel drops what it
+        could not write): so the journal goes, and no process ever enters what this writer has not committed.
+        """
+        try:
+            sync_data(self._data)
+            if not self._is_listed:
+                sync_folder(self._path.parent)
+                self._is_listed = True
+        except OSError:
+            self._is_lost = self._is_torn = True
+            with suppress(OSError):
+                self._path.with_name(self._file + _JOURNAL).unlink(missing_ok=True)
+            raise
 
     def close(self) -> None:
         try:
@@ -246,10 +249,23 @@ class Writer:
             self._path.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_data(handle: int) -> None:
+    """OSError unless the bytes are on the disk, as far as the file system can say."""
+    try:
+        os.fdatasync(handle)
+    except OSError as error:
+        if not is_unsupported(error):
+            raise
+
+
+def sync_folder(folder: Path) -> None:
+    """The same for the names in a folder, which not every file system can be asked for."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not is_unsupported(error):
+            raise
     finally:
         os.close(handle)
 
@@ -277,17 +293,30 @@ def recover(folder: Path) -> Iterator[Leftover]:
         live = folder / (file.partition("-")[0] + _LIVE)
         if _is_held(live):
             continue
-        leftover = _read_journal(journal, folder / file, boot)
-        if leftover is not None:
-            with (folder / file).open("rb") as data:
-                os.fdatasync(data.fileno())
-            _sync_folder(folder)
+        try:
+            leftover = _read_journal(journal, folder / file, boot)
+        except OSError as error:
+            if not is_missing(error):
+                continue  # a later process may be able to read it
+            leftover = None
+        if leftover is not None and _is_on_disk(folder / file):
             yield leftover
         journal.unlink(missing_ok=True)
     for live in folder.glob("*" + _LIVE):
         with _gone(live) as is_gone:
             if is_gone:
                 live.unlink(missing_ok=True)
+
+
+def _is_on_disk(path: Path) -> bool:
+    """Bring it there. What the disk refuses once is not believed when it is asked again."""
+    with path.open("rb") as data:
+        try:
+            sync_data(data.fileno())
+            sync_folder(path.parent)
+        except OSError:
+            return False
+    return True
 
 
 def idle_files(folder: Path) -> list[Path]:
@@ -324,12 +353,13 @@ def _is_held(live: Path) -> bool:
 
 
 def _read_journal(journal: Path, data: Path, boot: str) -> Leftover | None:
+    """What it says, None where it says nothing of use. OSError where it or its file cannot be read."""
+    head, _, body = journal.read_bytes().partition(b"\n")
+    length = data.stat().st_size
     try:
-        head, _, body = journal.read_bytes().partition(b"\n")
-        length = data.stat().st_size
         told = _HEAD.decode(head)
         blob = parse_digest(told.blob)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, FormatError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, FormatError):
         return None
     records = [_RECORD.unpack_from(body, at) for at in range(0, len(body) - _RECORD.size + 1, _RECORD.size)]
     if told.boot != boot or not records:

@@ -1,0 +1,49 @@
+"""What an OSError of this machine's disk means: damage, or trouble that has nothing to do with the bytes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from zchunked.errors import LocalError
+
+_MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+_PAGE_BYTES = 64 << 10  # SQLite grows the memory that its readers share by half of this
+_AGAIN = "run the same command again, nothing is lost"
+_TOO_MANY = "raise the limit (ulimit -n) or lower --jobs, and " + _AGAIN
+_ADVICE = {
+    errno.ENOSPC: f"the disk is full; free some space and {_AGAIN}",
+    errno.EDQUOT: f"the disk is full: your quota is used up; free some space and {_AGAIN}",
+    errno.EROFS: "it is on a read-only file system; name another place with --store",
+    errno.EMFILE: "too many open files in this process; " + _TOO_MANY,
+    errno.ENFILE: "too many open files on this machine; " + _AGAIN + " when there are fewer",
+    errno.EIO: "Input/output error; check the disk",
+    errno.ESTALE: "the file server has forgotten the file; check the mount, and " + _AGAIN,
+    errno.ENOLCK: "the file system has no locks; name another place with --store",
+}
+
+
+def is_missing(error: OSError) -> bool:
+    """Whether there is no such file. Whatever else stops a read says nothing about the bytes."""
+    return error.errno in _MISSING
+
+
+def is_unsupported(error: OSError) -> bool:
+    """Whether the file system does not know the operation at all."""
+    return error.errno in _UNSUPPORTED
+
+
+def local_error(error: OSError, what: str) -> LocalError:
+    """`what`: what could not be done, and where."""
+    return LocalError(f"{what}: {_ADVICE.get(error.errno or 0) or error.strerror or error}")
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk has no room for another page of an index."""
+    try:
+        state = os.statvfs(folder)
+    except OSError:
+        return False
+    return state.f_bavail * state.f_frsize < _PAGE_BYTES
