@@ -33,6 +33,10 @@ class NotFoundError(ZPullError):
     exit_code = 3
 
 
+class NoMatchError(NotFoundError):
+    """An index has no image for the platform."""
+
+
 class AccessDeniedError(ZPullError):
     """Refused even with a fresh token. Never retried."""
 
@@ -80,6 +84,10 @@ class FormatError(ZPullError):
     """Metadata of a peer is malformed or contradicts itself."""
 
     exit_code = 7
+
+
+class ArtifactError(FormatError):
+    """A manifest that is no image's: a chart, a signature, an attestation."""
 
 
 class LimitError(FormatError):

@@ -18,6 +18,8 @@ class Limits:
     header_value_chars: int = 8 << 10  # one answer header that we parse
     layers_count: int = 4096  # far above the 127 that overlay file systems mount
     instances_count: int = 4096  # of an index
+    index_depth: int = 8  # indexes within indexes; real ones are three deep at most
+    looked_at_count: int = 32  # manifests fetched to find an image among artifacts and indexes
     urls_count: int = 64  # of one blob: other places where it may be had
     url_chars: int = 4096
     layer_bytes: int = 128 * GiB  # one layer as listed; it sizes the plan

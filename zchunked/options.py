@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci.documents import Platform
+from zchunked.oci.platform import Platform
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,23 +27,11 @@ from tests.helpers.build.front import (
 )
 from tests.helpers.build.golden import Golden, all_golden
 from tests.helpers.build.mutants import json_mutants, mutants
-from zchunked.errors import FormatError, LimitError, NotFoundError
+from zchunked.errors import ArtifactError, FormatError, LimitError, NotFoundError
 from zchunked.limits import Limits
 from zchunked.oci.digest import Digest
-from zchunked.oci.documents import (
-    Config,
-    Descriptor,
-    Index,
-    Instance,
-    Manifest,
-    Platform,
-    choose,
-    normalised,
-    parse_config,
-    parse_document,
-    parse_platform,
-    this_platform,
-)
+from zchunked.oci.documents import Config, Descriptor, Index, Instance, Manifest, parse_config, parse_document
+from zchunked.oci.platform import Platform, normalised, parse_platform, this_platform
 
 TAR = make_tar({"a": b"hello\n"})
 IMAGE = image([chunked_layer(TAR), gzip_layer(TAR)])
@@ -131,7 +120,6 @@ def test_what_we_do_not_use_is_not_looked_at(unknown: str, value: object) -> Non
 BAD = {
     "reads as both": manifest(manifests=[]),
     "reads as neither": manifest(config=..., layers=...),
-    "no layers": manifest(layers=...),
     "no config": manifest(config=...),
     "no version": manifest(schemaVersion=...),
     "version 3": manifest(schemaVersion=3),
@@ -292,15 +280,105 @@ def test_best_platform_first_then_zstd_then_position(
 ) -> None:
     wanted = parse_platform(want)
     assert wanted is not None
-    assert choose(listing(*platforms, zstd=zstd), wanted).size == chosen
+    assert candidates(listing(*platforms, zstd=zstd), wanted)[0].descriptor.size == chosen
 
 
-@pytest.mark.parametrize("platforms", [[], [None, None], ["linux/arm64"], ["windows/amd64"], ["linux/amd64/v2"]])
+@pytest.mark.parametrize(
+    "platforms", [[], ["linux/arm64"], [None, "linux/arm64"], ["windows/amd64"], ["linux/amd64/v2"]]
+)
 def test_an_image_that_cannot_run_here_is_not_chosen(platforms: list[str | None]) -> None:
     with pytest.raises(NotFoundError, match="no image for linux/amd64; it offers"):
-        choose(listing(*platforms), Platform("linux", "amd64"))
+        candidates(listing(*platforms), Platform("linux", "amd64"))
+
+
+NULLS: dict[str, Callable[[Json], None]] = {
+    "media type": lambda one: one.update(mediaType=None),
+    "media type of a layer": lambda one: one["layers"][0].update(mediaType=None),
+    "media type of the config": lambda one: one["config"].update(mediaType=None),
+    "annotations": lambda one: one["layers"][0].update(annotations=None),
+    "an annotation": lambda one: one["layers"][0].update(annotations={"a": None}),
+    "URLs": lambda one: one["layers"][0].update(urls=None),
+    "a URL": lambda one: one["layers"][0].update(urls=[None]),
+    "platform": lambda one: one["config"].update(platform=None),
+    "manifests": lambda one: one.update(manifests=None),
+}
+
+
+@pytest.mark.parametrize("change", NULLS.values(), ids=list(NULLS))
+def test_null_is_how_many_writers_say_absent(change: Callable[[Json], None]) -> None:
+    one: Json = json.loads(dumps(PLAIN | {"layers": [DESCRIPTOR]}))
+    change(one)
+    found = parse_document(dumps(one))
+    assert isinstance(found, Manifest)
+    assert [layer.digest for layer in found.layers] == [DIGEST]
+    assert dict(found.layers[0].annotations) == {}
+
+
+@pytest.mark.parametrize("layers", [..., None, []])
+def test_an_image_may_have_no_layers(layers: object) -> None:
+    found = parse_document(manifest(layers=layers))
+    assert isinstance(found, Manifest)
+    assert found.layers == ()
+
+
+@pytest.mark.parametrize("manifests", [..., None, []])
+@pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_LIST])
+def test_an_index_may_be_of_nothing(manifests: object, media_type: str) -> None:
+    text = {"schemaVersion": 2, "mediaType": media_type, "manifests": manifests}
+    found = parse_document(dumps({key: value for key, value in text.items() if value is not ...}))
+    assert found == Index(())
+
+
+@pytest.mark.parametrize("key", ["os", "architecture", "variant"])
+def test_a_platform_may_be_null_too(key: str) -> None:
+    config = json.loads(IMAGE.config) | {key: None}
+    assert len(parse_config(dumps(config), 2).diff_ids) == 2
+    entry = DESCRIPTOR | {"platform": {"os": "linux", "architecture": "amd64"} | {key: None}}
+    found = parse_document(dumps({"schemaVersion": 2, "manifests": [entry, entry | {"platform": {key: None}}]}))
+    assert isinstance(found, Index)
+    assert found.instances[1].platform is None
+
+
+@pytest.mark.parametrize("media_type", [
+    "application/octet-stream", "text/html", "text/html; charset=utf-8", "", None, "text/plain", "application/json",
+    "Application/VND.docker.container.image.v1+JSON", f"{OCI_CONFIG}; charset=utf-8",
+])  # fmt: skip
+def test_a_config_of_a_type_that_says_nothing_is_judged_by_what_is_in_it(media_type: str | None) -> None:
+    assert isinstance(parse_document(manifest(config=DESCRIPTOR | {"mediaType": media_type})), Manifest)
+
+
+@pytest.mark.parametrize("media_type", [
+    "application/vnd.cncf.helm.config.v1+json", "application/vnd.wasm.config.v0+json",
+    "application/vnd.oci.empty.v1+json", "application/vnd.unknown.config.v1+json",
+    "application/vnd.dev.cosign.artifact.sig.v1+json", "application/vnd.docker.plugin.v1+json",
+])  # fmt: skip
+def test_artifacts_are_refused(media_type: str) -> None:
+    with pytest.raises(ArtifactError, match="this is an artifact, not a container image"):
+        parse_document(manifest(config=DESCRIPTOR | {"mediaType": media_type}))
+
+
+@pytest.mark.parametrize(("said", "is_image"), [
+    ({}, True), ({"artifactType": None}, True), ({"artifactType": OCI_CONFIG}, True), ({"mediaType": None}, True),
+    ({"artifactType": "application/vnd.dev.sigstore.bundle.v0.3+json"}, False), ({"mediaType": "a/zip"}, False),
+    ({"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}, False),
+    ({"platform": {"os": "unknown", "architecture": "unknown"}}, False),
+])  # fmt: skip
+def test_what_an_index_says_of_an_entry_tells_images_from_artifacts(said: Json, is_image: bool) -> None:
+    entry = DESCRIPTOR | {"mediaType": OCI_MANIFEST} | said
+    found = parse_document(dumps({"schemaVersion": 2, "manifests": [entry]}))
+    assert isinstance(found, Index)
+    assert found.instances[0].is_image == is_image
+
+
+def test_indexes_that_say_no_platform_come_after_images_that_do() -> None:
+    silent = Instance(Descriptor(OCI_INDEX, Digest(DIGEST), 7), None)
+    index = Index((silent, *listing("linux/arm64", "linux/amd64").instances))
+    found = candidates(index, Platform("linux", "amd64"))
+    assert [one.descriptor.size for one in found] == [1, 7]
 
 
 def test_attestations_are_not_offered() -> None:
+    attestation = Instance(Descriptor(OCI_MANIFEST, Digest(DIGEST), 0), None, is_image=False)
+    found = Index((attestation, *listing("linux/arm64").instances))
     with pytest.raises(NotFoundError, match=r"it offers linux/arm64$"):
-        choose(listing("unknown/unknown", "linux/arm64"), Platform("linux", "amd64"))
+        candidates(found, Platform("linux", "amd64"))

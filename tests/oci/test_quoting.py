@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from zchunked.errors import TransientError, UsageError, ZPullError
 from zchunked.events import Noted, Warned
 from zchunked.export.destination import parse_destination, parse_target
-from zchunked.oci.documents import Platform
+from zchunked.oci.platform import Platform
 from zchunked.oci.quoting import printable, safe_line, typed
 from zchunked.oci.reference import parse_image
 

@@ -15,7 +15,8 @@ from tests.helpers.servers.memory import MemorySource
 from zchunked.errors import IntegrityError, TransientError
 from zchunked.export.layers import layers_of
 from zchunked.oci.digest import from_raw
-from zchunked.oci.documents import Descriptor, Platform, parse_platform
+from zchunked.oci.documents import Descriptor
+from zchunked.oci.platform import Platform, parse_platform
 from zchunked.options import GapOptions
 from zchunked.receipt import Receipt
 from zchunked.store import Store

@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers.servers.registry import Registry
 from zchunked.interfaces import Source
-from zchunked.oci.documents import Platform
+from zchunked.oci.platform import Platform
 from zchunked.oci.reference import Reference
 from zchunked.options import Options, Patience
 from zchunked.serve.app import Access

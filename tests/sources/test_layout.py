@@ -16,7 +16,8 @@ from zchunked.errors import FormatError, IntegrityError, LimitError, NotFoundErr
 from zchunked.interfaces import Pieces
 from zchunked.limits import Limits
 from zchunked.oci.digest import digest_of
-from zchunked.oci.documents import Descriptor, Index, Platform, choose, parse_document
+from zchunked.oci.documents import Descriptor, Index, candidates, parse_document
+from zchunked.oci.platform import Platform
 from zchunked.oci.reference import LayoutReference
 from zchunked.ranges import ByteRange
 from zchunked.sources.layout import LayoutSource, blob_path, find_image, parse_index
@@ -99,7 +100,7 @@ def test_images_that_differ_by_platform_alone_are_one_index(tmp_path: Path) -> N
     assert document.media_type == OCI_INDEX
     read = parse_document(document.data)
     assert isinstance(read, Index)
-    assert choose(read, Platform("linux", "arm64")).digest.endswith("2")
+    assert candidates(read, Platform("linux", "arm64"))[0].descriptor.digest.endswith("2")
 
 
 @given(st.binary(max_size=200) | st.recursive(

@@ -19,7 +19,8 @@ from zchunked.export.layers import layers_of, manifest_of
 from zchunked.export.names import Names
 from zchunked.export.stage import Stage
 from zchunked.oci.digest import Digest, digest_of
-from zchunked.oci.documents import OCI_INDEX, Descriptor, Platform, parse_platform
+from zchunked.oci.documents import OCI_INDEX, Descriptor
+from zchunked.oci.platform import Platform, parse_platform
 from zchunked.sources.layout import blob_path
 from zchunked.store import Store
 from zchunked.store.images import StoredImage

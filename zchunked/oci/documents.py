@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform as machine
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +9,10 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from zchunked.errors import FormatError, LimitError, NotFoundError
+from zchunked.errors import ArtifactError, FormatError, LimitError, NoMatchError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, parse_digest
-from zchunked.oci.quoting import printable
+from zchunked.oci.platform import Platform, accepted, normalised
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -25,22 +24,14 @@ _DOCKER_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 ACCEPTED = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST)
 """What a registry is told that we read, best first."""
 
+INDEXES = (OCI_INDEX, DOCKER_LIST)
+_REFERENCE_TYPE = "vnd.docker.reference.type"
 _ZSTD_INSTANCE = "io.github.containers.compression.zstd"
 _CONFIG_TYPES = frozenset({OCI_CONFIG, "application/vnd.docker.container.image.v1+json"})
 _WEB_URL = re.compile(r"https?://[A-Za-z0-9\[][\x21-\x7e]*", re.ASCII | re.IGNORECASE)
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386", "i386": "386"}
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """`os/architecture[/variant]`, normalised: the variant is empty where the architecture has only one."""
-
-    os: str
-    architecture: str
-    variant: str = ""
-
-    def __str__(self) -> str:
-        return printable("/".join(filter(None, (self.os, self.architecture, self.variant))))
+_NO_PLATFORM = Platform("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +47,11 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One manifest of an index."""
+    """One manifest of an index. `is_image`: nothing that is said of it makes it something else (a signature, say)."""
 
     descriptor: Descriptor
     platform: Platform | None
+    is_image: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +77,31 @@ class Config:
 
 
 # ── the wire shapes: strict about what we use, blind to the rest ──
+# Many writers say `null` where they mean "absent" (slices and pointers of Go, JavaScript, Python); all Go clients
+# read it so.
 
 _Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class _Platform(msgspec.Struct):
-    os: str = ""
-    architecture: str = ""
-    variant: str = ""
+    os: str | None = None
+    architecture: str | None = None
+    variant: str | None = None
 
 
 class _Descriptor(msgspec.Struct, rename="camel"):
     digest: str
     size: _Size
-    media_type: str = ""
-    annotations: dict[str, str] | None = None
-    urls: list[str] | None = None
+    media_type: str | None = None
+    artifact_type: str | None = None
+    annotations: dict[str, str | None] | None = None
+    urls: list[str | None] | None = None
     platform: _Platform | None = None
 
 
 class _Document(msgspec.Struct, rename="camel"):
-    schema_version: int = 0
-    media_type: str = ""
+    schema_version: int | None = None
+    media_type: str | None = None
     config: _Descriptor | None = None
     layers: list[_Descriptor] | None = None
     manifests: list[_Descriptor] | None = None
@@ -117,9 +112,9 @@ class _RootFs(msgspec.Struct):
 
 
 class _Config(msgspec.Struct):
-    os: str = ""
-    architecture: str = ""
-    variant: str = ""
+    os: str | None = None
+    architecture: str | None = None
+    variant: str | None = None
     rootfs: _RootFs | None = None
 
 
@@ -138,7 +133,9 @@ def _decode(data: bytes, decoder: msgspec.json.Decoder[_Shape], what: str, limit
 
 def _descriptor(wire: _Descriptor, what: str, limits: Limits) -> Descriptor:
     digest = parse_digest(wire.digest, f"digest of {what}")
-    return Descriptor(wire.media_type, digest, wire.size, wire.annotations or {}, _urls(wire.urls or [], what, limits))
+    annotations = {key: value for key, value in (wire.annotations or {}).items() if value is not None}
+    urls = [url for url in wire.urls or [] if url]
+    return Descriptor(wire.media_type or "", digest, wire.size, annotations, _urls(urls, what, limits))
 
 
 def _urls(urls: list[str], what: str, limits: Limits) -> tuple[str, ...]:
@@ -166,27 +163,44 @@ def parse_document(data: bytes, content_type: str = "", *, limits: Limits = DEFA
         raise FormatError(f"the manifest has schemaVersion {wire.schema_version}, want 2")
     is_index = wire.manifests is not None
     is_manifest = wire.config is not None or wire.layers is not None
+    if not is_manifest and wire.media_type in INDEXES:
+        is_index = True  # of nothing
     if is_index == is_manifest:
         raise FormatError(
             "the manifest lists " + ("both layers and other manifests" if is_index else "neither layers nor manifests")
         )
-    if media_type and is_index != (media_type in (OCI_INDEX, DOCKER_LIST)):
+    if media_type and is_index != (media_type in INDEXES):
         raise FormatError(
             f"the manifest calls itself {media_type!r:.100} but is {'an index' if is_index else 'no index'}"
         )
-    if wire.manifests is not None:
-        return _index(wire.manifests, limits)
-    if wire.config is None or wire.layers is None:
-        raise FormatError("the image manifest lacks its config or its layers")
-    if len(wire.layers) > limits.layers_count:
-        raise LimitError(f"the image has {len(wire.layers)} layers, the limit is {limits.layers_count}")
-    layers = tuple(_descriptor(layer, f"layer {number}", limits) for number, layer in enumerate(wire.layers))
+    if is_index:
+        return _index(wire.manifests or [], limits)
+    return _manifest(wire, media_type, limits)
+
+
+def _manifest(wire: _Document, media_type: str, limits: Limits) -> Manifest:
+    """Without layers it is an empty image, as all container tools take it."""
+    if wire.config is None:
+        raise FormatError("the image manifest lacks its config")
+    listed = wire.layers or []
+    if len(listed) > limits.layers_count:
+        raise LimitError(f"the image has {len(listed)} layers, the limit is {limits.layers_count}")
+    layers = tuple(_descriptor(layer, f"layer {number}", limits) for number, layer in enumerate(listed))
     config = _descriptor(wire.config, "the config", limits)
-    if config.media_type not in _CONFIG_TYPES:
-        raise FormatError(
+    if not _may_be_config(config.media_type):
+        raise ArtifactError(
             f"the config is of type {config.media_type!r:.100}: this is an artifact, not a container image"
         )
     return Manifest(media_type or OCI_MANIFEST, config, layers)
+
+
+def _may_be_config(media_type: str) -> bool:
+    """Images of 2015 and 2016 have configs of types that say nothing: what is in it decides then.
+
+    A type of some vendor's own is an artifact's: helm charts, wasm modules, signatures.
+    """
+    said = media_type.partition(";")[0].strip().lower()
+    return said in _CONFIG_TYPES or not said.startswith(("application/vnd.", "application/prs."))
 
 
 def _index(wires: list[_Descriptor], limits: Limits) -> Index:
@@ -195,8 +209,15 @@ def _index(wires: list[_Descriptor], limits: Limits) -> Index:
     instances = []
     for number, wire in enumerate(wires):
         shape = wire.platform
-        platform = normalised(shape.os, shape.architecture, shape.variant) if shape else None
-        instances.append(Instance(_descriptor(wire, f"instance {number}", limits), platform))
+        platform = normalised(shape.os or "", shape.architecture or "", shape.variant or "") if shape else None
+        if platform == _NO_PLATFORM:
+            platform = None
+        listed = _descriptor(wire, f"instance {number}", limits)
+        artifact_type = wire.artifact_type or ""
+        is_image = listed.media_type in ("", *ACCEPTED) and (not artifact_type or _may_be_config(artifact_type))
+        if listed.annotations.get(_REFERENCE_TYPE) == "attestation-manifest" or (platform and platform.os == "unknown"):
+            is_image = False
+        instances.append(Instance(listed, platform, is_image=is_image))
     return Index(tuple(instances))
 
 
@@ -207,60 +228,25 @@ def parse_config(data: bytes, layers: int, *, limits: Limits = DEFAULT_LIMITS) -
     if len(diff_ids) != layers:
         raise FormatError(f"the config has {len(diff_ids)} diff IDs for {layers} layers, so the image cannot be proved")
     digests = tuple(parse_digest(text, f"diff ID {number}") for number, text in enumerate(diff_ids))
-    return Config(normalised(wire.os or "linux", wire.architecture, wire.variant), digests)
+    return Config(normalised(wire.os or "linux", wire.architecture or "", wire.variant or ""), digests)
 
 
-# ── platforms ──
+def candidates(index: Index, want: Platform) -> list[Instance]:
+    """What may be, or lead to, the image for `want`, best first: the order of the container tools.
 
-
-def normalised(os: str, architecture: str, variant: str = "") -> Platform:
-    """Spellings of one platform made equal: aarch64 is arm64, arm64's v8 and amd64's v1 go without saying."""
-    os, architecture, variant = os.lower(), architecture.lower(), variant.lower()
-    architecture = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm"}.get(
-        architecture, architecture
-    )
-    if (architecture, variant) in {("arm64", "v8"), ("arm64", "8"), ("amd64", "v1")}:
-        variant = ""
-    if architecture == "arm":
-        variant = {"": "v7", "5": "v5", "6": "v6", "7": "v7", "8": "v8"}.get(variant, variant)
-    return Platform(os, architecture, variant)
-
-
-def parse_platform(text: str) -> Platform | None:
-    """`os/architecture[/variant]`; None when it is not of that form."""
-    parts = text.split("/")
-    if len(parts) not in (2, 3) or not all(parts):
-        return None
-    return normalised(*parts)
-
-
-def this_platform() -> Platform:
-    name = machine.machine().lower()
-    variant = {"armv7l": "v7", "armv6l": "v6"}.get(name, "")
-    return normalised("linux", _ARCHITECTURES.get(name, name), variant)
-
-
-def _accepted(want: Platform) -> list[Platform]:
-    """What runs on `want`, best first: an arm machine runs the older variants too."""
-    variants = [want.variant]
-    if want.architecture in ("arm", "amd64") and want.variant[:1] == "v" and want.variant[1:].isdecimal():
-        newest = min(int(want.variant[1:]), 9)
-        oldest = 5 if want.architecture == "arm" else 2
-        variants += [f"v{number}" for number in range(newest - 1, oldest - 1, -1)]
-    if "" not in variants and want.architecture != "arm":
-        variants.append("")
-    return [Platform(want.os, want.architecture, variant) for variant in variants]
-
-
-def choose(index: Index, want: Platform) -> Descriptor:
-    """Best platform first, then zstd before gzip, then position: the order of the container tools."""
-    for platform in _accepted(want):
-        fitting = [instance.descriptor for instance in index.instances if instance.platform == platform]
-        if fitting:
-            zstd = [one for one in fitting if one.annotations.get(_ZSTD_INSTANCE) == "true"]
-            return (zstd or fitting)[0]
-    bare = [instance.descriptor for instance in index.instances if instance.platform is None]
-    if len(index.instances) == len(bare) == 1:
-        return bare[0]  # an index around a single image often says nothing of its platform
-    offered = sorted({str(one.platform) for one in index.instances if one.platform and one.platform.os != "unknown"})
-    raise NotFoundError(f"the index has no image for {want}; it offers {', '.join(offered)[:400] or 'nothing'}")
+    Best platform first, then zstd before gzip, then position; then what says nothing of its platform: indexes, and
+    manifests where none says more. What is known to be no image is left out. Raises NoMatchError when nothing is left.
+    """
+    images = [instance for instance in index.instances if instance.is_image]
+    found: list[Instance] = []
+    for platform in accepted(want):
+        fitting = [instance for instance in images if instance.platform == platform]
+        found += sorted(fitting, key=lambda one: one.descriptor.annotations.get(_ZSTD_INSTANCE) != "true")
+    silent = [instance for instance in images if instance.platform is None]
+    found += [one for one in silent if one.descriptor.media_type in INDEXES]
+    if len(silent) == len(images):
+        found += [one for one in silent if one.descriptor.media_type not in INDEXES]
+    if not found:
+        offered = sorted({str(one.platform) for one in images if one.platform})
+        raise NoMatchError(f"the index has no image for {want}; it offers {', '.join(offered)[:400] or 'nothing'}")
+    return found

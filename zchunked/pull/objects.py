@@ -20,7 +20,8 @@ from zchunked.events import Event, Noted, Planned
 from zchunked.interfaces import Document, Emit, Locating, Source
 from zchunked.layers.proof import is_intact
 from zchunked.oci.digest import Digest, digest_of
-from zchunked.oci.documents import ACCEPTED, Descriptor, Index, Platform, parse_document
+from zchunked.oci.documents import ACCEPTED, Descriptor, Index, parse_document
+from zchunked.oci.platform import Platform
 from zchunked.oci.reference import ImageReference, LayoutReference
 from zchunked.options import Options
 from zchunked.pull.offline import refuse_lacking

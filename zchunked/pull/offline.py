@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from zchunked.errors import NotFoundError
 from zchunked.interfaces import Document
 from zchunked.oci.digest import Digest
-from zchunked.oci.documents import Descriptor, Platform
+from zchunked.oci.documents import Descriptor
+from zchunked.oci.platform import Platform
 from zchunked.pull.planner import LayerTask
 from zchunked.pull.resolve import resolve
 from zchunked.ranges import total

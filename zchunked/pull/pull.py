@@ -16,13 +16,14 @@ from zchunked.download.watchdog import Watchdog
 from zchunked.download.watermarks import Watermarks
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import IntegrityError, InterruptedPullError
-from zchunked.events import Event, Noted
+from zchunked.events import Event, Noted, Warned
 from zchunked.export.tee import ExportTee
 from zchunked.formats.annotations import kind_of
 from zchunked.interfaces import Document, Emit, Files, Source
 from zchunked.maintenance.verify import doubt
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor, parse_config
+from zchunked.oci.platform import runs_on
 from zchunked.options import Options
 from zchunked.pull.inspect import MetadataFetcher
 from zchunked.pull.layers import Layers
@@ -228,6 +229,11 @@ class Pull:
         crew.wait(self._tick, until=lambda: bool(configs))
         config = parse_config(configs[0], len(manifest.layers), limits=self._options.limits)
         self._receipt.platform = str(config.platform)
+        if not runs_on(config.platform, self._options.platform):
+            self._warn(
+                f"the image is for {config.platform}, not for {self._options.platform} as asked; "
+                "no other platform is offered under this name"
+            )
         self._receipt.list_layers(manifest, config.diff_ids, [kind_of(layer) for layer in manifest.layers])
         works: dict[tuple[Digest, Digest], LayerTask] = {}
         for layer, diff_id, entry in zip(manifest.layers, config.diff_ids, self._receipt.layers, strict=True):
@@ -239,6 +245,11 @@ class Pull:
             works.setdefault((layer.digest, diff_id), work)
         self._count_cached()
         return StoredImage(self._name, documents, configs[0], config), list(works.values())
+
+    def _warn(self, text: str) -> None:
+        if text not in self._receipt.warnings:  # a pull that heals says it again
+            self._receipt.warnings.append(text)
+            self._events.put(Warned(text))
 
     def _documents(self) -> ImageDocuments:
         limits = self._options.limits
@@ -254,7 +265,14 @@ class Pull:
                 self._cost_again = document.cost_again
             return document
 
-        documents = resolve(self._digest, self._options.platform, self._store, fetch, limits)
+        documents = resolve(
+            self._digest,
+            self._options.platform,
+            self._store,
+            fetch,
+            limits,
+            note=lambda text: self._events.put(Noted(text)),
+        )
         self._receipt.names(documents.root, documents.manifest_digest)
         return documents
 

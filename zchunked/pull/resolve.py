@@ -4,63 +4,109 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zchunked.errors import FormatError, IntegrityError, LimitError
+from zchunked.errors import ArtifactError, FormatError, IntegrityError, LimitError, NoMatchError, ZPullError
 from zchunked.interfaces import Document
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci.digest import Digest, digest_of, verify
-from zchunked.oci.documents import Descriptor, Manifest, Platform, choose, parse_document
+from zchunked.oci.digest import Digest, digest_of, short, verify
+from zchunked.oci.documents import INDEXES, Descriptor, Manifest, candidates, parse_document
+from zchunked.oci.platform import Platform
 from zchunked.store import Store
 from zchunked.store.images import ImageDocuments
-
-_DEEPEST_INDEX = 3
-
 
 Fetch = Callable[[Digest | None], Document]
 """One manifest request, retried as long as it makes sense. What is asked for again came damaged the first time."""
 
+Note = Callable[[str], None]
+"""Takes what a person may want to know, on whatever thread."""
+
 
 def resolve(
-    digest: Digest | None, want: Platform, store: Store, fetch: Fetch, limits: Limits = DEFAULT_LIMITS
+    digest: Digest | None,
+    want: Platform,
+    store: Store,
+    fetch: Fetch,
+    limits: Limits = DEFAULT_LIMITS,
+    note: Note = lambda _: None,
 ) -> ImageDocuments:
-    """The image manifest behind a digest, or behind what `fetch(None)` asks for. What is here is not asked for."""
-    data, media_type = _document(digest, None, store, fetch)
-    root = here = digest_of(data)
-    for _ in range(_DEEPEST_INDEX):
-        document = parse_document(data, media_type, limits=limits)
+    """The image manifest behind a digest, or behind what `fetch(None)` asks for. What is here is not asked for.
+
+    Artifacts beside the image are passed over, indexes within indexes are searched. Raises NoMatchError when no image
+    is for the platform, ArtifactError when there is no image at all.
+    """
+    search = _Search(want, store, fetch, limits, note)
+    data, media_type = search.document(digest, None)
+    root = digest_of(data)
+    return search.image(root, root, data, media_type)
+
+
+class _Search:
+    """One search for an image; depth first, and bounded."""
+
+    def __init__(self, want: Platform, store: Store, fetch: Fetch, limits: Limits, note: Note) -> None:
+        self._want, self._store, self._fetch, self._limits, self._note = want, store, fetch, limits, note
+        self._left = limits.looked_at_count
+
+    def image(self, root: Digest, here: Digest, data: bytes, media_type: str, depth: int = 0) -> ImageDocuments:
+        document = parse_document(data, media_type, limits=self._limits)
         if isinstance(document, Manifest):
-            _check_layers(document, limits)
+            _check_layers(document, self._limits)
             return ImageDocuments(root, here, data, document)
-        chosen = choose(document, want)
-        if chosen.size > limits.manifest_bytes:
+        if depth == self._limits.index_depth:
+            raise LimitError(f"indexes within indexes, more than {self._limits.index_depth} deep")
+        missed: ZPullError | None = None
+        silent: list[ImageDocuments] = []
+        for chosen in candidates(document, self._want):
+            try:
+                found = self._behind(root, chosen.descriptor, depth)
+            except (ArtifactError, NoMatchError) as error:
+                missed = missed or error
+                continue
+            if chosen.platform is not None or chosen.descriptor.media_type in INDEXES:
+                return found
+            silent.append(found)
+        if len(silent) == 1:
+            return silent[0]
+        if silent:
+            raise NoMatchError(f"the index has no image for {self._want}; {len(silent)} do not say for what they are")
+        raise missed or NoMatchError(f"the index has no image for {self._want}")
+
+    def _behind(self, root: Digest, listed: Descriptor, depth: int) -> ImageDocuments:
+        self._left -= 1
+        if self._left < 0:
+            raise LimitError(f"no image among the first {self._limits.looked_at_count} manifests of the index")
+        if listed.size > self._limits.manifest_bytes:
             raise LimitError(
-                f"the manifest {chosen.digest} has {chosen.size} bytes, the limit is {limits.manifest_bytes}"
+                f"the manifest {listed.digest} has {listed.size} bytes, the limit is {self._limits.manifest_bytes}"
             )
-        data, media_type = _document(chosen.digest, chosen, store, fetch)
-        here = chosen.digest
-    raise FormatError(f"indexes within indexes, more than {_DEEPEST_INDEX} deep")
+        data, media_type = self.document(listed.digest, listed)
+        return self.image(root, listed.digest, data, media_type, depth + 1)
+
+    def document(self, digest: Digest | None, listed: Descriptor | None) -> tuple[bytes, str]:
+        """With its media type. Nothing that is not what was promised, or cannot be read, is kept."""
+        said = listed.media_type if listed else ""
+        if digest is not None and (found := self._store.document(digest)) is not None:
+            return found, said
+        answer = self._fetch(digest)
+        try:
+            _check_document(answer, digest, said)
+        except ArtifactError:
+            raise
+        except (IntegrityError, FormatError):
+            answer = self._fetch(digest)
+            _check_document(answer, digest, said)
+        if listed is not None and len(answer.data) != listed.size:  # as old docker wrote lists: the digest decides
+            self._note(
+                f"the index lists manifest {short(listed.digest)} with {listed.size} bytes, it has {len(answer.data)}; "
+                "its digest is right"
+            )
+        self._store.put(answer.data)
+        return answer.data, answer.media_type or said
 
 
-def _document(digest: Digest | None, listed: Descriptor | None, store: Store, fetch: Fetch) -> tuple[bytes, str]:
-    said = listed.media_type if listed else ""
-    if digest is not None and (found := store.document(digest)) is not None:
-        return found, said
-    answer = fetch(digest)
-    try:
-        _check_document(answer, digest, listed)
-    except (IntegrityError, FormatError):
-        answer = fetch(digest)
-        _check_document(answer, digest, listed)
-    store.put(answer.data)
-    return answer.data, answer.media_type or said
-
-
-def _check_document(answer: Document, digest: Digest | None, listed: Descriptor | None) -> None:
-    """Nothing that is not what was promised, or cannot be read, is kept."""
-    if listed is not None and len(answer.data) != listed.size:
-        raise IntegrityError(f"manifest {listed.digest}: want {listed.size} bytes, got {len(answer.data)}")
+def _check_document(answer: Document, digest: Digest | None, said: str) -> None:
     if digest is not None:
         verify(answer.data, digest, "the manifest")
-    parse_document(answer.data, answer.media_type or (listed.media_type if listed else ""))
+    parse_document(answer.data, answer.media_type or said)
 
 
 def _check_layers(manifest: Manifest, limits: Limits) -> None:

@@ -12,7 +12,8 @@ import msgspec
 
 from zchunked.errors import NotFoundError, TransferError, ZPullError
 from zchunked.oci.digest import Digest, digest_of, parse_digest
-from zchunked.oci.documents import OCI_INDEX, OCI_MANIFEST, Platform
+from zchunked.oci.documents import OCI_INDEX, OCI_MANIFEST
+from zchunked.oci.platform import Platform
 from zchunked.options import Options
 from zchunked.pull.objects import ObjectFetcher
 from zchunked.serve.flights import OpenSource

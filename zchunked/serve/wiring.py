@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zchunked import __version__
 from zchunked.oci.digest import short
-from zchunked.oci.documents import Platform
+from zchunked.oci.platform import Platform
 from zchunked.options import Options
 from zchunked.serve.app import Access, App, Rooms
 from zchunked.serve.documents import Documents

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from zchunked.errors import FormatError, IntegrityError, LimitError, NotFoundError
+from zchunked.errors import ArtifactError, FormatError, IntegrityError, LimitError, NotFoundError
 from zchunked.interfaces import Document, Files, Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, digest_of, short, verify
-from zchunked.oci.documents import ACCEPTED, OCI_INDEX, Descriptor, Index, Instance, parse_document
+from zchunked.oci.documents import OCI_INDEX, Descriptor, Index, Instance, parse_document
 from zchunked.oci.reference import LayoutReference
 from zchunked.ranges import ByteRange
 from zchunked.sources.objects.interface import Objects
@@ -66,14 +66,45 @@ class LayoutSource:
         if self.files is not None:
             self._check_version()
         data = self._objects.get("index.json", self._limits.manifest_bytes)
-        images = find_image(parse_index(data, where, self._limits), self._reference.tag, where)
+        index, tag, cost = parse_index(data, where, self._limits), self._reference.tag, len(data)
+        try:
+            images = find_image(index, tag, where)
+        except NotFoundError:
+            index, looked_at = self._without_artifacts(index, tag)
+            cost += looked_at
+            images = find_image(index, tag, where)
         if len(images) > 1:
-            return Document(_index_of(images), OCI_INDEX, len(data), was_here=True)
+            return Document(_index_of(images), OCI_INDEX, cost, was_here=True)
         listed = images[0].descriptor
         known = self._documents(listed.digest) if self._documents else None
         if known is not None:
-            return Document(known, listed.media_type, len(data), was_here=True)
-        return Document(self._document(listed), listed.media_type, len(data))
+            return Document(known, listed.media_type, cost, was_here=True)
+        return Document(self._document(listed), listed.media_type, cost)
+
+    def _without_artifacts(self, index: Index, tag: str | None) -> tuple[Index, int]:
+        """The index without what only a look tells apart: artifacts, and manifests that another entry lists too.
+
+        Tools list the images of an index beside it, and signatures as if they were images. Also how many bytes that
+        cost. Nothing is looked at where no choice is left to make, or too many.
+        """
+        open_ = [one for one in index.instances if one.is_image and (tag is None or tag in _names(one))]
+        if not 1 < len({one.descriptor.digest for one in open_}) <= self._limits.looked_at_count:
+            return index, 0
+        dropped: set[Digest] = set()
+        cost = 0
+        for one in open_:
+            listed = one.descriptor
+            if (data := self._documents(listed.digest) if self._documents else None) is None:
+                data = self._document(listed)
+                cost += len(data)
+            try:
+                document = parse_document(data, listed.media_type, limits=self._limits)
+            except ArtifactError:
+                dropped.add(listed.digest)
+            else:
+                if isinstance(document, Index):
+                    dropped |= {inner.descriptor.digest for inner in document.instances}
+        return Index(tuple([one for one in index.instances if one.descriptor.digest not in dropped])), cost
 
     def _check_version(self) -> None:
         """The file that says it may be missing, as container tools allow. Over a network it would cost a request."""
@@ -128,11 +159,8 @@ def find_image(index: Index, tag: str | None, where: str) -> list[Instance]:
 
     Several, if they differ by platform alone. NotFoundError when there is none, or a choice to make.
     """
-    images = [one for one in index.instances if one.descriptor.media_type in ("", *ACCEPTED)]
-    if tag is not None:
-        found = [one for one in images if tag in _names(one)]
-    else:  # what is no image for anybody (an attestation) is never the only one
-        found = [one for one in images if one.platform is None or one.platform.os != "unknown"]
+    images = [one for one in index.instances if one.is_image]
+    found = images if tag is None else [one for one in images if tag in _names(one)]
     distinct = list({one.descriptor.digest: one for one in found}.values())
     platforms = {str(one.platform) for one in distinct if one.platform}
     if len(distinct) == 1 or (tag is not None and distinct and len(platforms) == len(distinct)):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from zchunked.errors import NotFoundError
 from zchunked.oci.digest import Digest
-from zchunked.oci.documents import Config, Manifest, Platform, parse_config, parse_document
+from zchunked.oci.documents import Config, Manifest, parse_config, parse_document
+from zchunked.oci.platform import Platform
 from zchunked.store.store import Store
 
 

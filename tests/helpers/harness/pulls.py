@@ -11,7 +11,7 @@ from tests.helpers.servers.memory import MemorySource
 from zchunked.events import Event
 from zchunked.export import ExportTee
 from zchunked.oci.digest import Digest
-from zchunked.oci.documents import Platform
+from zchunked.oci.platform import Platform
 from zchunked.options import Options, Patience
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt

@@ -14,7 +14,7 @@ from zchunked.cli.commands.pull import SILENCE_SECONDS, bearable
 from zchunked.cli.settings import Settings as Command
 from zchunked.errors import LocalError, UsageError
 from zchunked.interfaces import Source
-from zchunked.oci.documents import Platform
+from zchunked.oci.platform import Platform
 from zchunked.oci.reference import Reference
 from zchunked.options import Options
 from zchunked.serve.names import parse_upstreams
