@@ -30,7 +30,16 @@ from tests.helpers.build.mutants import json_mutants, mutants
 from zchunked.errors import ArtifactError, FormatError, LimitError, NotFoundError
 from zchunked.limits import Limits
 from zchunked.oci.digest import Digest
-from zchunked.oci.documents import Config, Descriptor, Index, Instance, Manifest, parse_config, parse_document
+from zchunked.oci.documents import (
+    Config,
+    Descriptor,
+    Index,
+    Instance,
+    Manifest,
+    candidates,
+    parse_config,
+    parse_document,
+)
 from zchunked.oci.platform import Platform, normalised, parse_platform, this_platform
 
 TAR = make_tar({"a": b"hello\n"})
@@ -224,7 +233,7 @@ def test_spelling_a_platform_again_changes_nothing(os: str, architecture: str, v
 @given(st.text("linuxamd64v78/ARM", max_size=20) | st.text())
 def test_a_platform_reads_as_it_was_written(text: str) -> None:
     platform = parse_platform(text)
-    if platform is not None:
+    if platform is not None and text.isprintable():  # what a terminal could act on is shown as escapes
         assert parse_platform(str(platform)) == platform
 
 

@@ -59,7 +59,7 @@ class _Search:
             try:
                 found = self._behind(root, chosen.descriptor, depth)
             except (ArtifactError, NoMatchError) as error:
-                missed = missed or error
+                missed = error if missed is None or isinstance(missed, ArtifactError) else missed
                 continue
             if chosen.platform is not None or chosen.descriptor.media_type in INDEXES:
                 return found

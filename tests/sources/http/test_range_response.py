@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zchunked.errors import (
+    IntegrityError,
     MultiRangeRefusedError,
     RangeIgnoredError,
     TransferError,
@@ -61,7 +62,7 @@ def test_a_host_without_ranges(status: int) -> None:
 
 
 def test_a_blob_that_is_shorter_than_promised() -> None:
-    with pytest.raises(TransferError, match="has 15 bytes of it"):
+    with pytest.raises(IntegrityError, match="has 15 bytes of it"):
         understand(416, {"Content-Range": "bytes */15"}, BLOB, ONE)
 
 

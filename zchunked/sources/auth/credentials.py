@@ -44,12 +44,12 @@ class _Entry(msgspec.Struct):
 
 
 class _File(msgspec.Struct):
-    auths: dict[str, _Entry] | None = None
+    auths: dict[str, _Entry | None] | None = None  # null: no entry, as all Go clients read it
     credHelpers: dict[str, str] | None = None  # noqa: N815 - as the files spell it
     credsStore: str | None = None  # noqa: N815
 
 
-_FILE, _ENTRIES = msgspec.json.Decoder(_File), msgspec.json.Decoder(dict[str, _Entry])
+_FILE, _ENTRIES = msgspec.json.Decoder(_File), msgspec.json.Decoder(dict[str, _Entry | None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Keyring:
         for key, helper in (file.credHelpers or {}).items():
             if normalised(key)[0] == normalised(host)[0] and not normalised(key)[1]:
                 return self._ask(helper, [key], place.path)
-        entries = file.auths or {}
+        entries = {key: entry for key, entry in (file.auths or {}).items() if entry is not None}
         best = most_specific(entries, host, repository)
         if best is not None and (found := _credentials(entries[best], f"{place.path}: the entry {best!r:.200}")):
             return found

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from zchunked.errors import FormatError, MultiRangeRefusedError, RangeIgnoredError, TransferError, TransientError
+from zchunked.errors import FormatError, IntegrityError, MultiRangeRefusedError, RangeIgnoredError, TransientError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import short
 from zchunked.oci.documents import Descriptor
@@ -40,7 +40,7 @@ def understand(
     """What the body holds: one range of the blob, or parts. None when the status is not about ranges at all.
 
     Raises RangeIgnoredError, MultiRangeRefusedError (several spans only), TransientError for an answer that
-    contradicts the question, TransferError when the blob is shorter than promised.
+    contradicts the question, IntegrityError when the blob is shorter than promised.
     """
     is_whole = len(spans) == 1 and spans[0].size == blob.size
     what = f"blob {short(blob.digest)}"
@@ -56,8 +56,9 @@ def understand(
     if status == 416 and not is_whole:
         said = re.fullmatch(r"bytes[ ]*\*/(\d{1,19})", headers.get("Content-Range", ""), re.ASCII)
         if said and int(said[1]) != blob.size:
-            raise TransferError(
-                f"{what}: the server has {int(said[1])} bytes of it, its descriptor promises {blob.size}"
+            raise IntegrityError(
+                f"{what}: the server has {int(said[1])} bytes of it, its descriptor promises {blob.size}; "
+                "the manifest or the registry's copy is wrong: push the image again"
             )
     if not is_whole and status in REFUSED_SINGLE:
         raise RangeIgnoredError(f"{what}: a range is answered with status {status}")
