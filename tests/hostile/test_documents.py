@@ -68,13 +68,6 @@ def test_manifest_of_another_digest_behind_an_index(tmp_path: Path) -> None:
     fails(tmp_path, content, IntegrityError, "manifest")
 
 
-def test_manifest_of_another_size_than_its_index_says(tmp_path: Path) -> None:
-    def lie(value: Json) -> None:
-        value["manifests"][0]["size"] += 1
-
-    fails(tmp_path, layout({"t": index([honest()], edit=lie)}), IntegrityError, "want .* bytes")
-
-
 def test_endless_manifest(tmp_path: Path) -> None:
     content = layout({"t": honest()})
     digest = content.tags["t"]

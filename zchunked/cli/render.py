@@ -17,7 +17,6 @@ from zchunked.export import Destination, check_target, parse_destination
 from zchunked.export.targets import opened
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.quoting import printable
-from zchunked.oci.platform import Platform, parse_platform, this_platform
 from zchunked.oci.reference import ImageReference
 from zchunked.pull.planner import LayerTask
 from zchunked.ranges import total

@@ -16,7 +16,7 @@ import platformdirs
 from zchunked.cli.parser import Parsed
 from zchunked.cli.progress import Style
 from zchunked.errors import LocalError, UsageError
-from zchunked.oci.documents import Platform, parse_platform, this_platform
+from zchunked.oci.platform import Platform, parse_platform, this_platform
 from zchunked.oci.quoting import typed as quoted
 from zchunked.options import Connection, GapOptions, Options, Patience, StallLimits
 

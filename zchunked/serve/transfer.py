@@ -11,7 +11,7 @@ from zchunked.export.archives import write_docker_archive
 from zchunked.export.engines import REPOSITORY, Engine
 from zchunked.export.names import names_of
 from zchunked.interfaces import Source
-from zchunked.oci.documents import Platform
+from zchunked.oci.platform import Platform
 from zchunked.oci.reference import Reference
 from zchunked.options import Options
 from zchunked.receipt import Export

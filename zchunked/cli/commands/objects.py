@@ -19,7 +19,6 @@ from zchunked.export.atomic import local_errors
 from zchunked.interfaces import Source
 from zchunked.oci.digest import EMPTY, Digest, parse_digest, verified
 from zchunked.oci.documents import Descriptor
-from zchunked.oci.platform import Platform
 from zchunked.oci.reference import ImageReference, parse_image
 from zchunked.pull.objects import ObjectFetcher
 from zchunked.pull.offline import last_pulled

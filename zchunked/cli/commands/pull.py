@@ -13,7 +13,7 @@ from zchunked.cli.settings import Settings
 from zchunked.cli.tuning import give_back, seldom_collect
 from zchunked.errors import InterruptedPullError, PermanentError, TransferError, ZPullError
 from zchunked.events import Noted, Warned
-from zchunked.export import DamagedLayerError, Destination, ExportTee, export, parse_destination
+from zchunked.export import DamagedLayerError, Destination, ExportTee, export
 from zchunked.export.stage import Stage
 from zchunked.interfaces import Source
 from zchunked.oci.digest import Digest
