@@ -73,6 +73,10 @@ class TrafficCounts(Protocol):
     def framing(self) -> int:
         """Body bytes that only said where the parts of a multi-range answer belong."""
 
+    @property
+    def gained(self) -> int:
+        """Bytes by which documents grew when they were unpacked: they came, but not over the wire."""
+
 
 class HostMemory(Protocol):
     """What was learnt of a host in earlier pulls. Safe to use from several threads."""
@@ -81,6 +85,14 @@ class HostMemory(Protocol):
         """How many spans one request may ask of it (0: no ranges); None when nothing is known or it is too old."""
 
     def learn(self, host: str, spans: int) -> None: ...
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """A source that has something to tell while it works. Safe to use from several threads."""
+
+    def hear(self, emit: Emit) -> None:
+        """Where its events go from now on."""
 
 
 @runtime_checkable

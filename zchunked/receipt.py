@@ -178,7 +178,7 @@ class Receipt:
     def settle(self, traffic: TrafficCounts, accounts: Accounts) -> None:
         """Take over the counts; whatever came and was good for nothing is waste."""
         spent, good = self.bytes, accounts.total()
-        spent.needed, spent.metadata = good.needed, good.metadata
+        spent.needed, spent.metadata = good.needed, good.metadata - traffic.gained
         spent.gap = good.gap + traffic.framing  # both are the price of fewer requests
         spent.fetched = traffic.fetched
         spent.wasted = spent.fetched - spent.needed - spent.metadata - spent.gap

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from tests.helpers.build.images import Layout
 from tests.helpers.servers import faults
+from tests.helpers.servers.answers import Answer, Piece, plain
 from tests.helpers.servers.faults import Fault, on
 from tests.helpers.servers.registry import Registry
 from tests.sources.conftest import BLOB, DATA, MANIFEST, Open
@@ -23,12 +26,14 @@ from zchunked.errors import (
     RangeIgnoredError,
     TransferError,
     TransientError,
+    UsageError,
     ZPullError,
 )
 from zchunked.limits import Limits
 from zchunked.oci.digest import digest_of
 from zchunked.oci.documents import OCI_MANIFEST, Descriptor
 from zchunked.ranges import ByteRange, merge
+from zchunked.sources.http.range_reader import _Forgetful as memory
 from zchunked.sources.registry import RegistrySource
 from zchunked.sources.traffic import Traffic
 
@@ -137,7 +142,6 @@ def test_an_oversized_manifest_is_not_read(layout: Layout, open_at: Open, traffi
         (faults.refuse(how="rst"), 0),
         (faults.fail(503), 0),
         (faults.fail(429), 0),
-        (faults.claim_gzip(), 0),
     ],
     ids=lambda value: value.__qualname__.split(".")[0] if callable(value) else "",
 )
@@ -149,15 +153,136 @@ def test_what_arrived_before_a_break_is_handed_on(
         assert isinstance(error, TransientError)
         size = came if came >= 0 else spans[0].size + came
         assert got == ([ByteRange(spans[0].start, spans[0].start + size)] if size else [])
-        if fault.__qualname__.split(".")[0] != "headers":
-            balanced(registry, traffic)
+        balanced(registry, traffic)
 
 
 @pytest.mark.parametrize("spans", [ONE, WHOLE], ids=["range", "whole"])
-@pytest.mark.parametrize("fault", [faults.chunked(), faults.close(), faults.extra(500)])
+@pytest.mark.parametrize("fault", [faults.chunked(), faults.close(), faults.extra(500), faults.claim_gzip()])
 def test_what_is_odd_but_right_is_taken(layout: Layout, open_at: Open, fault: Fault, spans: list[ByteRange]) -> None:
     with Registry(layout, faults=[on("blob", fault)]) as registry:
         assert take(open_at(registry), spans) == spans
+
+
+def _page(answer: Answer, dice: object) -> Answer:
+    return answer.with_body(Piece(b"<html>Sign in</html>")).with_headers(Content_Type="text/html", Content_Range=None)
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("spans", [ONE, WHOLE, MANY], ids=["one", "whole", "many"])
+def test_a_page_in_place_of_a_blob_is_final_and_teaches_nothing(
+    layout: Layout, open_at: Open, spans: list[ByteRange], is_chunked: bool
+) -> None:
+    def fault(answer: Answer, dice: Any) -> Answer:
+        return replace(_page(answer, dice), status=200, chunked=is_chunked)
+
+    with Registry(layout, faults=[on("blob", fault)]) as registry:
+        hosts = memory()
+        got, error = take_some(open_at(registry, hosts=hosts), spans)
+        assert not got
+        if not is_chunked:
+            assert isinstance(error, PermanentError)
+            assert "(HTML) came in its place, '<html>Sign in" in str(error)
+            assert not hosts._known
+
+
+def test_a_page_in_place_of_a_manifest_is_final(layout: Layout, open_at: Open) -> None:
+    with Registry(layout, faults=[on("manifest", _page)]) as registry, pytest.raises(PermanentError, match="HTML"):
+        open_at(registry).manifest(None)
+
+
+def test_a_packed_manifest_and_a_packed_config_are_unpacked(layout: Layout, open_at: Open, traffic: Traffic) -> None:
+    text = b'{"architecture":"amd64","os":"linux"}' * 9
+    config = Descriptor("x", digest_of(text), len(text))
+    layout.blobs[config.digest] = text
+
+    def packed(answer: Answer, dice: object) -> Answer:
+        if answer.status != 200:
+            return answer
+        data = gzip.compress(b"".join([bytes(piece.data) for piece in answer.body]))
+        return answer.with_body(Piece(data)).with_headers(Content_Encoding="gzip")
+
+    with Registry(
+        layout, single_range="200", multi_range="200", faults=[on("manifest", packed), on("blob", packed)]
+    ) as registry:
+        source = open_at(registry)
+        assert source.manifest(None).data == MANIFEST
+        came = b"".join(
+            [bytes(piece) for _, piece in chain.from_iterable(source.read(config, [ByteRange(0, len(text))]))]
+        )
+        assert came == text
+        assert traffic.fetched == registry.accounts.body_bytes
+
+
+def test_a_host_that_refuses_ranges_with_403_sends_the_whole_blob(layout: Layout, open_at: Open) -> None:
+    for redirect in (False, True):
+        with Registry(layout, redirect=redirect, faults=[on("blob", _no_ranges)]) as registry:
+            source = open_at(registry)
+            assert take(source, ONE) == [ByteRange(0, len(DATA))]
+            assert source.spans_per_request(BLOB) == 0
+    with Registry(layout, faults=[on("blob", faults.fail(403))]) as registry:
+        source = open_at(registry)
+        assert isinstance(take_some(source, ONE)[1], AccessDeniedError)
+        assert source.spans_per_request(BLOB) == 1  # nothing was learnt
+
+
+def _no_ranges(answer: Answer, dice: object) -> Answer:
+    return plain(403, b"no ranges") if answer.status == 206 else answer
+
+
+def _empty_206(answer: Answer, dice: object) -> Answer:
+    several = "multipart" in answer.headers.get("Content-Type", "")
+    return answer.with_body() if several else answer
+
+
+def _last_boundary_alone(answer: Answer, dice: object) -> Answer:
+    _, several, boundary = answer.headers.get("Content-Type", "").partition("boundary=")
+    return answer.with_body(Piece(f"\r\n--{boundary}--\r\n".encode())) if several else answer
+
+
+@pytest.mark.parametrize("fault", [_empty_206, _last_boundary_alone])
+def test_answers_to_several_ranges_that_bring_nothing_are_followed_by_single_ones(
+    layout: Layout, open_at: Open, fault: Fault
+) -> None:
+    with Registry(layout, faults=[on("blob", fault)]) as registry:
+        source = open_at(registry)
+        error: ZPullError | None = None
+        came: list[ByteRange] = []
+        for _ in range(3):
+            got, error = take_some(source, MANY)
+            came += got
+            if error is None:
+                break
+        assert error is None
+        assert merge(came) == MANY
+        assert len(registry.accounts.requests) <= len(MANY) + 8
+
+
+def test_a_host_that_takes_fewer_spans_each_time_is_not_asked_for_ever(layout: Layout, open_at: Open) -> None:
+    class Optimist:
+        """Remembers that the host takes very many, whatever is learnt but one."""
+
+        def __init__(self) -> None:
+            self.most = 185
+
+        def recall(self, host: str) -> int:
+            return self.most
+
+        def learn(self, host: str, spans: int) -> None:
+            self.most = spans
+
+    refused = 0
+
+    def fault(answer: Answer, dice: object) -> Answer:
+        nonlocal refused
+        if "multipart" not in answer.headers.get("Content-Type", ""):
+            return answer
+        refused += 1
+        return answer if refused == 1 else plain(413, b"too many")
+
+    spans = [ByteRange(at, at + 10) for at in range(0, 290_000, 1000)]
+    with Registry(layout, faults=[on("blob", fault)]) as registry:
+        assert take(open_at(registry, hosts=Optimist()), spans) == spans
+        assert refused < 12
 
 
 @pytest.mark.parametrize("fault", [faults.shift_content_range(), faults.wrong_total(), faults.no_content_range()])
@@ -398,3 +523,8 @@ def test_plain_http_is_for_loopback_or_on_demand(layout: Layout, open_at: Open) 
         source._home._may_be_plain = False  # as for a host that is not this machine
         with pytest.raises(TransferError, match="--plain-http"):
             source.manifest(None)
+
+
+def test_an_authfile_that_does_not_exist_is_an_error_although_nobody_asks_for_credentials(open_at: Open) -> None:
+    with pytest.raises(UsageError, match=r"/nowhere\.json: there is no such file"):
+        open_at("localhost:5000/demo:v1", authfile="/nowhere.json")

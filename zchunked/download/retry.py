@@ -15,7 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from zchunked.download.karma import Karma, Verdict
 from zchunked.errors import MultiRangeRefusedError, RangeIgnoredError, TransferError, TransientError
 from zchunked.events import GaveUp, Retried
-from zchunked.interfaces import Document, Emit, Failover, Pieces, Source
+from zchunked.interfaces import Announcing, Document, Emit, Failover, Pieces, Source
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import Patience
@@ -243,7 +243,7 @@ class RetryingSource:
     def __init__(self, inner: Source, chameleon: Chameleon) -> None:
         self._inner = inner
         self._chameleon = chameleon
-        if isinstance(inner, Failover):
+        if isinstance(inner, Announcing):
             inner.hear(chameleon.emit)
 
     def distrust(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:

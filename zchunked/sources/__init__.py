@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zchunked.errors import UsageError
 from zchunked.interfaces import HostMemory
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.reference import ImageReference, LayoutReference
@@ -41,6 +42,8 @@ def open_source(
     `documents`: manifests that are here already, by digest. Raises UsageError for what the options do not allow, what
     reading registries.conf raises, and AccessDeniedError for an image that it blocks.
     """
+    if authfile is not None and not Path(authfile).exists():
+        raise UsageError(f"{authfile}: there is no such file of credentials")
     if isinstance(reference, LayoutReference):
         if reference.scheme == "oci":
             directory = DirectoryObjects(Path(reference.base))

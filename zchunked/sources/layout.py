@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from zchunked.errors import ArtifactError, FormatError, IntegrityError, LimitError, NotFoundError
-from zchunked.interfaces import Document, Files, Pieces
+from zchunked.interfaces import Announcing, Document, Emit, Files, Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, digest_of, short, verify
 from zchunked.oci.documents import OCI_INDEX, Descriptor, Index, Instance, parse_document
@@ -56,6 +56,11 @@ class LayoutSource:
 
     def close(self) -> None:
         self._objects.close()
+
+    def hear(self, emit: Emit) -> None:
+        """As `Announcing.hear`."""
+        if isinstance(self._objects, Announcing):
+            self._objects.hear(emit)
 
     def manifest(self, digest: Digest | None) -> Document:
         """Raises IntegrityError as well: only the layout's index says what the image of a tag has to be."""

@@ -16,7 +16,7 @@ from zchunked.errors import (
     ZPullError,
 )
 from zchunked.events import Noted
-from zchunked.interfaces import Document, Emit, Listed, Listing, Locating, Pieces, Source
+from zchunked.interfaces import Announcing, Document, Emit, Listed, Listing, Locating, Pieces, Source
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, append_pieces, merge, subtract
@@ -76,6 +76,9 @@ class MirroredSource:
 
     def hear(self, emit: Emit) -> None:
         self._emit = emit
+        for member in self._members:
+            if isinstance(member.source, Announcing):
+                member.source.hear(emit)
 
     def manifest(self, digest: Digest | None) -> Document:
         failures: list[_Failure] = []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from zchunked.errors import TransientError
-from zchunked.interfaces import Document, HostMemory, Listing, Pieces
+from zchunked.interfaces import Document, Emit, HostMemory, Listing, Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import ACCEPTED, Descriptor
@@ -50,6 +49,10 @@ class RegistrySource:
         """Close the connections."""
         self._home.http.close()
 
+    def hear(self, emit: Emit) -> None:
+        """As `Announcing.hear`."""
+        self._home.hear(emit)
+
     def manifest(self, digest: Digest | None) -> Document:
         which = digest or self._reference.digest or self._reference.tag
         name = f"{self._reference.name}{'@' if which != self._reference.tag else ':'}{which}"
@@ -57,9 +60,8 @@ class RegistrySource:
         if answer.status != 200:
             raise answer.refusal(name)
         with answer:
-            if (encoding := answer.headers.get("Content-Encoding", "identity").lower()) != "identity":
-                raise TransientError(f"{name} came with Content-Encoding {encoding!r:.40}, want the bytes as they are")
-            data = answer.read(self._limits.manifest_bytes, f"the manifest {name}")
+            data, gained = answer.document(self._limits.manifest_bytes, f"the manifest {name}")
+        self._home.http.traffic.unpacked(gained)
         return Document(data, answer.headers.get("Content-Type", ""))
 
     def spans_per_request(self, blob: Descriptor) -> int:

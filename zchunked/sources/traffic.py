@@ -57,7 +57,7 @@ class Traffic:
         self._clock, self._limit = clock, limit
         self._lock = threading.Lock()
         self._requests = 0
-        self._fetched = self._framing = 0
+        self._fetched = self._framing = self._gained = 0
         self._delays: deque[float] = deque(maxlen=_ANSWERS)
         self._bodies = 0  # on their way
         self._receiving = 0.0  # seconds with a body on its way, up to `_moment`
@@ -85,6 +85,15 @@ class Traffic:
         """Of what was received, this much only said where the parts of a multi-range answer belong."""
         with self._lock:
             self._framing += size
+
+    def unpacked(self, size: int) -> None:
+        """A document that a server packed is so much longer than what was received of it."""
+        with self._lock:
+            self._gained += size
+
+    @property
+    def gained(self) -> int:
+        return self._gained
 
     @property
     def framing(self) -> int:

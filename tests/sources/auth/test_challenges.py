@@ -1,4 +1,4 @@
-"""WWW-Authenticate headers: what is well formed round-trips, all else is a FormatError."""
+"""WWW-Authenticate headers: what is well formed round-trips, sloppy ones are read as others read them."""
 
 import string
 
@@ -43,13 +43,9 @@ def test_what_is_written_is_read(pair: tuple[str, list[Challenge]]) -> None:
     assert parse_challenges(header) == challenges
 
 
-@given(st.text(max_size=200) | st.text(' ,="\\abB\t', max_size=60))
-def test_anything_is_challenges_or_a_format_error(header: str) -> None:
-    try:
-        found = parse_challenges(header)
-    except FormatError:
-        return
-    assert all(one.scheme == one.scheme.lower() and one.scheme for one in found)
+@given(st.text(max_size=200) | st.text(' ,="\\abB\t;', max_size=60))
+def test_anything_is_read(header: str) -> None:
+    assert all(one.scheme == one.scheme.lower() and one.scheme for one in parse_challenges(header))
 
 
 def test_the_usual_one() -> None:
@@ -75,19 +71,29 @@ def test_several_ways_in_one_header() -> None:
 
 
 @pytest.mark.parametrize(
-    "header",
+    ("header", "meant"),
     [
-        'Bearer realm="open',
-        "Bearer foo bar",
-        "Basic realm=x Bearer realm=y",
-        "Bearer realm=https://not.quoted/",
-        'Bearer realm="a", realm="b"',
-        'Bearer realm="a"; scope="b"',
-        "=",
-        'Bearer realm="a\r\nb"',
-        "Basic " + "x" * 9000,
+        ("Basic realm=/", [Challenge("basic", {"realm": "/"})]),
+        ("Basic realm=Some Repository Manager", [Challenge("basic", {"realm": "Some Repository Manager"})]),
+        ('Basic realm="open', [Challenge("basic", {"realm": "open"})]),
+        ('Bearer realm="https://a/t" service="s" scope="x"',
+         [Challenge("bearer", {"realm": "https://a/t", "service": "s", "scope": "x"})]),
+        ("Bearer realm=https://a/t?b=c,service=s", [Challenge("bearer", {"realm": "https://a/t?b=c", "service": "s"})]),
+        ("Bearer realm=https://a/t service=s", [Challenge("bearer", {"realm": "https://a/t", "service": "s"})]),
+        ('Bearer realm="a",error="b",error="c"', [Challenge("bearer", {"realm": "a", "error": "b"})]),
+        ('Bearer realm="a",scope="b",scope="c"', [Challenge("bearer", {"realm": "a", "scope": "b c"})]),
+        ('Bearer realm="a"; scope="b"', [Challenge("bearer", {"realm": "a", "scope": "b"})]),
+        ("Basic realm=x Bearer realm=y", [Challenge("basic", {"realm": "x"}), Challenge("bearer", {"realm": "y"})]),
+        ('Bearer foo bar, Basic realm="x"', [Challenge("bearer"), Challenge("basic", {"realm": "x"})]),
+        ("=, @, Basic", [Challenge("basic")]),
+        ('BEARER Realm = "a"', [Challenge("bearer", {"realm": "a"})]),
+        ("", []),
     ],
-)
-def test_what_is_not_well_formed_is_refused(header: str) -> None:
+)  # fmt: skip
+def test_sloppy_ones(header: str, meant: list[Challenge]) -> None:
+    assert parse_challenges(header) == meant
+
+
+def test_an_endless_one_is_refused() -> None:
     with pytest.raises(FormatError):
-        parse_challenges(header)
+        parse_challenges("Basic " + "x" * 9000)

@@ -292,6 +292,19 @@ def test_a_helper_that_is_not_there(home: dict[str, str], tmp_path: Path) -> Non
         find(home)
 
 
+def test_where_a_helper_fails_the_next_file_may_still_speak(home: dict[str, str], tmp_path: Path) -> None:
+    put(tmp_path / "config/containers/auth.json", {"credHelpers": {"r.example": "nowhere"}})
+    put(tmp_path / "docker/config.json", {"auths": {"r.example": auth("u", "p")}})
+    environment = home | {"XDG_CONFIG_HOME": str(tmp_path / "config"), "DOCKER_CONFIG": str(tmp_path / "docker")}
+    assert Keyring(environment).find("r.example", "x") == Credentials("u", "p")
+
+
+@pytest.mark.parametrize("wrap", [base64.encodebytes, lambda data: base64.b64encode(data) + b"\r\n"])
+def test_base64_that_was_wrapped(home: dict[str, str], tmp_path: Path, wrap: Callable[[bytes], bytes]) -> None:
+    put(tmp_path / "auth.json", {"auths": {"r.example": {"auth": wrap(b"u:" + b"p" * 100).decode()}}})
+    assert Keyring(home, authfile=tmp_path / "auth.json").find("r.example", "x") == Credentials("u", "p" * 100)
+
+
 @pytest.mark.parametrize("name", ["../evil", "a b", "x;touch owned", "", "-x", "a\nb"])
 def test_a_helper_name_never_becomes_a_path_or_a_command(home: dict[str, str], tmp_path: Path, name: str) -> None:
     put(tmp_path / "run/containers/auth.json", {"credHelpers": {"r.example": name}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import threading
 import time
@@ -16,7 +17,9 @@ import pytest
 
 from tests.helpers.servers.loopback import LoopbackServer
 from zchunked.errors import AccessDeniedError, PermanentError, TransferError, TransientError, ZPullError
+from zchunked.events import Event, Noted
 from zchunked.sources.auth.credentials import Credentials
+from zchunked.sources.auth.helpers import HelperError
 from zchunked.sources.auth.tokens import Auth
 from zchunked.sources.http.client import Http
 from zchunked.sources.traffic import Traffic
@@ -127,6 +130,47 @@ def test_a_registry_token_is_shown_as_it_is(desk: Desk, http: Http) -> None:
         auth.learn(http.get(f"{desk.url}/v2/", {}), grant)
 
 
+@pytest.mark.parametrize("said", ['"100"', "100", "100.0", '"soon"', "null", "-1", '"inf"'])
+def test_how_long_a_token_lives_in_any_spelling(desk: Desk, http: Http, said: str) -> None:
+    clock = Clock()
+    desk.token = lambda request: (200, {}, b'{"token":"t0","expires_in":%s}' % said.encode())
+    auth = refused(desk, http, None, clock)
+    auth.grant()
+    clock.now += 94 if "100" in said else 54
+    assert not auth.grant().is_fresh
+    clock.now += 3
+    assert auth.grant().is_fresh
+
+
+def test_a_packed_token_is_unpacked(desk: Desk, http: Http) -> None:
+    desk.token = lambda request: (200, {"Content-Encoding": "gzip"}, gzip.compress(b'{"token":"t9"}'))
+    assert refused(desk, http, None).grant().header == "Bearer t9"
+
+
+def test_junk_in_place_of_a_token_is_asked_for_a_few_times_only(desk: Desk, http: Http) -> None:
+    desk.token = lambda request: (200, {}, b"hello")
+    with pytest.raises(TransientError) as caught:
+        refused(desk, http, None).grant()
+    assert caught.value.most_tries == 3
+
+
+def test_a_helper_that_fails_is_warned_of_and_named_when_the_registry_refuses(desk: Desk, http: Http) -> None:
+    def look_up() -> Credentials:
+        raise HelperError("docker-credential-x is not on the PATH")
+
+    told: list[Event] = []
+    auth = Auth(http, look_up, "r.example", "a/b", clock=Clock())
+    auth.emit = told.append
+    grant = auth.grant()
+    auth.learn(http.get(f"{desk.url}/v2/", {}), grant)
+    fresh = auth.grant()
+    assert fresh.header == "Bearer t0"  # anonymously
+    with pytest.raises(AccessDeniedError, match="could not be looked up: docker-credential-x"):
+        auth.learn(http.get(f"{desk.url}/v2/", {}), fresh)
+    assert [type(one) for one in told] == [Noted]
+    assert "warning: docker-credential-x" in str(told[0])
+
+
 def test_a_token_is_kept_until_it_expires(desk: Desk, http: Http) -> None:
     clock = Clock()
     tokens = iter(range(10))
@@ -187,7 +231,8 @@ def test_challenges_we_cannot_meet(desk: Desk, http: Http, wrong: str, kind: typ
 @pytest.mark.parametrize(
     ("reply", "kind"),
     [
-        ((200, {}, b"<html>log in</html>"), TransientError),
+        ((200, {}, b"<html>log in</html>"), PermanentError),
+        ((200, {"Content-Type": "text/html"}, b" <p>log in"), PermanentError),
         ((200, {}, b"{}"), TransientError),
         ((200, {}, b'{"token":""}'), TransientError),
         ((200, {}, b'{"token":"a\\r\\nX-Evil: 1"}'), TransientError),

@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 from zchunked.errors import (
     IntegrityError,
     MultiRangeRefusedError,
+    PermanentError,
     RangeIgnoredError,
     TransferError,
     TransientError,
 )
+from zchunked.limits import Limits
 from zchunked.oci.digest import digest_of
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
-from zchunked.sources.http.range_response import Parts, clip, understand
+from zchunked.sources.http.range_response import EncodedError, Packed, Parts, clip, understand
 
 BLOB = Descriptor("x", digest_of(b""), 100)
 ONE = [ByteRange(10, 20)]
@@ -133,10 +135,26 @@ def test_multipart_without_a_usable_boundary(content_type: str) -> None:
         understand(206, {"Content-Type": content_type}, BLOB, ONE)
 
 
-@pytest.mark.parametrize("status", [200, 206])
-def test_content_encoding_is_never_decoded(status: int) -> None:
-    with pytest.raises(TransientError, match="gzip"):
-        understand(status, _206("bytes 10-19/100") | {"Content-Encoding": "gzip"}, BLOB, ONE)
+@pytest.mark.parametrize("label", ["gzip", "x-gzip", "aws-chunked", "none", "identity", "", "br, gzip"])
+def test_a_content_encoding_that_is_only_a_label_is_passed_over(label: str) -> None:
+    head = _206("bytes 10-19/100") | {"Content-Encoding": label, "Content-Length": "10"}
+    assert understand(206, head, BLOB, ONE) == ByteRange(10, 20)
+    assert understand(206, _206("bytes 10-19/100") | {"Content-Encoding": label}, BLOB, ONE) == ByteRange(10, 20)
+
+
+@pytest.mark.parametrize("head", [{"Content-Range": "bytes 10-19/100", "Content-Length": "30"}, _206("bytes 10-19/60")])
+def test_packed_ranges_are_refused_for_good(head: dict[str, str]) -> None:
+    with pytest.raises(EncodedError, match="gzip"):
+        understand(206, head | {"Content-Encoding": "gzip"}, BLOB, ONE)
+    assert issubclass(EncodedError, PermanentError)
+
+
+def test_a_whole_blob_may_be_packed_if_it_is_small() -> None:
+    head = {"Content-Encoding": "gzip", "Content-Length": "40"}
+    assert understand(200, head, BLOB, WHOLE) == Packed()
+    with pytest.raises(EncodedError):
+        understand(200, head, BLOB, WHOLE, Limits(manifest_bytes=99))
+    assert understand(200, head | {"Content-Length": "100"}, BLOB, WHOLE) == ByteRange(0, 100)
 
 
 @given(

@@ -1,4 +1,4 @@
-"""WWW-Authenticate, parsed strictly (RFC 9110, 11.6.1). Pure."""
+"""WWW-Authenticate: RFC 9110, 11.6.1, and what servers make of it. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from zchunked.errors import FormatError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_SCHEME = re.compile(rf"({_WORD})(?:[ \t]+|(?=,)|$)", re.ASCII)
-_PARAMETER = re.compile(
-    rf"({_WORD})[ \t]*=[ \t]*(?:({_WORD})|\"((?:[^\"\\\x00-\x08\x0a-\x1f\x7f]|\\.)*)\")[ \t]*(?=,|$)"
-)
-_SIXTY_EIGHT = re.compile(r"[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)", re.ASCII)
-_COMMAS = re.compile(r"[ \t,]*", re.ASCII)
-_ESCAPE = re.compile(r"\\(.)")
+_KNOWN = r"(?:bearer|basic|digest|negotiate|ntlm)"
+_SCHEME = re.compile(rf"({_WORD})(?=[ \t,;]|$)", re.ASCII)
+_NAME = re.compile(rf"({_WORD})[ \t]*=[ \t]*", re.ASCII)
+_QUOTED = re.compile(r"\"((?:[^\"\\]|\\.)*)(?:\"|$)", re.DOTALL)
+# Without quotes: as far as the next comma, or the blank before the next parameter.
+_BARE = re.compile(rf"[^,\"]*?(?=[ \t]*(?:,|$)|[ \t]+(?:{_KNOWN}[ \t]+)?{_WORD}[ \t]*=)", re.ASCII | re.IGNORECASE)
+_BETWEEN = re.compile(r"[ \t,;]*", re.ASCII)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,37 +29,58 @@ class Challenge:
 
 
 def parse_challenges(header: str, *, limits: Limits = DEFAULT_LIMITS) -> list[Challenge]:
-    """All challenges of one header, or of several joined by commas. Raises FormatError."""
+    """All challenges of one header, or of several joined by commas.
+
+    Read as leniently as the container tools read it: values without quotes or with one that is
+    never closed, blanks between parameters, parameters said twice (scopes add up, else the first
+    counts); what fits nowhere is passed over. Raises FormatError for a header beyond its limit.
+    """
     if len(header) > limits.header_value_chars:
         raise FormatError(f"WWW-Authenticate has {len(header)} characters, the limit is {limits.header_value_chars}")
     challenges: list[Challenge] = []
+    parameters: dict[str, str] = {}
     at = _skip(header, 0)
     while at < len(header):
-        scheme = _SCHEME.match(header, at)
-        if scheme is None:
-            raise _malformed(header, at)
-        at = scheme.end()
-        parameters: dict[str, str] = {}
-        while found := _PARAMETER.match(header, at):
-            name = found[1].lower()
-            if name in parameters:
-                raise FormatError(f"WWW-Authenticate says {name!r:.60} twice: {header!r:.200}")
-            parameters[name] = found[2] if found[2] is not None else _ESCAPE.sub(r"\1", found[3])
-            at = _skip(header, found.end())
-        if not parameters:
-            if sixty_eight := _SIXTY_EIGHT.match(header, at):
-                at = sixty_eight.end()
-            if at < len(header) and header[at] != ",":
-                raise _malformed(header, at)
-        challenges.append(Challenge(scheme[1].lower(), parameters))
+        if challenges and (name := _NAME.match(header, at)):
+            value, at = _value(header, name.end())
+            key = name[1].lower()
+            if key == "scope" and key in parameters:
+                parameters[key] += f" {value}"
+            parameters.setdefault(key, value)
+        elif scheme := _SCHEME.match(header, at):
+            parameters = {}
+            challenges.append(Challenge(scheme[1].lower(), parameters))
+            at = scheme.end()
+            ahead = _skip_blanks(header, at)
+            if not _NAME.match(header, ahead) and header[ahead : ahead + 1] != ",":
+                at = _next_comma(header, ahead)  # token68, or nothing that we know
+        else:
+            at = _next_comma(header, at)
         at = _skip(header, at)
     return challenges
 
 
+def _value(header: str, at: int) -> tuple[str, int]:
+    """The value that begins there, and where it ends."""
+    if found := _QUOTED.match(header, at):
+        return _ESCAPE.sub(r"\1", found[1]), found.end()
+    if found := _BARE.match(header, at):
+        return found[0].strip(), found.end()
+    end = _next_comma(header, at)
+    return header[at:end].strip(), end
+
+
 def _skip(header: str, at: int) -> int:
-    found = _COMMAS.match(header, at)
+    found = _BETWEEN.match(header, at)
     return found.end() if found else at
 
 
-def _malformed(header: str, at: int) -> FormatError:
-    return FormatError(f"WWW-Authenticate is malformed at character {at}: {header!r:.200}")
+def _skip_blanks(header: str, at: int) -> int:
+    while header[at : at + 1] in (" ", "\t"):
+        at += 1
+    return at
+
+
+def _next_comma(header: str, at: int) -> int:
+    end = header.find(",", at)
+    return len(header) if end < 0 else end

@@ -14,7 +14,7 @@ import msgspec
 
 from zchunked.errors import LocalError, UsageError
 from zchunked.oci.reference import DOCKER_HUB
-from zchunked.sources.auth.helpers import HungHelperError, ask_helper
+from zchunked.sources.auth.helpers import HelperError, HungHelperError, ask_helper
 from zchunked.sources.config.small_files import contents_of
 
 _HUB_ALIASES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
@@ -80,16 +80,30 @@ class Keyring:
         self._hung: dict[str, str] = {}
 
     def find(self, host: str, repository: str) -> Credentials | None:
-        """None when there are none. Raises UsageError or LocalError naming a file or helper that cannot be used."""
+        """None when there are none. Raises UsageError or LocalError naming a file that cannot be used.
+
+        HelperError, of the first helper that failed, when no other place has any.
+        """
         if self._explicit is not None:
             return self._explicit
-        if self._authfile is not None and not self._authfile.exists():
-            raise UsageError(f"{self._authfile}: there is no such file of credentials")
+        self.check()
+        failure: HelperError | None = None
         for place in self._places():
-            found = self._look(place, host.lower(), repository)
+            try:
+                found = self._look(place, host.lower(), repository)
+            except HelperError as error:
+                failure = failure or error
+                continue
             if found is not None:
                 return found
+        if failure is not None:
+            raise failure
         return None
+
+    def check(self) -> None:
+        """Raises UsageError when the file that a person named does not exist."""
+        if self._authfile is not None and not self._authfile.exists():
+            raise UsageError(f"{self._authfile}: there is no such file of credentials")
 
     def _places(self) -> Iterator[_Place]:
         told = self._authfile or self._environment.get("REGISTRY_AUTH_FILE")
@@ -133,7 +147,7 @@ class Keyring:
     def _ask(self, helper: str, servers: list[str], path: Path) -> Credentials | None:
         for server in servers:
             if helper in self._hung:
-                raise LocalError(self._hung[helper])
+                raise HungHelperError(self._hung[helper])
             try:
                 secret = ask_helper(helper, server, str(path), self._environment, self._helper_seconds)
             except HungHelperError as error:
@@ -184,7 +198,8 @@ def _credentials(entry: _Entry, what: str) -> Credentials | None:
     username, password = entry.username or "", entry.password or ""
     if entry.auth:
         try:
-            text = base64.b64decode(entry.auth + "=" * (-len(entry.auth) % 4), validate=True).decode("utf-8")
+            bare = "".join(entry.auth.split())  # `base64` without -w0 wraps its lines
+            text = base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True).decode("utf-8")
         except (binascii.Error, UnicodeDecodeError, ValueError):
             raise LocalError(f"{what}: `auth` is not user:password in base64") from None
         username, colon, password = text.partition(":")

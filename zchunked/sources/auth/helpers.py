@@ -15,7 +15,11 @@ _ANSWER_BYTES = 1 << 20
 _NOT_FOUND = b"credentials not found"
 
 
-class HungHelperError(LocalError):
+class HelperError(LocalError):
+    """A credential helper that is missing or fails: nothing is known of what it would have said."""
+
+
+class HungHelperError(HelperError):
     """It gave no answer in time."""
 
 
@@ -33,12 +37,12 @@ _SECRET = msgspec.json.Decoder(Secret)
 
 
 def ask_helper(name: str, server: str, where: str, environment: Mapping[str, str], seconds: float) -> Secret | None:
-    """None when it knows of none. `where` names the file that names the helper. Raises LocalError.
+    """None when it knows of none. `where` names the file that names the helper. Raises HelperError.
 
     What the helper printed is never repeated: it may be the secret.
     """
     if not _NAME.fullmatch(name):
-        raise LocalError(f"{where}: {name!r:.100} is no name of a credential helper")
+        raise HelperError(f"{where}: {name!r:.100} is no name of a credential helper")
     program = f"docker-credential-{name}"
     try:
         done = subprocess.run(
@@ -50,18 +54,18 @@ def ask_helper(name: str, server: str, where: str, environment: Mapping[str, str
             check=False,
         )
     except FileNotFoundError:
-        raise LocalError(f"{where} names the credential helper {program}, which is not on the PATH") from None
+        raise HelperError(f"{where} names the credential helper {program}, which is not on the PATH") from None
     except subprocess.TimeoutExpired:
         raise HungHelperError(f"{program}, named in {where}, gave no answer within {seconds:g} s") from None
     except OSError as error:
-        raise LocalError(f"{program}, named in {where}, cannot be run: {error.strerror}") from error
+        raise HelperError(f"{program}, named in {where}, cannot be run: {error.strerror}") from error
     if done.returncode:
         if _NOT_FOUND in done.stdout.lower() or _NOT_FOUND in done.stderr.lower():
             return None
-        raise LocalError(f"{program}, named in {where}, failed with exit code {done.returncode} for {server!r:.200}")
+        raise HelperError(f"{program}, named in {where}, failed with exit code {done.returncode} for {server!r:.200}")
     try:
         if len(done.stdout) <= _ANSWER_BYTES:
             return _SECRET.decode(done.stdout)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    raise LocalError(f"{program}, named in {where}, answered something else than a user name and a secret")
+    raise HelperError(f"{program}, named in {where}, answered something else than a user name and a secret")

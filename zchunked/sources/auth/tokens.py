@@ -11,16 +11,20 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import msgspec
 
-from zchunked.errors import AccessDeniedError, FormatError, TransferError, TransientError
+from zchunked.errors import AccessDeniedError, FormatError, PermanentError, TransientError
+from zchunked.events import Noted
+from zchunked.interfaces import Emit
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.reference import is_loopback
 from zchunked.sources.auth.challenges import Challenge, parse_challenges
 from zchunked.sources.auth.credentials import Credentials
+from zchunked.sources.auth.helpers import HelperError
 from zchunked.sources.http.client import Answer, Http
 from zchunked.sources.http.single_flight import SingleFlight
 from zchunked.sources.http.urls import netloc, origin, shown
 
 _DEFAULT_SECONDS = 60.0  # how long a token lives that does not say so: the token specification
+_JUNK_TRIES = 3  # of a token endpoint that answers something else
 _VISIBLE = re.compile(r"[\x21-\x7e]+", re.ASCII)  # what may stand in a header
 
 
@@ -52,7 +56,7 @@ class _Token:
 class _TokenAnswer(msgspec.Struct):
     token: str | None = None
     access_token: str | None = None
-    expires_in: float | None = None
+    expires_in: float | str | None = None  # a number as text, from some
 
 
 _TOKEN_ANSWER = msgspec.json.Decoder(_TokenAnswer)
@@ -80,6 +84,9 @@ class Auth:
         self._host, self._repository, self._is_named = host, repository, is_named
         self._lock = threading.Lock()
         self._known: tuple[Credentials | None] | None = None
+        self._helper_failure: str | None = None
+        self.emit: Emit = lambda _: None
+        """Where warnings go."""
         self._basic: str | None = None
         self._scope: _Scope | None = None
         self._has_opened = False
@@ -152,7 +159,7 @@ class Auth:
         try:
             offered = parse_challenges(answer.headers.get("WWW-Authenticate", ""), limits=self._limits)
         except FormatError as error:
-            raise TransferError(f"{self._host}: {error}") from error
+            raise PermanentError(f"{self._host}: {error}") from error
         for scheme in ("bearer", "basic"):
             for challenge in offered:
                 if challenge.scheme == scheme and (scheme == "basic" or "realm" in challenge.parameters):
@@ -173,6 +180,8 @@ class Auth:
     def _advice(self) -> str:
         found = self._credentials()
         if found is None:
+            if self._helper_failure is not None:
+                return f"the credentials for {self._host} could not be looked up: {self._helper_failure}"
             creds = "or --creds" if self._is_named else "for --creds is shown to the host in the image's name alone"
             return f"no credentials for {self._host} were found: try `podman login {self._host}`, {creds}"
         return f"the credentials{f' of user {found.username!r:.60}' if found.username else ''} do not open it"
@@ -184,12 +193,21 @@ class Auth:
             with self._lock:
                 known = self._known
             if known is None:
-                known = (self._look_up(),)
+                known = (self._find(),)
                 with self._lock:
                     self._known = known
             return known[0]
 
         return self._searches.run(None, look)
+
+    def _find(self) -> Credentials | None:
+        """A helper that fails stops no pull: most images are public, and configurations get copied around."""
+        try:
+            return self._look_up()
+        except HelperError as error:
+            self._helper_failure = str(error)
+            self.emit(Noted(f"warning: {error}; going on without credentials for {self._host}"))
+            return None
 
     def _refuse_in_the_open(self, scope: _Scope, credentials: Credentials | None) -> None:
         """Credentials go to https or loopback alone, whatever the registry itself speaks.
@@ -226,16 +244,18 @@ class Auth:
             if isinstance(refusal, AccessDeniedError):
                 raise AccessDeniedError(f"{refusal}; {self._advice()}")
             raise refusal
-        data = answer.read(self._limits.token_bytes, what)
+        data, _ = answer.document(self._limits.token_bytes, what)
         try:
             found = _TOKEN_ANSWER.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             # They may hold one, so they are not shown.
-            raise TransientError(f"{what} answered {len(data)} bytes that are no token") from None
+            raise TransientError(
+                f"{what} answered {len(data)} bytes that are no token", most_tries=_JUNK_TRIES
+            ) from None
         text = found.token or found.access_token or ""
         if not _VISIBLE.fullmatch(text):
-            raise TransientError(f"{what} answered without a usable token")
-        seconds = found.expires_in if found.expires_in and found.expires_in > 0 else _DEFAULT_SECONDS
+            raise TransientError(f"{what} answered without a usable token", most_tries=_JUNK_TRIES)
+        seconds = _seconds(found.expires_in)
         return _Token(text, asked + seconds - min(5.0, seconds / 10))
 
     def _ask(self, scope: _Scope, credentials: Credentials | None) -> Answer:
@@ -252,6 +272,15 @@ class Auth:
         parts = urlsplit(scope.realm)
         joined = "&".join(filter(None, (parts.query, urlencode(query))))
         return self._http.get(urlunsplit(parts._replace(query=joined)), {}, authorization=authorization)
+
+
+def _seconds(said: float | str | None) -> float:
+    """How long a token lives, by what its endpoint says."""
+    try:
+        seconds = float(said or 0)
+    except ValueError:
+        seconds = 0.0
+    return seconds if 0 < seconds < float("inf") else _DEFAULT_SECONDS
 
 
 def basic_header(credentials: Credentials) -> str:

@@ -22,9 +22,10 @@ from zchunked import __version__
 from zchunked.errors import AccessDeniedError, LimitError, PermanentError, TransferError, ZPullError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.sources.http.connection import POOLS, expect_more
+from zchunked.sources.http.content_coding import document_of
 from zchunked.sources.http.network_errors import NoWayError, UnheardError, UnreachableError, causes_of, translated
 from zchunked.sources.http.proxies import proxy_for
-from zchunked.sources.http.status_errors import refusal
+from zchunked.sources.http.status_errors import is_page, page_error, refusal
 from zchunked.sources.http.tls import Contexts, Trust
 from zchunked.sources.http.urls import Origin, hidden_values, netloc, origin, redirect_target, shown
 from zchunked.sources.traffic import Traffic
@@ -93,6 +94,17 @@ class Answer:
                 return data
         self.close()
         raise LimitError(f"{what} has {size} bytes or more, the limit is {most}")
+
+    def document(self, most: int, what: str) -> tuple[bytes, int]:
+        """A JSON document, unpacked where the server packed it, and by how many bytes that made it longer.
+
+        Raises LimitError as `read` does, and PermanentError for a web page.
+        """
+        data = self.read(most, what)
+        found = document_of(self.headers, data, most, what)
+        if is_page(self.headers, found):
+            raise page_error(what, found)
+        return found, len(found) - len(data)
 
     def excerpt(self) -> bytes:
         """The beginning of a body, for its message. Never raises; the answer is done with afterwards."""

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 
 from zchunked.errors import AccessDeniedError
+from zchunked.interfaces import Emit
 from zchunked.sources.auth.tokens import Auth
 from zchunked.sources.http.client import Answer, Http
 from zchunked.sources.http.network_errors import NoAnswerError, NoTlsError
@@ -25,6 +26,10 @@ class RegistryEndpoint:
         self._auth, self._folder = auth, folder
         self._scheme, self._may_be_plain = scheme, may_be_plain
         self._lock = threading.Lock()
+
+    def hear(self, emit: Emit) -> None:
+        """Where warnings about credentials go from now on."""
+        self._auth.emit = emit
 
     def has(self, url: str) -> bool:
         """Whether this URL is one of the server's own, as far as is known now."""

@@ -21,11 +21,13 @@ from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, Spans, append_pieces, merge, range_header, subtract
 from zchunked.sources.http.client import REDIRECTS, Answer
+from zchunked.sources.http.content_coding import blob_of
 from zchunked.sources.http.endpoint import TRIES, RegistryEndpoint
 from zchunked.sources.http.multipart import PartReader
 from zchunked.sources.http.network_errors import NoAnswerError
-from zchunked.sources.http.range_response import REFUSED_SINGLE, Parts, clip, stated_size, understand
+from zchunked.sources.http.range_response import REFUSED_SINGLE, Packed, Parts, clip, stated_size, understand
 from zchunked.sources.http.single_flight import SingleFlight
+from zchunked.sources.http.status_errors import is_page, page_error
 from zchunked.sources.http.urls import netloc
 
 _EXPIRED = frozenset({401, 403, 404, 410})  # how hosts of signed URLs say that the signature is too old
@@ -34,7 +36,7 @@ _MANY = 185  # spans in one request, for hosts that take several: about 4 KiB; A
 _SMALL = (16, 64 << 10)  # bytes of an object that is good for a probe: a config
 _TOO_MANY = frozenset({400, 413, 414, 431})
 
-_Opened = tuple[Answer, ByteRange | Parts]
+_Opened = tuple[Answer, ByteRange | Parts | Packed]
 
 
 class Blobs:
@@ -92,7 +94,7 @@ class Blobs:
         """As many spans in one request as the host takes; returns what did not come in this way."""
         left, most, has_begun = spans, most_spans(blob), False
         while len(left) > 1 and (self._hosts.recall(self._host_of(blob)) or _MANY) > 1:
-            asked = left[:most]
+            asked = left[: min(most, max(2, self._hosts.recall(self._host_of(blob)) or _MANY))]
             came: list[ByteRange] = []
             try:
                 for haul in self._read_several(blob, asked):
@@ -103,8 +105,8 @@ class Blobs:
                 if not has_begun:
                     raise
             missing = subtract(asked, merge(came))
-            left = missing + left[most:]
-            if missing and came:
+            left = missing + left[len(asked) :]
+            if missing:  # nothing at all counts too: a host that answers so is asked for one span at a time
                 self._hosts.learn(self._host_of(blob), 1)
         return left
 
@@ -142,8 +144,13 @@ class Blobs:
             if isinstance(holds, ByteRange):
                 at = holds.start
                 for piece in answer.pieces(holds.size):
+                    if at == 0 and is_page(answer.headers, piece):
+                        raise page_error(f"{self._home.name}: blob {short(blob.digest)} at {netloc(answer.url)}", piece)
                     yield [(at, piece)]
                     at += len(piece)
+                return
+            if isinstance(holds, Packed):
+                yield from self._whole_small(answer, blob)
                 return
             hull = ByteRange(spans[0].start, spans[-1].end)
             parts = PartReader(holds.boundary, blob.size, hull, len(spans), self._limits)
@@ -162,6 +169,15 @@ class Blobs:
                 raise TransientError(f"blob {short(blob.digest)}: {error}") from error
             if (self._hosts.recall(host) or 0) < 2:
                 self._hosts.learn(host, _MANY)
+
+    def _whole_small(self, answer: Answer, blob: Descriptor) -> Iterator[Pieces]:
+        """A small blob that may have been packed on the way."""
+        what = f"blob {short(blob.digest)}"
+        data = answer.read(self._limits.manifest_bytes, what)
+        found = blob_of(answer.headers, data, blob.digest, blob.size, what)[: blob.size]
+        self._home.http.traffic.unpacked(max(0, len(found) - len(data)))
+        if found:
+            yield [(0, found)]
 
     # ── what `Locating` promises ──
 
@@ -214,7 +230,7 @@ class Blobs:
                     return own[0]
             answer = self._ask_directly(target, _headers(blob, spans), blob.digest)
             if answer.status not in _EXPIRED or self._is_at_home(target):
-                return answer, self._checked(answer, blob, spans)
+                return self._settled(answer, blob, spans)
             answer.excerpt()
             self._forget(blob.digest, target)
         raise AccessDeniedError(f"{self._home.name}: the host of blob {short(blob.digest)} refuses every new URL")
@@ -225,16 +241,29 @@ class Blobs:
         if answer.status == 404 and blob.urls:
             answer = self._ask_elsewhere(answer, blob, _headers(blob, spans))
         try:
-            own.append((answer, self._checked(answer, blob, spans)))
+            own.append(self._settled(answer, blob, spans))
         except (RangeIgnoredError, MultiRangeRefusedError):
             self._note(blob.digest, answer.url)  # the bytes are there, only not in this way
             raise
         self._note(blob.digest, answer.url)
         return answer.url
 
-    def _checked(self, answer: Answer, blob: Descriptor, spans: Sequence[ByteRange]) -> ByteRange | Parts:
+    def _settled(self, answer: Answer, blob: Descriptor, spans: Sequence[ByteRange]) -> _Opened:
+        """An answer that `_checked` has passed. A host may refuse ranges with 403 and send the whole blob."""
+        if answer.status == 403 and _headers(blob, spans):
+            denied = answer.refusal(f"{self._home.name}: blob {short(blob.digest)} at {netloc(answer.url)}")
+            answer = self._ask_directly(answer.url, {}, blob.digest)
+            if answer.status != 200:
+                answer.excerpt()
+                raise denied
+        return answer, self._checked(answer, blob, spans)
+
+    def _checked(self, answer: Answer, blob: Descriptor, spans: Sequence[ByteRange]) -> ByteRange | Parts | Packed:
         """Raises, and closes the answer, unless its body holds bytes of the spans. Learns what the host can do."""
         host = netloc(answer.url)
+        if answer.status == 200 and answer.length not in (None, blob.size) and is_page(answer.headers, b"<"):
+            page = answer.excerpt()
+            raise page_error(f"{self._home.name}: blob {short(blob.digest)} at {host}", page)
         try:
             holds = understand(answer.status, answer.headers, blob, spans, self._limits)
         except RangeIgnoredError:

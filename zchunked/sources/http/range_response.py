@@ -7,11 +7,19 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from zchunked.errors import FormatError, IntegrityError, MultiRangeRefusedError, RangeIgnoredError, TransientError
+from zchunked.errors import (
+    FormatError,
+    IntegrityError,
+    MultiRangeRefusedError,
+    PermanentError,
+    RangeIgnoredError,
+    TransientError,
+)
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import short
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, parse_content_range
+from zchunked.sources.http.content_coding import may_be_packed
 
 _REFUSED_SEVERAL = frozenset({400, 413, 414, 416, 431, 501, 502})
 REFUSED_SINGLE = frozenset({400, 416, 501})
@@ -19,8 +27,13 @@ _MULTIPART = re.compile(r"multipart/byteranges[ \t]*(?:;|$)", re.IGNORECASE)
 _BOUNDARY = re.compile(r";[ \t]*boundary[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;,\"]+))", re.IGNORECASE)
 
 
-class EncodedError(TransientError):
+class EncodedError(PermanentError):
     """The body is packed, so no position in it means anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The body is a small blob, which the server may have packed whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +49,7 @@ def understand(
     blob: Descriptor,
     spans: Sequence[ByteRange],
     limits: Limits = DEFAULT_LIMITS,
-) -> ByteRange | Parts | None:
+) -> ByteRange | Parts | Packed | None:
     """What the body holds: one range of the blob, or parts. None when the status is not about ranges at all.
 
     Raises RangeIgnoredError, MultiRangeRefusedError (several spans only), TransientError for an answer that
@@ -44,9 +57,13 @@ def understand(
     """
     is_whole = len(spans) == 1 and spans[0].size == blob.size
     what = f"blob {short(blob.digest)}"
-    if status in (200, 206) and headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
-        encoding = headers.get("Content-Encoding")
-        raise EncodedError(f"{what} came with Content-Encoding {encoding!r:.40}, want the bytes as they are")
+    if status in (200, 206) and may_be_packed(headers):
+        is_as_long = headers.get("Content-Length") == str(blob.size)
+        is_small = blob.size <= limits.manifest_bytes
+        if is_whole and status == 200 and is_small and not is_as_long:
+            return Packed()
+        if status == 206 or not is_small:  # else it is asked for whole next, and unpacked
+            _refuse_packed(headers, blob, what)
     if status == 200:
         return _of_200(headers, blob, spans, what) if not is_whole else spans[0]
     if status == 206:
@@ -65,6 +82,25 @@ def understand(
     return None
 
 
+def _refuse_packed(headers: Mapping[str, str], blob: Descriptor, what: str) -> None:
+    """Raises EncodedError where lengths tell that the body is not as long as the bytes that it should hold."""
+    want, total = blob.size, None
+    if content_range := headers.get("Content-Range"):
+        try:
+            span, total = parse_content_range(content_range)
+            want = span.size
+        except FormatError:
+            return
+    elif _MULTIPART.match(headers.get("Content-Type", "")):
+        return
+    length = headers.get("Content-Length", str(want))
+    if length != str(want) or total not in (None, blob.size):
+        raise EncodedError(
+            f"{what} came with Content-Encoding {headers.get('Content-Encoding')!r:.40}, packed to "
+            f"{length!r:.24} bytes, want {want} as they are"
+        )
+
+
 def stated_size(status: int, headers: Mapping[str, str]) -> int | None:
     """What the answer to `bytes=0-0` says of the whole; None when it does not."""
     said = headers.get("Content-Range", "")
@@ -76,7 +112,7 @@ def stated_size(status: int, headers: Mapping[str, str]) -> int | None:
     if status == 416:  # an empty blob has no first byte
         return 0 if re.fullmatch(r"bytes[ ]*\*/0", said.strip()) else None
     length = headers.get("Content-Length", "")
-    is_plain = "Content-Encoding" not in headers and re.fullmatch(r"[0-9]{1,19}", length)
+    is_plain = not may_be_packed(headers) and re.fullmatch(r"[0-9]{1,19}", length)
     return int(length) if status == 200 and is_plain else None
 
 

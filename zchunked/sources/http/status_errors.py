@@ -50,6 +50,22 @@ def refusal(
     return PermanentError(message)
 
 
+def is_page(headers: Mapping[str, str], body: bytes) -> bool:
+    """Whether this is a page for people: what login portals and proxies send in place of anything."""
+    begin = body[:200].lstrip().lower()
+    is_html = headers.get("Content-Type", "").strip().lower().startswith(("text/html", "application/xhtml"))
+    return (is_html and begin.startswith(b"<")) or begin.startswith((b"<!doctype html", b"<html"))
+
+
+def page_error(what: str, body: bytes) -> PermanentError:
+    """For a page that came with status 200."""
+    said = quoted(body)
+    return PermanentError(
+        f"{what}: a web page (HTML) came in its place, {said}; a login portal or proxy on the way, "
+        "or no registry behind this name?"
+    )
+
+
 def _is_quota(headers: Mapping[str, str], body: bytes) -> bool:
     """Whether a 429 counts pulls over hours, as Docker Hub does, and not requests over seconds."""
     remaining = re.match(r"\s*0\s*;\s*w=(\d{3,9})", headers.get("RateLimit-Remaining", ""), re.ASCII)

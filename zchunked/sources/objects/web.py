@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from zchunked.errors import NotFoundError, TransferError
-from zchunked.interfaces import HostMemory, Pieces
+from zchunked.errors import NotFoundError, PermanentError
+from zchunked.interfaces import Emit, HostMemory, Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
@@ -19,7 +19,7 @@ _ADVICE = "the server packs files although asked not to; switch that off (nginx:
 
 
 class StaticObjects:
-    """Fills `Objects`. A server that packs what it sends is refused: offsets in a packed blob mean nothing."""
+    """Fills `Objects`. A server that packs blobs is refused: offsets in a packed blob mean nothing."""
 
     def __init__(
         self, home: RegistryEndpoint, *, hosts: HostMemory | None = None, limits: Limits = DEFAULT_LIMITS
@@ -32,6 +32,10 @@ class StaticObjects:
         """Close the connections."""
         self._home.http.close()
 
+    def hear(self, emit: Emit) -> None:
+        """As `Announcing.hear`."""
+        self._home.hear(emit)
+
     def get(self, path: str, most: int) -> bytes:
         what = f"{self.name}/{path}"
         answer = self._home.ask(path, {})
@@ -41,10 +45,9 @@ class StaticObjects:
         if answer.status != 200:
             raise answer.refusal(what)
         with answer:
-            encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
-            if encoding not in ("", "identity"):
-                raise TransferError(f"{what} came with Content-Encoding {encoding!r:.40}: {_ADVICE}")
-            return answer.read(most, what)
+            data, gained = answer.document(most, what)
+        self._home.http.traffic.unpacked(gained)
+        return data
 
     def spans_per_request(self, path: str, blob: Descriptor) -> int:
         return self._blobs.spans_per_request(blob)
@@ -58,4 +61,4 @@ class StaticObjects:
         try:
             yield from self._blobs.read(blob, spans)
         except EncodedError as error:
-            raise TransferError(f"{self.name}: {error}; {_ADVICE}") from error
+            raise PermanentError(f"{self.name}: {error}; {_ADVICE}") from error
