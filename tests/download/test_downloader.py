@@ -15,7 +15,7 @@ from zchunked.download.retry import Chameleon, RetryingSource
 from zchunked.download.watermarks import Watermarks
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import AccessDeniedError, RangeIgnoredError, TransientError
-from zchunked.events import Event
+from zchunked.events import Arrived, Event
 from zchunked.interfaces import Document, Pieces
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
@@ -73,7 +73,7 @@ class Breaking:
 
 
 class Bench:
-    def __init__(self, folder: Path, source: Breaking, jobs: int = 4) -> None:
+    def __init__(self, folder: Path, source: Breaking, jobs: int = 4, *, drains: bool = False) -> None:
         self.stop = threading.Event()
         self.events: list[Event] = []
         self.chameleon = Chameleon(Patience(), jobs, self.events.append, self.stop)
@@ -85,6 +85,7 @@ class Bench:
             accounts=Accounts(),
             emit=self.events.append,
             stop=self.stop,
+            can_drain=lambda: drains,
         )
         self.crew = WorkerPool({"fetch": jobs}, self.stop)
 
@@ -141,3 +142,48 @@ def test_shares_cover_what_is_left_and_are_not_short(size: int, jobs: int) -> No
     assert sum(map(total, found)) == total(left)
     assert len(found) <= jobs + 1
     assert all(total(run) >= 128 << 10 for run in found[:-1])
+
+
+class Stopped(Breaking):
+    """The pull is stopped behind the first 64 KiB; the rest has been received by then."""
+
+    def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
+        for at in range(0, len(BLOB), STEP):
+            self.asked.append(ByteRange(at, at + STEP))
+            yield [(at, BLOB[at : at + STEP])]
+            self.bench.stop.set()
+
+    bench: Bench
+
+
+@pytest.mark.parametrize("drains", [False, True])
+def test_what_was_received_before_the_stop_is_kept_where_the_source_waits_for_nothing(
+    drains: bool, tmp_path: Path
+) -> None:
+    source = Stopped()
+    bench = source.bench = Bench(tmp_path, source, 1, drains=drains)
+    bench.now()
+    assert bench.has_all() if drains else len(source.asked) == 2
+
+
+def test_a_link_that_never_falls_silent_is_drained_for_a_second_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zchunked.download.downloader._DRAIN_SECONDS", 0.0)
+    source = Stopped()
+    source.bench = Bench(tmp_path, source, 1, drains=True)
+    source.bench.now()
+    assert len(source.asked) == 2
+
+
+def test_a_stop_is_no_failure_to_be_forgiven(tmp_path: Path) -> None:
+    class Breaks(Breaking):
+        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
+            bench.stop.set()
+            yield [(0, BLOB[:STEP])]
+            raise TransientError("no more was received")
+
+    bench = Bench(tmp_path, Breaks(), 1, drains=True)
+    bench.now()
+    assert bench.chameleon.retries == 0
+    assert bench.events == [Arrived(STEP)]

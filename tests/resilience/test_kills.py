@@ -25,7 +25,7 @@ from tests.helpers.harness.rough import (
     versions,
     with_v1,
 )
-from tests.helpers.servers.faults import Outage, on, stall
+from tests.helpers.servers.faults import Outage, fail, on, stall
 from tests.helpers.servers.registry import Registry
 
 SIZE = sum(map(len, large().blobs.values()))
@@ -214,5 +214,37 @@ def test_verify_beside_a_pull_takes_nothing_away_from_it(tmp_path: Path) -> None
                 assert zpull(tmp_path, "verify").code == 0
             _, err = process.communicate()
             assert process.returncode == 0, err
+        assert registry.accounts.sent_twice() == 0
+        assert_right(tmp_path, registry, "big")
+
+
+# ── what was received already when a pull is stopped ──
+
+
+@pytest.mark.parametrize("how", ["an interrupt", "a failure"])
+def test_what_the_kernel_has_received_is_kept_when_a_pull_is_stopped(how: str, tmp_path: Path) -> None:
+    """Four answers of 400 kB lie in the sockets, and more of each never comes."""
+    made = large(12_000_000)
+    faults = [on("blob", stall(60, after=400_000))]
+    if how == "a failure":
+        faults.append(on("blob", fail(404), nth=5))
+    with Registry({"big": made}, faults=faults) as registry:
+        options = ("-j", "4" if how == "an interrupt" else "5", "--max-gap", "1000000")
+        with started(tmp_path, registry.reference("big"), *options) as process:
+            while registry.accounts.count("blob") < 4:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.2)  # for the server to send
+            if how == "an interrupt":
+                process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGCONT)
+            out, err = process.communicate(timeout=30)
+        assert process.returncode == (130 if how == "an interrupt" else 3), err
+        receipt = json.loads(out)
+        assert registry.accounts.count("blob") >= 4
+        assert receipt["bytes"]["fetched"] == registry.accounts.body_bytes
+        assert registry.accounts.blob_bytes >= 1_600_000
+        registry._script._rules = []
+        run(tmp_path, registry, "big")
         assert registry.accounts.sent_twice() == 0
         assert_right(tmp_path, registry, "big")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from zchunked.store import Store
 
 # Chunk rows go in together: their places in the index are all over it, and each page is written anew.
 _MANY_ROWS, _ROWS_SECONDS = 40_000, 10.0
+_DRAIN_SECONDS = 1.0  # at most: from a fast link more comes as long as we read
 
 
 class Downloader:
@@ -40,10 +42,13 @@ class Downloader:
         accounts: Accounts,
         emit: Emit,
         stop: threading.Event,
+        can_drain: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`can_drain`: whether reads of the source wait for nothing once `stop` is set."""
         self._source, self._store, self._arrivals = source, store, arrivals
         self._deliveries = TransferLedger(accounts)
-        self._emit, self._stop = emit, stop
+        self._emit, self._stop, self._can_drain = emit, stop, can_drain
+        self._drained_by = math.inf
         self._lock = threading.Lock()
         self._states: dict[Digest, _BlobState] = {}
         self._writers = Writers(store)
@@ -240,7 +245,7 @@ class Downloader:
                 self._emit(Arrived(size))
             if state.came is not None:
                 state.came()
-            if self._stop.is_set():
+            if self._stop.is_set() and not self._may_drain():
                 raise Stopped
             return size
 
@@ -248,6 +253,12 @@ class Downloader:
             self._source.fetch(order.blob, spans, keep, lambda left: self._share(state, left))
         finally:
             self._deliveries.end(delivery)
+
+    def _may_drain(self) -> bool:
+        """After the stop: whether there is time left for what was received already, which would come twice."""
+        now = time.monotonic()
+        self._drained_by = min(self._drained_by, now + _DRAIN_SECONDS)
+        return self._can_drain() and now < self._drained_by
 
     def settle(self) -> None:
         """Book what came so far of downloads that hang."""

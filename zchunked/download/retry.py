@@ -202,6 +202,8 @@ class _Loop:
         self._decision: Decision | None = None
 
     def wait(self, state: RetryCallState) -> float:
+        if self._chameleon.is_stopped:  # the failure is that nothing more was received by then
+            return 0.0
         self._decision = self._chameleon.forgive(_error_of(state), self._brought())
         return self._decision.wait
 

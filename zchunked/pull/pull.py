@@ -79,7 +79,9 @@ class Pull:
             accounts=self._accounts,
             emit=self._events.put,
             stop=self._stop,
+            can_drain=lambda: traffic.can_drain,
         )
+        traffic.end_when(self._stop.is_set)
         self._began = clock()
         self._pace = Watchdog(options.bounds, traffic, self._chameleon, clock)
         self._config_bytes_here = 0

@@ -55,7 +55,10 @@ class Traffic:
     def __init__(self, clock: Callable[[], float], *, limit: RateLimit | None = None) -> None:
         """`limit`: `received` returns no sooner than the limit lets those bytes pass."""
         self._clock, self._limit = clock, limit
+        self._has_ended: Callable[[], bool] = lambda: False
         self._lock = threading.Lock()
+        self.can_drain = False
+        """Whether who reads heeds `has_ended`: then no read waits any more once that holds."""
         self._requests = 0
         self._fetched = self._framing = self._gained = 0
         self._delays: deque[float] = deque(maxlen=_ANSWERS)
@@ -63,6 +66,17 @@ class Traffic:
         self._receiving = 0.0  # seconds with a body on its way, up to `_moment`
         self._moment = 0.0
         self._steps: deque[tuple[float, int]] = deque([(0.0, 0)])  # (seconds of receiving, bytes fetched by then)
+
+    def end_when(self, has_ended: Callable[[], bool]) -> None:
+        """From when this holds, no request is sent and no byte waited for: what was received already is handed over.
+
+        It would come a second time otherwise, and the server would have counted it all the same.
+        """
+        self._has_ended = has_ended
+
+    @property
+    def has_ended(self) -> bool:
+        return self._has_ended()
 
     def asked(self) -> None:
         with self._lock:

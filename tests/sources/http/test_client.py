@@ -6,6 +6,7 @@ import gzip
 import http.client
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -581,3 +582,39 @@ def test_any_chain_of_causes_comes_to_an_end(kinds: list[type[Exception]]) -> No
     errors = [kind("text") for kind in kinds]
     errors[-1].__context__ = errors[0]  # a circle
     assert len(causes_of(_chain(*errors))) == len(errors)
+
+
+# ── a pull that has ended ──
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["http", "https"])
+def test_after_the_end_what_was_received_is_handed_over_and_nothing_is_waited_for(
+    is_tls: bool, peer: Peer, tls_peer: Peer, traffic: Traffic
+) -> None:
+    sent, may_end = threading.Event(), threading.Event()
+
+    def reply(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(ok(bytes(400_000))[:-100_000])
+        sent.set()
+        may_end.wait(20)
+
+    one = tls_peer if is_tls else peer
+    one.replies["/long"] = reply
+    trust = Trust(verify=False)
+    http = Http(traffic, trust=trust, stall_seconds=30)
+    answer = http.get(f"{one.url}/long", {})
+    assert sent.wait(10)
+    traffic.end_when(lambda: True)
+    came, began = 0, time.monotonic()
+    try:
+        with pytest.raises(TransientError):
+            for piece in answer.pieces(1 << 30):
+                came += len(piece)
+        assert time.monotonic() - began < 5
+        assert came == traffic.fetched == 300_000
+        with pytest.raises(TransientError, match="the pull has ended"):
+            http.get(f"{one.url}/more", {})
+        assert len(one.asked) == 1
+    finally:
+        may_end.set()
+        http.close()

@@ -19,7 +19,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, InsecureRequestWarning, ProxyError
 
 from zchunked import __version__
-from zchunked.errors import AccessDeniedError, LimitError, PermanentError, TransferError, ZPullError
+from zchunked.errors import AccessDeniedError, LimitError, PermanentError, TransferError, TransientError, ZPullError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.sources.http.connection import POOLS, expect_more
 from zchunked.sources.http.content_coding import document_of
@@ -128,7 +128,7 @@ class Answer:
 
     def _read(self, size: int) -> bytes:
         try:
-            expect_more(self._response.raw)
+            expect_more(self._response.raw, may_wait=not self._traffic.has_ended)
             # read1 hands over what has arrived; read and iter_content lose it when the connection breaks meanwhile.
             piece: bytes = self._response.raw.read1(size, decode_content=False) or b""
         except _FOREIGN as error:
@@ -165,6 +165,7 @@ class Http:
         self._environment = environment
         trust = trust or Trust()
         self.traffic, self._limits = traffic, limits
+        traffic.can_drain = True
         self._connect, self._stall = connect_seconds, stall_seconds
         self._may_leave_tls = not trust.verify
         self._contexts = Contexts(trust, DEFAULT_CA_BUNDLE_PATH)
@@ -213,6 +214,8 @@ class Http:
         form: Mapping[str, str] | None = None,
     ) -> Answer:
         """One request: GET, or POST of a form. Redirects are answers like any other."""
+        if self.traffic.has_ended:
+            raise TransientError(f"{netloc(url)}: not asked, for the pull has ended")
         home = origin(url)
         whole = {"Accept-Encoding": "identity", "User-Agent": f"zpull/{__version__}", **headers}
         secrets = hidden_values(url) + [value for key, value in (form or {}).items() if "token" in key]

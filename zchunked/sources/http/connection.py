@@ -38,8 +38,10 @@ class _Reader(io.RawIOBase):
         """The other side has closed the connection."""
         self.expect()
 
-    def expect(self) -> None:
-        self._until = time.monotonic() + _PATIENCE * (self._seconds or 0.0)
+    def expect(self, *, may_wait: bool = True) -> None:
+        if not may_wait and self._seconds is None:
+            self._seconds = 0.001
+        self._until = time.monotonic() + (_PATIENCE * (self._seconds or 0.0) if may_wait else 0.0)
         self._left = _STEP_BYTES
 
     def readable(self) -> bool:
@@ -93,9 +95,9 @@ class Response(HTTPResponse):
         if not self.chunked and not (length.isascii() and length.isdecimal()):
             raise MalformedHeadError("Content-Length is no number")
 
-    def expect(self) -> None:
-        """The next step begins: more of the body."""
-        self._reader.expect()
+    def expect(self, *, may_wait: bool = True) -> None:
+        """The next step begins: more of the body; only what was received already, unless it may wait."""
+        self._reader.expect(may_wait=may_wait)
 
 
 class _Watched:
@@ -124,10 +126,12 @@ class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _Https
 
 
-def expect_more(raw: Any) -> None:
-    """The next read of this body, urllib3's response, is a step of its own."""
+def expect_more(raw: Any, *, may_wait: bool = True) -> None:
+    """The next read of this body, urllib3's response, is a step of its own. One that may not wait fails at once where
+    nothing has been received.
+    """
     if isinstance(raw._fp, Response):  # noqa: SLF001 - urllib3 has no other way to it
-        raw._fp.expect()  # noqa: SLF001
+        raw._fp.expect(may_wait=may_wait)  # noqa: SLF001
 
 
 POOLS: dict[str, Any] = {"http": _HttpPool, "https": _HttpsPool}
