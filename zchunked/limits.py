@@ -31,6 +31,8 @@ class Limits:
     name_bytes: int = 64 << 10
     window_bytes: int = 128 * MiB  # zstd window; real writers ask for 8 or 32 MiB
     tar_bytes: int = 128 * GiB  # one layer, decompressed: streamed, so a bound on time and not on memory
+    archive_members_count: int = 200_000  # of an image archive; docker writes three for each layer
+    archive_header_bytes: int = 1 * MiB  # one long name or PAX header, as Go's tar reader takes
     part_header_bytes: int = 4 << 10  # headers of one part of multipart/byteranges
     boundary_chars: int = 70  # RFC 2046, 5.1.1
 

@@ -29,7 +29,7 @@ from zchunked.oci.documents import Descriptor
 from zchunked.options import Options
 from zchunked.pull.pull import Pull
 from zchunked.ranges import ByteRange, merge
-from zchunked.receipt import Receipt
+from zchunked.receipt import Accounts, Receipt
 from zchunked.sources.layout import LayoutSource
 from zchunked.store import Store
 
@@ -104,7 +104,7 @@ def test_a_tag_names_its_manifest(place: Place, tag: str, number: int) -> None:
     assert document.media_type in ("", OCI_MANIFEST)
     if place.served:
         assert place.served() == (traffic.requests, traffic.fetched)
-    if not isinstance(source, LayoutSource) or source.files is None:
+    if not isinstance(source, LayoutSource) or not source.is_local:
         assert traffic.fetched >= document.cost
 
 
@@ -244,6 +244,7 @@ def pull(place: Place, tag: str, store: Store) -> Receipt:
             receipt=receipt,
             show=lambda _: None,
             files=source.files if isinstance(source, LayoutSource) else None,
+            accounts=Accounts(is_free=isinstance(source, LayoutSource) and source.is_local),
         ).run()
     spent = receipt.bytes
     assert spent.fetched == spent.needed + spent.metadata + spent.gap + spent.wasted == traffic.fetched

@@ -26,7 +26,8 @@ _BUCKETS = ("s3", "gs", "az")
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.ASCII)
 
 
-LayoutScheme = Literal["oci", "oci+https", "oci+http", "s3", "gs", "az"]
+LayoutScheme = Literal["oci", "oci-archive", "docker-archive", "oci+https", "oci+http", "s3", "gs", "az"]
+_LOCAL = ("oci", "oci-archive", "docker-archive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class LayoutReference:
-    """An image in an OCI layout: a directory, or behind a static web server, or in a bucket.
+    """An image in an OCI layout or an archive: a directory, a file, behind a static web server, or in a bucket.
 
     `base` is the path, or host and path, or bucket and prefix, without a slash at its end. Without tag and digest the
     layout's only image is meant. `tag` is whatever the layout's index calls the image, which may be a whole reference.
@@ -67,12 +68,17 @@ class LayoutReference:
     @property
     def name(self) -> str:
         """Scheme and base, without tag and digest."""
-        return f"oci:{self.base}" if self.scheme == "oci" else f"{self.scheme}://{self.base}"
+        return f"{self.scheme}:{self.base}" if self.is_local else f"{self.scheme}://{self.base}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `base` is a path of this machine."""
+        return self.scheme in _LOCAL
 
     @property
     def host(self) -> str:
-        """Host (and port) or bucket; nothing for a directory."""
-        return "" if self.scheme == "oci" else self.base.partition("/")[0]
+        """Host (and port) or bucket; nothing for a path."""
+        return "" if self.is_local else self.base.partition("/")[0]
 
     @property
     def is_loopback(self) -> bool:
@@ -100,8 +106,8 @@ def parse_image(text: str) -> ImageReference:
     """Whatever names an image on the command line: a registry's reference, or a layout's with its scheme in front."""
     scheme, colon, rest = text.partition(":")
     for known in get_args(LayoutScheme):
-        if colon and scheme == known and (known == "oci" or rest.startswith("//")):
-            return _layout(text, known, rest if known == "oci" else rest[2:])
+        if colon and scheme == known and (known in _LOCAL or rest.startswith("//")):
+            return _layout(text, known, rest if known in _LOCAL else rest[2:])
     return parse_reference(text)
 
 
@@ -109,8 +115,10 @@ def _layout(text: str, scheme: LayoutScheme, rest: str) -> LayoutReference:
     head, at, last = rest.rpartition("@")
     digest = _reference_digest(text, last) if at and last.startswith("sha256:") else None
     rest = head if digest else rest
-    if scheme == "oci":  # a directory's name may hold no colon, a tag may: it may be a whole reference
+    if scheme in _LOCAL:  # a path may hold no colon, a tag may: it may be a whole reference
         base, _, tag = rest.partition(":")
+        if scheme == "docker-archive" and tag:  # such archives know images by whole references alone
+            tag = str(parse_reference(tag))
     else:
         base, colon, tag = rest.rpartition(":")
         # Without a path a number behind the host is its port; a bucket has none.
@@ -122,18 +130,20 @@ def _layout(text: str, scheme: LayoutScheme, rest: str) -> LayoutReference:
         raise InvalidReferenceError(f"{scheme}://…@…: credentials have no place in a reference; use --creds")
     if scheme == "oci" and "://" in f"{base}:{tag}":
         raise InvalidReferenceError(f"{typed(text)}: oci: names a directory; a web server's layout is oci+https://…")
-    if not base or (scheme != "oci" and base.startswith("/")):
+    if not base or (scheme not in _LOCAL and base.startswith("/")):
         raise InvalidReferenceError(f"{typed(text)}: want {_SHAPES.get(scheme, scheme + '://bucket/prefix[:tag]')}")
-    if re.search(r"[\0-\x1f\x7f?#]|(?:^|/)\.\.(?:/|$)", base if scheme != "oci" else ""):
+    if re.search(r"[\0-\x1f\x7f?#]|(?:^|/)\.\.(?:/|$)", base if scheme not in _LOCAL else ""):
         raise InvalidReferenceError(f"{typed(text)}: want a host and a path, without ?, # and ..")
     host = _HOST.fullmatch(base.partition("/")[0])
-    if scheme not in ("oci", *_BUCKETS) and (host is None or (host[1] and not 0 < int(host[1]) < 65536)):
+    if scheme not in (*_LOCAL, *_BUCKETS) and (host is None or (host[1] and not 0 < int(host[1]) < 65536)):
         raise InvalidReferenceError(f"{typed(text)}: the host's name is invalid")
     return LayoutReference(scheme, base, tag or None, digest)
 
 
 _SHAPES = {
     "oci": "oci:DIR[:tag]",
+    "oci-archive": "oci-archive:FILE[:tag]",
+    "docker-archive": "docker-archive:FILE[:name]",
     "oci+https": "oci+https://host/base[:tag]",
     "oci+http": "oci+http://host/base[:tag]",
 }

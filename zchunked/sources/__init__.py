@@ -10,6 +10,7 @@ from zchunked.errors import UsageError
 from zchunked.interfaces import HostMemory
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.reference import ImageReference, LayoutReference
+from zchunked.sources.archive import open_archive
 from zchunked.sources.layout import Documents, LayoutSource
 from zchunked.sources.objects.directory import DirectoryObjects
 from zchunked.sources.traffic import Traffic
@@ -35,12 +36,14 @@ def open_source(
     credentials: tuple[str, str] | None = None,
     registries_conf: str | Path | None = None,
     documents: Documents | None = None,
+    spool: Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> RegistrySource | MirroredSource | LayoutSource:
     """The source of this reference; close it when done. Nothing is asked before its first use.
 
-    `documents`: manifests that are here already, by digest. Raises UsageError for what the options do not allow, what
-    reading registries.conf raises, and AccessDeniedError for an image that it blocks.
+    `documents`: manifests that are here already, by digest. `spool`: a folder with room for an archive that comes
+    compressed or through a pipe; the system's folder for temporary files by default. Raises UsageError for what the
+    options do not allow, what reading registries.conf raises, and AccessDeniedError for an image that it blocks.
     """
     if authfile is not None and not Path(authfile).exists():
         raise UsageError(f"{authfile}: there is no such file of credentials")
@@ -48,6 +51,9 @@ def open_source(
         if reference.scheme == "oci":
             directory = DirectoryObjects(Path(reference.base))
             return LayoutSource(reference, directory, files=directory, documents=documents, limits=limits)
+        if reference.scheme in ("oci-archive", "docker-archive"):
+            archive = open_archive(reference, spool=spool, limits=limits)
+            return LayoutSource(reference, archive, is_local=True, documents=documents, limits=limits)
         if reference.scheme in ("s3", "gs", "az"):
             from zchunked.sources.objects.bucket import open_bucket  # noqa: PLC0415 - an extra
 

@@ -43,14 +43,17 @@ class LayoutSource:
         objects: Objects,
         *,
         files: Files | None = None,
+        is_local: bool = False,
         documents: Documents | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`objects` are closed with the source. `files`: the same blobs, where they are files of this machine.
+        """`objects` are closed with the source. `files`: the same blobs, where they are files of this machine;
+        `is_local`: nothing of them comes over a network.
 
         `documents`: manifests that are here already, so that a pull that has nothing to do asks for the index alone.
         """
         self.files = files
+        self.is_local = is_local or files is not None
         self._documents = documents
         self._reference, self._objects, self._limits = reference, objects, limits
 
@@ -68,7 +71,7 @@ class LayoutSource:
         if which is not None:
             return Document(self._objects.get(blob_path(which), self._limits.manifest_bytes), "")
         where = self._objects.name
-        if self.files is not None:
+        if self.is_local:
             self._check_version()
         data = self._objects.get("index.json", self._limits.manifest_bytes)
         index, tag, cost = parse_index(data, where, self._limits), self._reference.tag, len(data)

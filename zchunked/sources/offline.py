@@ -14,7 +14,7 @@ from zchunked.ranges import ByteRange
 
 def is_on_this_machine(reference: ImageReference) -> bool:
     """Whether reading the image itself needs no network."""
-    return isinstance(reference, LayoutReference) and reference.scheme == "oci"
+    return isinstance(reference, LayoutReference) and reference.is_local
 
 
 class OfflineSource:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -82,6 +85,22 @@ def directory(content: Layout, folder: Path) -> Iterator[Place]:
     yield place_at(f"oci:{write_layout(folder / 'layout', content)}")
 
 
+def archive(pack: Callable[[bytes], bytes] = bytes) -> Kind:
+    """An OCI archive; `pack` compresses the whole of it."""
+
+    @contextmanager
+    def kind(content: Layout, folder: Path) -> Iterator[Place]:
+        folder.mkdir(exist_ok=True)
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w") as tar:
+            tar.add(write_layout(folder / "layout", content), ".")
+        path = folder / "app.tar"
+        path.write_bytes(pack(made.getvalue()))
+        yield place_at(f"oci-archive:{path}")
+
+    return kind
+
+
 def registry(**habits: object) -> Kind:
     return _served(lambda server: f"{server.host}/{server.repository}", habits)
 
@@ -131,6 +150,8 @@ KINDS: dict[str, Kind] = {
     "registry-token-redirect": registry(auth="bearer", redirect=True),
     "registry-with-mirrors": mirrored,
     "layout-directory": directory,
+    "layout-archive": archive(),
+    "layout-archive-gzip": archive(gzip.compress),
     "layout-http": static(),
     "layout-http-single-ranges": static(multi_range="200"),
     "layout-bucket": bucket,

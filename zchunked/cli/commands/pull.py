@@ -21,7 +21,7 @@ from zchunked.oci.reference import ImageReference, parse_image
 from zchunked.pull.offline import root_of
 from zchunked.pull.planner import LayerTask
 from zchunked.pull.pull import Pull
-from zchunked.receipt import Receipt
+from zchunked.receipt import Accounts, Receipt
 from zchunked.sources import open_source
 from zchunked.sources.layout import LayoutSource
 from zchunked.sources.offline import OfflineSource, is_on_this_machine
@@ -141,6 +141,7 @@ def source_of(settings: Settings, reference: ImageReference, store: Store, traff
         registries_conf=link.registries_conf,
         credentials=link.credentials,
         documents=store.document,
+        spool=store.folder,
     )
 
 
@@ -159,8 +160,9 @@ def pull_of(
     give_back()
     seldom_collect()
     files = source.files if isinstance(source, LayoutSource) else None
+    is_local = isinstance(source, LayoutSource) and source.is_local
     options = replace(settings.options, offline=isinstance(source, OfflineSource))
-    if files:
+    if is_local:
         options = replace(options, bounds=replace(options.bounds, min_rate=None))
     digest = digest or reference.digest
     if options.offline:
@@ -182,6 +184,7 @@ def pull_of(
         receipt=receipt,
         show=progress,
         files=files,
+        accounts=Accounts(is_free=is_local),
         aside=aside,
     )
 
