@@ -168,7 +168,7 @@ class TarObjects:
         try:
             with tarfile.open(fileobj=cast("Any", source), mode="r:") as tar:
                 while (found := tar.next()) is not None:
-                    tar.members = []  # type: ignore[attr-defined] - else it keeps them all
+                    cast("Any", tar).members = []  # else it keeps them all
                     if len(members) >= self._limits.archive_members_count:
                         raise LimitError(
                             f"{self.name} has more than {self._limits.archive_members_count} members, the limit"

@@ -102,13 +102,16 @@ class LayoutSource:
         cost = 0
         for one in open_:
             listed = one.descriptor
-            if (data := self._documents(listed.digest) if self._documents else None) is None:
-                data = self._document(listed)
-                cost += len(data)
+            data = self._documents(listed.digest) if self._documents else None
             try:
+                if data is None:
+                    data = self._document(listed)
+                    cost += len(data)
                 document = parse_document(data, listed.media_type, limits=self._limits)
             except ArtifactError:
                 dropped.add(listed.digest)
+            except (FormatError, IntegrityError, NotFoundError):
+                continue  # an entry that cannot be read stays one to choose
             else:
                 if isinstance(document, Index):
                     dropped |= {inner.descriptor.digest for inner in document.instances}
