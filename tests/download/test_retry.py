@@ -18,7 +18,7 @@ from zchunked.errors import (
     TransferError,
     TransientError,
 )
-from zchunked.events import Event, Retried
+from zchunked.events import Event, Noted, Retried
 from zchunked.interfaces import Document, Pieces
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import OCI_MANIFEST, Descriptor
@@ -476,3 +476,85 @@ def test_asking_for_nothing_asks_for_nothing() -> None:
     source = Bad()
     fetch(source, merge([]))
     assert source.asked == []
+
+
+# ── what is not the network's fault, and what a person is told ──
+
+
+def test_a_slow_disk_uses_up_no_patience() -> None:
+    world = World(patience=10)
+    with world.chameleon.local_work():
+        world.now += 600
+        assert world.chameleon.is_borne()  # as the watchdog asks meanwhile
+        with world.chameleon.local_work():  # another worker
+            world.now += 600
+    assert not world.chameleon.forgive(TransientError("reset")).is_final
+    world.now += 20  # but silence of the network does
+    assert world.chameleon.forgive(TransientError("reset")).is_final
+
+
+def test_what_a_reader_keeps_slowly_is_local_work() -> None:
+    world = World(patience=10)
+    source = Bad((5000, TransientError("reset")), (len(BLOB), None))
+
+    def keep(haul: Pieces) -> int:
+        world.now += 100
+        return sum(len(piece) for _, piece in haul)
+
+    RetryingSource(source, world.chameleon).fetch(DESCRIPTOR, WHOLE, keep)
+    assert len(world.retried) == 1
+
+
+@pytest.mark.parametrize(("tries", "is_final"), [(1, False), (2, False), (3, True)])
+def test_some_failures_are_worth_few_tries(tries: int, is_final: bool) -> None:
+    decision = World().chameleon.forgive(TransientError("a quota", most_tries=3), tries=tries)
+    assert decision.is_final == is_final
+
+
+def test_few_tries_are_counted_by_request() -> None:
+    world = World()
+    source = Bad(*[(0, TransientError("a quota of pulls", most_tries=3))] * 9)
+    with pytest.raises(TransferError, match="gave up after 3 tries: a quota of pulls; more tries seldom help"):
+        RetryingSource(source, world.chameleon).manifest(None)
+    assert source.manifests == 3
+
+
+def _notes(world: World) -> list[str]:
+    return [event.text for event in world.events if isinstance(event, Noted)]
+
+
+def test_a_person_is_told_once_per_silence_and_why() -> None:
+    world = World(patience=60)
+    world.chameleon.gain(1)
+
+    def look(times: int) -> None:
+        for _ in range(times):
+            world.now += 0.5
+            world.chameleon.tell_silence(is_fetching=True)
+
+    world.chameleon.forgive(TransientError("h: connection refused"))
+    look(5)
+    assert not _notes(world)
+    look(20)
+    assert len(_notes(world)) == 1
+    assert _notes(world)[0].startswith("waiting for the network: h: connection refused; giving up in about ")
+    world.chameleon.gain(1)
+    look(20)
+    assert len(_notes(world)) == 1  # nothing is asked for, so nothing is waited for
+    world.chameleon.forgive(TransientError("429", retry_after=20))
+    world.chameleon.tell_silence(is_fetching=True)
+    assert len(_notes(world)) == 2
+    assert "429; the server asks to wait 20 s" in _notes(world)[1]
+
+
+def test_nobody_is_told_of_a_silence_while_nothing_is_fetched_or_the_disk_is_slow() -> None:
+    world = World()
+    world.chameleon.forgive(TransientError("reset"))
+    for _ in range(20):
+        world.now += 1
+        world.chameleon.tell_silence(is_fetching=False)
+    with world.chameleon.local_work():
+        for _ in range(20):
+            world.now += 1
+            world.chameleon.tell_silence(is_fetching=True)
+    assert not _notes(world)

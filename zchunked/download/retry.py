@@ -14,7 +14,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from zchunked.download.karma import Karma, Verdict
 from zchunked.errors import MultiRangeRefusedError, RangeIgnoredError, TransferError, TransientError
-from zchunked.events import GaveUp, Retried
+from zchunked.events import GaveUp, Noted, Retried
 from zchunked.interfaces import Announcing, Document, Emit, Failover, Pieces, Source
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
@@ -24,6 +24,7 @@ from zchunked.ranges import ByteRange, append_pieces, merge, subtract
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _GOOD_TRY = 16 << 10  # bytes: a try that brought so many before it failed is followed by the next one at once
 _GROWTH = 64 << 10  # new bytes that let one more connection back on the line
+_TELLING_SECONDS = 3.0  # of silence, until a person is told
 _MOST_LESSONS = 20  # an honest host teaches how many spans it takes in far fewer
 _Result = TypeVar("_Result")
 Keep = Callable[[Pieces], int]
@@ -76,6 +77,9 @@ class Chameleon:
         self._in_vain = 0  # failures since the last new byte
         self._earned = 0  # new bytes since the line last grew
         self._not_before = clock()
+        self._heard = clock()  # when the last new byte arrived
+        self._why_silent = ""
+        self._has_told = False
         self.retries = 0
 
     @property
@@ -98,9 +102,36 @@ class Chameleon:
             with self._line:
                 self._karma.gain(new_bytes)
                 self._in_vain = 0
+                self._heard, self._why_silent, self._has_told = self._clock(), "", False
                 self._earned += new_bytes
                 if self._earned >= _GROWTH:
                     self._grow()
+
+    @contextmanager
+    def local_work(self) -> Iterator[None]:
+        """What is done inside says nothing of the network: a slow disk or a busy CPU uses up no patience."""
+        with self._line:
+            self._karma.pause()
+        try:
+            yield
+        finally:
+            with self._line:
+                self._karma.resume()
+
+    def tell_silence(self, *, is_fetching: bool) -> None:
+        """Call often: once per silence of a few seconds a person is told of it, and why."""
+        with self._line:
+            now = self._clock()
+            if not is_fetching or self._karma.is_paused:
+                self._heard = now
+            is_waiting = self._busy > 0 or self._in_vain > 0
+            if not is_waiting or self._has_told or now - self._heard < _TELLING_SECONDS:
+                return
+            self._has_told = True
+            left = self._karma.tolerance()
+            why = self._why_silent or "no answer yet"
+        until = f"; giving up in about {left:.0f} s" if left >= 1 else ""
+        self.emit(Noted(f"waiting for the network: {why}{until}"))
 
     def _grow(self) -> None:
         self._earned = 0
@@ -129,7 +160,7 @@ class Chameleon:
 
         return retrying(on_the_line)
 
-    def forgive(self, error: TransientError, brought: int = 0) -> Decision:
+    def forgive(self, error: TransientError, brought: int = 0, tries: int = 1) -> Decision:
         """Takes one failure into account. Decided in one place, so that workers that fail together wait together.
 
         A try that brought bytes says that the link works, though it breaks: it costs karma, but no connection and the
@@ -151,6 +182,9 @@ class Chameleon:
             wait = min(wait, max(tolerance, _SHORTEST_WAIT))
             wish = error.retry_after if (error.retry_after or 0) >= _SHORTEST_WAIT else None  # else any wait grants it
             why_final = self._why_final(verdict, wish, tolerance)
+            if error.most_tries is not None and tries >= error.most_tries:
+                why_final = why_final or "more tries seldom help"
+            self._why_silent = str(error) + (f"; the server asks to wait {wish:.0f} s" if wish else "")
             if why_final is None:
                 self.retries += 1
                 wait = wish or wait
@@ -204,7 +238,7 @@ class _Loop:
     def wait(self, state: RetryCallState) -> float:
         if self._chameleon.is_stopped:  # the failure is that nothing more was received by then
             return 0.0
-        self._decision = self._chameleon.forgive(_error_of(state), self._brought())
+        self._decision = self._chameleon.forgive(_error_of(state), self._brought(), state.attempt_number)
         return self._decision.wait
 
     def is_over(self, _: RetryCallState) -> bool:
@@ -319,7 +353,8 @@ class _Download:
         try:
             for haul in self._source.read(self._blob, spans):
                 append_pieces(came, haul)
-                new = self._keep(haul)
+                with self._chameleon.local_work():
+                    new = self._keep(haul)
                 self.brought += new
                 self._chameleon.gain(new)
         finally:

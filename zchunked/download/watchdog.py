@@ -23,6 +23,7 @@ class Watchdog:
 
     def check(self, *, is_fetching: bool) -> None:
         """Call often. Raises TransferError when the deadline has passed, or too little has come for too long."""
+        self._chameleon.tell_silence(is_fetching=is_fetching)
         now, came = self._clock(), self._traffic.fetched
         if self._bounds.deadline is not None and now - self._began > self._bounds.deadline:
             raise TransferError(f"the deadline of {self._bounds.deadline:g} s has passed")

@@ -236,7 +236,13 @@ class MirroredSource:
         if transients:
             wishes = [one.retry_after for one in transients]
             stated = [wish for wish in wishes if wish is not None]
-            return TransientError(f"{error}{text}", retry_after=min(stated) if len(stated) == len(wishes) else None)
+            bounds = [one.most_tries for one in transients]
+            few = [bound for bound in bounds if bound is not None]
+            return TransientError(
+                f"{error}{text}",
+                retry_after=min(stated) if len(stated) == len(wishes) else None,
+                most_tries=max(few) if len(few) == len(bounds) else None,
+            )
         return type(error)(f"{error}{text}")
 
 
