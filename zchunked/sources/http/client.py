@@ -23,6 +23,7 @@ from zchunked.errors import AccessDeniedError, LimitError, PermanentError, Trans
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.sources.http.connection import POOLS, expect_more
 from zchunked.sources.http.content_coding import document_of
+from zchunked.sources.http.guard import refuse_inward
 from zchunked.sources.http.network_errors import NoWayError, UnheardError, UnreachableError, causes_of, translated
 from zchunked.sources.http.proxies import proxy_for
 from zchunked.sources.http.status_errors import is_page, page_error, refusal
@@ -202,8 +203,10 @@ class Http:
         raise PermanentError(f"{shown(url)}: more than {MOST_REDIRECTS} redirects, the last to {shown(target)}")
 
     def redirected(self, url: str, location: str) -> str:
-        """As `redirect_target`: from https to http only where certificates are not checked either."""
-        return redirect_target(url, location, may_leave_tls=self._may_leave_tls)
+        """As `redirect_target`: from https to http only where certificates are not checked either, and never inward."""
+        target = redirect_target(url, location, may_leave_tls=self._may_leave_tls)
+        refuse_inward(url, target)
+        return target
 
     def send(
         self,
