@@ -32,7 +32,7 @@ FLOORS = [
     # 4 · Workshops: each does one job with what the floors below give it.
     "seeds maintenance export",
     # 5 · The whole story of a pull; and an image's layers written anew.
-    "pull convert",
+    "pull convert push",
     # 6 · People.
     "cli serve __main__",
 ]

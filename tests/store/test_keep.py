@@ -42,9 +42,9 @@ def test_pieces_that_fail_leave_nothing(tmp_path: Path) -> None:
 def test_conversions_are_remembered_by_tar_and_settings(tmp_path: Path) -> None:
     tar = digest_of(b"tar")
     with Store(tmp_path) as store:
-        assert store.recall_conversion(tar, "level=3") is None
-        store.remember_conversion(tar, "level=3", b"result")
-        store.remember_conversion(tar, "level=3", b"newer")
+        assert store.hints.recall_conversion(tar, "level=3") is None
+        store.hints.remember_conversion(tar, "level=3", b"result")
+        store.hints.remember_conversion(tar, "level=3", b"newer")
     with Store(tmp_path) as store:
-        assert store.recall_conversion(tar, "level=3") == b"newer"
-        assert store.recall_conversion(tar, "level=4") is None
+        assert store.hints.recall_conversion(tar, "level=3") == b"newer"
+        assert store.hints.recall_conversion(tar, "level=4") is None

@@ -28,6 +28,10 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         from zchunked.cli.commands import publish  # noqa: PLC0415
 
         return publish.publish(command)
+    if parsed.verb == "push":
+        from zchunked.cli.commands import push  # noqa: PLC0415
+
+        return push.push(command)
     if parsed.verb == "convert":
         from zchunked.cli.commands import convert  # noqa: PLC0415
 

@@ -133,6 +133,15 @@ _LEVEL = Option(
     "N",
     default=3,
 )
+PUSHED = Argument("SOURCE", f"{IMAGE.help}; one in the store is pushed as it is", dest="image")
+REGISTRY = Argument("TARGET", "[docker://]host/repository[:tag]")
+_MOUNT_FROM = Option(
+    "--mount-from",
+    "a repository of the same registry that may have blobs already; repeatable",
+    metavar="REPOSITORY",
+    kind="list",
+    separator=" ",
+)
 _SERVE = (
     Option("--listen", "address to listen on (default 127.0.0.1:5055)", metavar="HOST:PORT", default="127.0.0.1:5055"),
     path("--tls-cert", "serve https with this certificate (default: http, on loopback only)"),
@@ -225,6 +234,17 @@ VERBS = {
             ("zpull convert registry.example/app:v2 oci:./app-chunked",),
         ),
         Verb(
+            "push",
+            "upload an image to a registry, from where it got to, whatever happened before",
+            (PUSHED, REGISTRY),
+            (
+                ("", (_MOUNT_FROM, _PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
+                ("spending", (*_SPENDING, _EXACT)),
+                *_HOW,
+            ),
+            ("zpull push oci:./app registry.example/app:v2",),
+        ),
+        Verb(
             "fetch",
             "write one object to standard output: the manifest, or a blob by its digest",
             (IMAGE, DIGEST),
@@ -276,7 +296,7 @@ VERBS = {
 
 FAMILIES = (
     ("Get an image", ("pull", "plan", "export")),
-    ("Read and share", ("fetch", "locate", "publish", "convert", "serve")),
+    ("Read and share", ("fetch", "locate", "publish", "convert", "push", "serve")),
     ("Look after the store", ("images", "verify")),
 )
 """The verbs as the first screen of the help shows them."""

@@ -79,7 +79,7 @@ class LayerConverter:
         result = self._recall(content.diff_id, settings)
         if result is None:
             result, outcome = self._make(content), "converted"
-            self._store.remember_conversion(content.diff_id, settings, msgspec.json.encode(result))
+            self._store.hints.remember_conversion(content.diff_id, settings, msgspec.json.encode(result))
         if result.note and content.is_whole and source.media_type == MEDIA_TYPE and self._settings.rewrite is None:
             return ConvertedLayer(source, source, content.diff_id, content.tar_size, "plain", result.note)
         digest, diff_id = Digest(result.digest), Digest(result.diff_id)
@@ -89,7 +89,7 @@ class LayerConverter:
         return ConvertedLayer(source, layer, diff_id, result.tar_bytes, outcome, result.note)
 
     def _recall(self, diff_id: Digest, settings: str) -> _Result | None:
-        data = self._store.recall_conversion(diff_id, settings)
+        data = self._store.hints.recall_conversion(diff_id, settings)
         result = _RESULT.decode(data) if data is not None else None
         return result if result and self._store.is_whole(Digest(result.digest)) else None
 

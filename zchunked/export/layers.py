@@ -44,6 +44,12 @@ class LayerContent:
             return self.tar()
         return self._judged(verified(self._stored(), self.layer.digest, self.layer.size, "its blob"))
 
+    def blob_from(self, start: int) -> Iterator[bytes | memoryview]:
+        """The same from an offset on, of a layer that is whole; verified only where that is the beginning."""
+        if not start:
+            return self.blob()
+        return self._judged(self.store.stream(self.layer.digest, ByteRange(start, self.layer.size)))
+
     def tar(self) -> Iterator[bytes | memoryview]:
         """The layer's tar, verified to the last byte."""
         return self._judged(verified(self._unpacked(), self.diff_id, self.tar_size, "its tar"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -22,7 +22,8 @@ from zchunked.sources.http.tls import trust_from
 from zchunked.sources.layout import Documents, LayoutSource
 from zchunked.sources.mirrors import Member, MirroredSource
 from zchunked.sources.objects.web import StaticObjects
-from zchunked.sources.registry import RegistrySource
+from zchunked.sources.registry import RegistrySource, registry_endpoint
+from zchunked.sources.registry_upload import RegistryUploads
 from zchunked.sources.traffic import Traffic
 
 
@@ -68,6 +69,33 @@ class Connector:
             return source(ends[0])
         return MirroredSource([Member(end.reference.name, source(end), is_mirror=end.is_mirror) for end in ends])
 
+    def uploads(self, reference: Reference, mount_from: Sequence[str] = ()) -> RegistryUploads:
+        """The write side of the registry itself, whatever mirrors are in front of it. `mount_from`: repositories of
+        the same registry that blobs may be mounted from.
+        """
+        end = endpoints(registries_from(self.environment, told=self.registries_conf), reference)[-1]
+        host, repository, is_verified = (
+            end.reference.host,
+            end.reference.repository,
+            self.tls_verify and not end.is_insecure,
+        )
+        explicit = Credentials(*self.credentials) if self.credentials and host == reference.host else None
+        keyring = Keyring(self.environment, authfile=self.authfile, explicit=explicit)
+        http = self._http(host, verify=is_verified)
+        scope = [f"repository:{repository}:pull,push", *(f"repository:{one}:pull" for one in mount_from)]
+        is_named = host == reference.host
+        auth = self._auth(http, keyring, host, repository, is_named=is_named, scope=" ".join(scope))
+        return RegistryUploads(
+            registry_endpoint(
+                end.reference,
+                http,
+                auth,
+                plain_http=self.plain_http,
+                may_be_plain=end.reference.is_loopback or not is_verified,
+            ),
+            self.limits,
+        )
+
     def layout(self, reference: LayoutReference) -> LayoutSource:
         """Raises UsageError for plain http over a network, unless that is allowed."""
         scheme = reference.scheme.removeprefix("oci+")
@@ -90,6 +118,16 @@ class Connector:
         seconds = {"connect_seconds": self.connect_seconds, "stall_seconds": self.stall_seconds}
         return Http(self.traffic, trust=trust, environment=self.environment, limits=self.limits, **seconds)
 
-    def _auth(self, http: Http, keyring: Keyring, host: str, repository: str, *, is_named: bool = True) -> Auth:
+    def _auth(
+        self,
+        http: Http,
+        keyring: Keyring,
+        host: str,
+        repository: str,
+        *,
+        is_named: bool = True,
+        scope: str | None = None,
+    ) -> Auth:
         look_up = lambda: keyring.find(host, repository)  # noqa: E731
-        return Auth(http, look_up, host, repository, clock=time.monotonic, is_named=is_named, limits=self.limits)
+        clock = time.monotonic
+        return Auth(http, look_up, host, repository, clock=clock, is_named=is_named, scope=scope, limits=self.limits)

@@ -18,6 +18,21 @@ from zchunked.sources.http.range_reader import Blobs
 _HUB_API = "registry-1.docker.io"
 
 
+def registry_endpoint(
+    reference: Reference, http: Http, auth: Auth, *, plain_http: bool, may_be_plain: bool
+) -> RegistryEndpoint:
+    """Where the distribution API of this repository is."""
+    return RegistryEndpoint(
+        http,
+        auth,
+        reference.name,
+        _HUB_API if reference.host == DOCKER_HUB else reference.host,
+        f"/v2/{reference.repository}",
+        scheme="http" if plain_http else None,
+        may_be_plain=may_be_plain,
+    )
+
+
 class RegistrySource:
     """One repository of one registry. Tries once, save for renewals, which cost nothing. Thread-safe."""
 
@@ -34,15 +49,8 @@ class RegistrySource:
     ) -> None:
         """`may_be_plain`: plain http may be tried when TLS is refused; loopback registries by default."""
         self._reference, self._limits = reference, limits
-        self._home = RegistryEndpoint(
-            http,
-            auth,
-            reference.name,
-            _HUB_API if reference.host == DOCKER_HUB else reference.host,
-            f"/v2/{reference.repository}",
-            scheme="http" if plain_http else None,
-            may_be_plain=reference.is_loopback if may_be_plain is None else may_be_plain,
-        )
+        may_be_plain = reference.is_loopback if may_be_plain is None else may_be_plain
+        self._home = registry_endpoint(reference, http, auth, plain_http=plain_http, may_be_plain=may_be_plain)
         self._blobs = Blobs(self._home, lambda digest: f"blobs/{digest}", hosts=hosts, limits=limits)
 
     def close(self) -> None:

@@ -90,6 +90,11 @@ class Traffic:
         if self._limit is not None:
             self._limit.take(size)
 
+    def sent(self, size: int) -> None:
+        """Body bytes of a request, handed over."""
+        if self._limit is not None:
+            self._limit.take(size)
+
     @property
     def piece_bytes(self) -> int:
         """The most that one read of a body should take."""

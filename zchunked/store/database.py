@@ -17,6 +17,7 @@ from zchunked.errors import LocalError
 from zchunked.oci.digest import RAW_SIZE
 from zchunked.ranges import ByteRange, Spans, merge
 from zchunked.store.disk_errors import is_full
+from zchunked.store.hints_schema import HINTS
 from zchunked.store.writer import Rows
 
 _VERSION = 1
@@ -48,10 +49,6 @@ CREATE TABLE IF NOT EXISTS seeds(
   inode INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL, stamp BLOB NOT NULL, digest BLOB NOT NULL,
   PRIMARY KEY(inode, at, size)) WITHOUT ROWID
 """
-_CONVERSIONS = """
-CREATE TABLE IF NOT EXISTS conversions(
-  diff_id TEXT NOT NULL, settings TEXT NOT NULL, result BLOB NOT NULL, PRIMARY KEY(diff_id, settings)) WITHOUT ROWID
-"""
 # Many rows go in and out by one statement and few parameters, however many they are: each step of a statement and each
 # row that it gives lets go of the interpreter, and among busy threads comes back to it late, up to 5 ms for each.
 _NUMBERS = f"""
@@ -65,7 +62,6 @@ _DIGEST = f"substr(:digests, 1 + n * {RAW_SIZE}, {RAW_SIZE})"
 # blobs.whole: 1 once the extents cover the blob and its digest was verified over them.
 # layers: a layer whose tar was rebuilt from the store and matched the diff ID.
 # seeds: what part of a file of this machine hashed to when it bore this stamp. A hint: nothing rests on it.
-# conversions: what became of a layer with this tar when it was written anew. A hint: its blob may be gone.
 # rests: the blobs whose chunks that took; none for a layer that was proved from its whole blob.
 
 
@@ -126,7 +122,8 @@ class Index:
                     f"the store at {self._path.parent} was made by another version of zpull; use another --store"
                 )
             db.execute(_SEEDS)
-            db.execute(_CONVERSIONS)
+            for statement in HINTS:
+                db.execute(statement)
 
     def close(self) -> None:
         with self._lock:
@@ -354,13 +351,19 @@ class Index:
 
     # ── hosts ──
 
-    def conversion(self, diff_id: str, settings: str) -> bytes | None:
-        rows = self._rows("SELECT result FROM conversions WHERE diff_id = ? AND settings = ?", (diff_id, settings))
-        return rows[0][0] if rows else None
+    def hints(self, sql: str, parameters: Sequence[object]) -> list[Any]:
+        """Rows of a table of `hints`."""
+        return self._rows(sql, parameters)
 
-    def set_conversion(self, diff_id: str, settings: str, result: bytes) -> None:
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO conversions VALUES(?, ?, ?)", (diff_id, settings, result))
+    def set_hint(self, sql: str, parameters: Sequence[object]) -> None:
+        """A kill forgets nothing of it, a power loss may: nothing rests on it, and there may be many a second."""
+        with self._lock:
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            try:
+                with self._transaction() as db:
+                    db.execute(sql, parameters)
+            finally:
+                self._db.execute("PRAGMA synchronous=FULL")
 
     def host(self, host: str) -> tuple[int, float] | None:
         """(spans, when that was learnt)"""

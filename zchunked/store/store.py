@@ -22,6 +22,7 @@ from zchunked.store.database import Index
 from zchunked.store.disk_errors import local_error
 from zchunked.store.extents import ExtentMap, Piece, Span
 from zchunked.store.files import ByteFiles
+from zchunked.store.hints import Hints
 from zchunked.store.writer import Rows, Session, Writer, idle_files, recover
 
 _READ_BYTES = 1 << 20
@@ -64,6 +65,7 @@ class Store:
         except OSError as error:
             raise local_error(error, f"cannot use the store at {folder}") from error
         self._index = Index(folder / "index.sqlite")
+        self.hints = Hints(self._index)
         self._lock = threading.Lock()
         self._claims = threading.Lock()  # between what was evicted and what is entered
         self._maps: dict[Digest, ExtentMap] = {}
@@ -335,13 +337,6 @@ class Store:
     def drop_proofs(self, layer: Digest) -> None:
         """The layer is to be proved again when next pulled."""
         self._index.drop_proofs(layer)
-
-    def recall_conversion(self, diff_id: Digest, settings: str) -> bytes | None:
-        """What `remember_conversion` was told of this tar and these settings."""
-        return self._index.conversion(diff_id, settings)
-
-    def remember_conversion(self, diff_id: Digest, settings: str, result: bytes) -> None:
-        self._index.set_conversion(diff_id, settings, result)
 
     def set_image(self, name: str, platform: str, manifest: Digest, root: Digest) -> None:
         self._index.set_ref(name, platform, manifest, root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,17 +40,15 @@ def publish(settings: Settings) -> int:
     progress = Progress(output.progress, sys.stderr, explain=output.explain)
     failure: ZPullError | None = None
     with Store(settings.store) as store, closing(_target(settings, to)) as target, ExitStack() as stack:
-        work = _Work(settings, reference, store, receipt, progress, stack)
-        publisher = work.publisher(target)
+        work = SourceImage(settings, reference, store, receipt, progress, stack)
+        publishers: list[Publisher] = []
+
+        def bring(image: StoredImage) -> None:
+            publishers.append(work.publisher(target))
+            publishers[-1].run(image, to.tag)
+
         try:
-            image = work.complete()
-            try:
-                publisher.run(image, to.tag)
-            except DamagedLayerError as damage:
-                progress(Noted(f"{damage}; doing that now"))
-                image = work.heal(image)
-                publisher = work.publisher(target)
-                publisher.run(image, to.tag)
+            image = work.used(bring)
             receipt.exports.append(Export(settings.target, image.documents.manifest_digest))
         except ZPullError as error:
             failure = error
@@ -63,14 +62,14 @@ def publish(settings: Settings) -> int:
         write_digestfile(output.digestfile, receipt)
     _print(output, to, receipt, failure)
     if output.tells_more:
-        _tell(receipt, publisher.sent, target.name)
+        _tell(receipt, publishers[-1].sent if publishers else Sent(), target.name)
     if failure is not None:
         raise failure
     return 0
 
 
-class _Work:
-    """The source's side of a publication: nothing of it is opened for an image that is complete in the store."""
+class SourceImage:
+    """The source's side of a publication or a push: not opened at all for an image that is complete in the store."""
 
     def __init__(
         self,
@@ -110,6 +109,17 @@ class _Work:
         self._receipt.names(image.documents.root, image.documents.manifest_digest)
         self._receipt.image_id = image.documents.manifest.config.digest
         self._receipt.bytes.image = self._receipt.bytes.cached = image_bytes(image.documents.manifest)
+        return image
+
+    def used(self, use: Callable[[StoredImage], None]) -> StoredImage:
+        """Complete the image and use it. Where the disk has spoilt it, it is healed and used once more."""
+        image = self.complete()
+        try:
+            use(image)
+        except DamagedLayerError as damage:
+            self._progress(Noted(f"{damage}; doing that now"))
+            image = self.heal(image)
+            use(image)
         return image
 
     def heal(self, image: StoredImage) -> StoredImage:

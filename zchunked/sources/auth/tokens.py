@@ -74,14 +74,17 @@ class Auth:
         *,
         clock: Callable[[], float],
         is_named: bool = True,
+        scope: str | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`is_named`: the person typed this very host.
+        """`is_named`: the person typed this very host. `scope`: what tokens are asked for, whatever the registry
+        asks them for: it may learn of what we want to do later on.
 
         `look_up` is called when first asked for credentials, and once only. `clock` in seconds, monotonic.
         """
         self._http, self._look_up, self._clock, self._limits = http, look_up, clock, limits
         self._host, self._repository, self._is_named = host, repository, is_named
+        self._wanted_scope = scope
         self._lock = threading.Lock()
         self._known: tuple[Credentials | None] | None = None
         self._helper_failure: str | None = None
@@ -140,7 +143,7 @@ class Auth:
         scope = _Scope(
             challenge.parameters.get("realm", ""),
             challenge.parameters.get("service", ""),
-            challenge.parameters.get("scope") or f"repository:{self._repository}:pull",
+            self._wanted_scope or challenge.parameters.get("scope") or f"repository:{self._repository}:pull",
             origin(answer.url)[0] == "https",
         )
         # Before it is remembered: another thread, or the next try, would use it otherwise.

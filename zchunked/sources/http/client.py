@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
@@ -16,6 +17,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, InsecureRequestWarning, ProxyError
 
 from zchunked import __version__
@@ -33,6 +35,8 @@ from zchunked.sources.traffic import Traffic
 
 MOST_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_NOT_SENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # linux/tcp.h; Python knows the name since 3.12
+SENT_AT_ONCE = 64 << 10  # a send must be through within the time of a connect
 _FOREIGN = (requests.RequestException, HTTPError, HTTPException, OSError)  # ssl.SSLError and timeouts are OSErrors
 
 
@@ -146,6 +150,27 @@ class Answer:
                 self._read(1)
 
 
+class Body:
+    """What a request carries, of a known size; it may be asked for again from its beginning. `sent`: bytes handed over,
+    all times taken together.
+    """
+
+    def __init__(self, size: int, pieces: Callable[[], Iterable[bytes | memoryview]], traffic: Traffic) -> None:
+        self._size, self._pieces, self._traffic = size, pieces, traffic
+        self.sent = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[memoryview]:
+        for piece in self._pieces():
+            for at in range(0, len(piece), SENT_AT_ONCE):
+                step = memoryview(piece)[at : at + SENT_AT_ONCE]
+                yield step
+                self.sent += len(step)
+                self._traffic.sent(len(step))
+
+
 class Http:
     """Sends requests for all threads of a pull.
 
@@ -215,8 +240,14 @@ class Http:
         *,
         authorization: str | None = None,
         form: Mapping[str, str] | None = None,
+        method: str | None = None,
+        body: Body | None = None,
+        answer_seconds: float | None = None,
     ) -> Answer:
-        """One request: GET, or POST of a form. Redirects are answers like any other."""
+        """One request: GET, or POST of a form, or of another method. Redirects are answers like any other.
+
+        `answer_seconds`: how long the answer may be awaited, where that is longer than a silence usually may.
+        """
         if self.traffic.has_ended:
             raise TransientError(f"{netloc(url)}: not asked, for the pull has ended")
         home = origin(url)
@@ -228,7 +259,9 @@ class Http:
         proxy = proxy_for(url, self._environment)
         session = self._session(home)
         try:
-            request = requests.Request("GET" if form is None else "POST", url, headers=whole, data=form, auth=_no_auth)
+            method = method or ("GET" if form is None else "POST")
+            data: Any = body if body is not None and len(body) else form
+            request = requests.Request(method, url, headers=whole, data=data, auth=_no_auth)
             prepared = session.prepare_request(request)
         except (requests.RequestException, ValueError) as error:
             self._put_back(home, session)
@@ -239,7 +272,7 @@ class Http:
                 prepared,
                 stream=True,
                 allow_redirects=False,
-                timeout=(self._connect, self._stall),
+                timeout=(self._connect, max(self._stall, answer_seconds or 0)),
                 proxies={home[0]: proxy} if proxy else {},
             )
         except _FOREIGN as error:
@@ -287,7 +320,9 @@ class _Adapter(HTTPAdapter):
         super().__init__(pool_connections=1, pool_maxsize=1)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
+        # What is sent and not yet on its way is lost with its connection, and there may be megabytes of it.
+        options = [*HTTPConnection.default_socket_options, (socket.IPPROTO_TCP, _NOT_SENT_LOWAT, SENT_AT_ONCE)]
+        super().init_poolmanager(*args, socket_options=options, **kwargs)
         self.poolmanager.pool_classes_by_scheme = POOLS
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import partial
 
 from zchunked.errors import AccessDeniedError
 from zchunked.interfaces import Emit
 from zchunked.sources.auth.tokens import Auth
-from zchunked.sources.http.client import Answer, Http
+from zchunked.sources.http.client import Answer, Body, Http
 from zchunked.sources.http.network_errors import NoAnswerError, NoTlsError
 from zchunked.sources.http.urls import origin
 
@@ -35,27 +36,53 @@ class RegistryEndpoint:
         """Whether this URL is one of the server's own, as far as is known now."""
         return self._scheme is not None and origin(url) == origin(f"{self._scheme}://{self.host}")
 
-    def ask(self, path: str, headers: Mapping[str, str], *, follow: bool = True) -> Answer:
-        """A path below the folder, redirects followed unless told otherwise."""
+    def ask(
+        self,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        follow: bool = True,
+        method: str = "GET",
+        body: Body | None = None,
+    ) -> Answer:
+        """A path below the folder, redirects of a GET followed unless told otherwise."""
+        ask = partial(self.ask_url, headers=headers, follow=follow, method=method, body=body)
         if self._scheme is not None:
-            return self.ask_url(self._url(self._scheme, path), headers, follow=follow)
+            return ask(self._url(self._scheme, path))
         try:
-            answer = self.ask_url(self._url("https", path), headers, follow=follow)
+            return ask(self._url("https", path))
         except (NoAnswerError, NoTlsError):
             if not self._may_be_plain:
                 raise
-            answer = self.ask_url(self._url("http", path), headers, follow=follow)
-        return answer
+            return ask(self._url("http", path))
 
     def _url(self, scheme: str, path: str) -> str:
         return f"{scheme}://{self.host}{self._folder}/{path}"
 
-    def ask_url(self, url: str, headers: Mapping[str, str], *, follow: bool = True) -> Answer:
+    def ask_url(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        follow: bool = True,
+        method: str = "GET",
+        body: Body | None = None,
+        answer_seconds: float | None = None,
+    ) -> Answer:
         """With what the server wants to see. A refusal of what is not fresh is followed by a renewal."""
         for turn in range(TRIES):
             grant = self._auth.grant(is_last=turn == TRIES - 1)
-            ask = self.http.get if follow else self.http.send
-            answer = ask(url, headers, authorization=grant.header)
+            if follow and method == "GET":
+                answer = self.http.get(url, headers, authorization=grant.header)
+            else:
+                answer = self.http.send(
+                    url,
+                    headers,
+                    authorization=grant.header,
+                    method=method,
+                    body=body,
+                    answer_seconds=answer_seconds,
+                )
             with self._lock:
                 self._scheme = self._scheme or origin(url)[0]  # it has answered: no more doubt, and no way back
             if origin(answer.url) != origin(url) or not self._auth.asks(answer):

@@ -1,0 +1,103 @@
+"""`zpull push`: from a layout or the store to a registry, through kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.build.golden import Golden
+from tests.helpers.harness import command
+from tests.helpers.servers.uploads import UploadRegistry
+from tests.push.test_push import MiB
+
+DEMO = Golden("demo", "demo-v1")
+SOURCE = f"oci:{DEMO.layout}:{DEMO.tag}"
+
+
+def check(registry: UploadRegistry, golden: Golden, repository: str = "team/app", tag: str = "v1") -> None:
+    data = registry.manifests[repository][tag]
+    assert data == golden.blob(golden.expect["manifest"]["digest"])
+    document = json.loads(data)
+    for one in [document["config"], *document["layers"]]:
+        assert registry.blob(repository, one["digest"]) == golden.blob(one["digest"])
+    assert registry.broken == []
+
+
+def test_a_layouts_image_and_then_the_stores(tmp_path: Path) -> None:
+    with UploadRegistry() as registry:
+        told = command.receipt(tmp_path, "push", SOURCE, f"{registry.host}/team/app:v1")
+        check(registry, DEMO)
+        assert told["manifest_digest"] == DEMO.expect["manifest"]["digest"]
+        assert told["push"]["sent"] == DEMO.expect["image_bytes"] == registry.received
+        again = command.zpull(tmp_path, "push", SOURCE, f"{registry.host}/team/app:v2")
+        assert again.out == f"{registry.host}/team/app:v2@{told['manifest_digest']}\n"
+        assert registry.received == told["push"]["sent"]
+        assert "were there" in again.err
+
+
+def test_only_what_changed_goes_up(tmp_path: Path) -> None:
+    with UploadRegistry() as registry:
+        command.zpull(tmp_path, "push", SOURCE, f"{registry.host}/team/app:v1")
+        before = registry.received
+        newer = Golden("demo", "demo-v2")
+        told = command.receipt(tmp_path, "push", f"oci:{newer.layout}:{newer.tag}", f"{registry.host}/team/app:v2")
+        check(registry, newer, tag="v2")
+        assert told["push"]["skipped"] == 1
+        assert registry.received - before == told["push"]["sent"]
+
+
+def test_a_push_that_was_killed_goes_on(tmp_path: Path) -> None:
+    """Kill -9 while the registry takes its time; what it has then is not sent again."""
+    noise = _layout(tmp_path / "noise", os.urandom(24 * MiB))
+    with UploadRegistry() as registry:
+        registry.seconds_per_block = 0.002
+        target = f"{registry.host}/team/app:v1"
+        argv = [*command.ARGV, "push", f"oci:{noise}", target]
+        with subprocess.Popen(argv, env=command.environment(tmp_path), stderr=subprocess.DEVNULL) as process:
+            end = time.monotonic() + 60
+            while registry.received < 6 * MiB and time.monotonic() < end:
+                time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+        registry.seconds_per_block = 0.0
+        before = registry.received
+        assert before >= 6 * MiB
+        told = command.receipt(tmp_path, "push", f"oci:{noise}", target)
+        assert told["push"]["resumed_bytes"] > 4 * MiB
+        assert registry.received - before < 20 * MiB
+        assert registry.broken == []
+        assert told["manifest_digest"] in registry.manifests["team/app"]
+
+
+def _layout(folder: Path, data: bytes) -> Path:
+    from tests.peers import corpus  # noqa: PLC0415
+
+    corpus.layout(folder, {"t": [corpus.tar({"noise": data})]})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("oci:/somewhere", 2),
+        ("s3://bucket/prefix", 2),
+        ("127.0.0.1:1/a@sha256:" + "0" * 64, 2),
+        ("127.0.0.1:1/a:t", 5),
+    ],
+)
+def test_where_nothing_can_be_pushed(target: str, code: int, tmp_path: Path) -> None:
+    ended = command.zpull(tmp_path, "push", SOURCE, target, "--patience", "0", check=False)
+    assert ended.code == code
+    assert ended.error
+    assert ended.out == ""
+
+
+def test_credentials_are_for_the_target(tmp_path: Path) -> None:
+    with UploadRegistry(needs_login=True, elsewhere=True) as registry:
+        command.zpull(tmp_path, "push", SOURCE, f"{registry.host}/team/app:v1", "--creds", "me:secret")
+        check(registry, DEMO)

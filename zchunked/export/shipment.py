@@ -1,0 +1,57 @@
+"""What goes to a target: blobs, then the documents that name them, the one that a tag shall name last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from zchunked.errors import NotFoundError
+from zchunked.export.layers import layers_of
+from zchunked.oci.documents import Descriptor
+from zchunked.oci.platform import Platform
+from zchunked.store import Store
+from zchunked.store.images import StoredImage
+
+Pieces = Iterable[bytes | memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One blob. `pieces` gives its bytes from an offset on."""
+
+    blob: Descriptor
+    pieces: Callable[[int], Pieces]
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """`documents`: manifests and indexes, each after what it lists; `platform`: of the last, where it is one image."""
+
+    parcels: list[Parcel]
+    documents: list[tuple[Descriptor, bytes]]
+    platform: Platform | None
+
+    @property
+    def root(self) -> Descriptor:
+        return self.documents[-1][0]
+
+
+def shipment_of(store: Store, image: StoredImage) -> Shipment:
+    """An image as the registry has it. Raises NotFoundError where a layer is here in parts only.
+
+    A layer's bytes are verified when all of them are read, from the beginning; DamagedLayerError when they are wrong.
+    """
+    parcels: dict[str, Parcel] = {}
+    for layer in layers_of(store, image):
+        if not layer.is_whole:
+            raise NotFoundError(f"layer {layer.layer.digest} is here in parts only; pull the image with --exact")
+        parcels[layer.layer.digest] = Parcel(layer.layer, layer.blob_from)
+    documents = image.documents
+    config = documents.manifest.config
+    parcels[config.digest] = Parcel(config, lambda at: _rest(image.config_data, at))
+    manifest = Descriptor(documents.manifest.media_type, documents.manifest_digest, len(documents.manifest_data))
+    return Shipment([*parcels.values()], [(manifest, documents.manifest_data)], image.config.platform)
+
+
+def _rest(data: bytes, at: int) -> Iterator[bytes]:
+    yield data[at:]

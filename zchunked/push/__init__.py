@@ -1,0 +1,1 @@
+"""Upload of stored images to a registry, resumed after any fault."""

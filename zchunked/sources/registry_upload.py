@@ -1,0 +1,238 @@
+"""The write side of a registry: what it has, uploads wherever it puts them, manifests (distribution spec, push).
+
+Tries once; who retries asks a session first how far it got. Credentials go to the registry alone: an upload location on
+another host is asked without any.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from urllib.parse import quote
+
+from zchunked.errors import NotFoundError, TransferError, TransientError
+from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import ACCEPTED, Descriptor
+from zchunked.sources.http.client import REDIRECTS, Answer, Body
+from zchunked.sources.http.endpoint import RegistryEndpoint
+
+_SEND = Callable[[], Iterable[bytes | memoryview]]
+_RANGE = re.compile(r"(?:bytes[= ])?0-([0-9]{1,19})", re.ASCII)
+_COUNT = re.compile(r"[0-9]{1,19}", re.ASCII)
+_COMMIT_SECONDS = 120.0  # a registry may hash or copy all of a blob before it answers
+_MOST_REDIRECTS = 5
+_OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+class UploadLostError(TransientError):
+    """The registry knows nothing of this upload any more."""
+
+
+class OffsetError(TransientError):
+    """The registry wants bytes from another offset on; it says where when it is asked."""
+
+
+class TooLargeError(TransientError):
+    """Something on the way takes no body of that size."""
+
+
+class ChunksRefusedError(TransferError):
+    """The registry takes blobs in one piece alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload under way. `location` is where it goes on, on whatever host; `offset` how many bytes are there.
+
+    A location may hold what opens it, so it is not for messages. `min_chunk`: no chunk but the last may be shorter.
+    """
+
+    location: str = field(repr=False)
+    offset: int = 0
+    min_chunk: int = 0
+
+
+class RegistryUploads:
+    """One repository. Thread-safe. Raises AccessDeniedError, TransientError (worth another try) or TransferError."""
+
+    def __init__(self, endpoint: RegistryEndpoint, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._home, self._limits = endpoint, limits
+
+    @property
+    def name(self) -> str:
+        """Host and repository, for messages."""
+        return self._home.name
+
+    def close(self) -> None:
+        self._home.http.close()
+
+    # ── what is there ──
+
+    def has(self, blob: Descriptor) -> bool:
+        """Whether the repository has the blob. One of another size is none that we would want."""
+        answer = self._home.ask(f"blobs/{blob.digest}", {}, follow=False, method="HEAD")
+        with answer:
+            answer.excerpt()
+            if answer.status in REDIRECTS:  # it says where, so it has it
+                return True
+            return self._is_there(answer, blob.size, f"blob {blob.digest}")
+
+    def has_manifest(self, manifest: Descriptor) -> bool:
+        headers = {"Accept": ", ".join([manifest.media_type, *ACCEPTED])}
+        answer = self._home.ask(f"manifests/{manifest.digest}", headers, follow=False, method="HEAD")
+        with answer:
+            answer.excerpt()
+            return self._is_there(answer, manifest.size, f"manifest {manifest.digest}")
+
+    def _is_there(self, answer: Answer, size: int, what: str) -> bool:
+        if answer.status == 200:
+            return answer.length in (None, size)
+        if answer.status in (404, 405):  # some do not let everybody ask
+            return False
+        raise answer.refusal(f"{self.name}: {what}")
+
+    # ── uploads ──
+
+    def begin(self, mount: Digest | None = None, source: str | None = None) -> Upload | None:
+        """A new upload; None where the registry mounted the blob `mount` of the repository `source` instead."""
+        path = "blobs/uploads/"
+        if mount is not None:
+            path += f"?mount={quote(mount, safe=':')}" + (f"&from={quote(source, safe='/')}" if source else "")
+        answer = self._home.ask(path, {}, follow=False, method="POST", body=self._body(0, lambda: ()))
+        for _ in range(_MOST_REDIRECTS):
+            if answer.status not in (307, 308) or not (location := answer.headers.get("Location")):
+                break
+            answer.excerpt()
+            target = self._home.http.redirected(answer.url, location)
+            answer = self._ask(target, {}, method="POST", body=self._body(0, lambda: ()))
+        if answer.status == 201 and mount is not None:
+            answer.excerpt()
+            return None
+        if answer.status != 202:
+            raise answer.refusal(f"{self.name}: beginning an upload")
+        answer.excerpt()
+        if not answer.headers.get("Location"):
+            raise TransferError(f"{self.name}: the registry began an upload and does not say where (no Location)")
+        least = answer.headers.get("OCI-Chunk-Min-Length", "")
+        found = Upload("", 0, int(least) if _COUNT.fullmatch(least) else 0)
+        return replace(found, location=self._home.http.redirected(answer.url, answer.headers["Location"]))
+
+    def resumed(self, upload: Upload) -> Upload:
+        """The upload as the registry knows it. Raises UploadLostError when it knows it no more, or does not say."""
+        answer = self._ask(upload.location, {})
+        answer.excerpt()
+        if answer.status in (200, 202, 204) and (offset := _offset(answer)) is not None:
+            return replace(self._moved(upload, answer), offset=offset)
+        if answer.status in (408, 425, 429) or answer.status >= 500:
+            raise answer.refusal(f"{self.name}: asking for an upload")
+        raise UploadLostError(f"{self.name}: the registry no longer knows an upload")
+
+    def send(self, upload: Upload, size: int, pieces: _SEND) -> tuple[Body, Callable[[], Upload]]:
+        """A chunk of `size` bytes at the upload's offset, to be sent by the call that is returned.
+
+        That gives the upload as it is afterwards. The body tells, whatever happens, how much was handed over.
+        """
+        body = self._body(size, pieces)
+        end = upload.offset + size
+
+        def go() -> Upload:
+            headers = {**_OCTETS, "Content-Range": f"{upload.offset}-{end - 1}"}
+            answer = self._ask(upload.location, headers, method="PATCH", body=body)
+            if answer.status in (200, 201, 202, 204):
+                answer.excerpt()
+                offset = _offset(answer)
+                return replace(self._moved(upload, answer), offset=end if offset is None else offset)
+            raise self._refused(answer)
+
+        return body, go
+
+    def _refused(self, answer: Answer) -> Exception:
+        what = f"{self.name}: a chunk of an upload"
+        refusal = answer.refusal(what)
+        if answer.status in (404, 410):
+            return UploadLostError(str(refusal))
+        if answer.status == 416:
+            return OffsetError(str(refusal))
+        if answer.status == 413:
+            return TooLargeError(str(refusal))
+        if answer.status in (400, 405, 411, 415, 501):
+            return ChunksRefusedError(str(refusal))
+        return refusal
+
+    def finish(self, upload: Upload, digest: Digest) -> None:
+        """All bytes are there: the blob appears under its digest. Raises UploadLostError when it does not."""
+        self._close(upload, digest, self._body(0, lambda: ()))
+
+    def put(self, upload: Upload, blob: Descriptor, pieces: _SEND) -> tuple[Body, Callable[[], None]]:
+        """All of a blob in one request, to be sent by the call that is returned."""
+        body = self._body(blob.size, pieces)
+        return body, lambda: self._close(upload, blob.digest, body)
+
+    def _close(self, upload: Upload, digest: Digest, body: Body) -> None:
+        url = f"{upload.location}{'&' if '?' in upload.location else '?'}digest={quote(digest, safe=':')}"
+        answer = self._ask(url, _OCTETS if len(body) else {}, method="PUT", body=body, answer_seconds=_COMMIT_SECONDS)
+        if answer.status in (201, 204):
+            answer.excerpt()
+            return
+        refusal = answer.refusal(f"{self.name}: the end of the upload of {digest}")
+        if answer.status in (400, 404, 410, 416):  # or its bytes are not what they should be: begin again
+            raise UploadLostError(str(refusal))
+        if answer.status == 413:
+            raise TooLargeError(str(refusal))
+        if answer.status in (200, 202):
+            raise TransientError(f"{self.name}: the registry does not say that it has {digest} ({answer.status})")
+        raise refusal
+
+    def _moved(self, upload: Upload, answer: Answer) -> Upload:
+        if location := answer.headers.get("Location"):
+            return replace(upload, location=self._home.http.redirected(answer.url, location))
+        return upload
+
+    def _ask(
+        self,
+        url: str,
+        headers: dict[str, str],
+        *,
+        method: str = "GET",
+        body: Body | None = None,
+        answer_seconds: float | None = None,
+    ) -> Answer:
+        """At a URL that the registry gave, of its own or of another host."""
+        if self._home.has(url):
+            return self._home.ask_url(
+                url, headers, follow=False, method=method, body=body, answer_seconds=answer_seconds
+            )
+        return self._home.http.send(url, headers, method=method, body=body, answer_seconds=answer_seconds)
+
+    def _body(self, size: int, pieces: _SEND) -> Body:
+        return Body(size, pieces, self._home.http.traffic)
+
+    # ── manifests ──
+
+    def put_manifest(self, manifest: Descriptor, data: bytes, tag: str | None = None) -> bool:
+        """Under its digest or a tag. Whether the registry lists it by its subject, of which it has heard."""
+        body = self._body(len(data), lambda: [data])
+        headers = {"Content-Type": manifest.media_type}
+        path = f"manifests/{quote(tag or manifest.digest, safe=':')}"
+        answer = self._home.ask(path, headers, follow=False, method="PUT", body=body)
+        if answer.status not in (200, 201, 202, 204):
+            refusal = answer.refusal(f"{self.name}: manifest {tag or manifest.digest}")
+            if isinstance(refusal, NotFoundError):
+                raise TransferError(f"{refusal}; may a repository of that name be made there?")
+            raise refusal
+        answer.excerpt()
+        said = answer.headers.get("Docker-Content-Digest", manifest.digest)
+        if said != manifest.digest and said.startswith("sha256:"):
+            raise TransferError(f"{self.name}: put manifest {manifest.digest}, the registry keeps {said!r:.80}")
+        return "OCI-Subject" in answer.headers
+
+
+def _offset(answer: Answer) -> int | None:
+    """How many bytes the registry says it has; None when it does not say. `0-0` is what it says of none."""
+    found = _RANGE.fullmatch(answer.headers.get("Range", "").strip())
+    if found is None:
+        return None
+    last = int(found[1])
+    return last + 1 if last else 0

@@ -1,0 +1,40 @@
+"""What a store remembers that nothing rests on: layers written anew, uploads that have not ended."""
+
+from __future__ import annotations
+
+import time
+
+from zchunked.oci.digest import Digest
+from zchunked.store.database import Index
+
+_UPLOAD_SECONDS = 7 * 86400.0  # registries purge what nobody ends
+
+
+class Hints:
+    """Thread-safe. Whoever takes a hint looks whether it still holds."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def recall_conversion(self, diff_id: Digest, settings: str) -> bytes | None:
+        """What `remember_conversion` was told of this tar and these settings; its blob may be gone."""
+        sql = "SELECT result FROM conversions WHERE diff_id = ? AND settings = ?"
+        rows = self._index.hints(sql, (diff_id, settings))
+        return rows[0][0] if rows else None
+
+    def remember_conversion(self, diff_id: Digest, settings: str, result: bytes) -> None:
+        self._index.set_hint("INSERT OR REPLACE INTO conversions VALUES(?, ?, ?)", (diff_id, settings, result))
+
+    def recall_upload(self, target: str, blob: Digest) -> str | None:
+        """Where an upload of the blob goes on that a push to this target began and did not end."""
+        sql = "SELECT location FROM uploads WHERE target = ? AND digest = ? AND begun >= ?"
+        rows = self._index.hints(sql, (target, blob, time.time() - _UPLOAD_SECONDS))
+        return rows[0][0] if rows else None
+
+    def remember_upload(self, target: str, blob: Digest, location: str | None) -> None:
+        """None: it has ended."""
+        if location is None:
+            self._index.set_hint("DELETE FROM uploads WHERE target = ? AND digest = ?", (target, blob))
+        else:
+            row = (target, blob, location, time.time())
+            self._index.set_hint("INSERT OR REPLACE INTO uploads VALUES(?, ?, ?, ?)", row)

@@ -1,0 +1,15 @@
+"""Tables of what a store remembers and nothing rests on; `hints` fills and reads them."""
+
+HINTS = (
+    # What became of a layer with this tar when it was written anew; its blob may be gone.
+    """
+CREATE TABLE IF NOT EXISTS conversions(
+  diff_id TEXT NOT NULL, settings TEXT NOT NULL, result BLOB NOT NULL, PRIMARY KEY(diff_id, settings)) WITHOUT ROWID
+""",
+    # Where an upload to a repository goes on that has not ended; the registry may have forgotten it.
+    """
+CREATE TABLE IF NOT EXISTS uploads(
+  target TEXT NOT NULL, digest TEXT NOT NULL, location TEXT NOT NULL, begun REAL NOT NULL,
+  PRIMARY KEY(target, digest)) WITHOUT ROWID
+""",
+)
