@@ -50,6 +50,13 @@ def test_an_oci_archive_is_a_layout_in_a_tar(store: Store, tmp_path: Path, in_pa
         store, keep_image(store, IMAGE, in_parts=in_parts), sink, Names("v1", "example.com/app:v1")
     )
     found = members(sink.getvalue())
+    (listed,) = json.loads(found["manifest.json"])
+    assert listed["RepoTags"] == ["example.com/app:v1"]
+    assert sha256(found[listed["Config"]]) == IMAGE.config_digest
+    for_docker = [BASE.blob, APP.tar, BASE.blob]  # gzip as it is, zstd as a plain tar: docker 20.10 cannot unpack it
+    assert [found[name] for name in listed["Layers"]] == for_docker
+    (entry,) = json.loads(found["index.json"])["manifests"]
+    assert entry["annotations"]["io.containerd.image.name"] == "example.com/app:v1"
     for name, data in found.items():
         path = tmp_path / "layout" / name
         path.parent.mkdir(parents=True, exist_ok=True)

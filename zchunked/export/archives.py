@@ -53,23 +53,32 @@ class _TarWriter:
 
 
 def write_oci_archive(store: Store, image: StoredImage, sink: Sink, names: Names) -> Digest:
-    """An OCI layout in a tar, with docker's own listing beside it. Returns the manifest's digest in the archive."""
+    """An OCI layout in a tar, with docker's own listing beside it. Returns the manifest's digest in the archive.
+
+    A layer that old docker cannot unpack is there once more as a plain tar, which docker's listing names.
+    """
     layers = layers_of(store, image)
     manifest, media_type = manifest_of(image, layers)
     listed = Descriptor(media_type, digest_of(manifest), len(manifest))
     index = index_with(None, listed, None, names.tag, "the archive", full_name=names.full)
-    blobs = [layer.descriptor for layer in layers]
-    listing = _listing(blob_path(digest_of(image.config_data)), names, [blob_path(blob.digest) for blob in blobs])
+    for_docker = [
+        blob_path(layer.descriptor.digest) if layer.is_readable_by_old_docker else f"{layer.diff_id[7:]}.tar"
+        for layer in layers
+    ]
+    listing = _listing(blob_path(digest_of(image.config_data)), names, for_docker)
     tar = _TarWriter(sink)
     for name, data in (("oci-layout", LAYOUT_FILE), ("index.json", index), ("manifest.json", listing)):
         tar.add(name, len(data), [data])
     done: set[str] = set()
     for data in (manifest, image.config_data):
         tar.add(blob_path(digest_of(data)), len(data), [data])
-    for layer, blob in zip(layers, blobs, strict=True):
-        if blob.digest not in done:
-            done.add(blob.digest)
-            tar.add(blob_path(blob.digest), blob.size, layer.blob())
+    for layer, other in zip(layers, for_docker, strict=True):
+        path = blob_path(layer.descriptor.digest)
+        if path not in done:
+            tar.add(path, layer.descriptor.size, layer.blob())
+        if other not in {*done, path}:
+            tar.add(other, layer.tar_size, layer.tar())
+        done |= {path, other}
     tar.finish()
     return listed.digest
 

@@ -18,6 +18,9 @@ from zchunked.ranges import ByteRange
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
 
+_GZIP = b"\x1f\x8b"
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+
 
 class DamagedLayerError(IntegrityError):
     """A layer of the store is no longer what was proved: the disk is to blame. `zpull verify` and a pull heal it."""
@@ -37,6 +40,14 @@ class LayerContent:
     def descriptor(self) -> Descriptor:
         """What an OCI layout lists."""
         return self.layer if self.is_whole else Descriptor(OCI_LAYER_TAR, self.diff_id, self.tar_size)
+
+    @property
+    def is_readable_by_old_docker(self) -> bool:
+        """Whether docker before 23 (Debian 12 has 20.10) unpacks the blob: it knows gzip and plain tars, no zstd."""
+        if not self.is_whole or not self.layer.size:
+            return True
+        head = self.store.read(self.layer.digest, 0, min(self.layer.size, _TAR_MAGIC_AT + len(_TAR_MAGIC)))
+        return head.startswith(_GZIP) or head[_TAR_MAGIC_AT:] == _TAR_MAGIC
 
     def blob(self) -> Iterator[bytes | memoryview]:
         """The bytes of `descriptor`, verified to the last one."""
