@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import sys
 import warnings
 from contextlib import suppress
-from io import TextIOWrapper
+from io import BufferedWriter, RawIOBase, TextIOWrapper
 from typing import IO
 
 _UNWRITABLE = "zpull-unwritable"
@@ -28,6 +29,19 @@ class _Forgiving(TextIOWrapper):
             super().flush()
 
 
+class _Closed(RawIOBase):
+    """Standard output that was closed: a result that goes there is lost, and whoever writes it has to know."""
+
+    def fileno(self) -> int:
+        return 1
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _: object, /) -> int:
+        raise OSError(errno.EBADF, _CLOSED)
+
+
 def prepare() -> None:
     """Call once, before anything is opened: a file that is opened on a closed stream's number would be written to."""
     for number in range(3):
@@ -39,7 +53,7 @@ def prepare() -> None:
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdout = TextIOWrapper(BufferedWriter(_Closed()), encoding="utf-8")
     _with_all_letters(sys.stdout)
     encoding = sys.stderr.encoding if sys.stderr is not None else "utf-8"
     raw = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115
@@ -57,11 +71,6 @@ def _reserve(number: int) -> None:
     if opened != number:
         os.dup2(opened, number)
         os.close(opened)
-    if number == 1:
-        _state.append(_CLOSED)
-
-
-_state: list[str] = []
 
 
 def _with_all_letters(stream: IO[str]) -> None:
@@ -86,5 +95,5 @@ def lost_output() -> str | None:
     except BrokenPipeError:
         return "its reader went away"
     except (OSError, ValueError) as error:
-        return _state[0] if _state else str(getattr(error, "strerror", None) or error)
+        return str(getattr(error, "strerror", None) or error)
     return None

@@ -170,9 +170,7 @@ def pull_of(
             digest = root_of(store, str(reference), digest, options.platform)
         except ZPullError as error:
             if settings.verb != "publish":
-                print_outcome(
-                    settings.output, reference, receipt, error, destinations_of(settings.to, force=settings.force)
-                )
+                print_outcome(settings.output, reference, receipt, error, map(parse_destination, settings.to))
             raise
     return Pull(
         str(reference),
