@@ -65,4 +65,21 @@ class Warned:
         object.__setattr__(self, "text", safe_line(self.text))
 
 
-Event = Planned | Arrived | Retried | GaveUp | Noted | Warned
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """A request was answered. `url` holds no credential and no signature; `seconds` until its answer began.
+
+    `status` is 0 where nothing more is known than that it failed. `ranges` as they were asked for, perhaps none.
+    """
+
+    method: str
+    url: str
+    status: int
+    seconds: float
+    ranges: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", safe_line(self.url))
+
+
+Event = Planned | Arrived | Retried | GaveUp | Noted | Warned | Requested

@@ -57,6 +57,13 @@ class Options:
     offline: bool = False
     limits: Limits = DEFAULT_LIMITS
 
+    def link_rate(self, measured: float | None) -> float | None:
+        """Bytes per second to reckon with, None where nobody knows."""
+        rate = self.rate or measured
+        if self.limit_rate is None:
+            return rate
+        return min(rate or self.limit_rate, self.limit_rate)
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:

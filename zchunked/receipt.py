@@ -125,11 +125,11 @@ class Export:
 
 @dataclass(slots=True)
 class Estimate:
-    """What a pull right after this plan will fetch; seconds at the rate given, or as measured so far."""
+    """What a pull right after this plan will fetch. `seconds` is None where no rate was given or measured."""
 
     bytes: int
     requests: int
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(slots=True)

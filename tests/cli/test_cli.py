@@ -104,7 +104,51 @@ def test_images_lists_what_was_pulled(tmp_path: Path) -> None:
             (registry.reference("demo-v1"), "linux/amd64"),
             (registry.reference("multi-platform"), "linux/arm64"),
         }
-        assert len(zpull(tmp_path, "images").out.splitlines()) == 2
+        head, *lines = zpull(tmp_path, "images").out.splitlines()
+        assert head.split() == ["IMAGE", "PLATFORM", "DIGEST", "SIZE", "PULLED"]
+        assert len(lines) == 2
+        assert all("just now" in line and "kB" in line for line in lines)
+        assert all(row["size"] > 1000 for row in rows)
+
+
+def test_an_export_takes_what_zpull_printed(tmp_path: Path) -> None:
+    with Registry(DEMO) as registry:
+        printed = zpull(tmp_path, registry.reference("demo-v1")).out.strip()
+        zpull(tmp_path, registry.reference("demo-v2"))
+    digest = printed.partition("@")[2]
+    for number, name in enumerate([printed, digest, digest[:20], digest[7:], digest[7:15]]):
+        told = zpull(tmp_path, "export", name, "-q", "--to", f"oci:{tmp_path}/{number}").out
+        assert told == f"{digest}\n"
+    for name, code in (("sha256:", 2), ("sha256:0123456789", 3), (registry.reference("absent"), 3)):
+        assert zpull(tmp_path, "export", name, "--to", f"oci:{tmp_path}/x", check=False).code == code
+
+
+def test_verbose_shows_requests_without_secrets(tmp_path: Path) -> None:
+    with Registry(DEMO, auth="bearer", redirect=True) as registry:
+        shown = zpull(tmp_path, registry.reference("demo-v1"), "-v").err
+        requests = [line for line in shown.splitlines() if line.startswith("zpull: GET http://")]
+        assert len(requests) == registry.accounts.count()
+        assert any(" bytes=" in line and ": 206 after " in line for line in requests)
+        for url in (line.split()[2] for line in requests):
+            for pair in url.partition("?")[2].split("&"):
+                assert not pair or pair.endswith("=…") or pair.split("=")[0] in ("scope", "service")
+        quiet = zpull(tmp_path, registry.reference("demo-v2"), "-q", "--progress", "json").err
+        assert '"event": "planned"' in quiet
+        assert "requested" not in quiet
+
+
+def test_a_plan_without_a_measured_rate_gives_no_time(tmp_path: Path) -> None:
+    with Registry(DEMO) as registry:
+        image = registry.reference("demo-v1")
+        assert receipt(tmp_path, "plan", image)["estimate"]["seconds"] is None
+        assert " s at " not in zpull(tmp_path, "plan", image).out
+        assert "at 500 kB/s" in zpull(tmp_path, "plan", image, "--rate", "4Mbit").out
+
+
+def test_bytes_come_no_faster_than_the_limit(tmp_path: Path) -> None:
+    with Registry(DEMO) as registry:
+        done = receipt(tmp_path, registry.reference("demo-v1"), "--limit-rate", "400kB/s")
+    assert done["seconds"] >= 0.5 * done["bytes"]["fetched"] / 400_000 > 0.1
 
 
 def test_a_target_that_is_in_the_way_is_named_and_left_alone(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Terminal(io.StringIO):
 def shown(style: Style, *, explain: bool = False, out: io.StringIO | None = None, seconds: float = 0) -> str:
     """What is written when each event comes `seconds` after the other."""
     out, now = out or io.StringIO(), 0.0
-    progress = Progress(style, out, explain=explain, clock=lambda: now)
+    progress = Progress(style, out, explain=explain, clock=lambda: now, now=lambda: 1e9 + now)
     for event in EVENTS:
         now += seconds
         progress(event)
@@ -42,11 +42,30 @@ def shown(style: Style, *, explain: bool = False, out: io.StringIO | None = None
 
 
 def test_json_is_one_object_per_event_with_all_of_it() -> None:
-    lines = [json.loads(line) for line in shown("json").splitlines()]
+    lines = [json.loads(line) for line in shown("json", seconds=1).splitlines()]
     assert [line["event"] for line in lines] == [type(event).__name__.lower() for event in EVENTS]
-    assert lines[0] == {"event": "planned", "total_bytes": 1_000_000, "here_bytes": 400_000, "need_bytes": 600_000}
+    assert [line["time"] for line in lines] == [1e9 + number for number in range(1, len(EVENTS) + 1)]
+    assert lines[0] == {
+        "event": "planned",
+        "time": 1e9 + 1,
+        "total_bytes": 1_000_000,
+        "here_bytes": 400_000,
+        "need_bytes": 600_000,
+    }
     assert lines[2]["cause"] == "connection reset"
     assert lines[2]["karma_before"] - lines[2]["karma_after"] == 1
+
+
+def test_json_tells_of_arrivals_ten_times_a_second_and_loses_none() -> None:
+    out, now = io.StringIO(), 0.0
+    progress = Progress("json", out, clock=lambda: now)
+    for _ in range(5000):
+        now += 0.001
+        progress(Arrived(7))
+    progress.close()
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert 40 <= len(lines) <= 52
+    assert sum(line["bytes"] for line in lines) == 7 * 5000
 
 
 def test_plain_lines_say_what_is_here_and_what_is_coming() -> None:

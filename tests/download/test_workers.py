@@ -10,6 +10,7 @@ import pytest
 
 from zchunked.download.retry import Stopped
 from zchunked.download.workers import WorkerPool, made_ahead
+from zchunked.errors import LocalError
 
 
 def numbers(made: list[int], end: int = 1_000) -> Iterator[int]:
@@ -118,3 +119,26 @@ def test_a_worker_keeps_nothing_of_a_task_that_has_ended(crew: WorkerPool) -> No
         del large
         crew.wait(lambda: None)
         assert gone() is None
+
+
+@pytest.mark.parametrize(("most", "works"), [(5, True), (2, True), (1, False), (0, False)])
+def test_few_threads_are_enough_and_none_is_local_trouble(
+    most: int, works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, lanes = threading.Thread.start, iter(range(100))
+
+    def limited(thread: threading.Thread) -> None:
+        if next(lanes) >= most:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    crew = WorkerPool({"make": 1, "take": 8}, threading.Event())
+    if works:
+        done: list[int] = []
+        run(crew, lambda: done.append(crew.size("take")))
+        assert done == [most - 1]
+    else:
+        with pytest.raises(LocalError, match="no more threads"), crew:
+            pass
+        assert crew.is_gone

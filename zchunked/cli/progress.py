@@ -7,28 +7,45 @@ import time
 from collections.abc import Callable
 from typing import IO, Literal
 
-from zchunked.events import Arrived, Event, GaveUp, Noted, Planned, Warned
+from zchunked.events import Arrived, Event, GaveUp, Noted, Planned, Requested, Warned
 
 Style = Literal["auto", "bar", "plain", "json", "none"]
 _PLAIN_SECONDS = 10.0
+_JSON_SECONDS = 0.1
 
 
 class Progress:
     """Shows one pull. `close` leaves the terminal clean; used on one thread."""
 
     def __init__(
-        self, style: Style, out: IO[str], *, explain: bool = False, clock: Callable[[], float] = time.monotonic
+        self,
+        style: Style,
+        out: IO[str],
+        *,
+        explain: bool = False,
+        tells_requests: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """`clock` measures, in seconds; `now` dates, in seconds since 1970."""
         if style == "auto":
             style = "bar" if out.isatty() else "plain"
         self._style, self._out, self._explain, self._clock = style, out, explain, clock
+        self._tells_requests, self._now = tells_requests, now
+        self._untold = 0
+        self._told_at = float("-inf")
         self._bar: _Bar | None = None
         self._need = self._done = 0
         self._told = self._began = clock()
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, Requested) and not self._tells_requests:
+            return
         if self._style == "json":
-            self._line(json.dumps({"event": type(event).__name__.lower(), **_fields(event)}))
+            self._as_json(event)
+        elif isinstance(event, Requested):
+            what = f"{event.method} {event.url}" + (f" {event.ranges[:200]}" if event.ranges else "")
+            self._line(f"zpull: {what}: {event.status or 'no answer'} after {event.seconds:.3f} s")
         elif isinstance(event, Planned):
             self._plan(event)
         elif isinstance(event, Arrived):
@@ -44,7 +61,27 @@ class Progress:
             what = f"giving up: {event.reason}" if isinstance(event, GaveUp) else f"again in {event.wait:.2f} s"
             self._line(f"zpull: {event.cause}; try {event.attempt}, {karma}, {what}{left}")
 
+    def _as_json(self, event: Event) -> None:
+        """One object a line. Arrivals are told ten times a second at most, several in one."""
+        if isinstance(event, Arrived):
+            self._untold += event.bytes
+            if self._clock() - self._told_at < _JSON_SECONDS:
+                return
+        self._tell_arrived()
+        if not isinstance(event, Arrived):
+            self._json_line(event)
+
+    def _tell_arrived(self) -> None:
+        if self._untold:
+            self._json_line(Arrived(self._untold))
+            self._untold, self._told_at = 0, self._clock()
+
+    def _json_line(self, event: Event) -> None:
+        what = type(event).__name__.lower()
+        self._line(json.dumps({"event": what, "time": round(self._now(), 3), **_fields(event)}))
+
     def close(self) -> None:
+        self._tell_arrived()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -85,6 +122,7 @@ class _Bar:
     def __init__(self, out: IO[str], total: int, here: int) -> None:
         from tqdm import tqdm  # noqa: PLC0415 - a tenth of the start-up time, and only terminals need it
 
+        tqdm.monitor_interval = 0  # its thread would only redraw what stands still
         self._done, self._total = here, total
         self._tqdm = tqdm(
             total=total,

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-from zchunked.cli.progress import human
+from zchunked.cli.progress import Progress, human
 from zchunked.cli.settings import Output
 from zchunked.errors import UsageError, ZPullError
 from zchunked.export import Destination, check_target, parse_destination
@@ -23,6 +23,10 @@ from zchunked.ranges import total
 from zchunked.receipt import Receipt
 
 _RAW = re.compile(r"[^\n\x20-\x7e]")
+
+
+def progress_of(output: Output) -> Progress:
+    return Progress(output.progress, sys.stderr, explain=output.explain, tells_requests=output.is_verbose)
 
 
 def destinations_of(texts: Iterable[str], *, force: bool) -> list[Destination]:
@@ -55,8 +59,8 @@ def print_outcome(
         print_line(f"{'' if output.is_quiet else f'{reference.name}@'}{receipt.manifest_digest}", out)
 
 
-def print_plan(receipt: Receipt, works: list[LayerTask]) -> None:
-    """What a pull would cost, layer by layer."""
+def print_plan(receipt: Receipt, works: list[LayerTask], rate: float | None) -> None:
+    """What a pull would cost, layer by layer. `rate`: bytes per second to reckon with, None if as measured."""
     orders = {work.layer.digest: work.order for work in works if work.order}
     for layer in receipt.layers:
         order = orders.get(Digest(layer.digest))
@@ -70,8 +74,10 @@ def print_plan(receipt: Receipt, works: list[LayerTask]) -> None:
         )
     cost = receipt.estimate
     if cost is not None:
-        time = f", about {cost.seconds:.1f} s" if cost.seconds else ""
-        print(f"a pull fetches {cost.bytes} bytes ({human(cost.bytes)}) in {cost.requests} requests{time}")
+        time = ""
+        if cost.seconds is not None:
+            time = f", about {cost.seconds:.1f} s at {f'{human(rate)}/s' if rate else 'the rate measured just now'}"
+        print_line(f"a pull fetches {cost.bytes} bytes ({human(cost.bytes)}) in {cost.requests} requests{time}")
 
 
 def print_warning(text: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from zchunked.errors import LocalError, UsageError
 from zchunked.oci.platform import Platform, parse_platform, this_platform
 from zchunked.oci.quoting import typed as quoted
 from zchunked.options import Connection, GapOptions, Options, Patience, StallLimits
+from zchunked.sources.traffic import RateLimit, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,20 @@ class Settings:
     own: Mapping[str, Any]
 
 
+def traffic_of(settings: Settings) -> Traffic:
+    """The counts of one pull, held to --limit-rate."""
+    rate, clock = settings.options.limit_rate, time.monotonic
+    return Traffic(clock, limit=RateLimit(rate, clock=clock, wait=threading.Event().wait) if rate else None)
+
+
 def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
     """Raises UsageError; asks for a password where only a user was given."""
     get = parsed.values.get
     platform = _platform(get("platform"))
     if get("exact") and get("lean"):
         raise UsageError("--exact and --lean exclude each other: whole layers are not the fewest bytes")
+    if (get("min_rate") or 0) > (get("limit_rate") or get("min_rate") or 0):
+        raise UsageError("--min-rate is above --limit-rate: every pull would be given up")
     options = Options(
         platform=platform or this_platform(),
         jobs=get("jobs", 8),

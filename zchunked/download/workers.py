@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from typing import Generic, Self, TypeVar
 
 from zchunked.download.retry import Stopped
+from zchunked.errors import LocalError
 
 _LOOK_SECONDS = 0.2  # between looks whether all has ended
 _Item = TypeVar("_Item")
@@ -39,8 +40,22 @@ class WorkerPool:
         self._sizes = dict(lanes)
 
     def __enter__(self) -> Self:
+        """Where the system gives out few threads, lanes get fewer workers. LocalError for a lane without any."""
+        started: list[threading.Thread] = []
         for thread in self._threads:
-            thread.start()
+            with suppress(RuntimeError):
+                thread.start()
+                started.append(thread)
+        self._threads = started
+        lanes = [thread.name.split("-")[1] for thread in started]
+        wanted = self._sizes
+        self._sizes = {name: lanes.count(name) for name in wanted}
+        if not all(self._sizes.values()):
+            self.__exit__()
+            raise LocalError(
+                f"the system gives out no more threads: {len(started)} of {sum(wanted.values())} could be started; "
+                "allow more (ulimit -u, pids.max), or use fewer --jobs"
+            )
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -62,6 +62,7 @@ class ObjectFetcher:
         self._options, self._traffic, self._show = options, traffic, show
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
+        traffic.set_listener(self._events.put)
         emit = self._events.put
         self._chameleon = Chameleon(options.patience, options.jobs, emit, self._stop, clock=clock)
         self._source = RetryingSource(source, self._chameleon)
@@ -81,6 +82,7 @@ class ObjectFetcher:
     def __exit__(self, *exception: object) -> None:
         """What came is committed, however the block ends."""
         self._stop.set()
+        self._traffic.set_listener(None)
         self._crew.__exit__(*exception)
         self._show_all()
         if self._crew.is_gone:  # else a hanging worker still has its writer; what it wrote is safe without us
@@ -206,7 +208,7 @@ class ObjectFetcher:
             left = missing(whole, self._store.covered(blob.digest))
             if self._options.offline:
                 refuse_lacking(str(self._reference), [(blob, total(left))])
-            link = Link(self._traffic.round_trip, self._options.rate or self._traffic.rate)
+            link = Link(self._traffic.round_trip, self._options.link_rate(self._traffic.rate))
             policy = gap_policy(self._options.frugality, link, self._options.jobs)
             order = Order(blob, runs_for(left, policy=policy, jobs=self._options.jobs), whole)
             self._show(Planned(blob.size, blob.size - total(left), total(left)))

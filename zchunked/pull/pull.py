@@ -66,6 +66,7 @@ class Pull:
         self._traffic, self._receipt, self._show, self._clock = traffic, receipt, show, clock
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
+        traffic.set_listener(self._events.put)
         self._plain_source = source
         self._chameleon = Chameleon(options.patience, options.jobs, self._events.put, self._stop, clock=clock)
         self._source = RetryingSource(source, self._chameleon)
@@ -154,6 +155,7 @@ class Pull:
             raise InterruptedPullError("interrupted") from error
         finally:
             self._stop.set()
+            self._traffic.set_listener(None)
             self._tick()
             try:
                 if crew.is_gone:
@@ -192,7 +194,9 @@ class Pull:
         todo = [work for work in works if not self._is_proved(work)]
         self._layers.plan(crew, todo)
         again, asked = self._cost_again, int(not self._digest)
-        self._receipt.estimate = estimate(todo, self._means(), first_bytes=again, first_requests=asked)
+        cost = self._receipt.estimate = estimate(todo, self._means(), first_bytes=again, first_requests=asked)
+        if self._options.rate is None and not self._traffic.tells_rate:
+            cost.seconds = None
         return todo
 
     def _is_proved(self, work: LayerTask) -> bool:
@@ -202,7 +206,7 @@ class Pull:
         return self._store.proof(work.layer.digest, work.diff_id) is not None
 
     def _means(self) -> LinkConditions:
-        link = Link(self._traffic.round_trip, self._options.rate or self._traffic.rate)
+        link = Link(self._traffic.round_trip, self._options.link_rate(self._traffic.rate))
         return LinkConditions(self._options.jobs, link, self._source.spans_per_request, self._accounts.is_free)
 
     def _tick(self) -> None:

@@ -9,7 +9,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from zchunked.events import Requested
+from zchunked.interfaces import Emit
+
 _TELLING_BYTES = 32 << 10  # less than that says more of the round trip than of the rate
+_FORECAST_BYTES = 1 << 20  # a manifest comes at the rate of a connection that has just begun
 _WINDOW_SECONDS = 4.0  # of receiving: what the link did before is no news
 _STEP_SECONDS = 0.25
 _ANSWERS = 32  # that the round-trip time is taken from
@@ -59,6 +63,7 @@ class Traffic:
         self._lock = threading.Lock()
         self.can_drain = False
         """Whether who reads heeds `has_ended`: then no read waits any more once that holds."""
+        self._listener: Emit | None = None
         self._requests = 0
         self._fetched = self._framing = self._gained = 0
         self._delays: deque[float] = deque(maxlen=_ANSWERS)
@@ -78,9 +83,18 @@ class Traffic:
     def has_ended(self) -> bool:
         return self._has_ended()
 
-    def asked(self) -> None:
+    def asked(self, request: Requested | None = None) -> None:
+        """A request that counts was sent; `request` tells those who listen of it."""
         with self._lock:
             self._requests += 1
+            listener = self._listener
+        if request is not None and listener is not None:
+            listener(request)
+
+    def set_listener(self, emit: Emit | None) -> None:
+        """Who is told of each request from now on, from any thread."""
+        with self._lock:
+            self._listener = emit
 
     def received(self, size: int) -> None:
         with self._lock:
@@ -155,6 +169,11 @@ class Traffic:
             steps.append((self._receiving, self._fetched))
             while len(steps) > 2 and self._receiving - steps[1][0] >= _WINDOW_SECONDS:
                 steps.popleft()
+
+    @property
+    def tells_rate(self) -> bool:
+        """Whether so much has been received that a forecast may rest on the rate."""
+        return self._fetched >= _FORECAST_BYTES
 
     @property
     def round_trip(self) -> float | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from zchunked.errors import NotFoundError
-from zchunked.oci.digest import Digest
+from zchunked.errors import NotFoundError, UsageError
+from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Config, Manifest, parse_config, parse_document
 from zchunked.oci.platform import Platform
-from zchunked.store.store import Store
+from zchunked.oci.reference import parse_image
+from zchunked.store.store import Image, Store
+
+_DIGEST_BEGINS = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,37 @@ class StoredImage:
     documents: ImageDocuments
     config_data: bytes
     config: Config
+
+
+def find_name(store: Store, text: str, platform: Platform | None = None) -> tuple[str, Digest | None]:
+    """The name of an image in the store, and its digest where that was told, for what a person called it.
+
+    That may be the name it was pulled under, `name@digest` as a pull prints it, a digest, or the
+    beginning of one. Raises NotFoundError, InvalidReferenceError; UsageError for a beginning that
+    several images share.
+    """
+    images = [image for image in store.images() if platform is None or image.platform == str(platform)]
+    if any(image.name == text for image in images):
+        return text, None
+    if beginning := _DIGEST_BEGINS.fullmatch(text):
+        found = [image for image in images if _begins(image, beginning[1])]
+        if len({image.manifest for image in found}) > 1:
+            listed = ", ".join(sorted({f"{image.name} ({short(image.manifest)})" for image in found})[:5])
+            raise UsageError(f"several images begin with {text}: {listed}; give more digits")
+        if found:
+            return found[0].name, found[0].manifest
+        if text.startswith("sha256:"):
+            raise NotFoundError(f"no image in the store has the digest {text} (zpull images lists what is there)")
+    reference = parse_image(text)
+    if reference.digest is not None and not any(image.name == str(reference) for image in images):
+        for image in images:
+            if reference.digest in (image.manifest, image.root) and parse_image(image.name).name == reference.name:
+                return image.name, reference.digest
+    return str(reference), reference.digest
+
+
+def _begins(image: Image, digits: str) -> bool:
+    return any(digest.startswith(f"sha256:{digits}") for digest in (image.manifest, image.root))
 
 
 def load(store: Store, name: str, digest: Digest | None, platform: Platform | None) -> StoredImage:

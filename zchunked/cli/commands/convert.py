@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import closing
 from dataclasses import replace
 
 from zchunked.cli.commands.pull import pull_of, resumable, source_of
-from zchunked.cli.progress import Progress, human
-from zchunked.cli.render import print_json, print_line, write_digestfile
-from zchunked.cli.settings import Settings
+from zchunked.cli.progress import human
+from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
+from zchunked.cli.settings import Settings, traffic_of
 from zchunked.convert.image import ConvertedImage, Converter
 from zchunked.convert.layers import ConvertSettings
 from zchunked.errors import InterruptedPullError, TransferError, ZPullError
@@ -18,7 +17,6 @@ from zchunked.events import Noted
 from zchunked.export import DamagedLayerError, Destination, export, parse_destination
 from zchunked.oci.reference import parse_image
 from zchunked.receipt import Export, Receipt
-from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 
 
@@ -29,8 +27,8 @@ def convert(settings: Settings) -> int:
     settings = replace(settings, options=replace(options, frugality=replace(options.frugality, exact=True)))
     reference, destination = parse_image(settings.image), parse_destination(settings.target)
     how = ConvertSettings(settings.own["level"])
-    receipt, traffic = Receipt(str(reference)), Traffic(time.monotonic)
-    progress = Progress(output.progress, sys.stderr, explain=output.explain)
+    receipt, traffic = Receipt(str(reference)), traffic_of(settings)
+    progress = progress_of(output)
     converted: ConvertedImage | None = None
     failure: ZPullError | None = None
     with (

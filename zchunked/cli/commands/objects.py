@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
@@ -12,8 +11,8 @@ from typing import TextIO
 
 from zchunked.cli.commands.pull import resumable, source_of
 from zchunked.cli.progress import Progress, human
-from zchunked.cli.render import print_json, print_line
-from zchunked.cli.settings import Settings
+from zchunked.cli.render import print_json, print_line, progress_of
+from zchunked.cli.settings import Settings, traffic_of
 from zchunked.errors import FormatError, InterruptedPullError, LocalError, TransferError, UsageError
 from zchunked.export.atomic import local_errors
 from zchunked.interfaces import Source
@@ -32,8 +31,8 @@ from zchunked.store import Store
 def fetch(settings: Settings) -> int:
     """The object to standard output, once it is here and proved; everything else to stderr."""
     reference, digest, output = parse_image(settings.image), _digest(settings.digest), settings.output
-    progress = _progress(settings)
-    traffic = Traffic(time.monotonic)
+    progress = progress_of(output)
+    traffic = traffic_of(settings)
     with (
         Store(settings.store) as store,
         closing(source_of(settings, reference, store, traffic)) as source,
@@ -96,8 +95,8 @@ def _copy(pieces: Iterable[bytes | memoryview], to: TextIO) -> None:
 def locate(settings: Settings) -> int:
     """A line for each blob: its digest, where it is, and until when that is good if the URL tells."""
     reference, digest, output = parse_image(settings.image), _digest(settings.digest), settings.output
-    progress = _progress(settings)
-    traffic = Traffic(time.monotonic)
+    progress = progress_of(output)
+    traffic = traffic_of(settings)
     with (
         Store(settings.store) as store,
         closing(source_of(settings, reference, store, traffic)) as source,
@@ -137,10 +136,6 @@ def _digest(text: str | None) -> Digest | None:
         return None if text is None else parse_digest(text, "DIGEST")
     except FormatError as error:
         raise UsageError(str(error)) from error
-
-
-def _progress(settings: Settings) -> Progress:
-    return Progress(settings.output.progress, sys.stderr, explain=settings.output.explain)
 
 
 def _errand(

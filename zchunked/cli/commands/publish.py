@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
@@ -11,8 +10,8 @@ from pathlib import Path
 
 from zchunked.cli.commands.pull import SILENCE_SECONDS, bearable, pull, pull_of, resumable, source_of, summary
 from zchunked.cli.progress import Progress, human
-from zchunked.cli.render import print_json, print_line, write_digestfile
-from zchunked.cli.settings import Output, Settings
+from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
+from zchunked.cli.settings import Output, Settings, traffic_of
 from zchunked.errors import InterruptedPullError, NotFoundError, TransferError, UsageError, ZPullError
 from zchunked.events import Noted
 from zchunked.export import DamagedLayerError
@@ -22,7 +21,6 @@ from zchunked.export.publisher import Publisher, Sent, Target, is_complete
 from zchunked.oci.reference import ImageReference, LayoutReference, parse_image
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Export, Receipt, image_bytes
-from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 from zchunked.store.images import StoredImage, load
 
@@ -37,7 +35,7 @@ def publish(settings: Settings) -> int:
     reference, to = parse_image(settings.image), parse_target(settings.target)
     to = replace(to, tag=to.tag or reference.tag)
     receipt, output = Receipt(str(reference)), settings.output
-    progress = Progress(output.progress, sys.stderr, explain=output.explain)
+    progress = progress_of(output)
     failure: ZPullError | None = None
     with Store(settings.store) as store, closing(_target(settings, to)) as target, ExitStack() as stack:
         work = SourceImage(settings, reference, store, receipt, progress, stack)
@@ -138,7 +136,7 @@ class SourceImage:
     def _pull(self, image: StoredImage | None) -> Pull:
         """One for all that is to be pulled, so that the receipt has it all."""
         if self._work is None:
-            settings, store, traffic = self._settings, self._store, Traffic(time.monotonic)
+            settings, store, traffic = self._settings, self._store, traffic_of(self._settings)
             if image is not None:
                 settings = replace(settings, options=replace(settings.options, platform=image.config.platform))
             source = source_of(settings, self._reference, store, traffic)

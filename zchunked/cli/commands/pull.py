@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import closing
 from dataclasses import replace
 
 from zchunked.cli.progress import Progress, human
-from zchunked.cli.render import destinations_of, print_outcome, print_plan, write_digestfile
-from zchunked.cli.settings import Settings
+from zchunked.cli.render import destinations_of, print_outcome, print_plan, progress_of, write_digestfile
+from zchunked.cli.settings import Settings, traffic_of
 from zchunked.cli.tuning import give_back, seldom_collect
 from zchunked.errors import InterruptedPullError, PermanentError, TransferError, ZPullError
 from zchunked.events import Noted, Warned
-from zchunked.export import DamagedLayerError, Destination, ExportTee, export
+from zchunked.export import DamagedLayerError, Destination, ExportTee, export, parse_destination
 from zchunked.export.stage import Stage
 from zchunked.interfaces import Source
 from zchunked.oci.digest import Digest
@@ -37,10 +36,10 @@ def pull(settings: Settings) -> int:
     reference, output = parse_image(settings.image), settings.output
     destinations = [] if settings.is_plan else destinations_of(settings.to, force=settings.force)
     receipt = Receipt(str(reference))
-    progress = Progress(output.progress, sys.stderr, explain=output.explain)
+    progress = progress_of(output)
     failure: ZPullError | None = None
     works: list[LayerTask] = []
-    traffic = Traffic(time.monotonic)
+    traffic = traffic_of(settings)
     aside = ExportTee.of(destinations)
     with (
         Store(settings.store) as store,
@@ -66,7 +65,7 @@ def pull(settings: Settings) -> int:
     if failure is None and not settings.is_plan:
         write_digestfile(output.digestfile, receipt)
     if settings.is_plan and failure is None and output.format == "text":
-        print_plan(receipt, works)
+        print_plan(receipt, works, settings.options.rate)
     else:
         print_outcome(output, reference, receipt, failure, destinations)
     if receipt.bytes.image and output.tells_more:

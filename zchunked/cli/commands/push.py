@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
@@ -11,8 +10,8 @@ from dataclasses import asdict, replace
 from zchunked.cli.commands.publish import SourceImage
 from zchunked.cli.commands.pull import SILENCE_SECONDS, bearable, pull, resumable
 from zchunked.cli.progress import Progress, human
-from zchunked.cli.render import print_json, print_line, write_digestfile
-from zchunked.cli.settings import Settings
+from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
+from zchunked.cli.settings import Settings, traffic_of
 from zchunked.errors import InterruptedPullError, TransferError, UsageError, ZPullError
 from zchunked.export.shipment import shipment_of
 from zchunked.oci.quoting import typed as quoted
@@ -22,7 +21,7 @@ from zchunked.push.upload import Pushed
 from zchunked.receipt import Receipt
 from zchunked.sources.connect import Connector
 from zchunked.sources.registry_upload import RegistryUploads
-from zchunked.sources.traffic import RateLimit, Traffic
+from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
 
@@ -34,8 +33,8 @@ def push(settings: Settings) -> int:
     if settings.is_plan:
         return pull(settings)
     target, reference = registry_target(settings), parse_image(settings.image)
-    receipt, traffic = Receipt(str(reference)), upload_traffic(settings)
-    progress = Progress(output.progress, sys.stderr, explain=output.explain)
+    receipt, traffic = Receipt(str(reference)), traffic_of(settings)
+    progress = progress_of(output)
     failure: ZPullError | None = None
     pushers: list[Pusher] = []
     began = time.monotonic()
@@ -89,12 +88,6 @@ def registry_target(settings: Settings) -> Reference:
     if settings.options.offline:
         raise UsageError(f"{target.name} is behind a network, which --offline forbids")
     return target
-
-
-def upload_traffic(settings: Settings) -> Traffic:
-    rate = settings.options.limit_rate
-    limit = RateLimit(rate, clock=time.monotonic, wait=threading.Event().wait) if rate else None
-    return Traffic(time.monotonic, limit=limit)
 
 
 def _source_settings(settings: Settings, target: Reference) -> Settings:

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from zchunked.cli.progress import human
-from zchunked.cli.render import destinations_of, print_json, print_outcome, print_warning
+from zchunked.cli.render import destinations_of, print_json, print_line, print_outcome, print_warning
 from zchunked.cli.settings import Settings
 from zchunked.errors import IntegrityError, UsageError
 from zchunked.export import export
 from zchunked.maintenance.verify import verify
+from zchunked.oci.digest import short
+from zchunked.oci.documents import Manifest, parse_document
+from zchunked.oci.quoting import printable
 from zchunked.oci.reference import parse_image
 from zchunked.receipt import Receipt, image_bytes
 from zchunked.store import Store
-from zchunked.store.images import load
+from zchunked.store.images import find_name, load
+from zchunked.store.store import Image
 
 
 def export_image(settings: Settings) -> int:
-    reference = parse_image(settings.image)
     destinations = destinations_of(settings.to, force=settings.force)
     if not destinations:
         raise UsageError("export needs --to DEST")
-    receipt = Receipt(str(reference))
     with Store(settings.store) as store:
-        image = load(store, str(reference), reference.digest, settings.platform)
+        name, digest = find_name(store, settings.image, settings.platform)
+        reference, receipt = parse_image(name), Receipt(name)
+        image = load(store, name, digest, settings.platform)
         documents = image.documents
         receipt.platform = str(image.config.platform)
         receipt.names(documents.root, documents.manifest_digest)
@@ -45,26 +50,49 @@ def _tell(text: str) -> None:
 
 def images(settings: Settings) -> int:
     with Store(settings.store) as store:
-        rows = store.images()
+        rows = [(image, _size(store, image)) for image in store.images()]
     if settings.output.format == "json":
         print_json([
             {
-                "reference": row.name,
-                "platform": row.platform,
-                "manifest_digest": row.manifest,
-                "root_digest": row.root,
-                "pulled": _when(row.pulled),
+                "reference": image.name,
+                "platform": image.platform,
+                "manifest_digest": image.manifest,
+                "root_digest": image.root,
+                "size": size,
+                "pulled": _when(image.pulled),
             }
-            for row in rows
+            for image, size in rows
         ])  # fmt: skip
     elif settings.output.is_quiet:
-        for row in rows:
-            print(row.manifest)
+        for image, _ in rows:
+            print(image.manifest)
     else:
-        width = max((len(row.name) for row in rows), default=0)
-        for row in rows:
-            print(f"{row.name:<{width}}  {row.platform:<14}  {row.manifest}  {_when(row.pulled)}")
+        now = time.time()
+        table = [("IMAGE", "PLATFORM", "DIGEST", "SIZE", "PULLED")]
+        table += [
+            (image.name, image.platform, short(image.manifest), human(size) if size else "?", age(now - image.pulled))
+            for image, size in rows
+        ]
+        widths = [max(len(printable(row[column])) for row in table) for column in range(4)]
+        for *cells, last in table:
+            print_line("  ".join([f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)] + [last]))
     return 0
+
+
+def _size(store: Store, image: Image) -> int | None:
+    """Config and layers in bytes as listed; None where the manifest is damaged."""
+    data = store.document(image.manifest)
+    manifest = parse_document(data) if data is not None else None
+    return image_bytes(manifest) if isinstance(manifest, Manifest) else None
+
+
+def age(seconds: float) -> str:
+    """How long ago, for people. A clock that was set back makes nothing of the future."""
+    for size, unit in ((86400.0 * 7, "week"), (86400.0, "day"), (3600.0, "hour"), (60.0, "minute")):
+        if seconds >= 2 * size or (seconds >= size and unit != "week"):
+            count = int(seconds // size)
+            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return "just now"
 
 
 def verify_store(settings: Settings) -> int:

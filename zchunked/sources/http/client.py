@@ -22,6 +22,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, InsecureRequestWa
 
 from zchunked import __version__
 from zchunked.errors import AccessDeniedError, LimitError, PermanentError, TransferError, TransientError, ZPullError
+from zchunked.events import Requested
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.sources.http.connection import POOLS, expect_more
 from zchunked.sources.http.content_coding import document_of
@@ -279,12 +280,12 @@ class Http:
             self._put_back(home, session)
             cause, ours = _translated(error, netloc(url), self._stall, None)
             if not isinstance(ours, (UnreachableError, UnheardError, NoWayError, AccessDeniedError)):
-                self.traffic.asked()
+                self.traffic.asked(_requested(prepared, 0, began))
             raise ours from cause
         except BaseException:
             session.close()
             raise
-        self.traffic.asked()
+        self.traffic.asked(_requested(prepared, response.status_code, began))
         self.traffic.answered(time.monotonic() - began)
         return Answer(response, self.traffic, lambda: self._put_back(home, session), self._stall, self._limits, secrets)
 
@@ -341,6 +342,11 @@ class _Adapter(HTTPAdapter):
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Keeps requests from finding credentials by itself, in the URL for one."""
     return request
+
+
+def _requested(request: requests.PreparedRequest, status: int, began: float) -> Requested:
+    ranges = request.headers.get("Range", "")
+    return Requested(request.method or "", shown(request.url or ""), status, time.monotonic() - began, ranges)
 
 
 def _spelled_out(authorization: str) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zchunked.errors import LimitError, LocalError, RangeIgnoredError, TransferError, TransientError, UsageError
+from zchunked.events import Requested
 from zchunked.interfaces import Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.documents import Descriptor
@@ -216,8 +217,10 @@ class BucketObjects:
         try:
             result = obstore.get(self._bucket.store, path, options=options)
         except (obstore.exceptions.BaseError, OSError) as error:
-            raise self._counted(error, what) from None
-        self._traffic.asked()
+            raise self._counted(error, what, began) from None
+        start, end = result.range
+        ranges = f"bytes={start}-{end - 1}" if options else ""
+        self._traffic.asked(Requested("GET", what, 206 if options else 200, time.monotonic() - began, ranges))
         self._traffic.answered(time.monotonic() - began)
         return result
 
@@ -236,10 +239,10 @@ class BucketObjects:
         finally:
             self._traffic.ended()
 
-    def _counted(self, error: Exception, what: str) -> Exception:
+    def _counted(self, error: Exception, what: str, began: float) -> Exception:
         """An error is an answer, too, and its body was received; nobody was asked where nobody could be reached."""
         answered = self._bucket.answered(error, what)
         if answered.has_asked:
-            self._traffic.asked()
+            self._traffic.asked(Requested("GET", what, 0, time.monotonic() - began))
         self._traffic.received(answered.body_bytes)
         return answered.error
