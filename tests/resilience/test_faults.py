@@ -73,7 +73,7 @@ MISLEADING: dict[str, Fault] = {
     "has a type of garbage": garbage_type(),
     "announces parts that never come": garbage_boundary(),
     "announces parts without a boundary": no_boundary(),
-    "is something else": replaced(b"<html>Please log in</html>" * 20),
+    "is something else": replaced(b"come back later\n" * 20),
 }
 """An answer that cannot be trusted is thrown away."""
 

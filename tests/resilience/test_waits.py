@@ -144,10 +144,11 @@ def test_a_failure_that_no_patience_mends_is_not_retried(tmp_path: Path) -> None
 # ── nobody there ──
 
 
-def test_a_name_that_cannot_be_resolved(tmp_path: Path) -> None:
-    ended = zpull(tmp_path, "registry.invalid/app:v1", "--patience", "1", check=False)
-    assert_resumable(ended)
-    assert "registry.invalid" in ended.error
+def test_a_name_that_does_not_exist_is_final(tmp_path: Path) -> None:
+    ended = zpull(tmp_path, "registry.invalid/app:v1", check=False)
+    assert ended.code == 5
+    assert "registry.invalid: the name does not exist" in ended.error
+    assert "run the same command" not in ended.error
 
 
 @contextmanager
