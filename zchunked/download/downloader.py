@@ -57,6 +57,9 @@ class Downloader:
 
     def order(self, crew: WorkerPool, order: Order) -> None:
         """Queue all runs. Whoever waits in `arrivals` is told as they land."""
+        whole = (ByteRange(0, order.blob.size),)
+        if order.runs and order.wanted == [*whole] and not self._source.serves_ranges(order.blob):
+            order.runs = [whole]  # each of several workers would be sent all of it
         state = _BlobState(order, queue=order.runs)
         with self._lock:
             self._states[order.blob.digest] = state
@@ -279,6 +282,8 @@ class Downloader:
         blob = state.order.blob
         if not state.may_grow:
             raise RangeIgnoredError(f"the host of layer {short(blob.digest)} serves no ranges")
+        if self._store.covers(blob.digest, ByteRange(0, blob.size)):
+            return False  # another worker has taken it meanwhile
         if is_new := self._whole.claim(blob.digest):
             state.order.want_all()
             self._emit(Noted(f"the host of layer {short(blob.digest)} serves no ranges: the layer comes whole"))

@@ -295,6 +295,10 @@ class RetryingSource:
     def spans_per_request(self, blob: Descriptor) -> int:
         return max(1, self._inner.spans_per_request(blob))
 
+    def serves_ranges(self, blob: Descriptor) -> bool:
+        """As far as is known now."""
+        return self._inner.spans_per_request(blob) > 0
+
     def fetch(self, blob: Descriptor, spans: Sequence[ByteRange], keep: Keep, share: Share = lambda left: left) -> None:
         """Hand every byte of the spans to `keep`; after a failure go on with what `share` leaves of the rest.
 

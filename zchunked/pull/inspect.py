@@ -46,6 +46,7 @@ class MetadataFetcher:
     """Looks into layers, each on a worker of the fetch lane. `files`: the source's blobs, where they are files here.
 
     `may_take`: whether a blob may be taken whole at once, where that is free or the host leaves no choice.
+    `may_grow`: also where it is not free; a plan that may be refused comes first.
     """
 
     store: Store
@@ -54,6 +55,7 @@ class MetadataFetcher:
     limits: Limits
     files: Files | None = None
     may_take: bool = True
+    may_grow: bool = True
 
     def look_into(self, layer: Descriptor, insight: LayerMetadata, crew: WorkerPool) -> None:
         """Bring TOC and tar-split of a layer that can be pulled in parts; else say why it comes whole."""
@@ -67,12 +69,16 @@ class MetadataFetcher:
             except UnsupportedLayerError as error:
                 insight.contents, insight.reason = None, str(error)
             except RangeIgnoredError:
-                if self.may_take:
+                if self._may_grow:
                     raise
                 insight.reason = NO_RANGES
             if layer.digest in self.fetcher.without_ranges:
                 insight.reason = NO_RANGES
         insight.is_complete = True
+
+    @property
+    def _may_grow(self) -> bool:
+        return self.may_take and self.may_grow
 
     def _adopt(self, layer: Descriptor) -> bool:
         """Take it over whole, as a file that is here, where that copies nothing. Its proof is still to come."""
@@ -93,7 +99,7 @@ class MetadataFetcher:
             if len(left) > 1:
                 left = missing([location.metadata, *parts], covered)
             order = Order(layer, [(span,) for span in left], parts, parts)
-            self.fetcher.now(order, may_grow=self.may_take, came=reader.look, crew=crew)
+            self.fetcher.now(order, may_grow=self._may_grow, came=reader.look, crew=crew)
             try:
                 check_tarsplit(self.store, reader.finish())
             except IntegrityError:

@@ -183,6 +183,8 @@ class Layers:
                 f"the pull would fetch {cost.bytes} bytes in {cost.requests} requests, --max-bytes allows {most}; "
                 f"{spent.cached} of {spent.image} bytes are here"
             )
+        if most is not None:
+            traffic.allow(most)  # an estimate has been kept; from here on it is a promise
 
     # ── proofs ──
 

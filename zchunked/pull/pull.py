@@ -88,7 +88,9 @@ class Pull:
         self._config_bytes_here = 0
         self._documents_size: dict[Digest | None, int] = {}
         self._cost_again = 0
-        inspector = MetadataFetcher(store, self._fetcher, self._stop, options.limits, files)
+        inspector = MetadataFetcher(
+            store, self._fetcher, self._stop, options.limits, files, may_grow=options.max_bytes is None
+        )
         self._layers = Layers(
             name,
             store,

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from zchunked.errors import RefusedError
 from zchunked.events import Requested
 from zchunked.interfaces import Emit
 
@@ -60,6 +61,8 @@ class Traffic:
         """`limit`: `received` returns no sooner than the limit lets those bytes pass."""
         self._clock, self._limit = clock, limit
         self._has_ended: Callable[[], bool] = lambda: False
+        self._most: int | None = None
+        self._granted = 0  # bytes that some thread may receive just now
         self._lock = threading.Lock()
         self.can_drain = False
         """Whether who reads heeds `has_ended`: then no read waits any more once that holds."""
@@ -83,6 +86,30 @@ class Traffic:
     def has_ended(self) -> bool:
         return self._has_ended()
 
+    def allow(self, most: int) -> None:
+        """From now on no more than so many body bytes are received, those that came before counted."""
+        self._most = most
+
+    def announce(self, size: int) -> None:
+        """A body of this size is about to be read. Raises RefusedError where that alone is more than is allowed."""
+        most = self._most
+        if most is not None and self._fetched + size > most:
+            raise RefusedError(
+                f"an answer of {size} bytes would be more than --max-bytes allows: {self._fetched} of {most} bytes "
+                "have come; they are kept, the same command with a higher limit goes on from there"
+            )
+
+    def grant(self, size: int) -> int:
+        """How many of these bytes may come now; `received` gives the grant back. Raises RefusedError for none."""
+        with self._lock:
+            room = size if self._most is None else self._most - self._fetched - self._granted
+            granted = max(0, min(size, room))
+            self._granted += granted
+        if not granted and size:
+            self.announce(size)
+            raise RefusedError(f"all {self._most} bytes that --max-bytes allows have come, or are coming just now")
+        return granted
+
     def asked(self, request: Requested | None = None) -> None:
         """A request that counts was sent; `request` tells those who listen of it."""
         with self._lock:
@@ -96,11 +123,15 @@ class Traffic:
         with self._lock:
             self._listener = emit
 
-    def received(self, size: int) -> None:
+    def received(self, size: int, granted: int = 0) -> None:
+        """So many body bytes came, of a grant. Raises RefusedError where there was none, and they are too many."""
         with self._lock:
             self._fetched += size
+            self._granted -= granted
             if self._bodies:
                 self._go_on()
+        if size > granted:
+            self.announce(0)
         if self._limit is not None:
             self._limit.take(size)
 

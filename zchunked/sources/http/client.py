@@ -82,6 +82,7 @@ class Answer:
         """
         left = most
         try:
+            self._traffic.announce(min(most, self.length or 0))
             most_at_once = self._traffic.piece_bytes
             while left > 0 and (piece := self._read(min(left, most_at_once))):
                 left -= len(piece)
@@ -133,16 +134,24 @@ class Answer:
             self._free()
 
     def _read(self, size: int) -> bytes:
+        left = size if self.length is None else self.length - self._received
+        granted = self._traffic.grant(min(size, left)) if left > 0 else 0
+        piece = b""
+        try:
+            piece = self._receive(granted or size)
+        finally:
+            self._received += len(piece)
+            self._traffic.received(len(piece), granted)
+        return piece
+
+    def _receive(self, size: int) -> bytes:
         try:
             expect_more(self._response.raw, may_wait=not self._traffic.has_ended)
             # read1 hands over what has arrived; read and iter_content lose it when the connection breaks meanwhile.
-            piece: bytes = self._response.raw.read1(size, decode_content=False) or b""
+            return self._response.raw.read1(size, decode_content=False) or b""
         except _FOREIGN as error:
             cause, ours = _translated(error, netloc(self.url), self._stall, self._received)
             raise ours from cause
-        self._received += len(piece)
-        self._traffic.received(len(piece))
-        return piece
 
     def _settle(self) -> None:
         """A body that ends where we stop reading leaves its connection good for the next request."""
