@@ -11,6 +11,7 @@ import pytest
 
 from tests.helpers.build.golden import FIXTURES, Golden
 from tests.helpers.harness import command
+from tests.helpers.servers.uploads import UploadRegistry
 from zchunked.formats.annotations import locate
 from zchunked.formats.decompress import unpacked
 from zchunked.oci.documents import Manifest, parse_document
@@ -19,7 +20,9 @@ MARK = "io.github.containers.zstd-chunked.tarsplit-position"
 
 
 def convert(home: Path, source: str, target: Path, *options: str) -> dict[str, Any]:
-    return command.receipt(home, "convert", source, f"oci:{target}:t", *options)
+    told = command.receipt(home, "convert", source, f"oci:{target}:t", *options)
+    image: dict[str, Any] = told["images"][0]
+    return told | image | {"manifest_digest": told["manifest_digest"]}
 
 
 def source_of(golden: Golden) -> str:
@@ -152,3 +155,58 @@ def test_levels_that_are_none(words: tuple[str, str], tmp_path: Path) -> None:
     ended = command.zpull(tmp_path, "convert", source, f"oci:{tmp_path}/out", *words, check=False)
     assert ended.code == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_all_platforms_make_an_index_that_tools_with_zstd_prefer(tmp_path: Path) -> None:
+    golden = Golden("demo", "multi-platform-mixed")
+    target = tmp_path / "out"
+    told = command.receipt(tmp_path, "convert", source_of(golden), f"oci:{target}:t", "--platform", "all")
+    [entry] = json.loads((target / "index.json").read_bytes())["manifests"]
+    index = json.loads(blob(target, entry["digest"]))
+    assert entry["digest"] == told["manifest_digest"]
+    assert entry["mediaType"] == index["mediaType"] == "application/vnd.oci.image.index.v1+json"
+    assert {one["platform"]["architecture"] for one in index["manifests"]} == {"amd64", "arm64"}
+    for one in index["manifests"]:
+        assert one["annotations"]["io.github.containers.compression.zstd"] == "true"
+        for layer in json.loads(blob(target, one["digest"]))["layers"]:
+            assert MARK in layer["annotations"]
+            blob(target, layer["digest"])
+    assert "attestations" in told["notes"][0]
+
+
+def test_old_instances_stay_for_tools_that_know_no_zstd(tmp_path: Path) -> None:
+    golden = Golden("demo", "plain-gzip")
+    target = tmp_path / "out"
+    told = command.receipt(tmp_path, "convert", source_of(golden), f"oci:{target}:t", "--add")
+    [entry] = json.loads((target / "index.json").read_bytes())["manifests"]
+    old, new = json.loads(blob(target, entry["digest"]))["manifests"]
+    assert old["digest"] == golden.expect["manifest"]["digest"]
+    assert "annotations" not in old
+    assert new["digest"] == told["images"][0]["manifest_digest"]
+    assert old["platform"] == new["platform"]
+    for one in (old, new):
+        for layer in json.loads(blob(target, one["digest"]))["layers"]:
+            blob(target, layer["digest"])
+    archive = command.zpull(tmp_path, "convert", source_of(golden), f"oci-archive:{tmp_path}/a.tar", "--add")
+    assert archive.out.rpartition("@")[2].strip() == told["manifest_digest"]
+
+
+def test_an_image_is_converted_into_a_registry(tmp_path: Path) -> None:
+    golden = Golden("demo", "multi-platform")
+    with UploadRegistry() as registry:
+        target = f"{registry.host}/team/app:v1"
+        ended = command.zpull(tmp_path, "convert", source_of(golden), target, "--platform", "all")
+        assert registry.broken == []
+        digest = ended.out.strip().rpartition("@")[2]
+        assert registry.manifests["team/app"]["v1"] == registry.manifests["team/app"][digest]
+        again = command.zpull(tmp_path, "convert", source_of(golden), target, "--platform", "all")
+        assert again.out == ended.out
+        told = command.receipt(tmp_path, "push", target, f"{registry.host}/team/copy:v1", "--offline=false")
+        assert told["push"]["mounted"] == len(registry.blobs["team/copy"])
+
+
+@pytest.mark.parametrize("target", ["/no/such/form", "oci+https://host/base", "somewhere@sha256:" + "0" * 64])
+def test_targets_that_are_none(target: str, tmp_path: Path) -> None:
+    ended = command.zpull(tmp_path, "convert", source_of(Golden("demo", "plain-gzip")), target, check=False)
+    assert ended.code == 2
+    assert ended.out == ""

@@ -23,6 +23,10 @@ from zchunked.oci.quoting import typed as quoted
 from zchunked.options import Connection, GapOptions, Options, Patience, StallLimits
 from zchunked.sources.traffic import RateLimit, Traffic
 
+ALL = "all"
+"""Instead of a platform, where a verb takes every one of an index."""
+_TAKE_ALL = ("convert",)
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -79,6 +83,8 @@ def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
     """Raises UsageError; asks for a password where only a user was given."""
     get = parsed.values.get
     platform = _platform(get("platform"))
+    if get("platform") == ALL and parsed.verb not in _TAKE_ALL:
+        raise UsageError(f"invalid --platform: {parsed.verb} takes one platform, not {ALL}")
     if get("exact") and get("lean"):
         raise UsageError("--exact and --lean exclude each other: whole layers are not the fewest bytes")
     if (get("min_rate") or 0) > (get("limit_rate") or get("min_rate") or 0):
@@ -145,7 +151,7 @@ def _max_gap(parsed: Parsed) -> int | None:
 
 
 def _platform(text: str | None) -> Platform | None:
-    if not text:
+    if not text or text == ALL:
         return None
     platform = parse_platform(text)
     if platform is None:

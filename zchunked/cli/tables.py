@@ -21,7 +21,9 @@ DIGEST = Argument(
 )
 EACH_BLOB = Argument("DIGEST", "one blob of the same repository (default: config and layers)", is_optional=True)
 SOURCE = Argument("SOURCE", IMAGE.help, dest="image")
-CONVERTED = Argument("TARGET", "oci:DIR[:tag] or oci-archive:FILE[:tag] (- is standard output)")
+CONVERTED = Argument(
+    "TARGET", "[docker://]host/repository[:tag], oci:DIR[:tag], oci-archive:FILE[:tag] (- is standard output), s3://…"
+)
 TARGET = Argument("TARGET", "DIR[:tag], s3://bucket/prefix[:tag], gs://… or az://…; the tag is IMAGE's unless given")
 
 _PLATFORM = Option(
@@ -142,6 +144,12 @@ _MOUNT_FROM = Option(
     kind="list",
     separator=" ",
 )
+_PLATFORM_OR_ALL = Option(
+    "--platform",
+    "which image of an index to take, or all of them (default: this machine's)",
+    metavar="OS/ARCH[/VARIANT]|all",
+)
+_ADD = switch("--add", "an index in which the old instances stand beside the new ones, for tools without zstd")
 _SERVE = (
     Option("--listen", "address to listen on (default 127.0.0.1:5055)", metavar="HOST:PORT", default="127.0.0.1:5055"),
     path("--tls-cert", "serve https with this certificate (default: http, on loopback only)"),
@@ -227,7 +235,7 @@ VERBS = {
             "write an image's layers as zstd:chunked, so that its updates are cheap",
             (SOURCE, CONVERTED),
             (
-                ("", (_LEVEL, _PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
+                ("", (_LEVEL, _ADD, _FORCE, _PLATFORM_OR_ALL, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
                 ("spending", (*_SPENDING, _EXACT)),
                 *_HOW,
             ),

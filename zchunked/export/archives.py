@@ -13,6 +13,7 @@ import msgspec
 from zchunked.export.layers import layers_of, manifest_of
 from zchunked.export.names import Names
 from zchunked.export.oci_layout import LAYOUT_FILE, index_with
+from zchunked.export.shipment import Parcel, Shipment
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.oci.documents import Descriptor
 from zchunked.sources.layout import blob_path
@@ -81,6 +82,19 @@ def write_oci_archive(store: Store, image: StoredImage, sink: Sink, names: Names
         done |= {path, other}
     tar.finish()
     return listed.digest
+
+
+def write_shipment(shipment: Shipment, sink: Sink, names: Names) -> Digest:
+    """An OCI layout in a tar, of an index and the images that it lists. Returns the index's digest."""
+    index = index_with(None, shipment.root, shipment.platform, names.tag, "the archive", full_name=names.full)
+    parcels = [*(Parcel.of(blob, data) for blob, data in shipment.documents), *shipment.parcels]
+    tar = _TarWriter(sink)
+    for name, data in (("oci-layout", LAYOUT_FILE), ("index.json", index)):
+        tar.add(name, len(data), [data])
+    for parcel in {parcel.blob.digest: parcel for parcel in parcels}.values():
+        tar.add(blob_path(parcel.blob.digest), parcel.blob.size, parcel.pieces(0))
+    tar.finish()
+    return shipment.root.digest
 
 
 def write_docker_archive(store: Store, image: StoredImage, sink: Sink, names: Names) -> None:

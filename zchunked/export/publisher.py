@@ -14,10 +14,10 @@ from typing import Protocol
 from zchunked.download.retry import Chameleon, Stopped
 from zchunked.download.watchdog import Watchdog
 from zchunked.download.workers import WorkerPool
-from zchunked.errors import InterruptedPullError, NotFoundError
+from zchunked.errors import InterruptedPullError
 from zchunked.events import Event, Noted
-from zchunked.export.layers import layers_of
 from zchunked.export.oci_layout import LAYOUT_FILE, index_with
+from zchunked.export.shipment import Parcel, Shipment
 from zchunked.interfaces import Emit
 from zchunked.oci.digest import short
 from zchunked.oci.documents import Descriptor
@@ -78,7 +78,6 @@ class Publisher:
 
     def __init__(
         self,
-        store: Store,
         target: Target,
         *,
         jobs: int,
@@ -88,7 +87,7 @@ class Publisher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`deadline`: seconds from now, after which it gives up."""
-        self._store, self._target, self._jobs, self._show = store, target, jobs, show
+        self._target, self._jobs, self._show = target, jobs, show
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._chameleon = Chameleon(patience, jobs, self._events.put, self._stop)
@@ -96,7 +95,7 @@ class Publisher:
         self.sent = Sent()
         """How far it has come; true at any time."""
 
-    def run(self, image: StoredImage, tag: str | None) -> None:
+    def run(self, shipment: Shipment, tag: str | None) -> None:
         """Blobs first, all at the same time; when they are there, the index. An object of the right size is not sent.
 
         Whoever reads meanwhile sees the index as it was. DamagedLayerError when the store is not what was proved.
@@ -105,7 +104,7 @@ class Publisher:
         try:
             with self._target.held(lambda text: self._show(Noted(text))), crew:
                 try:
-                    self._publish(crew, image, tag)
+                    self._publish(crew, shipment, tag)
                 finally:
                     self._stop.set()
         except KeyboardInterrupt as error:
@@ -114,27 +113,17 @@ class Publisher:
             self._stop.set()
             self._tick()
 
-    def _publish(self, crew: WorkerPool, image: StoredImage, tag: str | None) -> None:
-        documents = image.documents
-        manifest = documents.manifest
-        listed = Descriptor(manifest.media_type, documents.manifest_digest, len(documents.manifest_data))
-        blobs = {blob.digest: (blob, pieces) for blob, pieces in self._blobs(image, listed)}
+    def _publish(self, crew: WorkerPool, shipment: Shipment, tag: str | None) -> None:
+        parcels = [*shipment.parcels, *(Parcel.of(blob, data) for blob, data in shipment.documents)]
         crew.submit("send", self._mark)
         crew.wait(self._tick)
-        for blob, pieces in blobs.values():
-            crew.submit("send", partial(self._bring, blob, pieces))
+        for parcel in {parcel.blob.digest: parcel for parcel in parcels}.values():
+            crew.submit("send", partial(self._bring, parcel.blob, partial(parcel.pieces, 0)))
         crew.wait(self._tick)
-        change = partial(index_with, manifest=listed, platform=image.config.platform, tag=tag, where=self._target.name)
+        listed, platform = shipment.root, shipment.platform
+        change = partial(index_with, manifest=listed, platform=platform, tag=tag, where=self._target.name)
         crew.submit("send", lambda: self._chameleon.run(lambda: self._target.update(_INDEX, change)))
         crew.wait(self._tick)
-
-    def _blobs(self, image: StoredImage, manifest: Descriptor) -> Iterator[tuple[Descriptor, Callable[[], Pieces]]]:
-        for layer in layers_of(self._store, image):
-            if not layer.is_whole:
-                raise NotFoundError(f"layer {layer.layer.digest} is here in parts only; pull the image with --exact")
-            yield layer.layer, layer.blob
-        yield image.documents.manifest.config, lambda: [image.config_data]
-        yield manifest, lambda: [image.documents.manifest_data]
 
     def _mark(self) -> None:
         """The file that says that this is a layout comes first: who finds a half-filled one knows whose it is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from zchunked.errors import NotFoundError
@@ -22,6 +22,10 @@ class Parcel:
     blob: Descriptor
     pieces: Callable[[int], Pieces]
 
+    @classmethod
+    def of(cls, blob: Descriptor, data: bytes) -> Parcel:
+        return cls(blob, lambda at: [data[at:]])
+
 
 @dataclass(frozen=True, slots=True)
 class Shipment:
@@ -30,6 +34,10 @@ class Shipment:
     parcels: list[Parcel]
     documents: list[tuple[Descriptor, bytes]]
     platform: Platform | None
+
+    def after(self, other: Shipment) -> Shipment:
+        """Both, with this one's root last."""
+        return Shipment([*other.parcels, *self.parcels], [*other.documents, *self.documents], self.platform)
 
     @property
     def root(self) -> Descriptor:
@@ -48,10 +56,6 @@ def shipment_of(store: Store, image: StoredImage) -> Shipment:
         parcels[layer.layer.digest] = Parcel(layer.layer, layer.blob_from)
     documents = image.documents
     config = documents.manifest.config
-    parcels[config.digest] = Parcel(config, lambda at: _rest(image.config_data, at))
+    parcels[config.digest] = Parcel.of(config, image.config_data)
     manifest = Descriptor(documents.manifest.media_type, documents.manifest_digest, len(documents.manifest_data))
     return Shipment([*parcels.values()], [(manifest, documents.manifest_data)], image.config.platform)
-
-
-def _rest(data: bytes, at: int) -> Iterator[bytes]:
-    yield data[at:]

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from zchunked.errors import LocalError
-from zchunked.export.archives import is_archive, write_docker_archive, write_oci_archive
+from zchunked.errors import LocalError, UsageError
+from zchunked.export.archives import is_archive, write_docker_archive, write_oci_archive, write_shipment
 from zchunked.export.atomic import local_errors
 from zchunked.export.destination import Destination
 from zchunked.export.folder import is_free, is_layout, taken
 from zchunked.export.names import names_of
 from zchunked.export.oci_layout import write_layout
+from zchunked.export.shipment import Shipment
 from zchunked.export.stage import Stage
 from zchunked.export.targets import descriptor_of, is_regular, opened, real_path
 from zchunked.oci.digest import Digest
@@ -50,6 +51,15 @@ def export(
             else:
                 write_docker_archive(store, image, sink, names)
     return Export(to.text, digest)
+
+
+def export_shipment(store_name: str, shipment: Shipment, to: Destination, *, force: bool = False) -> Export:
+    """The same of an index and the images that it lists, into an archive. `store_name` as `StoredImage.name`."""
+    check_target(to, force=force)
+    if to.transport != "oci-archive":
+        raise UsageError(f"{to.transport}: has no room for an index; want oci:, oci-archive: or a registry")
+    with local_errors(f"cannot write {to.path}"), _sink(to) as sink:
+        return Export(to.text, write_shipment(shipment, sink, names_of(store_name, to.tag)))
 
 
 def check_target(to: Destination, *, force: bool = False) -> None:

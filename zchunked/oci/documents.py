@@ -26,7 +26,7 @@ ACCEPTED = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST)
 
 INDEXES = (OCI_INDEX, DOCKER_LIST)
 _REFERENCE_TYPE = "vnd.docker.reference.type"
-_ZSTD_INSTANCE = "io.github.containers.compression.zstd"
+ZSTD_INSTANCE = "io.github.containers.compression.zstd"
 _CONFIG_TYPES = frozenset({OCI_CONFIG, "application/vnd.docker.container.image.v1+json"})
 _WEB_URL = re.compile(r"https?://[A-Za-z0-9\[][\x21-\x7e]*", re.ASCII | re.IGNORECASE)
 
@@ -241,7 +241,7 @@ def candidates(index: Index, want: Platform) -> list[Instance]:
     found: list[Instance] = []
     for platform in accepted(want):
         fitting = [instance for instance in images if instance.platform == platform]
-        found += sorted(fitting, key=lambda one: one.descriptor.annotations.get(_ZSTD_INSTANCE) != "true")
+        found += sorted(fitting, key=lambda one: one.descriptor.annotations.get(ZSTD_INSTANCE) != "true")
     silent = [instance for instance in images if instance.platform is None]
     found += [one for one in silent if one.descriptor.media_type in INDEXES]
     if len(silent) == len(images):

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
-from dataclasses import replace
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
 
+from zchunked.cli.commands.delivery import Delivery
 from zchunked.cli.commands.pull import pull_of, resumable, source_of
-from zchunked.cli.progress import human
+from zchunked.cli.commands.push import registry_target, resumable_push, source_settings
+from zchunked.cli.progress import Progress, human
 from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
-from zchunked.cli.settings import Settings, traffic_of
-from zchunked.convert.image import ConvertedImage, Converter
+from zchunked.cli.settings import ALL, Settings, traffic_of
+from zchunked.convert.image import Converter
+from zchunked.convert.index import Converted, entry_of, index_document, platforms_of
 from zchunked.convert.layers import ConvertSettings
 from zchunked.errors import InterruptedPullError, TransferError, ZPullError
 from zchunked.events import Noted
-from zchunked.export import DamagedLayerError, Destination, export, parse_destination
-from zchunked.oci.reference import parse_image
-from zchunked.receipt import Export, Receipt
+from zchunked.export import DamagedLayerError
+from zchunked.export.shipment import Shipment, shipment_of
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Index, parse_document
+from zchunked.oci.platform import Platform
+from zchunked.oci.reference import ImageReference, parse_image
+from zchunked.pull.objects import ObjectFetcher
+from zchunked.pull.pull import Pull
+from zchunked.receipt import Receipt
 from zchunked.store import Store
 
 
@@ -25,27 +34,13 @@ def convert(settings: Settings) -> int:
     # A layer that is zstd:chunked already is kept, so it has to be the registry's own, every byte.
     options, output = settings.options, settings.output
     settings = replace(settings, options=replace(options, frugality=replace(options.frugality, exact=True)))
-    reference, destination = parse_image(settings.image), parse_destination(settings.target)
-    how = ConvertSettings(settings.own["level"])
-    receipt, traffic = Receipt(str(reference)), traffic_of(settings)
+    delivery = Delivery(settings)
     progress = progress_of(output)
-    converted: ConvertedImage | None = None
     failure: ZPullError | None = None
-    with (
-        Store(settings.store) as store,
-        closing(source_of(settings, reference, store, traffic)) as source,
-    ):
-        pull = pull_of(settings, reference, source, store, traffic, receipt, progress)
+    with Store(settings.store) as store, ExitStack() as stack:
+        work = Conversion(settings, store, progress, stack)
         try:
-            image = pull.run()
-            converter = Converter(store, how, progress)
-            try:
-                converted = converter.run(image)
-            except DamagedLayerError as damage:
-                progress(Noted(f"{damage}; doing that now"))
-                converted = Converter(store, how, progress).run(pull.heal(image))
-            receipt.exports.append(_deliver(store, converted, destination))
-            receipt.manifest_digest = converted.image.documents.manifest_digest
+            work.run(delivery)
         except ZPullError as error:
             failure = error
         except KeyboardInterrupt:
@@ -53,56 +48,173 @@ def convert(settings: Settings) -> int:
         finally:
             progress.close()
     if isinstance(failure, (TransferError, InterruptedPullError)):
-        failure = resumable(failure, pull.bytes_here, receipt.bytes.image)
+        failure = resumable_push(failure) if delivery.pusher else resumable(failure, *work.progress_bytes)
     if failure is None:
-        write_digestfile(output.digestfile, receipt)
-    _print(settings, receipt, converted, failure)
-    if converted is not None and output.tells_more:
-        before, after = _sizes(converted)
-        print(f"zpull: layers of {human(before)} are {human(after)} as zstd:chunked", file=sys.stderr)
+        write_digestfile(output.digestfile, work.receipt)
+    work.print(delivery, failure)
+    if output.tells_more:
+        work.tell()
+        delivery.tell()
     if failure is not None:
         raise failure
     return 0
 
 
-def _deliver(store: Store, converted: ConvertedImage, to: Destination) -> Export:
-    return export(store, converted.image, to)
+class Conversion:
+    """One run of the command: what was pulled, and what became of it."""
 
+    def __init__(self, settings: Settings, store: Store, progress: Progress, stack: ExitStack) -> None:
+        """What is opened is closed with `stack`."""
+        self._settings, self._store, self._progress, self._stack = settings, store, progress, stack
+        self._reference: ImageReference = parse_image(settings.image)
+        self.receipt = Receipt(str(self._reference))
+        self._traffic = traffic_of(settings)
+        self._pull: Pull | None = None
+        self._images: list[Converted] = []
+        self._fetched = 0
+        self._root_digest: Digest | None = None
+        self._notes: list[str] = []
 
-def _sizes(converted: ConvertedImage) -> tuple[int, int]:
-    return sum(one.source.size for one in converted.layers), sum(one.layer.size for one in converted.layers)
+    @property
+    def progress_bytes(self) -> tuple[int, int]:
+        """Of the image that is being pulled: what is here, and all of it."""
+        return (self._pull.bytes_here if self._pull else 0), self.receipt.bytes.image
 
+    def run(self, delivery: Delivery) -> None:
+        """Raises ZPullError."""
+        settings = self._settings
+        if not (delivery.is_local or delivery.is_bucket):
+            settings = source_settings(settings, registry_target(settings))
+        source = source_of(settings, self._reference, self._store, self._traffic)
+        self._source = self._stack.enter_context(closing(source))
+        root = b"{}"
+        platforms: list[Platform] = []
+        if settings.own["platform"] == ALL:
+            root = self._root()
+            document = parse_document(root)
+            platforms = platforms_of(document) if isinstance(document, Index) else []
+            if isinstance(document, Index) and any(not one.is_image for one in document.instances):
+                self._note("attestations are left out: they speak of the images that were converted")
+        for platform in platforms or [settings.options.platform]:
+            self._images.append(self._convert(platform, root))
+        if platforms or settings.own["add"]:
+            self._deliver_index(delivery, root)
+        else:
+            image = self._images[0].after.image
+            self._name(delivery, image.documents.manifest_digest)
+            delivery.image(self._store, image, self._progress)
 
-def _print(settings: Settings, receipt: Receipt, converted: ConvertedImage | None, failure: ZPullError | None) -> None:
-    """What stands at TARGET now, as it can be pulled."""
-    out = sys.stderr if settings.target.partition(":")[2].partition(":")[0] == "-" else sys.stdout
-    if settings.output.format == "json":
-        document: dict[str, object] = {
-            "source": receipt.reference,
-            "target": settings.target,
-            "platform": receipt.platform,
-            "manifest_digest": receipt.manifest_digest,
-            "fetched_bytes": receipt.bytes.fetched,
-        }
-        if converted is not None:
-            before, after = _sizes(converted)
-            document |= {
-                "image_id": converted.image.documents.manifest.config.digest,
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        self._progress(Noted(text))
+
+    def _root(self) -> bytes:
+        """What SOURCE names, as it is."""
+        with ObjectFetcher(
+            self._reference,
+            self._reference.digest,
+            self._source,
+            self._store,
+            traffic=self._traffic,
+            options=self._settings.options,
+            show=self._progress,
+        ) as objects:
+            return objects.manifest(None)
+
+    def _convert(self, platform: Platform, root: bytes) -> Converted:
+        settings = replace(self._settings, options=replace(self._settings.options, platform=platform))
+        self.receipt = Receipt(str(self._reference))
+        pull = self._pull = pull_of(
+            settings, self._reference, self._source, self._store, self._traffic, self.receipt, self._progress
+        )
+        try:
+            before = pull.run()
+        finally:
+            self._fetched = self._traffic.fetched
+        self._progress.close()
+        how = ConvertSettings(settings.own["level"])
+        try:
+            after = Converter(self._store, how, self._progress).run(before)
+        except DamagedLayerError as damage:
+            self._note(f"{damage}; doing that now")
+            before = pull.heal(before)
+            after = Converter(self._store, how, self._progress).run(before)
+        return Converted(before, after, entry_of(root, before))
+
+    def _deliver_index(self, delivery: Delivery, root: bytes) -> None:
+        keep = self._settings.own["add"]
+        descriptor, data = index_document(root, self._images, keep=keep)
+        self._store.put(data)
+        shipment = Shipment([], [(descriptor, data)], None)
+        for one in reversed(self._images):
+            shipment = shipment.after(shipment_of(self._store, one.after.image))
+            if keep and one.is_new:
+                shipment = shipment.after(shipment_of(self._store, one.before))
+        self._name(delivery, descriptor.digest)
+        delivery.index(self._store, shipment, str(self._reference), self._progress)
+
+    def _name(self, delivery: Delivery, root: Digest) -> None:
+        """The store knows the images by TARGET's name, so that they can be pushed, or updated from."""
+        self._root_digest = self.receipt.manifest_digest = root
+        if (name := delivery.stored_name) is not None:
+            for one in self._images:
+                image = one.after.image
+                self._store.set_image(name, str(image.config.platform), image.documents.manifest_digest, root)
+
+    # ── what is said ──
+
+    def _sizes(self) -> tuple[int, int]:
+        """Bytes of the layers of all images, before and after; each blob once."""
+        layers = [layer for one in self._images for layer in one.after.layers]
+        before = {layer.source.digest: layer.source.size for layer in layers}
+        after = {layer.layer.digest: layer.layer.size for layer in layers}
+        return sum(before.values()), sum(after.values())
+
+    def tell(self) -> None:
+        """In a line, for people."""
+        if self._images:
+            before, after = self._sizes()
+            print(f"zpull: layers of {human(before)} are {human(after)} as zstd:chunked", file=sys.stderr)
+
+    def print(self, delivery: Delivery, failure: ZPullError | None) -> None:
+        """What stands at TARGET now, as it can be pulled."""
+        out = sys.stderr if delivery.is_stdout else sys.stdout
+        target, digest = self._settings.target, self._root_digest or ""
+        if self._settings.output.format == "json":
+            before, after = self._sizes()
+            document: dict[str, object] = {
+                "source": str(self._reference),
+                "target": target,
+                "manifest_digest": digest,
                 "bytes": {"before": before, "after": after},
-                "layers": [
-                    {
-                        "source": one.source.digest,
-                        "digest": one.layer.digest,
-                        "diff_id": one.diff_id,
-                        "size_before": one.source.size,
-                        "size": one.layer.size,
-                        "outcome": one.outcome,
-                        "reason": one.note or None,
-                    }
-                    for one in converted.layers
-                ],
+                "fetched_bytes": self._fetched,
+                "images": [self._image(one) for one in self._images],
+                "notes": self._notes,
             }
-        print_json(document | ({"error": str(failure)} if failure else {}), out)
-    elif failure is None:
-        digest = receipt.manifest_digest
-        print_line(digest or "" if settings.output.is_quiet else f"{settings.target}@{digest}", out)
+            if delivery.pusher is not None:
+                document["push"] = asdict(delivery.pusher.pushed)
+            print_json(document | ({"error": str(failure)} if failure else {}), out)
+        elif failure is None:
+            print_line(digest if self._settings.output.is_quiet else f"{target}@{digest}", out)
+
+    @staticmethod
+    def _image(one: Converted) -> dict[str, object]:
+        image = one.after.image
+        return {
+            "platform": str(image.config.platform),
+            "source_digest": one.before.documents.manifest_digest,
+            "manifest_digest": image.documents.manifest_digest,
+            "image_id": image.documents.manifest.config.digest,
+            "layers": [
+                {
+                    "source": layer.source.digest,
+                    "digest": layer.layer.digest,
+                    "diff_id": layer.diff_id,
+                    "size_before": layer.source.size,
+                    "size": layer.layer.size,
+                    "outcome": layer.outcome,
+                    "reason": layer.note or None,
+                }
+                for layer in one.after.layers
+            ],
+        }

@@ -18,6 +18,7 @@ from zchunked.export import DamagedLayerError
 from zchunked.export.destination import parse_target
 from zchunked.export.folder import FolderTarget
 from zchunked.export.publisher import Publisher, Sent, Target, is_complete
+from zchunked.export.shipment import shipment_of
 from zchunked.oci.reference import ImageReference, LayoutReference, parse_image
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Export, Receipt, image_bytes
@@ -37,13 +38,13 @@ def publish(settings: Settings) -> int:
     receipt, output = Receipt(str(reference)), settings.output
     progress = progress_of(output)
     failure: ZPullError | None = None
-    with Store(settings.store) as store, closing(_target(settings, to)) as target, ExitStack() as stack:
+    with Store(settings.store) as store, closing(publish_target(settings, to)) as target, ExitStack() as stack:
         work = SourceImage(settings, reference, store, receipt, progress, stack)
         publishers: list[Publisher] = []
 
         def bring(image: StoredImage) -> None:
             publishers.append(work.publisher(target))
-            publishers[-1].run(image, to.tag)
+            publishers[-1].run(shipment_of(store, image), to.tag)
 
         try:
             image = work.used(bring)
@@ -91,9 +92,7 @@ class SourceImage:
         options, left = self._settings.options, self._settings.options.bounds.deadline
         if left is not None:
             left = max(0.0, left - self._receipt.seconds)
-        return Publisher(
-            self._store, target, jobs=options.jobs, patience=options.patience, show=self._progress, deadline=left
-        )
+        return Publisher(target, jobs=options.jobs, patience=options.patience, show=self._progress, deadline=left)
 
     def complete(self) -> StoredImage:
         """The image with all its blobs whole; what the store has is the image, wherever its tag points by now."""
@@ -146,7 +145,7 @@ class SourceImage:
         return self._work
 
 
-def _target(settings: Settings, to: LayoutReference) -> Target:
+def publish_target(settings: Settings, to: LayoutReference) -> Target:
     if to.scheme == "oci":
         return FolderTarget(Path(to.base))
     options, link = settings.options, settings.connection

@@ -43,7 +43,7 @@ def push(settings: Settings) -> int:
         closing(open_uploads(settings, target, traffic)) as registry,
         ExitStack() as stack,
     ):
-        work = SourceImage(_source_settings(settings, target), reference, store, receipt, progress, stack)
+        work = SourceImage(source_settings(settings, target), reference, store, receipt, progress, stack)
 
         def bring(image: StoredImage) -> None:
             pushers.append(pusher_of(settings, target, registry, store, progress))
@@ -90,7 +90,7 @@ def registry_target(settings: Settings) -> Reference:
     return target
 
 
-def _source_settings(settings: Settings, target: Reference) -> Settings:
+def source_settings(settings: Settings, target: Reference) -> Settings:
     """Credentials that were typed are for TARGET."""
     source = parse_image(settings.image)
     if isinstance(source, Reference) and source.host != target.host:
