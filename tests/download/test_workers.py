@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -142,3 +143,55 @@ def test_few_threads_are_enough_and_none_is_local_trouble(
         with pytest.raises(LocalError, match="no more threads"), crew:
             pass
         assert crew.is_gone
+
+
+# ── few threads to be had ──
+
+
+@pytest.fixture
+def scarce(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """From now on the system gives out so many threads."""
+
+    def have(count: int) -> None:
+        left = [count]
+        start = threading.Thread.start
+
+        def starting(thread: threading.Thread) -> None:
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", starting)
+
+    return have
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_with_few_threads_each_lane_has_one_before_any_has_two(count: int, scarce: Callable[[int], None]) -> None:
+    scarce(count)
+    crew = WorkerPool({"make": 2, "prove": 2, "fetch": 8}, threading.Event())
+    done: list[int] = []
+    with crew:
+        assert all(crew.size(lane) for lane in ("make", "prove", "fetch"))
+        assert sum(crew.size(lane) for lane in ("make", "prove", "fetch")) == count
+        for number in range(20):
+            for lane in ("make", "prove", "fetch"):
+                crew.submit(lane, partial(done.append, number))
+        crew.wait(lambda: None)
+    assert len(done) == 60
+    assert crew.is_gone
+
+
+def test_a_lane_without_a_thread_is_local_trouble_and_leaves_none_behind(scarce: Callable[[int], None]) -> None:
+    scarce(2)
+    crew = WorkerPool({"make": 1, "prove": 1, "fetch": 8}, threading.Event())
+    with pytest.raises(LocalError, match="no more threads: 2 of 10"), crew:
+        pytest.fail("it was entered")
+    assert crew.is_gone
+
+
+def test_without_a_thread_items_are_made_by_the_caller(scarce: Callable[[int], None]) -> None:
+    scarce(0)
+    made: list[int] = []
+    assert list(made_ahead(numbers(made, 100))) == [*range(100)]

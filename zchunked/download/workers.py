@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Generic, Self, TypeVar
 
 from zchunked.download.retry import Stopped
@@ -32,31 +32,30 @@ class WorkerPool:
         self._open = dict.fromkeys(lanes, 0)
         self._failure: BaseException | None = None
         self._lanes: dict[str, queue.SimpleQueue[Task | None]] = {name: queue.SimpleQueue() for name in lanes}
-        self._threads = [
-            threading.Thread(target=self._work, args=(name,), name=f"zpull-{name}-{number}", daemon=True)
-            for name in lanes
-            for number in range(lanes[name])
-        ]
+        self._threads: list[threading.Thread] = []
         self._sizes = dict(lanes)
 
     def __enter__(self) -> Self:
         """Where the system gives out few threads, lanes get fewer workers. LocalError for a lane without any."""
-        started: list[threading.Thread] = []
-        for thread in self._threads:
-            with suppress(RuntimeError):
-                thread.start()
-                started.append(thread)
-        self._threads = started
-        lanes = [thread.name.split("-")[1] for thread in started]
-        wanted = self._sizes
-        self._sizes = {name: lanes.count(name) for name in wanted}
-        if not all(self._sizes.values()):
-            self.__exit__()
-            raise LocalError(
-                f"the system gives out no more threads: {len(started)} of {sum(wanted.values())} could be started; "
-                "allow more (ulimit -u, pids.max), or use fewer --jobs"
-            )
+        wanted, self._sizes = self._sizes, dict.fromkeys(self._sizes, 0)
+        turns = [(number, name) for name, size in wanted.items() for number in range(size)]
+        try:
+            for number, name in sorted(turns, key=lambda turn: turn[0]):  # first a worker for each lane
+                self._start(name, number)
+        except RuntimeError as error:
+            if not all(self._sizes.values()):
+                self.__exit__()
+                raise LocalError(
+                    f"the system gives out no more threads: {len(self._threads)} of {len(turns)} could be started; "
+                    "allow more (ulimit -u, pids.max) and run the same command again"
+                ) from error
         return self
+
+    def _start(self, lane: str, number: int) -> None:
+        thread = threading.Thread(target=self._work, args=(lane,), name=f"zpull-{lane}-{number}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        self._sizes[lane] += 1
 
     def __exit__(self, *exception: object) -> None:
         for name, size in self._sizes.items():
@@ -156,9 +155,17 @@ class WorkerPool:
 
 
 def made_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The same items, made a few ahead by a thread of their own, for who has no crew. It ends when this is closed."""
-    with WorkerPool({"make": 1}, threading.Event()) as crew, closing(crew.ahead("make", items)) as made:
-        yield from made
+    """The same items, made a few ahead by a thread of their own, for who has no crew. It ends when this is closed.
+
+    Where the system gives out no thread, they are made by the caller's.
+    """
+    with ExitStack() as stack:
+        try:
+            crew = stack.enter_context(WorkerPool({"make": 1}, threading.Event()))
+        except LocalError:
+            yield from items
+            return
+        yield from stack.enter_context(closing(crew.ahead("make", items)))
 
 
 class _Belt(Generic[_Item]):
