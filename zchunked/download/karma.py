@@ -34,7 +34,6 @@ class Karma:
         self._clock = clock
         self._at = clock()
         self._value = endowment if patience > 0 else 0.0
-        self._pauses = 0
 
     def gain(self, new_bytes: int) -> None:
         self._value = self.value() + new_bytes
@@ -47,23 +46,10 @@ class Karma:
     def value(self) -> float:
         """Karma now."""
         now = self._clock()
-        if self._tau > 0 and now > self._at and not self._pauses:
+        if self._tau > 0 and now > self._at:
             self._value *= math.exp(-(now - self._at) / self._tau)
         self._at = max(now, self._at)
         return self._value
-
-    @property
-    def is_paused(self) -> bool:
-        return self._pauses > 0
-
-    def pause(self) -> None:
-        """Time does not count until `resume` has been called as often: it is not the network that takes it."""
-        self.value()
-        self._pauses += 1
-
-    def resume(self) -> None:
-        self.value()
-        self._pauses -= 1
 
     def tolerance(self) -> float:
         """Seconds of complete silence after which a single failure would be final."""

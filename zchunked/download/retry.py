@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import NoReturn, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from zchunked.download.karma import Karma, Verdict
+from zchunked.download.network_time import NetworkTime
 from zchunked.errors import MultiRangeRefusedError, RangeIgnoredError, TransferError, TransientError
 from zchunked.events import GaveUp, Noted, Retried
 from zchunked.interfaces import Announcing, Document, Emit, Failover, Pieces, Source
@@ -65,19 +67,21 @@ class Chameleon:
         stop: threading.Event,
         *,
         clock: Callable[[], float] = time.monotonic,
+        longest_step: float = math.inf,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
+        """`longest_step`: as `NetworkTime` says, for whom often calls `tell_silence`."""
         self._patience, self._jobs, self._stop = patience, jobs, stop
         self.emit = emit
-        self._clock = clock
+        self.time = self._clock = NetworkTime(clock, longest_step)
         self._sleep = sleep or self._wait_or_stop
-        self._karma = Karma(patience.patience, clock)
+        self._karma = Karma(patience.patience, self.time)
         self._line = threading.Condition()
         self._allowed, self._busy = jobs, 0
         self._in_vain = 0  # failures since the last new byte
         self._earned = 0  # new bytes since the line last grew
-        self._not_before = clock()
-        self._heard = clock()  # when the last new byte arrived
+        self._not_before = 0.0
+        self._heard = 0.0  # when the last new byte arrived
         self._why_silent = ""
         self._has_told = False
         self.retries = 0
@@ -110,19 +114,14 @@ class Chameleon:
     @contextmanager
     def local_work(self) -> Iterator[None]:
         """What is done inside says nothing of the network: a slow disk or a busy CPU uses up no patience."""
-        with self._line:
-            self._karma.pause()
-        try:
+        with self.time.at_work():
             yield
-        finally:
-            with self._line:
-                self._karma.resume()
 
     def tell_silence(self, *, is_fetching: bool) -> None:
         """Call often: once per silence of a few seconds a person is told of it, and why."""
         with self._line:
             now = self._clock()
-            if not is_fetching or self._karma.is_paused:
+            if not is_fetching:
                 self._heard = now
             is_waiting = self._busy > 0 or self._in_vain > 0
             if not is_waiting or self._has_told or now - self._heard < _TELLING_SECONDS:
@@ -215,11 +214,12 @@ class Chameleon:
                 self._line.wait(0.2)
             self._busy += 1
         try:
-            if (wait := self._not_before - self._clock()) > 0:
-                self._sleep(wait)
-            if self._stop.is_set():
-                raise Stopped
-            yield
+            with self.time.on_the_line():
+                if (wait := self._not_before - self._clock()) > 0:
+                    self._sleep(wait)
+                if self._stop.is_set():
+                    raise Stopped
+                yield
             with self._line:
                 self._grow()
         finally:

@@ -14,18 +14,20 @@ _USELESS_RATE = 100  # bytes per second: below that, and without one that is new
 
 
 class Watchdog:
-    """For one pull, from the moment it is made. Only stretches in which something is being fetched count."""
+    """For one pull, from the moment it is made. Only stretches in which something is being fetched count, and of those
+    only the time in which the network was waited for.
+    """
 
     def __init__(self, bounds: StallLimits, traffic: Traffic, chameleon: Chameleon, clock: Callable[[], float]) -> None:
         self._bounds, self._traffic, self._chameleon, self._clock = bounds, traffic, chameleon, clock
         self._began = clock()
-        self._stretch = self._useless = (self._began, 0)
+        self._stretch = self._useless = (chameleon.time(), 0)
 
     def check(self, *, is_fetching: bool) -> None:
         """Call often. Raises TransferError when the deadline has passed, or too little has come for too long."""
         self._chameleon.tell_silence(is_fetching=is_fetching)
-        now, came = self._clock(), self._traffic.fetched
-        if self._bounds.deadline is not None and now - self._began > self._bounds.deadline:
+        now, came = self._chameleon.time(), self._traffic.fetched
+        if self._bounds.deadline is not None and self._clock() - self._began > self._bounds.deadline:
             raise TransferError(f"the deadline of {self._bounds.deadline:g} s has passed")
         if not is_fetching:
             self._stretch = now, came

@@ -68,7 +68,9 @@ class Pull:
         self._stop = threading.Event()
         traffic.set_listener(self._events.put)
         self._plain_source = source
-        self._chameleon = Chameleon(options.patience, options.jobs, self._events.put, self._stop, clock=clock)
+        self._chameleon = Chameleon(
+            options.patience, options.jobs, self._events.put, self._stop, clock=clock, longest_step=1.0
+        )
         self._source = RetryingSource(source, self._chameleon)
         self._accounts = accounts or Accounts(is_free=files is not None)
         self._files = files
