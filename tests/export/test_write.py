@@ -12,8 +12,9 @@ import pytest
 
 from tests.helpers.build.front import chunked_layer, image, make_tar, read_layout
 from tests.helpers.build.stored import keep_image
-from zchunked.errors import LocalError
+from zchunked.errors import LocalError, UsageError
 from zchunked.export import export, parse_destination
+from zchunked.export.names import Names, names_of
 from zchunked.receipt import Export
 from zchunked.store import Store
 
@@ -79,3 +80,26 @@ def test_standard_output_gets_the_archive_and_nothing_else(
     with tarfile.open(fileobj=io.BytesIO(out)) as tar:
         assert {"oci-layout", "index.json"} <= set(tar.getnames())
     assert done == Export("oci-archive:-", IMAGE.digest)
+
+
+@pytest.mark.parametrize(("pulled", "said", "tag", "full"), [
+    ("h.io/app:v1", None, "v1", "h.io/app:v1"),
+    ("h.io/app:v1", "v2", "v2", "h.io/app:v2"),
+    ("h.io/app:v1", "other/name:x", "other/name:x", "docker.io/other/name:x"),
+    ("h.io/app:v1", "host:5000/name", "host:5000/name", "host:5000/name:latest"),
+    (f"h.io/app@{IMAGE.digest}", None, None, None),
+    (f"h.io/app@{IMAGE.digest}", "v2", "v2", "h.io/app:v2"),
+    ("oci:dir:v1", None, "v1", None),
+    ("oci:dir:h.io/app:v1", None, "h.io/app:v1", "h.io/app:v1"),
+    ("docker-archive:-:app:v1", None, "docker.io/library/app:v1", "docker.io/library/app:v1"),
+    ("h.io/app:v1", "An/Odd.Name", "An/Odd.Name", None),
+])  # fmt: skip
+def test_what_an_export_is_called(pulled: str, said: str | None, tag: str | None, full: str | None) -> None:
+    assert names_of(pulled, said) == Names(tag, full)
+
+
+def test_the_name_in_a_docker_archive_is_a_whole_reference() -> None:
+    assert names_of("h.io/app:v1", "name", is_whole=True).full == "docker.io/library/name:latest"
+    for text in ("docker-archive:x.tar:UPPER", f"docker-archive:x.tar:app@{IMAGE.digest}"):
+        with pytest.raises(UsageError):
+            parse_destination(text)

@@ -162,6 +162,7 @@ def change(**members: bytes | str | None) -> bytes:
 BAD: dict[str, tuple[bytes, int, str]] = {
     "nothing": (b"", 7, "no tar"),
     "no tar": (b"<html>" * 1000, 7, "no tar"),
+    "a bomb": (gzip.compress(bytes(64 << 20)), 7, "no tar"),
     "bzip2": (bz2.compress(tar_of(old())), 7, "compressed with bzip2"),
     "cut short": (tar_of(old())[:3000], 7, ""),
     "half a gzip": (gzip.compress(tar_of(old()))[:-500], 7, ""),

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from zchunked.errors import UsageError
 from zchunked.export.targets import descriptor_of, is_stream
 from zchunked.oci.quoting import typed
-from zchunked.oci.reference import LayoutReference, parse_image
+from zchunked.oci.reference import LayoutReference, parse_image, parse_reference
 
 Transport = Literal["oci", "oci-archive", "docker-archive"]
 STDOUT = "-"
@@ -56,6 +56,8 @@ def parse_destination(text: str) -> Destination:
         raise UsageError("--to oci: writes a directory; use oci-archive:- for standard output")
     if tag and not _REF_NAME.fullmatch(tag):
         raise UsageError(f"--to {typed(text)}: want one of oci:DIR[:name], …; what follows the path cannot be a name")
+    if tag and transport == "docker-archive" and parse_reference(tag).digest:
+        raise UsageError(f"--to {typed(text)}: want docker-archive:FILE[:name]; a name there has a tag, and no digest")
     return Destination(transport, Path(path), tag or None, text)
 
 

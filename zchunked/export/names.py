@@ -16,25 +16,30 @@ class Names:
     full: str | None = None
 
 
-def names_of(image: str, said: str | None) -> Names:
-    """`image`: the name it was pulled under. `said`: what it shall be called, a tag or a whole reference."""
+def names_of(image: str, said: str | None, *, is_whole: bool = False) -> Names:
+    """`image`: the name it was pulled under. `said`: what it shall be called, a tag or a whole reference.
+
+    `is_whole`: it is a reference in any case, as docker archives have them; one without a tag gets `latest`.
+    """
     pulled = parse_image(image)
-    tag = pulled.tag if pulled.tag and image.partition("@")[0].endswith(f":{pulled.tag}") else None
+    tag = pulled.tag
+    if isinstance(pulled, Reference) and tag and not image.partition("@")[0].endswith(f":{tag}"):
+        tag = None  # nobody said so
     # A layout may have kept a registry's reference as its tag.
     full = _full(tag) if isinstance(pulled, LayoutReference) else str(_tagged(pulled, tag)) if tag else None
     if said is None:
         return Names(tag, full)
-    if "/" in said or ":" in said:
-        return Names(said, _full(said))
+    if is_whole or "/" in said or ":" in said:
+        return Names(said, _full(said, is_whole=is_whole))
     if full is None and isinstance(pulled, Reference):
         full = pulled.name
     base = parse_reference(full) if full else None
     return Names(said, str(_tagged(base, said)) if base else None)
 
 
-def _full(text: str | None) -> str | None:
+def _full(text: str | None, *, is_whole: bool = False) -> str | None:
     """With host and tag; None for what is only a tag, or no name that an engine takes."""
-    if text is None or not ("/" in text or ":" in text):
+    if text is None or not (is_whole or "/" in text or ":" in text):
         return None
     try:
         found = parse_reference(text)

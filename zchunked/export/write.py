@@ -39,7 +39,7 @@ def export(
     when other writers are waited for.
     """
     check_target(to, force=force)
-    names = names_of(image.name, to.tag)
+    names = names_of(image.name, to.tag, is_whole=to.transport == "docker-archive")
     digest: Digest | None = None
     if to.transport == "oci":
         ours = stage if stage is not None and stage.target == to.path else None

@@ -36,6 +36,7 @@ _STDIN = "-"
 _PIECE_BYTES = 1 << 20
 _SPANS = 512  # reading one more costs a system call
 _MOST_LINKS = 16
+_WANT = "want what docker save or skopeo copy writes"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _PACKED = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}
 _UNREAD = {b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
@@ -143,7 +144,7 @@ class TarObjects:
             return handle
         try:
             with TemporaryFile(dir=self._spool, prefix="archive-") as copy:
-                for piece in unpacked(self._raw(handle), self._limits):
+                for piece in _tar_only(unpacked(self._raw(handle), self._limits)):
                     copy.write(piece)
                 copy.flush()
                 os.close(handle)
@@ -181,10 +182,23 @@ class TarObjects:
                     elif found.isreg() and not found.issparse():
                         members[name] = _Member(found.offset_data, found.size)
         except _BROKEN as error:
-            raise FormatError(
-                f"{self.name} is no tar, or cut short ({error}); want what docker save or skopeo copy writes"
-            ) from error
+            raise FormatError(f"{self.name} is no tar, or cut short ({error}); {_WANT}") from error
         return members
+
+
+def _tar_only(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, if they begin as a tar does: anything else may be large, and is not worth a copy."""
+    head = b""
+    for piece in pieces:
+        head += piece
+        if len(head) >= tarfile.BLOCKSIZE:
+            break
+    try:
+        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise FormatError(f"it is no tar, nor one in gzip or zstd ({error}); {_WANT}") from error
+    yield head
+    yield from pieces
 
 
 def _clean(name: str) -> str:
