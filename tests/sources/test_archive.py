@@ -7,6 +7,8 @@ import gzip
 import io
 import json
 import os
+import select
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -18,6 +20,7 @@ import zstandard
 from tests.helpers.build.front import Image, chunked_layer, gzip_layer, image, make_tar, read_layout
 from tests.helpers.build.stored import keep_image
 from tests.helpers.harness.command import ARGV, environment, receipt, zpull
+from tests.helpers.harness.rough import started
 from zchunked.errors import FormatError, LimitError, NotFoundError
 from zchunked.export import export, parse_destination
 from zchunked.limits import Limits
@@ -157,6 +160,19 @@ def test_of_several_images_one_has_to_be_named(tmp_path: Path) -> None:
 def change(**members: bytes | str | None) -> bytes:
     made = {**old(), **{name.replace("__", "/").replace("_", "."): content for name, content in members.items()}}
     return tar_of({name: content for name, content in made.items() if content is not None})
+
+
+def test_waiting_for_a_pipe_can_be_interrupted(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with started(tmp_path, "docker-archive:-", stdin=reading) as process:
+        os.write(writing, tar_of(old())[:2000])
+        while select.select([reading], [], [], 0)[0]:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 130
+    os.close(reading)
+    os.close(writing)
 
 
 BAD: dict[str, tuple[bytes, int, str]] = {

@@ -70,10 +70,12 @@ class TarObjects:
         self._members: dict[str, _Member] | None = None
 
     def close(self) -> None:
-        with self._lock:
+        """A thread that waits for more of a pipe is left behind with what it has open: nobody can wake it."""
+        if self._lock.acquire(blocking=False):
             if self._handle >= 0:
                 os.close(self._handle)
                 self._handle = -1
+            self._lock.release()
 
     def get(self, path: str, most: int) -> bytes:
         member = self.find(path)

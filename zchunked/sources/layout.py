@@ -99,6 +99,7 @@ class LayoutSource:
         if not 1 < len({one.descriptor.digest for one in open_}) <= self._limits.looked_at_count:
             return index, 0
         dropped: set[Digest] = set()
+        named = {one.descriptor.digest for one in open_ if tag is None and _names(one)}
         cost = 0
         for one in open_:
             listed = one.descriptor
@@ -114,7 +115,7 @@ class LayoutSource:
                 continue  # an entry that cannot be read stays one to choose
             else:
                 if isinstance(document, Index):
-                    dropped |= {inner.descriptor.digest for inner in document.instances}
+                    dropped |= {inner.descriptor.digest for inner in document.instances} - named
         return Index(tuple([one for one in index.instances if one.descriptor.digest not in dropped])), cost
 
     def _check_version(self) -> None:

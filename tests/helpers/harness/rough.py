@@ -104,12 +104,12 @@ def run(home: Path, registry: Registry, tag: str, *options: str, check: int | No
 
 @contextmanager
 def started(
-    home: Path, reference: str, *options: str, env: Mapping[str, str] | None = None
+    home: Path, reference: str, *options: str, env: Mapping[str, str] | None = None, stdin: int | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """A pull under way; killed at the end of the block if it still is."""
     argv = [*ARGV, reference, "--format", "json", *options]
     with subprocess.Popen(
-        argv, env=environment(home, env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        argv, env=environment(home, env), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             yield process
