@@ -53,7 +53,7 @@ def test_what_was_entered_is_there_for_the_next(path: Path, index: Index) -> Non
     assert (sorted(CHUNKS)[found[0]], other.blob(found[1]), *found[2:]) == (CHUNKS[0], A, 0, 10)
     assert other.chunks_of(A) == [(CHUNKS[0], 0, 10, 99)]
     assert other.blobs() == [(A, 100, False), (B, 5, True)]
-    assert (other.is_whole(A), other.is_whole(B)) == (False, True)
+    assert (other.whole_size(A), other.whole_size(B)) == (None, 5)
     assert (other.proof(A, B), other.proof(B, A)) == (1234, None)
     assert [row[:4] for row in other.refs()] == [("host/app:t", "linux/amd64", A, B)]
     assert (other.host("host") or (0,))[0] == 20
@@ -95,7 +95,7 @@ def test_cutting_a_blob_takes_its_proofs_and_its_wholeness(index: Index) -> None
         index.set_whole(blob, 100)
         index.add_proof(blob, A, 1000)
     index.cut_extents(A, [ByteRange(99, 100)])
-    assert (index.is_whole(A), index.is_whole(B)) == (False, True)
+    assert (index.whole_size(A), index.whole_size(B)) == (None, 100)
     assert (index.proof(A, A), index.proof(B, A)) == (None, 1000)
     index.cut_extents(digest_of(b"unknown"), [ByteRange(0, 1)])
 

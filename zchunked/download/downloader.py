@@ -338,7 +338,7 @@ class Downloader:
         """Once more, on a new request; wrong twice is the end."""
         checks, order = state.order.checks, state.order
         spans = [ByteRange(checks.starts[chunk], checks.ends[chunk]) for chunk in bad]
-        self._store.evict(order.blob.digest, spans)
+        self._store.distrust(order.blob.digest, spans)
         self.take_back(order, spans)
         self._emit(Noted(f"layer {short(order.blob.digest)}: {len(bad)} of its chunks came damaged, fetching again"))
         for chunk in bad:
@@ -347,7 +347,7 @@ class Downloader:
             self._insist(state, [span])
         for span in spans:
             if still := self._check(state, span):
-                self._store.evict(order.blob.digest, [span])
+                self._store.distrust(order.blob.digest, [span])
                 self.take_back(order, [span])
                 digest = checks.digests[still[0]].hex()
                 raise IntegrityError(

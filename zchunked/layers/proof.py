@@ -13,7 +13,7 @@ from zchunked.layers.rebuild import Arrived, is_chunk, strides
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor
-from zchunked.ranges import ByteRange, merge, subtract, total
+from zchunked.ranges import ByteRange, merge, subtract
 from zchunked.store import Store
 from zchunked.store.store import Place
 
@@ -81,11 +81,17 @@ def find_liars(store: Store, contents: LayerIndex, places: dict[bytes, Place]) -
     toc = contents.toc
     sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
     holes = {toc.digests[chunk] for chunk, hole in enumerate(toc.holes) if hole}
-    return {
+    liars = {
         digest: places[digest]
         for digest, size in sizes.items()
         if digest not in holes and digest in places and not is_chunk(store, places[digest], size, digest)
     }
+    for blob in {place.blob for place in liars.values()}:  # a TOC that lies about a size convicts nobody
+        for digest, start, length, size in store.chunks_of(blob):
+            place = Place(blob, start, length)
+            if liars.get(digest) == place and size != sizes[digest] and is_chunk(store, place, size, digest):
+                del liars[digest]
+    return liars
 
 
 def find_damage(
@@ -123,15 +129,20 @@ def drop_liars(store: Store, liars: dict[bytes, Place]) -> None:
 
 
 def is_intact(store: Store, blob: Digest, size: int | None = None) -> bool:
-    """Whether the bytes at hand are the whole blob; `size` where it is known."""
-    hasher = hashlib.sha256()
+    """Whether the first `size` bytes are the whole blob, by its digest; without a size, all bytes at hand."""
     covered = store.covered(blob)
-    if len(covered) > 1 or (covered and covered[0].start) or size not in (None, total(covered)):
-        return False
+    if size is None:
+        return (
+            bool(covered) and (covered[0].start == 0 and len(covered) == 1) and _hashes_to(store, blob, covered[0].end)
+        )
+    return _hashes_to(store, blob, size)
+
+
+def _hashes_to(store: Store, blob: Digest, end: int) -> bool:
+    hasher = hashlib.sha256()
     try:
-        for span in covered:
-            for piece in store.stream(blob, span):
-                hasher.update(piece)
+        for piece in store.stream(blob, ByteRange(0, end)) if end else ():
+            hasher.update(piece)
     except IntegrityError:
         return False
     return "sha256:" + hasher.hexdigest() == blob

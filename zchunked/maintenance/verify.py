@@ -61,7 +61,7 @@ def _verify_blob(store: Store, blob: Digest, size: int, findings: Findings, *, i
     findings.blobs += 1
     lost = store.drop_lost(blob)
     findings.damaged += [Damage(blob, span.start, span.end) for span in lost]
-    if is_whole and not lost and is_intact(store, blob, size):
+    if is_whole and not lost and (is_intact(store, blob, size) or is_intact(store, blob)):
         findings.bytes += total(store.covered(blob))
     else:
         _verify_parts(store, blob, findings, is_wrong=is_whole and not lost)

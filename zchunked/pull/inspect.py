@@ -106,9 +106,9 @@ class MetadataFetcher:
                 wrong = merge([location.metadata, *parts])
                 if insight.contents is not None and tarsplit is not None:
                     wrong = [tarsplit.span]
-                self.store.evict(layer.digest, wrong)
-                self.fetcher.take_back(order, wrong)
-                if is_last:
+                gone = self.store.distrust(layer.digest, wrong)
+                self.fetcher.take_back(order, gone)
+                if is_last or not gone:
                     raise
             else:
                 return

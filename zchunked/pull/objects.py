@@ -218,7 +218,7 @@ class ObjectFetcher:
             if is_intact(self._store, blob.digest, blob.size):
                 self._store.set_whole(blob.digest, blob.size)
                 return
-            self._store.evict(blob.digest, [ByteRange(0, max(blob.size, 1))])
+            self._store.distrust(blob.digest, [ByteRange(0, max(blob.size, 1))])
             self._show(Noted(f"blob {blob.digest} is not what its digest says: dropped"))
         raise IntegrityError(f"blob {blob.digest}: its {blob.size} bytes came twice and have another digest")
 

@@ -217,9 +217,7 @@ def _check_loose(
             bad.append(ByteRange(start, end))
     if good:
         store.add_chunks(blob, contents.layer.size, sorted(good))
-    if bad:
-        store.evict(blob, bad)
-    return merge(bad)
+    return store.distrust(blob, bad) if bad else []
 
 
 def _wanted(

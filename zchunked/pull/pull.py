@@ -298,6 +298,8 @@ class Pull:
             left = missing(whole, self._store.covered(config.digest))
             self._fetcher.now(Order(config, [(span,) for span in left], whole, whole))
             data = self._store.get(config.digest, config.size)  # drops it if it is not what was promised
+            if data is not None:
+                self._store.set_whole(config.digest, config.size)
         if data is not None:
             return data
         self._accounts.discard(config.digest)

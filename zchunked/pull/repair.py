@@ -45,10 +45,9 @@ def _drop(work: LayerTask, store: Store, accounts: Accounts) -> None:
     """Nothing of the layer stays, unless another image has it, with another diff ID that it was proved against."""
     layer = work.layer
     accounts.discard(layer.digest)
-    if not store.is_proved(layer.digest):
-        store.evict(layer.digest, [ByteRange(0, max(layer.size, 1))])
-        if work.contents is not None:
-            store.drop_chunks(layer.digest, work.contents.own_chunks())
+    store.distrust(layer.digest, [ByteRange(0, max(layer.size, 1))])
+    if work.contents is not None and not (store.is_whole(layer.digest) or store.is_proved(layer.digest)):
+        store.drop_chunks(layer.digest, work.contents.own_chunks())
 
 
 def _evict_damage(work: LayerTask, failure: ZPullError, store: Store, fetcher: Downloader) -> bool:
@@ -71,7 +70,9 @@ def _evict_damage(work: LayerTask, failure: ZPullError, store: Store, fetcher: D
             return True
     if not wrong:
         return False
-    store.evict(layer.digest, wrong)
+    wrong = store.distrust(layer.digest, wrong)
+    if not wrong:
+        return False  # the blob was proved, so it is not to blame
     work.here_before = total(store.covered(layer.digest))
     taken = fetcher.take_back(work.order, wrong)
     work.entry.cached_bytes -= min(total(merge(wrong)) - taken, work.entry.cached_bytes)

@@ -50,6 +50,7 @@ class _Search:
         document = parse_document(data, media_type, limits=self._limits)
         if isinstance(document, Manifest):
             _check_layers(document, self._limits)
+            _check_known(document, self._store)
             return ImageDocuments(root, here, data, document)
         if depth == self._limits.index_depth:
             raise LimitError(f"indexes within indexes, more than {self._limits.index_depth} deep")
@@ -119,3 +120,14 @@ def _check_layers(manifest: Manifest, limits: Limits) -> None:
             raise FormatError(f"the manifest gives blob {blob.digest} two sizes")
         if blob.media_type.endswith("+encrypted"):
             raise FormatError(f"layer {blob.digest} is encrypted; decrypt the image first")
+
+
+def _check_known(manifest: Manifest, store: Store) -> None:
+    """A blob that is here has the size that its digest proved; a manifest that says another one lies."""
+    for blob in (manifest.config, *manifest.layers):
+        known = store.whole_size(blob.digest)
+        if known not in (None, blob.size):
+            raise FormatError(
+                f"the manifest lists blob {blob.digest} with {blob.size} bytes, it has {known}; "
+                "build and push the image again"
+            )

@@ -195,8 +195,9 @@ class Index:
         sql = f"SELECT start, start + length, file, at FROM extents WHERE blob = {_ID} ORDER BY start"
         return self._rows(sql, (digest,))
 
-    def cut_extents(self, digest: str, spans: Iterable[ByteRange]) -> None:
-        """Forget these bytes of a blob, in whatever file they lie; with them go its proofs and those that rest on them.
+    def cut_extents(self, digest: str, spans: Iterable[ByteRange], *, keep_proofs: bool = False) -> None:
+        """Forget these bytes of a blob, in whatever file they lie; with them go its proofs and those that rest on them,
+        unless they are bytes that came later than all of those.
 
         What another process has entered meanwhile stays, and so does what it will.
         """
@@ -222,6 +223,8 @@ class Index:
                     "INSERT OR REPLACE INTO extents VALUES(?, ?, ?, ?, ?)",
                     [(blob, start, end - start, file, at) for start, end, file, at in left],
                 )
+            if keep_proofs:
+                return
             db.execute("UPDATE blobs SET whole = 0 WHERE id = ?", (blob,))
             db.execute("DELETE FROM layers WHERE digest = ?", (digest,))
             db.execute("DELETE FROM rests WHERE layer = ?", (digest,))
@@ -244,12 +247,20 @@ class Index:
             (str(d), int(s), bool(w)) for d, s, w in self._rows("SELECT digest, size, whole FROM blobs ORDER BY id")
         ]
 
-    def is_whole(self, digest: str) -> bool:
-        return bool(self._rows("SELECT 1 FROM blobs WHERE digest = ? AND whole", (digest,)))
+    def whole_size(self, digest: str) -> int | None:
+        """In bytes, proved; None unless all of the blob is here and was verified."""
+        rows = self._rows("SELECT size FROM blobs WHERE digest = ? AND whole", (digest,))
+        return int(rows[0][0]) if rows else None
+
+    def is_relied_on(self, digest: str) -> bool:
+        """Whether the blob was proved, by its own digest or as a layer."""
+        sql = "SELECT 1 FROM blobs WHERE digest = ? AND whole UNION ALL SELECT 1 FROM layers WHERE digest = ?"
+        return bool(self._rows(sql, (digest, digest)))
 
     def set_whole(self, digest: str, size: int) -> None:
         with self._transaction() as db:
-            db.execute("UPDATE blobs SET whole = 1 WHERE id = ?", (self._number(db, digest, size),))
+            # The size that was proved, whatever a manifest said before.
+            db.execute("UPDATE blobs SET whole = 1, size = ? WHERE id = ?", (size, self._number(db, digest, size)))
 
     def files(self) -> set[str]:
         return {str(file) for (file,) in self._rows("SELECT DISTINCT file FROM extents")}

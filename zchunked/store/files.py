@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import stat
 import threading
 from pathlib import Path
 
@@ -51,11 +52,12 @@ class ByteFiles:
     def length(self, file: str) -> int:
         """In bytes; 0 where there is no such file. LocalError where nobody can tell."""
         try:
-            return (self._folder / file).stat().st_size
+            found = (self._folder / file).stat()
         except OSError as error:
             if is_missing(error):
                 return 0
             raise local_error(error, f"cannot look at the store's file {self._folder / file}") from error
+        return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
     @staticmethod
     def _read(handle: int, piece: Piece) -> bytes:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from zchunked.errors import IntegrityError
-from zchunked.oci.digest import Digest, digest_of, from_raw, verified
-from zchunked.ranges import ByteRange, Spans
+from zchunked.limits import DEFAULT_LIMITS
+from zchunked.oci.digest import Digest, digest_of, from_raw
+from zchunked.ranges import ByteRange, Spans, merge, subtract
 from zchunked.store.clone import share
 from zchunked.store.database import Index
 from zchunked.store.disk_errors import local_error
@@ -70,6 +71,7 @@ class Store:
         self._claims = threading.Lock()  # between what was evicted and what is entered
         self._maps: dict[Digest, ExtentMap] = {}
         self._files = ByteFiles(self._blobs)
+        self._proved_at: dict[Digest, int] = {}  # how many files this session had begun by then
         self._hosts: dict[str, int | None] = {}
         try:
             self._session = Session(self._blobs)
@@ -171,7 +173,11 @@ class Store:
 
     def is_whole(self, blob: Digest) -> bool:
         """Whether all of the blob is here and was verified against its digest."""
-        return self._index.is_whole(blob)
+        return self.whole_size(blob) is not None
+
+    def whole_size(self, blob: Digest) -> int | None:
+        """In bytes, proved by the blob's digest; None unless all of it is here."""
+        return self._index.whole_size(blob)
 
     def adopt(self, blob: Digest, size: int, handle: int) -> bool:
         """Take over the file behind `handle`, which is closed, as all of a blob; False unless that needs no copy.
@@ -222,11 +228,16 @@ class Store:
     def set_whole(self, blob: Digest, size: int) -> None:
         """The caller has just verified the digest over `stream`."""
         self._index.set_whole(blob, size)
+        self._proved_at[blob] = self._session.files
 
     def put(self, data: bytes) -> Digest:
-        """Keep a small object (manifest, config) whole; returns its digest."""
+        """Keep a small object (manifest, config) whole; returns its digest. Whatever else was here in its name goes."""
         digest = digest_of(data)
         if not self.is_whole(digest):
+            self.drop_lost(digest)
+            for start, end in self.covered(digest):
+                if self.read(digest, start, end) != data[start:end]:
+                    self.evict(digest, [ByteRange(start, end)])
             if data:
                 writer = self.writer(digest, len(data))
                 writer.write(0, data)
@@ -235,27 +246,51 @@ class Store:
         return digest
 
     def get(self, blob: Digest, size: int) -> bytes | None:
-        """A small object if it is here and good. One that is damaged is dropped and counts as not here."""
-        if not self.covers(blob, ByteRange(0, size)) or (not size and not self.is_whole(blob)):
+        """A small object if it is here and good; `size` is a claim, and drops nothing that was proved with another."""
+        known, span = self.whole_size(blob), ByteRange(0, size)
+        if size > DEFAULT_LIMITS.manifest_bytes or known not in (None, size):
+            return None
+        if not self.covers(blob, span) or (not size and known is None):
             return None
         try:
-            return b"".join(verified(self.stream(blob, ByteRange(0, size)), blob, size, "object in the store"))
+            data = self.read(blob, 0, size)
         except IntegrityError:
-            self.evict(blob, [ByteRange(0, size)])
-            return None
+            data = b""
+            self.drop_lost(blob)
+        if digest_of(data) == blob:
+            return data
+        (self.distrust if known is None else self.evict)(blob, [span])
+        return None
 
     def document(self, digest: Digest) -> bytes | None:
         """A manifest or index by digest alone."""
         covered = self.covered(digest)
         return self.get(digest, covered[0].end) if len(covered) == 1 and covered[0].start == 0 else None
 
-    def evict(self, blob: Digest, spans: Iterable[ByteRange]) -> None:
-        """Forget bytes that turned out to be wrong, and every proof that rests on them."""
+    def distrust(self, blob: Digest, spans: Iterable[ByteRange]) -> list[ByteRange]:
+        """Forget bytes that are not what a manifest or a TOC says, as far as that may be believed; returns which.
+
+        Of a blob that was proved only what came since: a stranger's claim about it is no reason to drop it.
+        """
+        wrong = merge(spans)
+        if not self._index.is_relied_on(blob):
+            self.evict(blob, wrong)
+            return wrong
+        since = self._proved_at.get(blob, 0)
+        rows = [ByteRange(start, end) for start, end, file, _ in self._extents(blob).rows()
+                if self._session.has_begun(file, since)]  # fmt: skip
+        ours = subtract(wrong, subtract(wrong, merge(rows)))
+        if ours:
+            self.evict(blob, ours, keep_proofs=True)
+        return ours
+
+    def evict(self, blob: Digest, spans: Iterable[ByteRange], *, keep_proofs: bool = False) -> None:
+        """Forget bytes that a digest of their own convicts, and every proof that may rest on them."""
         extents, wrong = self._extents(blob), list(spans)
         with self._claims:
             for span in wrong:
                 extents.cut(span.start, span.end)
-            self._index.cut_extents(blob, wrong)
+            self._index.cut_extents(blob, wrong, keep_proofs=keep_proofs)
 
     def blobs(self) -> list[tuple[Digest, int, bool]]:
         """(digest, size, whether it is whole) of everything that something is here of."""
@@ -333,6 +368,7 @@ class Store:
     def add_proof(self, layer: Digest, diff_id: Digest, tar_size: int, blobs: Iterable[Digest] = ()) -> None:
         """`blobs`: those that hold its chunks, where the layer is here in parts; the proof goes when theirs do."""
         self._index.add_proof(layer, diff_id, tar_size, blobs)
+        self._proved_at[layer] = self._session.files
 
     def drop_proofs(self, layer: Digest) -> None:
         """The layer is to be proved again when next pulled."""

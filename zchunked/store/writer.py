@@ -66,7 +66,8 @@ class Session:
         self.folder = folder
         self.name = secrets.token_hex(6)
         self._lock = self._locked(folder / (self.name + _LIVE))
-        self._files = 0
+        self.files = 0
+        """How many were begun."""
 
     @staticmethod
     def _locked(path: Path) -> int:
@@ -82,8 +83,13 @@ class Session:
         os.close(self._lock)
 
     def next_file(self) -> str:
-        self._files += 1
-        return f"{self.name}-{self._files}"
+        self.files += 1
+        return f"{self.name}-{self.files}"
+
+    def has_begun(self, file: str, since: int) -> bool:
+        """Whether the file is this session's, and was begun when it had begun so many others."""
+        name, _, number = file.partition("-")
+        return name == self.name and int(number) > since
 
 
 class Writer:
