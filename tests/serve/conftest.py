@@ -68,10 +68,12 @@ class Start:
         upstreams = {"local": registry.host} if registry is not None else {}
         wanted = replace(Settings(("127.0.0.1", 0), allowed=Allowed(frozenset()), upstreams=upstreams), **settings)
 
-        def opened(reference: Reference, traffic: Traffic) -> Source:
+        def opened(reference: Reference) -> tuple[Source, Traffic]:
+            traffic = Traffic(time.monotonic)
             if wanted.offline:
-                return OfflineSource(str(reference))
-            return open_source(reference, environment={}, traffic=traffic, hosts=store, documents=store.document)
+                return OfflineSource(str(reference)), traffic
+            how = {"environment": {}, "traffic": traffic, "hosts": store, "documents": store.document}
+            return open_source(reference, **how), traffic  # type: ignore[arg-type]
 
         access: list[Access] = []
         server = self.stack.enter_context(

@@ -85,10 +85,11 @@ class Documents:
         return found
 
     def _fetch(self, asked: Asked) -> bytes:
-        reference, traffic = asked.reference(), Traffic(time.monotonic)
+        reference = asked.reference()
+        source, traffic = self._open(reference)
         try:
             with (
-                closing(self._open(reference, traffic)) as source,
+                closing(source),
                 ObjectFetcher(
                     reference, reference.digest, source, self._store,
                     traffic=traffic, options=self._options, show=lambda _: None,

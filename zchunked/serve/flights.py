@@ -26,7 +26,8 @@ from zchunked.serve.metrics import Metrics
 from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 
-OpenSource = Callable[[Reference, Traffic], Source]
+OpenSource = Callable[[Reference], tuple[Source, Traffic]]
+"""Opens a source, which the caller closes, and what counts its traffic."""
 
 _AT_ONCE = 16  # flights; more wait for their turn
 _REMEMBERED = 20_000  # blobs of which the image is known: some hundred images
@@ -162,8 +163,9 @@ class Flights:
         return Blob(digest, size, self._blob_flight(name, digest) if is_wanted else None)
 
     def _size_upstream(self, name: str, digest: Digest) -> int:
-        reference, traffic = parse_reference(f"docker://{name}"), Traffic(time.monotonic)
-        with closing(self._open(reference, traffic)) as source:
+        reference = parse_reference(f"docker://{name}")
+        source, traffic = self._open(reference)
+        with closing(source):
             size_of = getattr(source, "size_of", None)
             size = size_of(digest) if size_of else None
         self._metrics.came(reference.host, traffic)
@@ -231,9 +233,10 @@ class Flights:
         with self._lock:
             tag = self._tags.get((flight.name, flight.what))
         label = f"{flight.name}:{tag}" if tag else str(reference)
-        traffic, receipt = Traffic(time.monotonic), Receipt(label)
+        receipt = Receipt(label)
+        source, traffic = self._open(reference)
         try:
-            with closing(self._open(reference, traffic)) as source:
+            with closing(source):
                 Pull(
                     label,
                     flight.what,
@@ -266,10 +269,11 @@ class Flights:
             return [blob for (owner, blob), (known, _) in self._images.items() if owner == name and known == image]
 
     def _fetch_blob(self, flight: Flight, blob: Digest) -> None:
-        reference, traffic = parse_reference(f"docker://{flight.name}"), Traffic(time.monotonic)
+        reference = parse_reference(f"docker://{flight.name}")
+        source, traffic = self._open(reference)
         try:
             with (
-                closing(self._open(reference, traffic)) as source,
+                closing(source),
                 ObjectFetcher(
                     reference,
                     None,

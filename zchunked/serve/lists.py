@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from contextlib import closing
 from http import HTTPStatus
@@ -30,10 +29,11 @@ class Lists:
 
     def __call__(self, asked: Asked, query: str) -> Response:
         """Raises NotFoundError, AccessDeniedError, TransferError."""
-        reference, traffic = asked.reference(), Traffic(time.monotonic)
+        reference = asked.reference()
+        source, traffic = self._open(reference)
         path = f"{asked.kind}/{quote(asked.what, safe=':')}"
         try:
-            with closing(self._open(reference, traffic)) as source:
+            with closing(source):
                 if not isinstance(source, Listed):
                     raise NotFoundError(f"{asked.name} cannot be listed: this server is offline")
                 found = source.listing(path + _kept(query))

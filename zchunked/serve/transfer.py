@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from zchunked.download.workers import WorkerPool
@@ -65,8 +66,8 @@ def _with_door(store: Store, work: Callable[[str], None]) -> None:
         ("127.0.0.1", 0), allowed=Allowed(frozenset()), upstreams={host: "localhost"}, offline=True, prefetch=False
     )
 
-    def opened(reference: Reference, _: Traffic) -> Source:
-        return OfflineSource(str(reference))
+    def opened(reference: Reference) -> tuple[Source, Traffic]:
+        return OfflineSource(str(reference)), Traffic(time.monotonic)
 
     stop = threading.Event()
     with (

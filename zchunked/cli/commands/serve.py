@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ from zchunked.sources import open_source
 from zchunked.sources.config.registries_files import registries_from
 from zchunked.sources.config.small_files import contents_of
 from zchunked.sources.offline import OfflineSource
-from zchunked.sources.traffic import Traffic
+from zchunked.sources.traffic import RateLimit, Traffic
 from zchunked.store import Store
 
 
@@ -86,11 +87,14 @@ def _run(command: Command, listen: tuple[str, int]) -> int:
                 print(f"zpull: {text}", file=sys.stderr)
 
     with Store(command.store) as store:
+        rate = command.options.limit_rate  # one bucket for all that is fetched
+        limit = RateLimit(rate, clock=time.monotonic, wait=threading.Event().wait) if rate else None
 
-        def opened(reference: Reference, traffic: Traffic) -> Source:
+        def opened(reference: Reference) -> tuple[Source, Traffic]:
+            traffic = Traffic(time.monotonic, limit=limit)
             if command.options.offline:
-                return OfflineSource(str(reference))
-            return open_source(
+                return OfflineSource(str(reference)), traffic
+            source = open_source(
                 reference,
                 environment=command.environment,
                 traffic=traffic,
@@ -103,6 +107,7 @@ def _run(command: Command, listen: tuple[str, int]) -> int:
                 registries_conf=link.registries_conf,
                 documents=store.document,
             )
+            return source, traffic
 
         socket = command.environment.get("NOTIFY_SOCKET")
         with serving(settings, store, opened, options, access=access, log=log) as server:
