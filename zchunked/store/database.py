@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from zchunked.errors import LocalError
 from zchunked.oci.digest import RAW_SIZE
 from zchunked.ranges import ByteRange, Spans, merge
-from zchunked.store.disk_errors import is_full
+from zchunked.store.disk_errors import index_advice
 from zchunked.store.hints_schema import HINTS
 from zchunked.store.writer import Rows
 
@@ -134,12 +134,9 @@ class Index:
         try:
             yield
         except sqlite3.Error as error:
-            hint = (
-                "free some space and run the same command again, nothing is lost"
-                if "full" in str(error) or is_full(self._path.parent)
-                else "is another program writing there?"
-            )
-            raise LocalError(f"the store's index {self._path}: {error}; {hint}") from error
+            raise LocalError(
+                f"the store's index {self._path}: {error}; {index_advice(str(error), self._path.parent)}"
+            ) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

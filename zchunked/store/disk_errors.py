@@ -47,3 +47,16 @@ def is_full(folder: Path) -> bool:
     except OSError:
         return False
     return state.f_bavail * state.f_frsize < _PAGE_BYTES
+
+
+def index_advice(error: str, folder: Path) -> str:
+    """What to do about an error of SQLite, told by its text."""
+    if "full" in error or is_full(folder):
+        return f"free some space and {_AGAIN}"
+    if "malformed" in error or "not a database" in error:
+        return f"it is damaged: move {folder} away, or name another place with --store, and pull again"
+    if "readonly" in error or not os.access(folder, os.W_OK):
+        return "the store is read-only; name another place with --store"
+    if "locked" in error:
+        return "another program is writing there; run the same command again when it has ended"
+    return "check the disk and its file system, or name another place with --store"

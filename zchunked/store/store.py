@@ -62,7 +62,9 @@ class Store:
         self.folder = folder
         self._blobs = folder / "blobs"
         try:
-            self._blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            for each in (folder, self._blobs):
+                each.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise local_error(error, f"cannot use the store at {folder}") from error
         self._index = Index(folder / "index.sqlite")
