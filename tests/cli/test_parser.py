@@ -134,7 +134,7 @@ def test_options_may_stand_before_the_verb(argv: list[str]) -> None:
         ("list", "zpull images"),
         ("image", "zpull images"),
         ("Images", "zpull images"),
-        ("gc", "zpull verify"),
+        ("prune", "zpull gc"),
         ("help", "zpull --help"),
         ("version", "zpull --version"),
         ("login", "podman login"),

@@ -42,12 +42,26 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """`dest` is what it is called in the code, where that is not its name in lower case."""
+    """`dest` is what it is called in the code, where that is not its name in lower case. `is_repeated`: a list."""
 
     name: str
     help: str
     is_optional: bool = False
     dest: str = ""
+    is_repeated: bool = False
+
+    @property
+    def shown(self) -> str:
+        """As a usage line shows it."""
+        name = f"{self.name}…" if self.is_repeated else self.name
+        return f"[{name}]" if self.is_optional else name
+
+    @property
+    def count(self) -> str | None:
+        """As argparse wants it."""
+        if self.is_repeated:
+            return "*" if self.is_optional else "+"
+        return "?" if self.is_optional else None
 
     @property
     def key(self) -> str:

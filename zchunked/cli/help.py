@@ -44,9 +44,7 @@ def first_screen(*, is_short: bool = False) -> str:
     for title, names in FAMILIES:
         lines.append(f"{title}:")
         for name in names:
-            words = " ".join(
-                [name, *(f"[{one.name}]" if one.is_optional else one.name for one in VERBS[name].arguments)]
-            )
+            words = " ".join([name, *(one.shown for one in VERBS[name].arguments)])
             lines.append(f"  {words:<22}{VERBS[name].summary}")
     lines.append("")
     if is_short:

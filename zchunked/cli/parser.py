@@ -155,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _usage(verb: Verb) -> str:
-    words = [f"[{one.name}]" if one.is_optional else one.name for one in verb.arguments]
+    words = [one.shown for one in verb.arguments]
     if verb.name == "export":
         words.append("--to DEST")
     return " ".join(["zpull", verb.name, *words, "[options]"])
@@ -167,7 +167,7 @@ def _add(to: argparse.ArgumentParser, verb: Verb) -> None:
             argument.key,
             metavar=argument.name,
             help=argument.help,
-            nargs="?" if argument.is_optional else None,
+            nargs=argument.count,
         )
     for title, options in verb.groups:
         group = to.add_argument_group(title) if title else to

@@ -7,6 +7,7 @@ in one of them.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from zchunked.cli import values
 from zchunked.cli.grammar import Argument, Option, Verb, choice, path, switch
@@ -16,6 +17,8 @@ IMAGE = Argument(
     "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag], s3://bucket/prefix[:tag]",
 )
 STORED = Argument("IMAGE", "the reference it was pulled by, name@digest, a digest, or the unique beginning of one")
+EACH_STORED = replace(STORED, is_repeated=True)
+KEPT = Argument("IMAGE", "more images to keep, behind --keep", is_optional=True, is_repeated=True, dest="also_kept")
 DIGEST = Argument(
     "DIGEST", "a blob or manifest of the same repository (default: the image's manifest)", is_optional=True
 )
@@ -194,6 +197,25 @@ _SERVE = (
     ),
     switch("--verbose", "say what went wrong with clients", "-v"),
 )
+_GC = (
+    Option(
+        "--max-size",
+        "then remove the images pulled longest ago until the store fits (default: ZPULL_STORE_MAX; without: no limit)",
+        values.size,
+        "BYTES",
+    ),
+    Option("--max-age", "remove images last pulled longer ago than this (default: none)", values.duration, "TIME"),
+    Option(
+        "--expire",
+        "drop interrupted downloads whose last byte came longer ago than this (default 14d)",
+        values.duration,
+        "TIME",
+        default=14 * 86400.0,
+    ),
+    Option("--keep", "keep this image and no other one; repeatable", metavar="IMAGE", kind="list", separator=" "),
+    Option("--keep-last", "keep the N images pulled last and no other one", values.count, "N"),
+    switch("--dry-run", "only say what would go"),
+)
 
 _HOW = (("registry", _REGISTRY), ("network", _NETWORK), ("progress", _PROGRESS))
 _PULL = (_TO, _FORCE, _PLATFORM, _SEED, _STORE, _quiet(), _FORMAT, _DIGESTFILE)
@@ -292,6 +314,24 @@ VERBS = {
             (("", (*_SERVE, _STORE, _quiet("no access log"))), ("registry", _REGISTRY), ("network", _NETWORK)),
             ("zpull serve", "zpull serve --config-for podman"),
         ),
+        Verb(
+            "rm",
+            "forget images; zpull gc then frees what no other image needs",
+            (EACH_STORED,),
+            (("", (_PLATFORM, _STORE, _quiet("print nothing"), _FORMAT)),),
+            ("zpull rm registry.example/app:v1",),
+        ),
+        Verb(
+            "gc",
+            "free what no image and no running pull needs, then what is above a budget",
+            (KEPT,),
+            (("", (*_GC, _STORE, _quiet("print nothing"), _FORMAT)),),
+            (
+                "zpull gc",
+                "zpull gc --max-size 20GB --max-age 30d",
+                "zpull gc --keep registry.example/app:v2",
+            ),
+        ),
         Verb("images", "list the images in the store", (), (("", (_STORE, _quiet("print digests alone"), _FORMAT)),)),
         Verb(
             "verify",
@@ -305,6 +345,6 @@ VERBS = {
 FAMILIES = (
     ("Get an image", ("pull", "plan", "export")),
     ("Read and share", ("fetch", "locate", "publish", "convert", "push", "serve")),
-    ("Look after the store", ("images", "verify")),
+    ("Look after the store", ("images", "rm", "gc", "verify")),
 )
 """The verbs as the first screen of the help shows them."""

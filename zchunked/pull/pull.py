@@ -30,7 +30,7 @@ from zchunked.pull.layers import Layers
 from zchunked.pull.planner import LayerTask, LinkConditions, estimate
 from zchunked.pull.repair import heal
 from zchunked.pull.resolve import resolve
-from zchunked.ranges import ByteRange
+from zchunked.ranges import ByteRange, total
 from zchunked.receipt import Accounts, Receipt
 from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
@@ -90,6 +90,7 @@ class Pull:
         self._config_bytes_here = 0
         self._documents_size: dict[Digest | None, int] = {}
         self._cost_again = 0
+        self._begun = 0  # the number of this pull in the store's log of pulls
         inspector = MetadataFetcher(
             store, self._fetcher, self._stop, options.limits, files, may_grow=options.max_bytes is None
         )
@@ -180,7 +181,7 @@ class Pull:
         self.bytes_here = min(spent.cached + came, spent.image)
 
     def _pull(self, crew: WorkerPool) -> StoredImage:
-        image, works = self._open(crew)
+        image, works = self._open(crew, begin=True)
         for is_last in (False, False, True):
             # Damage that is found in the store may also undo what was proved before, so look again.
             todo = [work for work in works if not self._is_proved(work)]
@@ -191,6 +192,7 @@ class Pull:
                 self._show(Noted(f"layer {short(work.layer.digest)}: damaged bytes dropped, fetching them again"))
         documents = image.documents
         self._store.set_image(self._name, str(image.config.platform), documents.manifest_digest, documents.root)
+        self._store.pulls.finish(self._begun, self._name, str(self._options.platform))
         return image
 
     def _plan(self, crew: WorkerPool) -> list[LayerTask]:
@@ -222,12 +224,14 @@ class Pull:
 
     # ── what the image is ──
 
-    def _open(self, crew: WorkerPool) -> tuple[StoredImage, list[LayerTask]]:
+    def _open(self, crew: WorkerPool, *, begin: bool = False) -> tuple[StoredImage, list[LayerTask]]:
         """Manifest, then the config; tables of contents are asked for at the same time."""
         found: list[ImageDocuments] = []
         crew.submit("fetch", lambda: found.append(self._documents()))
         crew.wait(self._tick)
         documents, manifest = found[0], found[0].manifest
+        if begin:
+            self._begin(documents)
         configs: list[bytes] = []
         unknown: list[Descriptor] = []
         if not self._store.covers(manifest.config.digest, ByteRange(0, max(manifest.config.size, 1))):
@@ -260,6 +264,15 @@ class Pull:
         if text not in self._receipt.warnings:  # a pull that heals says it again
             self._receipt.warnings.append(text)
             self._events.put(Warned(text))
+
+    def _begin(self, documents: ImageDocuments) -> None:
+        """Let others know what is lacking and who brings it."""
+        layers = {layer.digest for layer in documents.manifest.layers}
+        lacking = [one for one in layers if not (self._store.is_whole(one) or self._store.is_proved(one))]
+        if lacking:
+            here = sum(total(self._store.covered(layer)) for layer in layers)
+            platform = str(self._options.platform)
+            self._begun = self._store.pulls.begin(self._name, platform, documents.manifest_digest, here)
 
     def _documents(self) -> ImageDocuments:
         limits = self._options.limits

@@ -336,13 +336,18 @@ class Index:
         with self._transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO refs VALUES(?, ?, ?, ?, ?)",
-                (_stored(name), platform, manifest, root, time.time()),
+                (stored(name), platform, manifest, root, time.time()),
             )
 
     def refs(self) -> list[tuple[str, str, str, str, float]]:
         """(name, platform, manifest digest, digest of what the name names, when), newest first."""
         rows = self._rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")
-        return [(_name(name), *rest) for name, *rest in rows]
+        return [(unstored(name), *rest) for name, *rest in rows]
+
+    def drop_refs(self, names: Iterable[tuple[str, str]]) -> None:
+        with self._transaction() as db:
+            rows = [(stored(name), platform) for name, platform in names]
+            db.executemany("DELETE FROM refs WHERE name = ? AND platform = ?", rows)
 
     # ── seeds ──
 
@@ -382,8 +387,11 @@ class Index:
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO hosts VALUES(?, ?, ?)", (host, spans, time.time()))
 
+    transaction = _transaction
+    rows = _rows
 
-def _stored(name: str) -> str | bytes:
+
+def stored(name: str) -> str | bytes:
     """A name may hold a path, and a path bytes that are no text: then it is stored as bytes."""
     try:
         name.encode()
@@ -392,5 +400,5 @@ def _stored(name: str) -> str | bytes:
     return name
 
 
-def _name(stored: str | bytes) -> str:
+def unstored(stored: str | bytes) -> str:
     return stored if isinstance(stored, str) else os.fsdecode(stored)

@@ -62,6 +62,21 @@ def find_name(store: Store, text: str, platform: Platform | None = None) -> tupl
     return str(reference), reference.digest
 
 
+def find(store: Store, text: str, platform: Platform | None = None) -> list[Image]:
+    """All images that this means, of several platforms perhaps. Raises as `find_name`, NotFoundError where none."""
+    name, digest = find_name(store, text, platform)
+    found = [
+        image
+        for image in store.images()
+        if image.name == name
+        and (platform is None or image.platform == str(platform))
+        and digest in (None, image.root, image.manifest)
+    ]
+    if not found:
+        raise NotFoundError(f"{name} is not in the store (zpull images lists what is here)")
+    return found
+
+
 def _begins(image: Image, digits: str) -> bool:
     return any(digest.startswith(f"sha256:{digits}") for digest in (image.manifest, image.root))
 

@@ -19,11 +19,14 @@ from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest, digest_of, from_raw
 from zchunked.ranges import ByteRange, Spans, merge, subtract
 from zchunked.store.clone import share
+from zchunked.store.collector import Collector
 from zchunked.store.database import Index
 from zchunked.store.disk_errors import local_error
 from zchunked.store.extents import ExtentMap, Piece, Span
 from zchunked.store.files import ByteFiles
 from zchunked.store.hints import Hints
+from zchunked.store.locks import BlobLocks
+from zchunked.store.pulls import PullLog
 from zchunked.store.writer import Rows, Session, Writer, idle_files, recover
 
 _READ_BYTES = 1 << 20
@@ -75,10 +78,12 @@ class Store:
         self._files = ByteFiles(self._blobs)
         self._proved_at: dict[Digest, int] = {}  # how many files this session had begun by then
         self._hosts: dict[str, int | None] = {}
+        self._locks = BlobLocks(folder / "pins")
         try:
             self._session = Session(self._blobs)
             for leftover in recover(self._blobs):
                 self._index.add_extents(leftover.blob, leftover.size, leftover.rows)
+            self.pulls = PullLog(self._index, self._blobs, self._session.name)
         except OSError as error:
             self._index.close()
             raise local_error(error, f"cannot use the store at {folder}") from error
@@ -87,6 +92,7 @@ class Store:
         self._files.close()
         self._index.close()
         self._session.close()
+        self._locks.close()
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +106,7 @@ class Store:
         with self._lock:
             found = self._maps.get(blob)
             if found is None:
+                self._locks.pin(blob)
                 rows = self._index.extents(blob)
                 # Each row has brought a name of its own.
                 rows = [(start, end, sys.intern(file), at) for start, end, file, at in rows]
@@ -179,6 +186,7 @@ class Store:
 
     def whole_size(self, blob: Digest) -> int | None:
         """In bytes, proved by the blob's digest; None unless all of it is here."""
+        self._locks.pin(blob)
         return self._index.whole_size(blob)
 
     def adopt(self, blob: Digest, size: int, handle: int) -> bool:
@@ -294,6 +302,16 @@ class Store:
                 extents.cut(span.start, span.end)
             self._index.cut_extents(blob, wrong, keep_proofs=keep_proofs)
 
+    def collector(self) -> Collector:
+        """For a store that was opened to collect garbage and for nothing else."""
+        return Collector(self._index, self._blobs, self._locks, self._session, self.pulls)
+
+    def refresh(self) -> None:
+        """Ask the index again for what lies where. Not while anything is read or written."""
+        with self._lock:
+            self._maps.clear()
+            self._proved_at.clear()
+
     def blobs(self) -> list[tuple[Digest, int, bool]]:
         """(digest, size, whether it is whole) of everything that something is here of."""
         return [(Digest(digest), size, is_whole) for digest, size, is_whole in self._index.blobs()]
@@ -361,10 +379,12 @@ class Store:
 
     def proof(self, layer: Digest, diff_id: Digest) -> int | None:
         """The tar's size if the layer was proved against the diff ID from what is here."""
+        self._locks.pin(layer)
         return self._index.proof(layer, diff_id)
 
     def is_proved(self, layer: Digest) -> bool:
         """The same, against whatever diff ID."""
+        self._locks.pin(layer)
         return self._index.is_proved(layer)
 
     def add_proof(self, layer: Digest, diff_id: Digest, tar_size: int, blobs: Iterable[Digest] = ()) -> None:
@@ -378,6 +398,10 @@ class Store:
 
     def set_image(self, name: str, platform: str, manifest: Digest, root: Digest) -> None:
         self._index.set_ref(name, platform, manifest, root)
+
+    def drop_images(self, images: Iterable[Image]) -> None:
+        """Forget the names. Their bytes stay until they are collected."""
+        self._index.drop_refs([(image.name, image.platform) for image in images])
 
     def images(self) -> list[Image]:
         """Newest first."""

@@ -353,6 +353,11 @@ def _gone(live: Path) -> Iterator[bool]:
         os.close(handle)
 
 
+def is_running(folder: Path, session: str) -> bool:
+    """Whether the process of that session still lives."""
+    return _is_held(folder / (session + _LIVE))
+
+
 def _is_held(live: Path) -> bool:
     with _gone(live) as is_gone:
         return not is_gone

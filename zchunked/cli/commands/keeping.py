@@ -1,0 +1,83 @@
+"""`zpull rm` and `zpull gc`: what the store forgets, and what it gives back to the disk."""
+
+from __future__ import annotations
+
+from zchunked.cli import values
+from zchunked.cli.progress import human
+from zchunked.cli.render import print_json
+from zchunked.cli.settings import Settings
+from zchunked.errors import UsageError
+from zchunked.maintenance.gc import Freed, GcOptions, collect
+from zchunked.store import Store
+from zchunked.store.images import find
+
+_BUDGET = "ZPULL_STORE_MAX"
+
+
+def remove(settings: Settings) -> int:
+    """All of the images or, where one is not in the store, none."""
+    with Store(settings.store) as store:
+        found = [image for text in settings.own["image"] for image in find(store, text, settings.platform)]
+        rows = list(dict.fromkeys(found))
+        store.drop_images(rows)
+    if settings.output.format == "json":
+        print_json([{"reference": row.name, "platform": row.platform, "manifest_digest": row.manifest} for row in rows])
+    elif not settings.output.is_quiet:
+        for row in rows:
+            print(f"{row.name}  {row.platform}  {row.manifest}")
+    return 0
+
+
+def collect_garbage(settings: Settings) -> int:
+    freed = collect(settings.store, _options(settings))
+    if settings.output.format == "json":
+        print_json({
+            "images": [{"reference": ref.name, "platform": ref.platform, "manifest_digest": ref.manifest}
+                       for ref in freed.images],
+            "pulls": [{"reference": pull.name, "platform": pull.platform} for pull in freed.pulls],
+            "blobs": freed.blobs,
+            "compacted_files": freed.compacted,
+            "bytes": {"before": freed.before, "after": freed.after, "freed": freed.bytes, "above_budget": freed.over},
+            "is_dry_run": bool(settings.own["dry_run"]),
+        })  # fmt: skip
+    elif not settings.output.is_quiet:
+        _tell(freed, is_dry=settings.own["dry_run"])
+    return 0
+
+
+def _options(settings: Settings) -> GcOptions:
+    own = settings.own
+    named = [*own["keep"], *own["also_kept"]]
+    if own["also_kept"] and not own["keep"]:
+        raise UsageError("gc takes images only behind --keep; zpull rm removes images")
+    keep = None
+    if named:
+        with Store(settings.store) as store:
+            keep = frozenset((image.name, image.platform) for text in named for image in find(store, text))
+    return GcOptions(
+        max_bytes=own["max_size"] if own["max_size"] is not None else _budget(settings),
+        max_age=own["max_age"],
+        keep=keep,
+        keep_last=own["keep_last"],
+        expiry=own["expire"],
+        is_dry=own["dry_run"],
+    )
+
+
+def _budget(settings: Settings) -> int | None:
+    text = settings.environment.get(_BUDGET, "")
+    try:
+        return values.size(text) if text else None
+    except ValueError as error:
+        raise UsageError(f"invalid {_BUDGET}: expected {error}, got {text!r:.80}") from None
+
+
+def _tell(freed: Freed, *, is_dry: bool) -> None:
+    for ref in freed.images:
+        print(f"{'would remove' if is_dry else 'removed'} {ref.name}  {ref.platform}  {ref.manifest}")
+    for pull in freed.pulls:
+        print(f"{'would drop' if is_dry else 'dropped'} the interrupted pull of {pull.name}")
+    done = "would free" if is_dry else "freed"
+    print(f"{done} {human(freed.bytes)}: {freed.blobs} blobs; the store holds {human(freed.after)}")
+    if freed.over:
+        print(f"that is {human(freed.over)} above the budget, and in use by running processes")

@@ -1,0 +1,269 @@
+"""Collect garbage: keep what names reach and running pulls hold, then what fits a budget; give back the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zchunked.errors import FormatError, IntegrityError, LocalError, UnsupportedLayerError
+from zchunked.layers.metadata import read_contents
+from zchunked.maintenance.gc_plan import Budget, GcPlan, Holder, plan
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor, Manifest, parse_config, parse_document
+from zchunked.ranges import ByteRange, merge
+from zchunked.store import Store
+from zchunked.store.collector import Collector, Drop, Ref
+from zchunked.store.pulls import BegunPull
+
+_TRIES = 20  # each fails only because another process has finished or begun something meanwhile
+_ROUNDS = 3  # a budget is met by estimate; what the index really weighs is seen afterwards
+DAY = 86400.0
+EXPIRY = 14 * DAY
+
+
+@dataclass(frozen=True, slots=True)
+class GcOptions:
+    """What may stay. Sizes in bytes, ages in seconds.
+
+    `keep`: nothing but these images, by name and platform. `keep_last`: so many, the latest pulled. `max_age`: of an
+    image, since it was last pulled. `expiry`: of interrupted downloads, since their last byte.
+    """
+
+    max_bytes: int | None = None
+    max_age: float | None = None
+    keep: frozenset[tuple[str, str]] | None = None
+    keep_last: int | None = None
+    expiry: float = EXPIRY
+    is_dry: bool = False
+
+
+@dataclass(slots=True)
+class Freed:
+    """What a collection did, or would do. `before` and `after` are bytes of all files of the store.
+
+    `over`: how far the store is above the budget, for running pulls or other images hold the rest.
+    """
+
+    images: list[Ref] = field(default_factory=list)
+    pulls: list[BegunPull] = field(default_factory=list)
+    blobs: int = 0
+    compacted: int = 0
+    before: int = 0
+    after: int = 0
+    over: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return max(self.before - self.after, 0)
+
+
+def collect(folder: Path, options: GcOptions, *, now: Callable[[], float] = time.time) -> Freed:
+    """Safe beside pulls on the same store, and after a kill at any moment.
+
+    Raises LocalError where the file system has no locks, or the disk fails.
+    """
+    with Store(folder) as store:
+        collector = store.collector()
+        freed = Freed(before=collector.disk_bytes())
+        aim = options.max_bytes
+        for _ in range(_ROUNDS):
+            planned = _collected(store, collector, options, aim, freed, now)
+            if options.is_dry:
+                freed.after = planned.kept_bytes + collector.disk_bytes() - sum(collector.file_sizes().values())
+                break
+            for file in planned.compact:
+                freed.compacted += bool(collector.compact(file))
+            collector.remove_unclaimed()
+            collector.shrink_index()
+            freed.after = collector.disk_bytes()
+            if options.max_bytes is None or aim is None or freed.after <= options.max_bytes:
+                break
+            if not (planned.given_up or planned.dead or planned.compact):
+                break
+            aim -= freed.after - options.max_bytes
+        if options.max_bytes is not None:
+            freed.over = max(freed.after - options.max_bytes, 0)
+        return freed
+
+
+def _collected(
+    store: Store,
+    collector: Collector,
+    options: GcOptions,
+    aim: int | None,
+    freed: Freed,
+    now: Callable[[], float],
+) -> GcPlan:
+    """Plan and let the rows go; again when another process has changed what the plan rests on."""
+    for _ in range(_TRIES):
+        found = _Findings(store, collector, options, now())
+        planned = found.plan(aim)
+        refs = [*found.refs_over, *(one.key for one in planned.given_up if isinstance(one.key, Ref))]
+        pulls = [*found.pulls_over, *(one.key for one in planned.given_up if isinstance(one.key, BegunPull))]
+        if not options.is_dry:
+            drop = Drop(
+                planned.dead,
+                planned.trimmed,
+                found.chunks,
+                found.rests,
+                refs,
+                [pull.number for pull in pulls],
+                found.layers_of_images() if planned.dead or planned.trimmed else (),
+            )
+            is_done = collector.forget(drop, found.refs, found.pulls)
+            store.refresh()
+            if not is_done:
+                continue
+        freed.images += refs
+        freed.pulls += pulls
+        freed.blobs += len(planned.dead)
+        return planned
+    raise LocalError("other processes change the store all the time; run zpull gc again")
+
+
+class _Findings:
+    """What keeps what, as of now. `chunks` and `rests` belong to the parts of blobs that holders need."""
+
+    def __init__(self, store: Store, collector: Collector, options: GcOptions, now: float) -> None:
+        self._store, self._collector = store, collector
+        self.refs, self.pulls = collector.holders()
+        blobs = store.blobs()
+        self.blobs = {digest: is_whole for digest, _, is_whole in blobs}
+        self._sizes = {digest: size for digest, size, _ in blobs}
+        self._rests = collector.rests()
+        self.chunks: dict[str, set[bytes]] = {}
+        self.rests: dict[tuple[str, str], set[str]] = {}
+        self._manifests: dict[str, Manifest | None] = {}
+        self._rebuilt: dict[tuple[str, str], dict[str, list[ByteRange]] | None] = {}
+        self.rows = list(collector.file_rows())
+        self._pinned = collector.pinned()
+        kept = _chosen(self.refs, options, now)
+        self.refs_over = [ref for ref in self.refs if ref not in kept]
+        self.holders = [self._of_image(ref) for ref in kept]
+        self.holders += self._of_pulls(options, now)
+        self.pulls_over = [pull for pull in self.pulls if pull not in {one.key for one in self.holders}]
+        self.holders += self._of_processes()
+        self.holders += self._of_downloads(options, now)
+
+    def plan(self, aim: int | None) -> GcPlan:
+        sizes = self._collector.file_sizes()
+        overhead = self._collector.disk_bytes() - sum(sizes.values())
+        busy = self._collector.busy_files() | {row.file for row in self.rows if row.blob in self._pinned}
+        budget = Budget(aim, overhead) if aim is not None else None
+        return plan(self.holders, self.rows, sizes, self.blobs, busy=busy, budget=budget)
+
+    def layers_of_images(self) -> list[tuple[str, str]]:
+        """(layer, manifest) of every image that stays."""
+        found = []
+        for ref in self.refs:
+            manifest = self._manifests.get(ref.manifest)
+            found += [(str(layer.digest), ref.manifest) for layer in manifest.layers] if manifest else []
+        return found
+
+    # ── holders ──
+
+    def _of_image(self, ref: Ref) -> Holder:
+        reaches, parts = self._reach(ref.manifest)
+        return Holder(ref, frozenset({ref.root, *reaches}), ref.pulled, parts=parts)
+
+    def _of_pulls(self, options: GcOptions, now: float) -> Iterator[Holder]:
+        written = self._collector.written()
+        last: dict[str, float] = {}
+        for row in self.rows:
+            last[row.blob] = max(last.get(row.blob, 0.0), written.get(row.file, 0.0))
+        for pull in self.pulls:
+            is_running = self._collector.pulls.is_running(pull)
+            reaches, parts = self._reach(pull.manifest)
+            at = max([pull.began, *(last.get(blob, 0.0) for blob in reaches)])
+            if is_running or (options.keep is None and options.keep_last is None and now - at <= options.expiry):
+                yield Holder(pull, frozenset(reaches), at, is_running, parts)
+        self._last = last
+
+    def _of_processes(self) -> Iterator[Holder]:
+        """What processes use, and what the layers among that were rebuilt from."""
+        if self._pinned:
+            rests = {blob for (layer, _), blobs in self._rests.items() if layer in self._pinned for blob in blobs}
+            yield Holder("pinned", frozenset(self._pinned | rests), is_fixed=True)
+
+    def _of_downloads(self, options: GcOptions, now: float) -> Iterator[Holder]:
+        """Blobs that came in part, for no image that is known: objects, and pulls by other means."""
+        if options.keep is not None or options.keep_last is not None:
+            return
+        here: dict[str, int] = {}
+        for row in self.rows:
+            here[row.blob] = here.get(row.blob, 0) + row.end - row.at
+        reached = {blob for holder in self.holders for blob in (*holder.reaches, *holder.parts)}
+        proved = self._collector.proved()
+        for blob, size in self._sizes.items():
+            at, is_part = self._last.get(blob, 0.0), 0 < here.get(blob, 0) < size
+            if is_part and blob not in reached and blob not in proved and now - at <= options.expiry:
+                yield Holder(("download", blob), frozenset({blob}), at)
+
+    # ── what a manifest reaches ──
+
+    def _manifest(self, digest: str) -> Manifest | None:
+        if digest not in self._manifests:
+            data = self._store.document(Digest(digest))
+            try:
+                found = parse_document(data) if data is not None else None
+            except FormatError:
+                found = None
+            self._manifests[digest] = found if isinstance(found, Manifest) else None
+        return self._manifests[digest]
+
+    def _reach(self, digest: str) -> tuple[set[str], dict[str, list[ByteRange]]]:
+        manifest = self._manifest(digest)
+        if manifest is None:
+            return {digest}, {}
+        reaches = {digest, str(manifest.config.digest), *(str(layer.digest) for layer in manifest.layers)}
+        config = self._store.get(manifest.config.digest, manifest.config.size)
+        try:
+            diff_ids = parse_config(config, len(manifest.layers)).diff_ids if config is not None else ()
+        except FormatError:
+            diff_ids = ()
+        parts: dict[str, list[ByteRange]] = {}
+        for layer, diff_id in zip(manifest.layers, diff_ids, strict=False):
+            others = self._rests.get((layer.digest, diff_id), set()) - {layer.digest}
+            if self.blobs.get(layer.digest) or not others:
+                continue
+            needed = self._parts(layer, diff_id)
+            if needed is None:
+                reaches |= others
+            else:
+                for blob, spans in needed.items():
+                    parts[blob] = merge([*parts.get(blob, ()), *spans])
+        return reaches, parts
+
+    def _parts(self, layer: Descriptor, diff_id: str) -> dict[str, list[ByteRange]] | None:
+        """The spans of other blobs that hold chunks of a layer; None where its table of contents cannot be read."""
+        key = (str(layer.digest), diff_id)
+        if key not in self._rebuilt:
+            self._rebuilt[key] = self._find_parts(layer, key)
+        return self._rebuilt[key]
+
+    def _find_parts(self, layer: Descriptor, key: tuple[str, str]) -> dict[str, list[ByteRange]] | None:
+        try:
+            wanted = read_contents(self._store, layer).own_chunks()
+        except (IntegrityError, FormatError, UnsupportedLayerError):
+            return None
+        places = self._store.find_chunks(wanted)
+        if len(places) < len(wanted):
+            return None
+        spans: dict[str, list[ByteRange]] = {}
+        for digest, place in places.items():
+            spans.setdefault(place.blob, []).append(place.span)
+            self.chunks.setdefault(place.blob, set()).add(digest)
+        self.rests[key] = {*spans}
+        return {blob: merge(its) for blob, its in spans.items() if blob != layer.digest}
+
+
+def _chosen(refs: Collection[Ref], options: GcOptions, now: float) -> list[Ref]:
+    """The images that may stay, latest pulled first."""
+    kept = [ref for ref in refs if options.max_age is None or now - ref.pulled <= options.max_age]
+    if options.keep is not None or options.keep_last is not None:
+        named = options.keep or frozenset()
+        last = kept[: options.keep_last or 0]
+        kept = [ref for ref in refs if (ref.name, ref.platform) in named or ref in last]
+    return kept

@@ -1,0 +1,323 @@
+"""What of a store may go, and its going: rows and files for `gc`. SQL beside `database.py`, in its transactions."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from zchunked.errors import LocalError
+from zchunked.ranges import ByteRange
+from zchunked.store.database import Index, stored
+from zchunked.store.disk_errors import local_error
+from zchunked.store.locks import BlobLocks
+from zchunked.store.pulls import BegunPull, PullLog
+from zchunked.store.writer import Session, idle_files, sync_folder
+
+_COPY_BYTES = 1 << 20
+_SPARE_SHARE = 4  # the index is written anew when more than a fourth of its pages are free
+_SPARE_PAGES = 64
+
+
+class FileRow(NamedTuple):
+    """Bytes [at, end) of a file, which are bytes of a blob from `start` on."""
+
+    file: str
+    at: int
+    end: int
+    blob: str
+    start: int
+
+
+class Ref(NamedTuple):
+    """A name and what it named when it was pulled."""
+
+    name: str
+    platform: str
+    manifest: str
+    root: str
+    pulled: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """What a collection forgets: blobs; of others all but some spans; names; pulls by their number.
+
+    `rests`: on which blobs a layer's proof rests from now on. `kept_chunks`: of the trimmed blobs, by raw digest.
+    `to_index`: whole blobs that may hold frames of which a dead one had the only row, and manifests that list them.
+    """
+
+    blobs: Sequence[str] = ()
+    trimmed: Mapping[str, Sequence[ByteRange]] = field(default_factory=dict)
+    kept_chunks: Mapping[str, Iterable[bytes]] = field(default_factory=dict)
+    rests: Mapping[tuple[str, str], Iterable[str]] = field(default_factory=dict)
+    refs: Sequence[Ref] = ()
+    pulls: Sequence[int] = ()
+    to_index: Sequence[tuple[str, str]] = ()
+
+
+class Collector:
+    """Of a store that does nothing else: its own pins are given up."""
+
+    def __init__(self, index: Index, folder: Path, locks: BlobLocks, session: Session, pulls: PullLog) -> None:
+        self._index, self._folder, self._locks, self._session = index, folder, locks, session
+        self.pulls = pulls
+
+    # ── what there is ──
+
+    def holders(self) -> tuple[list[Ref], list[BegunPull]]:
+        """Names, newest first; pulls that were begun and not finished."""
+        return [Ref(*row) for row in self._index.refs()], self.pulls.rows()
+
+    def file_rows(self) -> Iterator[FileRow]:
+        """All extents, by file and place in it."""
+        sql = "SELECT file, at, at + length, digest, start FROM extents JOIN blobs ON blobs.id = blob ORDER BY file, at"
+        return map(FileRow._make, self._index.rows(sql))
+
+    def rests(self) -> dict[tuple[str, str], set[str]]:
+        """(layer, diff ID) → the blobs whose chunks its proof took."""
+        found: dict[tuple[str, str], set[str]] = {}
+        for layer, diff_id, blob in self._index.rows("SELECT layer, diff_id, blob FROM rests"):
+            found.setdefault((layer, diff_id), set()).add(blob)
+        return found
+
+    def proved(self) -> set[str]:
+        """Layers that were proved by a diff ID."""
+        return {str(digest) for (digest,) in self._index.rows("SELECT DISTINCT digest FROM layers")}
+
+    def pinned(self) -> set[str]:
+        """Blobs that running processes use."""
+        if not self._locks.works:
+            raise LocalError(
+                f"cannot collect garbage in {self._folder.parent}: its file system has no locks (fcntl(2)), "
+                "so nobody can tell what other processes use; use a store on a local disk"
+            )
+        names = [str(digest) for (digest,) in self._index.rows("SELECT digest FROM blobs")]
+        return set(self._locks.pinned_elsewhere(names))
+
+    def busy_files(self) -> set[str]:
+        """Byte files that a running process may be writing."""
+        idle = {path.name for path in idle_files(self._folder)}
+        return {name for name in self.file_sizes() if name not in idle}
+
+    def file_sizes(self) -> dict[str, int]:
+        """Bytes of each byte file."""
+        sizes = {}
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                if "." not in entry.name:
+                    with suppress(FileNotFoundError):
+                        sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+        return sizes
+
+    def written(self) -> dict[str, float]:
+        """When each byte file was last written to, in seconds since the epoch."""
+        times = {}
+        for name in self.file_sizes():
+            with suppress(FileNotFoundError):
+                times[name] = (self._folder / name).stat(follow_symlinks=False).st_mtime
+        return times
+
+    def disk_bytes(self) -> int:
+        """All files of the store, the index too."""
+        found = 0
+        for folder in (self._folder, self._folder.parent):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):
+                        if entry.is_file(follow_symlinks=False):
+                            found += entry.stat(follow_symlinks=False).st_size
+        return found
+
+    # ── rows go ──
+
+    def forget(self, drop: Drop, refs: list[Ref], pulls: list[BegunPull]) -> bool:
+        """False, and nothing is changed, when `refs` and `pulls` are no longer what there is, or a blob is in use."""
+        blobs = [*drop.blobs, *drop.trimmed]
+        got = self._locks.exclude(blobs)
+        try:
+            if len(got) < len(blobs):
+                return False
+            with self._index.transaction() as db:
+                if self.holders() != (refs, pulls):
+                    return False
+                if blobs:
+                    _forget_blobs(db, drop, blobs)
+                db.executemany(
+                    "DELETE FROM refs WHERE name = ? AND platform = ?",
+                    [(stored(ref.name), ref.platform) for ref in drop.refs],
+                )
+                db.executemany("DELETE FROM pulls WHERE id = ?", [(number,) for number in drop.pulls])
+            return True
+        finally:
+            self._locks.release(got)
+
+    # ── files go ──
+
+    def remove_unclaimed(self) -> int:
+        """Unlink byte files that no row points to and nobody writes; returns the bytes that were freed."""
+        freed = 0
+        idle = idle_files(self._folder)  # first: what is claimed by then stays claimed
+        with self._index.transaction():
+            claimed = self._index.files()
+            for path in idle:
+                if path.name not in claimed:
+                    with suppress(FileNotFoundError):
+                        freed += path.stat(follow_symlinks=False).st_size
+                        path.unlink()
+        return freed
+
+    def compact(self, file: str) -> int:
+        """Write what is alive of a file to a new one, and let the rows point there; returns the bytes that were freed.
+
+        0 when somebody uses a blob that lies in it. A kill at any moment leaves one of the two files without rows,
+        which the next collection removes.
+        """
+        path, before = self._folder / file, self._rows_of(file)
+        names = sorted({row[0] for row in before})
+        got = self._locks.exclude(names)
+        new = self._folder / self._session.next_file()
+        try:
+            if not before or len(got) < len(names):
+                return 0
+            size = path.stat().st_size
+            moves = _copy(path, new, _merged([(at, at + length) for _, _, length, at in before]))
+            sync_folder(self._folder)
+            with self._index.transaction() as db:
+                if self._rows_of(file) != before:  # shared with another blob meanwhile
+                    return 0
+                _swap(db, file, new.name, moves)
+            path.unlink(missing_ok=True)
+            return size - new.stat().st_size
+        except FileNotFoundError:  # another collection was faster, or the file is lost, which its readers find out
+            return 0
+        except OSError as error:
+            raise local_error(error, f"cannot compact the store's file {path}") from error
+        finally:
+            self._locks.release(got)
+            if not self._index.rows("SELECT 1 FROM extents WHERE file = ? LIMIT 1", (new.name,)):
+                new.unlink(missing_ok=True)
+
+    def _rows_of(self, file: str) -> list[tuple[str, int, int, int]]:
+        sql = (
+            "SELECT digest, start, length, at FROM extents JOIN blobs ON blobs.id = blob "
+            "WHERE file = ? ORDER BY at, digest, start"
+        )
+        return [(str(digest), *numbers) for digest, *numbers in self._index.rows(sql, (file,))]
+
+    def shrink_index(self) -> None:
+        """Give free pages of the index back to the file system, where nobody is in the way."""
+        ((pages,),), ((free,),) = self._index.rows("PRAGMA page_count"), self._index.rows("PRAGMA freelist_count")
+        with suppress(LocalError):  # another process reads: the next collection tries again
+            if free > _SPARE_PAGES and free * _SPARE_SHARE > pages:
+                self._index.rows("VACUUM")
+            self._index.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _forget_blobs(db: sqlite3.Connection, drop: Drop, names: Sequence[str]) -> None:
+    for table in ("dead(name TEXT PRIMARY KEY)", "kept(digest BLOB, name TEXT, PRIMARY KEY(digest, name))"):
+        db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table}")
+        db.execute(f"DELETE FROM temp.{table.partition('(')[0]}")
+    db.executemany("INSERT INTO temp.dead VALUES(?)", [(name,) for name in names])
+    kept = [(digest, name) for name, digests in drop.kept_chunks.items() for digest in digests]
+    db.executemany("INSERT OR IGNORE INTO temp.kept VALUES(?, ?)", kept)
+    left = [row for name, spans in drop.trimmed.items() for row in _trimmed(db, name, spans)]
+    ids = "(SELECT id FROM blobs JOIN temp.dead ON name = blobs.digest)"
+    db.execute(f"DELETE FROM extents WHERE blob IN {ids}")
+    db.executemany("INSERT OR REPLACE INTO extents VALUES(?, ?, ?, ?, ?)", left)
+    still = "SELECT kept.digest FROM temp.kept JOIN blobs ON blobs.digest = kept.name WHERE blobs.id = chunks.blob"
+    db.execute(f"DELETE FROM chunks WHERE blob IN {ids} AND digest NOT IN ({still})")
+    if has_frames := _has_frames(db):
+        db.execute(f"DELETE FROM headers WHERE blob IN {ids}")
+        db.execute(f"DELETE FROM unindexed WHERE blob IN {ids}")
+        db.execute("DELETE FROM strangers WHERE blob IN (SELECT name FROM temp.dead)")
+        db.execute("DELETE FROM strangers WHERE other IN (SELECT name FROM temp.dead)")
+    db.execute("DELETE FROM layers WHERE digest IN (SELECT name FROM temp.dead)")
+    db.execute("DELETE FROM rests WHERE layer IN (SELECT name FROM temp.dead)")
+    for (layer, diff_id), blobs in drop.rests.items():
+        if layer in names:
+            continue
+        db.execute("DELETE FROM rests WHERE layer = ? AND diff_id = ?", (layer, diff_id))
+        db.executemany("INSERT OR IGNORE INTO rests VALUES(?, ?, ?)", [(blob, layer, diff_id) for blob in blobs])
+    db.execute(f"UPDATE blobs SET whole = 0 WHERE id IN {ids}")
+    # The newest number is not given out twice: a running process may have read it in a row that is gone now.
+    db.execute(
+        f"DELETE FROM blobs WHERE id IN {ids} AND id < (SELECT max(id) FROM blobs) "
+        "AND id NOT IN (SELECT blob FROM extents)"
+    )
+    if has_frames:
+        db.executemany(
+            "INSERT OR IGNORE INTO unindexed SELECT id, ? FROM blobs WHERE digest = ? AND whole",
+            [(manifest, blob) for blob, manifest in drop.to_index],
+        )
+
+
+def _has_frames(db: sqlite3.Connection) -> bool:
+    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'unindexed'").fetchone())
+
+
+def _trimmed(db: sqlite3.Connection, name: str, spans: Sequence[ByteRange]) -> Iterator[tuple[int, int, int, str, int]]:
+    """The extents of a blob cut to these ascending spans."""
+    sql = (
+        "SELECT blob, start, length, file, at FROM extents JOIN blobs ON id = blob WHERE blobs.digest = ? "
+        "ORDER BY start"
+    )
+    first = 0
+    for blob, start, length, file, at in db.execute(sql, (name,)).fetchall():
+        while first < len(spans) and spans[first].end <= start:
+            first += 1
+        for span in spans[first:]:
+            if span.start >= start + length:
+                break
+            low, high = max(start, span.start), min(start + length, span.end)
+            yield blob, low, high - low, file, at + low - start
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ascending ranges as disjoint ones."""
+    merged: list[tuple[int, int]] = []
+    for low, high in ranges:
+        if merged and low <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], high))
+        else:
+            merged.append((low, high))
+    return merged
+
+
+def _copy(old: Path, new: Path, ranges: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Write the ranges one behind the other, and to the disk; returns (low, high, where it lies now)."""
+    moves, at = [], 0
+    with old.open("rb") as source, new.open("xb") as target:
+        for low, high in ranges:
+            moves.append((low, high, at))
+            source.seek(low)
+            left = high - low
+            while left:
+                data = source.read(min(left, _COPY_BYTES))
+                if not data:  # shorter than its rows say: damage, which `verify` and pulls find as such
+                    target.seek(left, os.SEEK_CUR)
+                    break
+                target.write(data)
+                left -= len(data)
+            at += high - low
+        target.truncate(at)
+        target.flush()
+        os.fsync(target.fileno())
+    return moves
+
+
+def _swap(db: sqlite3.Connection, old: str, new: str, moves: list[tuple[int, int, int]]) -> None:
+    db.execute("CREATE TEMP TABLE IF NOT EXISTS moves(low INTEGER PRIMARY KEY, high INTEGER, at INTEGER)")
+    db.execute("DELETE FROM temp.moves")
+    db.executemany("INSERT INTO temp.moves VALUES(?, ?, ?)", moves)
+    db.execute(
+        "INSERT OR REPLACE INTO extents SELECT blob, start, length, :new, "
+        "extents.at - low + moves.at FROM extents JOIN temp.moves "
+        "ON low = (SELECT max(low) FROM temp.moves WHERE low <= extents.at) WHERE file = :old",
+        {"old": old, "new": new},
+    )
+    db.execute("DELETE FROM extents WHERE file = ?", (old,))

@@ -1,0 +1,93 @@
+"""Who uses which blob: advisory locks on byte ranges of one file, one byte for each blob, dropped with the process."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+_FLOCK = struct.Struct("@hhqqi4x")  # struct flock of fcntl(2) with 64-bit offsets: type, whence, start, length, pid
+_TRY, _WAIT = getattr(fcntl, "F_OFD_SETLK", None), getattr(fcntl, "F_OFD_SETLKW", None)
+_SPREAD = (1 << 60) - 1
+_TAKEN = (errno.EACCES, errno.EAGAIN)
+
+
+class BlobLocks:
+    """Locks of one open file, which all threads of a store share; another store of the same process is another owner.
+
+    A shared lock *pins* a blob: its holder may use what the index says of it, and nobody collects it. A lock that
+    excludes the others is for collecting. Where the system or the file system has no such locks, nothing is held
+    and `works` is False.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, bool] = {}  # whether it excludes others
+        self._file = -1
+        self.works = False
+        with suppress(OSError):
+            try:
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError:  # a store that only others may write to: a shared lock needs no more than reading
+                self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if _TRY is not None:
+                self._call(_TRY, fcntl.F_RDLCK, "")
+                self.works = True
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+            self._file, self.works = -1, False
+            self._held.clear()
+
+    def pin(self, name: str) -> None:
+        """Waits while another process collects that very blob. The index must be asked afterwards."""
+        if name in self._held or not self.works:
+            return
+        assert _WAIT is not None
+        with suppress(OSError):  # a lock less may cost a download, never a wrong byte
+            self._call(_WAIT, fcntl.F_RDLCK, name)
+            self._held[name] = False
+
+    def exclude(self, names: Iterable[str]) -> list[str]:
+        """Those that nobody else has pinned; nobody else can, until they are released."""
+        got = []
+        for name in names:
+            try:
+                self._call(_TRY or 0, fcntl.F_WRLCK, name)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+                continue
+            self._held[name] = True
+            got.append(name)
+        return got
+
+    def pinned_elsewhere(self, names: Iterable[str]) -> list[str]:
+        """Those that other processes, or other stores of this one, have pinned right now."""
+        free = self.exclude(each := list(names))
+        self.release(free)
+        return sorted({*each} - {*free})
+
+    def release(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._call(_TRY or 0, fcntl.F_UNLCK, name)
+            self._held.pop(name, None)
+
+    def _call(self, command: int, kind: int, name: str) -> None:
+        fcntl.fcntl(self._file, command, _FLOCK.pack(kind, os.SEEK_SET, _offset(name), 1, 0))
+
+
+def _offset(name: str) -> int:
+    """Of a digest its first 15 hex digits. What is no digest shares a byte with others, which does no harm."""
+    digits = name.partition(":")[2][:15]
+    try:
+        return int(digits, 16) & _SPREAD
+    except ValueError:
+        return 0

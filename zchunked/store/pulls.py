@@ -1,0 +1,69 @@
+"""Pulls that were begun and have not finished: what `status` shows, and what `gc` keeps for a while."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from zchunked.oci.digest import Digest
+from zchunked.store.database import Index, stored, unstored
+from zchunked.store.writer import is_running
+
+_TABLE = """CREATE TABLE IF NOT EXISTS pulls(
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL, platform TEXT NOT NULL, manifest TEXT NOT NULL, session TEXT NOT NULL,
+  process INTEGER NOT NULL, began REAL NOT NULL, had INTEGER NOT NULL)"""
+_COLUMNS = "id, name, platform, manifest, session, process, began, had"
+
+
+class BegunPull(NamedTuple):
+    """`had`: bytes of its layers that were in the store when it began; `began`: seconds since the epoch."""
+
+    number: int
+    name: str
+    platform: str
+    manifest: str
+    session: str
+    process: int
+    began: float
+    had: int
+
+
+class PullLog:
+    """Thread-safe, as the index that it is a part of."""
+
+    def __init__(self, index: Index, folder: Path, session: str) -> None:
+        self._index, self._folder, self._session = index, folder, session
+        with index.transaction() as db:
+            db.execute(_TABLE)
+
+    def begin(self, name: str, platform: str, manifest: Digest, had: int) -> int:
+        """Returns the number to finish it by. Earlier ones of this name that nobody works on are replaced."""
+        gone = self._gone(name, platform)
+        with self._index.transaction() as db:
+            db.executemany("DELETE FROM pulls WHERE id = ?", [(one,) for one in gone])
+            sql = (
+                "INSERT INTO pulls(name, platform, manifest, session, process, began, had) VALUES(?, ?, ?, ?, ?, ?, ?)"
+            )
+            row = (stored(name), platform, manifest, self._session, os.getpid(), time.time(), had)
+            return int(db.execute(sql, row).lastrowid or 0)
+
+    def finish(self, number: int, name: str, platform: str) -> None:
+        """The image is complete: this pull is over, and so are interrupted ones of its name. 0: none was begun."""
+        if over := [*([number] if number else []), *self._gone(name, platform)]:
+            with self._index.transaction() as db:
+                db.executemany("DELETE FROM pulls WHERE id = ?", [(one,) for one in over])
+
+    def _gone(self, name: str, platform: str) -> list[int]:
+        rows = [row for row in self.rows() if (row.name, row.platform) == (name, platform)]
+        return [row.number for row in rows if not self.is_running(row)]
+
+    def rows(self) -> list[BegunPull]:
+        """Oldest first."""
+        rows = self._index.rows(f"SELECT {_COLUMNS} FROM pulls ORDER BY id")
+        return [BegunPull(number, unstored(name), *rest) for number, name, *rest in rows]
+
+    def is_running(self, row: BegunPull) -> bool:
+        """Whether the process that began it still has the store open."""
+        return row.session == self._session or is_running(self._folder, row.session)
