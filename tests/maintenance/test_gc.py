@@ -61,7 +61,7 @@ def names(folder: Path) -> list[str]:
 
 def forget(folder: Path, name: str) -> None:
     with Store(folder) as store:
-        store.drop_images([one for one in store.images() if one.name == name])
+        store.collector().forget_names([(name, one.platform) for one in store.images()])
 
 
 @pytest.fixture

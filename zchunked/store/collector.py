@@ -156,6 +156,12 @@ class Collector:
         finally:
             self._locks.release(got)
 
+    def forget_names(self, names: Iterable[tuple[str, str]]) -> None:
+        """Names of images, by name and platform. Their bytes stay until they are collected."""
+        with self._index.transaction() as db:
+            rows = [(stored(name), platform) for name, platform in names]
+            db.executemany("DELETE FROM refs WHERE name = ? AND platform = ?", rows)
+
     # ── files go ──
 
     def remove_unclaimed(self) -> int:

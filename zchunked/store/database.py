@@ -344,11 +344,6 @@ class Index:
         rows = self._rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")
         return [(unstored(name), *rest) for name, *rest in rows]
 
-    def drop_refs(self, names: Iterable[tuple[str, str]]) -> None:
-        with self._transaction() as db:
-            rows = [(stored(name), platform) for name, platform in names]
-            db.executemany("DELETE FROM refs WHERE name = ? AND platform = ?", rows)
-
     # ── seeds ──
 
     def seeds(self, inodes: Sequence[int]) -> Iterator[tuple[int, int, int, bytes, bytes]]:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -26,13 +25,12 @@ from zchunked.store.extents import ExtentMap, Piece, Span
 from zchunked.store.files import ByteFiles
 from zchunked.store.hints import Hints
 from zchunked.store.locks import BlobLocks
+from zchunked.store.memory import Memory
 from zchunked.store.pulls import PullLog
 from zchunked.store.writer import Rows, Session, Writer, idle_files, recover
 
 _READ_BYTES = 1 << 20
 _NEAR_BYTES = 64 << 10  # what lies this near is read together: copying is cheaper than asking
-_HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
-_NO_RANGES_SECONDS = 3600.0  # a cache that is still filling serves none, and serves them soon after
 
 
 class Place(NamedTuple):
@@ -58,7 +56,7 @@ class Image:
     pulled: float
 
 
-class Store:
+class Store(Memory):
     """Thread-safe, and safe beside other processes on the same folder. `close` when done; a kill is as good."""
 
     def __init__(self, folder: Path) -> None:
@@ -77,7 +75,7 @@ class Store:
         self._maps: dict[Digest, ExtentMap] = {}
         self._files = ByteFiles(self._blobs)
         self._proved_at: dict[Digest, int] = {}  # how many files this session had begun by then
-        self._hosts: dict[str, int | None] = {}
+        Memory.__init__(self, self._index)
         self._locks = BlobLocks(folder / "pins")
         try:
             self._session = Session(self._blobs)
@@ -367,15 +365,7 @@ class Store:
         """Take promises back; every layer that rests on chunks of the blob is proved again when next pulled."""
         self._index.drop_chunks(blob, digests)
 
-    def recall_seeds(self, inodes: Sequence[int]) -> dict[tuple[int, int, int], tuple[bytes, bytes]]:
-        """(inode, at, size) → (stamp, raw digest) as remembered of parts of files elsewhere on this machine."""
-        return {(inode, at, size): (stamp, digest) for inode, at, size, stamp, digest in self._index.seeds(inodes)}
-
-    def remember_seeds(self, rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> None:
-        """(inode, at, size, stamp, raw digest): all numbers below 2**63."""
-        self._index.add_seeds(rows)
-
-    # ── layers, images, hosts ──
+    # ── layers, images ──
 
     def proof(self, layer: Digest, diff_id: Digest) -> int | None:
         """The tar's size if the layer was proved against the diff ID from what is here."""
@@ -399,26 +389,6 @@ class Store:
     def set_image(self, name: str, platform: str, manifest: Digest, root: Digest) -> None:
         self._index.set_ref(name, platform, manifest, root)
 
-    def drop_images(self, images: Iterable[Image]) -> None:
-        """Forget the names. Their bytes stay until they are collected."""
-        self._index.drop_refs([(image.name, image.platform) for image in images])
-
     def images(self) -> list[Image]:
         """Newest first."""
         return [Image(n, p, Digest(m), Digest(r), t) for n, p, m, r, t in self._index.refs()]
-
-    def recall(self, host: str) -> int | None:
-        """Asked before every request, so the index is asked once."""
-        with self._lock:
-            if host in self._hosts:
-                return self._hosts[host]
-        row = self._index.host(host)
-        lifetime = _HOST_MEMORY_SECONDS if row and row[0] else _NO_RANGES_SECONDS
-        found = row[0] if row and time.time() - row[1] <= lifetime else None
-        with self._lock:
-            return self._hosts.setdefault(host, found)
-
-    def learn(self, host: str, spans: int) -> None:
-        with self._lock:
-            self._hosts[host] = spans
-        self._index.set_host(host, spans)

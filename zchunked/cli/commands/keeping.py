@@ -19,7 +19,7 @@ def remove(settings: Settings) -> int:
     with Store(settings.store) as store:
         found = [image for text in settings.own["image"] for image in find(store, text, settings.platform)]
         rows = list(dict.fromkeys(found))
-        store.drop_images(rows)
+        store.collector().forget_names((row.name, row.platform) for row in rows)
     if settings.output.format == "json":
         print_json([{"reference": row.name, "platform": row.platform, "manifest_digest": row.manifest} for row in rows])
     elif not settings.output.is_quiet:

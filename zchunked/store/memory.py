@@ -1,0 +1,45 @@
+"""What a store remembers of hosts and of files elsewhere on this machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+
+from zchunked.store.database import Index
+
+_HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
+_NO_RANGES_SECONDS = 3600.0  # a cache that is still filling serves none, and serves them soon after
+
+
+class Memory:
+    """The part of a store that this lives in. Thread-safe."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._hosts_lock = threading.Lock()
+        self._hosts: dict[str, int | None] = {}
+
+    def recall(self, host: str) -> int | None:
+        """Asked before every request, so the index is asked once."""
+        with self._hosts_lock:
+            if host in self._hosts:
+                return self._hosts[host]
+        row = self._index.host(host)
+        lifetime = _HOST_MEMORY_SECONDS if row and row[0] else _NO_RANGES_SECONDS
+        found = row[0] if row and time.time() - row[1] <= lifetime else None
+        with self._hosts_lock:
+            return self._hosts.setdefault(host, found)
+
+    def learn(self, host: str, spans: int) -> None:
+        with self._hosts_lock:
+            self._hosts[host] = spans
+        self._index.set_host(host, spans)
+
+    def recall_seeds(self, inodes: Sequence[int]) -> dict[tuple[int, int, int], tuple[bytes, bytes]]:
+        """(inode, at, size) → (stamp, raw digest) as remembered of parts of files elsewhere on this machine."""
+        return {(inode, at, size): (stamp, digest) for inode, at, size, stamp, digest in self._index.seeds(inodes)}
+
+    def remember_seeds(self, rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> None:
+        """(inode, at, size, stamp, raw digest): all numbers below 2**63."""
+        self._index.add_seeds(rows)
