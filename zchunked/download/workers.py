@@ -111,7 +111,7 @@ class WorkerPool:
         return belt.items()
 
     def is_busy(self, lane: str) -> bool:
-        return self._open[lane] > 0
+        return self._open.get(lane, 0) > 0
 
     def wait(self, tick: Callable[[], None], every: float = 0.1, *, until: Callable[[], bool] = lambda: False) -> None:
         """Call `tick` now and then, and when a task has ended, until no task is open; raise the first failure at once.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,11 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from zchunked.download.retry import Chameleon, Stopped
-from zchunked.download.watchdog import Watchdog
+from zchunked.download.retry import Stopped
+from zchunked.download.session import Session
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import InterruptedPullError
-from zchunked.events import Event, Noted
+from zchunked.events import Noted
 from zchunked.export.oci_layout import LAYOUT_FILE, index_with
 from zchunked.export.shipment import Parcel, Shipment
 from zchunked.interfaces import Emit
@@ -87,11 +86,10 @@ class Publisher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`deadline`: seconds from now, after which it gives up."""
-        self._target, self._jobs, self._show = target, jobs, show
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._stop, self._lock = threading.Event(), threading.Lock()
-        self._chameleon = Chameleon(patience, jobs, self._events.put, self._stop)
-        self._pace = Watchdog(StallLimits(deadline), Traffic(time.monotonic), self._chameleon, clock)
+        self._target, self._lock = target, threading.Lock()
+        bounds = StallLimits(deadline)
+        self._session = Session(Traffic(clock), jobs=jobs, patience=patience, bounds=bounds, show=show, clock=clock)
+        self._chameleon = self._session.chameleon
         self.sent = Sent()
         """How far it has come; true at any time."""
 
@@ -100,30 +98,27 @@ class Publisher:
 
         Whoever reads meanwhile sees the index as it was. DamagedLayerError when the store is not what was proved.
         """
-        crew = WorkerPool({"send": self._jobs}, self._stop)
+        session = self._session
         try:
-            with self._target.held(lambda text: self._show(Noted(text))), crew:
-                try:
-                    self._publish(crew, shipment, tag)
-                finally:
-                    self._stop.set()
-        except KeyboardInterrupt as error:
+            with (
+                self._target.held(lambda text: session.show(Noted(text))),
+                session.workers(send=session.jobs) as crew,
+            ):
+                self._publish(crew, shipment, tag)
+        except KeyboardInterrupt as error:  # while it waited for another publisher
             raise InterruptedPullError("interrupted") from error
-        finally:
-            self._stop.set()
-            self._tick()
 
     def _publish(self, crew: WorkerPool, shipment: Shipment, tag: str | None) -> None:
         parcels = [*shipment.parcels, *(Parcel.of(blob, data) for blob, data in shipment.documents)]
         crew.submit("send", self._mark)
-        crew.wait(self._tick)
+        self._session.wait()
         for parcel in {parcel.blob.digest: parcel for parcel in parcels}.values():
             crew.submit("send", partial(self._bring, parcel.blob, partial(parcel.pieces, 0)))
-        crew.wait(self._tick)
+        self._session.wait()
         listed, platform = shipment.root, shipment.platform
         change = partial(index_with, manifest=listed, platform=platform, tag=tag, where=self._target.name)
         crew.submit("send", lambda: self._chameleon.run(lambda: self._target.update(_INDEX, change)))
-        crew.wait(self._tick)
+        self._session.wait()
 
     def _mark(self) -> None:
         """The file that says that this is a layout comes first: who finds a half-filled one knows whose it is."""
@@ -143,16 +138,10 @@ class Publisher:
         with self._lock:
             self.sent.blobs += 1
             self.sent.bytes += blob.size
-        self._events.put(Noted(f"sent {short(blob.digest)}, {blob.size} bytes"))
+        self._session.emit(Noted(f"sent {short(blob.digest)}, {blob.size} bytes"))
 
     def _watched(self, pieces: Pieces) -> Iterator[bytes | memoryview]:
         for piece in pieces:
-            if self._stop.is_set():
+            if self._session.stop.is_set():
                 raise Stopped
             yield piece
-
-    def _tick(self) -> None:
-        while not self._events.empty():
-            self._show(self._events.get())
-        if not self._stop.is_set():
-            self._pace.check(is_fetching=False)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Self, TypeVar
 
 from zchunked.download.coalesce import Link, missing, runs_for
 from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
-from zchunked.download.retry import Chameleon, RetryingSource
-from zchunked.download.watchdog import Watchdog
+from zchunked.download.session import Session
 from zchunked.download.watermarks import Watermarks
-from zchunked.download.workers import WorkerPool
 from zchunked.errors import FormatError, IntegrityError, LimitError, NotFoundError
-from zchunked.events import Event, Noted, Planned
+from zchunked.events import Noted, Planned
 from zchunked.interfaces import Document, Emit, Locating, Source
 from zchunked.layers.proof import is_intact
 from zchunked.oci.digest import Digest, digest_of
@@ -60,49 +57,37 @@ class ObjectFetcher:
         """`digest`: what the reference names, where that is known."""
         self._reference, self._digest, self._plain_source, self._store = reference, digest, source, store
         self._options, self._traffic, self._show = options, traffic, show
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._stop = threading.Event()
-        traffic.set_listener(self._events.put)
-        emit = self._events.put
-        self._chameleon = Chameleon(options.patience, options.jobs, emit, self._stop, clock=clock)
-        self._source = RetryingSource(source, self._chameleon)
-        arrivals, accounts = Watermarks(self._stop), Accounts()
-        self._fetcher = Downloader(
-            self._source, store, arrivals=arrivals, accounts=accounts, emit=emit, stop=self._stop
+        session = self._session = Session(
+            traffic, jobs=options.jobs, patience=options.patience, bounds=options.bounds, show=show, clock=clock
         )
-        self._pace = Watchdog(options.bounds, traffic, self._chameleon, clock)
-        self._crew = WorkerPool({"fetch": options.jobs}, self._stop)
+        self._chameleon = session.chameleon
+        self._source = session.retrying(source)
+        self._fetcher = Downloader(
+            self._source,
+            store,
+            arrivals=Watermarks(session.stop),
+            accounts=Accounts(),
+            emit=session.emit,
+            stop=session.stop,
+            can_drain=lambda: traffic.can_drain,
+        )
+        session.on_tick = self._fetcher.commit_early
+        self._workers = ExitStack()
         self.blob: Descriptor | None = None
         """The blob that is being brought."""
 
     def __enter__(self) -> Self:
-        self._crew.__enter__()
+        self._workers.enter_context(self._session.workers(fetch=self._session.jobs))
         return self
 
     def __exit__(self, *exception: object) -> None:
         """What came is committed, however the block ends."""
-        self._stop.set()
-        self._traffic.set_listener(None)
-        self._crew.__exit__(*exception)
-        self._show_all()
-        if self._crew.is_gone:  # else a hanging worker still has its writer; what it wrote is safe without us
+        self._workers.close()
+        if self._session.pool.is_gone:  # else a hanging worker still has its writer; what it wrote is safe without us
             self._fetcher.close()
 
     def _run(self, work: Callable[[], _Result]) -> _Result:
-        found: list[_Result] = []
-        self._crew.submit("fetch", lambda: found.append(work()))
-        self._crew.wait(self._tick)
-        return found[0]
-
-    def _tick(self) -> None:
-        self._show_all()
-        if not self._stop.is_set():
-            self._fetcher.commit_early()
-            self._pace.check(is_fetching=self._crew.is_busy("fetch"))
-
-    def _show_all(self) -> None:
-        while not self._events.empty():
-            self._show(self._events.get())
+        return self._session.run("fetch", work)
 
     # ── documents ──
 
@@ -212,8 +197,8 @@ class ObjectFetcher:
             policy = gap_policy(self._options.frugality, link, self._options.jobs)
             order = Order(blob, runs_for(left, policy=policy, jobs=self._options.jobs), whole)
             self._show(Planned(blob.size, blob.size - total(left), total(left)))
-            self._fetcher.order(self._crew, order)
-            self._crew.wait(self._tick)
+            self._fetcher.order(self._session.pool, order)
+            self._session.wait()
             self._fetcher.close()
             if is_intact(self._store, blob.digest, blob.size):
                 self._store.set_whole(blob.digest, blob.size)
@@ -242,6 +227,6 @@ class ObjectFetcher:
             found[blob] = self._chameleon.run(lambda: source.locate(blob))
 
         for blob in blobs:
-            self._crew.submit("fetch", lambda blob=blob: look(blob))  # type: ignore[misc]
-        self._crew.wait(self._tick)
+            self._session.pool.submit("fetch", lambda blob=blob: look(blob))  # type: ignore[misc]
+        self._session.wait()
         return found

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from zchunked.download.retry import Chameleon
-from zchunked.download.watchdog import Watchdog
+from zchunked.download.session import Session
 from zchunked.download.workers import WorkerPool
-from zchunked.errors import InterruptedPullError
-from zchunked.events import Event, Noted, Planned
+from zchunked.events import Noted, Planned
 from zchunked.export.shipment import Parcel, Shipment
 from zchunked.interfaces import Emit
 from zchunked.oci.digest import short
@@ -39,12 +36,12 @@ class Pusher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`mount_from`: repositories there that may have the blobs. `deadline`: seconds from now."""
-        self._registry, self._memory, self._jobs, self._show = registry, memory, jobs, show
+        self._registry, self._memory = registry, memory
         self._mount_from = tuple(mount_from)
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._stop, self._lock = threading.Event(), threading.Lock()
-        self._chameleon = Chameleon(patience, jobs, self._events.put, self._stop, clock=clock)
-        self._pace = Watchdog(StallLimits(deadline), Traffic(clock), self._chameleon, clock)
+        self._lock = threading.Lock()
+        bounds = StallLimits(deadline)
+        self._session = Session(Traffic(clock), jobs=jobs, patience=patience, bounds=bounds, show=show, clock=clock)
+        self._chameleon = self._session.chameleon
         self._sizes = ChunkSizes()
         self._lacking: list[Parcel] = []
         self.pushed = Pushed()
@@ -59,35 +56,25 @@ class Pusher:
 
         Raises AccessDeniedError, TransferError, DamagedLayerError, InterruptedPullError.
         """
-        pool = WorkerPool({"send": self._jobs}, self._stop)
-        try:
-            with pool:
-                try:
-                    self._push(pool, shipment, tag)
-                finally:
-                    self._stop.set()
-        except KeyboardInterrupt as error:
-            raise InterruptedPullError("interrupted") from error
-        finally:
-            self._stop.set()
-            self._tick()
+        with self._session.workers(send=self._session.jobs) as pool:
+            self._push(pool, shipment, tag)
 
     def _push(self, pool: WorkerPool, shipment: Shipment, tag: str | None) -> None:
         parcels = list({parcel.blob.digest: parcel for parcel in shipment.parcels}.values())
         for number, parcel in enumerate(parcels):
             pool.submit("send", partial(self._look, parcel))
             if not number:  # it learns how to speak to the registry, for all of them
-                pool.wait(self._tick)
-        pool.wait(self._tick)
+                self._session.wait()
+        self._session.wait()
         lacking = sum(parcel.blob.size for parcel in self._lacking)
-        self._show(Planned(self.pushed.skipped_bytes + lacking, self.pushed.skipped_bytes, lacking))
+        self._session.show(Planned(self.pushed.skipped_bytes + lacking, self.pushed.skipped_bytes, lacking))
         for parcel in sorted(self._lacking, key=lambda one: -one.blob.size):  # or the largest would end alone
             pool.submit("send", partial(self._bring, parcel))
-        pool.wait(self._tick)
+        self._session.wait()
         for manifest, data in shipment.documents:
             name = tag if manifest is shipment.root else None
             pool.submit("send", partial(self._describe, manifest, data, name))
-            pool.wait(self._tick)
+            self._session.wait()
 
     def _look(self, parcel: Parcel) -> None:
         is_there = self._chameleon.run(lambda: self._registry.has(parcel.blob))
@@ -111,14 +98,8 @@ class Pusher:
                 self.pushed.sent_twice += upload.sent_twice
                 self.pushed.resumed_bytes += upload.resumed
         how = "mounted" if upload.is_mounted else "sent"
-        self._events.put(Noted(f"{how} {short(parcel.blob.digest)}, {parcel.blob.size} bytes"))
+        self._session.emit(Noted(f"{how} {short(parcel.blob.digest)}, {parcel.blob.size} bytes"))
 
     def _describe(self, manifest: Descriptor, data: bytes, tag: str | None) -> None:
         self._chameleon.run(lambda: self._registry.put_manifest(manifest, data, tag))
         self._chameleon.gain(len(data))
-
-    def _tick(self) -> None:
-        while not self._events.empty():
-            self._show(self._events.get())
-        if not self._stop.is_set():
-            self._pace.check(is_fetching=False)

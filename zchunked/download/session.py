@@ -1,0 +1,107 @@
+"""What every transfer needs while it lasts: a stop, events, forgiveness, limits of time, and workers.
+
+Pulls, single objects, pushes and publishing run under one each.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from zchunked.download.retry import Chameleon, RetryingSource
+from zchunked.download.watchdog import Watchdog
+from zchunked.download.workers import WorkerPool
+from zchunked.errors import InterruptedPullError
+from zchunked.events import Event
+from zchunked.interfaces import Emit, Source
+from zchunked.options import Patience, StallLimits
+from zchunked.sources.traffic import Traffic
+
+_LONGEST_STEP = 1.0  # seconds between two ticks; more of them and the process had no CPU, or was stopped
+_Result = TypeVar("_Result")
+
+
+class Session:
+    """Made, waited in and left by the caller's thread, which alone sees events. `emit` and `stop` are for any thread.
+
+    `stop` is set by the first failure, by Ctrl-C and by the end.
+    """
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        *,
+        jobs: int,
+        patience: Patience,
+        bounds: StallLimits,
+        show: Emit,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` in seconds, monotonic: the deadline counts from now."""
+        self.traffic, self.jobs, self.show, self.clock = traffic, jobs, show, clock
+        self.stop = threading.Event()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.emit: Emit = self._events.put
+        self.chameleon = Chameleon(patience, jobs, self.emit, self.stop, clock=clock, longest_step=_LONGEST_STEP)
+        self._watchdog = Watchdog(bounds, traffic, self.chameleon, clock)
+        self._pool: WorkerPool | None = None
+        self.on_tick: Callable[[], None] = lambda: None
+        """Called now and then by the thread that waits, until the stop."""
+        self.on_stop: Callable[[], None] = lambda: None
+        """Called once `stop` is set, before the workers are waited for: wakes those who wait for each other."""
+
+    def retrying(self, source: Source) -> RetryingSource:
+        """The source, with failures forgiven; when this session ends it waits for nothing any more."""
+        self.traffic.end_when(self.stop.is_set)
+        self.traffic.set_listener(self.emit)
+        return RetryingSource(source, self.chameleon)
+
+    @contextmanager
+    def workers(self, **lanes: int) -> Iterator[WorkerPool]:
+        """Workers while the block lasts, once. Raises InterruptedPullError for Ctrl-C."""
+        pool = self._pool = WorkerPool(lanes, self.stop)
+        try:
+            with pool:
+                try:
+                    yield pool
+                finally:
+                    self.stop.set()
+                    self.on_stop()
+        except KeyboardInterrupt as error:
+            raise InterruptedPullError("interrupted") from error
+        finally:
+            self.stop.set()
+            self.traffic.set_listener(None)
+            self._show_all()
+
+    @property
+    def pool(self) -> WorkerPool:
+        """The workers of this session; `workers` has been entered."""
+        assert self._pool is not None
+        return self._pool
+
+    def wait(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Until all tasks have ended; raises the first failure. Shows events meanwhile."""
+        self.pool.wait(self.tick, until=until)
+
+    def run(self, lane: str, work: Callable[[], _Result]) -> _Result:
+        """What a worker of that lane makes of it. Raises what the work raises."""
+        found: list[_Result] = []
+        self.pool.submit(lane, lambda: found.append(work()))
+        self.wait()
+        return found[0]
+
+    def tick(self) -> None:
+        """Call often. Raises TransferError when a limit of time has passed."""
+        self._show_all()
+        if not self.stop.is_set():
+            self.on_tick()
+            self._watchdog.check(is_fetching=self._pool is not None and self._pool.is_busy("fetch"))
+
+    def _show_all(self) -> None:
+        while not self._events.empty():
+            self.show(self._events.get())
