@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.build.golden import FIXTURES, Golden
+from tests.helpers.build.tar import parse_tar
 from tests.helpers.harness import command
 from tests.helpers.servers.uploads import UploadRegistry
 from zchunked.formats.annotations import locate
@@ -210,3 +211,24 @@ def test_targets_that_are_none(target: str, tmp_path: Path) -> None:
     ended = command.zpull(tmp_path, "convert", source_of(Golden("demo", "plain-gzip")), target, check=False)
     assert ended.code == 2
     assert ended.out == ""
+
+
+def test_rewritten_timestamps_give_another_image_and_say_so(tmp_path: Path) -> None:
+    golden = Golden("demo", "demo-v1")
+    told = convert(tmp_path, source_of(golden), tmp_path / "out", "--rewrite-timestamp", "1000000000", "--normalize")
+    assert told["image_id"] != golden.expect["config"]["digest"]
+    assert "other diff IDs" in told["notes"][0]
+    _, manifest = manifest_of(tmp_path / "out")
+    config = json.loads(blob(tmp_path / "out", manifest.config.digest))
+    for layer, diff_id in zip(manifest.layers, config["rootfs"]["diff_ids"], strict=True):
+        tar = b"".join(unpacked([blob(tmp_path / "out", layer.digest)]))
+        assert "sha256:" + hashlib.sha256(tar).hexdigest() == diff_id
+        assert all(member.mtime <= 10**18 for member in parse_tar(tar)[0])
+    again = convert(tmp_path, f"oci:{tmp_path}/out:t", tmp_path / "again", "--rewrite-timestamp", "1000000000")
+    assert again["image_id"] == told["image_id"]
+
+
+def test_what_cannot_be_rewritten_stays_as_it_is(tmp_path: Path) -> None:
+    golden = Golden("edge", "edge-nonutf8")
+    told = convert(tmp_path, source_of(golden), tmp_path / "out", "--rewrite-timestamp", "5")
+    assert [layer["outcome"] for layer in told["layers"]] == ["converted", "plain"]

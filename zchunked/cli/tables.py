@@ -152,6 +152,15 @@ _PLATFORM_OR_ALL = Option(
     "which image of an index to take, or all of them (default: this machine's)",
     metavar="OS/ARCH[/VARIANT]|all",
 )
+_REWRITE = (
+    Option(
+        "--rewrite-timestamp",
+        "let no file be younger than this, so that rebuilds update cheaply; changes diff IDs and image ID",
+        values.epoch,
+        "EPOCH",
+    ),
+    switch("--normalize", "drop owners' names, access and change times from headers; changes diff IDs and image ID"),
+)
 _ADD = switch("--add", "an index in which the old instances stand beside the new ones, for tools without zstd")
 _SERVE = (
     Option("--listen", "address to listen on (default 127.0.0.1:5055)", metavar="HOST:PORT", default="127.0.0.1:5055"),
@@ -257,7 +266,7 @@ VERBS = {
             "write an image's layers as zstd:chunked, so that its updates are cheap",
             (SOURCE, CONVERTED),
             (
-                ("", (_LEVEL, _ADD, _FORCE, _PLATFORM_OR_ALL, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
+                ("", (_LEVEL, *_REWRITE, _ADD, _FORCE, _PLATFORM_OR_ALL, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
                 ("spending", (*_SPENDING, _EXACT)),
                 *_HOW,
             ),

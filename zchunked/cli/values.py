@@ -47,6 +47,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def epoch(text: str) -> int:
+    """Seconds since 1970, as far as a tar header can say them."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 11 and int(text) < 8**11):
+        raise ValueError("seconds since 1970")
+    return int(text)
+
+
 def duration(text: str) -> float:
     """Seconds: `90`, `90s`, `1.5m`, `10m`, `1h`, `1h30m`."""
     total, rest = 0.0, text.strip().lower()

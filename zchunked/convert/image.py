@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -80,7 +81,8 @@ class Converter:
         """The documents of the new image, in the store."""
         if all(layer.layer is layer.source for layer in layers):
             return image
-        config_data = _config(image.config_data, layers)
+        rewrite = self._settings.rewrite
+        config_data = _config(image.config_data, layers, rewrite.latest if rewrite else None)
         config = Descriptor(OCI_CONFIG, self._store.put(config_data), len(config_data))
         data = _manifest(image.documents.manifest_data, config, [layer.layer for layer in layers])
         digest = self._store.put(data)
@@ -90,14 +92,25 @@ class Converter:
         return StoredImage(image.name, documents, config_data, parse_config(config_data, len(layers)))
 
 
-def _config(data: bytes, layers: list[ConvertedLayer]) -> bytes:
-    """To the byte what it was, unless diff IDs changed."""
+def _config(data: bytes, layers: list[ConvertedLayer], latest: int | None) -> bytes:
+    """To the byte what it was, unless diff IDs changed; then no time in it is after `latest` either."""
     document = json.loads(data)
     diff_ids = [layer.diff_id for layer in layers]
     if document["rootfs"]["diff_ids"] == diff_ids:
         return data
     document["rootfs"]["diff_ids"] = diff_ids
+    for place in [document, *(document.get("history") or ())]:
+        if latest is not None and isinstance(place, dict) and isinstance(place.get("created"), str):
+            place["created"] = _clamped(place["created"], latest)
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _clamped(created: str, latest: int) -> str:
+    try:
+        is_later = datetime.fromisoformat(created) > datetime.fromtimestamp(latest, UTC)
+    except (ValueError, TypeError, OverflowError):
+        return created
+    return datetime.fromtimestamp(latest, UTC).isoformat().replace("+00:00", "Z") if is_later else created
 
 
 def _manifest(data: bytes, config: Descriptor, layers: list[Descriptor]) -> bytes:

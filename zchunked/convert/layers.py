@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +14,7 @@ from zchunked.errors import UnsupportedLayerError
 from zchunked.export.layers import LayerContent
 from zchunked.formats import zstd
 from zchunked.formats.annotations import is_current, other_annotations
+from zchunked.formats.tar_rewrite import TarRewriter
 from zchunked.formats.writer import DEFAULT_LEVEL, MEDIA_TYPE, LayerWriter, Submit, at_once
 from zchunked.oci.digest import Digest, from_raw
 from zchunked.oci.documents import Descriptor
@@ -21,20 +22,18 @@ from zchunked.store import Store
 
 _FORMAT = "zstd:chunked 1"  # changes when the same tar and level shall give other bytes
 Outcome = Literal["converted", "remembered", "kept", "plain"]
-Rewrite = Callable[[Iterable[bytes]], Iterator[bytes]]
-"""A tar → another one, of the same files."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertSettings:
-    """`rewrite` changes the tar first; `rewrite_name` says how, in the words by which results are remembered."""
+    """`rewrite` changes the tar first, and with it the diff ID."""
 
     level: int = DEFAULT_LEVEL
-    rewrite: Rewrite | None = None
-    rewrite_name: str = ""
+    rewrite: TarRewriter | None = None
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (_FORMAT, f"level={self.level}", self.rewrite_name)))
+        """The words by which results are remembered."""
+        return " ".join(filter(None, (_FORMAT, f"level={self.level}", str(self.rewrite or ""))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +98,21 @@ class LayerConverter:
             with closing(self._tar(content)) as tar:
                 digest, size = self._store.keep(writer.blob(tar))
         except UnsupportedLayerError as error:
-            return self._make_plain(content, str(error))
+            try:
+                return self._make_plain(content, str(error))
+            except UnsupportedLayerError:  # it cannot even be rewritten
+                return self._make_plain(content, f"{error}, so its headers stay as they are", as_is=True)
         written = writer.written
         assert written is not None
         return _Result(digest, size, written.diff_id, written.tar_bytes, written.annotations, "")
 
-    def _make_plain(self, content: LayerContent, note: str) -> _Result:
+    def _make_plain(self, content: LayerContent, note: str, *, as_is: bool = False) -> _Result:
         """One frame without a TOC, for a tar that none could tell of."""
         encoder, hasher, tar_bytes = zstd.FrameEncoder(self._settings.level), hashlib.sha256(), 0
 
         def frame() -> Iterator[bytes]:
             nonlocal tar_bytes
-            with closing(self._tar(content)) as tar:
+            with closing(self._tar(content, as_is=as_is)) as tar:
                 for piece in tar:
                     hasher.update(piece)
                     tar_bytes += len(piece)
@@ -120,7 +122,7 @@ class LayerConverter:
         digest, size = self._store.keep(frame())
         return _Result(digest, size, from_raw(hasher.digest()), tar_bytes, {}, note)
 
-    def _tar(self, content: LayerContent) -> Generator[bytes, None, None]:
+    def _tar(self, content: LayerContent, *, as_is: bool = False) -> Generator[bytes, None, None]:
         """What is to be written, verified against the image's diff ID before it is changed."""
-        pieces = map(bytes, content.tar())
-        yield from pieces if self._settings.rewrite is None else self._settings.rewrite(pieces)
+        pieces, rewrite = map(bytes, content.tar()), self._settings.rewrite
+        yield from pieces if as_is or rewrite is None else rewrite(pieces)

@@ -109,7 +109,7 @@ class TarReader:
             if flag not in (b"x", b"L", b"K"):
                 return _member(b"".join(raw), block, pax, long_name, long_link)
             _check_sum(block)
-            body = self._extension(raw, _number(block[124:136]))
+            body = self._extension(raw, number(block[124:136]))
             if flag == b"x":
                 pax = pax_records(body)
             elif flag == b"L":
@@ -181,11 +181,11 @@ def _member(header: bytes, block: bytes, pax: dict[bytes, bytes], long_name: byt
         name=name,
         kind="dir" if flag == b"\0" and name.endswith(b"/") else _KINDS[flag],
         link_name=long_link or pax.get(b"linkpath") or _text(block[157:257]),
-        mode=_number(block[100:108]),
-        size=_decimal(pax, b"size", _number(block[124:136])),
-        uid=_decimal(pax, b"uid", _number(block[108:116])),
-        gid=_decimal(pax, b"gid", _number(block[116:124])),
-        mtime=_number(block[136:148]) * 10**9,
+        mode=number(block[100:108]),
+        size=_decimal(pax, b"size", number(block[124:136])),
+        uid=_decimal(pax, b"uid", number(block[108:116])),
+        gid=_decimal(pax, b"gid", number(block[116:124])),
+        mtime=number(block[136:148]) * 10**9,
         atime=atime,
         ctime=ctime,
         dev_major=dev[0],
@@ -205,7 +205,7 @@ def _member(header: bytes, block: bytes, pax: dict[bytes, bytes], long_name: byt
 
 def _check_sum(block: bytes) -> None:
     """Signed or unsigned, as in Go."""
-    stated = _number(block[148:156])
+    stated = number(block[148:156])
     plain = sum(block[:148]) + 8 * ord(" ") + sum(block[156:])
     if stated != plain:
         high = sum(byte >= 0x80 for byte in block) - sum(byte >= 0x80 for byte in block[148:156])
@@ -218,11 +218,11 @@ def _beyond_v7(block: bytes) -> tuple[bytes, int | None, int | None, tuple[int, 
     magic = block[257:265]
     if magic[:6] not in (b"ustar\0", b"ustar ") or (magic[5:6] == b" " and magic != b"ustar  \0"):
         return b"", None, None, (0, 0)
-    dev = (_number(block[329:337]), _number(block[337:345]))
+    dev = (number(block[329:337]), number(block[337:345]))
     if magic == b"ustar  \0":
         return _beyond_gnu(block, dev)
     if block[508:512] == b"tar\0":
-        atime, ctime = _number(block[476:488]), _number(block[488:500])
+        atime, ctime = number(block[476:488]), number(block[488:500])
         return _text(block[345:476]), atime * 10**9, ctime * 10**9, dev
     return _text(block[345:500]), None, None, dev
 
@@ -230,7 +230,7 @@ def _beyond_v7(block: bytes) -> tuple[bytes, int | None, int | None, tuple[int, 
 def _beyond_gnu(block: bytes, dev: tuple[int, int]) -> tuple[bytes, int | None, int | None, tuple[int, int]]:
     fields = block[345:357], block[357:369]
     try:
-        atime, ctime = (_number(one) * 10**9 if one[0] else None for one in fields)
+        atime, ctime = (number(one) * 10**9 if one[0] else None for one in fields)
     except UnsupportedLayerError:  # Go before 1.8 wrote a prefix there
         prefix = _text(block[345:500])
         return prefix if prefix.isascii() else b"", None, None, dev
@@ -242,7 +242,7 @@ def _text(data: bytes) -> bytes:
 
 
 @lru_cache(maxsize=1 << 12)  # most fields of most headers are the same
-def _number(data: bytes) -> int:
+def number(data: bytes) -> int:
     if data[0] >= 0x80:  # base 256, two's complement below the marker bit
         bits = 8 * len(data) - 1
         value = int.from_bytes(data, "big") & ((1 << bits) - 1)

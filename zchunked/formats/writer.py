@@ -78,9 +78,9 @@ class _Raw:
 
 @dataclass(slots=True)
 class _FileEnd:
-    """A step: the payload of the last member ends here."""
+    """A step: the payload of the last member ends here. Of a file of one chunk the digest may be the chunk's."""
 
-    digest: str
+    digest: str | None
 
 
 Step = Member | _Frame | _Raw | _FileEnd
@@ -180,14 +180,25 @@ class LayerWriter:
         chunker, hasher, crc = Chunker(), hashlib.sha256(), 0
         for piece in pieces:
             crc = go_iso(piece, crc)
+            parts = [*chunker.feed(piece)]
+            if len(piece) == member.payload_bytes:
+                parts += chunker.finish()
+                if sum(1 for part in parts if part.data or part.zeros) == 1:
+                    for part in parts:
+                        self._part(part)
+                    self._end_file(member, None, crc)  # it is its only chunk, which is hashed elsewhere
+                    return
             hasher.update(piece)
-            for part in chunker.feed(piece):
+            for part in parts:
                 self._part(part)
                 if len(self._work) > self._ahead:
                     yield from self._drain(self._ahead)
         for part in chunker.finish():
             self._part(part)
-        self._batch.steps.append(_FileEnd(f"sha256:{hasher.hexdigest()}"))
+        self._end_file(member, f"sha256:{hasher.hexdigest()}", crc)
+
+    def _end_file(self, member: Member, digest: str | None, crc: int) -> None:
+        self._batch.steps.append(_FileEnd(digest))
         self._tarsplit.file(member, crc)
 
     def _part(self, part: Piece) -> None:
@@ -327,7 +338,8 @@ class _Layout:
                 out.append(self.put(step.data))
             elif isinstance(step, _FileEnd):
                 assert self._member is not None
-                self._toc.member(self._member, self._chunks, self.at, step.digest)
+                digest = step.digest or self._chunks[0].digest
+                self._toc.member(self._member, self._chunks, self.at, digest)
                 self._member, self._chunks = None, []
             elif step.payload_bytes:
                 self._member = step

@@ -19,6 +19,7 @@ from zchunked.errors import InterruptedPullError, TransferError, ZPullError
 from zchunked.events import Noted
 from zchunked.export import DamagedLayerError
 from zchunked.export.shipment import Shipment, shipment_of
+from zchunked.formats.tar_rewrite import TarRewriter
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Index, parse_document
 from zchunked.oci.platform import Platform
@@ -121,6 +122,12 @@ class Conversion:
         ) as objects:
             return objects.manifest(None)
 
+    def _how(self) -> ConvertSettings:
+        own = self._settings.own
+        latest, normalize = own["rewrite_timestamp"], own["normalize"]
+        rewrite = TarRewriter(latest, normalize) if normalize or latest is not None else None
+        return ConvertSettings(own["level"], rewrite)
+
     def _convert(self, platform: Platform, root: bytes) -> Converted:
         settings = replace(self._settings, options=replace(self._settings.options, platform=platform))
         self.receipt = Receipt(str(self._reference))
@@ -132,13 +139,16 @@ class Conversion:
         finally:
             self._fetched = self._traffic.fetched
         self._progress.close()
-        how = ConvertSettings(settings.own["level"])
+        how = self._how()
         try:
             after = Converter(self._store, how, self._progress).run(before)
         except DamagedLayerError as damage:
             self._note(f"{damage}; doing that now")
             before = pull.heal(before)
             after = Converter(self._store, how, self._progress).run(before)
+        was, now = before.documents.manifest.config.digest, after.image.documents.manifest.config.digest
+        if was != now:
+            self._note(f"rewritten: other diff IDs, and image ID {now} instead of {was}")
         return Converted(before, after, entry_of(root, before))
 
     def _deliver_index(self, delivery: Delivery, root: bytes) -> None:
