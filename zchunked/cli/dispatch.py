@@ -44,10 +44,10 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         from zchunked.cli.commands import objects  # noqa: PLC0415
 
         return {"fetch": objects.fetch, "locate": objects.locate}[parsed.verb](command)
-    if parsed.verb in ("rm", "gc"):
-        from zchunked.cli.commands import keeping  # noqa: PLC0415
+    if parsed.verb in ("rm", "gc", "status"):
+        from zchunked.cli.commands import keeping, status  # noqa: PLC0415
 
-        return {"rm": keeping.remove, "gc": keeping.collect_garbage}[parsed.verb](command)
+        return {"rm": keeping.remove, "gc": keeping.collect_garbage, "status": status.status}[parsed.verb](command)
     from zchunked.cli.commands import stored  # noqa: PLC0415
 
     return {"images": stored.images, "export": stored.export_image, "verify": stored.verify_store}[parsed.verb](command)

@@ -341,6 +341,23 @@ VERBS = {
                 "zpull gc --keep registry.example/app:v2",
             ),
         ),
+        Verb(
+            "status",
+            "list pulls that are under way or were interrupted: how far they are, and whether they still run",
+            (),
+            (
+                (
+                    "",
+                    (
+                        switch("--watch", "again every second, until no pull is under way"),
+                        _STORE,
+                        _quiet("print names alone"),
+                        _FORMAT,
+                    ),
+                ),
+            ),
+            ("zpull status --watch",),
+        ),
         Verb("images", "list the images in the store", (), (("", (_STORE, _quiet("print digests alone"), _FORMAT)),)),
         Verb(
             "verify",
@@ -354,6 +371,6 @@ VERBS = {
 FAMILIES = (
     ("Get an image", ("pull", "plan", "export")),
     ("Read and share", ("fetch", "locate", "publish", "convert", "push", "serve")),
-    ("Look after the store", ("images", "rm", "gc", "verify")),
+    ("Look after the store", ("images", "status", "rm", "gc", "verify")),
 )
 """The verbs as the first screen of the help shows them."""

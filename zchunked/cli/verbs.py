@@ -13,7 +13,7 @@ _ELSEWHERE = {
     "list": "zpull images",
     "ls": "zpull images",
     "image": "zpull images",
-    "ps": "zpull images",
+    "ps": "zpull status",
     "login": "podman login or docker login (zpull reads the credentials that they keep)",
     "logout": "podman logout or docker logout (zpull reads the credentials that they keep)",
     "prune": "zpull gc",

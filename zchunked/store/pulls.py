@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from zchunked.oci.digest import Digest
+from zchunked.ranges import ByteRange
 from zchunked.store.database import Index, stored, unstored
-from zchunked.store.writer import is_running
+from zchunked.store.writer import in_flight, is_running
 
 _TABLE = """CREATE TABLE IF NOT EXISTS pulls(
   id INTEGER PRIMARY KEY, name TEXT NOT NULL, platform TEXT NOT NULL, manifest TEXT NOT NULL, session TEXT NOT NULL,
@@ -58,6 +60,22 @@ class PullLog:
     def _gone(self, name: str, platform: str) -> list[int]:
         rows = [row for row in self.rows() if (row.name, row.platform) == (name, platform)]
         return [row.number for row in rows if not self.is_running(row)]
+
+    def in_flight(self) -> dict[str, list[ByteRange]]:
+        """Blob → spans that running processes have received, in the index or not."""
+        found: dict[str, list[ByteRange]] = {}
+        for told in in_flight(self._folder):
+            found.setdefault(told.blob, []).extend(ByteRange(row[0], row[1]) for row in told.rows)
+        return found
+
+    def last_written(self, blob: str) -> float:
+        """When the youngest of the files with bytes of the blob was written to; 0 where there is none."""
+        sql = "SELECT DISTINCT file FROM extents WHERE blob = (SELECT id FROM blobs WHERE digest = ?)"
+        latest = 0.0
+        for (file,) in self._index.rows(sql, (blob,)):
+            with suppress(OSError):
+                latest = max(latest, (self._folder / file).stat().st_mtime)
+        return latest
 
     def rows(self) -> list[BegunPull]:
         """Oldest first."""

@@ -353,6 +353,16 @@ def _gone(live: Path) -> Iterator[bool]:
         os.close(handle)
 
 
+def in_flight(folder: Path) -> list[Leftover]:
+    """What running processes have received and perhaps not committed. For looking at: it may be gone by now."""
+    boot, found = boot_id(), []
+    for journal in folder.glob("*" + _JOURNAL):
+        with suppress(OSError):
+            if (told := _read_journal(journal, folder / journal.name.removesuffix(_JOURNAL), boot)) is not None:
+                found.append(told)
+    return found
+
+
 def is_running(folder: Path, session: str) -> bool:
     """Whether the process of that session still lives."""
     return _is_held(folder / (session + _LIVE))
