@@ -105,7 +105,7 @@ def test_images_lists_what_was_pulled(tmp_path: Path) -> None:
             (registry.reference("multi-platform"), "linux/arm64"),
         }
         head, *lines = zpull(tmp_path, "images").out.splitlines()
-        assert head.split() == ["IMAGE", "PLATFORM", "DIGEST", "SIZE", "PULLED"]
+        assert head.split() == ["IMAGE", "PLATFORM", "DIGEST", "SIZE", "SHARED", "PROVED", "BY", "PULLED"]
         assert len(lines) == 2
         assert all("just now" in line and "kB" in line for line in lines)
         assert all(row["size"] > 1000 for row in rows)

@@ -103,7 +103,7 @@ def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
     )
     return Settings(
         verb=parsed.verb,
-        image=image if isinstance(image := get("image", ""), str) else "",
+        image=image if isinstance(image := get("image"), str) else "",
         digest=get("digest"),
         target=get("target", ""),
         to=tuple(get("to", ())),

@@ -18,6 +18,7 @@ IMAGE = Argument(
 )
 STORED = Argument("IMAGE", "the reference it was pulled by, name@digest, a digest, or the unique beginning of one")
 EACH_STORED = replace(STORED, is_repeated=True)
+ONE_STORED = replace(STORED, is_optional=True)
 KEPT = Argument("IMAGE", "more images to keep, behind --keep", is_optional=True, is_repeated=True, dest="also_kept")
 DIGEST = Argument(
     "DIGEST", "a blob or manifest of the same repository (default: the image's manifest)", is_optional=True
@@ -361,9 +362,20 @@ VERBS = {
         Verb("images", "list the images in the store", (), (("", (_STORE, _quiet("print digests alone"), _FORMAT)),)),
         Verb(
             "verify",
-            "hash the store again and drop what is damaged; the next pull fetches it again",
-            (),
-            (("", (_STORE, _quiet("print nothing"), _FORMAT)),),
+            "hash the store, or one image, again and drop what is damaged; the next pull fetches it again",
+            (ONE_STORED,),
+            (
+                (
+                    "",
+                    (
+                        switch("--quick", "look at sizes alone, and hash nothing"),
+                        _PLATFORM,
+                        _STORE,
+                        _quiet("print nothing"),
+                        _FORMAT,
+                    ),
+                ),
+            ),
         ),
     )
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -14,7 +14,7 @@ from zchunked.layers.rebuild import Rebuild, is_chunk
 from zchunked.oci.digest import Digest, from_raw
 from zchunked.oci.documents import Descriptor, Manifest, parse_config, parse_document
 from zchunked.ranges import ByteRange, merge, subtract, total
-from zchunked.store import Store
+from zchunked.store import Image, Store
 from zchunked.store.store import Place
 
 
@@ -39,15 +39,49 @@ class Findings:
     damaged: list[Damage] = field(default_factory=list)
 
 
-def verify(store: Store, show: Callable[[int], None] = lambda _: None) -> Findings:
-    """Look at every blob and chunk. `show` is told of bytes done. Unfinished downloads cannot be judged, and stay."""
+def verify(
+    store: Store,
+    show: Callable[[int], None] = lambda _: None,
+    *,
+    only: Sequence[Digest] | None = None,
+    is_quick: bool = False,
+) -> Findings:
+    """Look at every blob and chunk. `show` is told of bytes done. Unfinished downloads cannot be judged, and stay.
+
+    `only`: manifests; what their images need is looked at, and what its layers rest on. `is_quick`: nothing is hashed,
+    only files that are gone or too short are found.
+    """
     findings = Findings()
+    images = [image for image in store.images() if only is None or image.manifest in only]
+    wanted = None if only is None else _needed(store, images)
     for blob, size, is_whole in store.blobs():
-        _verify_blob(store, blob, size, findings, is_whole=is_whole)
+        if wanted is not None and blob not in wanted:
+            continue
+        if is_quick:
+            findings.blobs += 1
+            findings.damaged += [Damage(blob, span.start, span.end) for span in store.drop_lost(blob)]
+        else:
+            _verify_blob(store, blob, size, findings, is_whole=is_whole)
         show(total(store.covered(blob)))
-    _verify_contents(store, findings)
-    findings.unclaimed = store.drop_unclaimed()
+    if not is_quick:
+        _verify_contents(store, images, findings)
+    if only is None:
+        findings.unclaimed = store.drop_unclaimed()
     return findings
+
+
+def _needed(store: Store, images: Iterable[Image]) -> set[Digest]:
+    needed: set[Digest] = set()
+    for image in images:
+        needed |= {image.root, image.manifest}
+        data = store.document(image.manifest)
+        manifest = parse_document(data) if data is not None else None
+        if isinstance(manifest, Manifest):
+            needed |= {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+    for (layer, _), blobs in store.collector().rests().items():
+        if layer in needed:
+            needed |= {Digest(blob) for blob in blobs}
+    return needed
 
 
 def doubt(store: Store, layers: Iterable[Descriptor]) -> None:
@@ -89,10 +123,10 @@ def _verify_parts(store: Store, blob: Digest, findings: Findings, *, is_wrong: b
         findings.damaged += [Damage(blob, span.start, span.end) for span in spans]
 
 
-def _verify_contents(store: Store, findings: Findings) -> None:
+def _verify_contents(store: Store, images: Iterable[Image], findings: Findings) -> None:
     """Tables of contents and tar-splits of layers that are here in parts: no row of the store knows their digests."""
     done: set[Digest] = set()
-    for image in store.images():
+    for image in images:
         data = store.document(image.manifest)
         manifest = parse_document(data) if data is not None else None
         if not isinstance(manifest, Manifest):

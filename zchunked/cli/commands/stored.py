@@ -12,15 +12,14 @@ from zchunked.cli.render import destinations_of, print_json, print_line, print_o
 from zchunked.cli.settings import Settings
 from zchunked.errors import IntegrityError, UsageError
 from zchunked.export import export
+from zchunked.maintenance.usage import usage
 from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import short
-from zchunked.oci.documents import Manifest, parse_document
 from zchunked.oci.quoting import printable
 from zchunked.oci.reference import parse_image
 from zchunked.receipt import Receipt, image_bytes
 from zchunked.store import Store
-from zchunked.store.images import find_name, load
-from zchunked.store.store import Image
+from zchunked.store.images import find, find_name, load
 
 
 def export_image(settings: Settings) -> int:
@@ -50,40 +49,43 @@ def _tell(text: str) -> None:
 
 def images(settings: Settings) -> int:
     with Store(settings.store) as store:
-        rows = [(image, _size(store, image)) for image in store.images()]
+        rows = usage(store)
     if settings.output.format == "json":
         print_json([
             {
-                "reference": image.name,
-                "platform": image.platform,
-                "manifest_digest": image.manifest,
-                "root_digest": image.root,
-                "size": size,
-                "pulled": _when(image.pulled),
+                "reference": row.image.name,
+                "platform": row.image.platform,
+                "manifest_digest": row.image.manifest,
+                "root_digest": row.image.root,
+                "size": row.size,
+                "shared_size": row.shared,
+                "proved": row.proved,
+                "pulled": _when(row.image.pulled),
             }
-            for image, size in rows
+            for row in rows
         ])  # fmt: skip
     elif settings.output.is_quiet:
-        for image, _ in rows:
-            print(image.manifest)
+        for row in rows:
+            print(row.image.manifest)
     else:
         now = time.time()
-        table = [("IMAGE", "PLATFORM", "DIGEST", "SIZE", "PULLED")]
+        table = [("IMAGE", "PLATFORM", "DIGEST", "SIZE", "SHARED", "PROVED BY", "PULLED")]
         table += [
-            (image.name, image.platform, short(image.manifest), human(size) if size else "?", age(now - image.pulled))
-            for image, size in rows
+            (
+                row.image.name,
+                row.image.platform,
+                short(row.image.manifest),
+                "?" if row.size is None else human(row.size),
+                "?" if row.shared is None else human(row.shared),
+                (row.proved or "nothing").replace("diff_id", "diff ID"),
+                age(now - row.image.pulled),
+            )
+            for row in rows
         ]
-        widths = [max(len(printable(row[column])) for row in table) for column in range(4)]
+        widths = [max(len(printable(row[column])) for row in table) for column in range(6)]
         for *cells, last in table:
             print_line("  ".join([f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)] + [last]))
     return 0
-
-
-def _size(store: Store, image: Image) -> int | None:
-    """Config and layers in bytes as listed; None where the manifest is damaged."""
-    data = store.document(image.manifest)
-    manifest = parse_document(data) if data is not None else None
-    return image_bytes(manifest) if isinstance(manifest, Manifest) else None
 
 
 def age(seconds: float) -> str:
@@ -98,11 +100,13 @@ def age(seconds: float) -> str:
 def verify_store(settings: Settings) -> int:
     """Exit code 6 when something was damaged: it is gone now, and the next pull fetches it again."""
     with Store(settings.store) as store:
-        findings = verify(store)
+        only = [one.manifest for one in find(store, settings.image, settings.platform)] if settings.image else None
+        findings = verify(store, only=only, is_quick=settings.own["quick"])
     if settings.output.format == "json":
         print_json(asdict(findings))
     elif not settings.output.is_quiet:
-        print(f"{findings.blobs} blobs, {findings.chunks} chunks, {human(findings.bytes)} checked")
+        checked = "sizes alone" if settings.own["quick"] else human(findings.bytes)
+        print(f"{findings.blobs} blobs, {findings.chunks} chunks, {checked} checked")
     if not findings.damaged:
         return 0
     first = findings.damaged[0]
