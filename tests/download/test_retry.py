@@ -405,6 +405,27 @@ def test_no_progress_forever_ends() -> None:
     assert len(source.asked) < 1000
 
 
+def test_answers_to_several_spans_that_bring_nothing_pay_karma_too() -> None:
+    world, source = World(60), Bad(*[(0, None)] * 10_000, spans=8)
+    with pytest.raises(TransferError, match="without a byte"):
+        fetch(source, [ByteRange(10, 20), ByteRange(30, 40), ByteRange(50, 60)], world)
+    assert world.now <= 61
+    assert len(source.asked) < 1000
+
+
+def test_a_host_that_never_learns_how_many_spans_it_takes_pays_karma_too() -> None:
+    class Refuses(Bad):
+        def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
+            self.asked.append(list(spans))
+            raise MultiRangeRefusedError("not so many")
+
+    world, source = World(10), Refuses(spans=8)
+    with pytest.raises(TransferError, match="not so many"):
+        fetch(source, [ByteRange(10, 20), ByteRange(30, 40)], world)
+    assert world.now <= 11
+    assert len(source.asked) <= 21 * (len(world.retried) + 1)
+
+
 def test_slow_progress_through_any_number_of_failures_arrives() -> None:
     source = Bad(*[(10, fail())] * (len(BLOB) // 10 - 1))
     kept, world = fetch(source, WHOLE)
