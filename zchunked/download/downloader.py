@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from zchunked.download.blob_download import BlobDownload
 from zchunked.download.coalesce import Run, hull, shares
 from zchunked.download.ledger import TransferLedger
 from zchunked.download.orders import Order
@@ -19,14 +20,11 @@ from zchunked.download.writers import Writers
 from zchunked.errors import IntegrityError, RangeIgnoredError
 from zchunked.events import Arrived, Noted
 from zchunked.interfaces import Emit, Pieces
-from zchunked.layers.rebuild import are_chunks
 from zchunked.oci.digest import Digest, short
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.receipt import Accounts
 from zchunked.store import Store
 
-# Chunk rows go in together: their places in the index are all over it, and each page is written anew.
-_MANY_ROWS, _ROWS_SECONDS = 40_000, 10.0
 _DRAIN_SECONDS = 1.0  # at most: from a fast link more comes as long as we read
 
 
@@ -50,7 +48,7 @@ class Downloader:
         self._emit, self._stop, self._can_drain = emit, stop, can_drain
         self._drained_by = math.inf
         self._lock = threading.Lock()
-        self._states: dict[Digest, _BlobState] = {}
+        self._states: dict[Digest, BlobDownload] = {}
         self._writers = Writers(store)
         self._whole = WholeBlobs(stop)
         self.without_ranges = self._whole.without_ranges
@@ -60,7 +58,7 @@ class Downloader:
         whole = (ByteRange(0, order.blob.size),)
         if order.runs and order.wanted == [*whole] and not self._source.serves_ranges(order.blob):
             order.runs = [whole]  # each of several workers would be sent all of it
-        state = _BlobState(order, queue=order.runs)
+        state = BlobDownload(order, queue=order.runs)
         with self._lock:
             self._states[order.blob.digest] = state
         self._arrivals.expect(order.blob.digest, order.runs)
@@ -106,7 +104,7 @@ class Downloader:
         help once a connection has broken; then `came` is called in their threads, too.
         Where that would take the whole blob, and it may not grow to that, RangeIgnoredError is raised.
         """
-        state = _BlobState(order, queue=order.runs, may_grow=may_grow, came=came, crew=crew)
+        state = BlobDownload(order, queue=order.runs, may_grow=may_grow, came=came, crew=crew)
         try:
             while self._take_next(state):
                 pass
@@ -117,13 +115,11 @@ class Downloader:
         finally:
             self._writers.close_own()
 
-    def _take_next(self, state: _BlobState) -> bool:
+    def _take_next(self, state: BlobDownload) -> bool:
         """Work off the next run of `now`; False when all have been begun."""
-        with state.lock:
-            if state.failure is not None or not state.queue:
-                return False
-            run = state.queue.popleft()
-            state.at_work.append(run)
+        run = state.take()
+        if run is None:
+            return False
         try:
             if not self._run(state, run):
                 self._arrivals.wait_for(state.order.blob.digest, state.order.blob.size)
@@ -133,7 +129,7 @@ class Downloader:
                 state.calm.notify_all()
         return True
 
-    def _help(self, state: _BlobState) -> None:
+    def _help(self, state: BlobDownload) -> None:
         """What fails is the failure of whoever is helped."""
         try:
             self._take_next(state)
@@ -143,7 +139,7 @@ class Downloader:
             with state.lock:
                 state.failure = state.failure or error
 
-    def _wait_for_help(self, state: _BlobState) -> None:
+    def _wait_for_help(self, state: BlobDownload) -> None:
         with state.lock:
             while state.at_work and state.failure is None:
                 if self._stop.is_set():
@@ -152,7 +148,7 @@ class Downloader:
             if state.failure is not None:
                 raise state.failure
 
-    def _share(self, state: _BlobState, left: list[ByteRange]) -> list[ByteRange]:
+    def _share(self, state: BlobDownload, left: list[ByteRange]) -> list[ByteRange]:
         """A connection has broken with so much to go: leave some of it to other workers, and return the rest."""
         if state.crew is None or self._whole.is_mine(state.order.blob.digest):
             return left
@@ -180,22 +176,18 @@ class Downloader:
         with self._lock:
             states = list(self._states.values())
         for state in states:
-            self._enter(state)
+            state.enter(self._store)
 
     # ── one run ──
 
-    def _run_next(self, state: _BlobState) -> None:
-        with state.lock:
-            if not state.queue:
-                return
-            run = state.queue.popleft()
-            state.at_work.append(run)
-        if self._run(state, run):
+    def _run_next(self, state: BlobDownload) -> None:
+        run = state.take()
+        if run is not None and self._run(state, run):
             with state.lock:
                 state.at_work.remove(run)
                 self._arrivals.land(state.order.blob.digest, run)
 
-    def _run(self, state: _BlobState, run: Run) -> bool:
+    def _run(self, state: BlobDownload, run: Run) -> bool:
         """False when somebody else takes the whole blob, and this with it."""
         blob = state.order.blob.digest
         if self._whole.is_taken(blob):
@@ -211,11 +203,11 @@ class Downloader:
             return False
         if self._whole.is_mine(blob):
             self._finish_whole(state)
-        if len(state.rows) >= _MANY_ROWS or time.monotonic() - state.entered > _ROWS_SECONDS:
-            self._enter(state)
+        if state.is_entry_due:
+            state.enter(self._store)
         return True
 
-    def _judge(self, state: _BlobState, run: Run) -> bool:
+    def _judge(self, state: BlobDownload, run: Run) -> bool:
         """Check what a run brought, and bring again what came damaged. False when somebody else takes the whole blob:
         whoever does that waits for those who judge, and then looks at what they have left.
         """
@@ -223,13 +215,13 @@ class Downloader:
             if not may_judge:
                 return False
             try:
-                if bad := self._check(state, hull(run)):
+                if bad := state.check(self._store, hull(run)):
                     self._refetch(state, bad)
             except _TakenElsewhereError:
                 return False
         return True
 
-    def _fetch(self, state: _BlobState, spans: list[ByteRange]) -> None:
+    def _fetch(self, state: BlobDownload, spans: list[ByteRange]) -> None:
         if not spans:
             return
         order = state.order
@@ -277,7 +269,7 @@ class Downloader:
         """What came of these spans was wrong: where there is another source, the next fetch goes there."""
         self._source.distrust(blob, spans)
 
-    def _claim_whole(self, state: _BlobState) -> bool:
+    def _claim_whole(self, state: BlobDownload) -> bool:
         """The host sends the whole blob or nothing: one worker takes it, for all runs. False if another one does."""
         blob = state.order.blob
         if not state.may_grow:
@@ -289,17 +281,17 @@ class Downloader:
             self._emit(Noted(f"the host of layer {short(blob.digest)} serves no ranges: the layer comes whole"))
         return is_new is not False
 
-    def _finish_whole(self, state: _BlobState) -> None:
+    def _finish_whole(self, state: BlobDownload) -> None:
         blob = state.order.blob
         whole = ByteRange(0, blob.size)
         self._whole.wait_for_judges(blob.digest)
         self._insist(state, self._store.missing(blob.digest, [whole]))
-        if bad := self._check(state, whole):
+        if bad := state.check(self._store, whole):
             self._refetch(state, bad)
         self._arrivals.land_all(blob.digest)
         self._whole.release(blob.digest)
 
-    def _insist(self, state: _BlobState, spans: list[ByteRange]) -> None:
+    def _insist(self, state: BlobDownload, spans: list[ByteRange]) -> None:
         """From a host without ranges too: then all of the blob comes, and what is here already is dropped."""
         try:
             self._fetch(state, spans)
@@ -308,45 +300,20 @@ class Downloader:
                 raise _TakenElsewhereError from None
             self._fetch(state, [ByteRange(0, state.order.blob.size)])
 
-    # ── checks ──
+    # ── what came damaged ──
 
-    def _check(self, state: _BlobState, run: ByteRange) -> list[int]:
-        """Check the chunks that the run made complete; returns those that are wrong."""
-        checks, blob = state.order.checks, state.order.blob.digest
-        ours = []
-        for chunk in checks.overlapping(run):
-            start, end = checks.starts[chunk], checks.ends[chunk]
-            is_shared = end > run.end or start < run.start  # with another run: the last to land checks it
-            if not is_shared or self._store.covers(blob, ByteRange(start, end)):
-                ours.append(chunk)
-        with state.lock:
-            ours = [chunk for chunk in ours if not state.checked[chunk]]
-            for chunk in ours:
-                state.checked[chunk] = 1
-        asked = [(checks.starts[c], checks.ends[c], checks.sizes[c], checks.digests[c]) for c in ours]
-        verdicts = are_chunks(self._store, blob, asked)
-        rows = [
-            (digest, start, end - start, size)
-            for (start, end, size, digest), good in zip(asked, verdicts, strict=True)
-            if good
-        ]
-        with state.lock:
-            state.rows += rows
-        return [chunk for chunk, good in zip(ours, verdicts, strict=True) if not good]
-
-    def _refetch(self, state: _BlobState, bad: list[int]) -> None:
+    def _refetch(self, state: BlobDownload, bad: list[int]) -> None:
         """Once more, on a new request; wrong twice is the end."""
         checks, order = state.order.checks, state.order
         spans = [ByteRange(checks.starts[chunk], checks.ends[chunk]) for chunk in bad]
         self._store.distrust(order.blob.digest, spans)
         self.take_back(order, spans)
         self._emit(Noted(f"layer {short(order.blob.digest)}: {len(bad)} of its chunks came damaged, fetching again"))
-        for chunk in bad:
-            state.checked[chunk] = 0
+        state.uncheck(bad)
         for span in spans:
             self._insist(state, [span])
         for span in spans:
-            if still := self._check(state, span):
+            if still := state.check(self._store, span):
                 self._store.distrust(order.blob.digest, [span])
                 self.take_back(order, [span])
                 digest = checks.digests[still[0]].hex()
@@ -355,37 +322,6 @@ class Downloader:
                     "the registry's copy is damaged or something on the way changes it"
                 )
 
-    def _enter(self, state: _BlobState) -> None:
-        with state.lock:
-            rows, state.rows = state.rows, []
-            state.entered = time.monotonic()
-        if rows:
-            rows.sort()
-            self._store.add_chunks(state.order.blob.digest, state.order.blob.size, rows)
-
 
 class _TakenElsewhereError(Exception):
     """Another worker is taking the whole blob."""
-
-
-class _BlobState:
-    """An order at work; `lock` guards all that changes. `crew`: who may help with it."""
-
-    def __init__(
-        self,
-        order: Order,
-        *,
-        queue: Sequence[Run] = (),
-        may_grow: bool = True,
-        came: Callable[[], None] | None = None,
-        crew: WorkerPool | None = None,
-    ) -> None:
-        self.order, self.may_grow, self.came, self.crew = order, may_grow, came, crew
-        self.queue = deque(queue)
-        self.at_work: list[Run] = []
-        self.lock = threading.Lock()
-        self.calm = threading.Condition(self.lock)
-        self.failure: Exception | None = None  # of a worker who helped
-        self.checked = bytearray(len(order.checks.starts))
-        self.rows: list[tuple[bytes, int, int, int]] = []
-        self.entered = time.monotonic()
