@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,57 @@ def test_an_update_of_a_converted_image_costs_little(
     command.zpull(tmp_path / "puller", f"{front.host}/converted/own:v1")
     receipt = command.receipt(tmp_path / "puller", f"{front.host}/converted/own:v2")
     assert receipt["bytes"]["fetched"] < receipt["bytes"]["image"] / 4
+
+
+def test_a_conversion_goes_straight_into_a_registry(
+    registry: peers.Server, front: peers.Server, plain: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    for tag in TAGS:
+        command.zpull(home, "convert", f"oci:{plain}:{tag}", f"{registry.host}/converted/direct:{tag}")
+    with registry.watched() as hits:
+        told = command.receipt(
+            home, "push", f"{registry.host}/converted/direct:v2", f"{registry.host}/converted/copy:v2"
+        )
+    assert told["push"]["mounted"] == 3
+    assert {"PATCH"}.isdisjoint(hit.method for hit in hits)
+    podman = peers.podman_new(tmp_path / "podman")
+    podman("pull", "--tls-verify=false", f"{front.host}/converted/direct:v1")
+    with front.watched() as seen:
+        podman("pull", "--tls-verify=false", f"{front.host}/converted/copy:v2")
+    whole = sum(layer["size"] for layer in json.loads(_raw(front, "converted/copy:v2"))["layers"])
+    assert sum(hit.sent for hit in seen if hit.is_blob) < whole / 4
+
+
+def _raw(server: peers.Server, image: str) -> str:
+    return peers.skopeo_old()("inspect", "--raw", "--tls-verify=false", f"docker://{server.host}/{image}")
+
+
+def test_push_with_password_over_tls(plain: Path, tmp_path: Path) -> None:
+    with peers.docker_registry(tmp_path / "registry", auth=True, tls=True) as server:
+        assert server.ca is not None
+        certificates = tmp_path / "certificates"
+        certificates.mkdir()
+        certificates.joinpath("ca.crt").write_bytes(server.ca.read_bytes())
+        target = f"{server.host}/closed/app:v1"
+        options = ("--cert-dir", certificates, "--creds", f"{peers.USER}:{peers.PASSWORD}")
+        command.zpull(tmp_path / "home", "push", f"oci:{plain}:v1", target, *options)
+        closed = command.zpull(
+            tmp_path / "home", "push", f"oci:{plain}:v1", target, "--cert-dir", certificates, check=False
+        )
+        assert closed.code == 4
+        command.zpull(tmp_path / "other", target, *options)
+
+
+def test_what_docker_saves_is_converted_from_standard_input(plain: Path, tmp_path: Path) -> None:
+    peers.skopeo_old()("copy", f"oci:{plain}:v1", f"docker-archive:{tmp_path}/saved.tar:localhost/tides:v1")
+    with (tmp_path / "saved.tar").open("rb") as saved:
+        done = subprocess.run(
+            [*command.ARGV, "convert", "docker-archive:-", f"oci:{tmp_path}/out:v1"],
+            env=command.environment(tmp_path / "home"), stdin=saved, capture_output=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(peers.skopeo_old()("inspect", "--raw", f"oci:{tmp_path}/out:v1"))
+    assert all(
+        "io.github.containers.zstd-chunked.tarsplit-position" in one["annotations"] for one in manifest["layers"]
+    )
