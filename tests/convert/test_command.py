@@ -232,3 +232,20 @@ def test_what_cannot_be_rewritten_stays_as_it_is(tmp_path: Path) -> None:
     golden = Golden("edge", "edge-nonutf8")
     told = convert(tmp_path, source_of(golden), tmp_path / "out", "--rewrite-timestamp", "5")
     assert [layer["outcome"] for layer in told["layers"]] == ["converted", "plain"]
+
+
+def test_what_an_update_will_cost(tmp_path: Path) -> None:
+    """The truths of the golden pair; its old image comes as gzip, so it is converted to know."""
+    newer, golden = Golden("demo", "demo-v2"), Golden("demo", "demo-v1")
+    told = convert(tmp_path, source_of(newer), tmp_path / "out", "--against", source_of(golden))
+    truth = newer.expect["updates"]["from:demo-v1"]
+    changed = newer.expect["layers"][1]["size"]
+    cost = told["against"]
+    assert cost["before"] == changed
+    assert cost["lean"] == truth["ideal_bytes"] - truth.get("whole_layer_bytes", 0)
+    assert cost["lean"] < cost["exact"] < changed / 4
+    raw = _gzip_again(golden, tmp_path / "gzip")
+    ended = command.zpull(
+        tmp_path, "convert", source_of(newer), f"oci:{tmp_path}/again", "--against", f"oci:{raw}", "--progress", "plain"
+    )
+    assert "an update from" in ended.err

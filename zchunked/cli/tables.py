@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from zchunked.cli import values
 from zchunked.cli.grammar import Argument, Option, Verb, choice, path, switch
+from zchunked.cli.tables_write import ADD, AGAINST, CONVERTED, LEVEL, MOUNT_FROM, PLATFORM_OR_ALL, REGISTRY, REWRITE
 
 IMAGE = Argument(
     "IMAGE",
@@ -25,9 +26,6 @@ DIGEST = Argument(
 )
 EACH_BLOB = Argument("DIGEST", "one blob of the same repository (default: config and layers)", is_optional=True)
 SOURCE = Argument("SOURCE", IMAGE.help, dest="image")
-CONVERTED = Argument(
-    "TARGET", "[docker://]host/repository[:tag], oci:DIR[:tag], oci-archive:FILE[:tag] (- is standard output), s3://…"
-)
 TARGET = Argument("TARGET", "DIR[:tag], s3://bucket/prefix[:tag], gs://… or az://…; the tag is IMAGE's unless given")
 
 _PLATFORM = Option(
@@ -132,37 +130,6 @@ def _quiet(help: str = _QUIET) -> Option:  # noqa: A002
     return switch("--quiet", help, "-q")
 
 
-_LEVEL = Option(
-    "--level",
-    "effort of the compression, from 1 to 19: higher is smaller and slower (default 3)",
-    values.between(1, 19),
-    "N",
-    default=3,
-)
-PUSHED = Argument("SOURCE", f"{IMAGE.help}; one in the store is pushed as it is", dest="image")
-REGISTRY = Argument("TARGET", "[docker://]host/repository[:tag]")
-_MOUNT_FROM = Option(
-    "--mount-from",
-    "a repository of the same registry that may have blobs already; repeatable",
-    metavar="REPOSITORY",
-    kind="list",
-    separator=" ",
-)
-_PLATFORM_OR_ALL = Option(
-    "--platform",
-    "which image of an index to take, or all of them (default: this machine's)",
-    metavar="OS/ARCH[/VARIANT]|all",
-)
-_REWRITE = (
-    Option(
-        "--rewrite-timestamp",
-        "let no file be younger than this, so that rebuilds update cheaply; changes diff IDs and image ID",
-        values.epoch,
-        "EPOCH",
-    ),
-    switch("--normalize", "drop owners' names, access and change times from headers; changes diff IDs and image ID"),
-)
-_ADD = switch("--add", "an index in which the old instances stand beside the new ones, for tools without zstd")
 _SERVE = (
     Option("--listen", "address to listen on (default 127.0.0.1:5055)", metavar="HOST:PORT", default="127.0.0.1:5055"),
     path("--tls-cert", "serve https with this certificate (default: http, on loopback only)"),
@@ -267,7 +234,21 @@ VERBS = {
             "write an image's layers as zstd:chunked, so that its updates are cheap",
             (SOURCE, CONVERTED),
             (
-                ("", (_LEVEL, *_REWRITE, _ADD, _FORCE, _PLATFORM_OR_ALL, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
+                (
+                    "",
+                    (
+                        LEVEL,
+                        *REWRITE,
+                        ADD,
+                        AGAINST,
+                        _FORCE,
+                        PLATFORM_OR_ALL,
+                        _STORE,
+                        _quiet(),
+                        _FORMAT,
+                        _DIGESTFILE,
+                    ),
+                ),
                 ("spending", (*_SPENDING, _EXACT)),
                 *_HOW,
             ),
@@ -276,9 +257,9 @@ VERBS = {
         Verb(
             "push",
             "upload an image to a registry, from where it got to, whatever happened before",
-            (PUSHED, REGISTRY),
+            (SOURCE, REGISTRY),
             (
-                ("", (_MOUNT_FROM, _PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
+                ("", (MOUNT_FROM, _PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
                 ("spending", (*_SPENDING, _EXACT)),
                 *_HOW,
             ),

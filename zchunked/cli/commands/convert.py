@@ -12,6 +12,7 @@ from zchunked.cli.commands.push import registry_target, resumable_push, source_s
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
 from zchunked.cli.settings import ALL, Settings, traffic_of
+from zchunked.convert.compare import UpdateCost, update_cost
 from zchunked.convert.image import Converter
 from zchunked.convert.index import Converted, entry_of, index_document, platforms_of
 from zchunked.convert.layers import ConvertSettings
@@ -20,6 +21,7 @@ from zchunked.events import Noted
 from zchunked.export import DamagedLayerError
 from zchunked.export.shipment import Shipment, shipment_of
 from zchunked.formats.tar_rewrite import TarRewriter
+from zchunked.interfaces import Source
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Index, parse_document
 from zchunked.oci.platform import Platform
@@ -75,6 +77,7 @@ class Conversion:
         self._fetched = 0
         self._root_digest: Digest | None = None
         self._notes: list[str] = []
+        self._cost: UpdateCost | None = None
 
     @property
     def progress_bytes(self) -> tuple[int, int]:
@@ -87,17 +90,19 @@ class Conversion:
         if not (delivery.is_local or delivery.is_bucket):
             settings = source_settings(settings, registry_target(settings))
         source = source_of(settings, self._reference, self._store, self._traffic)
-        self._source = self._stack.enter_context(closing(source))
+        self._stack.enter_context(closing(source))
         root = b"{}"
         platforms: list[Platform] = []
         if settings.own["platform"] == ALL:
-            root = self._root()
+            root = self._root(source)
             document = parse_document(root)
             platforms = platforms_of(document) if isinstance(document, Index) else []
             if isinstance(document, Index) and any(not one.is_image for one in document.instances):
                 self._note("attestations are left out: they speak of the images that were converted")
         for platform in platforms or [settings.options.platform]:
-            self._images.append(self._convert(platform, root))
+            self._images.append(self._convert(source, self._reference, platform, root))
+        if settings.own["against"]:
+            self._compare(settings, parse_image(settings.own["against"]))
         if platforms or settings.own["add"]:
             self._deliver_index(delivery, root)
         else:
@@ -109,12 +114,12 @@ class Conversion:
         self._notes.append(text)
         self._progress(Noted(text))
 
-    def _root(self) -> bytes:
+    def _root(self, source: Source) -> bytes:
         """What SOURCE names, as it is."""
         with ObjectFetcher(
             self._reference,
             self._reference.digest,
-            self._source,
+            source,
             self._store,
             traffic=self._traffic,
             options=self._settings.options,
@@ -128,11 +133,18 @@ class Conversion:
         rewrite = TarRewriter(latest, normalize) if normalize or latest is not None else None
         return ConvertSettings(own["level"], rewrite)
 
-    def _convert(self, platform: Platform, root: bytes) -> Converted:
+    def _compare(self, settings: Settings, reference: ImageReference) -> None:
+        """What an update from that image costs; it is converted for that, if it has not been."""
+        with closing(source_of(settings, reference, self._store, self._traffic)) as source:
+            platform = self._images[0].after.image.config.platform
+            old = self._convert(source, reference, platform, b"{}")
+        self._cost = update_cost(self._store, old.after, self._images[0].after)
+
+    def _convert(self, source: Source, reference: ImageReference, platform: Platform, root: bytes) -> Converted:
         settings = replace(self._settings, options=replace(self._settings.options, platform=platform))
-        self.receipt = Receipt(str(self._reference))
+        self.receipt = Receipt(str(reference))
         pull = self._pull = pull_of(
-            settings, self._reference, self._source, self._store, self._traffic, self.receipt, self._progress
+            settings, reference, source, self._store, self._traffic, self.receipt, self._progress
         )
         try:
             before = pull.run()
@@ -185,6 +197,10 @@ class Conversion:
         if self._images:
             before, after = self._sizes()
             print(f"zpull: layers of {human(before)} are {human(after)} as zstd:chunked", file=sys.stderr)
+        if self._cost is not None:
+            cost, old = self._cost, self._settings.own["against"]
+            now = f"{human(cost.lean)} as zstd:chunked ({human(cost.exact)} for the very blobs)"
+            print(f"zpull: an update from {old}: {human(cost.before)} as it was, {now}", file=sys.stderr)
 
     def print(self, delivery: Delivery, failure: ZPullError | None) -> None:
         """What stands at TARGET now, as it can be pulled."""
@@ -201,6 +217,8 @@ class Conversion:
                 "images": [self._image(one) for one in self._images],
                 "notes": self._notes,
             }
+            if self._cost is not None:
+                document["against"] = {"source": self._settings.own["against"], **asdict(self._cost)}
             if delivery.pusher is not None:
                 document["push"] = asdict(delivery.pusher.pushed)
             print_json(document | ({"error": str(failure)} if failure else {}), out)

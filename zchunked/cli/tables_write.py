@@ -1,0 +1,41 @@
+"""Arguments and options of the verbs that write images: convert and push."""
+
+from __future__ import annotations
+
+from zchunked.cli import values
+from zchunked.cli.grammar import Argument, Option, switch
+
+CONVERTED = Argument(
+    "TARGET", "[docker://]host/repository[:tag], oci:DIR[:tag], oci-archive:FILE[:tag] (- is standard output), s3://…"
+)
+LEVEL = Option(
+    "--level",
+    "effort of the compression, from 1 to 19: higher is smaller and slower (default 3)",
+    values.between(1, 19),
+    "N",
+    default=3,
+)
+REGISTRY = Argument("TARGET", "[docker://]host/repository[:tag]")
+MOUNT_FROM = Option(
+    "--mount-from",
+    "a repository of the same registry that may have blobs already; repeatable",
+    metavar="REPOSITORY",
+    kind="list",
+    separator=" ",
+)
+PLATFORM_OR_ALL = Option(
+    "--platform",
+    "which image of an index to take, or all of them (default: this machine's)",
+    metavar="OS/ARCH[/VARIANT]|all",
+)
+REWRITE = (
+    Option(
+        "--rewrite-timestamp",
+        "let no file be younger than this, so that rebuilds update cheaply; changes diff IDs and image ID",
+        values.epoch,
+        "EPOCH",
+    ),
+    switch("--normalize", "drop owners' names, access and change times from headers; changes diff IDs and image ID"),
+)
+AGAINST = Option("--against", "say what an update from that image will cost, before and after", metavar="OLD")
+ADD = switch("--add", "an index in which the old instances stand beside the new ones, for tools without zstd")

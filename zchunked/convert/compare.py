@@ -1,0 +1,68 @@
+"""What an update from one image to another costs in bytes: as they were, and with converted layers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from zchunked.convert.image import ConvertedImage
+from zchunked.convert.layers import ConvertedLayer
+from zchunked.formats.annotations import is_current
+from zchunked.formats.tar_recipe import header_spans
+from zchunked.layers.metadata import LayerIndex, read_contents
+from zchunked.oci.documents import Descriptor
+from zchunked.ranges import total
+from zchunked.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateCost:
+    """Bytes of blobs. `before`: layers as they were, whole. `lean`: missing chunks and tables of contents; `exact`: all
+    that makes the registry's own blobs of old ones.
+    """
+
+    before: int
+    lean: int
+    exact: int
+
+
+def update_cost(store: Store, old: ConvertedImage, new: ConvertedImage) -> UpdateCost:
+    """For whoever has the old image. Both are in the store, whole."""
+    had = {layer.source.digest for layer in old.layers}
+    before = {layer.source.digest: layer.source.size for layer in new.layers if layer.source.digest not in had}
+    chunks: set[bytes] = set()
+    frames: set[bytes] = set()
+    known = {layer.layer.digest for layer in old.layers}
+    for one in _layers(old):
+        if is_current(one):
+            index = read_contents(store, one)
+            chunks.update(index.own_chunks())
+            frames.update(_header_frames(store, index))
+    lean = exact = 0
+    for one in _layers(new):
+        if one.digest in known:
+            continue
+        if not is_current(one):
+            lean += one.size
+            exact += one.size
+            continue
+        index = read_contents(store, one)
+        missing = sum(index.length(chunk) for digest, chunk in index.own_chunks().items() if digest not in chunks)
+        headers = _header_frames(store, index)
+        lean += missing + total(index.metadata)
+        exact += missing + sum(size for key, size in headers.items() if key not in frames)
+        exact += one.size - index.location.payload_end
+        chunks.update(index.own_chunks())
+    return UpdateCost(sum(before.values()), lean, exact)
+
+
+def _layers(image: ConvertedImage) -> list[Descriptor]:
+    layers: list[ConvertedLayer] = image.layers
+    return list({layer.layer.digest: layer.layer for layer in layers}.values())
+
+
+def _header_frames(store: Store, index: LayerIndex) -> dict[bytes, int]:
+    """By the hash of their bytes, with their length."""
+    spans = header_spans(index.toc, index.location.toc.span.start)
+    found = store.read_many(index.layer.digest, [(span.start, span.end) for span in spans])
+    return {hashlib.sha256(data).digest(): len(data) for data in found}
