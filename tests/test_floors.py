@@ -33,10 +33,12 @@ FLOORS = [
     "seeds maintenance export",
     # 5 · The whole story of a pull; and an image's layers written anew.
     "pull convert push",
-    # 6 · People.
+    # 6 · The library: what a client does, and the client.
+    "operations client results calls",
+    # 7 · People.
     "cli serve __main__",
 ]
-SHARED = {0, 1, 3, 6}
+SHARED = {0, 1, 3, 6, 7}
 """Floors whose rooms may know each other."""
 
 WHO_MAY = {
@@ -52,7 +54,7 @@ WHO_MAY = {
     "tenacity": "download.retry",
     "tqdm": "cli.progress",
     "shtab": "cli",
-    "platformdirs": "cli",
+    "platformdirs": "operations.context",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
     "msgspec": (
         "oci.documents formats.toc_json formats.toc formats.stargz_toc formats.toc_writer formats.tarsplit "
@@ -80,7 +82,7 @@ WHO_MAY = {
     "concurrent.futures.ProcessPoolExecutor": "",
     "time.sleep": "",  # retry waits on an Event, so that stopping ends the wait
     # People and their environment.
-    "os.environ": "cli",
+    "os.environ": "cli client",
     "os.getenv": "cli",
     "print": "cli",
     "input": "",

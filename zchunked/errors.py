@@ -1,17 +1,37 @@
-"""What can go wrong, by who must react. Each class carries the exit code the shell sees."""
+"""What can go wrong, by who must react. Each class carries the exit code the shell sees.
+
+>>> from zchunked import errors
+>>> issubclass(errors.TransferError, errors.ZPullError), errors.IntegrityError.exit_code
+(True, 6)
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 from zchunked.oci.quoting import safe_line
 
 
 class ZPullError(Exception):
-    """Root of all our errors. The message is one line for people: what, where, wanted, got, what to do.
+    """Root of all errors. The message is one line for people: what, where, expected, got, what to do.
 
     Whatever text of a peer it repeats, it is one printable line and holds no password of a URL.
+
+    Example:
+        >>> import zchunked
+        >>> try:
+        ...     zchunked.pull("oci:demo:absent", store="store")
+        ... except zchunked.ZPullError as error:
+        ...     error.exit_code
+        3
     """
 
     exit_code = 1
+    receipt: Any = None
+    """Of a pull that failed: the `zchunked.receipt.Receipt` of what it cost. None where nothing was begun."""
+
+    sent: Any = None
+    """Of a publication that failed: the `zchunked.results.Sent` of what went up."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(safe_line(message))

@@ -1,4 +1,14 @@
-"""Events: immutable facts about a pull in progress. Whoever draws them decides how they look."""
+"""Events: immutable facts about a pull in progress. Whoever draws them decides how they look.
+
+A client calls `on_event` with each of them, on the thread that called the client.
+
+    >>> import zchunked
+    >>> seen = []
+    >>> client = zchunked.Client("store", on_event=seen.append)
+    >>> digest = client.pull("oci:demo:demo-v1").manifest_digest
+    >>> seen[-1] == zchunked.events.Pulled(digest)
+    True
+"""
 
 from __future__ import annotations
 
@@ -82,4 +92,11 @@ class Requested:
         object.__setattr__(self, "url", safe_line(self.url))
 
 
-Event = Planned | Arrived | Retried | GaveUp | Noted | Warned | Requested
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """All of the image is in the store and proved; exports follow."""
+
+    manifest_digest: str
+
+
+Event = Planned | Arrived | Retried | GaveUp | Noted | Warned | Requested | Pulled

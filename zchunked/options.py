@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci.platform import Platform
+from zchunked.oci.platform import Platform, this_platform
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How much the person is ready to bear. `patience` in seconds; `retries` caps their number, None does not."""
+    """How long failures of the network are borne.
+
+    Args:
+        patience: Seconds of outage to tolerate before giving up. 0: fail at once.
+        retries: The most retries of one call. None: as many as patience allows.
+
+    Example:
+        >>> import zchunked
+        >>> zchunked.Patience(600).retries is None
+        True
+    """
 
     patience: float = 60.0
     retries: int | None = None
@@ -19,7 +30,17 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class StallLimits:
-    """`deadline` in seconds from the start, `min_rate` in body bytes per second; None sets none."""
+    """When to give up although the network works.
+
+    Args:
+        deadline: Seconds from the start, whatever has come by then. None: never.
+        min_rate: Bytes per second over ten seconds, below which a pull is given up. None: never.
+
+    Example:
+        >>> import zchunked
+        >>> zchunked.StallLimits(deadline=3600, min_rate=1000).deadline
+        3600
+    """
 
     deadline: float | None = None
     min_rate: float | None = None
@@ -27,9 +48,17 @@ class StallLimits:
 
 @dataclass(frozen=True, slots=True)
 class GapOptions:
-    """`exact`: layers always come whole. `lean`: the fewest bytes, whatever they cost in requests.
+    """Which bytes may be fetched that are not needed.
 
-    `max_gap` in bytes: 0 buys no unneeded one, None leaves it to the plan.
+    Args:
+        exact: Fetch what makes layers the registry's own, every byte, so that exports keep its digests.
+        max_gap: The most unneeded bytes to buy to save a request. 0: none. None: by the link.
+        lean: Fetch the fewest bytes, whatever they cost in requests.
+
+    Example:
+        >>> import zchunked
+        >>> zchunked.Options(frugality=zchunked.GapOptions(exact=True)).frugality.lean
+        False
     """
 
     exact: bool = False
@@ -39,13 +68,29 @@ class GapOptions:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`max_bytes`: refuse a plan above it; `rate`: bytes per second to reckon with, else as measured.
+    """How to pull.
 
-    `limit_rate`: bytes per second, over all connections. `seeds`: places on this machine whose files may stand in for
-    chunks. `offline`: refuse a plan that lacks a byte.
+    Args:
+        platform: Which image of an index to take. The default is this machine's.
+        jobs: Connections at a time, from 1 to 64.
+        patience: How long failures are borne.
+        bounds: When to give up although the network works.
+        frugality: Which bytes may be fetched that are not needed.
+        max_bytes: Refuse a pull that would fetch more bytes. None: no limit.
+        rate: Bytes per second of the link to reckon with. None: as measured.
+        limit_rate: Receive no more bytes per second, all connections together. None: no limit.
+        seeds: Folders, tar files and OCI layouts of this machine whose files may stand in for chunks.
+        offline: Send no request; fail with NotFoundError where a byte is missing.
+        limits: What numbers of a peer are held against.
+
+    Example:
+        >>> import zchunked
+        >>> metered = zchunked.Options(max_bytes=50_000_000, patience=zchunked.Patience(600))
+        >>> zchunked.Client("store", options=metered).options.max_bytes
+        50000000
     """
 
-    platform: Platform
+    platform: Platform = field(default_factory=this_platform)
     jobs: int = 8
     patience: Patience = field(default_factory=Patience)
     bounds: StallLimits = field(default_factory=StallLimits)
@@ -69,8 +114,21 @@ class Options:
 class Connection:
     """How to reach registries and web servers.
 
-    `credentials`: user and password for the host of the reference alone; without them they come from `authfile`, or
-    from where podman and docker keep them. `stall_timeout` in seconds: a connection silent for so long is broken.
+    Args:
+        authfile: Credentials, as podman and docker keep them. None: where these keep them.
+        credentials: User and password, for the host of the reference alone. None: from files.
+        tls_verify: False accepts any certificate, and plain http where https is refused.
+        plain_http: Speak http instead of https.
+        cert_dir: CA certificates (`*.crt`) and client ones (`*.cert` with `*.key`), for all hosts.
+        registries_conf: Mirrors, other locations and blocked registries. None: where podman looks.
+        stall_timeout: Seconds without a byte until a connection counts as broken. None: 10, or half
+            the patience where that is less.
+        environment: Where credentials and proxies are looked for. None: this process's own.
+
+    Example:
+        >>> import zchunked
+        >>> zchunked.Connection(credentials=("me", "secret"))  # passwords stay out of logs
+        Connection(authfile=None, tls_verify=True, ...)
     """
 
     authfile: Path | None = None
@@ -80,3 +138,4 @@ class Connection:
     cert_dir: Path | None = None
     registries_conf: Path | None = None
     stall_timeout: float | None = None
+    environment: Mapping[str, str] | None = field(default=None, repr=False)

@@ -33,6 +33,7 @@ from zchunked.layers.metadata import read_contents
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions, Options, Patience
+from zchunked.pull import inspect
 from zchunked.pull.planner import LayerTask, LinkConditions, Scheduler
 from zchunked.pull.pull import Pull
 from zchunked.ranges import ByteRange, merge, subtract, total
@@ -113,7 +114,7 @@ def test_chunks_of_a_layer_come_while_its_tarsplit_is_on_its_way(warm: Bench) ->
 def test_a_toc_is_read_while_it_is_on_its_way(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     one = NEW[0]
     assert one.toc_at is not None
-    monkeypatch.setattr("zchunked.pull.inspect._STRIDE", 100)
+    monkeypatch.setattr(inspect, "_STRIDE", 100)
     was_read: list[int] = []
     feed = TocReader.feed
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import IO, Literal
 
-from zchunked.events import Arrived, Event, GaveUp, Noted, Planned, Requested, Warned
+from zchunked.events import Arrived, Event, GaveUp, Noted, Planned, Pulled, Requested, Retried, Warned
 
 Style = Literal["auto", "bar", "plain", "json", "none"]
 _PLAIN_SECONDS = 10.0
@@ -39,11 +39,17 @@ class Progress:
         self._told = self._began = clock()
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, Pulled):
+            self.close()  # what follows has no bar
         if isinstance(event, Requested) and not self._tells_requests:
             return
         if self._style == "json":
             self._as_json(event)
-        elif isinstance(event, Requested):
+        else:
+            self._as_text(event)
+
+    def _as_text(self, event: Event) -> None:
+        if isinstance(event, Requested):
             what = f"{event.method} {event.url}" + (f" {event.ranges[:200]}" if event.ranges else "")
             self._line(f"zpull: {what}: {event.status or 'no answer'} after {event.seconds:.3f} s")
         elif isinstance(event, Planned):
@@ -55,7 +61,7 @@ class Progress:
                 self._line(f"zpull: {event.text}")
         elif isinstance(event, Warned):  # whatever the style
             self._line(f"zpull: warning: {event.text}")
-        elif self._explain:
+        elif self._explain and isinstance(event, Retried | GaveUp):
             left = f", {human(max(self._need - self._done, 0))} to go" if self._need else ""
             karma = f"karma {_points(event.karma_before)} -> {_points(event.karma_after)}"
             what = f"giving up: {event.reason}" if isinstance(event, GaveUp) else f"again in {event.wait:.2f} s"

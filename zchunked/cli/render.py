@@ -12,15 +12,14 @@ from typing import IO
 
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.settings import Output
-from zchunked.errors import UsageError, ZPullError
-from zchunked.export import Destination, check_target, parse_destination
+from zchunked.errors import ZPullError
+from zchunked.export import parse_destination
 from zchunked.export.targets import opened
-from zchunked.oci.digest import Digest, short
+from zchunked.oci.digest import short
 from zchunked.oci.quoting import printable
-from zchunked.oci.reference import ImageReference
-from zchunked.pull.planner import LayerTask
-from zchunked.ranges import total
+from zchunked.oci.reference import parse_image
 from zchunked.receipt import Receipt
+from zchunked.results import Plan
 
 _RAW = re.compile(r"[^\n\x20-\x7e]")
 
@@ -29,55 +28,39 @@ def progress_of(output: Output) -> Progress:
     return Progress(output.progress, sys.stderr, explain=output.explain, tells_requests=output.is_verbose)
 
 
-def destinations_of(texts: Iterable[str], *, force: bool) -> list[Destination]:
-    """Checked before anything is opened or asked for. UsageError, LocalError."""
-    destinations = [parse_destination(text) for text in texts]
-    for destination in destinations:
-        check_target(destination, force=force)
-    if sum(one.is_stdout for one in destinations) > 1:
-        raise UsageError("only one --to can write to standard output")
-    return destinations
-
-
-def print_outcome(
-    output: Output,
-    reference: ImageReference,
-    receipt: Receipt,
-    failure: ZPullError | None,
-    destinations: Iterable[Destination] = (),
-) -> None:
+def print_outcome(output: Output, receipt: Receipt, to: Iterable[str] = (), failure: ZPullError | None = None) -> None:
     """The result on standard output; on stderr where an archive went to standard output."""
-    out = sys.stderr if any(one.is_stdout for one in destinations) else sys.stdout
+    out = sys.stderr if any(parse_destination(text).is_stdout for text in to) else sys.stdout
     if output.format == "json":
-        document = asdict(receipt)
-        if receipt.estimate is None:
-            del document["estimate"]
-        if failure is not None:
-            document["error"] = str(failure)
-        print_json(document, out)
+        print_json(document_of(receipt, failure), out)
     elif failure is None:
-        print_line(f"{'' if output.is_quiet else f'{reference.name}@'}{receipt.manifest_digest}", out)
+        name = parse_image(receipt.reference).name
+        print_line(f"{'' if output.is_quiet else f'{name}@'}{receipt.manifest_digest}", out)
 
 
-def print_plan(receipt: Receipt, works: list[LayerTask], rate: float | None) -> None:
+def document_of(receipt: Receipt, failure: ZPullError | None) -> dict[str, object]:
+    """The receipt as JSON has it."""
+    document: dict[str, object] = asdict(receipt)
+    if receipt.estimate is None:
+        del document["estimate"]
+    if failure is not None:
+        document["error"] = str(failure)
+    return document
+
+
+def print_plan(plan: Plan, rate: float | None) -> None:
     """What a pull would cost, layer by layer. `rate`: bytes per second to reckon with, None if as measured."""
-    orders = {work.layer.digest: work.order for work in works if work.order}
-    for layer in receipt.layers:
-        order = orders.get(Digest(layer.digest))
-        runs = order.runs if order else []
-        size = sum(total(run) for run in runs)
-        gap = order.worth([span for run in runs for span in run]).gap if order else 0
+    for layer in plan.layers:
         reason = f"  ({layer.reason})" if layer.reason else ""
         print_line(
             f"{short(layer.digest)}  {layer.kind:<12}  {layer.mode:<7}  {human(layer.cached_bytes):>8} here"
-            f"  {human(size):>8} to fetch, {human(gap)} of it gaps  {len(runs):>5} requests{reason}"
+            f"  {human(layer.fetch_bytes):>8} to fetch, {human(layer.gap_bytes)} of it gaps"
+            f"  {layer.requests:>5} requests{reason}"
         )
-    cost = receipt.estimate
-    if cost is not None:
-        time = ""
-        if cost.seconds is not None:
-            time = f", about {cost.seconds:.1f} s at {f'{human(rate)}/s' if rate else 'the rate measured just now'}"
-        print_line(f"a pull fetches {cost.bytes} bytes ({human(cost.bytes)}) in {cost.requests} requests{time}")
+    cost, time = plan.estimate, ""
+    if cost.seconds is not None:
+        time = f", about {cost.seconds:.1f} s at {f'{human(rate)}/s' if rate else 'the rate measured just now'}"
+    print_line(f"a pull fetches {cost.bytes} bytes ({human(cost.bytes)}) in {cost.requests} requests{time}")
 
 
 def print_warning(text: str) -> None:

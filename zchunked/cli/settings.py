@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import getpass
 import sys
-import threading
-import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-import platformdirs
-
 from zchunked.cli.parser import Parsed
 from zchunked.cli.progress import Style
-from zchunked.errors import LocalError, UsageError
-from zchunked.oci.platform import Platform, parse_platform, this_platform
-from zchunked.oci.quoting import typed as quoted
+from zchunked.client import Client
+from zchunked.errors import UsageError
+from zchunked.events import Event
+from zchunked.oci.platform import Platform, platform_of, this_platform
+from zchunked.operations.context import default_store
 from zchunked.options import Connection, GapOptions, Options, Patience, StallLimits
-from zchunked.sources.traffic import RateLimit, Traffic
 
 ALL = "all"
 """Instead of a platform, where a verb takes every one of an index."""
@@ -73,16 +69,15 @@ class Settings:
     own: Mapping[str, Any]
 
 
-def traffic_of(settings: Settings) -> Traffic:
-    """The counts of one pull, held to --limit-rate."""
-    rate, clock = settings.options.limit_rate, time.monotonic
-    return Traffic(clock, limit=RateLimit(rate, clock=clock, wait=threading.Event().wait) if rate else None)
+def client_of(settings: Settings, on_event: Callable[[Event], None]) -> Client:
+    """The caller closes it."""
+    return Client(settings.store, options=settings.options, connection=settings.connection, on_event=on_event)
 
 
 def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
     """Raises UsageError; asks for a password where only a user was given."""
     get = parsed.values.get
-    platform = _platform(get("platform"))
+    platform = None if get("platform") == ALL else platform_of(get("platform") or None)
     if get("platform") == ALL and parsed.verb not in _TAKE_ALL:
         raise UsageError(f"invalid --platform: {parsed.verb} takes one platform, not {ALL}")
     if get("exact") and get("lean"):
@@ -111,7 +106,7 @@ def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
         media_type=get("media_type"),
         is_plan=parsed.verb == "plan" or get("dry_run", False),
         platform=platform,
-        store=Path(get("store") or _cache_folder()),
+        store=_path(get("store")) or default_store(),
         options=options,
         connection=Connection(
             authfile=_path(get("authfile")),
@@ -121,6 +116,7 @@ def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
             cert_dir=_path(get("cert_dir")),
             registries_conf=_path(get("registries_conf")),
             stall_timeout=get("stall_timeout"),
+            environment=environment,
         ),
         output=_output(parsed),
         environment=environment,
@@ -150,31 +146,8 @@ def _max_gap(parsed: Parsed) -> int | None:
     return 0 if parsed.values.get("lean") else None
 
 
-def _platform(text: str | None) -> Platform | None:
-    if not text or text == ALL:
-        return None
-    platform = parse_platform(text)
-    if platform is None:
-        raise UsageError(
-            f"invalid --platform: expected os/architecture[/variant], such as linux/arm64, got {quoted(text, 80)}"
-        )
-    return platform
-
-
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
-
-
-def _cache_folder() -> str:
-    """Raises LocalError where the user has no folder at all: an arbitrary uid in a container has none."""
-    with suppress(RuntimeError):  # newer versions raise it; older ones return `~`
-        folder = platformdirs.user_cache_dir("zpull")
-        if Path(folder).is_absolute():
-            return folder
-    raise LocalError(
-        "nowhere to keep downloaded bytes: there is no HOME, and no home in the passwd file; "
-        "name a folder with --store DIR, or set ZPULL_STORE or HOME"
-    )
 
 
 def _credentials(text: str | None) -> tuple[str, str] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform as machine
 from dataclasses import dataclass
 
-from zchunked.oci.quoting import printable
+from zchunked.errors import UsageError
+from zchunked.oci.quoting import printable, typed
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386", "i386": "386"}
 
@@ -41,6 +42,17 @@ def parse_platform(text: str) -> Platform | None:
     if len(parts) not in (2, 3) or not all(parts):
         return None
     return normalised(*parts)
+
+
+def platform_of(platform: str | Platform | None) -> Platform | None:
+    """As a caller gives it. Raises UsageError."""
+    if not isinstance(platform, str):
+        return platform
+    if (parsed := parse_platform(platform)) is None:
+        raise UsageError(
+            f"invalid platform: expected os/architecture[/variant], such as linux/arm64, got {typed(platform, 80)}"
+        )
+    return parsed
 
 
 def this_platform() -> Platform:

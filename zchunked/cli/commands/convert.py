@@ -7,11 +7,11 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 
 from zchunked.cli.commands.delivery import Delivery
-from zchunked.cli.commands.pull import pull_of, resumable, source_of
 from zchunked.cli.commands.push import registry_target, resumable_push, source_settings
+from zchunked.cli.commands.wiring import context_of
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
-from zchunked.cli.settings import ALL, Settings, traffic_of
+from zchunked.cli.settings import ALL, Settings
 from zchunked.convert.compare import UpdateCost, update_cost
 from zchunked.convert.image import Converter
 from zchunked.convert.index import Converted, entry_of, index_document, platforms_of
@@ -26,6 +26,8 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Index, parse_document
 from zchunked.oci.platform import Platform
 from zchunked.oci.reference import ImageReference, parse_image
+from zchunked.operations.context import traffic_of
+from zchunked.operations.pulling import pull_of, resumable
 from zchunked.pull.objects import ObjectFetcher
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt
@@ -71,7 +73,7 @@ class Conversion:
         self._settings, self._store, self._progress, self._stack = settings, store, progress, stack
         self._reference: ImageReference = parse_image(settings.image)
         self.receipt = Receipt(str(self._reference))
-        self._traffic = traffic_of(settings)
+        self._traffic = traffic_of(settings.options)
         self._pull: Pull | None = None
         self._images: list[Converted] = []
         self._fetched = 0
@@ -89,7 +91,7 @@ class Conversion:
         settings = self._settings
         if not (delivery.is_local or delivery.is_bucket):
             settings = source_settings(settings, registry_target(settings))
-        source = source_of(settings, self._reference, self._store, self._traffic)
+        source = context_of(settings, self._store, self._progress).open(self._reference, self._traffic)
         self._stack.enter_context(closing(source))
         root = b"{}"
         platforms: list[Platform] = []
@@ -135,7 +137,8 @@ class Conversion:
 
     def _compare(self, settings: Settings, reference: ImageReference) -> None:
         """What an update from that image costs; it is converted for that, if it has not been."""
-        with closing(source_of(settings, reference, self._store, self._traffic)) as source:
+        context = context_of(settings, self._store, self._progress)
+        with closing(context.open(reference, self._traffic)) as source:
             platform = self._images[0].after.image.config.platform
             old = self._convert(source, reference, platform, b"{}")
         self._cost = update_cost(self._store, old.after, self._images[0].after)
@@ -143,9 +146,8 @@ class Conversion:
     def _convert(self, source: Source, reference: ImageReference, platform: Platform, root: bytes) -> Converted:
         settings = replace(self._settings, options=replace(self._settings.options, platform=platform))
         self.receipt = Receipt(str(reference))
-        pull = self._pull = pull_of(
-            settings, reference, source, self._store, self._traffic, self.receipt, self._progress
-        )
+        context = context_of(settings, self._store, self._progress)
+        pull = self._pull = pull_of(context, reference, source, self._traffic, self.receipt)
         try:
             before = pull.run()
         finally:

@@ -7,16 +7,18 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import get_args
 
-from zchunked.cli.commands.publish import publish_target
 from zchunked.cli.commands.push import open_uploads, pusher_of, registry_target, told
+from zchunked.cli.commands.wiring import context_of
 from zchunked.cli.progress import Progress
-from zchunked.cli.settings import Settings, traffic_of
+from zchunked.cli.settings import Settings
 from zchunked.export import export, parse_destination
 from zchunked.export.destination import Transport, parse_target
 from zchunked.export.publisher import Publisher
 from zchunked.export.shipment import Shipment, shipment_of
 from zchunked.export.write import check_target, export_shipment
 from zchunked.oci.reference import parse_image
+from zchunked.operations.context import traffic_of
+from zchunked.operations.sharing import target_of
 from zchunked.push.push import Pusher
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
@@ -74,12 +76,12 @@ class Delivery:
         options = self.settings.options
         if self.is_local or self.is_bucket:
             to = parse_target(self.settings.target)
-            with closing(publish_target(self.settings, to)) as target:
+            with closing(target_of(context_of(self.settings, store, progress), to)) as target:
                 publisher = Publisher(target, jobs=options.jobs, patience=options.patience, show=progress)
                 publisher.run(shipment, to.tag or parse_image(name).tag)
             return
         reference = registry_target(self.settings)
-        with closing(open_uploads(self.settings, reference, traffic_of(self.settings))) as registry:
+        with closing(open_uploads(self.settings, reference, traffic_of(options))) as registry:
             self.pusher = pusher_of(self.settings, reference, registry, store, progress)
             self.pusher.run(shipment, reference.tag)
 

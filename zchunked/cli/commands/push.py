@@ -7,15 +7,18 @@ import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 
-from zchunked.cli.commands.publish import SourceImage
-from zchunked.cli.commands.pull import SILENCE_SECONDS, bearable, pull, resumable
+from zchunked.cli.commands.pull import pull
+from zchunked.cli.commands.wiring import context_of
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
-from zchunked.cli.settings import Settings, traffic_of
+from zchunked.cli.settings import Settings
 from zchunked.errors import InterruptedPullError, TransferError, UsageError, ZPullError
 from zchunked.export.shipment import shipment_of
 from zchunked.oci.quoting import typed as quoted
 from zchunked.oci.reference import Reference, parse_image
+from zchunked.operations.context import SILENCE_SECONDS, bearable, traffic_of
+from zchunked.operations.pulling import resumable
+from zchunked.operations.sharing import SourceImage
 from zchunked.push.push import Pusher
 from zchunked.push.upload import Pushed
 from zchunked.receipt import Receipt
@@ -33,7 +36,7 @@ def push(settings: Settings) -> int:
     if settings.is_plan:
         return pull(settings)
     target, reference = registry_target(settings), parse_image(settings.image)
-    receipt, traffic = Receipt(str(reference)), traffic_of(settings)
+    receipt, traffic = Receipt(str(reference)), traffic_of(settings.options)
     progress = progress_of(output)
     failure: ZPullError | None = None
     pushers: list[Pusher] = []
@@ -43,7 +46,8 @@ def push(settings: Settings) -> int:
         closing(open_uploads(settings, target, traffic)) as registry,
         ExitStack() as stack,
     ):
-        work = SourceImage(source_settings(settings, target), reference, store, receipt, progress, stack)
+        context = context_of(source_settings(settings, target), store, progress)
+        work = SourceImage(context, reference, settings.platform, receipt, stack)
 
         def bring(image: StoredImage) -> None:
             pushers.append(pusher_of(settings, target, registry, store, progress))

@@ -11,12 +11,12 @@ from typing import cast
 
 import msgspec
 
-from zchunked.cli.commands.pull import SILENCE_SECONDS, bearable
 from zchunked.cli.settings import Settings as Command
 from zchunked.errors import LocalError, UsageError
 from zchunked.interfaces import Source
 from zchunked.oci.platform import Platform
 from zchunked.oci.reference import Reference
+from zchunked.operations.context import SILENCE_SECONDS, bearable
 from zchunked.options import Options
 from zchunked.serve.names import parse_upstreams
 from zchunked.serve.policy import DEFAULT_HOSTS, Allowed, Clients

@@ -2,85 +2,61 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from contextlib import closing
 from dataclasses import asdict
-from datetime import UTC, datetime
 
 from zchunked.cli.progress import human
-from zchunked.cli.render import destinations_of, print_json, print_line, print_outcome, print_warning
-from zchunked.cli.settings import Settings
-from zchunked.errors import IntegrityError, UsageError
-from zchunked.export import export
-from zchunked.maintenance.usage import usage
-from zchunked.maintenance.verify import verify
+from zchunked.cli.render import print_json, print_line, print_outcome, progress_of, write_digestfile
+from zchunked.cli.settings import Settings, client_of
+from zchunked.errors import IntegrityError
 from zchunked.oci.digest import short
 from zchunked.oci.quoting import printable
-from zchunked.oci.reference import parse_image
-from zchunked.receipt import Receipt, image_bytes
-from zchunked.store import Store
-from zchunked.store.images import find, find_name, load
 
 
 def export_image(settings: Settings) -> int:
-    destinations = destinations_of(settings.to, force=settings.force)
-    if not destinations:
-        raise UsageError("export needs --to DEST")
-    with Store(settings.store) as store:
-        name, digest = find_name(store, settings.image, settings.platform)
-        reference, receipt = parse_image(name), Receipt(name)
-        image = load(store, name, digest, settings.platform)
-        documents = image.documents
-        receipt.platform = str(image.config.platform)
-        receipt.names(documents.root, documents.manifest_digest)
-        receipt.image_id = documents.manifest.config.digest
-        receipt.bytes.image = receipt.bytes.cached = image_bytes(documents.manifest)
-        for destination in destinations:
-            done = export(store, image, destination, force=settings.force, tell=_tell)
-            if warning := receipt.exported(done):
-                print_warning(warning)
-    print_outcome(settings.output, reference, receipt, None, destinations)
+    progress = progress_of(settings.output)
+    with closing(client_of(settings, progress)) as client:
+        done = client.export(settings.image, settings.to, platform=settings.platform, force=settings.force)
+    write_digestfile(settings.output.digestfile, done.receipt)
+    print_outcome(settings.output, done.receipt, settings.to)
     return 0
 
 
-def _tell(text: str) -> None:
-    print(f"zpull: {text}", file=sys.stderr)
-
-
 def images(settings: Settings) -> int:
-    with Store(settings.store) as store:
-        rows = usage(store)
+    with closing(client_of(settings, lambda _: None)) as client:
+        entries = client.images()
     if settings.output.format == "json":
         print_json([
             {
-                "reference": row.image.name,
-                "platform": row.image.platform,
-                "manifest_digest": row.image.manifest,
-                "root_digest": row.image.root,
-                "size": row.size,
-                "shared_size": row.shared,
-                "proved": row.proved,
-                "pulled": _when(row.image.pulled),
+                "reference": image.reference,
+                "platform": image.platform,
+                "manifest_digest": image.manifest_digest,
+                "root_digest": image.root_digest,
+                "size": image.size,
+                "shared_size": image.shared_size,
+                "proved": image.proved,
+                "pulled": image.pulled.strftime("%Y-%m-%dT%H:%M:%SZ"),
             }
-            for row in rows
+            for image in entries
         ])  # fmt: skip
     elif settings.output.is_quiet:
-        for row in rows:
-            print(row.image.manifest)
+        for image in entries:
+            print(image.manifest_digest)
     else:
         now = time.time()
         table = [("IMAGE", "PLATFORM", "DIGEST", "SIZE", "SHARED", "PROVED BY", "PULLED")]
         table += [
             (
-                row.image.name,
-                row.image.platform,
-                short(row.image.manifest),
-                "?" if row.size is None else human(row.size),
-                "?" if row.shared is None else human(row.shared),
-                (row.proved or "nothing").replace("diff_id", "diff ID"),
-                age(now - row.image.pulled),
+                image.reference,
+                image.platform,
+                short(image.manifest_digest),
+                "?" if image.size is None else human(image.size),
+                "?" if image.shared_size is None else human(image.shared_size),
+                (image.proved or "nothing").replace("diff_id", "diff ID"),
+                age(now - image.pulled.timestamp()),
             )
-            for row in rows
+            for image in entries
         ]
         widths = [max(len(printable(row[column])) for row in table) for column in range(6)]
         for *cells, last in table:
@@ -99,9 +75,8 @@ def age(seconds: float) -> str:
 
 def verify_store(settings: Settings) -> int:
     """Exit code 6 when something was damaged: it is gone now, and the next pull fetches it again."""
-    with Store(settings.store) as store:
-        only = [one.manifest for one in find(store, settings.image, settings.platform)] if settings.image else None
-        findings = verify(store, only=only, is_quick=settings.own["quick"])
+    with closing(client_of(settings, lambda _: None)) as client:
+        findings = client.verify(settings.image or None, platform=settings.platform, quick=settings.own["quick"])
     if settings.output.format == "json":
         print_json(asdict(findings))
     elif not settings.output.is_quiet:
@@ -114,7 +89,3 @@ def verify_store(settings: Settings) -> int:
         f"{len(findings.damaged)} damaged spans were dropped from the store, the first at [{first.start},{first.end}) "
         f"of {first.blob}; pull the image again to heal it"
     )
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,57 @@
+"""Whole jobs in one call: `zchunked.pull` and `zchunked.plan`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from zchunked.client import Client
+from zchunked.events import Event
+from zchunked.oci.platform import Platform
+from zchunked.options import Connection, Options
+from zchunked.results import Plan, PullResult
+
+
+def pull(
+    image: str,
+    *,
+    to: str | Sequence[str] = (),
+    store: str | os.PathLike[str] | None = None,
+    platform: str | Platform | None = None,
+    force: bool = False,
+    options: Options | None = None,
+    connection: Connection | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> PullResult:
+    """Download what is missing of an image, prove it, and write it where it is wanted: `Client.pull` in one call.
+
+    Args, returns and raises as `Client` and `Client.pull` have them.
+
+    Example:
+        >>> import zchunked
+        >>> zchunked.pull("oci:demo:demo-v1", to="oci:app", store="store").manifest_digest[:7]
+        'sha256:'
+    """
+    with Client(store, options=options, connection=connection, on_event=on_event) as client:
+        return client.pull(image, to=to, platform=platform, force=force)
+
+
+def plan(
+    image: str,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    platform: str | Platform | None = None,
+    options: Options | None = None,
+    connection: Connection | None = None,
+) -> Plan:
+    """Say what a pull would cost: `Client.plan` in one call.
+
+    Args, returns and raises as `Client` and `Client.plan` have them.
+
+    Example:
+        >>> import zchunked
+        >>> zchunked.plan("oci:demo:demo-v1", store="empty").estimate.bytes
+        0
+    """
+    with Client(store, options=options, connection=connection) as client:
+        return client.plan(image, platform=platform)

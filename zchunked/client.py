@@ -1,0 +1,360 @@
+"""The client: pull, plan, export, publish, fetch, locate, images and verify, over one store."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from zchunked.errors import UsageError
+from zchunked.events import Event
+from zchunked.oci.platform import Platform, platform_of
+from zchunked.oci.reference import parse_image
+from zchunked.options import Connection, Options
+from zchunked.receipt import Estimate, Receipt
+from zchunked.results import (
+    FetchedObject,
+    ImageEntry,
+    LocatedBlob,
+    Plan,
+    PublishResult,
+    PullResult,
+    Sent,
+)
+
+if TYPE_CHECKING:
+    from zchunked.maintenance.verify import Findings
+    from zchunked.operations.context import Context
+    from zchunked.store import Store
+
+# What does the work is imported when it is asked for: `import zchunked` is quick, and so is `zpull --version`.
+# ruff: noqa: PLC0415
+
+
+class Client:
+    """Pulls images into one store, and does all else with them.
+
+    The store is opened at the first use and closed by `close`, or at the end of a `with` block. Calls may come from
+    several threads at the same time; each call's events come on the thread that called. Other processes may use the
+    same store meanwhile. Every error is a `ZPullError`; what arrived before it stays in the store, so the same call
+    resumes. Ctrl-C during a call raises InterruptedPullError.
+
+    Args:
+        store: Folder that keeps downloaded bytes; made when it is missing. None: `zpull` in the user's cache folder.
+        options: How to pull. None: the defaults.
+        connection: How to reach registries. None: as podman and docker would.
+        on_event: Called with each event of `zchunked.events`; must return soon, for the pull waits.
+
+    Example:
+        >>> import zchunked
+        >>> with zchunked.Client(store="store") as client:
+        ...     result = client.pull("oci:demo:demo-v1")
+        ...     [image.reference for image in client.images()]
+        ['oci:demo:demo-v1']
+    """
+
+    def __init__(
+        self,
+        store: str | os.PathLike[str] | None = None,
+        *,
+        options: Options | None = None,
+        connection: Connection | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._folder = Path(store) if store is not None else None
+        self.options = options or Options()
+        self.connection = connection or Connection()
+        self._on_event = on_event or (lambda _: None)
+        self._lock = threading.Lock()
+        self._opened: Store | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the store. May be called twice; a later call of the client opens it again."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    # ── calls ──
+
+    def pull(
+        self,
+        image: str,
+        *,
+        to: str | Sequence[str] = (),
+        platform: str | Platform | None = None,
+        force: bool = False,
+    ) -> PullResult:
+        """Download what is missing of an image, prove it, and write it where it is wanted.
+
+        Args:
+            image: `[docker://]host/repository[:tag][@digest]`, `oci:DIR[:tag]`, `oci+https://host/base[:tag]`,
+                `s3://bucket/prefix[:tag]`.
+            to: One or several of `oci:DIR[:name]`, `oci-archive:FILE[:name]`, `docker-archive:FILE[:name]`.
+            platform: `os/architecture[/variant]` to take of an index. None: as the options say.
+            force: Let `to` replace a file, or fill a folder, that holds no image.
+
+        Returns:
+            The manifest's digest and the receipt.
+
+        Raises:
+            UsageError: The reference, a destination or the platform cannot be understood.
+            NotFoundError: There is no such image, or none for the platform.
+            AccessDeniedError: The registry refuses the credentials, or their absence.
+            TransferError: The network failed for longer than the patience; the same call resumes.
+            IntegrityError: Bytes are not what their digest promised, and no better ones could be had.
+            FormatError: Metadata is malformed.
+            LocalError: The disk or a destination fails.
+            RefusedError: It would cost more than `max_bytes` allows.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("store").pull("oci:demo:demo-v1", to="oci:copy").exports[0].to
+            'oci:copy'
+        """
+        from zchunked.operations.arguments import destinations_of
+        from zchunked.operations.pulling import pull
+
+        reference = parse_image(image)
+        receipt = Receipt(str(reference))
+        destinations = destinations_of(to, force=force)
+        done = pull(self._context(platform), reference, destinations, receipt, force=force)
+        return PullResult(str(reference), done.documents.manifest_digest, receipt)
+
+    def plan(self, image: str, *, platform: str | Platform | None = None) -> Plan:
+        """Say what a pull would cost. Fetches nothing but manifests and tables of contents.
+
+        Args and raises as `pull` has them.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("store").plan("oci:demo:demo-v1").estimate.requests
+            0
+        """
+        from zchunked.operations.pulling import plan
+
+        reference = parse_image(image)
+        receipt = Receipt(str(reference))
+        layers = plan(self._context(platform), reference, receipt)
+        estimate = receipt.estimate or Estimate(0, 0, None)
+        return Plan(str(reference), receipt.manifest_digest or "", estimate, tuple(layers), receipt)
+
+    def export(
+        self, image: str, to: str | Sequence[str], *, platform: str | Platform | None = None, force: bool = False
+    ) -> PullResult:
+        """Write a stored image somewhere, without the network.
+
+        Args:
+            image: The reference it was pulled by, `name@digest`, a digest, or the unique beginning of one.
+            to: Destinations, as `pull` takes them; at least one.
+            platform: Of the stored image, where several were pulled by that name. None: the newest.
+            force: As for `pull`.
+
+        Returns:
+            The manifest's digest and a receipt with what was written.
+
+        Raises:
+            UsageError: Nothing to write to, or several images fit.
+            NotFoundError: The store lacks the image or parts of it.
+            IntegrityError: The disk has spoilt it; pull it again.
+            LocalError: A destination fails.
+
+        Example:
+            >>> import zchunked
+            >>> client = zchunked.Client("store")
+            >>> digest = client.pull("oci:demo:demo-v1").manifest_digest
+            >>> client.export(digest, "oci-archive:demo.tar").manifest_digest == digest
+            True
+        """
+        from zchunked.operations.arguments import destinations_of
+        from zchunked.operations.exporting import export_stored
+
+        destinations = destinations_of(to, force=force)
+        if not destinations:
+            raise UsageError("export needs --to DEST")
+        context = self._context(platform)
+        receipt = export_stored(context, image, platform_of(platform), destinations, force=force)
+        return PullResult(receipt.reference, receipt.manifest_digest or "", receipt)
+
+    def publish(self, image: str, target: str, *, platform: str | Platform | None = None) -> PublishResult:
+        """Put an image where any web server or bucket can serve it: what the store has, else pulled first, whole.
+
+        Args:
+            image: As `pull` takes it.
+            target: `DIR[:tag]`, `s3://bucket/prefix[:tag]`, `gs://…` or `az://…`; the tag is the image's unless given.
+            platform: As for `pull`.
+
+        Returns:
+            Where it can be pulled from now, and what was sent.
+
+        Raises:
+            As `pull`.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("store").publish("oci:demo:demo-v1", "published").reference
+            'oci:published:demo-v1'
+        """
+        from zchunked.export.destination import parse_target
+        from zchunked.operations.sharing import publish
+
+        reference = parse_image(image)
+        receipt = Receipt(str(reference))
+        to = parse_target(target)
+        to = replace(to, tag=to.tag or reference.tag)
+        name, sent = publish(self._context(platform), reference, to, target, platform_of(platform), receipt)
+        place = f"{to.name}{f':{to.tag}' if to.tag else ''}"
+        return PublishResult(place, receipt.manifest_digest or "", name, Sent(**asdict(sent)), receipt)
+
+    def fetch(
+        self,
+        image: str,
+        digest: str | None = None,
+        *,
+        platform: str | Platform | None = None,
+        media_type: str | None = None,
+    ) -> FetchedObject:
+        """Bring one object of the image's repository into the store: a manifest, or a blob by its digest.
+
+        Args:
+            image: As `pull` takes it.
+            digest: Of a blob or manifest. None: what the reference names, as it is served.
+            platform: With it, and without a digest, the manifest of the image for it.
+            media_type: What the digest is of, where that is known; saves a question.
+
+        Returns:
+            The object, to be read at once or piece by piece.
+
+        Raises:
+            As `pull`.
+
+        Example:
+            >>> import json, zchunked
+            >>> manifest = zchunked.Client("store").fetch("oci:demo:demo-v1").read()
+            >>> json.loads(manifest)["schemaVersion"]
+            2
+        """
+        from zchunked.operations.objects import fetch, object_digest
+
+        reference = parse_image(image)
+        return fetch(self._context(platform), reference, object_digest(digest), platform_of(platform), media_type)
+
+    def locate(
+        self, image: str, digest: str | None = None, *, platform: str | Platform | None = None
+    ) -> list[LocatedBlob]:
+        """Say where an image's blobs can be downloaded directly, without downloading any.
+
+        Args:
+            image: As `pull` takes it.
+            digest: One blob. None: the image's config and layers.
+            platform: As for `pull`.
+
+        Returns:
+            One entry per blob, with a URL (or a path of this machine) and until when that is good.
+
+        Raises:
+            As `pull`.
+
+        Example:
+            >>> import zchunked
+            >>> len(zchunked.Client("store").locate("oci:demo:demo-v1"))
+            3
+        """
+        from zchunked.operations.objects import locate, object_digest
+
+        reference = parse_image(image)
+        return locate(self._context(platform), reference, object_digest(digest), platform_of(platform))
+
+    def images(self) -> list[ImageEntry]:
+        """The images of the store, newest first.
+
+        Raises:
+            LocalError: The store cannot be read.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("empty").images()
+            []
+        """
+        from zchunked.maintenance.usage import usage
+
+        return [
+            ImageEntry(
+                row.image.name,
+                row.image.platform,
+                row.image.manifest,
+                row.image.root,
+                row.size,
+                row.shared,
+                row.proved,
+                datetime.fromtimestamp(row.image.pulled, UTC),
+            )
+            for row in usage(self._store())
+        ]
+
+    def verify(
+        self, image: str | None = None, *, platform: str | Platform | None = None, quick: bool = False
+    ) -> Findings:
+        """Hash what the store holds again and drop what is damaged; the next pull fetches that again.
+
+        Args:
+            image: One stored image, as `export` takes it. None: the whole store.
+            platform: Of that image. None: any.
+            quick: Look at files and their lengths alone, and hash nothing.
+
+        Returns:
+            How much was looked at, and `damaged`, what is gone now.
+
+        Raises:
+            NotFoundError: The store lacks the image.
+            LocalError: The store cannot be read.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("store").verify().damaged
+            []
+        """
+        from zchunked.maintenance.verify import verify
+        from zchunked.store.images import find
+
+        store = self._store()
+        only = [one.manifest for one in find(store, image, platform_of(platform))] if image is not None else None
+        return verify(store, only=only, is_quick=quick)
+
+    # ── wiring ──
+
+    def _store(self) -> Store:
+        from zchunked.operations.context import default_store
+        from zchunked.store import Store
+
+        with self._lock:
+            if self._opened is None:
+                self._opened = Store(self._folder or default_store())
+            return self._opened
+
+    def _context(self, platform: str | Platform | None) -> Context:
+        from zchunked.operations.context import Context
+
+        chosen = platform_of(platform)
+        options = self.options if chosen is None else replace(self.options, platform=chosen)
+        environment = self.connection.environment
+        return Context(
+            self._store(),
+            options,
+            self.connection,
+            os.environ if environment is None else environment,
+            self._on_event,
+        )

@@ -1,0 +1,93 @@
+"""What every operation needs: the store, the choices of a person, and who is told of events."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from zchunked.errors import LocalError
+from zchunked.interfaces import Emit, Source
+from zchunked.oci.reference import ImageReference
+from zchunked.options import Connection, Options
+from zchunked.sources import open_source
+from zchunked.sources.offline import OfflineSource, is_on_this_machine
+from zchunked.sources.traffic import RateLimit, Traffic
+from zchunked.store import Store
+
+SILENCE_SECONDS = 10.0
+
+
+def default_store() -> Path:
+    """The folder that is used when none is named. LocalError where the user has no home: an arbitrary uid has none."""
+    with suppress(RuntimeError):  # newer versions raise it; older ones return `~`
+        folder = Path(platformdirs.user_cache_dir("zpull"))
+        if folder.is_absolute():
+            return folder
+    raise LocalError(
+        "nowhere to keep downloaded bytes: there is no HOME, and no home in the passwd file; "
+        "name a folder with --store DIR, or set ZPULL_STORE or HOME"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`environment` is where credentials and proxies are looked for. `show` gets events on the caller's thread."""
+
+    store: Store
+    options: Options
+    connection: Connection
+    environment: Mapping[str, str]
+    show: Emit
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a byte until a connection counts as broken."""
+        return bearable(self.connection.stall_timeout, self.options.patience.patience)
+
+    @property
+    def connect_seconds(self) -> float:
+        return min(self.silence, SILENCE_SECONDS)
+
+    def traffic(self) -> Traffic:
+        """The counts of one pull, held to `limit_rate`."""
+        return traffic_of(self.options)
+
+    def open(self, reference: ImageReference, traffic: Traffic) -> Source:
+        """As the connection and `offline` say. The caller closes it."""
+        if self.options.offline and not is_on_this_machine(reference):
+            return OfflineSource(str(reference))
+        link = self.connection
+        return open_source(
+            reference,
+            environment=self.environment,
+            traffic=traffic,
+            hosts=self.store,
+            connect_seconds=self.connect_seconds,
+            stall_seconds=self.silence,
+            plain_http=link.plain_http,
+            tls_verify=link.tls_verify,
+            cert_dir=link.cert_dir,
+            authfile=link.authfile,
+            registries_conf=link.registries_conf,
+            credentials=link.credentials,
+            documents=self.store.document,
+            spool=self.store.folder,
+        )
+
+
+def traffic_of(options: Options) -> Traffic:
+    rate, clock = options.limit_rate, time.monotonic
+    return Traffic(clock, limit=RateLimit(rate, clock=clock, wait=threading.Event().wait) if rate else None)
+
+
+def bearable(stated: float | None, patience: float) -> float:
+    """Seconds until silence counts as a failure. One that outlasts the patience could never be forgiven."""
+    if stated is not None:
+        return max(stated, 0.1)
+    return min(SILENCE_SECONDS, max(patience / 2, 1.0)) if patience else SILENCE_SECONDS

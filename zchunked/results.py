@@ -1,0 +1,152 @@
+"""What the calls of a client return: frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from zchunked.receipt import Estimate, Export, Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """An image that is in the store, proved, and wherever it was wanted.
+
+    Attributes:
+        reference: What was asked for, with defaults filled in.
+        manifest_digest: Of the image's manifest, as the registry has it.
+        receipt: Where every byte of the pull went; sizes in compressed bytes, times in seconds.
+
+    Example:
+        >>> import zchunked
+        >>> result = zchunked.pull("oci:demo:demo-v1", store="store")
+        >>> result.platform
+        'linux/amd64'
+        >>> result.receipt.bytes.fetched  # a layout on this machine costs no traffic
+        0
+    """
+
+    reference: str
+    manifest_digest: str
+    receipt: Receipt
+
+    @property
+    def platform(self) -> str | None:
+        """`os/architecture[/variant]` of the image."""
+        return self.receipt.platform
+
+    @property
+    def exports(self) -> tuple[Export, ...]:
+        """What was written, in order, each with the manifest digest it has there."""
+        return tuple(self.receipt.exports)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLayer:
+    """One layer of a plan. Sizes in compressed bytes; `reason` says why it comes whole."""
+
+    digest: str
+    kind: str
+    mode: str
+    size: int
+    cached_bytes: int
+    fetch_bytes: int
+    gap_bytes: int
+    requests: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a pull would cost. Nothing was fetched for it but manifests and tables of contents.
+
+    Attributes:
+        reference: What was asked for, with defaults filled in.
+        manifest_digest: Of the image's manifest.
+        estimate: Bytes and requests of the pull; its seconds are None where no rate is known.
+        layers: Each layer of the image, in the manifest's order.
+        receipt: What the plan itself cost.
+
+    Example:
+        >>> import zchunked
+        >>> plan = zchunked.plan("oci:demo:demo-v2", store="empty")
+        >>> plan.estimate.bytes, len(plan.layers)
+        (0, 2)
+    """
+
+    reference: str
+    manifest_digest: str
+    estimate: Estimate
+    layers: tuple[PlannedLayer, ...]
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a publication sent, and what was at the target already: numbers of blobs, and their bytes."""
+
+    blobs: int
+    bytes: int
+    there: int
+    there_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResult:
+    """An image that can be pulled from `reference`, such as `s3://bucket/prefix:tag`. `target` names the place."""
+
+    reference: str
+    manifest_digest: str
+    target: str
+    sent: Sent
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedObject:
+    """An object that is in the store, proved. `size` in bytes; `pieces` are hashed once more while they are read.
+
+    `fetched_bytes` is what came over the network for it; None for a manifest, and for a blob that was here.
+    """
+
+    digest: str
+    size: int
+    pieces: Callable[[], Iterable[bytes | memoryview]]
+    requests: int = 0
+    fetched_bytes: int | None = None
+
+    def read(self) -> bytes:
+        """All of it. Raises IntegrityError where the disk has spoilt it since."""
+        return b"".join(self.pieces())
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedBlob:
+    """Where a blob can be downloaded: a URL, until `expires` where it tells, or a path of this machine.
+
+    `media_type` and `size` in bytes are None where the blob was asked for by digest alone.
+    """
+
+    digest: str
+    url: str
+    expires: datetime | None
+    media_type: str | None
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEntry:
+    """An image of the store. Sizes in compressed bytes, None where its manifest is damaged; `pulled` in UTC.
+
+    `shared_size`: of layers that other images have too. `proved`: by which digests, `blob`, `diff_id` or `both`.
+    """
+
+    reference: str
+    platform: str
+    manifest_digest: str
+    root_digest: str
+    size: int | None
+    shared_size: int | None
+    proved: str | None
+    pulled: datetime
