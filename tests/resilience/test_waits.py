@@ -124,7 +124,7 @@ def test_every_decision_is_explained_to_people_and_to_programs(tmp_path: Path) -
     events = [json.loads(line) for line in ended.err.splitlines() if line.startswith("{")]
     retried = [event for event in events if event["event"] == "retried"]
     assert len(retried) == 3
-    assert set(retried[0]) == {"event", "cause", "karma_before", "karma_after", "wait", "attempt"}
+    assert set(retried[0]) == {"event", "cause", "karma_before", "karma_after", "wait", "attempt", "time"}
     assert all(one["karma_after"] == pytest.approx(one["karma_before"] - 1) for one in retried)
 
 

@@ -185,7 +185,7 @@ class Downloader:
         if run is not None and self._run(state, run):
             with state.lock:
                 state.at_work.remove(run)
-                self._arrivals.land(state.order.blob.digest, run)
+                self._arrivals.complete(state.order.blob.digest, run)
 
     def _run(self, state: BlobDownload, run: Run) -> bool:
         """False when somebody else takes the whole blob, and this with it."""
@@ -288,7 +288,7 @@ class Downloader:
         self._insist(state, self._store.missing(blob.digest, [whole]))
         if bad := state.check(self._store, whole):
             self._refetch(state, bad)
-        self._arrivals.land_all(blob.digest)
+        self._arrivals.complete_all(blob.digest)
         self._whole.release(blob.digest)
 
     def _insist(self, state: BlobDownload, spans: list[ByteRange]) -> None:

@@ -1,4 +1,4 @@
-"""Who waits for what: lets a layer's proof run beside its download, a step behind."""
+"""Per-blob watermarks, so that verification streams behind the download."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class Watermarks:
         self._stop = stop
         self._changed = threading.Condition()
         self._runs: dict[Digest, list[Run]] = {}
-        self._landed: dict[Digest, set[Run]] = {}
+        self._completed: dict[Digest, set[Run]] = {}
         self._first_open: dict[Digest, int] = {}
         self._marks: dict[Digest, float] = {}  # everything below has come; read without the lock
 
     def expect(self, blob: Digest, runs: Sequence[Run]) -> None:
         with self._changed:
-            self._runs[blob], self._landed[blob], self._first_open[blob] = list(runs), set(), 0
+            self._runs[blob], self._completed[blob], self._first_open[blob] = list(runs), set(), 0
             self._mark(blob)
 
-    def land(self, blob: Digest, run: Run) -> None:
+    def complete(self, blob: Digest, run: Run) -> None:
         with self._changed:
-            runs, landed, at = self._runs[blob], self._landed[blob], self._first_open[blob]
-            landed.add(run)
-            while at < len(runs) and runs[at] in landed:
+            runs, completed, at = self._runs[blob], self._completed[blob], self._first_open[blob]
+            completed.add(run)
+            while at < len(runs) and runs[at] in completed:
                 at += 1
             self._first_open[blob] = at
             self._mark(blob)
@@ -41,7 +41,7 @@ class Watermarks:
         self._marks[blob] = runs[at][0].start if at < len(runs) else math.inf
         self._changed.notify_all()
 
-    def land_all(self, blob: Digest) -> None:
+    def complete_all(self, blob: Digest) -> None:
         """Nothing more is expected of this blob."""
         self.expect(blob, ())
 
