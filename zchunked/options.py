@@ -51,9 +51,9 @@ class GapOptions:
     """Which bytes may be fetched that are not needed.
 
     Args:
-        exact: Fetch what makes layers the registry's own, every byte, so that exports keep its digests.
-        max_gap: The most unneeded bytes to buy to save a request. 0: none. None: by the link.
-        lean: Fetch the fewest bytes, whatever they cost in requests.
+        exact: End with the registry's own blobs, put together from what is stored and the rest.
+        max_gap: The most unneeded bytes to buy to save a request. 0: none, as `lean`. None: by the link.
+        lean: Fetch the fewest bytes, for a metered link; tars are rebuilt, and have other digests.
 
     Example:
         >>> import zchunked
@@ -64,6 +64,11 @@ class GapOptions:
     exact: bool = False
     max_gap: int | None = None
     lean: bool = False
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether bytes count more than anything else."""
+        return (self.lean or self.max_gap == 0) and not self.exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Options:
         limit_rate: Receive no more bytes per second, all connections together. None: no limit.
         seeds: Folders, tar files and OCI layouts of this machine whose files may stand in for chunks.
         offline: Send no request; fail with NotFoundError where a byte is missing.
+        prove: Hold each layer's tar against its diff ID in the pull, and not when a tar is first made of it.
         limits: What numbers of a peer are held against.
 
     Example:
@@ -100,6 +106,7 @@ class Options:
     limit_rate: float | None = None
     seeds: tuple[Path, ...] = ()
     offline: bool = False
+    prove: bool = False
     limits: Limits = DEFAULT_LIMITS
 
     def link_rate(self, measured: float | None) -> float | None:

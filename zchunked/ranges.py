@@ -111,6 +111,9 @@ class Spans:
         self._starts = [span.start for span in spans]
         self._ends = [span.end for span in spans]
 
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
     def overlap(self, span: ByteRange) -> int:
         """How many bytes of `span` lie in the spans."""
         size = 0

@@ -11,6 +11,7 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest
 
 Mode = Literal["partial", "whole", "cached"]
+Proved = Literal["blob", "diff_id", "both"]
 
 
 @dataclass(slots=True)
@@ -87,13 +88,19 @@ class Accounts:
 
 @dataclass(slots=True)
 class LayerEntry:
-    """One layer on the receipt. Bytes are compressed bytes of this layer; `reason` says why it came whole."""
+    """One layer on the receipt. Bytes are compressed bytes of this layer.
+
+    `identical`: the store has the registry's own blob, every byte. `proved`: by which digests, so far; None of a layer
+    that is not here. `reason` says why it came the way it did, where that is not the obvious one.
+    """
 
     digest: str
     diff_id: str
     size: int
     kind: str
     mode: Mode = "partial"
+    identical: bool = False
+    proved: Proved | None = None
     reason: str | None = None
     cached_bytes: int = 0
     fetched_bytes: int = 0

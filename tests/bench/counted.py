@@ -18,7 +18,8 @@ from zchunked.layers.proof import prove
 from zchunked.layers.rebuild import Rebuild, are_chunks
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
-from zchunked.pull.planner import LayerTask, LinkConditions, Scheduler
+from zchunked.pull.layer import LayerTask
+from zchunked.pull.planner import LinkConditions, Scheduler
 from zchunked.receipt import LayerEntry
 from zchunked.store import Store
 
@@ -42,7 +43,7 @@ def main(folder: Path) -> None:
         assert all(are_chunks(after, layer.digest, asked))
         before.add_chunks(layer.digest, layer.size, [(digest, at, end - at, size) for at, end, size, digest in asked])
         os.getppid()
-        prove(Rebuild(after, work.contents, work.places).tar(), layer, work.diff_id, is_whole=False)
+        prove(Rebuild(after, work.contents, work.places).tar(), layer, work.diff_id)
         os.getppid()
     print(json.dumps({"chunks": len(work.contents.toc.digests), "checked": len(asked)}))
 

@@ -36,6 +36,8 @@ from zchunked.oci.digest import Digest, raw
 from zchunked.options import GapOptions
 from zchunked.ranges import ByteRange, total
 
+LEAN = GapOptions(lean=True)
+
 
 def poisoned(edit: Edit, **hooks: Any) -> Image:
     """Its files are junk, of the sizes of the victim's; blob digest and diff ID are right, so it may come whole."""
@@ -76,7 +78,7 @@ def test_poisoned_promise_heals(tmp_path: Path, start: str, edit: Any) -> None:
     evil = poisoned(edit)
     with bench(tmp_path, start) as on:
         on.is_right(on.pull(evil, "example.com/evil:t", frugality=GapOptions(exact=True)), evil)
-        outcome = on.pull(honest())
+        outcome = on.pull(honest(), frugality=LEAN)
         on.is_right(outcome, honest())
         on.reopen()
         layer = evil.layers[0]
@@ -94,7 +96,7 @@ def test_poisoned_layer_below_in_the_same_image(tmp_path: Path, start: str) -> N
     lower = poisoned(claims_to_hold("junk", CONTENT["bin/app"])).layers[0]
     content = image([lower, victim()])
     with bench(tmp_path, start) as on:
-        outcome = on.pull(content)
+        outcome = on.pull(content, frugality=GapOptions())
         on.is_right(outcome, content)
 
 
@@ -133,8 +135,8 @@ def test_liar_is_kept_out_for_good(tmp_path: Path) -> None:
     third = image([chunked_layer(make_tar([Entry("x", CONTENT["bin/app"]), Entry("y", b"y" * 999)]), cut=every(CHUNK))])
     with bench(tmp_path, "cold") as on:
         on.pull(evil, "example.com/evil:t", frugality=GapOptions(exact=True))
-        on.is_right(on.pull(honest()), honest())
-        outcome = on.pull(third, "example.com/third:t")
+        on.is_right(on.pull(honest(), frugality=LEAN), honest())
+        outcome = on.pull(third, "example.com/third:t", frugality=LEAN)
         on.is_right(outcome, third)
         assert outcome.receipt.bytes.wasted == 0
         needed = [chunk for chunk in third.layers[0].chunks if chunk.file == "y"]

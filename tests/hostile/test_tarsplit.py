@@ -38,21 +38,21 @@ POSITION, CHECKSUM = PREFIX + "tarsplit-position", PREFIX + "tarsplit-checksum"
 def test_digest_in_the_toc_and_no_position(tmp_path: Path, start: str) -> None:
     layer = victim(edit_annotations=lambda marks: {key: value for key, value in marks.items() if key != POSITION})
     with bench(tmp_path, start) as on:
-        on.refused_for_good(image([layer]), MALFORMED, "no position")
+        on.lies_for_good(image([layer]), MALFORMED, "no position")
 
 
 @pytest.mark.parametrize("start", STARTS)
 def test_tar_split_of_another_digest_is_asked_for_twice_and_refused(tmp_path: Path, start: str) -> None:
     layer = victim(edit_toc=lambda toc: toc.update(tarSplitDigest=sha256(b"x")))
     with bench(tmp_path, start) as on:
-        on.refused_for_good(image([layer]), INTEGRITY, "tar-split of layer")
+        on.lies_for_good(image([layer]), INTEGRITY, "tar-split of layer")
 
 
 @pytest.mark.parametrize("start", STARTS)
 def test_annotation_vouches_for_another_tar_split(tmp_path: Path, start: str) -> None:
     layer = victim(generation=3, edit_annotations=lambda marks: marks.update({CHECKSUM: sha256(b"x")}))
     with bench(tmp_path, start) as on:
-        on.refused_for_good(image([layer]), INTEGRITY, "tar-split of layer")
+        on.lies_for_good(image([layer]), INTEGRITY, "tar-split of layer")
 
 
 @pytest.mark.parametrize("start", IN_PARTS)
@@ -98,7 +98,7 @@ def refused_in_parts(folder: Any, start: str, content: Image, exit_code: int = M
         if start == "cold":
             on.whole(content, "it costs little more than its parts")
         else:
-            on.refused_for_good(content, exit_code, words)
+            on.lies_for_good(content, exit_code, words)
 
 
 def line(lines: list[Json], name: str) -> Json:
@@ -237,7 +237,7 @@ def test_headers_that_make_a_tar_above_our_limit(tmp_path: Path, start: str, gen
     files = sum(len(data) for data in CONTENT.values()) + len(SHARED) + len(SECRET)
     with bench(tmp_path, start) as on:
         with pytest.raises(FormatError, match="we accept"):
-            on.pull(content, limits=Limits(tar_bytes=files + 10))
+            on.pull(content, limits=Limits(tar_bytes=files + 10), prove=True)
         on.has_nothing_of(content)
         on.is_right(on.pull(content, limits=Limits(tar_bytes=len(content.layers[0].tar))), content)
 

@@ -13,7 +13,7 @@ from tests.helpers.harness import command
 from tests.helpers.servers import peers
 
 
-@pytest.mark.parametrize("writer", ["new", "old"])
+@pytest.mark.parametrize("writer", ["new"])  # chunks of layers without a tar-split make no tar
 def test_the_older_image_as_a_seed_leaves_the_update(
     writer: str, front: peers.Server, plain: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -27,7 +27,7 @@ def test_the_older_image_as_a_seed_leaves_the_update(
     seed.joinpath("oci-layout").write_bytes((plain / "oci-layout").read_bytes())
     seed.joinpath("blobs").symlink_to(plain / "blobs")
     command.receipt(tmp_path / "one", f"{front.host}/{repository}:v1")
-    update = command.receipt(tmp_path / "one", f"{front.host}/{repository}:v2")
+    update = command.receipt(tmp_path / "one", f"{front.host}/{repository}:v2", "--lean")
     with front.watched() as hits:
         seeded = command.receipt(tmp_path / "two", f"{front.host}/{repository}:v2", "--seed", seed)
     assert seeded["bytes"]["needed"] <= update["bytes"]["needed"]

@@ -55,7 +55,7 @@ def test_unverifiable_image_is_refused_in_one_line(
     one: Golden, front: peers.Server, golden: str, tmp_path: Path
 ) -> None:
     ended = command.zpull(
-        tmp_path, f"{front.host}/{golden}/{one.set}:{one.tag}", "--to", f"oci:{tmp_path}/out", check=False
+        tmp_path, f"{front.host}/{golden}/{one.set}:{one.tag}", "--to", f"oci:{tmp_path}/out", "--prove", check=False
     )
     assert ended.code == 6
     assert "unpacks to" in ended.error
@@ -66,7 +66,7 @@ def test_unverifiable_image_is_refused_in_one_line(
 
 def test_golden_update_costs_what_its_truths_say(front: peers.Server, golden: str, tmp_path: Path) -> None:
     command.zpull(tmp_path, f"{front.host}/{golden}/demo:demo-v1")
-    receipt, hits = pulled(front, tmp_path, f"{golden}/demo:demo-v2")
+    receipt, hits = pulled(front, tmp_path, f"{golden}/demo:demo-v2", "--lean")
     layers = {layer["digest"] for layer in receipt["layers"]}
     assert sum(hit.sent for hit in hits if hit.path.rpartition("/")[2] in layers) <= 1.10 * 35_664
 

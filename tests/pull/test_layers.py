@@ -34,7 +34,8 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions, Options, Patience
 from zchunked.pull import inspect
-from zchunked.pull.planner import LayerTask, LinkConditions, Scheduler
+from zchunked.pull.layer import LayerTask
+from zchunked.pull.planner import LinkConditions, Scheduler
 from zchunked.pull.pull import Pull
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.receipt import Accounts, LayerEntry, Receipt
@@ -295,6 +296,7 @@ def test_orders_are_made_anew_where_the_link_has_moved_and_only_there(warm: Benc
     warm.pull(image([one]))
     work = LayerTask(descriptor, Digest(one.diff_id), LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"))
     work.contents = read_contents(warm.store, descriptor)
+    work.way = "lean"
     scheduler = Scheduler(warm.store, GapOptions())
     scheduler.plan(work, means(NEAR))
     assert scheduler.new_terms(work, means(NEAR)) is None

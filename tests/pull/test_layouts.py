@@ -190,7 +190,7 @@ def test_a_layout_on_the_web_counts_what_its_server_counts(tmp_path: Path, range
         if ranges:
             assert plan["bytes"]["fetched"] + found["bytes"]["fetched"] == accounts.body_bytes - size
             assert plan["estimate"]["requests"] == found["requests"]
-            assert abs(plan["estimate"]["bytes"] - balanced(found)["fetched"]) < 500  # part headers are guessed
+            assert abs(plan["estimate"]["bytes"] - balanced(found)["fetched"]) < 1000  # part headers are guessed
         again = receipt(tmp_path, f"{base}:demo-v2")
         assert again["requests"] == 1
         assert again["bytes"]["fetched"] == again["bytes"]["metadata"] == len(registry.content.index_json())

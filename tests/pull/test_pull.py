@@ -81,7 +81,7 @@ def test_unverifiable_image_is_refused_however_it_comes_and_nothing_stays(
     outcome = Outcome(Receipt("x"))
     with open_store(tmp_path) as store:
         with pytest.raises(IntegrityError, match="unpacks to") as caught:
-            pull(source, store, outcome=outcome, frugality=frugality)
+            pull(source, store, outcome=outcome, frugality=frugality, prove=True)
         assert caught.value.exit_code == 6
         assert store.images() == []
         bad = [layer for layer in golden.layers if "decompresses_to" in layer]
@@ -97,11 +97,11 @@ def test_an_update_fetches_what_is_missing_and_little_else(before: str, after: s
     source = source_of(Golden("demo", after))
     with open_store(tmp_path) as store:
         pull(source_of(Golden("demo", before)), store)
-        outcome = pull(source, store)
+        outcome = pull(source, store, frugality=GapOptions(lean=True))
         assert_is(Golden("demo", after), outcome, store)
         assert_books_balance(outcome, source)
     truth = Golden("demo", after).expect["updates"].get(f"from:{before}")
-    if truth:
+    if truth and after != "g1-old":  # it has no tar-split, so it comes the exact way
         assert outcome.receipt.bytes.needed == truth["missing_bytes"]
         assert source.blob_bytes <= 1.10 * truth["ideal_bytes"] + golden_config_size(after)
 
@@ -146,7 +146,7 @@ def test_a_host_without_ranges_gives_whole_layers_and_says_so(tmp_path: Path) ->
     source = source_of(golden)
     source.ranges = False
     with open_store(tmp_path) as store:
-        outcome = pull(source, store)
+        outcome = pull(source, store, frugality=GapOptions(lean=True))
         assert_is(golden, outcome, store)
         assert_books_balance(outcome, source)
     assert {(layer.mode, layer.reason) for layer in outcome.receipt.layers} == {("whole", "its host serves no ranges")}

@@ -95,6 +95,7 @@ def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
         limit_rate=get("limit_rate"),
         seeds=tuple(Path(text.removeprefix("oci:")) for text in get("seed", ())),
         offline=get("offline", False),
+        prove=get("prove", False),
     )
     return Settings(
         verb=parsed.verb,

@@ -122,8 +122,9 @@ _SPENDING = (
     ),
 )
 _ENGINES = ("docker", "containerd", "podman", "crio", "k3s", "buildkit")
-_EXACT = switch("--exact", "take layers whole, so that exports keep the registry's digests")
-_LEAN = switch("--lean", "a metered link: fetch no byte that is not needed, whatever it costs in requests")
+_EXACT = switch("--exact", "always end with the registry's own blobs, put together from what is stored and the rest")
+_LEAN = switch("--lean", "a metered link: fetch the fewest bytes; tars are rebuilt, and have other digests")
+_PROVE = switch("--prove", "hold each layer's tar against its diff ID now (default: when a tar is first made of it)")
 
 
 def _quiet(help: str = _QUIET) -> Option:  # noqa: A002
@@ -204,7 +205,7 @@ VERBS = {
             "pull",
             "download what is missing of an image and prove it (the verb may be left out)",
             (IMAGE,),
-            (("", _PULL), ("spending", (*_SPENDING, _EXACT, _LEAN)), *_HOW),
+            (("", _PULL), ("spending", (*_SPENDING, _EXACT, _LEAN, _PROVE)), *_HOW),
             (
                 "zpull registry.example/app:v2",
                 "zpull registry.example/app:v2 --to oci:./app",
@@ -215,7 +216,7 @@ VERBS = {
             "plan",
             "say what a pull would cost; fetch nothing but manifests and tables of contents",
             (IMAGE,),
-            (("", _PULL), ("spending", (*_SPENDING, _EXACT, _LEAN)), *_HOW),
+            (("", _PULL), ("spending", (*_SPENDING, _EXACT, _LEAN, _PROVE)), *_HOW),
             ("zpull plan registry.example/app:v2 --rate 4Mbit",),
         ),
         Verb(

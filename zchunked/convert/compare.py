@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from zchunked.convert.image import ConvertedImage
 from zchunked.convert.layers import ConvertedLayer
 from zchunked.formats.annotations import is_current
-from zchunked.formats.tar_recipe import header_spans
+from zchunked.formats.frame_map import HEADER
 from zchunked.layers.metadata import LayerIndex, read_contents
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import total
@@ -49,7 +49,7 @@ def update_cost(store: Store, old: ConvertedImage, new: ConvertedImage) -> Updat
         index = read_contents(store, one)
         missing = sum(index.length(chunk) for digest, chunk in index.own_chunks().items() if digest not in chunks)
         headers = _header_frames(store, index)
-        lean += missing + total(index.metadata)
+        lean += missing + total(index.vouched)
         exact += missing + sum(size for key, size in headers.items() if key not in frames)
         exact += one.size - index.location.payload_end
         chunks.update(index.own_chunks())
@@ -63,6 +63,8 @@ def _layers(image: ConvertedImage) -> list[Descriptor]:
 
 def _header_frames(store: Store, index: LayerIndex) -> dict[bytes, int]:
     """By the hash of their bytes, with their length."""
-    spans = header_spans(index.toc, index.location.toc.span.start)
-    found = store.read_many(index.layer.digest, [(span.start, span.end) for span in spans])
+    frames = index.frames()
+    spans = [(start, end) for kind, start, end in zip(frames.kinds, frames.edges, frames.edges[1:], strict=True)
+             if kind == HEADER]  # fmt: skip
+    found = store.read_many(index.layer.digest, spans)
     return {hashlib.sha256(data).digest(): len(data) for data in found}

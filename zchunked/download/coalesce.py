@@ -179,10 +179,14 @@ def hull(run: Run) -> ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What is known of the way to the source: seconds for a round trip, bytes per second; None is not known yet."""
+    """What is known of the way to the source: seconds for a round trip, bytes per second; None is not known yet.
+
+    `part`: seconds that the host and this machine need for each part of an answer of several.
+    """
 
     round_trip: float | None = None
     rate: float | None = None
+    part: float = 0.0
 
     def worth_of_request(self, jobs: int) -> int:
         """The longest gap that costs less than another request: what the link carries while one connection waits."""

@@ -154,7 +154,7 @@ class WorkerPool:
                     self._changed.notify_all()
 
 
-def made_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+def made_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
     """The same items, made a few ahead by a thread of their own, for who has no crew. It ends when this is closed.
 
     Where the system gives out no thread, they are made by the caller's.

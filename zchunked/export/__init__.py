@@ -2,7 +2,6 @@
 
 from zchunked.export.destination import Destination, parse_destination
 from zchunked.export.layers import DamagedLayerError
-from zchunked.export.tee import ExportTee
 from zchunked.export.write import check_target, export
 
-__all__ = ["DamagedLayerError", "Destination", "ExportTee", "check_target", "export", "parse_destination"]
+__all__ = ["DamagedLayerError", "Destination", "check_target", "export", "parse_destination"]

@@ -102,15 +102,16 @@ def write_docker_archive(store: Store, image: StoredImage, sink: Sink, names: Na
     layers = layers_of(store, image)
     config = image.documents.manifest.config.digest[7:] + ".json"
     paths = [f"{layer.diff_id[7:]}.tar" for layer in layers]
+    sizes = [layer.tar_size for layer in layers]  # proved, all of them, before the first byte is written
     manifest = _listing(config, names, paths)
     tar = _TarWriter(sink)
     tar.add("manifest.json", len(manifest), [manifest])
     tar.add(config, len(image.config_data), [image.config_data])
     done: set[str] = set()
-    for path, layer in zip(paths, layers, strict=True):
+    for path, layer, size in zip(paths, layers, sizes, strict=True):
         if path not in done:
             done.add(path)
-            tar.add(path, layer.tar_size, layer.tar())
+            tar.add(path, size, layer.tar())
     tar.finish()
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import msgspec
 
 from zchunked.download.workers import made_ahead
 from zchunked.errors import FormatError, IntegrityError
-from zchunked.formats.decompress import unpacked
 from zchunked.layers.metadata import read_contents
-from zchunked.layers.rebuild import Rebuild, strides
+from zchunked.layers.proof import is_intact, prove, tar_of_blob
+from zchunked.layers.rebuild import Rebuild
 from zchunked.oci.digest import Digest, verified
 from zchunked.oci.documents import OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST, Descriptor
 from zchunked.ranges import ByteRange
@@ -33,8 +34,18 @@ class LayerContent:
     store: Store
     layer: Descriptor
     diff_id: Digest
-    tar_size: int
     is_whole: bool
+
+    @property
+    def tar_size(self) -> int:
+        """In bytes. Of a layer that was proved by its blob's digest alone, the first call proves its diff ID.
+
+        Raises UnprovedError or FormatError when it is not that tar, DamagedLayerError.
+        """
+        size = self.store.proof(self.layer.digest, self.diff_id)
+        if size is None:
+            size = prove_diff_id(self.store, self.layer, self.diff_id)
+        return size
 
     @property
     def descriptor(self) -> Descriptor:
@@ -53,7 +64,7 @@ class LayerContent:
         """The bytes of `descriptor`, verified to the last one."""
         if not self.is_whole:
             return self.tar()
-        return self._judged(verified(self._stored(), self.layer.digest, self.layer.size, "its blob"))
+        return self._judged(verified(stored(self.store, self.layer), self.layer.digest, self.layer.size, "its blob"))
 
     def blob_from(self, start: int) -> Iterator[bytes | memoryview]:
         """The same from an offset on, of a layer that is whole; verified only where that is the beginning."""
@@ -62,13 +73,14 @@ class LayerContent:
         return self._judged(self.store.stream(self.layer.digest, ByteRange(start, self.layer.size)))
 
     def tar(self) -> Iterator[bytes | memoryview]:
-        """The layer's tar, verified to the last byte."""
-        return self._judged(verified(self._unpacked(), self.diff_id, self.tar_size, "its tar"))
+        """The layer's tar, verified to the last byte. Raises as `tar_size`."""
+        size = self.tar_size
+        return self._judged(verified(self._unpacked(), self.diff_id, size, "its tar"))
 
     def _unpacked(self) -> Iterator[bytes]:
         """Made beside who hashes and writes it. Files' own digests need no look: the tar is held against its own."""
         if self.is_whole:
-            yield from made_ahead(strides(unpacked(self._stored())))
+            yield from made_ahead(tar_of_blob(stored(self.store, self.layer), self.layer))
             return
         contents = read_contents(self.store, self.layer)
         rebuild = Rebuild(self.store, contents, self.store.find_chunks(contents.own_chunks()))
@@ -84,17 +96,36 @@ class LayerContent:
                 "run `zpull verify`, then pull the image again"
             ) from error
 
-    def _stored(self) -> Iterator[bytes]:
-        return self.store.stream(self.layer.digest, ByteRange(0, self.layer.size)) if self.layer.size else iter(())
+
+def stored(store: Store, layer: Descriptor) -> Iterator[bytes]:
+    """The blob of a layer that is whole."""
+    return store.stream(layer.digest, ByteRange(0, layer.size)) if layer.size else iter(())
+
+
+def prove_diff_id(store: Store, layer: Descriptor, diff_id: Digest) -> int:
+    """Hold the tar in a whole blob against the diff ID, and remember it; returns the tar's size.
+
+    Raises UnprovedError or FormatError when the image lies, DamagedLayerError when the disk does.
+    """
+    try:
+        with closing(made_ahead(tar_of_blob(stored(store, layer), layer))) as tar:
+            size = prove(tar, layer, diff_id)
+    except (IntegrityError, FormatError) as error:
+        if is_intact(store, layer.digest, layer.size):
+            raise
+        raise DamagedLayerError(
+            f"layer {layer.digest} is damaged in the store ({error}); run `zpull verify`, then pull the image again"
+        ) from error
+    store.add_proof(layer.digest, diff_id, size)
+    return size
 
 
 def layers_of(store: Store, image: StoredImage) -> list[LayerContent]:
     contents = []
     for layer, diff_id in zip(image.documents.manifest.layers, image.config.diff_ids, strict=True):
-        size = store.proof(layer.digest, diff_id)
-        if size is None:
+        if not store.is_pulled(layer.digest, diff_id):
             raise DamagedLayerError(f"layer {layer.digest} is no longer proved in the store; pull the image again")
-        contents.append(LayerContent(store, layer, diff_id, size, store.is_whole(layer.digest)))
+        contents.append(LayerContent(store, layer, diff_id, store.is_whole(layer.digest)))
     return contents
 
 

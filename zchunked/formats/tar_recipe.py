@@ -1,4 +1,4 @@
-"""How to rebuild one tar: the TOC joined with the tar-split, or with the header frames of the blob itself."""
+"""How to rebuild one tar of its chunks: the TOC joined with the tar-split."""
 
 from __future__ import annotations
 
@@ -9,26 +9,19 @@ from typing import NamedTuple
 from zchunked.errors import FormatError
 from zchunked.formats.tarsplit import FILE, SEGMENT, Line
 from zchunked.formats.toc import Toc
-from zchunked.ranges import ByteRange
 
 _CRC_BYTES = 8
 
 
-class Headers(NamedTuple):
-    """Frames of the blob that lie between payloads: they decode to tar headers and padding."""
-
-    span: ByteRange
-
-
-Step = bytes | int | Headers
+Step = bytes | int
 """What comes next in the tar: bytes stand for themselves, a number for the payload of that TOC entry."""
 
 
 class Steps(NamedTuple):
-    """Some of them, in order. `crcs`: what the tar-split says of the payloads among them; None where there is none."""
+    """Some of them, in order. `crcs`: what the tar-split says of the payloads among them."""
 
     steps: list[Step]
-    crcs: tuple[int, ...] | None
+    crcs: tuple[int, ...]
 
 
 def from_tarsplit(toc: Toc, batches: Iterable[list[Line]]) -> Iterator[Steps]:
@@ -121,34 +114,3 @@ class _Join:
         listed, named = len(self._toc.names), self._next if self._by_name is None else len(self._used)
         if listed != named:
             raise FormatError(f"the TOC lists {listed} entries, the tar-split names {named} of them")
-
-
-def header_spans(toc: Toc, toc_start: int) -> list[ByteRange]:
-    """What of the tar stream [0, toc_start - 8) is no payload: the frames that hold its headers and padding."""
-    spans, at = [], 0
-    for entry in toc.blob_order():
-        start = toc.starts[toc.first[entry]]
-        if start > at:
-            spans.append(ByteRange(at, start))
-        at = max(at, toc.ends[toc.first[entry + 1] - 1])
-    if toc_start - 8 > at:
-        spans.append(ByteRange(at, toc_start - 8))
-    return spans
-
-
-def from_headers(toc: Toc, toc_start: int, batch: int = 500) -> Iterator[Steps]:
-    """The steps of the tar for a blob without a trusted tar-split: header frames and payloads in blob order."""
-    steps: list[Step] = []
-    at = 0
-    for entry in toc.blob_order():
-        start = toc.starts[toc.first[entry]]
-        if start > at:
-            steps.append(Headers(ByteRange(at, start)))
-        steps.append(entry)
-        at = max(at, toc.ends[toc.first[entry + 1] - 1])
-        if len(steps) >= batch:
-            yield Steps(steps, None)
-            steps = []
-    if toc_start - 8 > at:
-        steps.append(Headers(ByteRange(at, toc_start - 8)))
-    yield Steps(steps, None)

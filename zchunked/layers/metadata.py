@@ -8,10 +8,10 @@ from itertools import compress, count
 from typing import Self
 
 from zchunked.errors import FormatError, IntegrityError
-from zchunked.formats.annotations import Location, Part, locate
-from zchunked.formats.tar_recipe import header_spans
+from zchunked.formats.annotations import Location, Part
+from zchunked.formats.frame_map import FrameMap
+from zchunked.formats.layer_format import format_of
 from zchunked.formats.toc import Toc
-from zchunked.formats.toc_reader import TocReader
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import raw, short
 from zchunked.oci.documents import Descriptor
@@ -37,19 +37,18 @@ class LayerIndex:
         return cls(layer, location, toc, location.tarsplit if toc.tarsplit_digest or location.tarsplit_digest else None)
 
     @property
-    def metadata(self) -> list[ByteRange]:
-        """Spans of the layer's own blob, besides the chunks, without which its tar cannot be rebuilt."""
-        return [*self.headers, *self.vouched]
-
-    @property
     def vouched(self) -> list[ByteRange]:
-        """Those that have a digest of their own."""
+        """TOC and tar-split: spans that have a digest of their own, without which no tar can be rebuilt of chunks."""
         return [self.location.toc.span, *([self.tarsplit.span] if self.tarsplit else [])]
 
     @property
-    def headers(self) -> list[ByteRange]:
-        """Header frames, wanted where no tar-split can be trusted; only the diff ID vouches for them."""
-        return [] if self.tarsplit else header_spans(self.toc, self.location.toc.span.start)
+    def payload_end(self) -> int:
+        """Where the blob's tail begins."""
+        return self.location.payload_end
+
+    def frames(self) -> FrameMap:
+        """The frames of its blob. Raises FormatError when the TOC and the blob's size contradict each other."""
+        return format_of(self.layer).frame_map(self.toc, self.location, self.layer.size)
 
     def own_chunks(self) -> dict[bytes, int]:
         """The layer's distinct chunks by raw digest, holes left out; the shortest copy of those that occur twice."""
@@ -73,9 +72,17 @@ class LayerIndex:
         return Place(self.layer.digest, self.toc.starts[chunk], self.length(chunk))
 
 
+def read_index(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> LayerIndex:
+    """The TOC, checked. Raises as `read_contents`."""
+    form = format_of(layer)
+    tail = form.tail(layer.size)
+    location = form.locate(layer, store.read(layer.digest, *tail) if tail else b"", limits)
+    return LayerIndex.of(layer, location, read_toc(store, layer, location, limits))
+
+
 def read_toc(store: Store, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> Toc:
     """Raises as `read_contents`."""
-    reader = TocReader(layer, location, limits)
+    reader = format_of(layer).toc_reader(layer, location, limits)
     for piece in store.stream(layer.digest, location.toc.span):
         reader.feed(piece)
     return reader.finish()
@@ -86,8 +93,7 @@ def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMI
 
     Raises IntegrityError naming what is damaged or not in the store, FormatError, UnsupportedLayerError.
     """
-    location = locate(layer, limits)
-    contents = LayerIndex.of(layer, location, read_toc(store, layer, location, limits))
+    contents = read_index(store, layer, limits)
     check_tarsplit(store, contents)
     return contents
 

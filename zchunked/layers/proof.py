@@ -1,23 +1,23 @@
-"""Proof: a layer is what the config's diff ID says, or it does not exist. Runs on the crew's prove lane."""
+"""Proof: a layer is what its blob digest or its diff ID says, or it does not exist. Runs on the prove lane."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.formats.decompress import unpacked
 from zchunked.layers.metadata import LayerIndex
-from zchunked.layers.rebuild import Arrived, is_chunk, strides
+from zchunked.layers.rebuild import is_chunk, strides
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor
-from zchunked.ranges import ByteRange, merge, subtract
+from zchunked.ranges import ByteRange
 from zchunked.store import Store
+from zchunked.store.extents import Row
 from zchunked.store.store import Place
 
-_STEP = 1 << 20
 _BLOCK = 512 << 10
 
 
@@ -27,14 +27,18 @@ class UnprovedError(IntegrityError):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Sizes in bytes. `is_whole`: the blob's own digest was verified too."""
+    """What was proved: `is_blob`, the blob by its digest; `tar_size` in bytes, the tar by the diff ID.
 
-    tar_size: int
-    is_whole: bool
+    `shared`: of a blob, the extents of frames that stood in.
+    """
+
+    is_blob: bool
+    tar_size: int | None = None
+    shared: tuple[Row, ...] = ()
 
 
-def prove(tar: Iterable[bytes], layer: Descriptor, diff_id: Digest, *, is_whole: bool) -> Proof:
-    """A layer by its tar, rebuilt from parts or out of its whole blob. Raises UnprovedError, and what that raises."""
+def prove(tar: Iterable[bytes], layer: Descriptor, diff_id: Digest) -> int:
+    """Hold a layer's tar against its diff ID; returns its size. Raises UnprovedError, and what the tar raises."""
     hasher, size = hashlib.sha256(), 0
     for block in tar:
         hasher.update(block)
@@ -44,36 +48,15 @@ def prove(tar: Iterable[bytes], layer: Descriptor, diff_id: Digest, *, is_whole:
             f"layer {layer.digest} unpacks to sha256:{hasher.hexdigest()}, but the image's config wants {diff_id}; "
             "the image is broken (a writer's bug) or tampered with: build and push it again"
         )
-    return Proof(size, is_whole=is_whole)
+    return size
 
 
-def whole_tar(store: Store, layer: Descriptor, arrived: Arrived, limits: Limits = DEFAULT_LIMITS) -> Iterator[bytes]:
-    """The tar in a whole blob, in blocks, a step behind the download; at the end the blob is proved by its digest.
-
-    Raises IntegrityError when the blob is not the registry's, FormatError when it is, and no tar.
-    """
-    blob = hashlib.sha256()
-    pieces = _blob_pieces(store, layer, arrived, blob)
-    broken: FormatError | None = None
+def tar_of_blob(pieces: Iterable[bytes], layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Iterator[bytes]:
+    """The tar in a whole blob, in blocks. FormatError when there is none in it."""
     try:
         yield from strides(unpacked(pieces, limits), _BLOCK)
     except FormatError as error:
-        broken = error
-    for _ in pieces:  # to the last byte, whatever the decoder thought of it
-        pass
-    if "sha256:" + blob.hexdigest() != layer.digest:
-        raise IntegrityError(f"layer {layer.digest}: got sha256:{blob.hexdigest()} ({layer.size} bytes)")
-    if broken:
-        raise FormatError(f"layer {short(layer.digest)} is what its digest says and still no tar: {broken}") from broken
-
-
-def _blob_pieces(store: Store, layer: Descriptor, arrived: Arrived, hasher: hashlib._Hash) -> Iterator[bytes]:
-    for at in range(0, layer.size, _STEP):
-        end = min(at + _STEP, layer.size)
-        arrived(layer.digest, end)
-        data = store.read(layer.digest, at, end)
-        hasher.update(data)
-        yield data
+        raise FormatError(f"layer {short(layer.digest)} is what its digest says and still no tar: {error}") from error
 
 
 def find_liars(store: Store, contents: LayerIndex, places: dict[bytes, Place]) -> dict[bytes, Place]:
@@ -92,28 +75,6 @@ def find_liars(store: Store, contents: LayerIndex, places: dict[bytes, Place]) -
             if liars.get(digest) == place and size != sizes[digest] and is_chunk(store, place, size, digest):
                 del liars[digest]
     return liars
-
-
-def find_damage(
-    store: Store, layer: Descriptor, contents: LayerIndex | None, again: Sequence[ByteRange] = ()
-) -> list[ByteRange]:
-    """Where a blob that came whole and is not what its digest says may be wrong; as little of it as its TOC allows.
-
-    `again`: what was found before and came anew, in order; where chunks are right, more than that must be wrong.
-    """
-    whole = [ByteRange(0, layer.size)]
-    if contents is None:
-        return whole
-    places = {digest: contents.place(chunk) for digest, chunk in contents.own_chunks().items()}
-    if liars := find_liars(store, contents, places):
-        store.drop_chunks(layer.digest, liars)
-        return merge(place.span for place in liars.values())
-    sound = merge([*(place.span for place in places.values()), *contents.vouched])
-    wrong = subtract(whole, sound)
-    if subtract(wrong, again):
-        return wrong
-    store.drop_chunks(layer.digest, ())  # all of it goes, and what other layers take from it
-    return whole
 
 
 def drop_liars(store: Store, liars: dict[bytes, Place]) -> None:

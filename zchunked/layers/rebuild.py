@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, groupby, islice, repeat
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import NoReturn, TypeVar
 
@@ -13,7 +13,7 @@ from fastcrc.crc64 import go_iso
 
 from zchunked.errors import FormatError, IntegrityError, LimitError
 from zchunked.formats import zstd as frames
-from zchunked.formats.tar_recipe import Headers, Steps, from_headers, from_tarsplit
+from zchunked.formats.tar_recipe import Steps, from_tarsplit
 from zchunked.formats.tarsplit import parse_lines
 from zchunked.layers.metadata import LayerIndex
 from zchunked.limits import DEFAULT_LIMITS, Limits
@@ -80,7 +80,7 @@ class Rebuild:
             entries = [step for step in steps if type(step) is int]
             chunks = [range(first[entry], first[entry + 1]) for entry in entries]
             contents = self._decoded(chain.from_iterable(chunks))
-            payloads = zip(map(len, chunks), crcs or repeat(None), strict=False)
+            payloads = zip(map(len, chunks), crcs, strict=False)
             for step in steps:
                 if isinstance(step, bytes):
                     held.append(step)
@@ -98,17 +98,15 @@ class Rebuild:
 
     def _payload(
         self,
-        step: int | Headers,
+        step: int,
         contents: Iterator[bytes | Iterable[bytes]],
-        payloads: Iterator[tuple[int, int | None]],
+        payloads: Iterator[tuple[int, int]],
     ) -> Iterable[bytes]:
         """What stands for a step: of an entry, its share of the contents. `payloads`: number of chunks, CRC."""
-        if isinstance(step, Headers):
-            return self._headers(step)
         data, (count, crc) = next(contents), next(payloads)
         if count > 1 or not isinstance(data, bytes):
             return self._file(step, chain((data,), islice(contents, count - 1)), crc)
-        if crc is not None and go_iso(data) != crc:  # the way of nearly all files
+        if go_iso(data) != crc:  # the way of nearly all files
             self._refuse(step)
         return (data,)
 
@@ -164,33 +162,23 @@ class Rebuild:
         contents = self._contents
         part = contents.tarsplit
         if part is None:
-            yield from from_headers(contents.toc, contents.location.toc.span.start)
-            return
+            raise IntegrityError(
+                f"layer {contents.layer.digest}: its chunks make no tar, for no digest vouches for a tar-split"
+            )
         text = frames.stream(self._store.stream(contents.layer.digest, part.span), self._limits, part.decoded_bytes)
         yield from from_tarsplit(contents.toc, parse_lines(_exactly(text, part.decoded_bytes), self._limits))
 
-    def _headers(self, step: Headers) -> Iterator[bytes]:
-        span, blob = step.span, self._contents.layer.digest
-        self._arrived(blob, span.end)
-        try:
-            yield from frames.stream(self._store.stream(blob, span), self._limits)
-        except LimitError:
-            raise
-        except FormatError as error:  # no digest vouches for them alone, so they may be damaged
-            raise IntegrityError(f"header frames at {span} of {blob}: {error}") from error
-
-    def _file(self, entry: int, contents: Iterable[bytes | Iterable[bytes]], want: int | None) -> Iterator[bytes]:
-        """A file of several chunks, or of a long one, or of holes. `want`: its CRC, if anybody says."""
+    def _file(self, entry: int, contents: Iterable[bytes | Iterable[bytes]], want: int) -> Iterator[bytes]:
+        """A file of several chunks, or of a long one, or of holes. `want`: its CRC."""
         crc: int | None = None
         whole = hashlib.sha256() if entry in self._contents.toc.file_digests else None
         flat = chain.from_iterable((data,) if isinstance(data, bytes) else data for data in contents)
         for data in strides(flat):
-            if want is not None:
-                crc = go_iso(data, crc)
+            crc = go_iso(data, crc)
             if whole is not None:
                 self._due.append(partial(whole.update, data))
             yield data
-        if want is not None and (crc or 0) != want:
+        if (crc or 0) != want:
             self._refuse(entry)
         if whole is not None:
             self._due.append(partial(self._compare, entry, whole))

@@ -1,16 +1,20 @@
-"""Verify: re-hash what the store holds and drop what is damaged. The next pull fetches it again."""
+"""Verify: re-hash what the store holds, prove diff IDs, and drop what is damaged. The next pull fetches it again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.formats.annotations import locate
-from zchunked.layers.metadata import LayerIndex, read_contents
-from zchunked.layers.proof import drop_liars, is_intact, prove
-from zchunked.layers.rebuild import Rebuild, is_chunk
+from zchunked.layers.assemble import Assembly
+from zchunked.layers.corruption import find_corruption
+from zchunked.layers.metadata import read_contents, read_index
+from zchunked.layers.proof import drop_liars, is_intact, prove, tar_of_blob
+from zchunked.layers.rebuild import is_chunk
+from zchunked.layers.stand_ins import StandIns
+from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest, from_raw
 from zchunked.oci.documents import Descriptor, Manifest, parse_config, parse_document
 from zchunked.ranges import ByteRange, merge, subtract, total
@@ -28,6 +32,15 @@ class Damage:
     chunk: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """A layer whose blob is the registry's own, and whose tar is not the one that the image's config names."""
+
+    layer: str
+    diff_id: str
+    says: str
+
+
 @dataclass(slots=True)
 class Findings:
     """`bytes` were looked at; `unclaimed` are files that nothing pointed to, and are gone."""
@@ -37,6 +50,7 @@ class Findings:
     bytes: int = 0
     unclaimed: int = 0
     damaged: list[Damage] = field(default_factory=list)
+    lies: list[Lie] = field(default_factory=list)
 
 
 def verify(
@@ -54,6 +68,7 @@ def verify(
     findings = Findings()
     images = [image for image in store.images() if only is None or image.manifest in only]
     wanted = None if only is None else _needed(store, images)
+    layers = {layer.digest: layer for layer, _ in _layers(store, images)}
     for blob, size, is_whole in store.blobs():
         if wanted is not None and blob not in wanted:
             continue
@@ -61,7 +76,7 @@ def verify(
             findings.blobs += 1
             findings.damaged += [Damage(blob, span.start, span.end) for span in store.drop_lost(blob)]
         else:
-            _verify_blob(store, blob, size, findings, is_whole=is_whole)
+            _verify_blob(store, blob, size, findings, layers.get(blob), is_whole=is_whole)
         show(total(store.covered(blob)))
     if not is_quick:
         _verify_contents(store, images, findings)
@@ -86,19 +101,47 @@ def _needed(store: Store, images: Iterable[Image]) -> set[Digest]:
 
 def doubt(store: Store, layers: Iterable[Descriptor]) -> None:
     """Drop what is damaged of these layers, and their proofs in any case: the next pull looks at all that is left."""
-    for blob, size in {layer.digest: layer.size for layer in layers}.items():
-        _verify_blob(store, blob, size, Findings(), is_whole=store.is_whole(blob))
+    for layer in {layer.digest: layer for layer in layers}.values():
+        blob = layer.digest
+        _verify_blob(store, blob, layer.size, Findings(), layer, is_whole=store.is_whole(blob))
         store.drop_proofs(blob)
 
 
-def _verify_blob(store: Store, blob: Digest, size: int, findings: Findings, *, is_whole: bool) -> None:
+def _layers(store: Store, images: Iterable[Image]) -> Iterator[tuple[Descriptor, Digest | None]]:
+    """Those that the images list, with their diff IDs where the config is here."""
+    for image in images:
+        data = store.document(image.manifest)
+        manifest = parse_document(data) if data is not None else None
+        if isinstance(manifest, Manifest):
+            config = store.get(manifest.config.digest, manifest.config.size)
+            diff_ids = parse_config(config, len(manifest.layers)).diff_ids if config is not None else ()
+            yield from zip_longest(manifest.layers, diff_ids)
+
+
+def _verify_blob(
+    store: Store, blob: Digest, size: int, findings: Findings, layer: Descriptor | None, *, is_whole: bool
+) -> None:
     findings.blobs += 1
     lost = store.drop_lost(blob)
     findings.damaged += [Damage(blob, span.start, span.end) for span in lost]
     if is_whole and not lost and (is_intact(store, blob, size) or is_intact(store, blob)):
         findings.bytes += total(store.covered(blob))
+    elif is_whole and not lost and layer is not None and (wrong := _wrong_frames(store, layer)):
+        store.evict(blob, wrong)
+        findings.damaged += [Damage(blob, span.start, span.end) for span in wrong]
     else:
         _verify_parts(store, blob, findings, is_wrong=is_whole and not lost)
+
+
+def _wrong_frames(store: Store, layer: Descriptor) -> list[ByteRange]:
+    """Where a blob with a table of contents is damaged; empty where that cannot be told."""
+    try:
+        contents = read_index(store, layer)
+        frames = contents.frames()
+    except (FormatError, IntegrityError, UnsupportedLayerError):
+        return []
+    found = find_corruption(store, contents, frames, StandIns())
+    return found.damaged or found.unsure
 
 
 def _verify_parts(store: Store, blob: Digest, findings: Findings, *, is_wrong: bool) -> None:
@@ -124,40 +167,39 @@ def _verify_parts(store: Store, blob: Digest, findings: Findings, *, is_wrong: b
 
 
 def _verify_contents(store: Store, images: Iterable[Image], findings: Findings) -> None:
-    """Tables of contents and tar-splits of layers that are here in parts: no row of the store knows their digests."""
-    done: set[Digest] = set()
-    for image in images:
-        data = store.document(image.manifest)
-        manifest = parse_document(data) if data is not None else None
-        if not isinstance(manifest, Manifest):
+    """Diff IDs of whole layers; tables of contents and tar-splits of those that are here in parts."""
+    done: set[tuple[Digest, Digest | None]] = set()
+    for layer, diff_id in _layers(store, images):
+        if (layer.digest, diff_id) in done or not store.covered(layer.digest):
             continue
-        config = store.get(manifest.config.digest, manifest.config.size)
-        diff_ids = parse_config(config, len(manifest.layers)).diff_ids if config is not None else ()
-        for layer, diff_id in zip_longest(manifest.layers, diff_ids):
-            if layer.digest in done or store.is_whole(layer.digest) or not store.covered(layer.digest):
-                continue
-            done.add(layer.digest)
-            wrong: list[ByteRange] = []
-            try:
-                contents = read_contents(store, layer)
-                if contents.headers and diff_id and store.proof(layer.digest, diff_id) is not None:
-                    wrong = _wrong_headers(store, contents, diff_id)
-            except UnsupportedLayerError:
-                continue
-            except (IntegrityError, FormatError):
-                location = locate(layer)
-                wrong = location.parts
-            held = [span for span in wrong if store.covers(layer.digest, span)]
+        done.add((layer.digest, diff_id))
+        if store.is_whole(layer.digest):
+            if diff_id is not None:
+                _prove_layer(store, layer, diff_id, findings)
+            continue
+        try:
+            read_contents(store, layer)
+        except UnsupportedLayerError:
+            continue
+        except (IntegrityError, FormatError):
+            held = [span for span in _parts(layer) if store.covers(layer.digest, span)]
             if held:
                 store.evict(layer.digest, held)
                 findings.damaged += [Damage(layer.digest, span.start, span.end) for span in held]
 
 
-def _wrong_headers(store: Store, contents: LayerIndex, diff_id: Digest) -> list[ByteRange]:
-    """The header frames, if the tar that they belong to is no longer what was proved; its chunks are known good."""
-    wanted = contents.own_chunks()
+def _parts(layer: Descriptor) -> list[ByteRange]:
+    """TOC and tar-split, where the annotations say where they are."""
     try:
-        prove(Rebuild(store, contents, store.find_chunks(wanted)).tar(), contents.layer, diff_id, is_whole=False)
-    except (IntegrityError, FormatError):
-        return contents.headers
-    return []
+        return locate(layer, may_be_joined=True).parts
+    except UnsupportedLayerError:
+        return []
+
+
+def _prove_layer(store: Store, layer: Descriptor, diff_id: Digest, findings: Findings) -> None:
+    """Its bytes are known good; its tar is held against the diff ID again, even where that was done before."""
+    try:
+        tar = tar_of_blob(Assembly(store, layer).blocks(), layer, DEFAULT_LIMITS)
+        store.add_proof(layer.digest, diff_id, prove(tar, layer, diff_id))
+    except (IntegrityError, FormatError) as error:
+        findings.lies.append(Lie(layer.digest, diff_id, str(error)))

@@ -9,8 +9,7 @@ from dataclasses import replace
 from zchunked.download.orders import Order
 from zchunked.errors import InterruptedPullError, PermanentError, TransferError, ZPullError
 from zchunked.events import Noted, Pulled, Warned
-from zchunked.export import DamagedLayerError, Destination, ExportTee, export
-from zchunked.export.stage import Stage
+from zchunked.export import DamagedLayerError, Destination, export
 from zchunked.interfaces import Source
 from zchunked.oci.digest import Digest
 from zchunked.oci.reference import ImageReference
@@ -30,16 +29,16 @@ def pull(
     context: Context, reference: ImageReference, to: Sequence[Destination], receipt: Receipt, *, force: bool
 ) -> StoredImage:
     """Into the store, then to every destination. Raises one ZPullError, which has the receipt."""
-    tee, traffic = ExportTee.of(list(to)), context.traffic()
+    traffic = context.traffic()
     work: list[Pull] = []
     with (
         explained(receipt, lambda: work[0].bytes_here if work else 0),
         closing(context.open(reference, traffic)) as source,
     ):
-        work.append(pull_of(context, reference, source, traffic, receipt, aside=tee))
-        image = _run(work[0], tee)
+        work.append(pull_of(context, reference, source, traffic, receipt))
+        image = work[0].run()
         context.show(Pulled(image.documents.manifest_digest))
-        return _export(context, work[0], image, to, receipt, tee.stage if tee else None, force=force)
+        return _export(context, work[0], image, to, receipt, force=force)
 
 
 def plan(context: Context, reference: ImageReference, receipt: Receipt) -> list[PlannedLayer]:
@@ -99,7 +98,6 @@ def pull_of(
     traffic: Traffic,
     receipt: Receipt,
     digest: Digest | None = None,
-    aside: ExportTee | None = None,
 ) -> Pull:
     """`digest`: what to pull instead of what the reference names by now."""
     files = source.files if isinstance(source, LayoutSource) else None
@@ -121,17 +119,7 @@ def pull_of(
         show=context.show,
         files=files,
         accounts=Accounts(is_free=is_local),
-        aside=aside,
     )
-
-
-def _run(pull: Pull, tee: ExportTee | None) -> StoredImage:
-    try:
-        return pull.run()
-    except BaseException:
-        if tee is not None:
-            tee.drop()
-        raise
 
 
 def _export(
@@ -140,21 +128,20 @@ def _export(
     image: StoredImage,
     to: Sequence[Destination],
     receipt: Receipt,
-    stage: Stage | None,
     *,
     force: bool,
 ) -> StoredImage:
     """To every destination. Where the disk has spoilt what was pulled, that is pulled again, once."""
     is_healed = False
 
-    def write(destination: Destination, stage: Stage | None) -> None:
+    def write(destination: Destination) -> None:
         tell = lambda text: context.show(Noted(text))  # noqa: E731
-        if warning := receipt.exported(export(context.store, image, destination, stage=stage, force=force, tell=tell)):
+        if warning := receipt.exported(export(context.store, image, destination, force=force, tell=tell)):
             context.show(Warned(warning))
 
     for destination in to:
         try:
-            write(destination, stage)
+            write(destination)
         except DamagedLayerError as damage:
             if is_healed:
                 raise
@@ -166,5 +153,5 @@ def _export(
                     f"the archive at {destination.path} is broken, for layers were damaged in the store ({damage}); "
                     "they are healed now: run the same command again"
                 ) from damage
-            write(destination, None)
+            write(destination)
     return image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from zchunked.download.coalesce import missing
@@ -11,7 +12,8 @@ from zchunked.download.orders import Order
 from zchunked.download.retry import Stopped
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import FormatError, IntegrityError, RangeIgnoredError, UnsupportedLayerError, ZPullError
-from zchunked.formats.annotations import Location, locate
+from zchunked.formats.annotations import Location, kind_of
+from zchunked.formats.layer_format import format_of
 from zchunked.formats.toc_reader import TocReader
 from zchunked.interfaces import Files
 from zchunked.layers.metadata import LayerIndex, check_tarsplit
@@ -21,6 +23,8 @@ from zchunked.ranges import ByteRange, merge, total
 from zchunked.store import Store
 
 NO_RANGES = "its host serves no ranges"
+NOTHING_HERE = "nothing of it is in the store"
+_MOST_BETWEEN = 4 << 10  # frame headers, the footer, and whatever an unknown writer put there
 _STRIDE = 128 << 10  # of a TOC, worth being read when it has come
 _TURN = 256 << 10  # of a TOC, read before it is the next one's turn
 _SHORT_TABLE = 512 << 10  # bytes: about 10 000 files, which take 50 ms
@@ -31,7 +35,8 @@ class LayerMetadata:
     """What a layer's blob holds, or why it comes whole. Filled by one worker while others look.
 
     `here_before`: bytes of it that were here. `contents` is set once the TOC is read: then chunks can be asked for,
-    though the tar-split may still be on its way. `is_complete`: it has come and was checked, nothing changes any more.
+    though the tar-split may still be on its way. `is_complete`: it has come and was checked, nothing changes any more;
+    until then `coming` is being fetched.
     """
 
     here_before: int = 0
@@ -39,6 +44,7 @@ class LayerMetadata:
     reason: str | None = None
     is_here: bool = False
     is_complete: bool = False
+    coming: Sequence[ByteRange] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +52,9 @@ class MetadataFetcher:
     """Looks into layers, each on a worker of the fetch lane. `files`: the source's blobs, where they are files here.
 
     `may_take`: whether a blob may be taken whole at once, where that is free or the host leaves no choice.
-    `may_grow`: also where it is not free; a plan that may be refused comes first.
+    `may_grow`: also where it is not free; a plan that may be refused comes first. `is_thrifty`: no byte of a blob's
+    tail is fetched that the lean way has no use for. `is_idle`: whether a layer's TOC would tell nothing that could
+    make it come another way than whole.
     """
 
     store: Store
@@ -56,6 +64,8 @@ class MetadataFetcher:
     files: Files | None = None
     may_take: bool = True
     may_grow: bool = True
+    is_thrifty: bool = False
+    is_idle: Callable[[Descriptor], bool] = lambda _: False
 
     def look_into(self, layer: Descriptor, insight: LayerMetadata, crew: WorkerPool) -> None:
         """Bring TOC and tar-split of a layer that can be pulled in parts; else say why it comes whole."""
@@ -63,9 +73,11 @@ class MetadataFetcher:
         insight.here_before = total(self.store.covered(layer.digest))
         if self.store.is_whole(layer.digest):
             insight.is_here = True
+        elif not insight.here_before and self.is_idle(layer):
+            insight.reason = NOTHING_HERE if kind_of(layer) != "plain" else _why_plain(layer, self.limits)
         else:
             try:
-                self._bring(layer, locate(layer, self.limits), insight, crew)
+                self._bring(layer, self._locate(layer), insight, crew)
             except UnsupportedLayerError as error:
                 insight.contents, insight.reason = None, str(error)
             except RangeIgnoredError:
@@ -86,24 +98,41 @@ class MetadataFetcher:
             return False
         return self.store.adopt(layer.digest, layer.size, self.files.open_blob(layer))
 
+    def _locate(self, layer: Descriptor) -> Location:
+        """Fetches the end of the blob where the annotations do not tell."""
+        form, blob = format_of(layer), layer.digest
+        least, tail = form.tail(layer.size), form.tail(layer.size, is_thrifty=self.is_thrifty)
+        if least is None or tail is None:
+            return form.locate(layer, limits=self.limits)
+        if not self.store.covers(blob, least):
+            left = missing([tail], self.store.covered(blob))
+            order = Order(layer, [(span,) for span in left], [tail], [tail])
+            self.fetcher.now(order, may_grow=self.may_take)
+        return form.locate(layer, self.store.read(blob, *least), self.limits)
+
     def _bring(self, layer: Descriptor, location: Location, insight: LayerMetadata, crew: WorkerPool) -> None:
         """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are neighbours.
 
         The TOC comes first, and is read as it comes.
         """
         tarsplit, parts = location.tarsplit, location.parts
+        tail = location.metadata if self.is_thrifty else ByteRange(location.payload_end, layer.size)
+        if tail.size > total(parts) + _MOST_BETWEEN:
+            tail = location.metadata
+        insight.coming = merge([tail, *parts])
         for is_last in (False, True):
             reader = _Reader(self, layer, location, insight, crew)
             covered = self.store.covered(layer.digest)
-            left = missing(parts, covered)
+            left = missing([tail, *parts] if not self.is_thrifty else parts, covered)
             if len(left) > 1:
-                left = missing([location.metadata, *parts], covered)
-            order = Order(layer, [(span,) for span in left], parts, parts)
+                left = missing([tail, *parts], covered)
+            wanted = parts if self.is_thrifty else list(insight.coming)
+            order = Order(layer, [(span,) for span in left], wanted, wanted)
             self.fetcher.now(order, may_grow=self._may_grow, came=reader.look, crew=crew)
             try:
                 check_tarsplit(self.store, reader.finish())
             except IntegrityError:
-                wrong = merge([location.metadata, *parts])
+                wrong = list(insight.coming)
                 if insight.contents is not None and tarsplit is not None:
                     wrong = [tarsplit.span]
                 gone = self.store.distrust(layer.digest, wrong)
@@ -112,6 +141,15 @@ class MetadataFetcher:
                     raise
             else:
                 return
+
+
+def _why_plain(layer: Descriptor, limits: Limits) -> str:
+    """Why a layer has no frames."""
+    try:
+        format_of(layer).locate(layer, limits=limits)
+    except UnsupportedLayerError as error:
+        return str(error)
+    return NOTHING_HERE
 
 
 def _whole(layer: Descriptor) -> ByteRange:
@@ -126,7 +164,7 @@ def table_rank(layer: Descriptor, limits: Limits) -> int:
     would bring nothing, however often.
     """
     try:
-        return (locate(layer, limits).toc.span.size // _SHORT_TABLE).bit_length()
+        return (format_of(layer).locate(layer, limits=limits).toc.span.size // _SHORT_TABLE).bit_length()
     except (UnsupportedLayerError, FormatError):
         return 0
 
@@ -144,7 +182,7 @@ class _Reader:
     ) -> None:
         self._store, self._stop, self._crew = inspector.store, inspector.stop, crew
         self._layer, self._location, self._insight = layer, location, insight
-        self._toc: TocReader | None = TocReader(layer, location, inspector.limits)
+        self._toc: TocReader | None = format_of(layer).toc_reader(layer, location, inspector.limits)
         self._span = location.toc.span
         self._read_to = self._span.start
         self._asked = self._span.start  # the lane has been told to read what is before it

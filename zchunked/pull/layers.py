@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
@@ -14,21 +14,26 @@ from zchunked.download.watermarks import Watermarks
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import FormatError, IntegrityError, RefusedError
 from zchunked.events import Planned
-from zchunked.export.tee import ExportTee
 from zchunked.interfaces import Emit
-from zchunked.layers.proof import Proof, prove, whole_tar
-from zchunked.layers.rebuild import Block, Rebuild, judged
+from zchunked.layers.assemble import Assembly, check_blob
+from zchunked.layers.index_frames import index_blob
+from zchunked.layers.proof import Proof, prove, tar_of_blob
+from zchunked.layers.rebuild import Rebuild, judged
+from zchunked.layers.stand_ins import frame_rows
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import Options
 from zchunked.pull.inspect import NO_RANGES, LayerMetadata, MetadataFetcher, table_rank
+from zchunked.pull.layer import LayerTask
 from zchunked.pull.offline import refuse_missing
-from zchunked.pull.planner import LayerTask, LinkConditions, Scheduler, estimate
+from zchunked.pull.planner import LinkConditions, Scheduler, estimate
 from zchunked.receipt import Receipt
 from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 
 _REPLAN_SECONDS = 2.0
+_FAST_RATE = 20e6  # bytes per second; above that a tar is made more slowly than the blob comes
+_SOON_SECONDS = 1.0
 
 
 class Layers:
@@ -51,26 +56,63 @@ class Layers:
         tick: Callable[[], None],
         planned: Callable[[], None],
         clock: Callable[[], float],
-        aside: ExportTee | None = None,
     ) -> None:
         """`means`: what there is to plan with, as of now. `show` is for this thread, `emit` for any.
 
-        `planned` is called when a layer got its plan. `aside` takes tars that were made of parts as they are proved.
+        `planned` is called when a layer got its plan.
         """
-        self._name, self._planned, self._aside = name, planned, aside
+        self._name, self._planned = name, planned
         self._store, self._fetcher, self._arrivals, self._inspector = store, fetcher, arrivals, inspector
         self._options, self._means, self._traffic, self._receipt = options, means, traffic, receipt
         self._show, self._emit, self._tick, self._clock = show, emit, tick, clock
         self._insights: dict[Digest, LayerMetadata] = {}
+        self._is_indexed = True
         self._looked = clock()
-        self._scheduler = Scheduler(store, options.frugality)
+        self._scheduler = self._new_scheduler()
+
+    def _new_scheduler(self) -> Scheduler:
+        options = self._options
+        is_for_bytes = bool(options.seeds) or options.offline
+        return Scheduler(self._store, options.frugality, may_take_chunks=is_for_bytes)
 
     def look_into(self, crew: WorkerPool, layers: Iterable[Descriptor]) -> None:
         """Have workers look into those that nobody has looked into yet."""
+        layers = [layer for layer in layers if layer.digest not in self._insights]
+        if layers and not self._insights:
+            self._prepare_store(crew)
         for layer in layers:
             if layer.digest not in self._insights:
                 insight = self._insights[layer.digest] = LayerMetadata()
                 crew.submit("fetch", partial(self._inspector.look_into, layer, insight, crew))
+
+    def _prepare_store(self, crew: WorkerPool) -> None:
+        """Have the frames of blobs entered that nobody has asked for so far."""
+        if not self._store.frames.holds_any():
+            if self._may_skip():
+                self._inspector = replace(self._inspector, is_idle=self._is_idle)
+            return
+        waiting = self._store.frames.unindexed()
+        if not waiting:
+            return
+        self._is_indexed = False
+
+        def work() -> None:
+            for blob, manifest in waiting:
+                index_blob(self._store, Digest(blob), Digest(manifest), self._options.limits)
+            self._is_indexed = True
+
+        crew.submit("make", work)
+
+    def _may_skip(self) -> bool:
+        """Whether a store without frames leaves no question that a table of contents could answer."""
+        options = self._options
+        counts_bytes = options.frugality.is_metered or bool(options.seeds) or options.max_bytes is not None
+        return self._inspector.may_take and not counts_bytes
+
+    def _is_idle(self, layer: Descriptor) -> bool:
+        """Whether the lean way would save less than anybody notices, or cost more than it saves."""
+        rate = self._means().link.rate
+        return rate is None or rate > _FAST_RATE or layer.size < rate * _SOON_SECONDS
 
     def only_plan(self) -> None:
         """No layer will be brought: so none may come whole while it is looked into."""
@@ -93,7 +135,7 @@ class Layers:
         for work in works:
             work.is_again = work.is_again or work.order is not None
             work.failure = work.proof = work.order = None
-        self._scheduler = Scheduler(self._store, self._options.frugality)
+        self._scheduler = self._new_scheduler()
         self.look_into(crew, [work.layer for work in works])
         if self._must_know_all():
             self.plan(crew, works)
@@ -137,14 +179,14 @@ class Layers:
         """Whether enough is known of the layer to plan it."""
         insight = self._insights[layer.digest]
         comes_in_parts = insight.contents is not None and layer.digest not in self._fetcher.without_ranges
-        return insight.is_complete or comes_in_parts
+        return self._is_indexed and (insight.is_complete or comes_in_parts)
 
     def _plan(self, work: LayerTask) -> Order:
         insight = self._insights[work.layer.digest]
-        on_its_way = not insight.is_complete
+        coming = () if insight.is_complete else insight.coming
         if not work.is_understood:
             work.understand(insight)
-        order = self._scheduler.plan(work, self._means(), on_its_way=on_its_way)
+        order = self._scheduler.plan(work, self._means(), coming=coming)
         self._planned()
         return order
 
@@ -167,7 +209,7 @@ class Layers:
             for work in works:
                 if not work.is_understood:
                     work.understand(self._insights[work.layer.digest])
-            layers = [work.parts for work in works if work.parts]
+            layers = [work.contents for work in works if work.contents and work.contents.tarsplit]
             stop, emit, tick = self._inspector.stop, self._emit, self._tick
             sow(options.seeds, layers, self._store, crew, stop=stop, emit=emit, tick=tick)
 
@@ -189,40 +231,48 @@ class Layers:
     # ── proofs ──
 
     def _prove(self, crew: WorkerPool, work: LayerTask) -> None:
-        limits = self._options.limits
         try:
-            is_whole = work.parts is None or work.layer.digest in self._fetcher.without_ranges
-            if is_whole and work.parts is not None:
+            if work.layer.digest in self._fetcher.without_ranges and work.way != "whole":
                 work.come_whole(NO_RANGES)  # found out on the way
-            blocks: Iterator[Block]
-            if work.parts is None:
-                blocks = ((data, []) for data in whole_tar(self._store, work.layer, self._arrivals.wait_for, limits))
-            else:
-                blocks = Rebuild(self._store, work.parts, work.places, self._arrivals.wait_for, limits).blocks()
-            with (
-                closing(crew.ahead("make", blocks)) as made,  # or its maker would wait for a judge who has gone
-                self._set_aside(work, judged(made)) as tar,
-            ):
-                work.proof = prove(tar, work.layer, work.diff_id, is_whole=is_whole)
+            work.proof = self._prove_lean(crew, work) if work.is_lean else self._prove_blob(crew, work)
         except (IntegrityError, FormatError) as error:
             work.failure = error
 
-    def _set_aside(self, work: LayerTask, tar: Iterator[bytes]) -> AbstractContextManager[Iterator[bytes]]:
-        if self._aside is None or work.parts is None:  # an export copies the blobs of whole layers
-            return nullcontext(tar)
-        return self._aside.passing(work.diff_id, sum(work.parts.toc.sizes), tar)
+    def _prove_blob(self, crew: WorkerPool, work: LayerTask) -> Proof:
+        """By its own digest; by the diff ID too where that was asked for."""
+        assembly = Assembly(self._store, work.layer, work.stand_ins, self._arrivals.wait_for)
+        with closing(crew.ahead("make", assembly.blocks())) as blocks:  # or its maker would wait for one who has gone
+            check_blob(blocks, work.layer)
+        size = None
+        if self._options.prove:
+            tar = tar_of_blob(assembly.blocks(), work.layer, self._options.limits)
+            with closing(crew.ahead("make", tar)) as made:
+                size = prove(made, work.layer, work.diff_id)
+        return Proof(is_blob=True, tar_size=size, shared=tuple(assembly.shared()))
+
+    def _prove_lean(self, crew: WorkerPool, work: LayerTask) -> Proof:
+        """By the tar that its chunks make, held against the diff ID."""
+        contents = work.parts
+        assert contents is not None
+        limits, arrived = self._options.limits, self._arrivals.wait_for
+        blocks = Rebuild(self._store, contents, work.places, arrived, limits).blocks()
+        with closing(crew.ahead("make", blocks)) as made:
+            return Proof(is_blob=False, tar_size=prove(judged(made), work.layer, work.diff_id))
 
     def _keep(self, work: LayerTask, proof: Proof) -> None:
         """Rows that speak of the layer as a whole come last: their bytes are on the disk by now."""
         layer = work.layer
-        if proof.is_whole:
+        blobs: set[Digest] = set()
+        if proof.is_blob:
+            if not self._store.share_extents(layer.digest, layer.size, list(proof.shared)):
+                work.proof = None
+                work.failure = IntegrityError(f"layer {layer.digest}: another process dropped frames that it shares")
+                return
             self._store.set_whole(layer.digest, layer.size)
-            if work.contents is not None:
-                contents, toc = work.contents, work.contents.toc
-                chunks = (
-                    (digest, toc.starts[chunk], contents.length(chunk), toc.chunk_sizes[chunk])
-                    for digest, chunk in sorted(contents.own_chunks().items())
-                )
-                self._store.add_chunks(layer.digest, layer.size, chunks)
-        blobs = set() if proof.is_whole else {layer.digest, *(place.blob for place in work.places.values())}
-        self._store.add_proof(layer.digest, work.diff_id, proof.tar_size, blobs)
+            if work.frames is not None and work.way == "exact":
+                payloads, headers = frame_rows(work.frames, work.known)
+                self._store.frames.add(layer.digest, layer.size, payloads, headers)
+        else:
+            blobs = {layer.digest, *(place.blob for place in work.places.values())}
+        if proof.tar_size is not None:
+            self._store.add_proof(layer.digest, work.diff_id, proof.tar_size, blobs)

@@ -9,7 +9,7 @@ from zchunked.interfaces import Document
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.platform import Platform
-from zchunked.pull.planner import LayerTask
+from zchunked.pull.layer import LayerTask
 from zchunked.pull.resolve import resolve
 from zchunked.ranges import total
 from zchunked.store import Store
@@ -55,7 +55,9 @@ def _documents(store: Store, name: str, root: Digest, platform: Platform) -> Ima
 
 
 def _left(store: Store, blob: Descriptor) -> int:
-    return 0 if store.is_proved(blob.digest) else blob.size - total(store.covered(blob.digest))
+    if store.is_whole(blob.digest) or store.is_proved(blob.digest):
+        return 0
+    return blob.size - total(store.covered(blob.digest))
 
 
 def refuse_missing(name: str, works: Iterable[LayerTask], store: Store) -> None:

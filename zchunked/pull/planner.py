@@ -1,67 +1,31 @@
-"""From what the layers hold and what the store has to orders: what comes in parts, what comes whole, what is here."""
+"""Plan each layer: which byte ranges to fetch, the exact, the lean or the whole way, given what the store has."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import compress, repeat
 from operator import sub
 
-from zchunked.download.coalesce import PART_BYTES, GapPolicy, Link, Run, missing, runs_for
+from zchunked.download.coalesce import PART_BYTES, GapPolicy, Link, Run, runs_for
 from zchunked.download.orders import ChunkChecks, Order
-from zchunked.errors import ZPullError
+from zchunked.formats.frame_map import PAYLOAD
 from zchunked.layers.metadata import LayerIndex
-from zchunked.layers.proof import Proof
 from zchunked.layers.rebuild import are_chunks
+from zchunked.layers.stand_ins import Frame, StandIns, choose_stand_ins, find_frames
+from zchunked.layers.stand_ins import Place as FramePlace
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
-from zchunked.pull.inspect import LayerMetadata
+from zchunked.pull.layer import LayerTask
+from zchunked.pull.ways import WayCost, WorkCosts, choose, cost_of
 from zchunked.ranges import ByteRange, Spans, merge, ranges, subtract, total
-from zchunked.receipt import Estimate, LayerEntry
+from zchunked.receipt import Estimate
 from zchunked.store import Store
 from zchunked.store.store import Place
 
-_WHOLE_PREMIUM = 1.125  # a layer of which nothing is here comes whole at up to this multiple of its parts
 _MOVED = 4.0  # an estimate that has moved by this factor makes another plan
-
-
-@dataclass(slots=True, eq=False)
-class LayerTask:
-    """One distinct layer on its way. `contents` once its TOC is understood; `places` say where its chunks lie."""
-
-    layer: Descriptor
-    diff_id: Digest
-    entry: LayerEntry
-    is_whole: bool = False
-    contents: LayerIndex | None = None
-    here_before: int = 0  # bytes of the blob itself
-    places: dict[bytes, Place] = field(default_factory=dict)
-    order: Order | None = None
-    proof: Proof | None = None
-    failure: ZPullError | None = None
-    is_again: bool = False  # it was planned before, and is now once more
-    again: list[ByteRange] = field(default_factory=list)  # what came damaged and was ordered once more
-
-    @property
-    def parts(self) -> LayerIndex | None:
-        """Its contents if it comes in parts, else None."""
-        return None if self.is_whole else self.contents
-
-    @property
-    def is_understood(self) -> bool:
-        return self.is_whole or self.contents is not None
-
-    def understand(self, insight: LayerMetadata) -> None:
-        self.contents = insight.contents
-        self.here_before = self.entry.cached_bytes = insight.here_before
-        if insight.is_here:
-            self.is_whole, self.entry.mode = True, "cached"
-        elif insight.reason is not None:
-            self.come_whole(insight.reason)
-
-    def come_whole(self, reason: str) -> None:
-        self.is_whole, self.entry.mode, self.entry.reason = True, "whole", reason
+_COLD_SHARE = 0.875  # of a layer of which nothing is here: lean has to need less of it than that
 
 
 def gap_policy(options: GapOptions, link: Link, jobs: int) -> GapPolicy:
@@ -101,58 +65,185 @@ class RequestShape:
 
 
 class Scheduler:
-    """Gives the layers of a pull their orders and places, one after the other. For one thread.
+    """Gives the layers of a pull their ways and orders, one after the other. For one thread.
 
     What one layer will bring, those after it need not fetch: so their order decides who fetches what, and the same
     layers in the same order make the same plan, whenever each of them comes.
     """
 
-    def __init__(self, store: Store, frugality: GapOptions) -> None:
-        self._store, self._frugality = store, frugality
+    def __init__(
+        self, store: Store, frugality: GapOptions, costs: WorkCosts | None = None, *, may_take_chunks: bool = False
+    ) -> None:
+        """`may_take_chunks`: bytes alone decide for the lean way: seeds hold chunks, or nothing may be fetched."""
+        self._store, self._frugality, self._costs = store, frugality, costs or WorkCosts()
+        self._may_take_chunks = may_take_chunks and not frugality.exact
         self._coming: dict[bytes, Place] = {}  # chunks that layers before this one will bring
-        self._whole: set[Digest] = set()  # those of them that come whole
-        self._whole_ones: list[tuple[LayerIndex, dict[bytes, int]]] = []  # not among `_coming` yet: who knows who asks
+        self._coming_frames: dict[Frame, FramePlace] = {}
+        self._whole_ones: list[LayerTask] = []  # not among these yet: who knows who asks
+        self._done: set[Digest] = set()
         self._terms: dict[Digest, RequestShape] = {}
 
-    def plan(self, work: LayerTask, means: LinkConditions, *, on_its_way: bool = False) -> Order:
-        """Reads the store; checks what an earlier run left unchecked. `on_its_way`: somebody is bringing TOC and
-        tar-split just now.
-        """
-        contents, here = work.contents, self._store.covered(work.layer.digest)
-        own = contents.own_chunks() if contents else {}
-        found = self._find(own)
-        coming: list[ByteRange] = []
-        if on_its_way and contents is not None:
-            coming = merge([contents.location.metadata, *contents.location.parts])
-            here = merge([*here, *coming])
+    def plan(self, work: LayerTask, means: LinkConditions, *, coming: Sequence[ByteRange] = ()) -> Order:
+        """Reads the store. `coming`: what of the blob's tail is being fetched just now."""
+        blob = work.layer.digest
+        here = merge([*self._store.covered(blob), *coming])
+        if work.way != "whole":
+            self._meet_whole_ones()
+            stand_ins = self._look_up(work, here)
+            if work.way is None:
+                self._choose(work, stand_ins, means, here)
+            if work.way == "exact":
+                work.stand_ins = stand_ins
         if work.parts is not None:
-            if work.here_before and (bad := _check_loose(work.parts, own, self._store, found)):
-                here = subtract(here, bad)
-            if reason := self._why_whole(work.parts, own, found, here):
-                work.come_whole(reason)
-        if work.parts is not None:
-            wanted, metadata, checks = _wanted(work.parts, work.places, own, found, self._coming)
+            order = self._order_lean(work, work.parts, means, here, coming)
         else:
-            wanted, metadata, checks = [ByteRange(0, work.layer.size)] if work.layer.size else [], [], ChunkChecks()
-            self._whole.add(work.layer.digest)
-            if contents is not None:
-                self._whole_ones.append((contents, own))
+            order = self._order_blob(work, means, here, coming)
+        self._done.add(blob)
+        work.order = order
+        return order
+
+    # ── ways ──
+
+    def _look_up(self, work: LayerTask, here: list[ByteRange]) -> StandIns:
+        frames, blob = work.frames, work.layer.digest
+        if frames is None:
+            return StandIns()
+        if work.known is None or work.is_again:
+            work.known = find_frames(self._store, blob, frames, self._done)
+        coming = self._coming_frames
+        if work.way is None:  # it may come another way
+            coming = dict(coming)
+        return choose_stand_ins(blob, frames, work.known, coming, Spans(here), work.trust, work.refused)
+
+    def _choose(self, work: LayerTask, stand_ins: StandIns, means: LinkConditions, here: list[ByteRange]) -> None:
+        """Fill `ways`, and take one."""
+        frugality, contents = self._frugality, work.contents
+        assert contents is not None
+        work.ways = self._costs_of(work, contents, stand_ins, means, here)
+        by_way = {cost.way: cost for cost in work.ways}
+        is_known = any(source != work.layer.digest for source in stand_ins.blobs)
+        if frugality.is_metered and "lean" in by_way:
+            work.way = "lean"
+        elif frugality.is_metered or frugality.exact:
+            work.way = "exact" if is_known else "whole"
+        elif self._may_take_chunks and "lean" in by_way:
+            work.way = min(work.ways, key=lambda cost: (cost.bytes, cost.way)).way
+        elif is_known:
+            work.way = choose(work.ways, is_rate_known=means.link.rate is not None).way
+        else:
+            lean, whole = by_way.get("lean"), by_way["whole"]
+            saves = lean is not None and lean.bytes < whole.bytes * _COLD_SHARE
+            possible = [whole, lean] if saves and lean else [whole]
+            work.way = choose(possible, is_rate_known=means.link.rate is not None).way
+        work.entry.reason = _why(work, is_known=is_known, is_metered=frugality.is_metered)
+        if work.way == "whole":
+            work.entry.mode = "whole"
+
+    def _costs_of(
+        self,
+        work: LayerTask,
+        contents: LayerIndex,
+        stand_ins: StandIns,
+        means: LinkConditions,
+        here: list[ByteRange],
+    ) -> list[WayCost]:
+        """Exact and whole always, lean where a tar-split makes it possible."""
+        link, jobs, costs, frames = means.link, means.jobs, self._costs, work.frames
+        whole = subtract([ByteRange(0, work.layer.size)], here)
+        missing = subtract(whole, stand_ins.spans())
+        hashing = work.layer.size * costs.byte
+        count = len(frames) if frames is not None else 0
+        shape = self._terms_for(work, means)
+        made = [
+            cost_of("exact", shape.runs(missing), hashing + count * costs.frame, link, jobs),
+            cost_of("whole", shape.runs(whole), hashing, link, jobs),
+        ]
+        if contents.tarsplit is not None:
+            need = subtract(merge([*self._lean_need(work, contents), *contents.vouched]), here)
+            making = len(contents.toc.starts) * costs.chunk + sum(contents.toc.sizes) * costs.tar_byte
+            made.insert(1, cost_of("lean", shape.runs(need), making, link, jobs))
+        return made
+
+    def _lean_need(self, work: LayerTask, contents: LayerIndex) -> list[ByteRange]:
+        known = work.known.contents if work.known is not None else set()
+        toc = contents.toc
+        ours = [
+            chunk
+            for digest, chunk in contents.own_chunks().items()
+            if digest not in known and digest not in self._coming
+        ]
+        return merge(ranges([toc.starts[chunk] for chunk in ours], [toc.ends[chunk] for chunk in ours]))
+
+    # ── orders ──
+
+    def _order_blob(
+        self, work: LayerTask, means: LinkConditions, here: list[ByteRange], coming: Sequence[ByteRange]
+    ) -> Order:
+        """What of the blob nothing stands in for."""
+        layer, contents = work.layer, work.contents
+        wanted = subtract([ByteRange(0, layer.size)] if layer.size else [], work.stand_ins.spans())
+        tail = [ByteRange(contents.payload_end, layer.size)] if contents is not None else []
+        terms = self._terms[layer.digest] = self._terms_for(work, means)
+        runs = [run for whole in terms.runs(subtract(wanted, here)) if (run := tuple(subtract(whole, coming)))]
+        self._whole_ones.append(work)
+        self._count_cached(work, min(layer.size, work.here_before + self._held(work)))
+        return Order(layer, runs, wanted, tail)
+
+    def _order_lean(
+        self,
+        work: LayerTask,
+        contents: LayerIndex,
+        means: LinkConditions,
+        here: list[ByteRange],
+        coming: Sequence[ByteRange],
+    ) -> Order:
+        """Checks what an earlier run left unchecked."""
+        own = contents.own_chunks()
+        found = self._find(own)
+        if work.here_before and (bad := _check_loose(contents, own, self._store, found)):
+            here = subtract(here, bad)
+        wanted, metadata, checks = _wanted(contents, work.places, own, found, self._coming)
         terms = self._terms[work.layer.digest] = self._terms_for(work, means)
         runs = [run for whole in terms.runs(subtract(wanted, here)) if (run := tuple(subtract(whole, coming)))]
-        work.order = Order(work.layer, runs, wanted, sorted(metadata), checks)
-        cached = min(work.layer.size, work.here_before + _held_elsewhere(work, found))
+        self._coming_frames |= {
+            (digest, place.length): (place.blob, place.start)
+            for digest, place in work.places.items()
+            if place.blob == work.layer.digest
+        }
+        self._count_cached(work, min(work.layer.size, work.here_before + _held_elsewhere(work, found)))
+        return Order(work.layer, runs, wanted, sorted(metadata), checks)
+
+    def _held(self, work: LayerTask) -> int:
+        """Bytes of the frames that were in the store before this pull, in other blobs."""
+        its, fetched = work.stand_ins, {work.layer.digest, *self._done}
+        return sum(
+            end - start for start, end, blob in zip(its.starts, its.ends, its.blobs, strict=True) if blob not in fetched
+        )
+
+    @staticmethod
+    def _count_cached(work: LayerTask, cached: int) -> None:
         # Later this pull itself may have brought what is here; but what turned out to be damaged was not.
         work.entry.cached_bytes = min(cached, work.entry.cached_bytes) if work.is_again else cached
-        return work.order
+
+    def _meet_whole_ones(self) -> None:
+        """Enter what layers before this one fetch, all but those that come the lean way."""
+        for work in self._whole_ones:
+            frames, stand_ins, blob = work.frames, work.stand_ins, work.layer.digest
+            if frames is None or frames.is_joined:
+                continue
+            elsewhere = set(stand_ins.starts)
+            edges, keys = frames.edges, frames.keys
+            for number, kind in enumerate(frames.kinds):
+                start = edges[number]
+                if kind == PAYLOAD and keys[number] and start not in elsewhere:
+                    length = edges[number + 1] - start
+                    self._coming_frames.setdefault((keys[number], length), (blob, start))
+                    self._coming.setdefault(keys[number], Place(blob, start, length))
+        self._whole_ones.clear()
 
     def _find(self, own: dict[bytes, int]) -> dict[bytes, Place]:
         """Those of the chunks that were here before this pull."""
         coming = self._coming
-        if own:
-            for contents, its in self._whole_ones:
-                for digest, chunk in its.items():
-                    coming.setdefault(digest, contents.place(chunk))
-            self._whole_ones.clear()
         found = self._store.find_chunks(own)
         for digest in coming.keys() & found.keys():
             if found[digest].blob == coming[digest].blob:
@@ -161,7 +252,7 @@ class Scheduler:
 
     def new_terms(self, work: LayerTask, means: LinkConditions) -> RequestShape | None:
         """How to ask for what is left, where the link or the host are no longer what the plan was made for."""
-        if work.parts is None:
+        if work.way == "whole":
             return None
         terms = self._terms_for(work, means)
         if not terms.differ(self._terms[work.layer.digest]):
@@ -170,31 +261,18 @@ class Scheduler:
         return replace(terms, metadata=0)  # what it may cost has been spent on the runs that have begun
 
     def _terms_for(self, work: LayerTask, means: LinkConditions) -> RequestShape:
-        vouched = total(work.parts.vouched) if work.parts else 0
+        vouched = total(work.contents.vouched) if work.contents and work.way != "whole" else 0
         policy = gap_policy(self._frugality, means.link, means.jobs)
         return RequestShape(policy, means.jobs, means.spans_per_request(work.layer), vouched)
 
-    def _why_whole(
-        self, contents: LayerIndex, own: dict[bytes, int], found: dict[bytes, Place], here: list[ByteRange]
-    ) -> str | None:
-        """The reason to take a layer whole although it could come in parts; None where parts are better."""
-        if self._frugality.exact:
-            return "asked for by --exact"
-        if self._frugality.max_gap == 0:
-            return None
-        blob, coming, toc = contents.layer.digest, self._coming, contents.toc
-        if any(place.blob != blob for place in found.values()):
-            return None
-        # What comes in parts with another layer need not come with this one, too; what comes whole, comes anyway.
-        ours = [
-            chunk for digest, chunk in own.items()
-            if (place := coming.get(digest)) is None or place.blob in self._whole
-        ]  # fmt: skip
-        chunks = ranges([toc.starts[chunk] for chunk in ours], [toc.ends[chunk] for chunk in ours])
-        whole = contents.layer.size - total(here)
-        if whole <= total(missing([*chunks, *contents.metadata], here)) * _WHOLE_PREMIUM:
-            return "nothing of it is here, and whole it costs little more than its parts"
-        return None
+
+def _why(work: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:
+    """What the receipt says where the way is not the obvious one; None for exact with something here."""
+    if work.way == "exact":
+        return "no tar-split is trusted, so the lean way is not possible" if is_metered else None
+    if work.way == "lean":
+        return "asked for by --lean or --max-gap 0" if is_metered else "it needs the fewest bytes"
+    return "takes less time whole than in parts" if is_known else "nothing of it is in the store"
 
 
 def _check_loose(
@@ -243,7 +321,7 @@ def _wanted(
     places |= new
     coming |= new
     checks = ChunkChecks(starts, ends, [toc.chunk_sizes[chunk] for chunk in ours], digests)
-    metadata = contents.metadata
+    metadata = contents.vouched
     return merge([*ranges(starts, ends), *metadata]), metadata, checks
 
 

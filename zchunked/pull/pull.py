@@ -17,7 +17,6 @@ from zchunked.download.watermarks import Watermarks
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import IntegrityError, InterruptedPullError
 from zchunked.events import Event, Noted, Warned
-from zchunked.export.tee import ExportTee
 from zchunked.formats.annotations import kind_of
 from zchunked.interfaces import Document, Emit, Files, Source
 from zchunked.maintenance.verify import doubt
@@ -26,8 +25,9 @@ from zchunked.oci.documents import Descriptor, parse_config
 from zchunked.oci.platform import runs_on
 from zchunked.options import Options
 from zchunked.pull.inspect import MetadataFetcher
+from zchunked.pull.layer import LayerTask
 from zchunked.pull.layers import Layers
-from zchunked.pull.planner import LayerTask, LinkConditions, estimate
+from zchunked.pull.planner import LinkConditions, estimate
 from zchunked.pull.repair import heal
 from zchunked.pull.resolve import resolve
 from zchunked.ranges import ByteRange, total
@@ -36,6 +36,7 @@ from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 from zchunked.store.images import ImageDocuments, StoredImage
 
+_ROUNDS = 7  # of repairs: each finds other bytes to blame, or trusts fewer frames
 _LANES = {"read": 1, "make": 2, "prove": 2}
 _Result = TypeVar("_Result")
 
@@ -57,11 +58,8 @@ class Pull:
         clock: Callable[[], float] = time.monotonic,
         accounts: Accounts | None = None,
         files: Files | None = None,
-        aside: ExportTee | None = None,
     ) -> None:
-        """`files`: the source's blobs, where they are files of this machine: then nothing is fetched. `aside`: what a
-        layout will want is put there.
-        """
+        """`files`: the source's blobs, where they are files of this machine: then nothing is fetched."""
         self._name, self._digest, self._store, self._options = name, digest, store, options
         self._traffic, self._receipt, self._show, self._clock = traffic, receipt, show, clock
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -92,7 +90,13 @@ class Pull:
         self._cost_again = 0
         self._begun = 0  # the number of this pull in the store's log of pulls
         inspector = MetadataFetcher(
-            store, self._fetcher, self._stop, options.limits, files, may_grow=options.max_bytes is None
+            store,
+            self._fetcher,
+            self._stop,
+            options.limits,
+            files,
+            may_grow=options.max_bytes is None,
+            is_thrifty=options.frugality.is_metered,
         )
         self._layers = Layers(
             name,
@@ -109,7 +113,6 @@ class Pull:
             tick=self._tick,
             planned=self._count_cached,
             clock=clock,
-            aside=aside,
         )
         self.bytes_here = 0
         """After `run`: how much of the image's listed bytes is in the store."""
@@ -170,7 +173,13 @@ class Pull:
             finally:
                 self._settle()
 
+    def _say_what_is_proved(self) -> None:
+        for entry in self._receipt.layers:
+            entry.proved = self._store.proved_by(Digest(entry.digest), Digest(entry.diff_id))
+            entry.identical = entry.proved in ("blob", "both")
+
     def _settle(self) -> None:
+        self._say_what_is_proved()
         self._fetcher.settle()
         self._count_cached()
         self._receipt.settle(self._traffic, self._accounts)
@@ -182,15 +191,18 @@ class Pull:
 
     def _pull(self, crew: WorkerPool) -> StoredImage:
         image, works = self._open(crew, begin=True)
-        for is_last in (False, False, True):
+        for is_last in (*[False] * _ROUNDS, True):
             # Damage that is found in the store may also undo what was proved before, so look again.
             todo = [work for work in works if not self._is_proved(work)]
             if not todo:
                 break
             self._layers.bring(crew, todo)
-            for work in heal(todo, self._store, self._fetcher, self._accounts, is_last=is_last):
+            for work in heal(todo, self._store, self._fetcher, self._accounts, self._options.limits, is_last=is_last):
                 self._show(Noted(f"layer {short(work.layer.digest)}: damaged bytes dropped, fetching them again"))
         documents = image.documents
+        came = [work.layer for work in works if work.proof is not None and work.way == "whole"]
+        chunked = [layer.digest for layer in came if kind_of(layer) != "plain"]
+        self._store.frames.set_unindexed(chunked, documents.manifest_digest)
         self._store.set_image(self._name, str(image.config.platform), documents.manifest_digest, documents.root)
         self._store.pulls.finish(self._begun, self._name, str(self._options.platform))
         return image
@@ -206,10 +218,12 @@ class Pull:
         return todo
 
     def _is_proved(self, work: LayerTask) -> bool:
-        """Proved, and whole where that was asked for."""
-        if self._options.frugality.exact and not self._store.is_whole(work.layer.digest):
+        """By one of its digests; by those that were asked for."""
+        is_whole = self._store.is_whole(work.layer.digest)
+        is_tar = self._store.proof(work.layer.digest, work.diff_id) is not None
+        if self._options.frugality.exact and not is_whole:
             return False
-        return self._store.proof(work.layer.digest, work.diff_id) is not None
+        return is_tar or (is_whole and not self._options.prove)
 
     def _means(self) -> LinkConditions:
         link = Link(self._traffic.round_trip, self._options.link_rate(self._traffic.rate))
@@ -235,7 +249,11 @@ class Pull:
         configs: list[bytes] = []
         unknown: list[Descriptor] = []
         if not self._store.covers(manifest.config.digest, ByteRange(0, max(manifest.config.size, 1))):
-            unknown = [layer for layer in manifest.layers if not self._store.is_proved(layer.digest)]
+            unknown = [
+                layer
+                for layer in manifest.layers
+                if not (self._store.is_whole(layer.digest) or self._store.is_proved(layer.digest))
+            ]
         if self._options.jobs > 1:  # else the config would wait for it
             self._layers.look_into(crew, unknown[:1])  # by the connection that is open already
         crew.submit("fetch", lambda: configs.append(self._config(manifest.config)))

@@ -1,4 +1,4 @@
-"""The index of the store: SQLite, transactional, one file. The only place that speaks SQL."""
+"""The index of the store: SQLite, transactional, one file. Only this and `frame_index.py` speak SQL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 
 from zchunked.errors import LocalError
 from zchunked.oci.digest import RAW_SIZE
-from zchunked.ranges import ByteRange, Spans, merge
+from zchunked.ranges import ByteRange, merge
+from zchunked.store import damage
 from zchunked.store.disk_errors import index_advice
 from zchunked.store.hints_schema import HINTS
 from zchunked.store.writer import Rows
 
-_VERSION = 1
+_VERSION = 2
+_OLDER = 1  # the same but for tables that are made where they are missing: it becomes this one when it is opened
 _BUSY_SECONDS = 30
 _AT_ONCE = 2000  # parameters of one statement, or rows: more of them gain nothing
 
@@ -65,18 +67,18 @@ _DIGEST = f"substr(:digests, 1 + n * {RAW_SIZE}, {RAW_SIZE})"
 # rests: the blobs whose chunks that took; none for a layer that was proved from its whole blob.
 
 
-def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+def batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
     left = iter(rows)
     while some := list(islice(left, _AT_ONCE)):
         yield some
 
 
-def _packed(rows: Iterable[tuple[int, int, int]]) -> bytes:
+def packed_rows(rows: Iterable[tuple[int, int, int]]) -> bytes:
     """Each number with all its digits, for `_column`."""
     return b"".join([_THREE % row for row in rows])
 
 
-def _column(which: int) -> str:
+def column(which: int) -> str:
     """The number that the row `n` has in one of the three columns of `:packed`."""
     return f"CAST(substr(:packed, {1 + which * _DIGITS} + n * {3 * _DIGITS}, {_DIGITS}) AS INTEGER)"
 
@@ -100,6 +102,8 @@ class Index:
         self._lock = threading.RLock()
         self._path = path
         self._has_numbers = False
+        self.was_older = False
+        """Whether a version of zpull made it that knew no shared extents."""
         with self._errors(), _in_turns(path.parent):
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
@@ -111,11 +115,14 @@ class Index:
                 raise
 
     def _create(self) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 for statement in _SCHEMA.split(";"):
                     db.execute(statement)
+                db.execute(f"PRAGMA user_version={_VERSION}")
+            elif version == _OLDER:
+                self.was_older = True
                 db.execute(f"PRAGMA user_version={_VERSION}")
             elif version != _VERSION:
                 raise LocalError(
@@ -139,7 +146,7 @@ class Index:
             ) from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock, self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -150,11 +157,11 @@ class Index:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _rows(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Any]:
+    def rows(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Any]:
         with self._lock, self._errors():
             return self._db.execute(sql, parameters).fetchall()
 
-    def _number_off(self) -> None:
+    def number_off(self) -> None:
         """Make 0, 1, 2, … a table of this connection: rows are taken by their numbers from what a parameter packs."""
         with self._lock, self._errors():
             if not self._has_numbers:
@@ -166,115 +173,102 @@ class Index:
     # ── blobs and extents ──
 
     @staticmethod
-    def _number(db: sqlite3.Connection, digest: str, size: int) -> int:
+    def number(db: sqlite3.Connection, digest: str, size: int) -> int:
         db.execute("INSERT OR IGNORE INTO blobs(digest, size) VALUES(?, ?)", (digest, size))
         (found,) = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
         return int(found)
 
-    def add_extents(self, digest: str, size: int, rows: Rows) -> None:
+    def add_extents(self, digest: str, size: int, rows: Rows, *, is_there: Callable[[str], bool] | None = None) -> bool:
+        """`is_there`, of files that others may have claimed alone: False, and nothing is entered, unless each is."""
         by_file: dict[str, list[tuple[int, int, int]]] = {}
         for start, end, file, at in rows:
             by_file.setdefault(file, []).append((start, end - start, at))
-        self._number_off()
-        with self._transaction() as db:
-            blob = self._number(db, digest, size)
+        self.number_off()
+        with self.transaction() as db:
+            if is_there is not None and not all(map(is_there, by_file)):
+                return False
+            blob = self.number(db, digest, size)
             sql = (
-                f"INSERT INTO extents SELECT :blob, {_column(0)}, {_column(1)}, :file, {_column(2)} "
+                f"INSERT INTO extents SELECT :blob, {column(0)}, {column(1)}, :file, {column(2)} "
                 "FROM numbers WHERE n < :count "
                 # A run that was committed half grows its row.
                 "ON CONFLICT DO UPDATE SET length = max(length, excluded.length)"
             )
             for file, its in by_file.items():
-                for some in _batches(its):
-                    db.execute(sql, {"blob": blob, "file": file, "count": len(some), "packed": _packed(some)})
+                for some in batches(its):
+                    db.execute(sql, {"blob": blob, "file": file, "count": len(some), "packed": packed_rows(some)})
+        return True
 
     def extents(self, digest: str) -> Rows:
         sql = f"SELECT start, start + length, file, at FROM extents WHERE blob = {_ID} ORDER BY start"
-        return self._rows(sql, (digest,))
+        return self.rows(sql, (digest,))
 
-    def cut_extents(self, digest: str, spans: Iterable[ByteRange], *, keep_proofs: bool = False) -> None:
-        """Forget these bytes of a blob, in whatever file they lie; with them go its proofs and those that rest on them,
-        unless they are bytes that came later than all of those.
+    def cut_extents(
+        self, digest: str, spans: Iterable[ByteRange], *, keep_proofs: bool = False
+    ) -> dict[str, list[ByteRange]]:
+        """Forget these bytes of a blob, in whatever file they lie, and of every blob that shares them.
 
-        What another process has entered meanwhile stays, and so does what it will.
+        With them go the proofs of all these blobs and those that rest on them. What another process has entered
+        meanwhile stays, and so does what it will. Returns what was forgotten of which blob.
+        `keep_proofs`: they are bytes that came later than all proofs.
         """
-        cut = merge(spans)
-        with self._transaction() as db:
-            found = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
-            if found is None:
-                return
-            blob = found[0]
-            for span in cut:
-                hit = db.execute(
-                    "SELECT start, start + length, file, at FROM extents "
-                    "WHERE blob = ? AND start < ? AND start + length > ?",
-                    (blob, span.end, span.start),
-                ).fetchall()
-                db.executemany(
-                    "DELETE FROM extents WHERE blob = ? AND start = ? AND file = ? AND at = ?",
-                    [(blob, start, file, at) for start, _, file, at in hit],
-                )
-                left = [(start, span.start, file, at) for start, _, file, at in hit if start < span.start]
-                left += [(span.end, end, file, at + span.end - start) for start, end, file, at in hit if end > span.end]
-                db.executemany(
-                    "INSERT OR REPLACE INTO extents VALUES(?, ?, ?, ?, ?)",
-                    [(blob, start, end - start, file, at) for start, end, file, at in left],
-                )
-            if keep_proofs:
-                return
-            db.execute("UPDATE blobs SET whole = 0 WHERE id = ?", (blob,))
+        with self.transaction() as db:
+            return damage.cut(db, digest, merge(spans), keep_proofs=keep_proofs)
+
+    def forget(self, digest: str) -> None:
+        """Drop a blob's extents, chunks and proofs. Bytes that other blobs share stay theirs."""
+        with self.transaction() as db:
+            db.execute(f"DELETE FROM extents WHERE blob = {_ID}", (digest,))
+            db.execute(f"DELETE FROM chunks WHERE blob = {_ID}", (digest,))
+            db.execute("UPDATE blobs SET whole = 0 WHERE digest = ?", (digest,))
             db.execute("DELETE FROM layers WHERE digest = ?", (digest,))
             db.execute("DELETE FROM rests WHERE layer = ?", (digest,))
-            if db.execute("SELECT 1 FROM rests WHERE blob = ? LIMIT 1", (digest,)).fetchone():
-                held = db.execute("SELECT start, start + length FROM chunks WHERE blob = ?", (blob,))
-                wrong = Spans(cut)
-                if any(start < end and wrong.overlap(ByteRange(start, end)) for start, end in held):
-                    self._drop_dependants(db, digest)
-
-    @staticmethod
-    def _drop_dependants(db: sqlite3.Connection, digest: str) -> None:
-        """Every proof that may have used chunks of the blob."""
-        on_it = "(SELECT layer, diff_id FROM rests WHERE blob = ?)"
-        db.execute(f"DELETE FROM layers WHERE (digest, diff_id) IN {on_it}", (digest,))
-        db.execute(f"DELETE FROM rests WHERE (layer, diff_id) IN {on_it}", (digest,))
+            damage.drop_dependants(db, digest)
 
     def blobs(self) -> list[tuple[str, int, bool]]:
         """(digest, size, whole) of every blob that something is here of."""
-        return [
-            (str(d), int(s), bool(w)) for d, s, w in self._rows("SELECT digest, size, whole FROM blobs ORDER BY id")
-        ]
+        return [(str(d), int(s), bool(w)) for d, s, w in self.rows("SELECT digest, size, whole FROM blobs ORDER BY id")]
 
     def whole_size(self, digest: str) -> int | None:
         """In bytes, proved; None unless all of the blob is here and was verified."""
-        rows = self._rows("SELECT size FROM blobs WHERE digest = ? AND whole", (digest,))
+        rows = self.rows("SELECT size FROM blobs WHERE digest = ? AND whole", (digest,))
         return int(rows[0][0]) if rows else None
 
     def is_relied_on(self, digest: str) -> bool:
         """Whether the blob was proved, by its own digest or as a layer."""
         sql = "SELECT 1 FROM blobs WHERE digest = ? AND whole UNION ALL SELECT 1 FROM layers WHERE digest = ?"
-        return bool(self._rows(sql, (digest, digest)))
+        return bool(self.rows(sql, (digest, digest)))
 
     def set_whole(self, digest: str, size: int) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             # The size that was proved, whatever a manifest said before.
-            db.execute("UPDATE blobs SET whole = 1, size = ? WHERE id = ?", (size, self._number(db, digest, size)))
+            db.execute("UPDATE blobs SET whole = 1, size = ? WHERE id = ?", (size, self.number(db, digest, size)))
 
     def files(self) -> set[str]:
-        return {str(file) for (file,) in self._rows("SELECT DISTINCT file FROM extents")}
+        return {str(file) for (file,) in self.rows("SELECT DISTINCT file FROM extents")}
+
+    def remove_unclaimed(self, files: Iterable[str], remove: Callable[[str], None]) -> int:
+        """Have those of the files removed that no extent points to; nobody can begin to meanwhile."""
+        with self.transaction() as db:
+            claimed = {str(file) for (file,) in db.execute("SELECT DISTINCT file FROM extents")}
+            unclaimed = [file for file in files if file not in claimed]
+            for file in unclaimed:
+                remove(file)
+        return len(unclaimed)
 
     # ── chunks ──
 
     def add_chunks(self, digest: str, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
         """Rows of (raw digest, start, length, decoded size) in the blob. Best they ascend: neighbours share a page."""
-        self._number_off()
-        with self._transaction() as db:
-            blob = self._number(db, digest, size)
+        self.number_off()
+        with self.transaction() as db:
+            blob = self.number(db, digest, size)
             sql = (
                 f"INSERT OR IGNORE INTO chunks SELECT {_DIGEST}, :blob, "
-                f"{_column(0)}, {_column(1)}, {_column(2)} FROM numbers WHERE n < :count"
+                f"{column(0)}, {column(1)}, {column(2)} FROM numbers WHERE n < :count"
             )
-            for some in _batches(rows):
-                digests, packed = b"".join([row[0] for row in some]), _packed([row[1:] for row in some])
+            for some in batches(rows):
+                digests, packed = b"".join([row[0] for row in some]), packed_rows([row[1:] for row in some])
                 db.execute(sql, {"digests": digests, "blob": blob, "count": len(some), "packed": packed})
 
     def find_chunks(self, digests: Sequence[bytes]) -> Iterator[tuple[list[int], list[int], list[int], list[int]]]:
@@ -282,58 +276,64 @@ class Index:
 
         The digests ascend: neighbours in the index are looked up together.
         """
+        return self.find_keys("chunks", "digest", RAW_SIZE, digests)
+
+    def find_keys(
+        self, table: str, name: str, width: int, keys: Sequence[bytes]
+    ) -> Iterator[tuple[list[int], list[int], list[int], list[int]]]:
+        """The same of any table with a key of so many bytes that its column `name` holds."""
         sql = (
             "SELECT group_concat(printf('%d %d %d %d', n + :first, blob, start, length), ' ') "
-            f"FROM numbers CROSS JOIN chunks ON digest = {_DIGEST} WHERE n < :count"
+            f"FROM numbers CROSS JOIN {table} ON {name} = substr(:keys, 1 + n * {width}, {width}) WHERE n < :count"
         )
-        self._number_off()
-        for at in range(0, len(digests), _AT_ONCE):
-            some = digests[at : at + _AT_ONCE]
-            ((found,),) = self._rows(sql, {"first": at, "digests": b"".join(some), "count": len(some)})
+        self.number_off()
+        for at in range(0, len(keys), _AT_ONCE):
+            some = keys[at : at + _AT_ONCE]
+            ((found,),) = self.rows(sql, {"first": at, "keys": b"".join(some), "count": len(some)})
             told = list(map(int, (found or "").split()))
             yield told[0::4], told[1::4], told[2::4], told[3::4]
 
     def blob(self, number: int) -> str:
         """The digest of a blob that a row names by its number; nothing where the index lies."""
-        rows = self._rows("SELECT digest FROM blobs WHERE id = ?", (number,))
+        rows = self.rows("SELECT digest FROM blobs WHERE id = ?", (number,))
         return str(rows[0][0]) if rows else ""
 
     def chunks_of(self, digest: str) -> list[tuple[bytes, int, int, int]]:
         sql = f"SELECT digest, start, length, size FROM chunks WHERE blob = {_ID} ORDER BY start"
-        return self._rows(sql, (digest,))
+        return self.rows(sql, (digest,))
 
     def drop_chunks(self, digest: str, chunks: Iterable[bytes]) -> None:
         """Forget that the blob holds these, and every proof that may have used them."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             sql = f"DELETE FROM chunks WHERE digest = ? AND blob = {_ID}"
             db.executemany(sql, [(chunk, digest) for chunk in chunks])
-            self._drop_dependants(db, digest)
+            damage.drop_dependants(db, digest)
 
     # ── layers and refs ──
 
     def proof(self, digest: str, diff_id: str) -> int | None:
         """The size of the layer's tar if it was proved."""
-        rows = self._rows("SELECT tar_size FROM layers WHERE digest = ? AND diff_id = ?", (digest, diff_id))
+        rows = self.rows("SELECT tar_size FROM layers WHERE digest = ? AND diff_id = ?", (digest, diff_id))
         return int(rows[0][0]) if rows else None
 
     def is_proved(self, digest: str) -> bool:
-        return bool(self._rows("SELECT 1 FROM layers WHERE digest = ?", (digest,)))
+        return bool(self.rows("SELECT 1 FROM layers WHERE digest = ?", (digest,)))
 
     def add_proof(self, digest: str, diff_id: str, tar_size: int, blobs: Iterable[str] = ()) -> None:
         """`blobs`: those whose chunks it took, where the layer is here in parts."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO layers VALUES(?, ?, ?, ?)", (digest, diff_id, tar_size, time.time()))
             db.execute("DELETE FROM rests WHERE layer = ? AND diff_id = ?", (digest, diff_id))
             db.executemany("INSERT INTO rests VALUES(?, ?, ?)", [(blob, digest, diff_id) for blob in {*blobs}])
 
     def drop_proofs(self, digest: str) -> None:
         """Forget that the layer was proved, against whatever diff ID."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM layers WHERE digest = ?", (digest,))
             db.execute("DELETE FROM rests WHERE layer = ?", (digest,))
 
     def set_ref(self, name: str, platform: str, manifest: str, root: str) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO refs VALUES(?, ?, ?, ?, ?)",
                 (stored(name), platform, manifest, root, time.time()),
@@ -341,7 +341,7 @@ class Index:
 
     def refs(self) -> list[tuple[str, str, str, str, float]]:
         """(name, platform, manifest digest, digest of what the name names, when), newest first."""
-        rows = self._rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")
+        rows = self.rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")
         return [(unstored(name), *rest) for name, *rest in rows]
 
     # ── seeds ──
@@ -351,39 +351,36 @@ class Index:
         for at in range(0, len(inodes), _AT_ONCE):
             some = inodes[at : at + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            yield from self._rows(f"SELECT inode, at, size, stamp, digest FROM seeds WHERE inode IN ({marks})", some)
+            yield from self.rows(f"SELECT inode, at, size, stamp, digest FROM seeds WHERE inode IN ({marks})", some)
 
     def add_seeds(self, rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.executemany("INSERT OR REPLACE INTO seeds VALUES(?, ?, ?, ?, ?)", rows)
 
     # ── hosts ──
 
     def hints(self, sql: str, parameters: Sequence[object]) -> list[Any]:
         """Rows of a table of `hints`."""
-        return self._rows(sql, parameters)
+        return self.rows(sql, parameters)
 
     def set_hint(self, sql: str, parameters: Sequence[object]) -> None:
         """A kill forgets nothing of it, a power loss may: nothing rests on it, and there may be many a second."""
         with self._lock:
             self._db.execute("PRAGMA synchronous=NORMAL")
             try:
-                with self._transaction() as db:
+                with self.transaction() as db:
                     db.execute(sql, parameters)
             finally:
                 self._db.execute("PRAGMA synchronous=FULL")
 
     def host(self, host: str) -> tuple[int, float] | None:
         """(spans, when that was learnt)"""
-        rows = self._rows("SELECT spans, learnt FROM hosts WHERE host = ?", (host,))
+        rows = self.rows("SELECT spans, learnt FROM hosts WHERE host = ?", (host,))
         return (int(rows[0][0]), float(rows[0][1])) if rows else None
 
     def set_host(self, host: str, spans: int) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO hosts VALUES(?, ?, ?)", (host, spans, time.time()))
-
-    transaction = _transaction
-    rows = _rows
 
 
 def stored(name: str) -> str | bytes:

@@ -12,4 +12,10 @@ CREATE TABLE IF NOT EXISTS uploads(
   target TEXT NOT NULL, digest TEXT NOT NULL, location TEXT NOT NULL, begun REAL NOT NULL,
   PRIMARY KEY(target, digest)) WITHOUT ROWID
 """,
+    # Rates and costs of a host, or of this machine.
+    """
+CREATE TABLE IF NOT EXISTS measures(
+  subject TEXT NOT NULL, name TEXT NOT NULL, value REAL NOT NULL, learnt REAL NOT NULL,
+  PRIMARY KEY(subject, name)) WITHOUT ROWID
+""",
 )

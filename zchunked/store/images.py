@@ -102,6 +102,6 @@ def load(store: Store, name: str, digest: Digest | None, platform: Platform | No
         raise NotFoundError(f"the config of {name} is damaged in the store; pull the image again")
     config = parse_config(config_data, len(manifest.layers))
     for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
-        if store.proof(layer.digest, diff_id) is None:
+        if not store.is_pulled(layer.digest, diff_id):
             raise NotFoundError(f"layer {layer.digest} of {name} is not complete in the store; pull the image again")
     return StoredImage(name, ImageDocuments(found.root, found.manifest, data, manifest), config_data, config)

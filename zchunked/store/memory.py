@@ -1,4 +1,4 @@
-"""What a store remembers of hosts and of files elsewhere on this machine."""
+"""What a store remembers of hosts, their links, this machine's costs and its files: hints, nothing rests on them."""
 
 from __future__ import annotations
 
@@ -35,6 +35,17 @@ class Memory:
         with self._hosts_lock:
             self._hosts[host] = spans
         self._index.set_host(host, spans)
+
+    def measures(self, subject: str) -> dict[str, float]:
+        """What was measured of a host's link or of this machine, as far as it is not too old."""
+        sql = "SELECT name, value FROM measures WHERE subject = ? AND learnt >= ?"
+        return dict(self._index.hints(sql, (subject, time.time() - _HOST_MEMORY_SECONDS)))
+
+    def remember_measures(self, subject: str, values: dict[str, float]) -> None:
+        """With the date of today."""
+        for name, value in values.items():
+            row = (subject, name, value, time.time())
+            self._index.set_hint("INSERT OR REPLACE INTO measures VALUES(?, ?, ?, ?)", row)
 
     def recall_seeds(self, inodes: Sequence[int]) -> dict[tuple[int, int, int], tuple[bytes, bytes]]:
         """(inode, at, size) → (stamp, raw digest) as remembered of parts of files elsewhere on this machine."""

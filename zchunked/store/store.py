@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import compress
 from operator import add, and_
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 from zchunked.errors import IntegrityError
 from zchunked.limits import DEFAULT_LIMITS
@@ -21,8 +21,10 @@ from zchunked.store.clone import share
 from zchunked.store.collector import Collector
 from zchunked.store.database import Index
 from zchunked.store.disk_errors import local_error
-from zchunked.store.extents import ExtentMap, Piece, Span
+from zchunked.store.extents import ExtentMap, Piece, Row, Span
 from zchunked.store.files import ByteFiles
+from zchunked.store.frame_index import FrameIndex
+from zchunked.store.gather import gather
 from zchunked.store.hints import Hints
 from zchunked.store.locks import BlobLocks
 from zchunked.store.memory import Memory
@@ -68,14 +70,15 @@ class Store(Memory):
                 each.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise local_error(error, f"cannot use the store at {folder}") from error
-        self._index = Index(folder / "index.sqlite")
+        super().__init__(Index(folder / "index.sqlite"))
         self.hints = Hints(self._index)
+        self.frames = FrameIndex(self._index)
+        """Which blobs hold the frame of a key."""
         self._lock = threading.Lock()
         self._claims = threading.Lock()  # between what was evicted and what is entered
         self._maps: dict[Digest, ExtentMap] = {}
         self._files = ByteFiles(self._blobs)
         self._proved_at: dict[Digest, int] = {}  # how many files this session had begun by then
-        Memory.__init__(self, self._index)
         self._locks = BlobLocks(folder / "pins")
         try:
             self._session = Session(self._blobs)
@@ -167,10 +170,33 @@ class Store(Memory):
         return data
 
     def stream(self, blob: Digest, span: ByteRange) -> Iterator[bytes]:
-        """The same in bounded pieces, for spans of any size."""
-        for piece in self._pieces(blob, span.start, span.end):
-            for at in range(0, piece.size, _READ_BYTES):
-                yield self._files.read(Piece(piece.file, piece.at + at, min(_READ_BYTES, piece.size - at)))
+        """The same in bounded pieces, for spans of any size; small extents are read together."""
+        if not self.covers(blob, span):
+            raise IntegrityError(f"bytes {span} of {blob} are not in the store")
+        for at in range(span.start, span.end, _READ_BYTES):
+            yield gather(self._pieces(blob, at, min(at + _READ_BYTES, span.end)), self._files.read)
+
+    def gather(self, pieces: Sequence[Piece]) -> bytes:
+        """The bytes of pieces of byte files, one after the other; all fit into memory."""
+        return gather(pieces, self._files.read)
+
+    def pieces_of(self, blob: Digest, spans: Sequence[Span]) -> list[list[Piece]]:
+        """Where each (start, end, …) of the blob lies, in order. IntegrityError if any byte is not here."""
+        places = self._extents(blob).locate(spans)
+        return [
+            [Piece(*place, span[1] - span[0])] if place is not None else self._pieces(blob, span[0], span[1])
+            for place, span in zip(places, spans, strict=True)
+        ]
+
+    def share_extents(self, blob: Digest, size: int, rows: list[Row]) -> bool:
+        """Let the blob have bytes that lie in files of other blobs too; False when one of these files is gone.
+
+        The caller has just verified the blob's digest over them and what was here of it.
+        """
+        if not self._index.add_extents(blob, size, rows, is_there=lambda file: (self._blobs / file).exists()):
+            return False
+        self._extents(blob).add_many(rows)
+        return True
 
     def _pieces(self, blob: Digest, start: int, end: int) -> list[Piece]:
         found = self._extents(blob).pieces(start, end)
@@ -293,12 +319,25 @@ class Store(Memory):
         return ours
 
     def evict(self, blob: Digest, spans: Iterable[ByteRange], *, keep_proofs: bool = False) -> None:
-        """Forget bytes that a digest of their own convicts, and every proof that may rest on them."""
+        """Forget bytes that a digest of their own convicts, whatever blobs share them, and every proof that may rest
+        on them.
+        """
         extents, wrong = self._extents(blob), list(spans)
         with self._claims:
             for span in wrong:
                 extents.cut(span.start, span.end)
-            self._index.cut_extents(blob, wrong, keep_proofs=keep_proofs)
+            gone = self._index.cut_extents(blob, wrong, keep_proofs=keep_proofs)
+            with self._lock:
+                loaded = [(self._maps[Digest(other)], gone[other]) for other in gone if Digest(other) in self._maps]
+            for shared, its in loaded:
+                for span in its:
+                    shared.cut(span.start, span.end)
+
+    def forget(self, blob: Digest) -> None:
+        """Drop a blob: its extents, chunks and proofs. Nothing is wrong with bytes that other blobs share."""
+        with self._claims:
+            self._extents(blob).cut(0, sys.maxsize)
+            self._index.forget(blob)
 
     def collector(self) -> Collector:
         """For a store that was opened to collect garbage and for nothing else."""
@@ -328,12 +367,8 @@ class Store(Memory):
 
     def drop_unclaimed(self) -> int:
         """Remove byte files that no extent points to and no process writes; returns how many."""
-        idle = idle_files(self._blobs)  # first: what is claimed by then stays claimed
-        claimed = self._index.files()
-        unclaimed = [path for path in idle if path.name not in claimed]
-        for path in unclaimed:
-            path.unlink(missing_ok=True)
-        return len(unclaimed)
+        idle = [path.name for path in idle_files(self._blobs)]  # first: what is claimed by then stays claimed
+        return self._index.remove_unclaimed(idle, lambda file: (self._blobs / file).unlink(missing_ok=True))
 
     # ── chunks ──
 
@@ -353,6 +388,10 @@ class Store(Memory):
                 found.update([(ordered[at], Place(blob, start, length)) for at, start, length in rows])
         return found
 
+    def blob_of(self, number: int) -> Digest:
+        """The blob that rows of the index name by its number."""
+        return Digest(self._index.blob(number))
+
     def add_chunks(self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
         """Promise chunks: (raw digest, start, length, decoded size), all in `blob`; best many, ascending."""
         self._index.add_chunks(blob, size, rows)
@@ -371,6 +410,17 @@ class Store(Memory):
         """The tar's size if the layer was proved against the diff ID from what is here."""
         self._locks.pin(layer)
         return self._index.proof(layer, diff_id)
+
+    def is_pulled(self, layer: Digest, diff_id: Digest) -> bool:
+        """Whether the layer was proved by its blob's digest or by its diff ID."""
+        return self.is_whole(layer) or self.proof(layer, diff_id) is not None
+
+    def proved_by(self, layer: Digest, diff_id: Digest) -> Literal["blob", "diff_id", "both"] | None:
+        """Which of the layer's digests were proved over what is here."""
+        is_tar = self.proof(layer, diff_id) is not None
+        if self.is_whole(layer):
+            return "both" if is_tar else "blob"
+        return "diff_id" if is_tar else None
 
     def is_proved(self, layer: Digest) -> bool:
         """The same, against whatever diff ID."""

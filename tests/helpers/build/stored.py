@@ -41,12 +41,12 @@ def write(store: Store, layer: Layer, spans: Iterable[ByteRange]) -> None:
 
 
 def keep_metadata(store: Store, layer: Layer) -> LayerIndex:
-    """TOC and tar-split, or TOC and header frames."""
+    """TOC and tar-split."""
     descriptor = descriptor_of(layer)
     location = locate(descriptor)
     write(store, layer, [location.toc.span, *([location.tarsplit.span] if location.tarsplit else [])])
     contents = read_contents(store, descriptor)
-    write(store, layer, contents.metadata)
+    write(store, layer, contents.vouched)
     return contents
 
 

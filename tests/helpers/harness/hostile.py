@@ -1,7 +1,8 @@
 """The bench for hostile images: a victim whose every part can be edited, and what must hold after each attack.
 
 `Bench.refused` and `Bench.whole` are the two ends an attack may come to: an error that leaves nothing behind, or a
-layer taken whole and right all the same. Both hold the receipt against what the source says it sent.
+layer taken whole and right all the same. Both hold the receipt against what the source says it sent. `Bench.lies` is
+for what speaks of a layer without being its bytes: it is refused where it is needed, and costs bytes where it is not.
 """
 
 from __future__ import annotations
@@ -20,16 +21,20 @@ import pytest
 from tests.helpers.build.front import Entry, Image, Json, Layer, chunked_layer, every, image, make_tar
 from tests.helpers.harness.pulls import Outcome, open_store, pull
 from tests.helpers.servers.memory import Break, MemorySource
-from zchunked.errors import FormatError, IntegrityError
+from zchunked.errors import FormatError, IntegrityError, ZPullError
 from zchunked.export.layers import layers_of
 from zchunked.oci.digest import Digest
 from zchunked.options import GapOptions
+from zchunked.pull.inspect import NOTHING_HERE
+from zchunked.ranges import ByteRange
 from zchunked.receipt import Receipt
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
 
-STARTS = ["cold", "metered", "warm"]
-"""Empty store; empty store and no unneeded byte, so nothing comes whole unasked; an older version is here."""
+STARTS = ["cold", "metered", "warm", "exact"]
+"""Empty store; empty store and no unneeded byte, so nothing comes whole unasked; an older version is here, and layers
+come the lean way; the same in an ordinary pull.
+"""
 IN_PARTS = ["metered", "warm"]
 COLD_AND_WARM = ["cold", "warm"]
 """For what is seen before it is decided how a layer comes."""
@@ -169,7 +174,8 @@ class Bench:
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"jobs": 2} | ({"frugality": GapOptions(max_gap=0)} if self.start == "metered" else {})
+        ways = {"metered": GapOptions(max_gap=0), "warm": GapOptions(lean=True)}
+        return {"jobs": 2, "frugality": ways.get(self.start, GapOptions())}
 
     def pull(self, content: Image, name: str = "example.com/app:t", **options: Any) -> Outcome:
         """A pull that raises what it raises, with a receipt that adds up in any case."""
@@ -196,13 +202,53 @@ class Bench:
         self.has_nothing_of(content)
         return message
 
+    def lies(self, content: Image, exit_code: int, words: str = "", **options: Any) -> str | None:
+        """Refused, or in an ordinary pull not needed: then every layer is the registry's own blob."""
+        if self.start in ("metered", "warm"):
+            return self.refused(content, exit_code, words, **options)
+        refusal: ZPullError | None = None
+        try:
+            self.is_identical(self.pull(content, **options), content)
+        except (IntegrityError, FormatError) as error:
+            refusal = error
+        if refusal is not None:
+            assert self.start == "exact", "without anything to compare with nobody reads a table of contents"
+            assert refusal.exit_code == exit_code
+            is_clear_line(str(refusal))
+            self.has_nothing_of(content)
+        return None
+
+    def lies_for_good(self, content: Image, exit_code: int, words: str = "", **options: Any) -> str | None:
+        """As `refused_for_good`."""
+        if self.start in ("metered", "warm"):
+            return self.refused_for_good(content, exit_code, words, **options)
+        self.lies(content, exit_code, words, **options)
+        self.reopen()
+        self.is_right(self.pull(honest(), "example.com/honest:t"), honest())
+        return None
+
+    def is_identical(self, outcome: Outcome, content: Image) -> None:
+        """Every blob is the registry's, no byte came twice, and only a tar that the config names leaves the store."""
+        for layer in content.layers:
+            digest = Digest(layer.digest)
+            assert self.store.is_whole(digest)
+            assert b"".join(self.store.stream(digest, ByteRange(0, layer.size))) == layer.blob
+        for entry, layer in zip(outcome.receipt.layers, content.layers, strict=True):
+            assert entry.fetched_bytes <= layer.size + (1 << 10)
+        assert outcome.image is not None
+        for stored, layer in zip(layers_of(self.store, outcome.image), content.layers, strict=True):
+            try:
+                assert b"".join(stored.tar()) == layer.tar
+            except (IntegrityError, FormatError) as error:
+                is_clear_line(str(error))
+
     def refused_for_good(self, content: Image, exit_code: int, words: str = "", **options: Any) -> str:
         """So it is the second time, in the next process too; the honest images are all right afterwards."""
         message = self.refused(content, exit_code, words, **options)
         self.reopen()
         assert self.refused(content, exit_code, words, **options) == message
         self.reopen()
-        if self.start == "warm":
+        if self.start in ("warm", "exact"):
             again = self.pull(old_image(), "example.com/old:t")
             assert again.receipt.bytes.needed == again.receipt.bytes.gap == 0  # all of it is still here
             self.is_right(again, old_image())
@@ -215,7 +261,7 @@ class Bench:
         self.is_right(outcome, content)
         for entry, layer in zip(outcome.receipt.layers, content.layers, strict=True):
             assert entry.mode == "whole"
-            assert words in (entry.reason or "")
+            assert words in (entry.reason or "") or (self.start == "cold" and entry.reason == NOTHING_HERE)
             is_clear_line(entry.reason or "")
             assert entry.fetched_bytes == layer.size
             assert self.store.is_whole(Digest(layer.digest))
@@ -262,7 +308,7 @@ def _warm_store() -> dict[str, bytes]:
 
 @contextmanager
 def bench(folder: Path, start: str) -> Iterator[Bench]:
-    for name, data in (_warm_store() if start == "warm" else {}).items():
+    for name, data in (_warm_store() if start in ("warm", "exact") else {}).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     found = Bench(folder, open_store(folder), start)

@@ -9,7 +9,6 @@ from typing import Any
 
 from tests.helpers.servers.memory import MemorySource
 from zchunked.events import Event
-from zchunked.export import ExportTee
 from zchunked.oci.digest import Digest
 from zchunked.oci.platform import Platform
 from zchunked.options import Options, Patience
@@ -37,7 +36,6 @@ def pull(
     name: str = "example.com/app:t",
     digest: Digest | None = None,
     outcome: Outcome | None = None,
-    aside: ExportTee | None = None,
     **options: Any,
 ) -> Outcome:
     """Raises what the pull raises; the outcome that was passed in is filled in that case too."""
@@ -55,7 +53,6 @@ def pull(
         options=settings,
         receipt=outcome.receipt,
         show=outcome.events.append,
-        aside=aside,
     )
     outcome.image = work.run()
     return outcome

@@ -82,6 +82,8 @@ def verify_store(settings: Settings) -> int:
     elif not settings.output.is_quiet:
         checked = "sizes alone" if settings.own["quick"] else human(findings.bytes)
         print(f"{findings.blobs} blobs, {findings.chunks} chunks, {checked} checked")
+    if findings.lies:
+        raise IntegrityError(findings.lies[0].says)
     if not findings.damaged:
         return 0
     first = findings.damaged[0]

@@ -1,0 +1,103 @@
+"""Assemble a blob, byte for byte: what of it is in the store, and frames that stand in for the rest."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
+from zchunked.errors import IntegrityError
+from zchunked.layers.rebuild import Arrived, at_once
+from zchunked.layers.stand_ins import StandIns
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor
+from zchunked.store import Store
+from zchunked.store.extents import Piece, Row
+
+_BLOCK = 1 << 20
+
+
+class WrongBlobError(IntegrityError):
+    """The bytes are not the blob of its digest. A transfer, the disk, a frame that stood in or the host is to blame."""
+
+
+class Assembly:
+    """One blob, read in order while it arrives. For one thread at a time."""
+
+    def __init__(
+        self, store: Store, layer: Descriptor, stand_ins: StandIns | None = None, arrived: Arrived = at_once
+    ) -> None:
+        self._store, self._layer, self._arrived = store, layer, arrived
+        self._stand_ins = stand_ins or StandIns()
+        self._rows: list[Row] = []
+
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes of the blob, about a MiB at a time. IntegrityError if some are not here. May be asked for again."""
+        self._rows = []
+        start = 0
+        while start < self._layer.size:
+            end = min(start + _BLOCK, self._layer.size)
+            yield self._block(start, end)
+            start = end
+
+    def shared(self) -> list[Row]:
+        """Where the frames that stood in lie, neighbours made one. Complete after the last block."""
+        return self._rows
+
+    def _block(self, start: int, end: int) -> bytes:
+        blob, its = self._layer.digest, self._stand_ins
+        self._arrived(blob, end)
+        first = bisect_left(its.ends, start + 1)
+        last = bisect_left(its.starts, end, first)
+        if first == last:
+            return self._store.read(blob, start, end)
+        own: list[tuple[int, int]] = []  # what is the blob's own here
+        by_blob: dict[Digest, list[tuple[int, int, int]]] = {}
+        at = start
+        for number in range(first, last):
+            low, high = its.starts[number], its.ends[number]
+            begin = max(start, low)
+            stop = min(end, high)
+            if begin > at:
+                own.append((at, begin))
+            at = stop
+            place = its.places[number] - low
+            by_blob.setdefault(its.blobs[number], []).append((begin + place, stop + place, begin))
+        if at < end:
+            own.append((at, end))
+        found: list[tuple[int, list[Piece]]] = []
+        for source, spans in by_blob.items():
+            if source != blob:
+                self._arrived(source, max(high for _, high, _ in spans))
+            places = self._store.pieces_of(source, spans)
+            found += [(span[2], pieces) for span, pieces in zip(spans, places, strict=True)]
+        found.sort()
+        self._note(found)
+        found += zip([low for low, _ in own], self._store.pieces_of(blob, own), strict=True)
+        found.sort()
+        return self._store.gather([piece for _, pieces in found for piece in pieces])
+
+    def _note(self, found: Sequence[tuple[int, list[Piece]]]) -> None:
+        rows = self._rows
+        for at, pieces in found:
+            start = at
+            for file, place, size in pieces:
+                if rows:
+                    before = rows[-1]
+                    if before[1] == start and before[2] == file and before[3] + start - before[0] == place:
+                        rows[-1] = (before[0], start + size, file, before[3])
+                        start += size
+                        continue
+                rows.append((start, start + size, file, place))
+                start += size
+
+
+def check_blob(blocks: Iterator[bytes], layer: Descriptor) -> None:
+    """Hash all of a blob. Raises WrongBlobError, and what reading it raises."""
+    hasher = hashlib.sha256()
+    for block in blocks:
+        hasher.update(block)
+    if "sha256:" + hasher.hexdigest() != layer.digest:
+        raise WrongBlobError(
+            f"layer {layer.digest}: expected its digest, got sha256:{hasher.hexdigest()} ({layer.size} bytes)"
+        )

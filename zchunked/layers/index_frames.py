@@ -1,0 +1,33 @@
+"""Enter the frames of stored blobs in the index, when somebody wants frames: a pull whose blob came whole does not."""
+
+from __future__ import annotations
+
+from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
+from zchunked.layers.metadata import read_index
+from zchunked.layers.stand_ins import frame_rows
+from zchunked.limits import Limits
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor, Manifest, parse_document
+from zchunked.store import Store
+
+
+def index_blob(store: Store, blob: Digest, manifest: Digest, limits: Limits) -> None:
+    """Read its TOC, once for all. A blob without one that can be read has no frames."""
+    layer = _listed(store, blob, manifest)
+    try:
+        if layer is not None:
+            store.frames.add(blob, layer.size, *frame_rows(read_index(store, layer, limits).frames()))
+    except (FormatError, IntegrityError, UnsupportedLayerError):
+        pass
+    store.frames.set_indexed(blob)
+
+
+def _listed(store: Store, blob: Digest, manifest: Digest) -> Descriptor | None:
+    """The layer, as that manifest lists it, or as any image's does where it is not known."""
+    for digest in [manifest] if manifest else [image.manifest for image in store.images()]:
+        data = store.document(digest)
+        document = parse_document(data) if data is not None else None
+        for layer in document.layers if isinstance(document, Manifest) else ():
+            if layer.digest == blob:
+                return layer
+    return None

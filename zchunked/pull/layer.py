@@ -1,0 +1,84 @@
+"""One layer on its way into the store: what is known of it, which way it takes, how far it got."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from zchunked.download.orders import Order
+from zchunked.errors import FormatError, ZPullError
+from zchunked.formats.frame_map import FrameMap
+from zchunked.layers.metadata import LayerIndex
+from zchunked.layers.proof import Proof
+from zchunked.layers.stand_ins import KnownFrames, StandIns, Trust
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor
+from zchunked.pull.inspect import LayerMetadata
+from zchunked.pull.ways import Way, WayCost
+from zchunked.ranges import ByteRange
+from zchunked.receipt import LayerEntry
+from zchunked.store.store import Place
+
+
+@dataclass(eq=False)
+class LayerTask:
+    """One distinct layer. Its states, in order:
+
+    - unknown: neither `contents` nor `way`;
+    - understood (`understand`): `contents` where there is a TOC, else `way` is `whole`;
+    - planned (the scheduler): `way` and `order`, with `stand_ins` (exact) or `places` (lean);
+    - ended: `proof`, or `failure`; of one that failed, `repair.py` decides whether it is planned again. Then `trust`
+      says which frames may still stand in, and `again` what arrived damaged and was ordered once more.
+    """
+
+    layer: Descriptor
+    diff_id: Digest
+    entry: LayerEntry
+    way: Way | None = None
+    contents: LayerIndex | None = None
+    here_before: int = 0  # bytes of the blob itself
+    ways: list[WayCost] = field(default_factory=list)
+    places: dict[bytes, Place] = field(default_factory=dict)
+    known: KnownFrames | None = None
+    stand_ins: StandIns = field(default_factory=StandIns)
+    trust: Trust = Trust.ALL
+    refused: set[int] = field(default_factory=set)  # starts of frames that others stood in for in vain
+    order: Order | None = None
+    proof: Proof | None = None
+    failure: ZPullError | None = None
+    is_again: bool = False  # it was planned before, and is now once more
+    again: list[ByteRange] = field(default_factory=list)
+
+    @property
+    def is_lean(self) -> bool:
+        return self.way == "lean"
+
+    @property
+    def parts(self) -> LayerIndex | None:
+        """Its contents if it comes the lean way, else None."""
+        return self.contents if self.is_lean else None
+
+    @property
+    def is_understood(self) -> bool:
+        return self.way is not None or self.contents is not None
+
+    @cached_property
+    def frames(self) -> FrameMap | None:
+        """None where its contents are not known, or contradict themselves: then no frame stands in for another."""
+        if self.contents is None:
+            return None
+        try:
+            return self.contents.frames()
+        except FormatError:
+            return None
+
+    def understand(self, insight: LayerMetadata) -> None:
+        self.contents = insight.contents
+        self.here_before = self.entry.cached_bytes = insight.here_before
+        if insight.is_here:
+            self.way, self.entry.mode = "whole", "cached"
+        elif insight.reason is not None:
+            self.come_whole(insight.reason)
+
+    def come_whole(self, reason: str | None) -> None:
+        self.way, self.entry.mode, self.entry.reason = "whole", "whole", reason

@@ -1,0 +1,68 @@
+"""Choose how a layer comes, by bytes and seconds: exact, lean or whole. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from zchunked.download.coalesce import PART_BYTES, Link, Run
+from zchunked.ranges import total
+
+Way = Literal["exact", "lean", "whole"]
+
+_USUAL_RATE = 12.5e6  # bytes per second, of a link that nobody has measured yet
+_SLOWER, _LATER = 1.25, 0.5  # than the fastest way, and seconds more, is what fewer bytes are worth
+_LEAN_GAIN, _LEAN_SECONDS = 0.95, 0.1  # the registry's own blob is given up for no less
+
+
+@dataclass(frozen=True, slots=True)
+class WorkCosts:
+    """What this machine needs, in seconds of one core: measured, and remembered from pull to pull.
+
+    `frame`: to look up, fetch and assemble one frame, the exact way. `chunk`: to fetch, check and decode one, the lean
+    way. `byte`: to write and hash a byte of a blob. `tar_byte`: to make and hash one of a tar.
+    """
+
+    frame: float = 8e-6
+    chunk: float = 40e-6
+    byte: float = 1.6e-9
+    tar_byte: float = 2.5e-9
+
+
+@dataclass(frozen=True, slots=True)
+class WayCost:
+    """One way for one layer, from now on. `seconds` is an estimate."""
+
+    way: Way
+    bytes: int
+    requests: int
+    seconds: float
+
+
+def cost_of(way: Way, runs: Sequence[Run], work: float, link: Link, jobs: int) -> WayCost:
+    """`work`: seconds of this machine, beside the transfer or behind it."""
+    parts = sum([len(run) for run in runs if len(run) > 1])
+    size = sum(map(total, runs)) + parts * PART_BYTES
+    waiting = (link.round_trip or 0.0) * -(-len(runs) // jobs) + parts * link.part
+    transfer = size / (link.rate or _USUAL_RATE) + waiting if runs else 0.0
+    return WayCost(way, size, len(runs), max(transfer, work) + min(transfer, work) / 4)
+
+
+def choose(costs: Sequence[WayCost], *, is_rate_known: bool) -> WayCost:
+    """The way to take among those that are possible.
+
+    Of exact and whole the one with the fewest bytes that is not much slower than the other. Lean, where its fewer
+    bytes also save time: it ends with other bytes than the registry's, and nobody gives these up for a trifle.
+    """
+    same = [cost for cost in costs if cost.way != "lean"]
+    lean = next((cost for cost in costs if cost.way == "lean"), None)
+    if not same:
+        assert lean is not None
+        return lean
+    bound = min(cost.seconds for cost in same) * _SLOWER + _LATER
+    best = min((cost for cost in same if cost.seconds <= bound), key=lambda cost: (cost.bytes, cost.seconds))
+    if lean is None or not is_rate_known or lean.bytes >= best.bytes:
+        return best
+    is_faster = lean.seconds <= best.seconds * _LEAN_GAIN and lean.seconds <= best.seconds - _LEAN_SECONDS
+    return lean if is_faster else best
