@@ -78,7 +78,7 @@ def test_items_made_ahead_without_a_crew() -> None:
     items = made_ahead(numbers(made, 1_000_000))
     assert next(items) == 0
     assert threading.active_count() == before + 1
-    items.close()  # type: ignore[attr-defined]
+    items.close()
     assert threading.active_count() == before
     assert len(made) < 120
 
