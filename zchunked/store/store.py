@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import compress
 from operator import add, and_
@@ -21,18 +21,15 @@ from zchunked.store.clone import share
 from zchunked.store.collector import Collector
 from zchunked.store.database import Index
 from zchunked.store.disk_errors import local_error
-from zchunked.store.extents import ExtentMap, Piece, Row, Span
+from zchunked.store.extents import ExtentMap, Row
 from zchunked.store.files import ByteFiles
 from zchunked.store.frame_index import FrameIndex
-from zchunked.store.gather import gather
 from zchunked.store.hints import Hints
 from zchunked.store.locks import BlobLocks
 from zchunked.store.memory import Memory
 from zchunked.store.pulls import PullLog
+from zchunked.store.reads import BlobReads
 from zchunked.store.writer import Rows, Session, Writer, idle_files, recover
-
-_READ_BYTES = 1 << 20
-_NEAR_BYTES = 64 << 10  # what lies this near is read together: copying is cheaper than asking
 
 
 class Place(NamedTuple):
@@ -58,7 +55,7 @@ class Image:
     pulled: float
 
 
-class Store(Memory):
+class Store(Memory, BlobReads):
     """Thread-safe, and safe beside other processes on the same folder. `close` when done; a kill is as good."""
 
     def __init__(self, folder: Path) -> None:
@@ -137,57 +134,6 @@ class Store(Memory):
         with self._claims:
             self._index.add_extents(blob, size, self._extents(blob).still(rows))
 
-    def read(self, blob: Digest, start: int, end: int) -> bytes:
-        """Bytes [start, end), unverified; meant for spans that fit into memory. IntegrityError if some are not here."""
-        pieces = self._pieces(blob, start, end)
-        if len(pieces) == 1:
-            return self._files.read(pieces[0])
-        return b"".join([self._files.read(piece) for piece in pieces])
-
-    def read_many(self, blob: Digest, spans: Sequence[Span]) -> list[bytes | memoryview]:
-        """The bytes of each (start, end, …), ascending, in as few reads as the files allow; all fit into memory."""
-        places = self._extents(blob).locate(spans)
-        data: list[bytes | memoryview] = []
-        first = 0
-        while first < len(spans):
-            place, span = places[first], spans[first]
-            if place is None:
-                data.append(self.read(blob, span[0], span[1]))
-                first += 1
-                continue
-            file, low = place
-            offsets, far = [0], low + span[1] - span[0]
-            for last in range(first + 1, len(spans)):
-                place, span = places[last], spans[last]
-                if place is None or place[0] != file or not 0 <= place[1] - far <= _NEAR_BYTES:
-                    break
-                offsets.append(place[1] - low)
-                far = place[1] + span[1] - span[0]
-            block = memoryview(self._files.read(Piece(file, low, far - low)))
-            ours = spans[first : first + len(offsets)]
-            data += [block[at : at + span[1] - span[0]] for at, span in zip(offsets, ours, strict=True)]
-            first += len(offsets)
-        return data
-
-    def stream(self, blob: Digest, span: ByteRange) -> Iterator[bytes]:
-        """The same in bounded pieces, for spans of any size; small extents are read together."""
-        if not self.covers(blob, span):
-            raise IntegrityError(f"bytes {span} of {blob} are not in the store")
-        for at in range(span.start, span.end, _READ_BYTES):
-            yield gather(self._pieces(blob, at, min(at + _READ_BYTES, span.end)), self._files.read)
-
-    def gather(self, pieces: Sequence[Piece]) -> bytes:
-        """The bytes of pieces of byte files, one after the other; all fit into memory."""
-        return gather(pieces, self._files.read)
-
-    def pieces_of(self, blob: Digest, spans: Sequence[Span]) -> list[list[Piece]]:
-        """Where each (start, end, …) of the blob lies, in order. IntegrityError if any byte is not here."""
-        places = self._extents(blob).locate(spans)
-        return [
-            [Piece(*place, span[1] - span[0])] if place is not None else self._pieces(blob, span[0], span[1])
-            for place, span in zip(places, spans, strict=True)
-        ]
-
     def share_extents(self, blob: Digest, size: int, rows: list[Row]) -> bool:
         """Let the blob have bytes that lie in files of other blobs too; False when one of these files is gone.
 
@@ -197,12 +143,6 @@ class Store(Memory):
             return False
         self._extents(blob).add_many(rows)
         return True
-
-    def _pieces(self, blob: Digest, start: int, end: int) -> list[Piece]:
-        found = self._extents(blob).pieces(start, end)
-        if found is None:
-            raise IntegrityError(f"bytes [{start},{end}) of {blob} are not in the store")
-        return found
 
     def is_whole(self, blob: Digest) -> bool:
         """Whether all of the blob is here and was verified against its digest."""
