@@ -57,7 +57,7 @@ class BlobReads:
 
     def stream(self, blob: Digest, span: ByteRange) -> Iterator[bytes]:
         """The same in bounded pieces, for spans of any size; small extents are read together."""
-        if not self.covers(blob, span):
+        if not self._extents(blob).covers(span.start, span.end):
             raise IntegrityError(f"bytes {span} of {blob} are not in the store")
         for at in range(span.start, span.end, _READ_BYTES):
             yield gather(self._pieces(blob, at, min(at + _READ_BYTES, span.end)), self._files.read)
