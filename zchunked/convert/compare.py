@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 
 from zchunked.convert.image import ConvertedImage
 from zchunked.convert.layers import ConvertedLayer
@@ -64,7 +65,6 @@ def _layers(image: ConvertedImage) -> list[Descriptor]:
 def _header_frames(store: Store, index: LayerIndex) -> dict[bytes, int]:
     """By the hash of their bytes, with their length."""
     frames = index.frames()
-    spans = [(start, end) for kind, start, end in zip(frames.kinds, frames.edges, frames.edges[1:], strict=True)
-             if kind == HEADER]  # fmt: skip
+    spans = [span for kind, span in zip(frames.kinds, pairwise(frames.edges), strict=True) if kind == HEADER]
     found = store.read_many(index.layer.digest, spans)
     return {hashlib.sha256(data).digest(): len(data) for data in found}
