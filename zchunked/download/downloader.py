@@ -43,7 +43,7 @@ class Downloader:
         can_drain: Callable[[], bool] = lambda: False,
     ) -> None:
         """`can_drain`: whether reads of the source wait for nothing once `stop` is set."""
-        self._source, self._store, self._arrivals = source, store, arrivals
+        self._source, self._store, self.arrivals = source, store, arrivals
         self._deliveries = TransferLedger(accounts)
         self._emit, self._stop, self._can_drain = emit, stop, can_drain
         self._drained_by = math.inf
@@ -61,7 +61,7 @@ class Downloader:
         state = BlobDownload(order, queue=order.runs)
         with self._lock:
             self._states[order.blob.digest] = state
-        self._arrivals.expect(order.blob.digest, order.runs)
+        self.arrivals.expect(order.blob.digest, order.runs)
         for _ in order.runs:
             crew.submit("fetch", lambda: self._run_next(state))
 
@@ -74,7 +74,7 @@ class Downloader:
             left = merge([span for run in state.queue for span in run])
             before, runs = len(state.queue), plan(subtract(order.wanted, subtract(order.wanted, left)))
             state.queue = deque(runs)
-            self._arrivals.expect(order.blob.digest, sorted([*state.at_work, *runs]))
+            self.arrivals.expect(order.blob.digest, sorted([*state.at_work, *runs]))
         for _ in range(len(runs) - before):
             crew.submit("fetch", lambda: self._run_next(state))
 
@@ -122,7 +122,7 @@ class Downloader:
             return False
         try:
             if not self._run(state, run):
-                self._arrivals.wait_for(state.order.blob.digest, state.order.blob.size)
+                self.arrivals.wait_for(state.order.blob.digest, state.order.blob.size)
         finally:
             with state.lock:
                 state.at_work.remove(run)
@@ -185,7 +185,7 @@ class Downloader:
         if run is not None and self._run(state, run):
             with state.lock:
                 state.at_work.remove(run)
-                self._arrivals.complete(state.order.blob.digest, run)
+                self.arrivals.complete(state.order.blob.digest, run)
 
     def _run(self, state: BlobDownload, run: Run) -> bool:
         """False when somebody else takes the whole blob, and this with it."""
@@ -288,7 +288,7 @@ class Downloader:
         self._insist(state, self._store.missing(blob.digest, [whole]))
         if bad := state.check(self._store, whole):
             self._refetch(state, bad)
-        self._arrivals.complete_all(blob.digest)
+        self.arrivals.complete_all(blob.digest)
         self._whole.release(blob.digest)
 
     def _insist(self, state: BlobDownload, spans: list[ByteRange]) -> None:

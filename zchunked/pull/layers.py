@@ -8,13 +8,11 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
-from zchunked.download.watermarks import Watermarks
+from zchunked.download.session import Session
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import FormatError, IntegrityError, RefusedError
 from zchunked.events import Planned
-from zchunked.interfaces import Emit
 from zchunked.layers.assemble import Assembly, check_blob
 from zchunked.layers.index_frames import index_blob
 from zchunked.layers.proof import Proof, prove, tar_of_blob
@@ -28,8 +26,6 @@ from zchunked.pull.layer import LayerTask
 from zchunked.pull.offline import refuse_missing
 from zchunked.pull.planner import LinkConditions, Scheduler, estimate
 from zchunked.receipt import Receipt
-from zchunked.sources.traffic import Traffic
-from zchunked.store import Store
 
 _REPLAN_SECONDS = 2.0
 _FAST_RATE = 20e6  # bytes per second; above that a tar is made more slowly than the blob comes
@@ -41,33 +37,22 @@ class Layers:
 
     def __init__(
         self,
-        name: str,
-        store: Store,
-        fetcher: Downloader,
-        arrivals: Watermarks,
+        session: Session,
         inspector: MetadataFetcher,
-        *,
-        options: Options,
-        means: Callable[[], LinkConditions],
-        traffic: Traffic,
         receipt: Receipt,
-        show: Emit,
-        emit: Emit,
-        tick: Callable[[], None],
+        options: Options,
+        *,
+        means: Callable[[], LinkConditions],
         planned: Callable[[], None],
-        clock: Callable[[], float],
     ) -> None:
-        """`means`: what there is to plan with, as of now. `show` is for this thread, `emit` for any.
-
-        `planned` is called when a layer got its plan.
-        """
-        self._name, self._planned = name, planned
-        self._store, self._fetcher, self._arrivals, self._inspector = store, fetcher, arrivals, inspector
-        self._options, self._means, self._traffic, self._receipt = options, means, traffic, receipt
-        self._show, self._emit, self._tick, self._clock = show, emit, tick, clock
+        """`means`: what there is to plan with, as of now. `planned` is called when a layer got its plan."""
+        self._session, self._inspector, self._receipt, self._options = session, inspector, receipt, options
+        self._means, self._planned = means, planned
+        self._store, self._fetcher = inspector.store, inspector.fetcher
+        self._arrivals = self._fetcher.arrivals
         self._insights: dict[Digest, LayerMetadata] = {}
         self._is_indexed = True
-        self._looked = clock()
+        self._looked = session.clock()
         self._scheduler = self._new_scheduler()
 
     def _new_scheduler(self) -> Scheduler:
@@ -121,7 +106,7 @@ class Layers:
     def plan(self, crew: WorkerPool, works: list[LayerTask]) -> None:
         """Give each its order, and fetch none of it."""
         self.look_into(crew, [work.layer for work in works])
-        crew.wait(self._tick)
+        self._session.wait()
         self._prepare(crew, works)
         for work in self._in_order(works):
             self._plan(work)
@@ -144,13 +129,13 @@ class Layers:
         unproved = list(works)
 
         def go_on() -> None:
-            self._tick()
+            self._session.tick()
             while unplanned and self._is_clear(unplanned[0].layer):
                 work = unplanned.popleft()
                 self._fetcher.order(crew, work.order or self._plan(work))
                 if not unplanned:
                     need = self._fetcher.to_come()
-                    self._show(Planned(self._receipt.bytes.image, self._receipt.bytes.cached, need))
+                    self._session.show(Planned(self._receipt.bytes.image, self._receipt.bytes.cached, need))
             for work in [work for work in unproved if work.order and self._insights[work.layer.digest].is_complete]:
                 unproved.remove(work)
                 crew.submit("prove", partial(self._prove, crew, work))
@@ -192,7 +177,7 @@ class Layers:
 
     def _replan(self, crew: WorkerPool, works: list[LayerTask]) -> None:
         """Runs that nobody has begun are made anew where the link or the host are not what they were taken for."""
-        now = self._clock()
+        now = self._session.clock()
         if now - self._looked < _REPLAN_SECONDS:
             return
         self._looked, means = now, self._means()
@@ -210,15 +195,15 @@ class Layers:
                 if not work.is_understood:
                     work.understand(self._insights[work.layer.digest])
             layers = [work.contents for work in works if work.contents and work.contents.tarsplit]
-            stop, emit, tick = self._inspector.stop, self._emit, self._tick
+            stop, emit, tick = self._session.stop, self._session.emit, self._session.tick
             sow(options.seeds, layers, self._store, crew, stop=stop, emit=emit, tick=tick)
 
     def _refuse(self, works: list[LayerTask]) -> None:
         """Raise RefusedError if the plan is more than is allowed."""
         if self._options.offline:
-            refuse_missing(self._name, works, self._store)
+            refuse_missing(self._receipt.reference, works, self._store)
         most = self._options.max_bytes
-        spent, traffic = self._receipt.bytes, self._traffic
+        spent, traffic = self._receipt.bytes, self._session.traffic
         cost = estimate(works, self._means(), first_bytes=traffic.fetched, first_requests=traffic.requests)
         if most is not None and cost.bytes > most:
             raise RefusedError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,12 +9,11 @@ from typing import TypeVar
 from zchunked.download.coalesce import Link, missing
 from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
-from zchunked.download.retry import Chameleon, RetryingSource
-from zchunked.download.watchdog import Watchdog
+from zchunked.download.session import Session
 from zchunked.download.watermarks import Watermarks
 from zchunked.download.workers import WorkerPool
-from zchunked.errors import IntegrityError, InterruptedPullError
-from zchunked.events import Event, Noted, Warned
+from zchunked.errors import IntegrityError
+from zchunked.events import Noted, Warned
 from zchunked.formats.annotations import kind_of
 from zchunked.interfaces import Document, Emit, Files, Source
 from zchunked.maintenance.verify import doubt
@@ -62,29 +59,24 @@ class Pull:
         """`files`: the source's blobs, where they are files of this machine: then nothing is fetched."""
         self._name, self._digest, self._store, self._options = name, digest, store, options
         self._traffic, self._receipt, self._show, self._clock = traffic, receipt, show, clock
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._stop = threading.Event()
-        traffic.set_listener(self._events.put)
-        self._plain_source = source
-        self._chameleon = Chameleon(
-            options.patience, options.jobs, self._events.put, self._stop, clock=clock, longest_step=1.0
+        session = self._session = Session(
+            traffic, jobs=options.jobs, patience=options.patience, bounds=options.bounds, show=show, clock=clock
         )
-        self._source = RetryingSource(source, self._chameleon)
+        self._plain_source, self._source = source, session.retrying(source)
         self._accounts = accounts or Accounts(is_free=files is not None)
         self._files = files
-        self._arrivals = Watermarks(self._stop)
+        self._arrivals = Watermarks(session.stop)
         self._fetcher = Downloader(
             self._source,
             store,
             arrivals=self._arrivals,
             accounts=self._accounts,
-            emit=self._events.put,
-            stop=self._stop,
+            emit=session.emit,
+            stop=session.stop,
             can_drain=lambda: traffic.can_drain,
         )
-        traffic.end_when(self._stop.is_set)
+        session.on_tick, session.on_stop = self._fetcher.commit_early, self._arrivals.wake
         self._began = clock()
-        self._pace = Watchdog(options.bounds, traffic, self._chameleon, clock)
         self._config_bytes_here = 0
         self._documents_size: dict[Digest | None, int] = {}
         self._cost_again = 0
@@ -92,28 +84,13 @@ class Pull:
         inspector = MetadataFetcher(
             store,
             self._fetcher,
-            self._stop,
+            session.stop,
             options.limits,
             files,
             may_grow=options.max_bytes is None,
             is_thrifty=options.frugality.is_metered,
         )
-        self._layers = Layers(
-            name,
-            store,
-            self._fetcher,
-            self._arrivals,
-            inspector,
-            options=options,
-            means=self._means,
-            traffic=traffic,
-            receipt=receipt,
-            show=show,
-            emit=self._events.put,
-            tick=self._tick,
-            planned=self._count_cached,
-            clock=clock,
-        )
+        self._layers = Layers(session, inspector, receipt, options, means=self._means, planned=self._count_cached)
         self.bytes_here = 0
         """After `run`: how much of the image's listed bytes is in the store."""
 
@@ -151,22 +128,13 @@ class Pull:
         return self._with_crew(self._plan)
 
     def _with_crew(self, work: Callable[[WorkerPool], _Result]) -> _Result:
-        crew = self._crew = WorkerPool({**_LANES, "fetch": self._options.jobs}, self._stop)
+        session = self._session
         try:
-            with crew:
-                try:
-                    return work(crew)
-                finally:
-                    self._stop.set()
-                    self._arrivals.wake()
-        except KeyboardInterrupt as error:
-            raise InterruptedPullError("interrupted") from error
+            with session.workers(**_LANES, fetch=session.jobs) as crew:
+                return work(crew)
         finally:
-            self._stop.set()
-            self._traffic.set_listener(None)
-            self._tick()
             try:
-                if crew.is_gone:
+                if session.pool.is_gone:
                     self._fetcher.close()
                 else:  # a hanging worker still has its writer; what it wrote is safe without us
                     self._fetcher.enter()
@@ -183,7 +151,7 @@ class Pull:
         self._fetcher.settle()
         self._count_cached()
         self._receipt.settle(self._traffic, self._accounts)
-        self._receipt.retries += self._chameleon.retries
+        self._receipt.retries += self._session.chameleon.retries
         self._receipt.seconds = round(self._receipt.seconds + self._clock() - self._began, 3)
         spent = self._receipt.bytes
         came = spent.needed + spent.metadata - self._accounts.documents
@@ -229,20 +197,13 @@ class Pull:
         link = Link(self._traffic.round_trip, self._options.link_rate(self._traffic.rate))
         return LinkConditions(self._options.jobs, link, self._source.spans_per_request, self._accounts.is_free)
 
-    def _tick(self) -> None:
-        while not self._events.empty():
-            self._show(self._events.get())
-        if not self._stop.is_set():
-            self._fetcher.commit_early()
-            self._pace.check(is_fetching=self._crew.is_busy("fetch"))
-
     # ── what the image is ──
 
     def _open(self, crew: WorkerPool, *, begin: bool = False) -> tuple[StoredImage, list[LayerTask]]:
         """Manifest, then the config; tables of contents are asked for at the same time."""
         found: list[ImageDocuments] = []
         crew.submit("fetch", lambda: found.append(self._documents()))
-        crew.wait(self._tick)
+        self._session.wait()
         documents, manifest = found[0], found[0].manifest
         if begin:
             self._begin(documents)
@@ -258,7 +219,7 @@ class Pull:
             self._layers.look_into(crew, unknown[:1])  # by the connection that is open already
         crew.submit("fetch", lambda: configs.append(self._config(manifest.config)))
         self._layers.look_into(crew, unknown)
-        crew.wait(self._tick, until=lambda: bool(configs))
+        self._session.wait(until=lambda: bool(configs))
         config = parse_config(configs[0], len(manifest.layers), limits=self._options.limits)
         self._receipt.platform = str(config.platform)
         if not runs_on(config.platform, self._options.platform):
@@ -281,7 +242,7 @@ class Pull:
     def _warn(self, text: str) -> None:
         if text not in self._receipt.warnings:  # a pull that heals says it again
             self._receipt.warnings.append(text)
-            self._events.put(Warned(text))
+            self._session.emit(Warned(text))
 
     def _begin(self, documents: ImageDocuments) -> None:
         """Let others know what is lacking and who brings it."""
@@ -312,7 +273,7 @@ class Pull:
             self._store,
             fetch,
             limits,
-            note=lambda text: self._events.put(Noted(text)),
+            note=lambda text: self._session.emit(Noted(text)),
         )
         self._receipt.names(documents.root, documents.manifest_digest)
         return documents
