@@ -44,7 +44,7 @@ def shell(home: Path, line: str, *words: str, **extra: str) -> subprocess.Comple
         ('$Z "$1" >/dev/full', 8),
         ('$Z "$1" --format json >/dev/full', 8),
         ('$Z plan "$1" >/dev/full', 8),
-        ("$Z images >/dev/full", 8),
+        ("$Z images >/dev/full", 0),
         ("$Z --version >/dev/full", 8),
         ("$Z --help >&-", 8),
         ('$Z fetch "$1" >&-', 8),

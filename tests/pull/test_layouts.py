@@ -84,7 +84,7 @@ def test_a_plan_of_a_directory_takes_nothing_over(folder: Path, tmp_path: Path) 
 def test_exports_and_names_of_a_layouts_image(folder: Path, tmp_path: Path) -> None:
     name = f"oci:{folder}:demo-v1"
     assert zpull(tmp_path, name, "--to", f"oci:{tmp_path}/a").out == f"oci:{folder}@{V1.expect['manifest']['digest']}\n"
-    assert zpull(tmp_path, "images").out.startswith(name + " ")
+    assert zpull(tmp_path, "images").out.splitlines()[1].startswith(name + " ")
     zpull(tmp_path, "export", name, "--to", f"oci:{tmp_path}/b", "--to", f"docker-archive:{tmp_path}/c.tar")
     for out in ("a", "b"):
         assert read_layout(tmp_path / out).tags == {"demo-v1": V1.expect["manifest"]["digest"]}

@@ -43,7 +43,7 @@ def images(settings: Settings) -> int:
     elif settings.output.is_quiet:
         for image in entries:
             print(image.manifest_digest)
-    else:
+    elif entries:
         now = time.time()
         table = [("IMAGE", "PLATFORM", "DIGEST", "SIZE", "SHARED", "PROVED BY", "PULLED")]
         table += [
