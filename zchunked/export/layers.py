@@ -57,7 +57,10 @@ class LayerContent:
         """Whether docker before 23 (Debian 12 has 20.10) unpacks the blob: it knows gzip and plain tars, no zstd."""
         if not self.is_whole or not self.layer.size:
             return True
-        head = self.store.read(self.layer.digest, 0, min(self.layer.size, _TAR_MAGIC_AT + len(_TAR_MAGIC)))
+        try:
+            head = self.store.read(self.layer.digest, 0, min(self.layer.size, _TAR_MAGIC_AT + len(_TAR_MAGIC)))
+        except IntegrityError as error:
+            raise self._damaged(error) from error
         return head.startswith(_GZIP) or head[_TAR_MAGIC_AT:] == _TAR_MAGIC
 
     def blob(self) -> Iterator[bytes | memoryview]:
@@ -91,10 +94,13 @@ class LayerContent:
         try:
             yield from pieces
         except (IntegrityError, FormatError) as error:
-            raise DamagedLayerError(
-                f"layer {self.layer.digest} is damaged in the store ({error}); "
-                "run `zpull verify`, then pull the image again"
-            ) from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> DamagedLayerError:
+        return DamagedLayerError(
+            f"layer {self.layer.digest} is damaged in the store ({error}); "
+            "run `zpull verify`, then pull the image again"
+        )
 
 
 def stored(store: Store, layer: Descriptor) -> Iterator[bytes]:

@@ -181,7 +181,7 @@ class Pull:
         self._layers.plan(crew, todo)
         again, asked = self._cost_again, int(not self._digest)
         cost = self._receipt.estimate = estimate(todo, self._means(), first_bytes=again, first_requests=asked)
-        if self._options.rate is None and not self._traffic.tells_rate:
+        if cost.bytes and self._options.rate is None and not self._traffic.tells_rate:
             cost.seconds = None
         return todo
 

@@ -10,7 +10,6 @@ from zchunked.cli.progress import human
 from zchunked.cli.render import print_json, print_line, print_outcome, progress_of, write_digestfile
 from zchunked.cli.settings import Settings, client_of
 from zchunked.errors import IntegrityError
-from zchunked.oci.digest import short
 from zchunked.oci.quoting import printable
 
 
@@ -50,7 +49,7 @@ def images(settings: Settings) -> int:
             (
                 image.reference,
                 image.platform,
-                short(image.manifest_digest),
+                image.manifest_digest,
                 "?" if image.size is None else human(image.size),
                 "?" if image.shared_size is None else human(image.shared_size),
                 (image.proved or "nothing").replace("diff_id", "diff ID"),
