@@ -97,15 +97,18 @@ class Client:
         to: str | Sequence[str] = (),
         platform: str | Platform | None = None,
         force: bool = False,
+        load: bool = False,
     ) -> PullResult:
         """Download what is missing of an image, prove it, and write it where it is wanted.
 
         Args:
             image: `[docker://]host/repository[:tag][@digest]`, `oci:DIR[:tag]`, `oci+https://host/base[:tag]`,
                 `s3://bucket/prefix[:tag]`.
-            to: One or several of `oci:DIR[:name]`, `oci-archive:FILE[:name]`, `docker-archive:FILE[:name]`.
+            to: One or several of `oci:DIR[:name]`, `oci-archive:FILE[:name]`, `docker-archive:FILE[:name]`; or an
+                engine of this machine, `docker:[NAME]`, `podman:[NAME]`, `containerd:[NAMESPACE/][NAME]`.
             platform: `os/architecture[/variant]` to take of an index. None: as the options say.
             force: Let `to` replace a file, or fill a folder, that holds no image.
+            load: Stream an archive into the engine, even where it could pull from this process.
 
         Returns:
             The manifest's digest and the receipt.
@@ -130,7 +133,7 @@ class Client:
 
         reference = parse_image(image)
         receipt = Receipt(str(reference))
-        destinations = destinations_of(to, force=force)
+        destinations = destinations_of(to, force=force, load=load)
         done = pull(self._context(platform), reference, destinations, receipt, force=force)
         return PullResult(str(reference), done.documents.manifest_digest, receipt)
 
@@ -153,7 +156,13 @@ class Client:
         return Plan(str(reference), receipt.manifest_digest or "", estimate, tuple(layers), receipt)
 
     def export(
-        self, image: str, to: str | Sequence[str], *, platform: str | Platform | None = None, force: bool = False
+        self,
+        image: str,
+        to: str | Sequence[str],
+        *,
+        platform: str | Platform | None = None,
+        force: bool = False,
+        load: bool = False,
     ) -> PullResult:
         """Write a stored image somewhere, without the network.
 
@@ -162,6 +171,7 @@ class Client:
             to: Destinations, as `pull` takes them; at least one.
             platform: Of the stored image, where several were pulled by that name. None: the newest.
             force: As for `pull`.
+            load: As for `pull`.
 
         Returns:
             The manifest's digest and a receipt with what was written.
@@ -182,7 +192,7 @@ class Client:
         from zchunked.operations.arguments import destinations_of
         from zchunked.operations.exporting import export_stored
 
-        destinations = destinations_of(to, force=force)
+        destinations = destinations_of(to, force=force, load=load)
         if not destinations:
             raise UsageError("export needs --to DEST")
         context = self._context(platform)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.build.golden import Golden
 from tests.helpers.build.images import read_layout
+from tests.helpers.harness.command import receipt
 from tests.helpers.harness.pulls import pull
 from tests.helpers.servers import engines, peers
 from tests.helpers.servers.memory import MemorySource
@@ -98,6 +99,19 @@ def test_an_engine_is_given_an_image(
         listed = engines.run(environment, "ctr", "images", "ls")
         assert f"{target.name} " in listed
     assert "zpull-transfer" not in listed
+
+
+@pytest.mark.peer
+def test_the_command_gives_docker_an_update(docker: dict[str, str], tmp_path: Path) -> None:
+    with Registry(V1.layout) as registry:
+        for tag in ("plain-gzip", "demo-v1"):
+            found = receipt(tmp_path, registry.reference(tag), "--to", "docker:", env=docker)
+            assert found["exports"] == [{"to": "docker:", "manifest_digest": found["manifest_digest"]}]
+            assert all(layer["identical"] for layer in found["layers"])
+        form = "{{.Repository}}:{{.Tag}} {{.ID}}"
+        listed = engines.run(docker, "docker", "images", "--no-trunc", "--format", form)
+        assert f"{registry.reference('demo-v1')} {CONFIG}" in listed
+        assert "zpull-transfer" not in listed
 
 
 def test_destinations_that_are_engines() -> None:

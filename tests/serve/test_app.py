@@ -40,7 +40,6 @@ def test_both_forms_of_a_name_give_manifests_and_blobs(form: str, start: Start) 
             assert answer.headers["Docker-Content-Digest"] == digest
 
 
-@pytest.mark.skip(reason="needs exact pulls")
 def test_an_update_costs_the_upstream_what_a_pull_costs(start: Start) -> None:
     with Registry(IMAGES) as registry:
         served = start(registry)

@@ -14,6 +14,7 @@ from zchunked.cli.progress import Progress, human
 from zchunked.cli.settings import Output
 from zchunked.errors import ZPullError
 from zchunked.export import parse_destination
+from zchunked.export.engines import parse_engine
 from zchunked.export.targets import opened
 from zchunked.oci.digest import short
 from zchunked.oci.quoting import printable
@@ -30,7 +31,8 @@ def progress_of(output: Output) -> Progress:
 
 def print_outcome(output: Output, receipt: Receipt, to: Iterable[str] = (), failure: ZPullError | None = None) -> None:
     """The result on standard output; on stderr where an archive went to standard output."""
-    out = sys.stderr if any(parse_destination(text).is_stdout for text in to) else sys.stdout
+    files = [parse_destination(text) for text in to if parse_engine(text) is None]
+    out = sys.stderr if any(one.is_stdout for one in files) else sys.stdout
     if output.format == "json":
         print_json(document_of(receipt, failure), out)
     elif failure is None:

@@ -58,6 +58,7 @@ class Settings:
     target: str
     to: tuple[str, ...]
     force: bool
+    load: bool
     media_type: str | None
     is_plan: bool
     platform: Platform | None
@@ -104,6 +105,7 @@ def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
         target=get("target", ""),
         to=tuple(get("to", ())),
         force=get("force", False),
+        load=get("load", False),
         media_type=get("media_type"),
         is_plan=parsed.verb == "plan" or get("dry_run", False),
         platform=platform,

@@ -34,11 +34,14 @@ _PLATFORM = Option(
 _TO = Option(
     "--to",
     "write the image there: oci:DIR[:name], oci-archive:FILE[:name], docker-archive:FILE[:name] "
-    "(- is standard output); repeatable",
+    "(- is standard output); or give it to docker:[NAME], podman:[NAME], containerd:[NAMESPACE/][NAME]; repeatable",
     metavar="DEST",
     kind="list",
 )
 _FORCE = switch("--force", "let --to replace a file, or fill a folder, that holds no image (default: refuse)")
+_LOAD = switch(
+    "--load", "stream an archive into the engine of --to (default: the engine pulls what it lacks from here)"
+)
 _STORE = path("--store", "folder that keeps downloaded bytes (default: zpull in the user's cache folder)", "DIR")
 _FORMAT = choice("--format", "json prints the receipt: the whole story (default text)", "text", "json")
 _QUIET = "print the digest alone, and no progress"
@@ -196,7 +199,7 @@ _GC = (
 )
 
 _HOW = (("registry", _REGISTRY), ("network", _NETWORK), ("progress", _PROGRESS))
-_PULL = (_TO, _FORCE, _PLATFORM, _SEED, _STORE, _quiet(), _FORMAT, _DIGESTFILE)
+_PULL = (_TO, _FORCE, _LOAD, _PLATFORM, _SEED, _STORE, _quiet(), _FORMAT, _DIGESTFILE)
 
 VERBS = {
     verb.name: verb
@@ -296,7 +299,7 @@ VERBS = {
             "export",
             "write a pulled image somewhere, without the network",
             (STORED,),
-            (("", (_TO, _FORCE, _PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),),
+            (("", (_TO, _FORCE, _LOAD, _PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),),
             ("zpull export registry.example/app:v2 --to oci-archive:app.tar",),
         ),
         Verb(

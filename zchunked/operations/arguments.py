@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
-from zchunked.errors import UsageError
-from zchunked.export import Destination, check_target, parse_destination
+from zchunked.errors import LocalError, UsageError
+from zchunked.export import check_target, parse_destination
+from zchunked.export.engines import Engine, parse_engine
+from zchunked.operations.writing import AnyDestination, EngineDestination
 
 
-def destinations_of(to: str | Sequence[str], *, force: bool) -> list[Destination]:
-    """Raises UsageError, and LocalError for a target that is in the way."""
-    destinations = [parse_destination(text) for text in ([to] if isinstance(to, str) else to)]
-    for destination in destinations:
-        check_target(destination, force=force)
+def destinations_of(to: str | Sequence[str], *, force: bool, load: bool = False) -> list[AnyDestination]:
+    """Raises UsageError, and LocalError for a target that is in the way or an engine that does not answer."""
+    destinations = [_destination(text, force=force, load=load) for text in ([to] if isinstance(to, str) else to)]
     if sum(one.is_stdout for one in destinations) > 1:
         raise UsageError("only one --to can write to standard output")
     return destinations
+
+
+def _destination(text: str, *, force: bool, load: bool) -> AnyDestination:
+    target = parse_engine(text)
+    if target is None:
+        destination = parse_destination(text)
+        check_target(destination, force=force)
+        return destination
+    if not load and find_spec("cheroot") is None:
+        raise LocalError(f"--to {text} needs cheroot: pip install 'zpull[serve]', or stream an archive with --load")
+    return EngineDestination(Engine(target), load)

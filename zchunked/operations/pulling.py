@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from zchunked.download.orders import Order
 from zchunked.errors import InterruptedPullError, PermanentError, TransferError, ZPullError
-from zchunked.events import Noted, Pulled, Warned
-from zchunked.export import DamagedLayerError, Destination, export
+from zchunked.events import Noted, Pulled
+from zchunked.export import DamagedLayerError
 from zchunked.interfaces import Source
 from zchunked.oci.digest import Digest
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context
+from zchunked.operations.writing import AnyDestination, EngineDestination, write
 from zchunked.pull.offline import root_of
 from zchunked.pull.pull import Pull
 from zchunked.ranges import total
@@ -26,9 +27,13 @@ from zchunked.store.images import StoredImage
 
 
 def pull(
-    context: Context, reference: ImageReference, to: Sequence[Destination], receipt: Receipt, *, force: bool
+    context: Context, reference: ImageReference, to: Sequence[AnyDestination], receipt: Receipt, *, force: bool
 ) -> StoredImage:
     """Into the store, then to every destination. Raises one ZPullError, which has the receipt."""
+    if any(isinstance(one, EngineDestination) and not one.load for one in to):
+        # An engine is given the registry's own blobs, and only those that it lacks.
+        options = context.options
+        context = replace(context, options=replace(options, frugality=replace(options.frugality, exact=True)))
     traffic = context.traffic()
     work: list[Pull] = []
     with (
@@ -126,7 +131,7 @@ def _export(
     context: Context,
     pull: Pull,
     image: StoredImage,
-    to: Sequence[Destination],
+    to: Sequence[AnyDestination],
     receipt: Receipt,
     *,
     force: bool,
@@ -134,14 +139,9 @@ def _export(
     """To every destination. Where the disk has spoilt what was pulled, that is pulled again, once."""
     is_healed = False
 
-    def write(destination: Destination) -> None:
-        tell = lambda text: context.show(Noted(text))  # noqa: E731
-        if warning := receipt.exported(export(context.store, image, destination, force=force, tell=tell)):
-            context.show(Warned(warning))
-
     for destination in to:
         try:
-            write(destination)
+            write(context, image, destination, receipt, force=force)
         except DamagedLayerError as damage:
             if is_healed:
                 raise
@@ -150,8 +150,8 @@ def _export(
             context.show(Pulled(image.documents.manifest_digest))
             if destination.is_stream:
                 raise DamagedLayerError(
-                    f"the archive at {destination.path} is broken, for layers were damaged in the store ({damage}); "
+                    f"the archive at {destination.text} is broken, for layers were damaged in the store ({damage}); "
                     "they are healed now: run the same command again"
                 ) from damage
-            write(destination)
+            write(context, image, destination, receipt, force=force)
     return image

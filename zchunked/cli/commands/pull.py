@@ -22,7 +22,7 @@ def pull(settings: Settings) -> int:
     output, progress = settings.output, progress_of(settings.output)
     with closing(progress), closing(client_of(settings, progress)) as client:
         try:
-            done = client.pull(settings.image, to=settings.to, force=settings.force)
+            done = client.pull(settings.image, to=settings.to, force=settings.force, load=settings.load)
         except ZPullError as error:
             progress.close()
             _explain(settings, error)

@@ -16,7 +16,9 @@ from zchunked.oci.quoting import printable
 def export_image(settings: Settings) -> int:
     progress = progress_of(settings.output)
     with closing(client_of(settings, progress)) as client:
-        done = client.export(settings.image, settings.to, platform=settings.platform, force=settings.force)
+        done = client.export(
+            settings.image, settings.to, platform=settings.platform, force=settings.force, load=settings.load
+        )
     write_digestfile(settings.output.digestfile, done.receipt)
     print_outcome(settings.output, done.receipt, settings.to)
     return 0
