@@ -101,3 +101,54 @@ def test_credentials_are_for_the_target(tmp_path: Path) -> None:
     with UploadRegistry(needs_login=True, elsewhere=True) as registry:
         command.zpull(tmp_path, "push", SOURCE, f"{registry.host}/team/app:v1", "--creds", "me:secret")
         check(registry, DEMO)
+
+
+def _signed(registry: UploadRegistry, repository: str, *, by_api: bool) -> tuple[str, str]:
+    """Gives the image that is there a signature; its digest and that of its blob."""
+    image = registry.manifests[repository]["v1"]
+    blob, config = b"a signature", b"{}"
+    for data in (blob, config):
+        registry.blobs[repository][registry.digest(data)] = data
+    document = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": "application/vnd.example.signature",
+        "config": {
+            "mediaType": "application/vnd.oci.empty.v1+json", "digest": registry.digest(config), "size": len(config),
+        },
+        "layers": [{"mediaType": "text/plain", "digest": registry.digest(blob), "size": len(blob)}],
+        "subject": {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": registry.digest(image),
+            "size": len(image),
+        },
+    }  # fmt: skip
+    data = json.dumps(document).encode()
+    registry.manifests[repository][registry.digest(data)] = data
+    listed = {"mediaType": document["mediaType"], "digest": registry.digest(data), "size": len(data)}
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [listed]}
+    text = json.dumps(index).encode()
+    if by_api:
+        registry.referrers[registry.digest(image)] = text
+    else:
+        registry.manifests[repository][registry.digest(image).replace(":", "-")] = text
+    return registry.digest(data), registry.digest(blob)
+
+
+@pytest.mark.parametrize("by_api", [True, False])
+@pytest.mark.parametrize("acknowledges", [True, False])
+def test_signatures_go_with_the_image(by_api: bool, acknowledges: bool, tmp_path: Path) -> None:
+    with UploadRegistry() as first, UploadRegistry(acknowledges_subjects=acknowledges) as second:
+        command.zpull(tmp_path, "push", SOURCE, f"{first.host}/team/app:v1")
+        artifact, blob = _signed(first, "team/app", by_api=by_api)
+        source, target = f"{first.host}/team/app:v1", f"{second.host}/mine/app:v1"
+        command.zpull(tmp_path / "other", "push", source, target, "--with-referrers")
+        check(second, DEMO, "mine/app")
+        assert artifact in second.manifests["mine/app"]
+        assert second.blob("mine/app", blob) == b"a signature"
+        fallback = DEMO.expect["manifest"]["digest"].replace(":", "-")
+        assert (fallback in second.manifests["mine/app"]) is not acknowledges
+        if not acknowledges:
+            [entry] = json.loads(second.manifests["mine/app"][fallback])["manifests"]
+            assert (entry["digest"], entry["artifactType"]) == (artifact, "application/vnd.example.signature")
+            command.zpull(tmp_path / "other", "push", source, target, "--with-referrers")
+            assert len(json.loads(second.manifests["mine/app"][fallback])["manifests"]) == 1

@@ -11,7 +11,17 @@ from dataclasses import replace
 
 from zchunked.cli import values
 from zchunked.cli.grammar import Argument, Option, Verb, choice, path, switch
-from zchunked.cli.tables_write import ADD, AGAINST, CONVERTED, LEVEL, MOUNT_FROM, PLATFORM_OR_ALL, REGISTRY, REWRITE
+from zchunked.cli.tables_write import (
+    ADD,
+    AGAINST,
+    CONVERTED,
+    LEVEL,
+    MOUNT_FROM,
+    PLATFORM_OR_ALL,
+    REGISTRY,
+    REWRITE,
+    WITH_REFERRERS,
+)
 
 IMAGE = Argument(
     "IMAGE",
@@ -263,7 +273,7 @@ VERBS = {
             "upload an image to a registry, from where it got to, whatever happened before",
             (SOURCE, REGISTRY),
             (
-                ("", (MOUNT_FROM, _PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
+                ("", (MOUNT_FROM, WITH_REFERRERS, _PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
                 ("spending", (*_SPENDING, _EXACT)),
                 *_HOW,
             ),

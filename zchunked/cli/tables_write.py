@@ -23,6 +23,7 @@ MOUNT_FROM = Option(
     kind="list",
     separator=" ",
 )
+WITH_REFERRERS = switch("--with-referrers", "push signatures, attestations and SBOMs that refer to the image too")
 PLATFORM_OR_ALL = Option(
     "--platform",
     "which image of an index to take, or all of them (default: this machine's)",

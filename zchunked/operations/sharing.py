@@ -17,6 +17,7 @@ from zchunked.oci.platform import Platform
 from zchunked.oci.reference import ImageReference, LayoutReference
 from zchunked.operations.context import Context
 from zchunked.operations.pulling import explained, pull_of
+from zchunked.pull.objects import ObjectFetcher
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Export, Receipt, image_bytes
 from zchunked.store.images import StoredImage, load
@@ -68,6 +69,20 @@ class SourceImage:
             self._context.show(Pulled(image.documents.manifest_digest))
             use(image)
         return image
+
+    def objects(self) -> ObjectFetcher:
+        """What else the source's repository has; to be used in a `with` block."""
+        context, traffic = self._context, self._context.traffic()
+        source = self._stack.enter_context(closing(context.open(self._reference, traffic)))
+        return ObjectFetcher(
+            self._reference,
+            self._reference.digest,
+            source,
+            context.store,
+            traffic=traffic,
+            options=context.options,
+            show=context.show,
+        )
 
     def _stored(self) -> StoredImage | None:
         try:

@@ -14,7 +14,7 @@ from zchunked.download.session import Session
 from zchunked.download.watermarks import Watermarks
 from zchunked.errors import FormatError, IntegrityError, LimitError, NotFoundError
 from zchunked.events import Noted, Planned
-from zchunked.interfaces import Document, Emit, Locating, Source
+from zchunked.interfaces import Document, Emit, Listed, Locating, Source
 from zchunked.layers.proof import is_intact
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.oci.documents import ACCEPTED, Descriptor, Index, parse_document
@@ -96,6 +96,21 @@ class ObjectFetcher:
         if platform is not None:
             return self._resolve(platform).manifest_data
         return self._run(lambda: self._document(self._digest).data)
+
+    def document(self, digest: Digest) -> bytes:
+        """A manifest of whatever kind by its digest."""
+        return self._run(lambda: self._document(digest).data)
+
+    def listing(self, path: str) -> bytes | None:
+        """What a list of the repository says, as `Listed.listing`; None where the source has none."""
+        source = self._plain_source
+        return self._run(lambda: self._listing(source, path)) if isinstance(source, Listed) else None
+
+    def _listing(self, source: Listed, path: str) -> bytes | None:
+        try:
+            return self._chameleon.run(lambda: source.listing(path)).data
+        except NotFoundError:
+            return None
 
     def _resolve(self, platform: Platform) -> ImageDocuments:
         limits = self._options.limits

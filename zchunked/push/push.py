@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from zchunked.download.workers import WorkerPool
 from zchunked.events import Noted, Planned
 from zchunked.export.shipment import Parcel, Shipment
 from zchunked.interfaces import Emit
-from zchunked.oci.digest import short
+from zchunked.oci.digest import Digest, parse_digest, short
 from zchunked.oci.documents import Descriptor
 from zchunked.options import Patience, StallLimits
 from zchunked.push.upload import BlobUpload, ChunkSizes, Pushed, UploadMemory
@@ -101,5 +102,22 @@ class Pusher:
         self._session.emit(Noted(f"{how} {short(parcel.blob.digest)}, {parcel.blob.size} bytes"))
 
     def _describe(self, manifest: Descriptor, data: bytes, tag: str | None) -> None:
-        self._chameleon.run(lambda: self._registry.put_manifest(manifest, data, tag))
+        is_listed = self._chameleon.run(lambda: self._registry.put_manifest(manifest, data, tag))
         self._chameleon.gain(len(data))
+        entry = None if is_listed else _as_referrer(manifest, data)
+        if entry is not None:
+            subject, listed = entry
+            self._chameleon.run(lambda: self._registry.list_referrer(subject, listed))
+
+
+def _as_referrer(manifest: Descriptor, data: bytes) -> tuple[Digest, dict[str, object]] | None:
+    """What it refers to, and how a list of referrers names it; None for what refers to nothing."""
+    document = json.loads(data)
+    subject = document.get("subject")
+    if not isinstance(subject, dict):
+        return None
+    config = document.get("config")
+    kind = document.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
+    found = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size, "artifactType": kind}
+    found["annotations"] = document.get("annotations")
+    return parse_digest(str(subject.get("digest")), "the subject's digest"), {k: v for k, v in found.items() if v}

@@ -6,6 +6,7 @@ another host is asked without any.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,8 @@ from urllib.parse import quote
 
 from zchunked.errors import NotFoundError, TransferError, TransientError
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci.digest import Digest
-from zchunked.oci.documents import ACCEPTED, Descriptor
+from zchunked.oci.digest import Digest, digest_of
+from zchunked.oci.documents import ACCEPTED, OCI_INDEX, Descriptor
 from zchunked.sources.http.client import REDIRECTS, Answer, Body
 from zchunked.sources.http.endpoint import RegistryEndpoint
 
@@ -227,6 +228,32 @@ class RegistryUploads:
         if said != manifest.digest and said.startswith("sha256:"):
             raise TransferError(f"{self.name}: put manifest {manifest.digest}, the registry keeps {said!r:.80}")
         return "OCI-Subject" in answer.headers
+
+    def list_referrer(self, subject: Digest, listed: dict[str, object]) -> None:
+        """Under the tag that stands in for the referrers API where a registry has none (referrers tag schema)."""
+        tag = subject.replace(":", "-")
+        answer = self._home.ask(f"manifests/{tag}", {"Accept": OCI_INDEX})
+        if answer.status not in (200, 404):
+            raise answer.refusal(f"{self.name}: the list of referrers {tag}")
+        old = answer.read(self._limits.manifest_bytes, f"the list of referrers {tag}")
+        data = with_referrer(old if answer.status == 200 else None, listed)
+        if data != old:
+            self.put_manifest(Descriptor(OCI_INDEX, digest_of(data), len(data)), data, tag)
+
+
+def with_referrer(index: bytes | None, listed: dict[str, object]) -> bytes:
+    """An index with one more entry, or as it is if it has that."""
+    document: dict[str, object] = {"schemaVersion": 2, "mediaType": OCI_INDEX}
+    entries: list[object] = []
+    if index is not None:
+        try:
+            document = json.loads(index)
+            entries = list(document["manifests"])  # type: ignore[call-overload]
+            if any(entry["digest"] == listed["digest"] for entry in entries):  # type: ignore[index]
+                return index
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise TransferError("the registry's list of referrers is malformed") from error
+    return json.dumps(document | {"manifests": [*entries, listed]}, separators=(",", ":")).encode()
 
 
 def _offset(answer: Answer) -> int | None:

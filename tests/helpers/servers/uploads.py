@@ -61,13 +61,16 @@ class UploadRegistry:
     fail_puts: int = 0
     """So many more ends of uploads are carried out and not answered."""
     mounts: bool = True
+    acknowledges_subjects: bool = True
+    """Whether it says of a manifest with a subject that it lists it (OCI-Subject)."""
     seconds_per_block: float = 0.0
     """How long it takes over 16 KiB."""
 
     def __enter__(self) -> Self:
         self.blobs: dict[str, dict[str, bytes]] = {}
         self.manifests: dict[str, dict[str, bytes]] = {}
-        self.types: dict[str, str] = {}
+        self.referrers: dict[str, bytes] = {}
+        """By subject: what the referrers API answers."""
         self.sessions: dict[str, Session] = {}
         self.broken: list[str] = []
         self.hits: Counter[str] = Counter()
@@ -113,6 +116,10 @@ class UploadRegistry:
     def host(self) -> str:
         return f"127.0.0.1:{self._servers[0].server_port}"
 
+    @staticmethod
+    def digest(data: bytes) -> str:
+        return _digest(data)
+
     def blob(self, repository: str, digest: str) -> bytes:
         return self.blobs[repository][digest]
 
@@ -122,9 +129,8 @@ class UploadRegistry:
         url = urlsplit(handler.path)
         method = handler.command
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
-        if url.path == "/token":
-            self.tokens_seen.add(query.get("scope", ""))
-            return _answer(handler, 200, json.dumps({"token": "t-" + query.get("scope", "")}).encode())
+        if url.path == "/token" or "/referrers/" in url.path:
+            return self._aside(handler, url.path, query)
         found = _PATH.fullmatch(url.path)
         if found is None:
             return _answer(handler, 404)
@@ -149,6 +155,13 @@ class UploadRegistry:
         if data is None:
             return _answer(handler, 404)
         return _answer(handler, 200, data, Docker_Content_Digest=_digest(data))
+
+    def _aside(self, handler: BaseHTTPRequestHandler, path: str, query: dict[str, str]) -> None:
+        if path == "/token":
+            self.tokens_seen.add(query.get("scope", ""))
+            return _answer(handler, 200, json.dumps({"token": "t-" + query.get("scope", "")}).encode())
+        listed = self.referrers.get(path.rpartition("/")[2])
+        return _answer(handler, 404) if listed is None else _answer(handler, 200, listed)
 
     def _refuses(self, handler: BaseHTTPRequestHandler, name: str, method: str, authorization: str | None) -> bool:
         wanted = f"repository:{name}:pull,push" if method not in ("GET", "HEAD") else f"repository:{name}:pull"
@@ -294,7 +307,8 @@ class UploadRegistry:
         if any(one["digest"] not in self.manifests.get(name, {}) for one in document.get("manifests", ())):
             self._break("an index came before its manifests")
         self.manifests.setdefault(name, {}).update({digest: data, which: data})
-        subject = {"OCI_Subject": document["subject"]["digest"]} if "subject" in document else {}
+        is_told = "subject" in document and self.acknowledges_subjects
+        subject = {"OCI_Subject": document["subject"]["digest"]} if is_told else {}
         return _answer(handler, 201, Docker_Content_Digest=digest, **subject)
 
 

@@ -18,6 +18,7 @@ from zchunked.oci.quoting import typed as quoted
 from zchunked.oci.reference import Reference, parse_image
 from zchunked.operations.context import SILENCE_SECONDS, bearable, traffic_of
 from zchunked.operations.pulling import resumable
+from zchunked.operations.referrers import with_referrers
 from zchunked.operations.sharing import SourceImage
 from zchunked.push.push import Pusher
 from zchunked.push.upload import Pushed
@@ -50,8 +51,12 @@ def push(settings: Settings) -> int:
         work = SourceImage(context, reference, settings.platform, receipt, stack)
 
         def bring(image: StoredImage) -> None:
+            shipment = shipment_of(store, image)
+            if settings.own["with_referrers"]:
+                with work.objects() as objects:
+                    shipment = with_referrers(objects, store, shipment)
             pushers.append(pusher_of(settings, target, registry, store, progress))
-            pushers[-1].run(shipment_of(store, image), target.tag)
+            pushers[-1].run(shipment, target.tag)
 
         try:
             work.used(bring)
