@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.helpers.build.front import read_layout
+from tests.helpers.build.front import Json, Layer, chunked_layer, image, make_tar, read_layout, sha256
 from tests.helpers.build.golden import Golden
+from tests.helpers.harness.hostile import flips
 from tests.helpers.harness.pulls import Outcome, open_store, pull
 from tests.helpers.servers.memory import MemorySource
+from zchunked.errors import IntegrityError, TransferError, TransientError
 from zchunked.export.layers import layers_of, manifest_of
+from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 EXACT = GapOptions(exact=True)
 PAIRS = [
     ("demo-v1", "demo-v2"),
@@ -70,3 +79,207 @@ def test_an_update_ends_with_the_registrys_blobs(
         assert source.blob_bytes <= golden.expect["image_bytes"]
         if "g1-old" not in (before, after):
             assert source.blob_bytes < golden.expect["image_bytes"] / 2
+
+
+# ── frames of made-up layers ──
+
+
+def noise(seed: int, size: int = 3000) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def tree(*seeds: int) -> dict[str, bytes]:
+    return {f"f{seed}": noise(seed) for seed in seeds}
+
+
+OLD, NEW = chunked_layer(make_tar(tree(*range(30)))), chunked_layer(make_tar(tree(*range(20, 45))))
+
+
+@contextmanager
+def warm(folder: Path, *layers: Layer) -> Iterator[Store]:
+    with open_store(folder) as store:
+        for number, layer in enumerate(layers or [OLD]):
+            pull(MemorySource(image([layer])), store, f"example.com/old{number}:t")
+        yield store
+
+
+def is_blob(store: Store, layer: Layer) -> bool:
+    digest = Digest(layer.digest)
+    return store.is_whole(digest) and b"".join(store.stream(digest, ByteRange(0, layer.size))) == layer.blob
+
+
+def test_a_frame_lies_in_the_store_once(tmp_path: Path) -> None:
+    with warm(tmp_path) as store:
+        outcome = pull(MemorySource(image([NEW])), store, frugality=EXACT)
+        assert is_blob(store, NEW)
+        assert outcome.receipt.layers[0].identical
+        assert (outcome.receipt.layers[0].mode, outcome.receipt.layers[0].proved) == ("partial", "blob")
+        held = sum(path.stat().st_size for path in (store.folder / "blobs").iterdir())
+        assert held < OLD.size + outcome.receipt.bytes.fetched + 5000
+    with open_store(tmp_path) as again:
+        assert is_blob(again, NEW)
+
+
+def test_what_a_predicted_frame_brought_is_found_by_the_next_version(tmp_path: Path) -> None:
+    third = chunked_layer(make_tar(tree(*range(25, 50))))
+    with warm(tmp_path) as store:
+        pull(MemorySource(image([NEW])), store, frugality=EXACT)
+        outcome = pull(MemorySource(image([third])), store, frugality=EXACT)
+        assert is_blob(store, third)
+        assert outcome.receipt.bytes.needed < 6 * 3100
+
+
+@pytest.mark.parametrize("where", ["payload", "header", "frame's own header"])
+def test_damage_on_the_way_costs_what_was_damaged(where: str, tmp_path: Path) -> None:
+    chunk = next(chunk for chunk in NEW.chunks if chunk.file == "f40")
+    at = {"payload": chunk.start + 1000, "header": chunk.start - 20, "frame's own header": chunk.start + 5}[where]
+    with warm(tmp_path) as store:
+        clean = pull(MemorySource(image([OLD, NEW])), open_store(tmp_path / "other"), frugality=EXACT).receipt
+        assert clean.bytes.wasted == 0
+        source = MemorySource(image([NEW]), change=flips(NEW.digest, range(at, at + 1), times=1))
+        outcome = pull(source, store, frugality=EXACT)
+        assert is_blob(store, NEW)
+        assert_books_balance(outcome, source)
+        assert 0 < outcome.receipt.bytes.wasted < 10_000
+        assert source.blob_bytes <= NEW.size + len(image([NEW]).config) + outcome.receipt.bytes.wasted
+
+
+def test_a_registrys_copy_that_is_bad_is_refused_without_fetching_it_all_again(tmp_path: Path) -> None:
+    chunk = next(chunk for chunk in NEW.chunks if chunk.file == "f40")
+    with warm(tmp_path) as store:
+        where = range(chunk.start + 1000, chunk.start + 1001)
+        source = MemorySource(image([NEW]), change=flips(NEW.digest, where))
+        with pytest.raises(IntegrityError) as caught:
+            pull(source, store, frugality=EXACT)
+        assert caught.value.exit_code == 6
+        assert source.blob_bytes <= NEW.size + 2 * 3100
+        assert not store.is_whole(Digest(NEW.digest))
+        assert is_blob(store, OLD)
+
+
+def test_a_stored_frame_that_is_damaged_is_fetched_and_its_blob_is_doubted(tmp_path: Path) -> None:
+    chunk = next(chunk for chunk in OLD.chunks if chunk.file == "f25")
+    with warm(tmp_path) as store:
+        frame = OLD.blob[chunk.start : chunk.end]
+        for path in (store.folder / "blobs").glob("*-*"):
+            path.write_bytes(path.read_bytes().replace(frame, bytes([frame[0]]) + frame[1:500] + b"?" + frame[501:]))
+        source = MemorySource(image([NEW]))
+        outcome = pull(source, store, frugality=EXACT)
+        assert is_blob(store, NEW)
+        assert outcome.receipt.bytes.wasted == 0
+        assert not store.is_whole(Digest(OLD.digest))
+        assert source.blob_bytes <= NEW.size
+
+
+def test_damage_of_a_shared_frame_is_forgotten_of_every_blob(tmp_path: Path) -> None:
+    chunk = next(chunk for chunk in NEW.chunks if chunk.file == "f25")
+    with warm(tmp_path) as store:
+        pull(MemorySource(image([NEW])), store, frugality=EXACT)
+        store.evict(Digest(NEW.digest), [ByteRange(chunk.start, chunk.end)])
+        assert not store.is_whole(Digest(OLD.digest))
+        there = next(one for one in OLD.chunks if one.file == "f25")
+        assert not store.covers(Digest(OLD.digest), ByteRange(there.start, there.end))
+        before = next(one for one in OLD.chunks if one.file == "f24")
+        assert store.covers(Digest(OLD.digest), ByteRange(before.start, before.end))
+        for name, layer in (("example.com/old0:t", OLD), ("example.com/app:t", NEW)):
+            source = MemorySource(image([layer]))
+            pull(source, store, name, frugality=EXACT)
+            assert is_blob(store, layer)
+            assert source.blob_bytes < 4000 if layer is OLD else source.blob_bytes == 0
+
+
+def test_verify_finds_a_flipped_bit_of_a_shared_frame_and_both_images_heal(tmp_path: Path) -> None:
+    chunk = next(chunk for chunk in OLD.chunks if chunk.file == "f25")
+    frame = OLD.blob[chunk.start : chunk.end]
+    with warm(tmp_path) as store:
+        pull(MemorySource(image([NEW])), store, frugality=EXACT)
+        for path in (store.folder / "blobs").glob("*-*"):
+            path.write_bytes(path.read_bytes().replace(frame, frame[:500] + bytes([frame[500] ^ 1]) + frame[501:]))
+        findings = verify(store)
+        assert findings.damaged
+        assert sum(one.end - one.start for one in findings.damaged) < 3 * len(frame)
+        for layer in (OLD, NEW):
+            source = MemorySource(image([layer]))
+            pull(source, store, f"example.com/{layer.digest[7:]}:t", frugality=EXACT)
+            assert is_blob(store, layer)
+            assert source.blob_bytes < 2 * len(frame)
+
+
+def lies_about(name: str, data: bytes) -> Any:
+    def edit(toc: Json) -> None:
+        next(entry for entry in toc["entries"] if entry["name"] == name)["digest"] = sha256(data)
+
+    return edit
+
+
+def test_a_toc_that_lies_costs_bytes_and_never_more_than_the_blob(tmp_path: Path) -> None:
+    """It names a stored content of the same length, so a wrong frame stands in."""
+    lying = chunked_layer(make_tar(tree(*range(20, 45))), edit_toc=lies_about("f40", noise(3)))
+    with warm(tmp_path) as store:
+        source = MemorySource(image([lying]))
+        outcome = pull(source, store, frugality=EXACT)
+        assert is_blob(store, lying)
+        assert source.blob_bytes <= lying.size
+        assert outcome.receipt.bytes.wasted == 0
+
+
+def test_a_killed_pull_goes_on_with_what_came(tmp_path: Path) -> None:
+    chunk = next(chunk for chunk in NEW.chunks if chunk.file == "f40")
+
+    def cut(blob: Descriptor, at: int, piece: bytes) -> bytes:
+        if blob.digest == NEW.digest and chunk.start <= at < chunk.end:
+            raise TransientError("cut")
+        return piece
+
+    with warm(tmp_path) as store:
+        first = MemorySource(image([NEW]), change=cut)
+        with pytest.raises(TransferError):
+            pull(first, store, frugality=EXACT, jobs=1)
+        fetched = first.traffic.fetched
+    with open_store(tmp_path) as store:
+        second = MemorySource(image([NEW]))
+        pull(second, store, frugality=EXACT)
+        assert is_blob(store, NEW)
+    with warm(tmp_path / "other") as store:
+        whole = MemorySource(image([NEW]))
+        pull(whole, store, frugality=EXACT)
+        assert fetched + second.traffic.fetched <= whole.traffic.fetched + 6000
+
+
+def test_another_encoders_blob_is_no_source(tmp_path: Path) -> None:
+    other = chunked_layer(make_tar({name: data[:1500] * 2 for name, data in tree(*range(40)).items()}), level=1)
+    mine = chunked_layer(make_tar({name: data[:1500] * 2 for name, data in tree(*range(40)).items()}), level=19)
+    with warm(tmp_path, other) as store:
+        source = MemorySource(image([mine]))
+        pull(source, store, frugality=EXACT)
+        assert is_blob(store, mine)
+        assert source.blob_bytes <= mine.size
+
+
+def test_a_cold_pull_reads_no_table_of_contents_and_the_next_one_does(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        source = MemorySource(image([OLD]), spans=4)
+        outcome = pull(source, store)
+        assert [layer.mode for layer in outcome.receipt.layers] == ["whole"]
+        assert source.blob_bytes == OLD.size + len(image([OLD]).config)
+        assert len(store.frames.unindexed()) == 1
+        assert list(store.find_chunks([bytes.fromhex(sha256(noise(3))[7:])])) == []
+        pull(MemorySource(image([NEW])), store, "example.com/new:t", frugality=EXACT)
+        assert store.frames.unindexed() == []
+        assert is_blob(store, NEW)
+
+
+@pytest.mark.parametrize(("before", "after"), [("demo-v1", "demo-v2"), ("demo-v2", "demo-v1")])
+def test_estargz_comes_in_parts_and_identical(before: str, after: str, tmp_path: Path) -> None:
+    content = read_layout(FIXTURES / "estargz" / "oci")
+    with open_store(tmp_path) as store:
+        pull(MemorySource(content, before), store, f"example.com/{before}:t")
+        source = MemorySource(content, after, spans=8)
+        outcome = pull(source, store, frugality=EXACT)
+        assert {layer.kind for layer in outcome.receipt.layers} == {"estargz"}
+        for layer in outcome.receipt.layers:
+            digest = Digest(layer.digest)
+            assert b"".join(store.stream(digest, ByteRange(0, layer.size))) == content.blobs[digest]
+        # All that is the same: each change of a header spoils the member before it, and one file is most of the layer.
+        assert sum(layer.cached_bytes for layer in outcome.receipt.layers) >= 19_409 + 18_111
+        assert_books_balance(outcome, source)
