@@ -140,6 +140,17 @@ class Estimate:
 
 
 @dataclass(slots=True)
+class WayEstimate:
+    """What the image would cost if each layer came one way, as far as it can; `taken`: that is what a pull would do."""
+
+    way: str
+    bytes: int
+    requests: int
+    seconds: float
+    taken: bool
+
+
+@dataclass(slots=True)
 class Receipt:
     """Where every byte of a pull went; of a plan, what it did itself and an estimate of the pull."""
 
@@ -158,6 +169,7 @@ class Receipt:
     warnings: list[str] = field(default_factory=list)
     """What is not as was asked for, or not as the registry has it."""
     estimate: Estimate | None = None
+    ways: list[WayEstimate] | None = None
 
     def names(self, root: Digest, manifest: Digest) -> None:
         """`root`: what the reference names, an index or the manifest itself."""

@@ -44,7 +44,7 @@ def document_of(receipt: Receipt, failure: ZPullError | None) -> dict[str, objec
     """The receipt as JSON has it."""
     document: dict[str, object] = asdict(receipt)
     if receipt.estimate is None:
-        del document["estimate"]
+        del document["estimate"], document["ways"]
     if failure is not None:
         document["error"] = str(failure)
     return document
@@ -62,6 +62,10 @@ def print_plan(plan: Plan, rate: float | None) -> None:
     cost, time = plan.estimate, ""
     if cost.seconds is not None:
         time = f", about {cost.seconds:.1f} s at {f'{human(rate)}/s' if rate else 'the rate measured just now'}"
+    for way in plan.receipt.ways or ():
+        mark = "  taken" if way.taken else ""
+        seconds = f", {way.seconds:.1f} s" if cost.seconds is not None else ""
+        print_line(f"{way.way:<5}  {human(way.bytes):>8} in {way.requests} requests{seconds}{mark}")
     print_line(f"a pull fetches {cost.bytes} bytes ({human(cost.bytes)}) in {cost.requests} requests{time}")
 
 

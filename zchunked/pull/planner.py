@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress, repeat
 from operator import sub
+from typing import get_args
 
 from zchunked.download.coalesce import PART_BYTES, GapPolicy, Link, Run, runs_for
 from zchunked.download.orders import ChunkChecks, Order
@@ -18,9 +19,9 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.ways import WayCost, WorkCosts, choose, cost_of
+from zchunked.pull.ways import Way, WayCost, WorkCosts, choose, cost_of
 from zchunked.ranges import ByteRange, Spans, merge, ranges, subtract, total
-from zchunked.receipt import Estimate
+from zchunked.receipt import Estimate, WayEstimate
 from zchunked.store import Store
 from zchunked.store.store import Place
 
@@ -333,6 +334,38 @@ def _held_elsewhere(work: LayerTask, found: dict[bytes, Place]) -> int:
     toc, blob = contents.toc, work.layer.digest
     elsewhere = {digest for digest, place in found.items() if place.blob != blob}
     return sum(compress(map(sub, toc.ends, toc.starts), map(elsewhere.__contains__, toc.digests)))
+
+
+def ways_of(
+    works: Sequence[LayerTask], means: LinkConditions, *, first_bytes: int, first_requests: int
+) -> list[WayEstimate]:
+    """The three ways for the image: of a layer that cannot come one of them, what it will cost counts."""
+    if means.is_free:
+        return []
+    first = means.link.seconds(first_bytes, first_requests, means.jobs)
+    found = []
+    for way in get_args(Way):
+        costs = [_cost(work, way, means) for work in works]
+        found.append(
+            WayEstimate(
+                way,
+                first_bytes + sum(cost.bytes for cost in costs),
+                first_requests + sum(cost.requests for cost in costs),
+                round(first + sum(cost.seconds for cost in costs), 1),
+                taken=bool(works) and all(work.way == way or not work.ways for work in works),
+            )
+        )
+    if sum(one.taken for one in found) > 1:  # layers that can come whole alone
+        for one in found:
+            one.taken = one.way == "whole"
+    return found
+
+
+def _cost(work: LayerTask, way: Way, means: LinkConditions) -> WayCost:
+    runs = work.order.runs if work.order is not None else []
+    its = {cost.way: cost for cost in work.ways}
+    own = its.get(work.way) if work.way is not None else None
+    return its.get(way) or own or cost_of(work.way or "whole", runs, 0.0, means.link, means.jobs)
 
 
 def estimate(works: Sequence[LayerTask], means: LinkConditions, *, first_bytes: int, first_requests: int) -> Estimate:

@@ -24,7 +24,7 @@ from zchunked.options import Options
 from zchunked.pull.inspect import MetadataFetcher
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.layers import Layers
-from zchunked.pull.planner import LinkConditions, estimate
+from zchunked.pull.planner import LinkConditions, estimate, ways_of
 from zchunked.pull.repair import heal
 from zchunked.pull.resolve import resolve
 from zchunked.ranges import ByteRange, total
@@ -36,6 +36,12 @@ from zchunked.store.images import ImageDocuments, StoredImage
 _ROUNDS = 7  # of repairs: each finds other bytes to blame, or trusts fewer frames
 _LANES = {"read": 1, "make": 2, "prove": 2}
 _Result = TypeVar("_Result")
+
+
+def _link_of(name: str) -> str:
+    """What the link to a reference's host is remembered by."""
+    _, slashes, rest = name.partition("://")
+    return "link " + (rest if slashes else name).partition("/")[0]
 
 
 class Pull:
@@ -80,6 +86,7 @@ class Pull:
         self._config_bytes_here = 0
         self._documents_size: dict[Digest | None, int] = {}
         self._cost_again = 0
+        self._link = store.measures(_link_of(name))  # as earlier pulls found it
         self._begun = 0  # the number of this pull in the store's log of pulls
         inspector = MetadataFetcher(
             store,
@@ -146,7 +153,16 @@ class Pull:
             entry.proved = self._store.proved_by(Digest(entry.digest), Digest(entry.diff_id))
             entry.identical = entry.proved in ("blob", "both")
 
+    def _remember_link(self) -> None:
+        traffic = self._traffic
+        if self._accounts.is_free or self._options.limit_rate is not None:
+            return
+        if traffic.tells_rate and traffic.rate and traffic.round_trip is not None:
+            found = {"rate": traffic.rate, "round trip": traffic.round_trip}
+            self._store.remember_measures(_link_of(self._name), found)
+
     def _settle(self) -> None:
+        self._remember_link()
         self._say_what_is_proved()
         self._fetcher.settle()
         self._count_cached()
@@ -181,7 +197,8 @@ class Pull:
         self._layers.plan(crew, todo)
         again, asked = self._cost_again, int(not self._digest)
         cost = self._receipt.estimate = estimate(todo, self._means(), first_bytes=again, first_requests=asked)
-        if cost.bytes and self._options.rate is None and not self._traffic.tells_rate:
+        self._receipt.ways = ways_of(todo, self._means(), first_bytes=again, first_requests=asked)
+        if cost.bytes and self._options.rate is None and not (self._traffic.tells_rate or "rate" in self._link):
             cost.seconds = None
         return todo
 
@@ -194,7 +211,10 @@ class Pull:
         return is_tar or (is_whole and not self._options.prove)
 
     def _means(self) -> LinkConditions:
-        link = Link(self._traffic.round_trip, self._options.link_rate(self._traffic.rate))
+        traffic, before = self._traffic, self._link
+        measured = traffic.rate if traffic.tells_rate else before.get("rate", traffic.rate)
+        round_trip = traffic.round_trip if traffic.round_trip is not None else before.get("round trip")
+        link = Link(round_trip, self._options.link_rate(measured))
         return LinkConditions(self._options.jobs, link, self._source.spans_per_request, self._accounts.is_free)
 
     # ── what the image is ──
