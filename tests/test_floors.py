@@ -269,6 +269,30 @@ def test_a_file_near_350_lines_is_two_rooms(name: str) -> None:
     assert modules()[name].lines <= 400, "from 350 on look for the second room; this is where it must be found"
 
 
+WIDE = {
+    "pull.pull.Pull": 11,
+    "pull.objects.ObjectFetcher": 8,
+    "push.push.Pusher": 8,
+    "sources.auth.tokens.Auth": 8,
+    "serve.documents.Documents": 7,
+    "sources.http.endpoint.RegistryEndpoint": 7,
+    "sources.registry.RegistrySource": 7,
+    "store.writer.Writer": 7,
+}
+"""Constructors that take more than six; none may grow, and no other may join them."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_constructor_takes_six_collaborators(name: str) -> None:
+    for made in ast.walk(tree(modules()[name])):
+        if not isinstance(made, ast.ClassDef):
+            continue
+        for method in made.body:
+            if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+                width = len(method.args.args) + len(method.args.kwonlyargs) - 1
+                assert width <= WIDE.get(f"{name}.{made.name}", 6), f"{name}.{made.name} takes {width}"
+
+
 def test_the_table_sees_what_it_should_see(tmp_path: Path) -> None:
     """The reader of imports against every way to spell one: a test that looks away proves nothing."""
     path = tmp_path / "x.py"

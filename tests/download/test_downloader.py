@@ -12,7 +12,6 @@ from zchunked.download.coalesce import shares
 from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
 from zchunked.download.retry import Chameleon, RetryingSource
-from zchunked.download.watermarks import Watermarks
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import AccessDeniedError, RangeIgnoredError, TransientError
 from zchunked.events import Arrived, Event
@@ -81,7 +80,6 @@ class Bench:
         self.downloader = Downloader(
             RetryingSource(source, self.chameleon),
             self.store,
-            arrivals=Watermarks(self.stop),
             accounts=Accounts(),
             emit=self.events.append,
             stop=self.stop,

@@ -15,7 +15,6 @@ from tests.helpers.harness.pulls import open_store, pull
 from tests.helpers.servers.memory import MemorySource
 from zchunked.download.downloader import Downloader
 from zchunked.download.retry import Chameleon, RetryingSource
-from zchunked.download.watermarks import Watermarks
 from zchunked.download.workers import WorkerPool
 from zchunked.layers.metadata import LayerIndex
 from zchunked.limits import DEFAULT_LIMITS
@@ -83,9 +82,7 @@ def test_tables_that_are_here_are_read_in_turns_so_the_short_one_is_done_first(
             writer.write(0, one.blob)
             writer.close()
         source = RetryingSource(MemorySource(content), Chameleon(Patience(0), 2, lambda _: None, stop))
-        fetcher = Downloader(
-            source, store, arrivals=Watermarks(stop), accounts=Accounts(), emit=lambda _: None, stop=stop
-        )
+        fetcher = Downloader(source, store, accounts=Accounts(), emit=lambda _: None, stop=stop)
         looker = MetadataFetcher(store, fetcher, stop, DEFAULT_LIMITS)
         asked = threading.Event()
         with WorkerPool({"fetch": 2, "read": 1}, stop) as crew:

@@ -23,7 +23,6 @@ from zchunked.download.coalesce import GapPolicy, Link, Run, runs_for
 from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
 from zchunked.download.retry import Chameleon, RetryingSource
-from zchunked.download.watermarks import Watermarks
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import IntegrityError, NotFoundError, RefusedError, TransientError
 from zchunked.events import Arrived, Event, Planned
@@ -328,11 +327,8 @@ def test_what_is_planned_anew_comes_once_and_all_of_it(
     blob = Descriptor(one.media_type, Digest(one.digest), one.size)
     with open_store(tmp_path_factory.mktemp("store")) as store:
         events: list[Event] = []
-        arrivals = Watermarks(stop)
         karma = Chameleon(Patience(1.0), 1, events.append, stop)
-        fetcher = Downloader(
-            RetryingSource(source, karma), store, arrivals=arrivals, accounts=Accounts(), emit=events.append, stop=stop
-        )
+        fetcher = Downloader(RetryingSource(source, karma), store, accounts=Accounts(), emit=events.append, stop=stop)
 
         def plan(most: int) -> Callable[[list[ByteRange]], list[Run]]:
             return lambda left: runs_for(left, policy=GapPolicy(most, float("inf")), jobs=1)
@@ -355,7 +351,7 @@ def test_what_is_planned_anew_comes_once_and_all_of_it(
         fetcher.close()
         assert fetcher.to_come() == 0
         assert subtract(merge(wanted), store.covered(blob.digest)) == []
-        arrivals.wait_for(blob.digest, one.size)
+        fetcher.arrivals.wait_for(blob.digest, one.size)
         asked = [span for _, spans in source.asked for span in spans]
         assert total(asked) == total(merge(asked))
 

@@ -36,14 +36,14 @@ class Downloader:
         source: RetryingSource,
         store: Store,
         *,
-        arrivals: Watermarks,
         accounts: Accounts,
         emit: Emit,
         stop: threading.Event,
         can_drain: Callable[[], bool] = lambda: False,
     ) -> None:
         """`can_drain`: whether reads of the source wait for nothing once `stop` is set."""
-        self._source, self._store, self.arrivals = source, store, arrivals
+        self._source, self._store = source, store
+        self.arrivals = Watermarks(stop)
         self._deliveries = TransferLedger(accounts)
         self._emit, self._stop, self._can_drain = emit, stop, can_drain
         self._drained_by = math.inf
@@ -54,7 +54,7 @@ class Downloader:
         self.without_ranges = self._whole.without_ranges
 
     def order(self, crew: WorkerPool, order: Order) -> None:
-        """Queue all runs. Whoever waits in `arrivals` is told as they land."""
+        """Queue all runs. Who waits in `arrivals` learns as they come."""
         whole = (ByteRange(0, order.blob.size),)
         if order.runs and order.wanted == [*whole] and not self._source.serves_ranges(order.blob):
             order.runs = [whole]  # each of several workers would be sent all of it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 import time
@@ -67,13 +66,11 @@ class Chameleon:
         stop: threading.Event,
         *,
         clock: Callable[[], float] = time.monotonic,
-        longest_step: float = math.inf,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
-        """`longest_step`: as `NetworkTime` says, for whom often calls `tell_silence`."""
         self._patience, self._jobs, self._stop = patience, jobs, stop
         self.emit = emit
-        self.time = self._clock = NetworkTime(clock, longest_step)
+        self.time = self._clock = clock if isinstance(clock, NetworkTime) else NetworkTime(clock)
         self._sleep = sleep or self._wait_or_stop
         self._karma = Karma(patience.patience, self.time)
         self._line = threading.Condition()

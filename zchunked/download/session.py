@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from zchunked.download.network_time import NetworkTime
 from zchunked.download.retry import Chameleon, RetryingSource
 from zchunked.download.watchdog import Watchdog
 from zchunked.download.workers import WorkerPool
@@ -46,7 +47,8 @@ class Session:
         self.stop = threading.Event()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.emit: Emit = self._events.put
-        self.chameleon = Chameleon(patience, jobs, self.emit, self.stop, clock=clock, longest_step=_LONGEST_STEP)
+        network_time = NetworkTime(clock, _LONGEST_STEP)
+        self.chameleon = Chameleon(patience, jobs, self.emit, self.stop, clock=network_time)
         self._watchdog = Watchdog(bounds, traffic, self.chameleon, clock)
         self._pool: WorkerPool | None = None
         self.on_tick: Callable[[], None] = lambda: None

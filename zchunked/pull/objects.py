@@ -11,7 +11,6 @@ from zchunked.download.coalesce import Link, missing, runs_for
 from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
 from zchunked.download.session import Session
-from zchunked.download.watermarks import Watermarks
 from zchunked.errors import FormatError, IntegrityError, LimitError, NotFoundError
 from zchunked.events import Noted, Planned
 from zchunked.interfaces import Document, Emit, Listed, Locating, Source
@@ -65,7 +64,6 @@ class ObjectFetcher:
         self._fetcher = Downloader(
             self._source,
             store,
-            arrivals=Watermarks(session.stop),
             accounts=Accounts(),
             emit=session.emit,
             stop=session.stop,

@@ -10,7 +10,6 @@ from zchunked.download.coalesce import Link, missing
 from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
 from zchunked.download.session import Session
-from zchunked.download.watermarks import Watermarks
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import IntegrityError
 from zchunked.events import Noted, Warned
@@ -71,17 +70,15 @@ class Pull:
         self._plain_source, self._source = source, session.retrying(source)
         self._accounts = accounts or Accounts(is_free=files is not None)
         self._files = files
-        self._arrivals = Watermarks(session.stop)
         self._fetcher = Downloader(
             self._source,
             store,
-            arrivals=self._arrivals,
             accounts=self._accounts,
             emit=session.emit,
             stop=session.stop,
             can_drain=lambda: traffic.can_drain,
         )
-        session.on_tick, session.on_stop = self._fetcher.commit_early, self._arrivals.wake
+        session.on_tick, session.on_stop = self._fetcher.commit_early, self._fetcher.arrivals.wake
         self._began = clock()
         self._config_bytes_here = 0
         self._documents_size: dict[Digest | None, int] = {}
