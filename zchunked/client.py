@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from zchunked.errors import UsageError
-from zchunked.events import Event
+from zchunked.events import Event, Warned
 from zchunked.oci.platform import Platform, platform_of
 from zchunked.oci.reference import parse_image
 from zchunked.options import Connection, Options
@@ -301,6 +301,8 @@ class Client:
         """
         from zchunked.maintenance.usage import usage
 
+        with self._read_only_store() as store:
+            rows = usage(store)
         return [
             ImageEntry(
                 row.image.name,
@@ -312,7 +314,7 @@ class Client:
                 row.proved,
                 datetime.fromtimestamp(row.image.pulled, UTC),
             )
-            for row in usage(self._store())
+            for row in rows
         ]
 
     def verify(
@@ -353,7 +355,16 @@ class Client:
         with self._lock:
             if self._opened is None:
                 self._opened = Store(self._folder or default_store())
+                if self._opened.note:
+                    self._on_event(Warned(self._opened.note))
             return self._opened
+
+    def _read_only_store(self) -> Store:
+        """Makes nothing and waits for no other process. The caller closes it."""
+        from zchunked.operations.context import default_store
+        from zchunked.store import Store
+
+        return Store(self._folder or default_store(), reads_only=True)
 
     def _context(self, platform: str | Platform | None) -> Context:
         from zchunked.operations.context import Context

@@ -43,13 +43,17 @@ class Lie:
 
 @dataclass(slots=True)
 class Findings:
-    """`bytes` were looked at; `unclaimed` are files that nothing pointed to, and are gone."""
+    """`bytes` were looked at; `unclaimed` are files that nothing pointed to, and are gone.
+
+    `is_read_only`: the store is, so what is damaged stays in it.
+    """
 
     blobs: int = 0
     chunks: int = 0
     bytes: int = 0
     unclaimed: int = 0
     damaged: list[Damage] = field(default_factory=list)
+    is_read_only: bool = False
     lies: list[Lie] = field(default_factory=list)
 
 
@@ -65,7 +69,7 @@ def verify(
     `only`: manifests; what their images need is looked at, and what its layers rest on. `is_quick`: nothing is hashed,
     only files that are gone or too short are found.
     """
-    findings = Findings()
+    findings = Findings(is_read_only=store.is_read_only)
     images = [image for image in store.images() if only is None or image.manifest in only]
     wanted = None if only is None else _needed(store, images)
     layers = {layer.digest: layer for layer, _ in _layers(store, images)}

@@ -16,7 +16,8 @@ from zchunked.store.database import Index, stored
 from zchunked.store.disk_errors import local_error
 from zchunked.store.locks import BlobLocks
 from zchunked.store.pulls import BegunPull, PullLog
-from zchunked.store.writer import Session, idle_files, sync_folder
+from zchunked.store.session import Session
+from zchunked.store.writer import idle_files, sync_folder
 
 _COPY_BYTES = 1 << 20
 _SPARE_SHARE = 4  # the index is written anew when more than a fourth of its pages are free

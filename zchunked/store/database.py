@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,13 +16,13 @@ from zchunked.errors import LocalError
 from zchunked.oci.digest import RAW_SIZE
 from zchunked.ranges import ByteRange, merge
 from zchunked.store import damage
-from zchunked.store.disk_errors import index_advice
+from zchunked.store.disk_errors import index_advice, local_error
 from zchunked.store.hints_schema import HINTS
+from zchunked.store.open_index import OpenIndex, copy_index, open_index
 from zchunked.store.writer import Rows
 
 _VERSION = 2
 _OLDER = 1  # the same but for tables that are made where they are missing: it becomes this one when it is opened
-_BUSY_SECONDS = 30
 _AT_ONCE = 2000  # parameters of one statement, or rows: more of them gain nothing
 
 _SCHEMA = """
@@ -83,58 +82,54 @@ def column(which: int) -> str:
     return f"CAST(substr(:packed, {1 + which * _DIGITS} + n * {3 * _DIGITS}, {_DIGITS}) AS INTEGER)"
 
 
-@contextmanager
-def _in_turns(folder: Path) -> Iterator[None]:
-    """One process after the other: SQLite fails, and does not wait, where two switch a new file to WAL at once."""
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 class Index:
     """Thread-safe: one connection behind one lock. Every method is one transaction."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reads_only: bool = False) -> None:
+        """`reads_only`: a copy in memory, of which whatever is changed is forgotten."""
         self._lock = threading.RLock()
         self._path = path
         self._has_numbers = False
         self.was_older = False
         """Whether a version of zpull made it that knew no shared extents."""
-        with self._errors(), _in_turns(path.parent):
-            self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        with self._errors():
+            self._opened = OpenIndex(copy_index(path)) if reads_only else open_index(path)
+            self._db, self.note = self._opened.db, self._opened.note
             try:
-                self._db.execute("PRAGMA journal_mode=WAL")  # stays with a rollback journal where a file system cannot
                 self._db.execute("PRAGMA synchronous=FULL")
                 self._create()
             except BaseException:
-                self._db.close()
+                self.close()
                 raise
 
     def _create(self) -> None:
-        with self.transaction() as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
+        ((version,),) = self.rows("PRAGMA user_version")
+        if version in (0, _OLDER):
+            with self.transaction() as db:
+                ((version,),) = db.execute("PRAGMA user_version").fetchall()  # another process may have been faster
+                for statement in _SCHEMA.split(";") if version == 0 else ():
                     db.execute(statement)
+                self.was_older = version == _OLDER
                 db.execute(f"PRAGMA user_version={_VERSION}")
-            elif version == _OLDER:
-                self.was_older = True
-                db.execute(f"PRAGMA user_version={_VERSION}")
-            elif version != _VERSION:
-                raise LocalError(
-                    f"the store at {self._path.parent} was made by another version of zpull; use another --store"
-                )
-            db.execute(_SEEDS)
-            for statement in HINTS:
-                db.execute(statement)
+        elif version != _VERSION:
+            raise LocalError(
+                f"the store at {self._path.parent} was made by another version of zpull; use another --store"
+            )
+        self.ensure([_SEEDS, *HINTS])
+
+    def ensure(self, tables: Sequence[str]) -> None:
+        """Make those that an older zpull did not; no lock is taken where there are all of them."""
+        have = {name for (name,) in self.rows("SELECT name FROM sqlite_master")}
+        if lacking := [each for each in tables if each.partition("EXISTS ")[2].partition("(")[0] not in have]:
+            with self.transaction() as db:
+                for statement in lacking:
+                    db.execute(statement)
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
+            if self._opened.owner is not None:
+                self._opened.owner.close()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -144,6 +139,8 @@ class Index:
             raise LocalError(
                 f"the store's index {self._path}: {error}; {index_advice(str(error), self._path.parent)}"
             ) from error
+        except OSError as error:
+            raise local_error(error, f"the store's index {self._path}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

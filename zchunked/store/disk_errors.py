@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from zchunked.errors import LocalError
@@ -35,6 +37,11 @@ def is_unsupported(error: OSError) -> bool:
     return error.errno in _UNSUPPORTED
 
 
+def has_no_locks(error: OSError) -> bool:
+    """Whether the file system has no locks of the kind that was asked for."""
+    return error.errno == errno.ENOLCK or is_unsupported(error)
+
+
 def local_error(error: OSError, what: str) -> LocalError:
     """`what`: what could not be done, and where."""
     return LocalError(f"{what}: {_ADVICE.get(error.errno or 0) or error.strerror or error}")
@@ -49,8 +56,26 @@ def is_full(folder: Path) -> bool:
     return state.f_bavail * state.f_frsize < _PAGE_BYTES
 
 
+def probe(folder: Path) -> None:
+    """Write what an index would, and take it back: OSError says what SQLite's "disk I/O error" hides."""
+    path = folder / f"probe-{secrets.token_hex(6)}"
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(handle, bytes(_PAGE_BYTES), 0)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
 def index_advice(error: str, folder: Path) -> str:
-    """What to do about an error of SQLite, told by its text."""
+    """What to do about an error of SQLite, told by its text; where that says little, by a write of our own."""
+    if "I/O" in error or "unable to open" in error:
+        try:
+            probe(folder)
+        except OSError as true:
+            return _ADVICE.get(true.errno or 0) or f"{true.strerror}; check the disk, or name another with --store"
     if "full" in error or is_full(folder):
         return f"free some space and {_AGAIN}"
     if "malformed" in error or "not a database" in error:

@@ -37,10 +37,9 @@ class FrameIndex:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        with index.transaction() as db:
-            for table in _TABLES:
-                db.execute(table)
-            if index.was_older:  # then nobody has noted what lists them
+        index.ensure(_TABLES)
+        if index.was_older:  # then nobody has noted what lists them
+            with index.transaction() as db:
                 db.execute("INSERT OR IGNORE INTO unindexed SELECT id, '' FROM blobs WHERE whole")
 
     def find_payloads(self, digests: Sequence[bytes]) -> Iterator[Found]:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange
 from zchunked.store.database import Index, stored, unstored
-from zchunked.store.writer import in_flight, is_running
+from zchunked.store.session import is_running
+from zchunked.store.writer import in_flight
 
 _TABLE = """CREATE TABLE IF NOT EXISTS pulls(
   id INTEGER PRIMARY KEY, name TEXT NOT NULL, platform TEXT NOT NULL, manifest TEXT NOT NULL, session TEXT NOT NULL,
@@ -37,8 +38,7 @@ class PullLog:
 
     def __init__(self, index: Index, folder: Path, session: str) -> None:
         self._index, self._folder, self._session = index, folder, session
-        with index.transaction() as db:
-            db.execute(_TABLE)
+        index.ensure([_TABLE])
 
     def begin(self, name: str, platform: str, manifest: Digest, had: int) -> int:
         """Returns the number to finish it by. Earlier ones of this name that nobody works on are replaced."""

@@ -27,9 +27,11 @@ from zchunked.store.frame_index import FrameIndex
 from zchunked.store.hints import Hints
 from zchunked.store.locks import BlobLocks
 from zchunked.store.memory import Memory
+from zchunked.store.open_index import is_writable, make_folders, read_only
 from zchunked.store.pulls import PullLog
 from zchunked.store.reads import BlobReads
-from zchunked.store.writer import Rows, Session, Writer, idle_files, recover
+from zchunked.store.session import NoSession, Session
+from zchunked.store.writer import Rows, Writer, idle_files, recover
 
 
 class Place(NamedTuple):
@@ -58,16 +60,15 @@ class Image:
 class Store(Memory, BlobReads):
     """Thread-safe, and safe beside other processes on the same folder. `close` when done; a kill is as good."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._blobs = folder / "blobs"
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            for each in (folder, self._blobs):
-                each.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise local_error(error, f"cannot use the store at {folder}") from error
-        super().__init__(Index(folder / "index.sqlite"))
+    def __init__(self, folder: Path, *, reads_only: bool = False) -> None:
+        """`reads_only`, or a folder that cannot be written to: nothing is made, and nothing is forgotten for good."""
+        self.folder, self._blobs = folder, folder / "blobs"
+        self.is_read_only = reads_only or not is_writable(folder)
+        if not self.is_read_only:
+            make_folders(folder, self._blobs)
+        index = Index(folder / "index.sqlite", reads_only=self.is_read_only)
+        super().__init__(index)
+        self.note = index.note  # what its file system lacks, for people
         self.hints = Hints(self._index)
         self.frames = FrameIndex(self._index)
         """Which blobs hold the frame of a key."""
@@ -78,8 +79,8 @@ class Store(Memory, BlobReads):
         self._proved_at: dict[Digest, int] = {}  # how many files this session had begun by then
         self._locks = BlobLocks(folder / "pins")
         try:
-            self._session = Session(self._blobs)
-            for leftover in recover(self._blobs):
+            self._session = NoSession(self._blobs) if self.is_read_only else Session(self._blobs)
+            for leftover in recover(self._blobs) if not self.is_read_only else ():
                 self._index.add_extents(leftover.blob, leftover.size, leftover.rows)
             self.pulls = PullLog(self._index, self._blobs, self._session.name)
         except OSError as error:
@@ -281,6 +282,8 @@ class Store(Memory, BlobReads):
 
     def collector(self) -> Collector:
         """For a store that was opened to collect garbage and for nothing else."""
+        if self.is_read_only:
+            raise read_only(self.folder)
         return Collector(self._index, self._blobs, self._locks, self._session, self.pulls)
 
     def refresh(self) -> None:
@@ -307,6 +310,8 @@ class Store(Memory, BlobReads):
 
     def drop_unclaimed(self) -> int:
         """Remove byte files that no extent points to and no process writes; returns how many."""
+        if self.is_read_only:
+            return 0
         idle = [path.name for path in idle_files(self._blobs)]  # first: what is claimed by then stays claimed
         return self._index.remove_unclaimed(idle, lambda file: (self._blobs / file).unlink(missing_ok=True))
 

@@ -8,14 +8,13 @@ within the boot that wrote it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -28,12 +27,14 @@ from zchunked.oci.digest import Digest, parse_digest
 from zchunked.ranges import ByteRange
 from zchunked.store.disk_errors import is_missing, is_unsupported, local_error
 from zchunked.store.extents import ExtentMap
+from zchunked.store.owner import boot
+from zchunked.store.session import LIVE, Session, gone, is_held
 
 _RECORD = struct.Struct("<QQ")  # offset in the blob, offset in the file
 _COMMIT_BYTES = 8 << 20
 _COMMIT_SECONDS = 1.0
 _MOST_BUFFERS = 1024  # in one system call; POSIX promises fewer, Linux and macOS take these
-_LIVE, _JOURNAL = ".live", ".map"
+_JOURNAL = ".map"
 _CANNOT = "cannot write to the store"
 
 Rows = list[tuple[int, int, str, int]]
@@ -42,10 +43,7 @@ Rows = list[tuple[int, int, str, int]]
 
 def boot_id() -> str:
     """Changes with every start of the machine; where the system does not say, no two are equal."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return secrets.token_hex(16)
+    return boot() or secrets.token_hex(16)
 
 
 class _Head(msgspec.Struct):
@@ -57,39 +55,6 @@ class _Head(msgspec.Struct):
 
 
 _HEAD = msgspec.json.Decoder(_Head)
-
-
-class Session:
-    """This process in the folder of byte files: its name, and a lock that the system drops with the process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.name = secrets.token_hex(6)
-        self._lock = self._locked(folder / (self.name + _LIVE))
-        self.files = 0
-        """How many were begun."""
-
-    @staticmethod
-    def _locked(path: Path) -> int:
-        while True:
-            handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
-                return handle
-            os.close(handle)  # another process took it for a dead one's before we had the lock
-
-    def close(self) -> None:
-        (self.folder / (self.name + _LIVE)).unlink(missing_ok=True)
-        os.close(self._lock)
-
-    def next_file(self) -> str:
-        self.files += 1
-        return f"{self.name}-{self.files}"
-
-    def has_begun(self, file: str, since: int) -> bool:
-        """Whether the file is this session's, and was begun when it had begun so many others."""
-        name, _, number = file.partition("-")
-        return name == self.name and int(number) > since
 
 
 class Writer:
@@ -296,8 +261,8 @@ def recover(folder: Path) -> Iterator[Leftover]:
     boot = boot_id()
     for journal in sorted(folder.glob("*" + _JOURNAL)):
         file = journal.name.removesuffix(_JOURNAL)
-        live = folder / (file.partition("-")[0] + _LIVE)
-        if _is_held(live):
+        live = folder / (file.partition("-")[0] + LIVE)
+        if is_held(live):
             continue
         try:
             leftover = _read_journal(journal, folder / file, boot)
@@ -308,8 +273,8 @@ def recover(folder: Path) -> Iterator[Leftover]:
         if leftover is not None and _is_on_disk(folder / file):
             yield leftover
         journal.unlink(missing_ok=True)
-    for live in folder.glob("*" + _LIVE):
-        with _gone(live) as is_gone:
+    for live in folder.glob("*" + LIVE):
+        with gone(live) as is_gone:
             if is_gone:
                 live.unlink(missing_ok=True)
 
@@ -327,30 +292,10 @@ def _is_on_disk(path: Path) -> bool:
 
 def idle_files(folder: Path) -> list[Path]:
     """The byte files of sessions that are gone, journals read. Whether rows claim them must be asked afterwards."""
-    files = [path for path in folder.iterdir() if path.suffix not in (_LIVE, _JOURNAL)]  # first: the rest may start
-    live = {path.name.removesuffix(_LIVE) for path in folder.glob("*" + _LIVE) if _is_held(path)}
+    files = [path for path in folder.iterdir() if path.suffix not in (LIVE, _JOURNAL)]  # first: the rest may start
+    live = {path.name.removesuffix(LIVE) for path in folder.glob("*" + LIVE) if is_held(path)}
     idle = [path for path in files if path.name.partition("-")[0] not in live]
     return [path for path in idle if path.is_file() and not path.with_name(path.name + _JOURNAL).exists()]
-
-
-@contextmanager
-def _gone(live: Path) -> Iterator[bool]:
-    """Whether the session of this mark has ended; if so the mark is ours until the block ends."""
-    try:
-        handle = os.open(live, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield True
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Another process may have removed what we opened, and a starting one put its own there since.
-        is_gone = os.path.samestat(os.fstat(handle), live.stat())
-    except OSError:
-        is_gone = False
-    try:
-        yield is_gone
-    finally:
-        os.close(handle)
 
 
 def in_flight(folder: Path) -> list[Leftover]:
@@ -361,16 +306,6 @@ def in_flight(folder: Path) -> list[Leftover]:
             if (told := _read_journal(journal, folder / journal.name.removesuffix(_JOURNAL), boot)) is not None:
                 found.append(told)
     return found
-
-
-def is_running(folder: Path, session: str) -> bool:
-    """Whether the process of that session still lives."""
-    return _is_held(folder / (session + _LIVE))
-
-
-def _is_held(live: Path) -> bool:
-    with _gone(live) as is_gone:
-        return not is_gone
 
 
 def _read_journal(journal: Path, data: Path, boot: str) -> Leftover | None:

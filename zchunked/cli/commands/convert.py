@@ -12,6 +12,7 @@ from zchunked.cli.commands.wiring import context_of
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
 from zchunked.cli.settings import ALL, Settings
+from zchunked.cli.stores import open_store
 from zchunked.convert.compare import UpdateCost, update_cost
 from zchunked.convert.image import Converter
 from zchunked.convert.index import Converted, entry_of, index_document, platforms_of
@@ -42,7 +43,7 @@ def convert(settings: Settings) -> int:
     delivery = Delivery(settings)
     progress = progress_of(output)
     failure: ZPullError | None = None
-    with Store(settings.store) as store, ExitStack() as stack:
+    with open_store(settings.store) as store, ExitStack() as stack:
         work = Conversion(settings, store, progress, stack)
         try:
             work.run(delivery)

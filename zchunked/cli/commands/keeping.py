@@ -6,9 +6,9 @@ from zchunked.cli import values
 from zchunked.cli.progress import human
 from zchunked.cli.render import print_json
 from zchunked.cli.settings import Settings
+from zchunked.cli.stores import open_store
 from zchunked.errors import UsageError
 from zchunked.maintenance.gc import Freed, GcOptions, collect
-from zchunked.store import Store
 from zchunked.store.images import find
 
 _BUDGET = "ZPULL_STORE_MAX"
@@ -16,7 +16,7 @@ _BUDGET = "ZPULL_STORE_MAX"
 
 def remove(settings: Settings) -> int:
     """All of the images or, where one is not in the store, none."""
-    with Store(settings.store) as store:
+    with open_store(settings.store) as store:
         found = [image for text in settings.own["image"] for image in find(store, text, settings.platform)]
         rows = list(dict.fromkeys(found))
         store.collector().forget_names((row.name, row.platform) for row in rows)
@@ -52,7 +52,7 @@ def _options(settings: Settings) -> GcOptions:
         raise UsageError("gc takes images only behind --keep; zpull rm removes images")
     keep = None
     if named:
-        with Store(settings.store) as store:
+        with open_store(settings.store) as store:
             keep = frozenset((image.name, image.platform) for text in named for image in find(store, text))
     return GcOptions(
         max_bytes=own["max_size"] if own["max_size"] is not None else _budget(settings),

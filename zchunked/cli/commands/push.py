@@ -12,6 +12,7 @@ from zchunked.cli.commands.wiring import context_of
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
 from zchunked.cli.settings import Settings
+from zchunked.cli.stores import open_store
 from zchunked.errors import InterruptedPullError, TransferError, UsageError, ZPullError
 from zchunked.export.shipment import shipment_of
 from zchunked.oci.quoting import typed as quoted
@@ -43,7 +44,7 @@ def push(settings: Settings) -> int:
     pushers: list[Pusher] = []
     began = time.monotonic()
     with (
-        Store(settings.store) as store,
+        open_store(settings.store) as store,
         closing(open_uploads(settings, target, traffic)) as registry,
         ExitStack() as stack,
     ):

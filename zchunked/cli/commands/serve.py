@@ -12,6 +12,7 @@ from typing import cast
 import msgspec
 
 from zchunked.cli.settings import Settings as Command
+from zchunked.cli.stores import open_store
 from zchunked.errors import LocalError, UsageError
 from zchunked.interfaces import Source
 from zchunked.oci.platform import Platform
@@ -26,7 +27,6 @@ from zchunked.sources.config.registries_files import registries_from
 from zchunked.sources.config.small_files import contents_of
 from zchunked.sources.offline import OfflineSource
 from zchunked.sources.traffic import RateLimit, Traffic
-from zchunked.store import Store
 
 
 def serve(command: Command) -> int:
@@ -86,7 +86,7 @@ def _run(command: Command, listen: tuple[str, int]) -> int:
             with suppress(OSError, ValueError):
                 print(f"zpull: {text}", file=sys.stderr)
 
-    with Store(command.store) as store:
+    with open_store(command.store) as store:
         rate = command.options.limit_rate  # one bucket for all that is fetched
         limit = RateLimit(rate, clock=time.monotonic, wait=threading.Event().wait) if rate else None
 

@@ -11,10 +11,10 @@ from zchunked.cli.commands.stored import age
 from zchunked.cli.progress import human
 from zchunked.cli.render import print_json, print_line
 from zchunked.cli.settings import Settings
+from zchunked.cli.stores import open_store
 from zchunked.maintenance.status import PullStatus
 from zchunked.maintenance.status import status as status_of
 from zchunked.oci.digest import short
-from zchunked.store import Store
 
 _WATCH_SECONDS = 1.0
 
@@ -22,7 +22,7 @@ _WATCH_SECONDS = 1.0
 def status(settings: Settings) -> int:
     """With --watch one table or, with --format json, one line a second."""
     is_watched, pause = settings.own["watch"], threading.Event()
-    with Store(settings.store) as store:
+    with open_store(settings.store) as store:
         while True:
             found = status_of(store)
             _show(settings, found, is_watched=is_watched)

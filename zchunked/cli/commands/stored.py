@@ -75,7 +75,7 @@ def age(seconds: float) -> str:
 
 
 def verify_store(settings: Settings) -> int:
-    """Exit code 6 when something was damaged: it is gone now, and the next pull fetches it again."""
+    """Exit code 6 when something was damaged: it is gone now, unless the store is read-only; pull it again."""
     with closing(client_of(settings, lambda _: None)) as client:
         findings = client.verify(settings.image or None, platform=settings.platform, quick=settings.own["quick"])
     if settings.output.format == "json":
@@ -87,8 +87,8 @@ def verify_store(settings: Settings) -> int:
         raise IntegrityError(findings.lies[0].says)
     if not findings.damaged:
         return 0
-    first = findings.damaged[0]
-    raise IntegrityError(
-        f"{len(findings.damaged)} damaged spans were dropped from the store, the first at [{first.start},{first.end}) "
-        f"of {first.blob}; pull the image again to heal it"
-    )
+    first, count = findings.damaged[0], len(findings.damaged)
+    where = f"the first at [{first.start},{first.end}) of {first.blob}"
+    if findings.is_read_only:
+        raise IntegrityError(f"{count} damaged spans in the store, {where}; they stay, since the store is read-only")
+    raise IntegrityError(f"{count} damaged spans were dropped from the store, {where}; pull the image again to heal it")

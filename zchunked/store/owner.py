@@ -1,0 +1,97 @@
+"""Marks of processes, for file systems without locks: a file's text says who holds it, and whether that one is gone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from zchunked.errors import LocalError
+from zchunked.store.disk_errors import local_error
+
+MARK_BYTES = 1 << 10
+
+
+def boot() -> str:
+    """Changes with every start of the machine; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def mark() -> bytes:
+    """This process: its number, the machine's name and boot."""
+    return "\n".join([str(os.getpid()), os.uname().nodename, boot(), ""]).encode()
+
+
+def has_ended(text: bytes) -> bool:
+    """Whether the process of a mark is known to be gone. It may live on another machine, or be writing it."""
+    parts = text.decode(errors="replace").split("\n")
+    if len(parts) != 4 or not parts[0].isdigit() or parts[1] != os.uname().nodename:
+        return False
+    if parts[2] != boot():
+        return True
+    try:
+        os.kill(int(parts[0]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # it is somebody else's, so it lives
+        return False
+    return False
+
+
+class OwnerFile:
+    """Excludes other processes from creation to `close`, and after a kill until the next one sees that."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises LocalError where another process has it. Does not wait: its holder keeps it for a whole pull."""
+        self._path = path
+        try:
+            while not self._create():
+                text = self._holder()
+                if text is not None and not (has_ended(text) and self._remove(text)):
+                    who = text.decode(errors="replace").split("\n")
+                    raise LocalError(
+                        f"the store at {path.parent} is in use by process {who[0] or '?'}, and its file system has no "
+                        f"locks to share it by; run the same command again when that has ended, or remove {path}"
+                    )
+        except OSError as error:
+            raise local_error(error, f"cannot write {path}") from error
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def _create(self) -> bool:
+        try:
+            handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return False
+        try:
+            os.write(handle, mark())
+        finally:
+            os.close(handle)
+        return True
+
+    def _holder(self) -> bytes | None:
+        try:
+            with self._path.open("rb") as file:
+                return file.read(MARK_BYTES)
+        except FileNotFoundError:  # it has just ended
+            return None
+
+    def _remove(self, text: bytes) -> bool:
+        """Remove the mark of one that is gone; False when another process has put its own there meanwhile."""
+        aside = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
+        try:
+            self._path.rename(aside)
+        except FileNotFoundError:
+            return True
+        is_same = aside.read_bytes() == text
+        if not is_same:
+            with suppress(OSError):
+                os.link(aside, self._path)
+        aside.unlink(missing_ok=True)
+        return is_same
