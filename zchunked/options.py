@@ -87,6 +87,7 @@ class Options:
         seeds: Folders, tar files and OCI layouts of this machine whose files may stand in for chunks.
         offline: Send no request; fail with NotFoundError where a byte is missing.
         prove: Hold each layer's tar against its diff ID in the pull, and not when a tar is first made of it.
+        takes_turns: Wait for what another process is downloading into the store, and use it.
         limits: What numbers of a peer are held against.
 
     Example:
@@ -107,6 +108,7 @@ class Options:
     seeds: tuple[Path, ...] = ()
     offline: bool = False
     prove: bool = False
+    takes_turns: bool = True
     limits: Limits = DEFAULT_LIMITS
 
     def link_rate(self, measured: float | None) -> float | None:

@@ -26,6 +26,7 @@ from zchunked.pull.layers import Layers
 from zchunked.pull.planner import LinkConditions, estimate, ways_of
 from zchunked.pull.repair import heal
 from zchunked.pull.resolve import resolve
+from zchunked.pull.turns import Turns
 from zchunked.ranges import ByteRange, total
 from zchunked.receipt import Accounts, Receipt
 from zchunked.sources.traffic import Traffic
@@ -85,6 +86,7 @@ class Pull:
         self._cost_again = 0
         self._link = store.measures(_link_of(name))  # as earlier pulls found it
         self._begun = 0  # the number of this pull in the store's log of pulls
+        self._turns = Turns(store, self._stop)
         inspector = MetadataFetcher(
             store,
             self._fetcher,
@@ -100,7 +102,10 @@ class Pull:
 
     def run(self) -> StoredImage:
         """Raises one ZPullError; whatever arrived stays. The receipt is true afterwards, also of a pull that failed."""
-        return self._with_crew(self._pull)
+        try:
+            return self._with_crew(self._pull)
+        finally:
+            self._turns.give_back()
 
     def heal(self, image: StoredImage) -> StoredImage:
         """Bring again what the disk has spoilt of what this pull brought; on the same receipt. Raises as `run` does."""
@@ -269,6 +274,9 @@ class Pull:
             here = sum(total(self._store.covered(layer)) for layer in layers)
             platform = str(self._options.platform)
             self._begun = self._store.pulls.begin(self._name, platform, documents.manifest_digest, here)
+            if self._options.takes_turns and self._files is None and not self._options.offline:
+                for text in self._turns.take(self._name.partition("@")[0].rpartition(":")[0], lacking, self._tick):
+                    self._show(Noted(text))
 
     def _documents(self) -> ImageDocuments:
         limits = self._options.limits

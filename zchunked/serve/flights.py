@@ -90,7 +90,7 @@ class Flights:
     ) -> None:
         """`prefetch`: an image's layers are pulled as soon as its manifest was asked for."""
         self._store, self._open, self._prefetch = store, open_source, prefetch
-        self._options = replace(options, frugality=GapOptions(exact=True))
+        self._options = replace(options, frugality=GapOptions(exact=True), takes_turns=False)
         self._metrics = metrics
         self._lock = threading.Lock()
         self._flights: dict[tuple[str, Digest], Flight] = {}

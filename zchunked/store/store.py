@@ -78,20 +78,18 @@ class Store(Memory, BlobReads):
         self._files = ByteFiles(self._blobs)
         self._proved_at: dict[Digest, int] = {}  # how many files this session had begun by then
         self._locks = BlobLocks(folder / "pins")
+        self.claims = BlobLocks(folder / "claims")
         try:
             self._session = NoSession(self._blobs) if self.is_read_only else Session(self._blobs)
-            for leftover in recover(self._blobs) if not self.is_read_only else ():
-                self._index.add_extents(leftover.blob, leftover.size, leftover.rows)
+            self.catch_up()
             self.pulls = PullLog(self._index, self._blobs, self._session.name)
         except OSError as error:
             self._index.close()
             raise local_error(error, f"cannot use the store at {folder}") from error
 
     def close(self) -> None:
-        self._files.close()
-        self._index.close()
-        self._session.close()
-        self._locks.close()
+        for part in (self._files, self._index, self._session, self._locks, self.claims):
+            part.close()
 
     def __enter__(self) -> Self:
         return self
@@ -285,6 +283,14 @@ class Store(Memory, BlobReads):
         if self.is_read_only:
             raise read_only(self.folder)
         return Collector(self._index, self._blobs, self._locks, self._session, self.pulls)
+
+    def catch_up(self) -> None:
+        """Learn what other processes have brought since, those that are gone too."""
+        for leftover in recover(self._blobs) if not self.is_read_only else ():
+            self._index.add_extents(leftover.blob, leftover.size, leftover.rows)
+        with self._lock:
+            for blob, extents in self._maps.items():
+                extents.add_many(self._index.extents(blob))
 
     def refresh(self) -> None:
         """Ask the index again for what lies where. Not while anything is read or written."""
