@@ -12,13 +12,17 @@ import pytest
 
 from tests.helpers.build.front import Image, chunked_layer, gzip_layer, image, make_tar
 from tests.helpers.harness.command import zpull
+from tests.helpers.harness.pulls import pull
 from tests.helpers.harness.rough import assert_right, files, kill_after, run, started
 from tests.helpers.servers.faults import Outage
+from tests.helpers.servers.memory import MemorySource
 from tests.helpers.servers.registry import Registry
 from tests.resilience.test_kills import kill_when_read
 from zchunked.errors import InterruptedPullError
 from zchunked.oci.digest import Digest, digest_of
+from zchunked.options import GapOptions
 from zchunked.pull.turns import Turns
+from zchunked.ranges import total
 from zchunked.store import Store
 
 
@@ -146,3 +150,25 @@ def test_what_the_other_brought_is_seen_afterwards(tmp_path: Path) -> None:
 
         list(second.take("host/app", LAYERS, bring))
         assert other.read(blob, 0, 4) == b"data"
+
+
+def test_what_an_interrupted_pull_received_is_found_by_another_version(tmp_path: Path) -> None:
+    class EndedError(Exception):
+        pass
+
+    def kill(blob: object, at: int, piece: bytes) -> bytes:
+        if 200_000 < at < 300_000:
+            raise EndedError
+        return piece
+
+    one, two = related()["v0"], related()["v1"]
+    lean = GapOptions(max_gap=0)
+    with Store(tmp_path) as store, pytest.raises(EndedError):
+        pull(MemorySource(one, change=kill), store, "host/app:v0", jobs=1, frugality=lean)
+    with Store(tmp_path) as store:
+        store._index.rows("DELETE FROM chunks")  # as after a kill: what was received has extents, and no more
+        layer = Digest(one.layers[1].digest)
+        received = total(store.covered(layer))
+        outcome = pull(MemorySource(two), store, "host/app:v1", frugality=lean)
+        assert received > 100_000
+        assert outcome.receipt.bytes.needed < sum(layer.size for layer in two.layers) - 100_000

@@ -20,6 +20,7 @@ from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor, parse_config
 from zchunked.oci.platform import runs_on
 from zchunked.options import Options
+from zchunked.pull.handover import take_over
 from zchunked.pull.inspect import MetadataFetcher
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.layers import Layers
@@ -275,8 +276,10 @@ class Pull:
             platform = str(self._options.platform)
             self._begun = self._store.pulls.begin(self._name, platform, documents.manifest_digest, here)
             if self._options.takes_turns and self._files is None and not self._options.offline:
-                for text in self._turns.take(self._name.partition("@")[0].rpartition(":")[0], lacking, self._tick):
+                repository = self._name.partition("@")[0].rpartition(":")[0]
+                for text in self._turns.take(repository, lacking, self._tick):
                     self._show(Noted(text))
+                take_over(self._store, repository, layers, self._options.limits)
 
     def _documents(self) -> ImageDocuments:
         limits = self._options.limits

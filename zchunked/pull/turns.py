@@ -49,8 +49,7 @@ class Turns:
                     self._store.catch_up()
                     return
             self._claimed.append(name)
-        if is_told:
-            self._store.catch_up()
+        self._store.catch_up()  # also where nobody was waited for: the last one may have ended a moment ago
 
     def give_back(self) -> None:
         """Let others go on."""

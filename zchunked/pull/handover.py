@@ -1,0 +1,53 @@
+"""Take over what pulls that ended early had received: enter their chunks, so that other images find them too."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
+from zchunked.layers.metadata import LayerIndex, read_contents
+from zchunked.layers.rebuild import are_chunks
+from zchunked.limits import Limits
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Manifest, parse_document
+from zchunked.ranges import ByteRange, Spans
+from zchunked.store import Store
+
+
+def take_over(store: Store, repository: str, own: Collection[Digest], limits: Limits) -> None:
+    """Of interrupted pulls of the repository; `own` are layers of this pull, which looks at those itself.
+
+    Each chunk is checked before it is entered. What cannot be read is left alone.
+    """
+    for row in store.pulls.rows():
+        if not row.name.startswith(repository) or store.pulls.is_running(row):
+            continue
+        try:
+            data = store.document(Digest(row.manifest))
+            manifest = parse_document(data) if data is not None else None
+            for layer in manifest.layers if isinstance(manifest, Manifest) else ():
+                if layer.digest in own or store.is_proved(layer.digest) or not store.covered(layer.digest):
+                    continue
+                _enter(store, read_contents(store, layer, limits), limits)
+        except (FormatError, IntegrityError, UnsupportedLayerError):
+            continue
+
+
+def _enter(store: Store, contents: LayerIndex, limits: Limits) -> None:
+    toc, blob = contents.toc, contents.layer.digest
+    here = Spans(store.covered(blob))
+    known = {row[0] for row in store.chunks_of(blob)}
+    chunks = sorted(
+        (toc.starts[chunk], toc.ends[chunk], toc.chunk_sizes[chunk], digest)
+        for digest, chunk in contents.own_chunks().items()
+        if digest not in known
+        and here.overlap(ByteRange(toc.starts[chunk], toc.ends[chunk])) == toc.ends[chunk] - toc.starts[chunk]
+    )
+    verdicts = are_chunks(store, blob, chunks, limits)
+    rows = sorted(
+        (digest, start, end - start, size)
+        for (start, end, size, digest), is_good in zip(chunks, verdicts, strict=True)
+        if is_good
+    )
+    if rows:
+        store.add_chunks(blob, contents.layer.size, rows)
