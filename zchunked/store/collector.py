@@ -238,11 +238,10 @@ def _forget_blobs(db: sqlite3.Connection, drop: Drop, names: Sequence[str]) -> N
     db.executemany("INSERT OR REPLACE INTO extents VALUES(?, ?, ?, ?, ?)", left)
     still = "SELECT kept.digest FROM temp.kept JOIN blobs ON blobs.digest = kept.name WHERE blobs.id = chunks.blob"
     db.execute(f"DELETE FROM chunks WHERE blob IN {ids} AND digest NOT IN ({still})")
-    if has_frames := _has_frames(db):
-        db.execute(f"DELETE FROM headers WHERE blob IN {ids}")
-        db.execute(f"DELETE FROM unindexed WHERE blob IN {ids}")
-        db.execute("DELETE FROM strangers WHERE blob IN (SELECT name FROM temp.dead)")
-        db.execute("DELETE FROM strangers WHERE other IN (SELECT name FROM temp.dead)")
+    db.execute(f"DELETE FROM headers WHERE blob IN {ids}")
+    db.execute(f"DELETE FROM unindexed WHERE blob IN {ids}")
+    db.execute("DELETE FROM strangers WHERE blob IN (SELECT name FROM temp.dead)")
+    db.execute("DELETE FROM strangers WHERE other IN (SELECT name FROM temp.dead)")
     db.execute("DELETE FROM layers WHERE digest IN (SELECT name FROM temp.dead)")
     db.execute("DELETE FROM rests WHERE layer IN (SELECT name FROM temp.dead)")
     for (layer, diff_id), blobs in drop.rests.items():
@@ -256,15 +255,10 @@ def _forget_blobs(db: sqlite3.Connection, drop: Drop, names: Sequence[str]) -> N
         f"DELETE FROM blobs WHERE id IN {ids} AND id < (SELECT max(id) FROM blobs) "
         "AND id NOT IN (SELECT blob FROM extents)"
     )
-    if has_frames:
-        db.executemany(
-            "INSERT OR IGNORE INTO unindexed SELECT id, ? FROM blobs WHERE digest = ? AND whole",
-            [(manifest, blob) for blob, manifest in drop.to_index],
-        )
-
-
-def _has_frames(db: sqlite3.Connection) -> bool:
-    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'unindexed'").fetchone())
+    db.executemany(
+        "INSERT OR IGNORE INTO unindexed SELECT id, ? FROM blobs WHERE digest = ? AND whole",
+        [(manifest, blob) for blob, manifest in drop.to_index],
+    )
 
 
 def _trimmed(db: sqlite3.Connection, name: str, spans: Sequence[ByteRange]) -> Iterator[tuple[int, int, int, str, int]]:
