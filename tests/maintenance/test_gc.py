@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -308,3 +309,44 @@ def test_a_kill_at_any_step_leaves_a_store_that_the_next_collection_finishes(
     collect(two, GcOptions())
     assert_exports(two, version(2), "host/app:v2")
     assert weight(two) < 1.05 * version(2).layers[0].size
+
+
+# ── blobs that share frames ──
+
+
+@pytest.fixture
+def exact(tmp_path: Path) -> Path:
+    """v1 whole, v2 assembled from frames of it and its own: the registry's own blobs, with bytes in common."""
+    with Store(tmp_path / "store") as store:
+        pulled(store, version(1), "host/app:v1", jobs=1)
+        pulled(store, version(2), "host/app:v2", frugality=GapOptions(exact=True))
+        layer = version(2).layers[0]
+        assert store.is_whole(Digest(layer.digest))
+    assert weight(tmp_path / "store") < 1.75 * layer.size
+    return tmp_path / "store"
+
+
+def test_frames_live_as_long_as_one_blob_that_has_them(exact: Path) -> None:
+    forget(exact, "host/app:v1")
+    freed = collect(exact, GcOptions())
+    assert freed.compacted == 1
+    assert freed.bytes > 50 * 10_000
+    layer = version(2).layers[0]
+    assert weight(exact) < 1.05 * layer.size
+    with Store(exact) as store:
+        assert store.read(Digest(layer.digest), 0, layer.size) == layer.blob
+    assert_exports(exact, version(2), "host/app:v2")
+
+
+def test_the_next_update_finds_the_frames_that_only_the_dead_blob_was_indexed_with(exact: Path, tmp_path: Path) -> None:
+    """A frame that two blobs share has one row: when that blob goes, the other one's frames are indexed again."""
+    wanted: dict[str, Any] = {"frugality": GapOptions(exact=True)}
+    shutil.copytree(exact, tmp_path / "other")
+    with Store(tmp_path / "other") as store:
+        needed = pull(MemorySource(version(3)), store, "host/app:v3", **wanted).receipt.bytes.needed
+    forget(exact, "host/app:v1")
+    collect(exact, GcOptions())
+    with Store(exact) as store:
+        again = pull(MemorySource(version(3)), store, "host/app:v3", **wanted).receipt.bytes.needed
+    assert again == pytest.approx(needed, rel=0.02)
+    assert needed < 0.75 * version(3).layers[0].size

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
+from zchunked.download.orders import Order
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
-from zchunked.layers.metadata import LayerIndex, read_contents
+from zchunked.formats.annotations import locate
+from zchunked.layers.metadata import LayerIndex, read_toc
 from zchunked.layers.rebuild import are_chunks
 from zchunked.limits import Limits
 from zchunked.oci.digest import Digest
-from zchunked.oci.documents import Manifest, parse_document
-from zchunked.ranges import ByteRange, Spans
+from zchunked.oci.documents import Descriptor, Manifest, parse_document
+from zchunked.ranges import ByteRange, Spans, total
 from zchunked.store import Store
 
+_WORTH = 10
 
-def take_over(store: Store, repository: str, own: Collection[Digest], limits: Limits) -> None:
+
+def take_over(
+    store: Store, repository: str, own: Collection[Digest], fetch: Callable[[Order], None], limits: Limits
+) -> None:
     """Of interrupted pulls of the repository; `own` are layers of this pull, which looks at those itself.
 
-    Each chunk is checked before it is entered. What cannot be read is left alone.
+    `fetch` brings a table of contents, or not: asked for where it weighs next to nothing beside what was received. Each
+    chunk is checked before it is entered. What cannot be read is left alone.
     """
     for row in store.pulls.rows():
         if not row.name.startswith(repository) or store.pulls.is_running(row):
@@ -26,11 +33,21 @@ def take_over(store: Store, repository: str, own: Collection[Digest], limits: Li
             data = store.document(Digest(row.manifest))
             manifest = parse_document(data) if data is not None else None
             for layer in manifest.layers if isinstance(manifest, Manifest) else ():
-                if layer.digest in own or store.is_proved(layer.digest) or not store.covered(layer.digest):
-                    continue
-                _enter(store, read_contents(store, layer, limits), limits)
+                if not (layer.digest in own or store.is_whole(layer.digest) or store.is_proved(layer.digest)):
+                    _enter_layer(store, layer, fetch, limits)
         except (FormatError, IntegrityError, UnsupportedLayerError):
             continue
+
+
+def _enter_layer(store: Store, layer: Descriptor, fetch: Callable[[Order], None], limits: Limits) -> None:
+    here = total(store.covered(layer.digest))
+    if not here:
+        return
+    location = locate(layer, limits)
+    left = store.missing(layer.digest, [location.toc.span])
+    if left and total(left) * _WORTH <= here:
+        fetch(Order(layer, [(span,) for span in left], left, left))
+    _enter(store, LayerIndex.of(layer, location, read_toc(store, layer, location, limits)), limits)
 
 
 def _enter(store: Store, contents: LayerIndex, limits: Limits) -> None:

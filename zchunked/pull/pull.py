@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from zchunked.download.coalesce import Link, missing
@@ -11,7 +12,7 @@ from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
 from zchunked.download.session import Session
 from zchunked.download.workers import WorkerPool
-from zchunked.errors import IntegrityError
+from zchunked.errors import AccessDeniedError, IntegrityError, NotFoundError, TransferError
 from zchunked.events import Noted, Warned
 from zchunked.formats.annotations import kind_of
 from zchunked.interfaces import Document, Emit, Files, Source
@@ -87,7 +88,7 @@ class Pull:
         self._cost_again = 0
         self._link = store.measures(_link_of(name))  # as earlier pulls found it
         self._begun = 0  # the number of this pull in the store's log of pulls
-        self._turns = Turns(store, self._stop)
+        self._turns = Turns(store, session.stop)
         inspector = MetadataFetcher(
             store,
             self._fetcher,
@@ -277,9 +278,18 @@ class Pull:
             self._begun = self._store.pulls.begin(self._name, platform, documents.manifest_digest, here)
             if self._options.takes_turns and self._files is None and not self._options.offline:
                 repository = self._name.partition("@")[0].rpartition(":")[0]
-                for text in self._turns.take(repository, lacking, self._tick):
+                for text in self._turns.take(repository, lacking, self._session.tick, self._begun):
                     self._show(Noted(text))
-                take_over(self._store, repository, layers, self._options.limits)
+                take_over(self._store, repository, layers, self._fetch_apart, self._options.limits)
+
+    def _fetch_apart(self, order: Order) -> None:
+        """What this pull can do without: a failure is none of its own."""
+
+        def fetch() -> None:
+            with suppress(TransferError, NotFoundError, AccessDeniedError):
+                self._fetcher.now(order, may_grow=False)
+
+        self._session.run("fetch", fetch)
 
     def _documents(self) -> ImageDocuments:
         limits = self._options.limits

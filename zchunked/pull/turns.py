@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.store import Store
@@ -24,32 +24,41 @@ class Turns:
     def __init__(self, store: Store, stop: threading.Event, clock: Callable[[], float] = time.monotonic) -> None:
         self._store, self._stop, self._clock = store, stop, clock
         self._claimed: list[str] = []
+        self._is_told = False
 
-    def take(self, repository: str, layers: Iterable[Digest], tick: Callable[[], None]) -> Iterable[str]:
-        """Claim them all; yields a note for people when that has to wait. `tick` may end it by raising.
+    def take(
+        self, repository: str, layers: Iterable[Digest], tick: Callable[[], None], number: int = 0
+    ) -> Iterator[str]:
+        """Claim them all; yields notes for people when that has to wait. `tick` may end it by raising.
 
-        Where the one that is waited for brings no byte for half a minute, the pull goes on beside it.
+        Where the one that is waited for brings no byte for half a minute, the pull goes on beside it. `number`: of this
+        pull in the log. Whoever can go on with what an interrupted pull has left goes first.
         """
-        claims = self._store.claims
-        if not claims.works:
-            return
-        is_told = False
-        for name in sorted({str(digest_of(repository.encode())), *layers}):
+        names = sorted({str(digest_of(repository.encode())), *layers})
+        if self._store.claims.works:
+            yield from self._claim(names, tick)
+            until = self._clock() + _STALL_SECONDS
+            while self._claimed and self._clock() < until and self._store.pulls.has_heir(number, repository):
+                self.give_back()
+                self._stop.wait(2 * _LOOK_SECONDS)
+                yield from self._claim(names, tick)
+        self._store.catch_up()  # also where nobody was waited for: the last one may have ended a moment ago
+
+    def _claim(self, names: list[str], tick: Callable[[], None]) -> Iterator[str]:
+        for name in names:
             seen, since = -1, self._clock()
-            while not claims.exclude([name]):
-                if not is_told:
+            while not self._store.claims.exclude([name]):
+                if not self._is_told:
                     yield _WAITING
-                    is_told = True
+                    self._is_told = True
                 self._stop.wait(_LOOK_SECONDS)
                 tick()
                 if (size := self._store.collector().disk_bytes()) != seen:
                     seen, since = size, self._clock()
                 elif self._clock() - since > _STALL_SECONDS:
                     yield "that process brings no byte any more; going on without it"
-                    self._store.catch_up()
                     return
             self._claimed.append(name)
-        self._store.catch_up()  # also where nobody was waited for: the last one may have ended a moment ago
 
     def give_back(self) -> None:
         """Let others go on."""

@@ -77,6 +77,14 @@ class PullLog:
                 latest = max(latest, (self._folder / file).stat().st_mtime)
         return latest
 
+    def has_heir(self, number: int, repository: str) -> bool:
+        """Whether another running pull can go on with what an interrupted one of the repository left, and not this."""
+        rows = [row for row in self.rows() if row.name.startswith(repository)]
+        running = {row.number for row in rows if self.is_running(row)}
+        left = {row.manifest for row in rows if row.number not in running}
+        own = {row.manifest for row in rows if row.number == number}
+        return not own & left and any(row.manifest in left for row in rows if row.number in running)
+
     def rows(self) -> list[BegunPull]:
         """Oldest first."""
         rows = self._index.rows(f"SELECT {_COLUMNS} FROM pulls ORDER BY id")
