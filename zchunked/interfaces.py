@@ -52,6 +52,14 @@ class Listing:
 
 
 @runtime_checkable
+class Naming(Protocol):
+    """A source that can tell what its reference names without sending it. Raises as `Source` does."""
+
+    def named(self) -> Digest | None:
+        """The digest as the host says and nobody has checked; None when it does not say."""
+
+
+@runtime_checkable
 class Listed(Protocol):
     """A source that can list what its repository holds. Raises as `Source` does."""
 

@@ -137,6 +137,15 @@ def test_offline_serves_the_store_as_it_is(start: Start) -> None:
         assert registry.accounts.count() == asked
 
 
+def test_a_tag_that_has_not_moved_costs_a_head(start: Start) -> None:
+    with Registry(IMAGES) as registry:
+        served = start(registry)
+        for _ in range(3):
+            assert served.ask("/v2/local/demo/manifests/v1").body == V1.manifest
+        methods = [one.method for one in registry.accounts.requests if one.kind == "manifest"]
+        assert methods.count("GET") <= 2, methods  # the first answer, and the pull it began
+
+
 def test_errors_have_the_specs_form(start: Start) -> None:
     absent = "sha256:" + "0" * 64
     with Registry(IMAGES) as registry:

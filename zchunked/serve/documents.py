@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from zchunked.errors import NotFoundError, TransferError, ZPullError
+from zchunked.interfaces import Naming
 from zchunked.oci.digest import Digest, digest_of, parse_digest
 from zchunked.oci.documents import OCI_INDEX, OCI_MANIFEST
 from zchunked.oci.platform import Platform
@@ -75,7 +76,7 @@ class Documents:
         if self._offline:
             return self._last(name, None, forever=True)
         try:
-            found = _served(self._fetch(asked))
+            found = _served(self._current(asked) or self._fetch(asked))
         except TransferError as error:
             return self._last(name, error)
         with self._lock:
@@ -83,6 +84,19 @@ class Documents:
             while len(self._known) > _MOST_TAGS:
                 self._known.pop(next(iter(self._known)))
         return found
+
+    def _current(self, asked: Asked) -> bytes | None:
+        """What the tag names now, where the upstream says so without sending it and it is here."""
+        reference = asked.reference()
+        source, traffic = self._open(reference)
+        try:
+            with closing(source):
+                digest = source.named() if isinstance(source, Naming) else None
+        except TransferError:
+            return None  # asking for all of it is retried, this is not
+        finally:
+            self._count(reference.host, traffic)
+        return self._store.document(digest) if digest is not None else None
 
     def _fetch(self, asked: Asked) -> bytes:
         reference = asked.reference()

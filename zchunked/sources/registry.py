@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
+from zchunked.errors import FormatError
 from zchunked.interfaces import Document, Emit, HostMemory, Listing, Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci.digest import Digest
+from zchunked.oci.digest import Digest, parse_digest
 from zchunked.oci.documents import ACCEPTED, Descriptor
 from zchunked.oci.reference import DOCKER_HUB, Reference
 from zchunked.ranges import ByteRange
@@ -71,6 +73,17 @@ class RegistrySource:
             data, gained = answer.document(self._limits.manifest_bytes, f"the manifest {name}")
         self._home.http.traffic.unpacked(gained)
         return Document(data, answer.headers.get("Content-Type", ""))
+
+    def named(self) -> Digest | None:
+        """As `Naming.named`: a HEAD, which Docker Hub does not count as a pull."""
+        which = self._reference.digest or self._reference.tag
+        answer = self._home.ask(f"manifests/{which}", {"Accept": ", ".join(ACCEPTED)}, follow=False, method="HEAD")
+        answer.close()
+        if answer.status != 200:
+            return None
+        with suppress(FormatError):
+            return parse_digest(answer.headers.get("Docker-Content-Digest", ""))
+        return None
 
     def spans_per_request(self, blob: Descriptor) -> int:
         """1 for a host of which nothing is known; `read` may be asked for more all the same, to find out."""
