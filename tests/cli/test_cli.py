@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.helpers.build.golden import Golden
 from tests.helpers.harness.command import environment, receipt, zpull
 from tests.helpers.servers.registry import Registry
+from zchunked.cli.tables import VERBS
 
 DEMO = Golden("demo", "demo-v1").layout
 
@@ -176,8 +178,60 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in told
 
 
-def test_completions_are_printed(tmp_path: Path) -> None:
-    assert "zpull" in zpull(tmp_path, "--print-completion", "bash").out
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
+def test_completions_are_printed(shell: str, tmp_path: Path) -> None:
+    script = zpull(tmp_path, "--print-completion", shell).out
+    for word in ("pull", "limit-rate", "zpull images", "podman"):
+        assert word in script
+    assert "--not-" not in script
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted", "unwanted"),
+    [
+        (["pu"], {"pull", "publish", "push"}, {"plan"}),
+        (["host/x"], {"host/x:v1"}, set()),
+        (["pull", "host/x"], {"host/x:v1"}, set()),
+        (["host/x:v1", "--patien"], {"--patience"}, set()),
+        (["plan", "host/x:v1", "--forma"], {"--format"}, set()),
+        (["images", "--format", ""], {"text", "json"}, set()),
+        (["images", "--not"], set(), {"--not-quiet"}),
+    ],
+)
+def test_bash_completes(words: list[str], wanted: set[str], unwanted: set[str], tmp_path: Path) -> None:
+    script = zpull(tmp_path, "--print-completion", "bash").out
+    tmp_path.joinpath("completion").write_text(script)
+    tmp_path.joinpath("zpull").write_text("#!/bin/sh\nprintf 'IMAGE\\nhost/x:v1 linux\\n'\n")
+    tmp_path.joinpath("zpull").chmod(0o755)
+    line = " ".join(["zpull", *words])
+    bash = (
+        f"PATH={tmp_path}:$PATH; . ./completion; COMP_WORDS=({' '.join(map(repr, ['zpull', *words]))})\n"
+        f"COMP_CWORD={len(words)}; COMP_LINE={line!r}; COMP_POINT={len(line)}\n"
+        "_shtab_zpull 2>/dev/null; printf '%s\\n' \"${COMPREPLY[@]}\"\n"
+    )
+    done = subprocess.run(["bash", "-c", bash], cwd=tmp_path, capture_output=True, text=True, check=False)
+    found = {one.strip() for one in done.stdout.splitlines()}
+    assert wanted <= found
+    assert not unwanted & found
+
+
+def test_the_manual_page_has_every_option(tmp_path: Path) -> None:
+    page = zpull(tmp_path, "--print-manual").out
+    for verb in VERBS.values():
+        assert f".SS zpull {verb.name}" in page
+        for option in verb.options:
+            assert option.flag.replace("-", "\\-") in page
+    if shutil.which("man"):
+        tmp_path.joinpath("zpull.1").write_text(page)
+        shown = subprocess.run(
+            ["man", "--warnings", "-l", tmp_path / "zpull.1"],
+            env=environment(tmp_path, {"MANWIDTH": "80", "LC_ALL": "C.UTF-8"}),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert shown.stderr == ""
+        assert "ENVIRONMENT" in shown.stdout
 
 
 def test_the_version_is_quick_to_say(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from zchunked.cli.help import first_screen
-from zchunked.cli.parser import Parsed, parse, parser
+from zchunked.cli.parser import parse
 
 
 def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -15,8 +15,16 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         print(first_screen(is_short=True), file=sys.stderr)
         return 2
     parsed = parse(argv, environment)
+    if parsed.verb == "print-manual":
+        from zchunked.cli.manual import manual  # noqa: PLC0415
+
+        print(manual(), end="")
+        return 0
     if parsed.verb == "print-completion":
-        return _complete(parsed)
+        from zchunked.cli.completion import completion  # noqa: PLC0415
+
+        print(completion(parsed.values["shell"]))
+        return 0
     from zchunked.cli.settings import settings  # noqa: PLC0415 - the version needs none of this
 
     command = settings(parsed, environment)
@@ -51,10 +59,3 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     from zchunked.cli.commands import stored  # noqa: PLC0415
 
     return {"images": stored.images, "export": stored.export_image, "verify": stored.verify_store}[parsed.verb](command)
-
-
-def _complete(parsed: Parsed) -> int:
-    import shtab  # noqa: PLC0415
-
-    print(shtab.complete(parser(), parsed.values["shell"]))
-    return 0

@@ -54,7 +54,10 @@ def first_screen(*, is_short: bool = False) -> str:
         *(f"  {example}" for name in ("pull", "plan", "publish") for example in VERBS[name].examples),
     ]
     lines += ["", "Options used most (zpull pull --help lists all, with their defaults):", *_OPTIONS.split("\n")[1:]]
-    lines += ["      --version           print the version", "      --print-completion bash|zsh|fish|tcsh"]
+    lines += [
+        "      --version           print the version",
+        "      --print-completion bash|zsh|fish|tcsh, --print-manual",
+    ]
     lines += ["", VARIABLES, "", exit_codes(), ""]
     return "\n".join(lines)
 

@@ -18,7 +18,7 @@ from zchunked.oci.quoting import without_passwords
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 _OFF = "--not-"  # what `--plain-http=false` becomes on its way through argparse
-_TOP = ("-h", "--help", "--version")
+_TOP = ("-h", "--help", "--version", "--print-manual")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ def parse(argv: Sequence[str], environment: Mapping[str, str]) -> Parsed:
     """Raises UsageError; SystemExit once a help or the version has been printed."""
     words = _with_verb(_spelled_out(argv))
     typed = vars(parser().parse_args(words))
+    if typed.get("print_manual"):
+        return Parsed("print-manual", {}, frozenset())
     if typed.get("print_completion"):
         return Parsed("print-completion", {"shell": typed["print_completion"]}, frozenset())
     verb = VERBS[typed["verb"]]
@@ -140,6 +142,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Top(prog="zpull", usage="zpull [pull] IMAGE [--to DEST] [options]", allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"zpull {__version__}", help="print the version")
     top.add_argument("--print-completion", choices=SHELLS, help="print a script that completes words in that shell")
+    top.add_argument("--print-manual", action="store_true", help="print the manual page, for man")
     verbs = top.add_subparsers(prog="zpull", dest="verb", metavar="VERB", parser_class=_Parser)
     for verb in VERBS.values():
         _add(verbs.add_parser(
@@ -169,6 +172,10 @@ def _add(to: argparse.ArgumentParser, verb: Verb) -> None:
             help=argument.help,
             nargs=argument.count,
         )
+    add_options(to, verb)
+
+
+def add_options(to: argparse.ArgumentParser, verb: Verb) -> None:
     for title, options in verb.groups:
         group = to.add_argument_group(title) if title else to
         for option in options:

@@ -1,0 +1,60 @@
+"""Completions for shells, made from the parser: options, files, choices, names of stored images, verbs or none."""
+
+from __future__ import annotations
+
+import argparse
+
+import shtab
+
+from zchunked.cli.grammar import Verb
+from zchunked.cli.parser import add_options, parser
+from zchunked.cli.tables import VERBS
+
+_NAMES = "zpull images 2>/dev/null | awk 'NR > 1 { print $1 }'"
+_IMAGES = {
+    "bash": "_zpull_images",
+    "zsh": "_zpull_images",
+    "fish": f"({_NAMES})",
+    "tcsh": f"`{_NAMES}`",
+}
+_PREAMBLE = {
+    "bash": f"""_zpull_images() {{
+  compgen -W "$({_NAMES})" -- "$1"
+  compgen -d -- "$1"
+}}
+# The verb `pull` may be left out.
+_shtab_zpull_pos_0_COMPGEN=_zpull_images
+""",
+    "zsh": f"""_zpull_images() {{
+  local -a names
+  names=(${{(f)"$({_NAMES})"}})
+  compadd -a names
+}}
+""",
+    "fish": f"complete -c zpull -n __fish_use_subcommand -a '({_NAMES.replace(chr(39), chr(92) + chr(39))})'\n",
+    "tcsh": "",
+}
+
+
+def completion(shell: str) -> str:
+    """The script, to be put where the shell looks for such."""
+    top = parser()
+    add_options(top, VERBS["pull"])  # for the form without a verb
+    _complete(top, VERBS["pull"])
+    verbs = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001
+    for name, verb in verbs.choices.items():
+        _complete(verb, VERBS[name])
+    return shtab.complete(top, shell, preamble=_PREAMBLE[shell])
+
+
+def _complete(of: argparse.ArgumentParser, verb: Verb) -> None:
+    """Tell of each action what its words may be; argparse itself must not judge them."""
+    options = {option.name: option for option in verb.options}
+    for action in of._actions:  # noqa: SLF001
+        option = options.get(action.dest)
+        if option is not None and option.choices:
+            action.choices = option.choices
+        elif option is not None and option.is_path:
+            action.complete = shtab.DIRECTORY if option.metavar == "DIR" else shtab.FILE  # type: ignore[attr-defined]
+        elif option is None and action.dest == "image":
+            action.complete = _IMAGES  # type: ignore[attr-defined]
