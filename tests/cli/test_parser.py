@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
 
+from zchunked.cli.dispatch import COMMANDS
 from zchunked.cli.parser import parse
 from zchunked.cli.tables import VERBS
 from zchunked.errors import UsageError
@@ -203,3 +205,10 @@ def test_a_password_that_was_typed_in_the_wrong_place_is_not_repeated(
     said = capsys.readouterr()
     assert "cr3t" not in said.err + said.out
     assert said.err.count("\n") == 1
+
+
+def test_every_verb_has_its_command() -> None:
+    assert set(COMMANDS) == set(VERBS)
+    for place in COMMANDS.values():
+        module, _, name = place.partition(".")
+        assert callable(getattr(import_module(f"zchunked.cli.commands.{module}"), name))

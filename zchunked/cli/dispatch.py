@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 
 from zchunked.cli.help import first_screen
 from zchunked.cli.parser import parse
+
+COMMANDS = {
+    "pull": "pull.pull",
+    "plan": "pull.pull",
+    "publish": "publish.publish",
+    "push": "push.push",
+    "convert": "convert.convert",
+    "serve": "serve.serve",
+    "fetch": "objects.fetch",
+    "locate": "objects.locate",
+    "export": "stored.export_image",
+    "images": "stored.images",
+    "verify": "stored.verify_store",
+    "rm": "keeping.remove",
+    "gc": "keeping.collect_garbage",
+    "status": "status.status",
+}
+"""Each verb's file in `commands/`, and the function there that takes the settings and returns the exit code."""
 
 
 def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -25,37 +44,9 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
 
         print(completion(parsed.values["shell"]))
         return 0
-    from zchunked.cli.settings import settings  # noqa: PLC0415 - the version needs none of this
+    from zchunked.cli.settings import settings  # noqa: PLC0415 - the network libraries take time to load
 
     command = settings(parsed, environment)
-    if parsed.verb in ("pull", "plan"):
-        from zchunked.cli.commands import pull  # noqa: PLC0415 - the network libraries take time to load
-
-        return pull.pull(command)
-    if parsed.verb == "publish":
-        from zchunked.cli.commands import publish  # noqa: PLC0415
-
-        return publish.publish(command)
-    if parsed.verb == "push":
-        from zchunked.cli.commands import push  # noqa: PLC0415
-
-        return push.push(command)
-    if parsed.verb == "convert":
-        from zchunked.cli.commands import convert  # noqa: PLC0415
-
-        return convert.convert(command)
-    if parsed.verb == "serve":
-        from zchunked.cli.commands import serve  # noqa: PLC0415
-
-        return serve.serve(command)
-    if parsed.verb in ("fetch", "locate"):
-        from zchunked.cli.commands import objects  # noqa: PLC0415
-
-        return {"fetch": objects.fetch, "locate": objects.locate}[parsed.verb](command)
-    if parsed.verb in ("rm", "gc", "status"):
-        from zchunked.cli.commands import keeping, status  # noqa: PLC0415
-
-        return {"rm": keeping.remove, "gc": keeping.collect_garbage, "status": status.status}[parsed.verb](command)
-    from zchunked.cli.commands import stored  # noqa: PLC0415
-
-    return {"images": stored.images, "export": stored.export_image, "verify": stored.verify_store}[parsed.verb](command)
+    module, _, name = COMMANDS[parsed.verb].partition(".")
+    run: Callable[[object], int] = getattr(import_module(f"zchunked.cli.commands.{module}"), name)
+    return run(command)
