@@ -119,14 +119,14 @@ def test_what_is_typed_wins_and_seeds_add_up() -> None:
 
 
 def test_a_switch_swallows_no_word_behind_it() -> None:
-    assert parse(["--tls-verify", IMAGE], {}).values["image"] == IMAGE
+    assert parse(["--tls-verify", IMAGE], {}).values["image"] == [IMAGE]
     assert parse(["--quiet", "images"], {}).verb == "images"
     assert parse(["--tls-verify", "false", IMAGE], {}).values["tls_verify"] is False
 
 
 @pytest.mark.parametrize("argv", [["-v", "plan", IMAGE], ["--jobs", "2", "plan", IMAGE], ["--jobs=2", "plan", IMAGE]])
 def test_options_may_stand_before_the_verb(argv: list[str]) -> None:
-    assert (parse(argv, {}).verb, parse(argv, {}).values["image"]) == ("plan", IMAGE)
+    assert (parse(argv, {}).verb, parse(argv, {}).values["image"]) == ("plan", [IMAGE])
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_word_that_resembles_a_verb_is_no_image(word: str, instead: str) -> No
 )
 def test_other_bare_words_are_images_of_docker_hub(word: str) -> None:
     parsed = parse([word], {})
-    assert (parsed.verb, parsed.values["image"]) == ("pull", word)
+    assert (parsed.verb, parsed.values["image"]) == ("pull", [word])
 
 
 def test_every_option_says_what_happens_and_has_a_parser_for_its_default() -> None:

@@ -24,7 +24,7 @@ VARIABLES = (
     "Each option has a variable: --max-gap is ZPULL_MAX_GAP. What is typed wins; an empty variable counts as none.\n"
     "A switch takes true or false (1 or 0, yes or no; in any case), typed as --switch=false or in its variable."
 )
-_USAGE = """usage: zpull [pull] IMAGE [--to DEST] [options]
+_USAGE = """usage: zpull [pull] IMAGE… [--to DEST] [options]
        zpull VERB [options]              (zpull VERB --help lists the options of a verb)"""
 _OPTIONS = """
       --to DEST           also write it: oci:DIR[:tag], oci-archive:FILE, docker-archive:FILE

@@ -17,7 +17,7 @@ from zchunked.export import parse_destination
 from zchunked.export.engines import parse_engine
 from zchunked.export.targets import opened
 from zchunked.oci.digest import short
-from zchunked.oci.quoting import printable
+from zchunked.oci.quoting import printable, safe_line
 from zchunked.oci.reference import parse_image
 from zchunked.receipt import Receipt
 from zchunked.results import Plan
@@ -71,6 +71,11 @@ def print_plan(plan: Plan, rate: float | None) -> None:
 
 def print_warning(text: str) -> None:
     print(f"zpull: warning: {text}", file=sys.stderr)
+
+
+def print_error(text: str) -> None:
+    """Of one image among several; what ends the command is told where it ends."""
+    print(f"zpull: error: {safe_line(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
 def print_line(text: str, out: IO[str] | None = None) -> None:

@@ -27,6 +27,7 @@ IMAGE = Argument(
     "IMAGE",
     "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag], s3://bucket/prefix[:tag]",
 )
+IMAGES = replace(IMAGE, is_optional=True, is_repeated=True)
 STORED = Argument("IMAGE", "the reference it was pulled by, name@digest, a digest, or the unique beginning of one")
 EACH_STORED = replace(STORED, is_repeated=True)
 ONE_STORED = replace(STORED, is_optional=True)
@@ -63,6 +64,7 @@ _SEED = Option(
     is_path=True,
     separator=os.pathsep,
 )
+_FROM = path("--from", "more images, one on a line; # begins a comment, - is standard input")
 _DIGESTFILE = path("--digestfile", "write the manifest digest into that file")
 
 _REGISTRY = (
@@ -217,19 +219,20 @@ VERBS = {
         Verb(
             "pull",
             "download what is missing of an image and prove it (the verb may be left out)",
-            (IMAGE,),
-            (("", _PULL), ("spending", (*_SPENDING, _EXACT, _LEAN, _PROVE)), *_HOW),
+            (IMAGES,),
+            (("", (*_PULL, _FROM)), ("spending", (*_SPENDING, _EXACT, _LEAN, _PROVE)), *_HOW),
             (
                 "zpull registry.example/app:v2",
                 "zpull registry.example/app:v2 --to oci:./app",
+                "zpull --from images.txt",
                 "zpull registry.example/app:v2 -q --to docker-archive:- | podman load",
             ),
         ),
         Verb(
             "plan",
             "say what a pull would cost; fetch nothing but manifests and tables of contents",
-            (IMAGE,),
-            (("", _PULL), ("spending", (*_SPENDING, _EXACT, _LEAN, _PROVE)), *_HOW),
+            (IMAGES,),
+            (("", (*_PULL, _FROM)), ("spending", (*_SPENDING, _EXACT, _LEAN, _PROVE)), *_HOW),
             ("zpull plan registry.example/app:v2 --rate 4Mbit",),
         ),
         Verb(

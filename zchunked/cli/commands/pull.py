@@ -2,52 +2,103 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import closing
+from pathlib import Path
 
-from zchunked.cli.progress import human
-from zchunked.cli.render import print_outcome, print_plan, progress_of, write_digestfile
+from zchunked.cli.progress import Progress, human
+from zchunked.cli.render import print_error, print_outcome, print_plan, progress_of, write_digestfile
 from zchunked.cli.settings import Settings, client_of
 from zchunked.cli.tuning import give_back, seldom_collect
-from zchunked.errors import ZPullError
+from zchunked.client import Client
+from zchunked.errors import InterruptedPullError, LocalError, UsageError, ZPullError
+from zchunked.export.engines import parse_engine
+from zchunked.oci.quoting import typed
+from zchunked.oci.reference import parse_image
 from zchunked.receipt import Receipt
 
 
 def pull(settings: Settings) -> int:
-    """`zpull IMAGE`, and `zpull plan IMAGE` or `--dry-run`, which stop where the download would begin."""
+    """`zpull IMAGE…`, and `zpull plan IMAGE…` or `--dry-run`, which stop where the download would begin.
+
+    Of several images each gets its receipt. One that fails stops the others only where they would fail too; the exit
+    code is the first failure's.
+    """
     give_back()
     seldom_collect()
-    if settings.is_plan:
-        return _plan(settings)
-    output, progress = settings.output, progress_of(settings.output)
+    images = images_of(settings)
+    code = 0
+    progress = progress_of(settings.output)
     with closing(progress), closing(client_of(settings, progress)) as client:
-        try:
-            done = client.pull(settings.image, to=settings.to, force=settings.force, load=settings.load)
-        except ZPullError as error:
-            progress.close()
-            _explain(settings, error)
-            raise
-    write_digestfile(output.digestfile, done.receipt)
-    print_outcome(output, done.receipt, settings.to)
+        for image in images:
+            try:
+                (_plan if settings.is_plan else _pull)(settings, client, progress, image)
+            except (InterruptedPullError, LocalError, UsageError):
+                raise
+            except ZPullError as error:
+                if len(images) == 1:
+                    raise
+                print_error(f"{image}: {error}")
+                code = code or error.exit_code
+    return code
+
+
+def images_of(settings: Settings) -> list[str]:
+    """As typed and listed, each once. Raises UsageError where one cannot be read, before anything is done."""
+    listed = settings.own["from"]
+    images = [*settings.own["image"], *(_listed(listed) if listed else ())]
+    images = list(dict.fromkeys(images))
+    if not images:
+        raise UsageError(f"{settings.verb} needs an IMAGE, or a list of them with --from FILE; zpull --help shows how")
+    for image in images:
+        parse_image(image)
+    if len(images) > 1:
+        if settings.output.digestfile is not None:
+            raise UsageError("--digestfile holds one digest, and there are several images")
+        for text in settings.to:
+            if not (re.fullmatch(r"oci:[^:]+", text) or parse_engine(text) is not None):
+                raise UsageError(
+                    f"--to {typed(text)} holds one image, and there are several; use oci:DIR, or one command for each"
+                )
+    return images
+
+
+def _listed(path: str) -> list[str]:
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UsageError(f"cannot read the list of images {typed(path)}: {reason}") from error
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def _pull(settings: Settings, client: Client, progress: Progress, image: str) -> None:
+    try:
+        done = client.pull(image, to=settings.to, force=settings.force, load=settings.load)
+    except ZPullError as error:
+        progress.close()
+        _explain(settings, error)
+        raise
+    progress.close()
+    write_digestfile(settings.output.digestfile, done.receipt)
+    print_outcome(settings.output, done.receipt, settings.to)
     tell(settings, done.receipt)
-    return 0
 
 
-def _plan(settings: Settings) -> int:
-    output, progress = settings.output, progress_of(settings.output)
-    with closing(progress), closing(client_of(settings, progress)) as client:
-        try:
-            plan = client.plan(settings.image)
-        except ZPullError as error:
-            progress.close()
-            _explain(settings, error)
-            raise
-    if output.format == "text":
+def _plan(settings: Settings, client: Client, progress: Progress, image: str) -> None:
+    try:
+        plan = client.plan(image)
+    except ZPullError as error:
+        progress.close()
+        _explain(settings, error)
+        raise
+    if settings.output.format == "text":
         print_plan(plan, settings.options.rate)
     else:
-        print_outcome(output, plan.receipt)
+        print_outcome(settings.output, plan.receipt)
     tell(settings, plan.receipt)
-    return 0
 
 
 def _explain(settings: Settings, error: ZPullError) -> None:
