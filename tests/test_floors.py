@@ -82,7 +82,7 @@ WHO_MAY = {
     "concurrent.futures.ProcessPoolExecutor": "",
     "time.sleep": "",  # retry waits on an Event, so that stopping ends the wait
     # People and their environment.
-    "os.environ": "cli client",
+    "os.environ": "cli operations.opened",
     "os.getenv": "cli",
     "print": "cli",
     "input": "",

@@ -1,21 +1,16 @@
-"""The client: pull, plan, export, publish, fetch, locate, images and verify, over one store."""
+"""The client: pull, plan, export, publish, push, fetch, locate, images and verify, over one store."""
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from zchunked.errors import UsageError
-from zchunked.events import Event, Warned
 from zchunked.oci.platform import Platform, platform_of
 from zchunked.oci.reference import parse_image
-from zchunked.options import Connection, Options
+from zchunked.operations.opened import OpenedStore
 from zchunked.receipt import Estimate, Receipt
 from zchunked.results import (
     FetchedObject,
@@ -24,19 +19,19 @@ from zchunked.results import (
     Plan,
     PublishResult,
     PullResult,
+    PushResult,
     Sent,
 )
 
 if TYPE_CHECKING:
     from zchunked.maintenance.verify import Findings
-    from zchunked.operations.context import Context
-    from zchunked.store import Store
+    from zchunked.sources.registry_upload import RegistryUploads
 
 # What does the work is imported when it is asked for: `import zchunked` is quick, and so is `zpull --version`.
 # ruff: noqa: PLC0415
 
 
-class Client:
+class Client(OpenedStore):
     """Pulls images into one store, and does all else with them.
 
     The store is opened at the first use and closed by `close`, or at the end of a `with` block. Calls may come from
@@ -57,36 +52,6 @@ class Client:
         ...     [image.reference for image in client.images()]
         ['oci:demo:demo-v1']
     """
-
-    def __init__(
-        self,
-        store: str | os.PathLike[str] | None = None,
-        *,
-        options: Options | None = None,
-        connection: Connection | None = None,
-        on_event: Callable[[Event], None] | None = None,
-    ) -> None:
-        self._folder = Path(store) if store is not None else None
-        self.options = options or Options()
-        self.connection = connection or Connection()
-        self._on_event = on_event or (lambda _: None)
-        self._lock = threading.Lock()
-        self._opened: Store | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the store. May be called twice; a later call of the client opens it again."""
-        with self._lock:
-            opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.close()
 
     # ── calls ──
 
@@ -229,6 +194,70 @@ class Client:
         place = f"{to.name}{f':{to.tag}' if to.tag else ''}"
         return PublishResult(place, receipt.manifest_digest or "", name, Sent(**asdict(sent)), receipt)
 
+    def push(
+        self,
+        image: str,
+        target: str,
+        *,
+        platform: str | Platform | None = None,
+        mount_from: Sequence[str] = (),
+        referrers: bool = False,
+    ) -> PushResult:
+        """Upload what a registry lacks of an image: what the store has, else pulled first, whole.
+
+        The same call resumes a push that ended early, in another process too: at the offset that the registry reports.
+
+        Args:
+            image: As `pull` takes it.
+            target: `[docker://]host/repository[:tag]`.
+            platform: As for `pull`.
+            mount_from: Repositories of the same registry that may have blobs already.
+            referrers: Push signatures, attestations and SBOMs that refer to the image too.
+
+        Returns:
+            What the image is called there, and what was sent.
+
+        Raises:
+            As `pull`.
+
+        Example:
+            >>> import zchunked
+            >>> try:
+            ...     zchunked.Client("store").push("oci:demo:demo-v1", "oci:elsewhere")
+            ... except zchunked.ZPullError as error:
+            ...     error.exit_code  # not a registry: `publish` goes there
+            2
+        """
+        from zchunked.operations.pushing import push, registry_target
+
+        reference = parse_image(image)
+        context = self._context(platform)
+        to = registry_target(target, offline=context.options.offline)
+        chosen, receipt = platform_of(platform), Receipt(str(reference))
+        return push(context, reference, to, chosen, receipt, mount_from=mount_from, referrers=referrers)
+
+    def uploads(self, repository: str) -> RegistryUploads:
+        """The write side of a registry's repository, for whoever uploads blobs directly.
+
+        `begin()` gives an `Upload` whose `location` is where bytes go, on whatever host, and whose `offset` says how
+        many are there; `resumed(upload)` asks the registry for both again. Close what is returned.
+
+        Args:
+            repository: `host/repository`.
+
+        Raises:
+            UsageError: It names no registry.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("store").uploads("registry.example/app").name
+            'registry.example/app'
+        """
+        from zchunked.operations.pushing import open_uploads, registry_target
+
+        context = self._context(None)
+        return open_uploads(context, registry_target(repository), context.traffic())
+
     def fetch(
         self,
         image: str,
@@ -345,37 +374,3 @@ class Client:
         store = self._store()
         only = [one.manifest for one in find(store, image, platform_of(platform))] if image is not None else None
         return verify(store, only=only, is_quick=quick)
-
-    # ── wiring ──
-
-    def _store(self) -> Store:
-        from zchunked.operations.context import default_store
-        from zchunked.store import Store
-
-        with self._lock:
-            if self._opened is None:
-                self._opened = Store(self._folder or default_store())
-                if self._opened.note:
-                    self._on_event(Warned(self._opened.note))
-            return self._opened
-
-    def _read_only_store(self) -> Store:
-        """Makes nothing and waits for no other process. The caller closes it."""
-        from zchunked.operations.context import default_store
-        from zchunked.store import Store
-
-        return Store(self._folder or default_store(), reads_only=True)
-
-    def _context(self, platform: str | Platform | None) -> Context:
-        from zchunked.operations.context import Context
-
-        chosen = platform_of(platform)
-        options = self.options if chosen is None else replace(self.options, platform=chosen)
-        environment = self.connection.environment
-        return Context(
-            self._store(),
-            options,
-            self.connection,
-            os.environ if environment is None else environment,
-            self._on_event,
-        )

@@ -33,6 +33,9 @@ class ZPullError(Exception):
     sent: Any = None
     """Of a publication that failed: the `zchunked.results.Sent` of what went up."""
 
+    uploaded: Any = None
+    """Of a push that failed: the `zchunked.results.Uploaded` of what went up."""
+
     def __init__(self, message: str = "") -> None:
         super().__init__(safe_line(message))
 

@@ -104,6 +104,36 @@ class PublishResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Uploaded:
+    """What a push sent. Numbers of blobs, and bytes of them; `sent` counts what was handed over, however often.
+
+    `sent_twice`: of that, what was of no use. `skipped`: blobs that were there. `mounted`: blobs that the registry took
+    from another repository. `resumed_bytes`: what an earlier push had brought of blobs that it did not finish.
+    """
+
+    blobs: int
+    sent: int
+    sent_twice: int
+    skipped: int
+    skipped_bytes: int
+    mounted: int
+    resumed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """An image that can be pulled from `reference`. `receipt` is of what had to be pulled first; `seconds` of all."""
+
+    reference: str
+    manifest_digest: str
+    uploaded: Uploaded
+    requests: int
+    retries: int
+    seconds: float
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
 class FetchedObject:
     """An object that is in the store, proved. `size` in bytes; `pieces` are hashed once more while they are read.
 

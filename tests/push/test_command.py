@@ -7,14 +7,17 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+import zchunked
 from tests.helpers.build.golden import Golden
 from tests.helpers.harness import command
 from tests.helpers.servers.uploads import UploadRegistry
 from tests.push.test_push import MiB
+from zchunked.oci.digest import digest_of
 
 DEMO = Golden("demo", "demo-v1")
 SOURCE = f"oci:{DEMO.layout}:{DEMO.tag}"
@@ -152,3 +155,29 @@ def test_signatures_go_with_the_image(by_api: bool, acknowledges: bool, tmp_path
             assert (entry["digest"], entry["artifactType"]) == (artifact, "application/vnd.example.signature")
             command.zpull(tmp_path / "other", "push", source, target, "--with-referrers")
             assert len(json.loads(second.manifests["mine/app"][fallback])["manifests"]) == 1
+
+
+def test_a_program_pushes_and_may_go_to_the_location_itself(tmp_path: Path) -> None:
+    with UploadRegistry(elsewhere=True) as registry, zchunked.Client(tmp_path / "store") as client:
+        done = client.push(SOURCE, f"{registry.host}/team/app:v1")
+        check(registry, DEMO)
+        assert (done.uploaded.sent, done.uploaded.sent_twice) == (registry.received, 0)
+        assert done.manifest_digest == DEMO.expect["manifest"]["digest"]
+        with closing(client.uploads(f"{registry.host}/team/other")) as uploads:
+            upload = uploads.begin()
+            assert upload is not None
+            assert upload.location.startswith("http://127.0.0.1:")
+            assert registry.host not in upload.location
+            assert "of-this-upload" not in repr(upload)
+            assert upload.offset == 0
+            body, go = uploads.send(upload, 5, lambda: [b"hello"])
+            upload = uploads.resumed(go())
+            assert (upload.offset, body.sent) == (5, 5)
+            uploads.finish(upload, digest_of(b"hello"))
+        assert registry.blob("team/other", digest_of(b"hello")) == b"hello"
+        registry.cut_every = 1
+        impatient = zchunked.Client(tmp_path / "store", options=zchunked.Options(patience=zchunked.Patience(0)))
+        with closing(impatient), pytest.raises(zchunked.errors.TransferError) as failure:
+            impatient.push(SOURCE, f"{registry.host}/team/third:v1")
+        assert "run the same command to resume" in str(failure.value)
+        assert failure.value.uploaded.blobs == 0

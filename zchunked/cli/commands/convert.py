@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 
 from zchunked.cli.commands.delivery import Delivery
-from zchunked.cli.commands.push import registry_target, resumable_push, source_settings
 from zchunked.cli.commands.wiring import context_of
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
@@ -29,6 +28,7 @@ from zchunked.oci.platform import Platform
 from zchunked.oci.reference import ImageReference, parse_image
 from zchunked.operations.context import traffic_of
 from zchunked.operations.pulling import pull_of, resumable
+from zchunked.operations.pushing import for_source
 from zchunked.pull.objects import ObjectFetcher
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt
@@ -54,7 +54,7 @@ def convert(settings: Settings) -> int:
         finally:
             progress.close()
     if isinstance(failure, (TransferError, InterruptedPullError)):
-        failure = resumable_push(failure) if delivery.pusher else resumable(failure, *work.progress_bytes)
+        failure = failure if delivery.pusher else resumable(failure, *work.progress_bytes)
     if failure is None:
         write_digestfile(output.digestfile, work.receipt)
     work.print(delivery, failure)
@@ -90,9 +90,10 @@ class Conversion:
     def run(self, delivery: Delivery) -> None:
         """Raises ZPullError."""
         settings = self._settings
+        context = context_of(settings, self._store, self._progress)
         if not (delivery.is_local or delivery.is_bucket):
-            settings = source_settings(settings, registry_target(settings))
-        source = context_of(settings, self._store, self._progress).open(self._reference, self._traffic)
+            context = for_source(context, self._reference, delivery.registry())
+        source = context.open(self._reference, self._traffic)
         self._stack.enter_context(closing(source))
         root = b"{}"
         platforms: list[Platform] = []

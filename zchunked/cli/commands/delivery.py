@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import get_args
 
-from zchunked.cli.commands.push import open_uploads, pusher_of, registry_target, told
+from zchunked.cli.commands.push import told
 from zchunked.cli.commands.wiring import context_of
 from zchunked.cli.progress import Progress
 from zchunked.cli.settings import Settings
@@ -16,8 +16,15 @@ from zchunked.export.destination import Transport, parse_target
 from zchunked.export.publisher import Publisher
 from zchunked.export.shipment import Shipment, shipment_of
 from zchunked.export.write import check_target, export_shipment
-from zchunked.oci.reference import parse_image
-from zchunked.operations.context import traffic_of
+from zchunked.oci.reference import Reference, parse_image
+from zchunked.operations.pushing import (
+    mounted_from,
+    open_uploads,
+    pusher_of,
+    registry_target,
+    resumable,
+    uploaded_by,
+)
 from zchunked.operations.sharing import target_of
 from zchunked.push.push import Pusher
 from zchunked.store import Store
@@ -39,7 +46,7 @@ class Delivery:
         elif self.is_local:
             check_target(parse_destination(self.settings.target), force=self.settings.force)
         else:
-            registry_target(self.settings)
+            self.registry()
 
     @property
     def _scheme(self) -> str:
@@ -80,10 +87,16 @@ class Delivery:
                 publisher = Publisher(target, jobs=options.jobs, patience=options.patience, show=progress)
                 publisher.run(shipment, to.tag or parse_image(name).tag)
             return
-        reference = registry_target(self.settings)
-        with closing(open_uploads(self.settings, reference, traffic_of(options))) as registry:
-            self.pusher = pusher_of(self.settings, reference, registry, store, progress)
-            self.pusher.run(shipment, reference.tag)
+        reference, context = self.registry(), context_of(self.settings, store, progress)
+        mounted = mounted_from(parse_image(self.settings.image), reference)
+        with closing(open_uploads(context, reference, context.traffic(), mounted)) as registry:
+            self.pusher = pusher_of(context, registry, mounted)
+            with resumable(self.pusher):
+                self.pusher.run(shipment, reference.tag)
+
+    def registry(self) -> Reference:
+        """TARGET as a registry's reference. UsageError where it is none."""
+        return registry_target(self.settings.target, offline=self.settings.options.offline)
 
     @property
     def stored_name(self) -> str | None:
@@ -94,4 +107,4 @@ class Delivery:
     def tell(self) -> None:
         """What went over the network."""
         if self.pusher is not None:
-            print(f"zpull: {told(self.pusher.pushed, registry_target(self.settings).name)}", file=sys.stderr)
+            print(f"zpull: {told(uploaded_by(self.pusher), self.registry().name)}", file=sys.stderr)
