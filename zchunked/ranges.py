@@ -114,6 +114,11 @@ class Spans:
     def __bool__(self) -> bool:
         return bool(self._starts)
 
+    @property
+    def lowest(self) -> float:
+        """Where the first one starts; beyond everything if there is none."""
+        return self._starts[0] if self._starts else float("inf")
+
     def overlap(self, span: ByteRange) -> int:
         """How many bytes of `span` lie in the spans."""
         size = 0

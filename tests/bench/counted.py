@@ -18,8 +18,9 @@ from zchunked.layers.proof import prove
 from zchunked.layers.rebuild import Rebuild, are_chunks
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
+from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.planner import LinkConditions, Scheduler
+from zchunked.pull.planner import Scheduler
 from zchunked.receipt import LayerEntry
 from zchunked.store import Store
 

@@ -33,8 +33,9 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions, Options, Patience
 from zchunked.pull import inspect
+from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.planner import LinkConditions, Scheduler
+from zchunked.pull.planner import Scheduler
 from zchunked.pull.pull import Pull
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.receipt import Accounts, LayerEntry, Receipt

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import compress, repeat
 
 from zchunked.formats.frame_map import HEADER, PAYLOAD, FrameMap
 from zchunked.oci.digest import Digest
@@ -39,13 +40,6 @@ class StandIns:
     blobs: list[Digest] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
 
-    def add(self, start: int, end: int, kind: int, blob: Digest, place: int) -> None:
-        self.starts.append(start)
-        self.ends.append(end)
-        self.kinds.append(kind)
-        self.blobs.append(blob)
-        self.places.append(place)
-
     def spans(self) -> list[ByteRange]:
         return merge(ranges(self.starts, self.ends))
 
@@ -76,29 +70,23 @@ class KnownFrames:
 def find_frames(store: Store, blob: Digest, frames: FrameMap, own: Collection[Digest] = ()) -> KnownFrames:
     """Look all frames of a blob up. `own`: blobs that are not asked, as somebody else answers for them."""
     known = KnownFrames(strangers={Digest(other) for other in store.frames.strangers_of(blob)})
-    lengths = frames.lengths()
     rows = _Rows(store, {blob, *own})
-    numbers = _with_keys(frames, PAYLOAD)
-    wanted: dict[bytes, set[int]] = {}
-    for number in numbers:
-        wanted.setdefault(frames.keys[number], set()).add(lengths[number])
+    wanted = _wanted(frames, PAYLOAD)
     if frames.is_joined:  # the key is of a frame, not of its content alone
         known.payloads = _agreeing(rows.headers(wanted), wanted, known.strangers)
     else:
-        found = list(rows.payloads(wanted))
+        found = rows.payloads(wanted)
         known.contents = {key for key, _, _, _ in found}
         known.strangers |= _strangers(found, wanted)
         known.payloads = _agreeing(found, wanted, known.strangers)
-    wanted = {}
-    for number in _with_keys(frames, HEADER):
-        wanted.setdefault(frames.keys[number], set()).add(lengths[number])
+    wanted = _wanted(frames, HEADER)
     known.headers = _agreeing(rows.headers(wanted), wanted, known.strangers)
     return known
 
 
-def _with_keys(frames: FrameMap, kind: int) -> list[int]:
-    keys = frames.keys
-    return [number for number, its in enumerate(frames.kinds) if its == kind and keys[number]]
+def _wanted(frames: FrameMap, kind: int) -> set[Frame]:
+    its = map(kind.__eq__, frames.kinds)
+    return {frame for frame in compress(zip(frames.keys, frames.lengths(), strict=True), its) if frame[0]}
 
 
 _Row = tuple[bytes, int, Digest, int]
@@ -112,23 +100,30 @@ class _Rows:
         self._store, self._but = store, but
         self._blobs: dict[int, tuple[Digest, Spans | None]] = {}  # nothing to look at in one that is whole
 
-    def payloads(self, keys: Collection[bytes]) -> Iterator[_Row]:
-        ordered = sorted(keys)
+    def payloads(self, wanted: set[Frame]) -> list[_Row]:
+        ordered = sorted({key for key, _ in wanted})
         return self._held(ordered, self._store.frames.find_payloads(ordered))
 
-    def headers(self, keys: Collection[bytes]) -> Iterator[_Row]:
-        ordered = sorted(keys)
+    def headers(self, wanted: set[Frame]) -> list[_Row]:
+        ordered = sorted({key for key, _ in wanted})
         return self._held(ordered, self._store.frames.find_headers([key[:FINGERPRINT_BYTES] for key in ordered]))
 
-    def _held(self, keys: list[bytes], found: Iterator[Found]) -> Iterator[_Row]:
+    def _held(self, keys: list[bytes], found: Iterator[Found]) -> list[_Row]:
+        rows: list[_Row] = []
         blobs = self._blobs
         for which, numbers, starts, lengths in found:
-            for number in set(numbers) - blobs.keys():
+            here = set(numbers)
+            for number in here - blobs.keys():
                 blobs[number] = self._blob(number)
-            for one, number, start, length in zip(which, numbers, starts, lengths, strict=True):
-                blob, here = blobs[number]
-                if here is None or here.hold(start, start + length):
-                    yield keys[one], start, blob, length
+            named = [keys[one] for one in which]
+            if len(here) == 1 and blobs[numbers[0]][1] is None:  # as often as not
+                rows += zip(named, starts, repeat(blobs[numbers[0]][0]), lengths, strict=False)
+                continue
+            for key, number, start, length in zip(named, numbers, starts, lengths, strict=True):
+                blob, spans = blobs[number]
+                if spans is None or spans.hold(start, start + length):
+                    rows.append((key, start, blob, length))
+        return rows
 
     def _blob(self, number: int) -> tuple[Digest, Spans | None]:
         blob = self._store.blob_of(number)
@@ -137,20 +132,20 @@ class _Rows:
         return blob, None if self._store.is_whole(blob) else Spans(self._store.covered(blob))
 
 
-def _strangers(found: list[_Row], wanted: dict[bytes, set[int]]) -> set[Digest]:
+def _strangers(found: list[_Row], wanted: set[Frame]) -> set[Digest]:
     """Blobs of which more than a few frames have the content, and not the length."""
     agree: Counter[Digest] = Counter()
     differ: Counter[Digest] = Counter()
     for key, _, blob, length in found:
-        (agree if length in wanted[key] else differ)[blob] += 1
+        (agree if (key, length) in wanted else differ)[blob] += 1
     return {blob for blob, count in differ.items() if count > _FEW + agree[blob] // _SHARE}
 
 
-def _agreeing(
-    found: Iterator[_Row] | list[_Row], wanted: dict[bytes, set[int]], but: set[Digest]
-) -> dict[Frame, Place]:
+def _agreeing(found: list[_Row], wanted: set[Frame], but: set[Digest]) -> dict[Frame, Place]:
     return {
-        (key, length): (blob, start) for key, start, blob, length in found if length in wanted[key] and blob not in but
+        (key, length): (blob, start)
+        for key, start, blob, length in found
+        if (key, length) in wanted and blob not in but
     }
 
 
@@ -168,27 +163,32 @@ def choose_stand_ins(
     `coming`: payload frames that other layers of the same pull fetch. What this one will fetch is added.
     `refused`: starts of frames for which none shall.
     """
-    chosen = StandIns()
     if trust is Trust.NOTHING:
-        return chosen
-    edges, keys = frames.edges, frames.keys
-    payloads, headers = known.payloads, known.headers if trust is Trust.ALL else {}
-    is_empty = not here
-    for number, kind in enumerate(frames.kinds):
-        key = keys[number]
-        if not key:
-            continue
-        start, end = edges[number], edges[number + 1]
-        frame = key, end - start
-        place = headers.get(frame) if kind == HEADER else payloads.get(frame) or coming.get(frame)
-        if not is_empty and here.hold(start, end):
-            if kind == PAYLOAD:
-                coming.setdefault(frame, (blob, start))
-        elif place is not None and start not in refused:
-            chosen.add(start, end, kind, *place)
-        elif kind == PAYLOAD:
-            coming[frame] = blob, start
-    return chosen
+        return StandIns()
+    edges, kinds = frames.edges, frames.kinds
+    lookup = known.payloads | known.headers if trust is Trust.ALL else known.payloads
+    wanted = list(zip(frames.keys, frames.lengths(), strict=True))
+    places = list(map(lookup.get, wanted))
+    low = here.lowest
+    for number, (place, kind, frame) in enumerate(zip(places, kinds, wanted, strict=True)):
+        if edges[number + 1] > low and here.hold(edges[number], edges[number + 1]):
+            places[number] = None
+            if kind == PAYLOAD and frame[0]:
+                coming.setdefault(frame, (blob, edges[number]))
+        elif place is None and kind == PAYLOAD and frame[0]:
+            places[number] = coming.get(frame)
+            coming.setdefault(frame, (blob, edges[number]))
+    chosen = [number for number, place in enumerate(places) if place is not None]
+    if refused:
+        chosen = [number for number in chosen if edges[number] not in refused]
+    its = [place for number in chosen if (place := places[number]) is not None]
+    return StandIns(
+        [edges[number] for number in chosen],
+        [edges[number + 1] for number in chosen],
+        bytearray([kinds[number] for number in chosen]),
+        [source for source, _ in its],
+        [start for _, start in its],
+    )
 
 
 def frame_rows(frames: FrameMap, but: KnownFrames | None = None) -> tuple[list[FrameRow], list[FrameRow]]:
@@ -196,18 +196,19 @@ def frame_rows(frames: FrameMap, but: KnownFrames | None = None) -> tuple[list[F
 
     `but`: frames that the store knows elsewhere.
     """
+    had = but or KnownFrames()
+    known = had.payloads | had.headers
     payloads: dict[Frame, FrameRow] = {}
     headers: dict[Frame, FrameRow] = {}
-    edges, keys, joined = frames.edges, frames.keys, frames.is_joined
-    had = but or KnownFrames()
-    for number, kind in enumerate(frames.kinds):
-        if key := keys[number]:
-            start = edges[number]
-            frame = key, edges[number + 1] - start
-            if frame in (had.payloads if kind == PAYLOAD else had.headers):
-                continue
-            if kind == PAYLOAD and not joined:
-                payloads.setdefault(frame, (key, start, frame[1], frames.sizes[number]))
-            else:
-                headers.setdefault(frame, (key[:FINGERPRINT_BYTES], start, frame[1], 0))
+    joined = frames.is_joined
+    rows = zip(frames.keys, frames.lengths(), frames.edges, frames.kinds, frames.sizes, strict=False)
+    for key, length, start, kind, size in rows:
+        frame = key, length
+        if not key or frame in known:
+            continue
+        if kind == PAYLOAD and not joined:
+            if frame not in payloads:
+                payloads[frame] = key, start, length, size
+        elif frame not in headers:
+            headers[frame] = key[:FINGERPRINT_BYTES], start, length, 0
     return sorted(payloads.values()), sorted(headers.values())

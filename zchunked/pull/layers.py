@@ -21,10 +21,11 @@ from zchunked.layers.stand_ins import frame_rows
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import Options
+from zchunked.pull.estimates import LinkConditions, estimate
 from zchunked.pull.inspect import NO_RANGES, LayerMetadata, MetadataFetcher, table_rank
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.offline import refuse_missing
-from zchunked.pull.planner import LinkConditions, Scheduler, estimate
+from zchunked.pull.planner import Scheduler
 from zchunked.receipt import Receipt
 
 _REPLAN_SECONDS = 2.0
@@ -52,13 +53,14 @@ class Layers:
         self._arrivals = self._fetcher.arrivals
         self._insights: dict[Digest, LayerMetadata] = {}
         self._is_indexed = True
+        self._is_plan = False
         self._looked = session.clock()
         self._scheduler = self._new_scheduler()
 
     def _new_scheduler(self) -> Scheduler:
         options = self._options
         is_for_bytes = bool(options.seeds) or options.offline
-        return Scheduler(self._store, options.frugality, may_take_chunks=is_for_bytes)
+        return Scheduler(self._store, options.frugality, may_take_chunks=is_for_bytes, is_plan=self._is_plan)
 
     def look_into(self, crew: WorkerPool, layers: Iterable[Descriptor]) -> None:
         """Have workers look into those that nobody has looked into yet."""
@@ -102,6 +104,8 @@ class Layers:
     def only_plan(self) -> None:
         """No layer will be brought: so none may come whole while it is looked into."""
         self._inspector = replace(self._inspector, may_take=False)
+        self._is_plan = True
+        self._scheduler = self._new_scheduler()
 
     def plan(self, crew: WorkerPool, works: list[LayerTask]) -> None:
         """Give each its order, and fetch none of it."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress, repeat
 from operator import sub
-from typing import get_args
 
-from zchunked.download.coalesce import PART_BYTES, GapPolicy, Link, Run, runs_for
+from zchunked.download.coalesce import GapPolicy, Link, Run, runs_for
 from zchunked.download.orders import ChunkChecks, Order
 from zchunked.formats.frame_map import PAYLOAD
 from zchunked.layers.metadata import LayerIndex
@@ -16,12 +15,11 @@ from zchunked.layers.rebuild import are_chunks
 from zchunked.layers.stand_ins import Frame, StandIns, choose_stand_ins, find_frames
 from zchunked.layers.stand_ins import Place as FramePlace
 from zchunked.oci.digest import Digest
-from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
+from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.ways import Way, WayCost, WorkCosts, choose, cost_of
+from zchunked.pull.ways import Way, WayCost, WorkCosts, choose, cost_of, rough_cost
 from zchunked.ranges import ByteRange, Spans, merge, ranges, subtract, total
-from zchunked.receipt import Estimate, WayEstimate
 from zchunked.store import Store
 from zchunked.store.store import Place
 
@@ -35,16 +33,6 @@ def gap_policy(options: GapOptions, link: Link, jobs: int) -> GapPolicy:
     if options.max_gap is not None:
         return GapPolicy(most=options.max_gap, share=float("inf") if options.max_gap else 0.0, singles=singles)
     return GapPolicy(most=link.worth_of_request(jobs), singles=singles)
-
-
-@dataclass(frozen=True, slots=True)
-class LinkConditions:
-    """What a schedule may count on: workers, the link, and how many spans of a blob one request may ask for."""
-
-    jobs: int
-    link: Link
-    spans_per_request: Callable[[Descriptor], int]
-    is_free: bool = False  # the source is on this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +61,20 @@ class Scheduler:
     """
 
     def __init__(
-        self, store: Store, frugality: GapOptions, costs: WorkCosts | None = None, *, may_take_chunks: bool = False
+        self,
+        store: Store,
+        frugality: GapOptions,
+        costs: WorkCosts | None = None,
+        *,
+        may_take_chunks: bool = False,
+        is_plan: bool = False,
     ) -> None:
-        """`may_take_chunks`: bytes alone decide for the lean way: seeds hold chunks, or nothing may be fetched."""
+        """`may_take_chunks`: bytes alone decide for the lean way: seeds hold chunks, or nothing may be fetched.
+
+        `is_plan`: costs are told, so they are those of the very requests.
+        """
         self._store, self._frugality, self._costs = store, frugality, costs or WorkCosts()
+        self._is_plan = is_plan
         self._may_take_chunks = may_take_chunks and not frugality.exact
         self._coming: dict[bytes, Place] = {}  # chunks that layers before this one will bring
         self._coming_frames: dict[Frame, FramePlace] = {}
@@ -120,9 +118,13 @@ class Scheduler:
         """Fill `ways`, and take one."""
         frugality, contents = self._frugality, work.contents
         assert contents is not None
+        is_known = any(source != work.layer.digest for source in stand_ins.blobs)
+        if frugality.exact and not self._is_plan:  # nothing to choose
+            work.way = "exact" if is_known else "whole"
+            self._explain(work, is_known=is_known)
+            return
         work.ways = self._costs_of(work, contents, stand_ins, means, here)
         by_way = {cost.way: cost for cost in work.ways}
-        is_known = any(source != work.layer.digest for source in stand_ins.blobs)
         if frugality.is_metered and "lean" in by_way:
             work.way = "lean"
         elif frugality.is_metered or frugality.exact:
@@ -136,7 +138,10 @@ class Scheduler:
             saves = lean is not None and lean.bytes < whole.bytes * _COLD_SHARE
             possible = [whole, lean] if saves and lean else [whole]
             work.way = choose(possible, is_rate_known=means.link.rate is not None).way
-        work.entry.reason = _why(work, is_known=is_known, is_metered=frugality.is_metered)
+        self._explain(work, is_known=is_known)
+
+    def _explain(self, work: LayerTask, *, is_known: bool) -> None:
+        work.entry.reason = _why(work, is_known=is_known, is_metered=self._frugality.is_metered)
         if work.way == "whole":
             work.entry.mode = "whole"
 
@@ -155,14 +160,20 @@ class Scheduler:
         hashing = work.layer.size * costs.byte
         count = len(frames) if frames is not None else 0
         shape = self._terms_for(work, means)
+
+        def cost(way: Way, needed: list[ByteRange], work_seconds: float) -> WayCost:
+            if self._is_plan:
+                return cost_of(way, shape.runs(needed), work_seconds, link, jobs)
+            return rough_cost(way, needed, work_seconds, link, jobs, shape.spans)
+
         made = [
-            cost_of("exact", shape.runs(missing), hashing + count * costs.frame, link, jobs),
-            cost_of("whole", shape.runs(whole), hashing, link, jobs),
+            cost("exact", missing, hashing + count * costs.frame),
+            cost("whole", whole, hashing),
         ]
         if contents.tarsplit is not None:
             need = subtract(merge([*self._lean_need(work, contents), *contents.vouched]), here)
             making = len(contents.toc.starts) * costs.chunk + sum(contents.toc.sizes) * costs.tar_byte
-            made.insert(1, cost_of("lean", shape.runs(need), making, link, jobs))
+            made.insert(1, cost("lean", need, making))
         return made
 
     def _lean_need(self, work: LayerTask, contents: LayerIndex) -> list[ByteRange]:
@@ -334,45 +345,3 @@ def _held_elsewhere(work: LayerTask, found: dict[bytes, Place]) -> int:
     toc, blob = contents.toc, work.layer.digest
     elsewhere = {digest for digest, place in found.items() if place.blob != blob}
     return sum(compress(map(sub, toc.ends, toc.starts), map(elsewhere.__contains__, toc.digests)))
-
-
-def ways_of(
-    works: Sequence[LayerTask], means: LinkConditions, *, first_bytes: int, first_requests: int
-) -> list[WayEstimate]:
-    """The three ways for the image: of a layer that cannot come one of them, what it will cost counts."""
-    if means.is_free:
-        return []
-    first = means.link.seconds(first_bytes, first_requests, means.jobs)
-    found = []
-    for way in get_args(Way):
-        costs = [_cost(work, way, means) for work in works]
-        found.append(
-            WayEstimate(
-                way,
-                first_bytes + sum(cost.bytes for cost in costs),
-                first_requests + sum(cost.requests for cost in costs),
-                round(first + sum(cost.seconds for cost in costs), 1),
-                taken=bool(works) and all(work.way == way or not work.ways for work in works),
-            )
-        )
-    if sum(one.taken for one in found) > 1:  # layers that can come whole alone
-        for one in found:
-            one.taken = one.way == "whole"
-    return found
-
-
-def _cost(work: LayerTask, way: Way, means: LinkConditions) -> WayCost:
-    runs = work.order.runs if work.order is not None else []
-    its = {cost.way: cost for cost in work.ways}
-    own = its.get(work.way) if work.way is not None else None
-    return its.get(way) or own or cost_of(work.way or "whole", runs, 0.0, means.link, means.jobs)
-
-
-def estimate(works: Sequence[LayerTask], means: LinkConditions, *, first_bytes: int, first_requests: int) -> Estimate:
-    """What working the orders off will cost, after the manifest, which counts as `first_…`."""
-    if means.is_free:
-        return Estimate(0, 0, 0.0)
-    runs = [run for work in works if work.order for run in work.order.runs]
-    size = first_bytes + sum(total(run) + (len(run) * PART_BYTES if len(run) > 1 else 0) for run in runs)
-    requests = first_requests + len(runs)
-    return Estimate(size, requests, round(means.link.seconds(size, requests, means.jobs), 1))

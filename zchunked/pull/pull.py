@@ -21,11 +21,11 @@ from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor, parse_config
 from zchunked.oci.platform import runs_on
 from zchunked.options import Options
+from zchunked.pull.estimates import LinkConditions, estimate, ways_of
 from zchunked.pull.handover import take_over
 from zchunked.pull.inspect import MetadataFetcher
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.layers import Layers
-from zchunked.pull.planner import LinkConditions, estimate, ways_of
 from zchunked.pull.repair import heal
 from zchunked.pull.resolve import resolve
 from zchunked.pull.turns import Turns

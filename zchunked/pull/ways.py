@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from zchunked.download.coalesce import PART_BYTES, Link, Run
-from zchunked.ranges import total
+from zchunked.ranges import ByteRange, total
 
 Way = Literal["exact", "lean", "whole"]
 
+_LONG = 4 << 20  # bytes of one request
 _USUAL_RATE = 12.5e6  # bytes per second, of a link that nobody has measured yet
 _SLOWER, _LATER = 1.25, 0.5  # than the fastest way, and seconds more, is what fewer bytes are worth
 _LEAN_GAIN, _LEAN_SECONDS = 0.95, 0.1  # the registry's own blob is given up for no less
@@ -24,7 +26,7 @@ class WorkCosts:
     way. `byte`: to write and hash a byte of a blob. `tar_byte`: to make and hash one of a tar.
     """
 
-    frame: float = 8e-6
+    frame: float = 20e-6
     chunk: float = 40e-6
     byte: float = 1.6e-9
     tar_byte: float = 2.5e-9
@@ -44,9 +46,33 @@ def cost_of(way: Way, runs: Sequence[Run], work: float, link: Link, jobs: int) -
     """`work`: seconds of this machine, beside the transfer or behind it."""
     parts = sum([len(run) for run in runs if len(run) > 1])
     size = sum(map(total, runs)) + parts * PART_BYTES
-    waiting = (link.round_trip or 0.0) * -(-len(runs) // jobs) + parts * link.part
-    transfer = size / (link.rate or _USUAL_RATE) + waiting if runs else 0.0
-    return WayCost(way, size, len(runs), max(transfer, work) + min(transfer, work) / 4)
+    return _cost(way, size, len(runs), parts, work, link, jobs)
+
+
+def rough_cost(
+    way: Way, needed: Sequence[ByteRange], work: float, link: Link, jobs: int, spans_per_request: int
+) -> WayCost:
+    """The same without making the requests: gaps are bought where a part costs more."""
+    size, parts = total(needed), len(needed)
+    if spans_per_request > 1:
+        gaps = [after.start - before.end for before, after in pairwise(needed)]
+        bought = [gap for gap in gaps if gap <= PART_BYTES]
+        size += sum(bought)
+        parts -= len(bought)
+        size += parts * PART_BYTES if parts > 1 else 0
+        requests = max(-(-parts // spans_per_request), -(-size // _LONG))
+    else:
+        least = link.worth_of_request(jobs)
+        bought = [gap for before, after in pairwise(needed) if (gap := after.start - before.end) <= least]
+        size += sum(bought)
+        requests, parts = max(parts - len(bought), -(-size // _LONG)), 0
+    return _cost(way, size, requests if needed else 0, parts, work, link, jobs)
+
+
+def _cost(way: Way, size: int, requests: int, parts: int, work: float, link: Link, jobs: int) -> WayCost:
+    waiting = (link.round_trip or 0.0) * -(-requests // jobs) + parts * link.part
+    transfer = size / (link.rate or _USUAL_RATE) + waiting if requests else 0.0
+    return WayCost(way, size, requests, max(transfer, work) + min(transfer, work) / 4)
 
 
 def choose(costs: Sequence[WayCost], *, is_rate_known: bool) -> WayCost:
