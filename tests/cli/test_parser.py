@@ -10,6 +10,7 @@ import pytest
 from zchunked.cli.dispatch import COMMANDS
 from zchunked.cli.parser import parse
 from zchunked.cli.tables import VERBS
+from zchunked.cli.verbs import _ELSEWHERE
 from zchunked.errors import UsageError
 
 IMAGE = "host.example/name"
@@ -205,6 +206,10 @@ def test_a_password_that_was_typed_in_the_wrong_place_is_not_repeated(
     said = capsys.readouterr()
     assert "cr3t" not in said.err + said.out
     assert said.err.count("\n") == 1
+
+
+def test_no_hint_hides_a_verb() -> None:
+    assert not set(_ELSEWHERE) & set(VERBS)
 
 
 def test_every_verb_has_its_command() -> None:

@@ -25,7 +25,6 @@ _ELSEWHERE = {
     "inspect": "zpull fetch",
     "manifest": "zpull fetch",
     "copy": "zpull IMAGE --to DEST, or zpull publish",
-    "push": "zpull publish",
     "check": "zpull verify",
     "completion": "zpull --print-completion",
 }

@@ -15,6 +15,8 @@ from zchunked.errors import LocalError
 from zchunked.export.atomic import local_errors
 from zchunked.results import LocatedBlob
 
+_LAYOUT = str.maketrans("", "", "\n\r\t")
+
 
 def fetch(settings: Settings) -> int:
     """The object to standard output, once it is here and proved; everything else to stderr."""
@@ -43,15 +45,20 @@ def _write(pieces: Iterable[bytes | memoryview]) -> int:
 
 
 def _copy(pieces: Iterable[bytes | memoryview], to: TextIO) -> None:
-    is_first, out = True, to.buffer
+    out, is_terminal = to.buffer, to.isatty()
     for piece in pieces:
-        if is_first and to.isatty() and b"\0" in bytes(piece[:1024]):
-            raise LocalError("will not write a blob to a terminal; redirect standard output")
-        is_first = False
+        if is_terminal and not _is_plain(bytes(piece)):
+            raise LocalError("will not write binary data or control characters to a terminal; redirect standard output")
         view = memoryview(piece)
         while view:  # without a buffer a write may take a part
             view = view[out.write(view) :]
     out.flush()
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether a terminal shows it and does nothing else. What a cut through a letter leaves is no harm."""
+    text = data.decode("utf-8", "replace").translate(_LAYOUT)
+    return all(letter.isprintable() or letter == "\ufffd" for letter in set(text))
 
 
 def locate(settings: Settings) -> int:
