@@ -6,11 +6,38 @@ in one of them.
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
-
-from zchunked.cli import values
-from zchunked.cli.grammar import Argument, Option, Verb, choice, path, switch
+from zchunked.cli.grammar import Option, Verb, switch
+from zchunked.cli.options import (
+    ACCESS,
+    DIGEST,
+    DIGESTFILE,
+    EACH_BLOB,
+    EACH_STORED,
+    EXACT,
+    FORCE,
+    FORMAT,
+    FROM,
+    GC,
+    HOW,
+    IMAGE,
+    IMAGES,
+    KEPT,
+    LEAN,
+    LOAD,
+    NETWORK,
+    ONE_STORED,
+    PLATFORM,
+    PROVE,
+    PULL,
+    SERVE,
+    SOURCE,
+    SPENDING,
+    STORE,
+    STORED,
+    TARGET,
+    TO,
+    quiet,
+)
 from zchunked.cli.tables_write import (
     ADD,
     AGAINST,
@@ -23,196 +50,6 @@ from zchunked.cli.tables_write import (
     WITH_REFERRERS,
 )
 
-IMAGE = Argument(
-    "IMAGE",
-    "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag], s3://bucket/prefix[:tag]",
-)
-IMAGES = replace(IMAGE, is_optional=True, is_repeated=True)
-STORED = Argument("IMAGE", "the reference it was pulled by, name@digest, a digest, or the unique beginning of one")
-EACH_STORED = replace(STORED, is_repeated=True)
-ONE_STORED = replace(STORED, is_optional=True)
-KEPT = Argument("IMAGE", "more images to keep, behind --keep", is_optional=True, is_repeated=True, dest="also_kept")
-DIGEST = Argument(
-    "DIGEST", "a blob or manifest of the same repository (default: the image's manifest)", is_optional=True
-)
-EACH_BLOB = Argument("DIGEST", "one blob of the same repository (default: config and layers)", is_optional=True)
-SOURCE = Argument("SOURCE", IMAGE.help, dest="image")
-TARGET = Argument("TARGET", "DIR[:tag], s3://bucket/prefix[:tag], gs://… or az://…; the tag is IMAGE's unless given")
-
-_PLATFORM = Option(
-    "--platform", "which image of an index to take (default: this machine's)", metavar="OS/ARCH[/VARIANT]"
-)
-_TO = Option(
-    "--to",
-    "write the image there: oci:DIR[:name], oci-archive:FILE[:name], docker-archive:FILE[:name] "
-    "(- is standard output); or give it to docker:[NAME], podman:[NAME], containerd:[NAMESPACE/][NAME]; repeatable",
-    metavar="DEST",
-    kind="list",
-)
-_FORCE = switch("--force", "let --to replace a file, or fill a folder, that holds no image (default: refuse)")
-_LOAD = switch(
-    "--load", "stream an archive into the engine of --to (default: the engine pulls what it lacks from here)"
-)
-_STORE = path("--store", "folder that keeps downloaded bytes (default: zpull in the user's cache folder)", "DIR")
-_FORMAT = choice("--format", "json prints the receipt: the whole story (default text)", "text", "json")
-_QUIET = "print the digest alone, and no progress"
-_SEED = Option(
-    "--seed",
-    "a folder, tar file or OCI layout of this machine; files in it stand in for chunks; repeatable",
-    metavar="PATH",
-    kind="list",
-    is_path=True,
-    separator=os.pathsep,
-)
-_FROM = path("--from", "more images, one on a line; # begins a comment, - is standard input")
-_DIGESTFILE = path("--digestfile", "write the manifest digest into that file")
-
-_REGISTRY = (
-    path("--authfile", "credentials, as podman and docker keep them (default: where these keep them)"),
-    Option(
-        "--creds",
-        "user and password; USER alone asks for the password, - reads both from standard input",
-        metavar="USER[:PASSWORD]",
-    ),
-    Option(
-        "--tls-verify",
-        "false accepts any certificate, and plain http where https is refused (default true)",
-        values.boolean,
-        "BOOL",
-        kind="switch",
-        default=True,
-    ),
-    switch("--plain-http", "speak http instead of https (default: https, but http on loopback)"),
-    path("--cert-dir", "CA certificates (*.crt) and client ones (*.cert with *.key), for all hosts", "DIR"),
-    path("--registries-conf", "mirrors, other locations and blocked registries (default: where podman looks for it)"),
-)
-_NETWORK = (
-    Option("--jobs", "connections at a time (default 8)", values.between(1, 64), "N", "-j", default=8),
-    Option(
-        "--patience",
-        "how long an outage is tolerated before giving up (default 60s; 0: fail at once)",
-        values.duration,
-        "TIME",
-        default=60.0,
-    ),
-    Option("--retry", "give up after so many retries (default: as patience allows)", values.count, "N"),
-    Option("--deadline", "give up after so long, whatever has come (default: never)", values.duration, "TIME"),
-    Option("--min-rate", "give up when slower than this over 10 s (default: never)", values.rate, "RATE"),
-    Option(
-        "--limit-rate",
-        "receive no faster than this, all connections together (default: unlimited)",
-        values.rate,
-        "RATE",
-    ),
-    Option(
-        "--stall-timeout",
-        "a connection without a byte for so long is broken (default 10s, or half the patience if that is less)",
-        values.duration,
-        "TIME",
-    ),
-    switch("--offline", "send no request: use the store and seeds alone, or list what is missing"),
-)
-_PROGRESS = (
-    choice(
-        "--progress",
-        "what standard error shows (default auto: a bar on a terminal)",
-        "auto",
-        "bar",
-        "plain",
-        "json",
-        "none",
-    ),
-    switch("--explain-retries", "say why each retry was made, and what karma is left"),
-    switch("--verbose", "show each request and each retry, without secrets", "-v"),
-)
-_SPENDING = (
-    Option("--max-bytes", "refuse a pull that would fetch more than this (default: no limit)", values.size, "BYTES"),
-    Option("--rate", "the link's rate to reckon with (default: as measured)", values.rate, "RATE"),
-    switch("--dry-run", "only say what it would cost: the same as the verb plan"),
-    Option(
-        "--max-gap",
-        "the most unneeded bytes to buy to save a request (default: by the link; 0: none)",
-        values.size,
-        "BYTES",
-    ),
-)
-_ENGINES = ("docker", "containerd", "podman", "crio", "k3s", "buildkit")
-_EXACT = switch("--exact", "always end with the registry's own blobs, put together from what is stored and the rest")
-_LEAN = switch("--lean", "a metered link: fetch the fewest bytes; tars are rebuilt, and have other digests")
-_PROVE = switch("--prove", "hold each layer's tar against its diff ID now (default: when a tar is first made of it)")
-
-
-def _quiet(help: str = _QUIET) -> Option:  # noqa: A002
-    return switch("--quiet", help, "-q")
-
-
-_SERVE = (
-    Option("--listen", "address to listen on (default 127.0.0.1:5055)", metavar="HOST:PORT", default="127.0.0.1:5055"),
-    path("--tls-cert", "serve https with this certificate (default: http, on loopback only)"),
-    path("--tls-key", "the key of --tls-cert"),
-    switch("--insecure-listen", "serve other machines unencrypted; they pull with your credentials"),
-    Option(
-        "--allow",
-        "serve this upstream alone; repeatable (default: well-known ones and those of registries.conf)",
-        metavar="HOST[/PREFIX]",
-        kind="list",
-        separator=" ",
-    ),
-    Option(
-        "--upstream",
-        "a name for a host that has a port; repeatable",
-        metavar="NAME=HOST[:PORT]",
-        kind="list",
-        separator=" ",
-    ),
-    path("--token", "serve only clients that know the token in this file (default: any)"),
-    Option(
-        "--stale",
-        "how long the last answer to a tag is good while its upstream is down (default 1h)",
-        values.duration,
-        "TIME",
-        default=3600.0,
-    ),
-    Option(
-        "--prefetch",
-        "pull an image's layers once its manifest was asked for (default true)",
-        values.boolean,
-        "BOOL",
-        kind="switch",
-        default=True,
-    ),
-    Option(
-        "--config-for",
-        "print what to write where for this engine, and end",
-        values.one_of(*_ENGINES),
-        "ENGINE",
-        choices=_ENGINES,
-    ),
-    switch("--verbose", "say what went wrong with clients", "-v"),
-)
-_GC = (
-    Option(
-        "--max-size",
-        "then remove the images pulled longest ago until the store fits (default: ZPULL_STORE_MAX; without: no limit)",
-        values.size,
-        "BYTES",
-    ),
-    Option("--max-age", "remove images last pulled longer ago than this (default: none)", values.duration, "TIME"),
-    Option(
-        "--expire",
-        "drop interrupted downloads whose last byte came longer ago than this (default 14d)",
-        values.duration,
-        "TIME",
-        default=14 * 86400.0,
-    ),
-    Option("--keep", "keep this image and no other one; repeatable", metavar="IMAGE", kind="list", separator=" "),
-    Option("--keep-last", "keep the N images pulled last and no other one", values.count, "N"),
-    switch("--dry-run", "only say what would go"),
-)
-
-_HOW = (("registry", _REGISTRY), ("network", _NETWORK), ("progress", _PROGRESS))
-_PULL = (_TO, _FORCE, _LOAD, _PLATFORM, _SEED, _STORE, _quiet(), _FORMAT, _DIGESTFILE)
-
 VERBS = {
     verb.name: verb
     for verb in (
@@ -220,7 +57,7 @@ VERBS = {
             "pull",
             "download what is missing of an image and prove it (the verb may be left out)",
             (IMAGES,),
-            (("", (*_PULL, _FROM)), ("spending", (*_SPENDING, _EXACT, _LEAN, _PROVE)), *_HOW),
+            (("", (*PULL, FROM)), ("spending", (*SPENDING, EXACT, LEAN, PROVE)), *HOW),
             (
                 "zpull registry.example/app:v2",
                 "zpull registry.example/app:v2 --to oci:./app",
@@ -232,7 +69,7 @@ VERBS = {
             "plan",
             "say what a pull would cost; fetch nothing but manifests and tables of contents",
             (IMAGES,),
-            (("", (*_PULL, _FROM)), ("spending", (*_SPENDING, _EXACT, _LEAN, _PROVE)), *_HOW),
+            (("", (*PULL, FROM)), ("spending", (*SPENDING, EXACT, LEAN, PROVE)), *HOW),
             ("zpull plan registry.example/app:v2 --rate 4Mbit",),
         ),
         Verb(
@@ -240,9 +77,9 @@ VERBS = {
             "put an image where any web server or bucket can serve it",
             (IMAGE, TARGET),
             (
-                ("", (_PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
-                ("spending", (*_SPENDING, _EXACT)),
-                *_HOW,
+                ("", (PLATFORM, STORE, quiet(), FORMAT, DIGESTFILE)),
+                ("spending", (*SPENDING, EXACT)),
+                *HOW,
             ),
             ("zpull publish registry.example/app:v2 s3://fleet/app",),
         ),
@@ -258,16 +95,16 @@ VERBS = {
                         *REWRITE,
                         ADD,
                         AGAINST,
-                        _FORCE,
+                        FORCE,
                         PLATFORM_OR_ALL,
-                        _STORE,
-                        _quiet(),
-                        _FORMAT,
-                        _DIGESTFILE,
+                        STORE,
+                        quiet(),
+                        FORMAT,
+                        DIGESTFILE,
                     ),
                 ),
-                ("spending", (*_SPENDING, _EXACT)),
-                *_HOW,
+                ("spending", (*SPENDING, EXACT)),
+                *HOW,
             ),
             ("zpull convert registry.example/app:v2 oci:./app-chunked",),
         ),
@@ -276,9 +113,9 @@ VERBS = {
             "upload an image to a registry, from where it got to, whatever happened before",
             (SOURCE, REGISTRY),
             (
-                ("", (MOUNT_FROM, WITH_REFERRERS, _PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),
-                ("spending", (*_SPENDING, _EXACT)),
-                *_HOW,
+                ("", (MOUNT_FROM, WITH_REFERRERS, PLATFORM, STORE, quiet(), FORMAT, DIGESTFILE)),
+                ("spending", (*SPENDING, EXACT)),
+                *HOW,
             ),
             ("zpull push oci:./app registry.example/app:v2",),
         ),
@@ -290,14 +127,14 @@ VERBS = {
                 (
                     "",
                     (
-                        _PLATFORM,
+                        PLATFORM,
                         Option("--media-type", "what DIGEST is, where it helps to know", metavar="TYPE"),
-                        _STORE,
-                        _quiet("no progress"),
-                        _FORMAT,
+                        STORE,
+                        quiet("no progress"),
+                        FORMAT,
                     ),
                 ),
-                *_HOW,
+                *HOW,
             ),
             ("zpull fetch registry.example/app:v2 > manifest.json",),
         ),
@@ -305,35 +142,35 @@ VERBS = {
             "locate",
             "say where an image's blobs can be downloaded, without downloading any",
             (IMAGE, EACH_BLOB),
-            (("", (_PLATFORM, _STORE, _quiet("print URLs alone"), _FORMAT)), *_HOW),
+            (("", (PLATFORM, STORE, quiet("print URLs alone"), FORMAT)), *HOW),
             ("zpull locate registry.example/app:v2",),
         ),
         Verb(
             "export",
             "write a pulled image somewhere, without the network",
             (STORED,),
-            (("", (_TO, _FORCE, _LOAD, _PLATFORM, _STORE, _quiet(), _FORMAT, _DIGESTFILE)),),
+            (("", (TO, FORCE, LOAD, PLATFORM, STORE, quiet(), FORMAT, DIGESTFILE)),),
             ("zpull export registry.example/app:v2 --to oci-archive:app.tar",),
         ),
         Verb(
             "serve",
             "be a registry on loopback through which every engine of this machine pulls partially",
             (),
-            (("", (*_SERVE, _STORE, _quiet("no access log"))), ("registry", _REGISTRY), ("network", _NETWORK)),
+            (("", (*SERVE, STORE, quiet("no access log"))), ("registry", ACCESS), ("network", NETWORK)),
             ("zpull serve", "zpull serve --config-for podman"),
         ),
         Verb(
             "rm",
             "forget images; zpull gc then frees what no other image needs",
             (EACH_STORED,),
-            (("", (_PLATFORM, _STORE, _quiet("print nothing"), _FORMAT)),),
+            (("", (PLATFORM, STORE, quiet("print nothing"), FORMAT)),),
             ("zpull rm registry.example/app:v1",),
         ),
         Verb(
             "gc",
             "free what no image and no running pull needs, then what is above a budget",
             (KEPT,),
-            (("", (*_GC, _STORE, _quiet("print nothing"), _FORMAT)),),
+            (("", (*GC, STORE, quiet("print nothing"), FORMAT)),),
             (
                 "zpull gc",
                 "zpull gc --max-size 20GB --max-age 30d",
@@ -349,15 +186,15 @@ VERBS = {
                     "",
                     (
                         switch("--watch", "again every second, until no pull is under way"),
-                        _STORE,
-                        _quiet("print names alone"),
-                        _FORMAT,
+                        STORE,
+                        quiet("print names alone"),
+                        FORMAT,
                     ),
                 ),
             ),
             ("zpull status --watch",),
         ),
-        Verb("images", "list the images in the store", (), (("", (_STORE, _quiet("print digests alone"), _FORMAT)),)),
+        Verb("images", "list the images in the store", (), (("", (STORE, quiet("print digests alone"), FORMAT)),)),
         Verb(
             "verify",
             "hash the store, or one image, again and drop what is damaged; the next pull fetches it again",
@@ -367,10 +204,10 @@ VERBS = {
                     "",
                     (
                         switch("--quick", "look at sizes alone, and hash nothing"),
-                        _PLATFORM,
-                        _STORE,
-                        _quiet("print nothing"),
-                        _FORMAT,
+                        PLATFORM,
+                        STORE,
+                        quiet("print nothing"),
+                        FORMAT,
                     ),
                 ),
             ),
