@@ -15,7 +15,10 @@ from tests.helpers.harness import command
 from tests.helpers.servers.uploads import UploadRegistry
 from zchunked.formats.annotations import locate
 from zchunked.formats.decompress import unpacked
+from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Manifest, parse_document
+from zchunked.ranges import ByteRange
+from zchunked.store import Store
 
 MARK = "io.github.containers.zstd-chunked.tarsplit-position"
 
@@ -249,3 +252,14 @@ def test_what_an_update_will_cost(tmp_path: Path) -> None:
         tmp_path, "convert", source_of(newer), f"oci:{tmp_path}/again", "--against", f"oci:{raw}", "--progress", "plain"
     )
     assert "an update from" in ended.err
+
+
+def test_what_was_collected_meanwhile_is_converted_again(tmp_path: Path) -> None:
+    source = source_of(Golden("demo", "plain-gzip"))
+    first = convert(tmp_path, source, tmp_path / "out")
+    with Store(tmp_path / "store") as store:
+        for layer in first["layers"]:
+            store.evict(Digest(layer["digest"]), [ByteRange(0, 5)])
+    again = convert(tmp_path, source, tmp_path / "again")
+    assert {layer["outcome"] for layer in again["layers"]} == {"converted"}
+    assert again["manifest_digest"] == first["manifest_digest"]

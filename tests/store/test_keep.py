@@ -25,6 +25,7 @@ def test_pieces_become_a_whole_blob_that_outlives_the_process(tmp_path: Path) ->
         assert b"".join(store.stream(digest, ByteRange(0, size))) == b"".join(DATA)
     files = [path for path in (tmp_path / "blobs").iterdir() if path.stat().st_size]
     assert len(files) == 1, "the second time nothing is kept twice"
+    assert files[0].stat().st_mode & 0o777 == 0o600
 
 
 def test_pieces_that_fail_leave_nothing(tmp_path: Path) -> None:

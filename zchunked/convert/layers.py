@@ -18,6 +18,7 @@ from zchunked.formats.tar_rewrite import TarRewriter
 from zchunked.formats.writer import DEFAULT_LEVEL, MEDIA_TYPE, LayerWriter, Submit, at_once
 from zchunked.oci.digest import Digest, from_raw
 from zchunked.oci.documents import Descriptor
+from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
 _FORMAT = "zstd:chunked 1"  # changes when the same tar and level shall give other bytes
@@ -89,8 +90,13 @@ class LayerConverter:
 
     def _recall(self, diff_id: Digest, settings: str) -> _Result | None:
         data = self._store.hints.recall_conversion(diff_id, settings)
-        result = _RESULT.decode(data) if data is not None else None
-        return result if result and self._store.is_whole(Digest(result.digest)) else None
+        if data is None:
+            return None
+        result = _RESULT.decode(data)
+        digest = Digest(result.digest)
+        # To look at its extents pins the blob, so that a collection that runs meanwhile leaves it.
+        is_here = self._store.covers(digest, ByteRange(0, max(result.size, 1))) and self._store.is_whole(digest)
+        return result if is_here else None
 
     def _make(self, content: LayerContent) -> _Result:
         writer = LayerWriter(self._settings.level, self._submit, self._ahead)

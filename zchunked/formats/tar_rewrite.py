@@ -14,6 +14,7 @@ from zchunked.formats.tar_reader import BLOCK, Member, TarReader, number, pax_re
 _TIMES = (b"mtime", b"atime", b"ctime")
 _BY_WHOM = (b"uname", b"gname", b"atime", b"ctime")
 _NAMES = slice(265, 329)  # of user and group, in ustar and GNU headers
+_EXTENSION_NAME = b"././@PaxHeader"  # as Python's tarfile calls them all; GNU tar's has the number of its process
 _GNU, _GNU_TIMES = b"ustar  \0", ((345, 357), (357, 369))
 
 
@@ -68,8 +69,7 @@ class TarRewriter:
             return b""
         made = b"".join(_written(key, value) for key, value in kept.items())
         if self.normalize:
-            name = b"PaxHeaders.0/" + block[:100].partition(b"\0")[0].rpartition(b"/")[2]
-            front = name[:100].ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2
+            front = _EXTENSION_NAME.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2
             block = front + block[124:136] + b"0" * 11 + b"\0" + block[148:]
         block = block[:124] + b"%011o\0" % len(made) + block[136:]
         return self._block(_signed(block)) + made + bytes(-len(made) % BLOCK)

@@ -178,7 +178,8 @@ class Store(Memory, BlobReads):
             file = self._session.next_file()
         path, hasher, size = self._blobs / file, hashlib.sha256(), 0
         try:
-            with path.open("xb") as out:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "wb") as out:
                 for piece in pieces:
                     hasher.update(piece)
                     size += out.write(piece)
