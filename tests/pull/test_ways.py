@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zchunked.download.coalesce import GapPolicy, Link, runs_for
-from zchunked.pull.ways import Way, WayCost, choose, cost_of, rough_cost
+from zchunked.pull.machine import costs_of, measured
+from zchunked.pull.ways import Way, WayCost, WorkCosts, choose, cost_of, rough_cost
 from zchunked.ranges import ByteRange
 
 MB = 1_000_000
@@ -69,3 +70,11 @@ def test_a_host_that_works_hard_for_each_part_makes_parts_dear() -> None:
     cheap = rough_cost("exact", needed, 0.0, Link(0.001, 1e8), 8, 100)
     dear = rough_cost("exact", needed, 0.0, Link(0.001, 1e8, part=0.0005), 8, 100)
     assert dear.seconds > cheap.seconds + 0.4
+
+
+def test_what_a_frame_costs_here_is_learnt_within_reason() -> None:
+    before = costs_of({})
+    assert before == WorkCosts()
+    assert costs_of({"frame": 1e-5}).frame == 1e-5
+    assert costs_of({"frame": 5.0, "chunk": 0.0}) == WorkCosts(frame=3e-4, chunk=2e-6)
+    assert measured([], 100.0, before) == {}, "nothing came, so nothing was learnt"

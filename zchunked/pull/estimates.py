@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 from zchunked.download.coalesce import PART_BYTES, Link
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.ways import Way, WayCost, cost_of
+from zchunked.pull.ways import Way, WayCost, WorkCosts, cost_of
 from zchunked.ranges import total
 from zchunked.receipt import Estimate, WayEstimate
 
@@ -22,6 +22,7 @@ class LinkConditions:
     link: Link
     spans_per_request: Callable[[Descriptor], int]
     is_free: bool = False  # the source is on this machine
+    costs: WorkCosts = field(default_factory=WorkCosts)
 
 
 def ways_of(

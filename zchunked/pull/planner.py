@@ -18,7 +18,7 @@ from zchunked.oci.digest import Digest
 from zchunked.options import GapOptions
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.ways import Way, WayCost, WorkCosts, choose, cost_of, rough_cost
+from zchunked.pull.ways import Way, WayCost, choose, cost_of, rough_cost
 from zchunked.ranges import ByteRange, Spans, merge, ranges, subtract, total
 from zchunked.store import Store
 from zchunked.store.store import Place
@@ -64,7 +64,6 @@ class Scheduler:
         self,
         store: Store,
         frugality: GapOptions,
-        costs: WorkCosts | None = None,
         *,
         may_take_chunks: bool = False,
         is_plan: bool = False,
@@ -73,7 +72,7 @@ class Scheduler:
 
         `is_plan`: costs are told, so they are those of the very requests.
         """
-        self._store, self._frugality, self._costs = store, frugality, costs or WorkCosts()
+        self._store, self._frugality = store, frugality
         self._is_plan = is_plan
         self._may_take_chunks = may_take_chunks and not frugality.exact
         self._coming: dict[bytes, Place] = {}  # chunks that layers before this one will bring
@@ -154,7 +153,7 @@ class Scheduler:
         here: list[ByteRange],
     ) -> list[WayCost]:
         """Exact and whole always, lean where a tar-split makes it possible."""
-        link, jobs, costs, frames = means.link, means.jobs, self._costs, work.frames
+        link, jobs, costs, frames = means.link, means.jobs, means.costs, work.frames
         whole = subtract([ByteRange(0, work.layer.size)], here)
         missing = subtract(whole, stand_ins.spans())
         hashing = work.layer.size * costs.byte

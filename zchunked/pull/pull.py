@@ -26,6 +26,8 @@ from zchunked.pull.handover import take_over
 from zchunked.pull.inspect import MetadataFetcher
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.layers import Layers
+from zchunked.pull.machine import SUBJECT as MACHINE
+from zchunked.pull.machine import costs_of, measured
 from zchunked.pull.repair import heal
 from zchunked.pull.resolve import resolve
 from zchunked.pull.turns import Turns
@@ -82,7 +84,8 @@ class Pull:
             can_drain=lambda: traffic.can_drain,
         )
         session.on_tick, session.on_stop = self._fetcher.commit_early, self._fetcher.arrivals.wake
-        self._began = clock()
+        self._began, self._cpu = clock(), time.process_time()
+        self._costs = costs_of(store.measures(MACHINE))
         self._config_bytes_here = 0
         self._documents_size: dict[Digest | None, int] = {}
         self._cost_again = 0
@@ -190,6 +193,8 @@ class Pull:
         documents = image.documents
         came = [work.layer for work in works if work.proof is not None and work.way == "whole"]
         chunked = [layer.digest for layer in came if kind_of(layer) != "plain"]
+        if found := measured(works, time.process_time() - self._cpu, self._costs):
+            self._store.remember_measures(MACHINE, found)
         self._store.frames.set_unindexed(chunked, documents.manifest_digest)
         self._store.set_image(self._name, str(image.config.platform), documents.manifest_digest, documents.root)
         self._store.pulls.finish(self._begun, self._name, str(self._options.platform))
@@ -219,7 +224,9 @@ class Pull:
         measured = traffic.rate if traffic.tells_rate else before.get("rate", traffic.rate)
         round_trip = traffic.round_trip if traffic.round_trip is not None else before.get("round trip")
         link = Link(round_trip, self._options.link_rate(measured))
-        return LinkConditions(self._options.jobs, link, self._source.spans_per_request, self._accounts.is_free)
+        return LinkConditions(
+            self._options.jobs, link, self._source.spans_per_request, self._accounts.is_free, self._costs
+        )
 
     # ── what the image is ──
 

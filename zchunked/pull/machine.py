@@ -1,0 +1,41 @@
+"""What this machine's own work costs: measured over whole pulls, and remembered for the plans of later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from zchunked.pull.layer import LayerTask
+from zchunked.pull.ways import WorkCosts
+
+SUBJECT = "this machine"
+_TELLING = 5000  # frames or chunks; fewer say more of the start than of them
+_LEAST, _MOST = 2e-6, 3e-4  # seconds; beyond these the machine was busy with something else
+_NEWS = 0.5  # how much of what is believed is what was measured last
+
+
+def costs_of(measures: Mapping[str, float]) -> WorkCosts:
+    """As remembered, as far as that is believable."""
+    usual = WorkCosts()
+    frame, chunk = measures.get("frame", usual.frame), measures.get("chunk", usual.chunk)
+    return WorkCosts(_bounded(frame), _bounded(chunk), usual.byte, usual.tar_byte)
+
+
+def measured(works: Sequence[LayerTask], cpu_seconds: float, before: WorkCosts) -> dict[str, float]:
+    """What a pull that took so much CPU time teaches: of frames or of chunks, where all layers came one way."""
+    done = [work for work in works if work.proof is not None and work.contents is not None]
+    ways = {work.way for work in done}
+    frames = sum(len(work.frames) for work in done if work.frames is not None)
+    chunks = sum(len(work.contents.toc.starts) for work in done if work.contents is not None)
+    blobs = sum(work.layer.size for work in done)
+    tars = sum(sum(work.contents.toc.sizes) for work in done if work.contents is not None)
+    if ways == {"exact"} and frames >= _TELLING:
+        frame = _bounded((cpu_seconds - blobs * before.byte) / frames)
+        return {"frame": before.frame * (1 - _NEWS) + frame * _NEWS}
+    if ways == {"lean"} and chunks >= _TELLING:
+        chunk = _bounded((cpu_seconds - tars * before.tar_byte) / chunks)
+        return {"chunk": before.chunk * (1 - _NEWS) + chunk * _NEWS}
+    return {}
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(seconds, _LEAST), _MOST)
