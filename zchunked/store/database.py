@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from zchunked.errors import LocalError
 from zchunked.oci.digest import RAW_SIZE
 from zchunked.ranges import ByteRange, merge
-from zchunked.store import damage
+from zchunked.store import damage, salvage
 from zchunked.store.disk_errors import index_advice, local_error
 from zchunked.store.hints_schema import HINTS
 from zchunked.store.open_index import OpenIndex, copy_index, open_index
@@ -93,6 +93,8 @@ class Index:
         self.was_older = False
         """Whether a version of zpull made it that knew no shared extents."""
         with self._errors():
+            if not reads_only:
+                salvage.rebuild_marked(path, lambda new: Index(new).close())
             self._opened = OpenIndex(copy_index(path)) if reads_only else open_index(path)
             self._db, self.note = self._opened.db, self._opened.note
             try:
@@ -136,6 +138,9 @@ class Index:
         try:
             yield
         except sqlite3.Error as error:
+            if salvage.mark(error, self._path):
+                what = f"the store's index {self._path} is damaged ({error})"
+                raise LocalError(f"{what}; run the same command again: it is rebuilt then") from error
             raise LocalError(
                 f"the store's index {self._path}: {error}; {index_advice(str(error), self._path.parent)}"
             ) from error

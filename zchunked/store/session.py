@@ -95,6 +95,11 @@ def gone(live: Path) -> Iterator[bool]:
         os.close(handle)
 
 
+def live_sessions(folder: Path) -> list[str]:
+    """Of processes that have the store open now."""
+    return [live.name.removesuffix(LIVE) for live in folder.glob("*" + LIVE) if is_held(live)]
+
+
 def is_running(folder: Path, session: str) -> bool:
     """Whether the process of that session still lives."""
     return is_held(folder / (session + LIVE))

@@ -28,7 +28,7 @@ from zchunked.ranges import ByteRange
 from zchunked.store.disk_errors import is_missing, is_unsupported, local_error
 from zchunked.store.extents import ExtentMap
 from zchunked.store.owner import boot
-from zchunked.store.session import LIVE, Session, gone, is_held
+from zchunked.store.session import LIVE, Session, gone, is_held, live_sessions
 
 _RECORD = struct.Struct("<QQ")  # offset in the blob, offset in the file
 _COMMIT_BYTES = 8 << 20
@@ -293,7 +293,7 @@ def _is_on_disk(path: Path) -> bool:
 def idle_files(folder: Path) -> list[Path]:
     """The byte files of sessions that are gone, journals read. Whether rows claim them must be asked afterwards."""
     files = [path for path in folder.iterdir() if path.suffix not in (LIVE, _JOURNAL)]  # first: the rest may start
-    live = {path.name.removesuffix(LIVE) for path in folder.glob("*" + LIVE) if is_held(path)}
+    live = {*live_sessions(folder)}
     idle = [path for path in files if path.name.partition("-")[0] not in live]
     return [path for path in idle if path.is_file() and not path.with_name(path.name + _JOURNAL).exists()]
 
