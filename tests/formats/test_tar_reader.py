@@ -127,6 +127,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "PAX NUL": (pax(b"12 path=a\0c\n"), "PAX"),
     "PAX number": (pax(b"12 size=1_0\n"), "decimal"),
     "PAX time": (pax(b"13 mtime=1e5\n"), "time"),
+    "endless extensions": (pax(b"12 path=abc\n")[:1024] * 4000, "bytes of headers"),
     "endless extension": (resigned(resigned(HEADER, 156, b"x"), 124, b"%011o\0" % (2 << 20)), "extension"),
 }
 

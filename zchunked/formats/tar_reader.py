@@ -18,6 +18,7 @@ from zchunked.errors import UnsupportedLayerError
 BLOCK = 512
 _PIECE = 256 << 10
 _EXTENSION_BYTES = 1 << 20  # one PAX header or long name, as in Go
+_HEADERS_BYTES = 3 << 20  # all headers of a member: in a tar-split they are one line, which readers bound at 4 MiB
 _REST_BYTES = 1 << 20  # of what follows the end of the archive, in one piece
 _LARGEST = (1 << 63) - 1
 _ZEROS = bytes(BLOCK)
@@ -110,6 +111,8 @@ class TarReader:
                 return _member(b"".join(raw), block, pax, long_name, long_link)
             _check_sum(block)
             body = self._extension(raw, number(block[124:136]))
+            if sum(map(len, raw)) > _HEADERS_BYTES:
+                raise UnsupportedLayerError(f"its tar has a member with more than {_HEADERS_BYTES} bytes of headers")
             if flag == b"x":
                 pax = pax_records(body)
             elif flag == b"L":
