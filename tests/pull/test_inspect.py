@@ -16,6 +16,7 @@ from tests.helpers.servers.memory import MemorySource
 from zchunked.download.downloader import Downloader
 from zchunked.download.retry import Chameleon, RetryingSource
 from zchunked.download.workers import WorkerPool
+from zchunked.formats.budget import ImageBudget
 from zchunked.layers.metadata import LayerIndex
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest
@@ -83,7 +84,7 @@ def test_tables_that_are_here_are_read_in_turns_so_the_short_one_is_done_first(
             writer.close()
         source = RetryingSource(MemorySource(content), Chameleon(Patience(0), 2, lambda _: None, stop))
         fetcher = Downloader(source, store, accounts=Accounts(), emit=lambda _: None, stop=stop)
-        looker = MetadataFetcher(store, fetcher, stop, DEFAULT_LIMITS)
+        looker = MetadataFetcher(store, fetcher, stop, DEFAULT_LIMITS, ImageBudget())
         asked = threading.Event()
         with WorkerPool({"fetch": 2, "read": 1}, stop) as crew:
             crew.submit("read", lambda: waits(asked))

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from zchunked.formats import estargz, frame_check
 from zchunked.formats.annotations import Location, is_estargz, locate
+from zchunked.formats.budget import ImageBudget
 from zchunked.formats.frame_map import FrameMap, frame_map
 from zchunked.formats.toc import Toc
 from zchunked.formats.toc_reader import TocReader
@@ -47,9 +48,11 @@ class LayerFormat(Protocol):
         """Where the TOC and the tar-split lie, and what vouches for them."""
         raise NotImplementedError
 
-    def toc_reader(self, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> TocReader:
-        """A reader for the bytes of `location.toc.span`."""
-        return TocReader(layer, location, limits)
+    def toc_reader(
+        self, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS, budget: ImageBudget | None = None
+    ) -> TocReader:
+        """A reader for the bytes of `location.toc.span`. `budget`: of the image; None: the layer is all of it."""
+        return TocReader(layer, location, limits, budget)
 
     def frame_map(self, toc: Toc, location: Location, size: int) -> FrameMap:
         """The blob as frames that tile it."""

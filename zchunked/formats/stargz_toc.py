@@ -13,6 +13,7 @@ from dataclasses import replace
 from msgspec import UNSET
 
 from zchunked.errors import FormatError, UnsupportedLayerError
+from zchunked.formats.budget import LayerBudget
 from zchunked.formats.toc import Toc, TocBuilder
 from zchunked.formats.toc_json import Entry
 from zchunked.limits import Limits
@@ -26,8 +27,8 @@ class StargzTocBuilder(TocBuilder):
     files are not in the blob's order.
     """
 
-    def __init__(self, payload_end: int, limits: Limits) -> None:
-        super().__init__(payload_end, limits)
+    def __init__(self, payload_end: int, limits: Limits, budget: LayerBudget | None = None) -> None:
+        super().__init__(payload_end, limits, budget)
         self._inner_offsets = array("q")
 
     def take(self, batch: list[Entry]) -> None:

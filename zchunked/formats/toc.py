@@ -9,15 +9,16 @@ import hashlib
 import posixpath
 import re
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
+from itertools import compress, pairwise
 from operator import eq, le
 from struct import iter_unpack
 
 from msgspec import UNSET
 
 from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
+from zchunked.formats.budget import ImageBudget, LayerBudget
 from zchunked.formats.fingerprints import Fingerprints
 from zchunked.formats.toc_json import BATCH_BYTES, Batch, Entry, EntryReader, decode_entries
 from zchunked.limits import DEFAULT_LIMITS, Limits
@@ -85,10 +86,14 @@ class TocParser:
         *,
         batch_bytes: int = BATCH_BYTES,
         builder: TocBuilder | None = None,
+        budget: LayerBudget | None = None,
+        is_text_taken: bool = False,
     ) -> None:
-        self._limits = limits
+        """`budget`: this layer's; `is_text_taken`: of the text, whose size was known."""
+        self._limits, self._is_text_taken = limits, is_text_taken
+        self._budget = budget or ImageBudget(limits).layer("")
         self._reader = EntryReader(batch_bytes)
-        self._builder = builder or TocBuilder(toc_start - 8, limits)
+        self._builder = builder or TocBuilder(toc_start - 8, limits, self._budget)
         self._fingerprints = Fingerprints()
         self._size = 0
         self._count = 0
@@ -98,6 +103,8 @@ class TocParser:
         self._size += len(text)
         if self._size > self._limits.toc_bytes:
             raise LimitError(f"the TOC has more than {self._limits.toc_bytes} bytes, our limit")
+        if not self._is_text_taken:
+            self._budget.take_text(len(text))
         if batch := self._reader.feed(text):
             self._count_in(len(batch.entries))
             self._take(batch)
@@ -124,26 +131,31 @@ class TocParser:
 
     def _count_in(self, more: int) -> None:
         self._count += more
+        self._budget.take_entries(more)
         if self._count > self._limits.entries_count:
             raise UnsupportedLayerError(
                 f"its table of contents has {self._count} entries or more, our limit is {self._limits.entries_count}"
             )
 
 
-@lru_cache(maxsize=4096)
-def _zeros_digest(size: int) -> bytes:
-    hasher = hashlib.sha256()
-    for _ in range(size >> 20):
-        hasher.update(_ZEROS)
-    hasher.update(_ZEROS[: size & ((1 << 20) - 1)])
-    return hasher.digest()
+def _zeros_digests(sizes: Iterable[int]) -> dict[int, bytes]:
+    """By size, in bytes. One pass over the longest of them."""
+    hasher, done, found = hashlib.sha256(), 0, {}
+    for size in sorted({*sizes}):
+        while done < size:
+            step = min(size - done, len(_ZEROS))
+            hasher.update(_ZEROS[:step])
+            done += step
+        found[size] = hasher.copy().digest()
+    return found
 
 
 class TocBuilder:
     """Takes the entries in order and fills the columns; a file of several chunks is open until all of them came."""
 
-    def __init__(self, payload_end: int, limits: Limits) -> None:
+    def __init__(self, payload_end: int, limits: Limits, budget: LayerBudget | None = None) -> None:
         self._payload_end = payload_end
+        self._budget = budget or ImageBudget(limits).layer("")
         self._limits = limits
         self._names: list[str] = []
         self._sizes = array("q")
@@ -295,6 +307,7 @@ class TocBuilder:
         del every, same
         self._check_sizes(digests)
         self._check_overlaps(digests)
+        self._budget.take_files(self._total, self._payload_bytes())
         self._check_holes(digests)
         files = parse_digests(list(self._file_digests.values()), "a file's digest in the TOC")
         whole = {entry: files[at * RAW_SIZE : (at + 1) * RAW_SIZE] for at, entry in enumerate(self._file_digests)}
@@ -335,13 +348,22 @@ class TocBuilder:
             if before[1] > after[0] and before != after:
                 raise FormatError(f"chunks at {before[0]}-{before[1]} and {after[0]}-{after[1]} of the blob overlap")
 
+    def _payload_bytes(self) -> int:
+        """Compressed bytes that chunks lie in, each once."""
+        if all(map(le, self._ends[:-1], self._starts[1:])):
+            return sum(self._ends) - sum(self._starts)
+        return sum(end - start for start, end in {*zip(self._starts, self._ends, strict=True)})
+
     def _check_holes(self, digests: list[bytes]) -> None:
         zeros: set[bytes] = set()
-        for chunk, hole in enumerate(self._holes):
-            if hole:
-                if digests[chunk] != _zeros_digest(self._chunk_sizes[chunk]):
+        if any(self._holes):
+            sizes = list(compress(self._chunk_sizes, self._holes))
+            self._budget.take_holes(sum(sizes))
+            wanted = _zeros_digests(sizes)
+            for digest, size in zip(compress(digests, self._holes), sizes, strict=True):
+                if digest != wanted[size]:
                     raise FormatError("a hole in the TOC has a digest that is not of zeros")
-                zeros.add(digests[chunk])
+                zeros.add(digest)
         if zeros:  # a file of nothing but zeros is not marked, but its digest gives it away
             for chunk, digest in enumerate(digests):
                 if digest in zeros:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError, ZPullError
 from zchunked.formats.annotations import Location
+from zchunked.formats.budget import ImageBudget
 from zchunked.formats.estargz import TocMember
 from zchunked.formats.stargz_toc import StargzTocBuilder
 from zchunked.formats.toc import Toc, TocParser
@@ -22,15 +23,23 @@ class TocReader:
     Its digest is over the compressed bytes (zstd:chunked) or over the text (eStargz).
     """
 
-    def __init__(self, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS, budget: ImageBudget | None = None
+    ) -> None:
+        """`budget`: of the image; None: the layer is all of it."""
         self._layer, self._location = layer, location
         self._hasher = hashlib.sha256()
         window = max(limits.window_bytes, limits.toc_bytes)  # of a single frame it may be all of the text
         self._decoder: FrameDecoder | TocMember = (
             TocMember(limits) if location.is_gzip else FrameDecoder(replace(limits, window_bytes=window))
         )
-        builder = StargzTocBuilder(location.payload_end, limits) if location.is_joined else None
-        self._parser = TocParser(location.toc.span.start, limits, builder=builder)
+        share = (budget or ImageBudget(limits)).layer(layer.digest)
+        if not location.is_gzip:
+            share.take_text(location.toc.decoded_bytes)
+        builder = StargzTocBuilder(location.payload_end, limits, share) if location.is_joined else None
+        self._parser = TocParser(
+            location.toc.span.start, limits, builder=builder, budget=share, is_text_taken=not location.is_gzip
+        )
         self._left = location.toc.decoded_bytes
         self._broken: ZPullError | None = None  # what cannot be decoded
         self._refused: ZPullError | None = None  # what was decoded and cannot be a TOC

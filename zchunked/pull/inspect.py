@@ -13,6 +13,7 @@ from zchunked.download.retry import Stopped
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import FormatError, IntegrityError, RangeIgnoredError, UnsupportedLayerError, ZPullError
 from zchunked.formats.annotations import Location, kind_of
+from zchunked.formats.budget import ImageBudget
 from zchunked.formats.layer_format import format_of
 from zchunked.formats.toc_reader import TocReader
 from zchunked.interfaces import Files
@@ -61,6 +62,7 @@ class MetadataFetcher:
     fetcher: Downloader
     stop: threading.Event
     limits: Limits
+    budget: ImageBudget
     files: Files | None = None
     may_take: bool = True
     may_grow: bool = True
@@ -182,7 +184,7 @@ class _Reader:
     ) -> None:
         self._store, self._stop, self._crew = inspector.store, inspector.stop, crew
         self._layer, self._location, self._insight = layer, location, insight
-        self._toc: TocReader | None = format_of(layer).toc_reader(layer, location, inspector.limits)
+        self._toc: TocReader | None = format_of(layer).toc_reader(layer, location, inspector.limits, inspector.budget)
         self._span = location.toc.span
         self._read_to = self._span.start
         self._asked = self._span.start  # the lane has been told to read what is before it

@@ -235,6 +235,7 @@ class Layers:
         size = None
         if self._options.prove:
             tar = tar_of_blob(assembly.blocks(), work.layer, self._options.limits)
+            tar = self._inspector.budget.counted(work.layer.digest, tar)
             with closing(crew.ahead("make", tar)) as made:
                 size = prove(made, work.layer, work.diff_id)
         return Proof(is_blob=True, tar_size=size, shared=tuple(assembly.shared()))
@@ -246,7 +247,8 @@ class Layers:
         limits, arrived = self._options.limits, self._arrivals.wait_for
         blocks = Rebuild(self._store, contents, work.places, arrived, limits).blocks()
         with closing(crew.ahead("make", blocks)) as made:
-            return Proof(is_blob=False, tar_size=prove(judged(made), work.layer, work.diff_id))
+            tar = self._inspector.budget.counted(work.layer.digest, judged(made))
+            return Proof(is_blob=False, tar_size=prove(tar, work.layer, work.diff_id))
 
     def _keep(self, work: LayerTask, proof: Proof) -> None:
         """Rows that speak of the layer as a whole come last: their bytes are on the disk by now."""

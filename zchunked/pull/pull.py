@@ -15,6 +15,7 @@ from zchunked.download.workers import WorkerPool
 from zchunked.errors import AccessDeniedError, IntegrityError, NotFoundError, TransferError
 from zchunked.events import Noted, Warned
 from zchunked.formats.annotations import kind_of
+from zchunked.formats.budget import ImageBudget
 from zchunked.interfaces import Document, Emit, Files, Source
 from zchunked.maintenance.verify import doubt
 from zchunked.oci.digest import Digest, short
@@ -92,11 +93,13 @@ class Pull:
         self._link = store.measures(_link_of(name))  # as earlier pulls found it
         self._begun = 0  # the number of this pull in the store's log of pulls
         self._turns = Turns(store, session.stop)
+        self._budget = ImageBudget(options.limits)
         inspector = MetadataFetcher(
             store,
             self._fetcher,
             session.stop,
             options.limits,
+            self._budget,
             files,
             may_grow=options.max_bytes is None,
             is_thrifty=options.frugality.is_metered,
@@ -236,6 +239,7 @@ class Pull:
         crew.submit("fetch", lambda: found.append(self._documents()))
         self._session.wait()
         documents, manifest = found[0], found[0].manifest
+        self._budget.blob_bytes = sum(layer.size for layer in manifest.layers)
         if begin:
             self._begin(documents)
         configs: list[bytes] = []

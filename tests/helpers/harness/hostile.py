@@ -286,7 +286,7 @@ class Bench:
             assert self.store.proof(Digest(layer.digest), Digest(layer.diff_id)) is None
             assert not self.store.is_whole(Digest(layer.digest))
         assert [path.name for path in self.folder.iterdir()] == ["store"]
-        kinds = {"blobs", "pins", "index.sqlite", "index.sqlite-wal", "index.sqlite-shm"}
+        kinds = {"blobs", "pins", "claims", "index.sqlite", "index.sqlite-wal", "index.sqlite-shm"}
         assert {path.name for path in self.store.folder.iterdir()} <= kinds
         assert all(path.is_file() for path in (self.store.folder / "blobs").iterdir())
 
