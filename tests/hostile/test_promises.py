@@ -32,9 +32,12 @@ from tests.helpers.harness.hostile import (
     victim,
 )
 from zchunked.errors import IntegrityError
+from zchunked.layers.index_frames import index_blob
+from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest, raw
 from zchunked.options import GapOptions
 from zchunked.ranges import ByteRange, total
+from zchunked.store import Store
 
 LEAN = GapOptions(lean=True)
 
@@ -98,6 +101,43 @@ def test_poisoned_layer_below_in_the_same_image(tmp_path: Path, start: str) -> N
     with bench(tmp_path, start) as on:
         outcome = on.pull(content, frugality=GapOptions())
         on.is_right(outcome, content)
+
+
+@pytest.mark.parametrize("way", [LEAN, GapOptions(max_gap=0), GapOptions()], ids=["lean", "metered", "exact"])
+def test_many_liars_cost_one_more_round(tmp_path: Path, way: GapOptions) -> None:
+    """More than there are rounds of repairs; chunks of a length of their own, so that all of them have rows."""
+    with bench(tmp_path, "warm") as on:
+        for number in range(12):
+            junk = noise(60_000, 40 + number)
+            junk = b"".join(
+                junk[at : at + CHUNK - 150 * number] + b"ab" * 75 * number for at in range(0, 60_000, CHUNK)
+            )
+            lie = claims_to_hold("junk", CONTENT["bin/app"])
+            evil = image([chunked_layer(make_tar({"junk": junk[:60_000]}), cut=every(CHUNK), edit_toc=lie)])
+            on.pull(evil, f"example.com/evil:{number}", frugality=GapOptions(exact=True))
+        outcome = on.pull(honest(), frugality=way)
+        on.is_right(outcome, honest())
+        spent = outcome.receipt.bytes
+        assert spent.needed + spent.gap <= honest().layers[0].size
+        assert not spent.wasted
+
+
+def test_what_was_checked_goes_before_what_was_claimed(tmp_path: Path) -> None:
+    """A row of a blob that came in parts was entered after hashing; one of a blob that came whole is its TOC's word."""
+    with bench(tmp_path, "cold") as on:
+        on.pull(honest(), frugality=GapOptions(max_gap=0))
+        on.pull(
+            poisoned(claims_to_hold("junk", CONTENT["bin/app"])), "example.com/evil:t", frugality=GapOptions(exact=True)
+        )
+        index_all(on.store)
+        for chunk in honest().layers[0].chunks:
+            for place in on.store.find_chunks([raw(Digest(chunk.digest))]).values():
+                assert place.blob == honest().layers[0].digest
+
+
+def index_all(store: Store) -> None:
+    for blob, manifest in store.frames.unindexed():
+        index_blob(store, Digest(blob), Digest(manifest), DEFAULT_LIMITS)
 
 
 def test_poison_and_damage_at_once(tmp_path: Path) -> None:

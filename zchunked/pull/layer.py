@@ -43,6 +43,7 @@ class LayerTask:
     stand_ins: StandIns = field(default_factory=StandIns)
     trust: Trust = Trust.ALL
     refused: set[int] = field(default_factory=set)  # starts of frames that others stood in for in vain
+    refused_chunks: set[bytes] = field(default_factory=set)  # the same of chunks, by digest: its own blob has them
     order: Order | None = None
     proof: Proof | None = None
     failure: ZPullError | None = None

@@ -210,10 +210,15 @@ class Scheduler:
     ) -> Order:
         """Checks what an earlier run left unchecked."""
         own = contents.own_chunks()
-        found = self._find(own)
+        found, coming_chunks = self._find(own), self._coming
+        if work.refused_chunks:
+            blob = work.layer.digest
+            found = {key: place for key, place in found.items() if place.blob == blob or key not in work.refused_chunks}
+            coming_chunks = {key: place for key, place in self._coming.items() if key not in work.refused_chunks}
         if work.here_before and (bad := _check_loose(contents, own, self._store, found)):
             here = subtract(here, bad)
-        wanted, metadata, checks = _wanted(contents, work.places, own, found, self._coming)
+        wanted, metadata, checks = _wanted(contents, work.places, own, found, coming_chunks)
+        self._coming |= coming_chunks
         terms = self._terms[work.layer.digest] = self._terms_for(work, means)
         runs = [run for whole in terms.runs(subtract(wanted, here)) if (run := tuple(subtract(whole, coming)))]
         self._coming_frames |= {

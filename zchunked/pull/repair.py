@@ -145,6 +145,7 @@ def _repair_lean(work: LayerTask, failure: ZPullError, store: Store, fetcher: Do
     assert contents is not None
     liars = find_liars(store, contents, work.places)
     drop_liars(store, liars)
+    work.refused_chunks.update(liars)  # other blobs may claim to hold them too, and lie as well
     work.places.clear()
     wrong = [place.span for place in liars.values() if place.blob == work.layer.digest]
     return _once_more(work, failure, store, fetcher, merge(wrong)) if wrong else bool(liars)

@@ -325,15 +325,21 @@ class Store(Memory, BlobReads):
     # ── chunks ──
 
     def find_chunks(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
-        """Where chunks lie, as far as rows promise them and their bytes are here; of several places the newest."""
+        """Where chunks lie, as far as rows promise them and their bytes are here.
+
+        Of several places one that came in parts, so that each chunk was hashed, else the newest: of a blob that came
+        whole a row is the claim of its TOC.
+        """
         found: dict[bytes, Place] = {}
         known: dict[int, tuple[Digest, Spans]] = {}
+        ranks: dict[int, tuple[bool, int]] = {}
         ordered = sorted(digests)
         for which, numbers, starts, lengths in self._index.find_chunks(ordered):
-            for number in sorted(set(numbers)):
-                if number not in known:
-                    blob = Digest(self._index.blob(number))
-                    known[number] = blob, Spans(self.covered(blob))
+            for number in set(numbers) - known.keys():
+                blob = Digest(self._index.blob(number))
+                known[number] = blob, Spans(self.covered(blob))
+                ranks[number] = not self.is_whole(blob), number
+            for number in sorted(set(numbers), key=ranks.__getitem__):
                 blob, here = known[number]
                 held = map(and_, map(number.__eq__, numbers), here.hold_each(starts, map(add, starts, lengths)))
                 rows = compress(zip(which, starts, lengths, strict=True), held)
