@@ -31,7 +31,8 @@ from zchunked.store.open_index import is_writable, make_folders, read_only
 from zchunked.store.pulls import PullLog
 from zchunked.store.reads import BlobReads
 from zchunked.store.session import NoSession, Session
-from zchunked.store.writer import Rows, Writer, idle_files, recover
+from zchunked.store.unclaimed import remove_idle, remove_own
+from zchunked.store.writer import Rows, Writer, recover
 
 
 class Place(NamedTuple):
@@ -73,6 +74,7 @@ class Store(Memory, BlobReads):
         self.frames = FrameIndex(self._index)
         """Which blobs hold the frame of a key."""
         self._lock = threading.Lock()
+        self._has_dropped = False  # something that this session may have written
         self._claims = threading.Lock()  # between what was evicted and what is entered
         self._maps: dict[Digest, ExtentMap] = {}
         self._files = ByteFiles(self._blobs)
@@ -88,6 +90,8 @@ class Store(Memory, BlobReads):
             raise local_error(error, f"cannot use the store at {folder}") from error
 
     def close(self) -> None:
+        if self._has_dropped:
+            remove_own(self._index, self._session)
         for part in (self._files, self._index, self._session, self._locks, self.claims):
             part.close()
 
@@ -144,7 +148,7 @@ class Store(Memory, BlobReads):
         return True
 
     def is_whole(self, blob: Digest) -> bool:
-        """Whether all of the blob is here and was verified against its digest."""
+        """Whether all of the blob is here and verified."""
         return self.whole_size(blob) is not None
 
     def whole_size(self, blob: Digest) -> int | None:
@@ -259,11 +263,10 @@ class Store(Memory, BlobReads):
         return ours
 
     def evict(self, blob: Digest, spans: Iterable[ByteRange], *, keep_proofs: bool = False) -> None:
-        """Forget bytes that a digest of their own convicts, whatever blobs share them, and every proof that may rest
-        on them.
-        """
+        """Forget bytes that a digest of their own convicts, whatever blobs share them, and proofs that rest on them."""
         extents, wrong = self._extents(blob), list(spans)
         with self._claims:
+            self._has_dropped = True
             for span in wrong:
                 extents.cut(span.start, span.end)
             gone = self._index.cut_extents(blob, wrong, keep_proofs=keep_proofs)
@@ -276,6 +279,7 @@ class Store(Memory, BlobReads):
     def forget(self, blob: Digest) -> None:
         """Drop a blob: its extents, chunks and proofs. Nothing is wrong with bytes that other blobs share."""
         with self._claims:
+            self._has_dropped = True
             self._extents(blob).cut(0, sys.maxsize)
             self._index.forget(blob)
 
@@ -317,18 +321,14 @@ class Store(Memory, BlobReads):
 
     def drop_unclaimed(self) -> int:
         """Remove byte files that no extent points to and no process writes; returns how many."""
-        if self.is_read_only:
-            return 0
-        idle = [path.name for path in idle_files(self._blobs)]  # first: what is claimed by then stays claimed
-        return self._index.remove_unclaimed(idle, lambda file: (self._blobs / file).unlink(missing_ok=True))
+        return 0 if self.is_read_only else remove_idle(self._index, self._blobs)
 
     # ── chunks ──
 
     def find_chunks(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
-        """Where chunks lie, as far as rows promise them and their bytes are here.
+        """Where chunks lie, as far as rows promise them and their bytes are here; of several places the newest.
 
-        Of several places one that came in parts, so that each chunk was hashed, else the newest: of a blob that came
-        whole a row is the claim of its TOC.
+        A blob that came in parts goes first, since each chunk was hashed: of one that came whole it is its TOC's claim.
         """
         found: dict[bytes, Place] = {}
         known: dict[int, tuple[Digest, Spans]] = {}
@@ -336,9 +336,8 @@ class Store(Memory, BlobReads):
         ordered = sorted(digests)
         for which, numbers, starts, lengths in self._index.find_chunks(ordered):
             for number in set(numbers) - known.keys():
-                blob = Digest(self._index.blob(number))
-                known[number] = blob, Spans(self.covered(blob))
-                ranks[number] = not self.is_whole(blob), number
+                blob = self.blob_of(number)
+                known[number], ranks[number] = (blob, Spans(self.covered(blob))), (not self.is_whole(blob), number)
             for number in sorted(set(numbers), key=ranks.__getitem__):
                 blob, here = known[number]
                 held = map(and_, map(number.__eq__, numbers), here.hold_each(starts, map(add, starts, lengths)))

@@ -279,6 +279,11 @@ def recover(folder: Path) -> Iterator[Leftover]:
                 live.unlink(missing_ok=True)
 
 
+def journal_of(path: Path) -> Path:
+    """Beside a byte file, while it is written or nobody has read it."""
+    return path.with_name(path.name + _JOURNAL)
+
+
 def _is_on_disk(path: Path) -> bool:
     """Bring it there. What the disk refuses once is not believed when it is asked again."""
     with path.open("rb") as data:
@@ -295,7 +300,7 @@ def idle_files(folder: Path) -> list[Path]:
     files = [path for path in folder.iterdir() if path.suffix not in (LIVE, _JOURNAL)]  # first: the rest may start
     live = {*live_sessions(folder)}
     idle = [path for path in files if path.name.partition("-")[0] not in live]
-    return [path for path in idle if path.is_file() and not path.with_name(path.name + _JOURNAL).exists()]
+    return [path for path in idle if path.is_file() and not journal_of(path).exists()]
 
 
 def in_flight(folder: Path) -> list[Leftover]:
