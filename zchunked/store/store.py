@@ -67,12 +67,10 @@ class Store(Memory, BlobReads):
         self.is_read_only = reads_only or not is_writable(folder)
         if not self.is_read_only:
             make_folders(folder, self._blobs)
-        index = Index(folder / "index.sqlite", reads_only=self.is_read_only)
-        super().__init__(index)
-        self.note = index.note  # what its file system lacks, for people
+        super().__init__(Index(folder / "index.sqlite", reads_only=self.is_read_only))
+        self.note = self._index.note  # what its file system lacks, for people
         self.hints = Hints(self._index)
-        self.frames = FrameIndex(self._index)
-        """Which blobs hold the frame of a key."""
+        self.frames = FrameIndex(self._index)  # which blobs hold the frame of a key
         self._lock = threading.Lock()
         self._has_dropped = False  # something that this session may have written
         self._claims = threading.Lock()  # between what was evicted and what is entered
@@ -90,7 +88,7 @@ class Store(Memory, BlobReads):
             raise local_error(error, f"cannot use the store at {folder}") from error
 
     def close(self) -> None:
-        if self._has_dropped:
+        if self._has_dropped and not self.is_read_only:
             remove_own(self._index, self._session)
         for part in (self._files, self._index, self._session, self._locks, self.claims):
             part.close()
