@@ -12,7 +12,7 @@ from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
 from zchunked.download.session import Session
 from zchunked.download.workers import WorkerPool
-from zchunked.errors import AccessDeniedError, IntegrityError, NotFoundError, TransferError
+from zchunked.errors import AccessDeniedError, IntegrityError, LocalError, NotFoundError, TransferError
 from zchunked.events import Noted, Warned
 from zchunked.formats.annotations import kind_of
 from zchunked.formats.budget import ImageBudget
@@ -159,9 +159,10 @@ class Pull:
                 self._settle()
 
     def _say_what_is_proved(self) -> None:
-        for entry in self._receipt.layers:
-            entry.proved = self._store.proved_by(Digest(entry.digest), Digest(entry.diff_id))
-            entry.identical = entry.proved in ("blob", "both")
+        with suppress(LocalError):  # whatever ended the pull says more
+            for entry in self._receipt.layers:
+                entry.proved = self._store.proved_by(Digest(entry.digest), Digest(entry.diff_id))
+                entry.identical = entry.proved in ("blob", "both")
 
     def _remember_link(self) -> None:
         traffic = self._traffic
@@ -172,8 +173,6 @@ class Pull:
             self._store.remember_measures(_link_of(self._name), found)
 
     def _settle(self) -> None:
-        self._remember_link()
-        self._say_what_is_proved()
         self._fetcher.settle()
         self._count_cached()
         self._receipt.settle(self._traffic, self._accounts)
@@ -182,6 +181,8 @@ class Pull:
         spent = self._receipt.bytes
         came = spent.needed + spent.metadata - self._accounts.documents
         self.bytes_here = min(spent.cached + came, spent.image)
+        self._say_what_is_proved()
+        self._remember_link()
 
     def _pull(self, crew: WorkerPool) -> StoredImage:
         image, works = self._open(crew, begin=True)

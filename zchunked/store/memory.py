@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
+from zchunked.errors import LocalError
 from zchunked.store.database import Index
 
 _HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
@@ -42,10 +44,11 @@ class Memory:
         return dict(self._index.hints(sql, (subject, time.time() - _HOST_MEMORY_SECONDS)))
 
     def remember_measures(self, subject: str, values: dict[str, float]) -> None:
-        """With the date of today."""
-        for name, value in values.items():
-            row = (subject, name, value, time.time())
-            self._index.set_hint("INSERT OR REPLACE INTO measures VALUES(?, ?, ?, ?)", row)
+        """With the date of today. A disk that takes nothing more costs these alone."""
+        with suppress(LocalError):
+            for name, value in values.items():
+                row = (subject, name, value, time.time())
+                self._index.set_hint("INSERT OR REPLACE INTO measures VALUES(?, ?, ?, ?)", row)
 
     def recall_seeds(self, inodes: Sequence[int]) -> dict[tuple[int, int, int], tuple[bytes, bytes]]:
         """(inode, at, size) → (stamp, raw digest) as remembered of parts of files elsewhere on this machine."""
