@@ -46,8 +46,10 @@ def pull(settings: Settings) -> int:
 
 def images_of(settings: Settings) -> list[str]:
     """As typed and listed, each once. Raises UsageError where one cannot be read, before anything is done."""
-    listed = settings.own["from"]
-    images = [*settings.own["image"], *(_listed(listed) if listed else ())]
+    words, listed = settings.own["image"], settings.own.get("from")
+    if isinstance(words, str):  # `publish --dry-run` and the like take one image
+        return [words]
+    images = [*words, *(_listed(listed) if listed else ())]
     images = list(dict.fromkeys(images))
     if not images:
         raise UsageError(f"{settings.verb} needs an IMAGE, or a list of them with --from FILE; zpull --help shows how")
