@@ -201,7 +201,7 @@ def test_an_index_of_another_version_is_left_alone(path: Path) -> None:
     database = sqlite3.connect(path)
     database.execute("PRAGMA user_version=999")
     database.close()
-    with pytest.raises(LocalError, match="another version of zpull; use another --store"):
+    with pytest.raises(LocalError, match="version of zpull; use another --store"):
         Index(path)
 
 

@@ -6,9 +6,12 @@ Rows in, values out: nothing is read or removed here.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from itertools import groupby
+from operator import itemgetter
 
 from zchunked.ranges import ByteRange, merge
 from zchunked.store.collector import FileRow
@@ -102,26 +105,26 @@ class _Wants:
     """Of each blob the first of the holders, in their order, that wants it, or spans of it."""
 
     def __init__(self, ordered: Sequence[Holder]) -> None:
-        self._whole: dict[str, int] = {}
-        self._parts: dict[str, list[tuple[int, Sequence[ByteRange]]]] = {}
+        self.ranks: dict[str, int] = {}
+        self.parts: dict[str, list[tuple[int, Sequence[ByteRange]]]] = {}
         for rank, holder in enumerate(ordered):
             for blob in holder.reaches:
-                self._whole.setdefault(blob, rank)
+                self.ranks.setdefault(blob, rank)
             for blob, spans in holder.parts.items():
-                self._parts.setdefault(blob, []).append((rank, spans))
+                self.parts.setdefault(blob, []).append((rank, spans))
 
     def rank(self, blob: str) -> int:
-        return self._whole.get(blob, _NOBODY)
+        return self.ranks.get(blob, _NOBODY)
 
     def spans(self, blob: str, kept: int) -> list[ByteRange]:
-        return merge(span for rank, spans in self._parts.get(blob, ()) if rank < kept for span in spans)
+        return merge(span for rank, spans in self.parts.get(blob, ()) if rank < kept for span in spans)
 
     def ranges(self, row: FileRow) -> list[tuple[int, int, int]]:
         """(at, end, rank) of the row's parts that somebody wants, ascending where several."""
         rank = self.rank(row.blob)
         found = [(row.at, row.end, rank)] if rank < _NOBODY else []
         shift, start, end = row.at - row.start, row.start, row.start + row.end - row.at
-        for other, spans in self._parts.get(row.blob, ()):
+        for other, spans in self.parts.get(row.blob, ()):
             if other < rank:
                 for span in spans:
                     low, high = max(span.start, start), min(span.end, end)
@@ -133,16 +136,16 @@ class _Wants:
 def _weigh(rows: Iterable[FileRow], wants: _Wants) -> dict[str, dict[int, int]]:
     """Of each file how many bytes each rank is the first to want; rows ascend by file and place."""
     weighed: dict[str, dict[int, int]] = {}
-    ranges: list[tuple[int, int, int]] = []
-    name = ""
-    for row in rows:
-        if row.file != name:
-            if ranges:
-                weighed[name] = _first_wanted(ranges)
-            name, ranges = row.file, []
-        ranges += wants.ranges(row)
-    if ranges:
-        weighed[name] = _first_wanted(ranges)
+    ranks, parts = wants.ranks, wants.parts
+    for name, group in groupby(rows, itemgetter(0)):
+        ranges: list[tuple[int, int, int]] = []
+        for row in group:  # hundreds of thousands: nothing is called for most of them
+            if row[3] in parts:
+                ranges += wants.ranges(row)
+            elif (rank := ranks.get(row[3], -1)) >= 0:
+                ranges.append((row[1], row[2], rank))
+        if ranges:
+            weighed[name] = _first_wanted(ranges)
     return weighed
 
 
@@ -150,26 +153,20 @@ def _first_wanted(ranges: list[tuple[int, int, int]]) -> dict[int, int]:
     """Bytes by rank, where the lowest of those that overlap counts."""
     ranges.sort()
     counts: dict[int, int] = {}
-    active: list[tuple[int, int]] = []  # (rank, end), a heap
+    active: list[tuple[int, int]] = []  # (rank, end), a heap; what is not on its top is looked at when it comes up
     position = 0
-
-    def advance(until: float) -> None:
-        nonlocal position
-        while active and position < until:
-            rank, end = active[0]
-            if end <= position:
+    for at, end, rank in (*ranges, (sys.maxsize, sys.maxsize, 0)):
+        while active and position < at:
+            first, until = active[0]
+            if until <= position:
                 heappop(active)
                 continue
-            reached = int(min(end, until))
-            counts[rank] = counts.get(rank, 0) + reached - position
+            reached = min(until, at)
+            counts[first] = counts.get(first, 0) + reached - position
             position = reached
-
-    for at, end, rank in ranges:
-        advance(at)
         position = max(position, at)
-        if not (active and active[0][0] <= rank and active[0][1] >= end):
+        if not active or active[0][0] > rank or active[0][1] < end:
             heappush(active, (rank, end))
-    advance(math.inf)
     return counts
 
 

@@ -114,8 +114,10 @@ class Index:
                 self.was_older = version == _OLDER
                 db.execute(f"PRAGMA user_version={_VERSION}")
         elif version != _VERSION:
+            age = "a newer" if version > _VERSION else "another"
             raise LocalError(
-                f"the store at {self._path.parent} was made by another version of zpull; use another --store"
+                f"the store at {self._path.parent} was made by {age} version of zpull; use another --store"
+                f" (its format is {version}, this version knows {_VERSION})"
             )
         self.ensure([_SEEDS, *HINTS])
 
