@@ -175,6 +175,14 @@ def test_without_flock_a_killed_session_is_told_from_a_live_one(
         writer.close()
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENOSYS])
+def test_without_sync_of_folders_the_store_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(os, "fsync", fails(number))
+    with Store(tmp_path) as store:
+        store.put(CONTENT)
+        assert store.get(BLOB, len(CONTENT)) == CONTENT
+
+
 # ── reasons ──
 
 

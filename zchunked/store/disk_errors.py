@@ -12,6 +12,7 @@ from zchunked.errors import LocalError
 
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+_NO_FOLDER_SYNC = frozenset({errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM})  # CIFS, FUSE, and others
 _PAGE_BYTES = 64 << 10  # SQLite grows the memory that its readers share by half of this
 _AGAIN = "run the same command again, nothing is lost"
 _TOO_MANY = "raise the limit (ulimit -n) or lower --jobs, and " + _AGAIN
@@ -40,6 +41,11 @@ def is_unsupported(error: OSError) -> bool:
 def has_no_locks(error: OSError) -> bool:
     """Whether the file system has no locks of the kind that was asked for."""
     return error.errno == errno.ENOLCK or is_unsupported(error)
+
+
+def cannot_sync_folders(error: OSError) -> bool:
+    """Whether the file system has no way to bring the names of a folder to the disk."""
+    return error.errno in _NO_FOLDER_SYNC or is_unsupported(error)
 
 
 def local_error(error: OSError, what: str) -> LocalError:

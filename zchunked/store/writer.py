@@ -25,7 +25,7 @@ from zchunked.errors import FormatError, LocalError
 from zchunked.interfaces import Pieces
 from zchunked.oci.digest import Digest, parse_digest
 from zchunked.ranges import ByteRange
-from zchunked.store.disk_errors import is_missing, is_unsupported, local_error
+from zchunked.store.disk_errors import cannot_sync_folders, is_missing, is_unsupported, local_error
 from zchunked.store.extents import ExtentMap
 from zchunked.store.owner import boot
 from zchunked.store.session import LIVE, Session, gone, is_held, live_sessions
@@ -235,7 +235,7 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if not is_unsupported(error):
+        if not cannot_sync_folders(error):
             raise
     finally:
         os.close(handle)
