@@ -1,4 +1,4 @@
-"""What `counts` counts: the parts of an update that cost, one after the other, on one thread and without a network.
+"""What `counts` counts: the parts of a lean update that cost, one after the other, on one thread, without a network.
 
 `python -m tests.bench.counted FOLDER` works on what `lay_out` made there, and calls `getppid`, which nobody else does,
 after each stage; a counter that watches for it can tell stages apart.
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
         os.getppid()
         work.contents = read_contents(after, layer)
         os.getppid()
-        checks = Scheduler(before, GapOptions()).plan(work, LinkConditions(8, Link(), lambda _: _SPANS)).checks
+        checks = Scheduler(before, GapOptions(lean=True)).plan(work, LinkConditions(8, Link(), lambda _: _SPANS)).checks
         os.getppid()
         asked = list(zip(checks.starts, checks.ends, checks.sizes, checks.digests, strict=True))
         assert all(are_chunks(after, layer.digest, asked))
