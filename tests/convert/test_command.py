@@ -263,3 +263,10 @@ def test_what_was_collected_meanwhile_is_converted_again(tmp_path: Path) -> None
     again = convert(tmp_path, source, tmp_path / "again")
     assert {layer["outcome"] for layer in again["layers"]} == {"converted"}
     assert again["manifest_digest"] == first["manifest_digest"]
+
+
+def test_a_dry_run_says_what_it_would_fetch_and_writes_nothing(tmp_path: Path) -> None:
+    source = source_of(Golden("demo", "plain-gzip"))
+    told = command.zpull(tmp_path, "convert", source, f"oci:{tmp_path}/out", "--dry-run").out
+    assert "a pull fetches" in told
+    assert not (tmp_path / "out").exists()

@@ -60,7 +60,7 @@ def print_plan(plan: Plan, rate: float | None) -> None:
             f"  {layer.requests:>5} requests{reason}"
         )
     cost, time = plan.estimate, ""
-    if cost.seconds is not None:
+    if cost.seconds is not None and cost.bytes:
         time = f", about {cost.seconds:.1f} s at {f'{human(rate)}/s' if rate else 'the rate measured just now'}"
     for way in plan.receipt.ways or ():
         mark = "  taken" if way.taken else ""

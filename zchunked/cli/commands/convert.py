@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 
 from zchunked.cli.commands.delivery import Delivery
+from zchunked.cli.commands.pull import pull as plan_instead
 from zchunked.cli.commands.wiring import context_of
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
@@ -41,6 +42,8 @@ def convert(settings: Settings) -> int:
     options, output = settings.options, settings.output
     settings = replace(settings, options=replace(options, frugality=replace(options.frugality, exact=True)))
     delivery = Delivery(settings)
+    if settings.is_plan:
+        return plan_instead(settings)
     progress = progress_of(output)
     failure: ZPullError | None = None
     with open_store(settings.store) as store, ExitStack() as stack:
