@@ -59,16 +59,16 @@ def test_a_rough_cost_is_near_that_of_the_requests(needs: list[tuple[int, int]],
         needed.append(ByteRange(at, at + size))
         at += size + gap
     link = Link(0.05, 1e6)
-    policy = GapPolicy(most=link.worth_of_request(4), share=float("inf"), parts=float("inf"))
+    policy = GapPolicy(most=link.worth_of_request(4), parts=float("inf"))
     exact = cost_of("exact", runs_for(needed, policy=policy, jobs=4, spans=spans), 0.0, link, 4)
-    rough = rough_cost("exact", needed, 0.0, link, 4, spans)
+    rough = rough_cost("exact", needed, 0.0, link, 4, spans, policy)
     assert abs(rough.bytes - exact.bytes) <= 0.02 * exact.bytes + 400
 
 
 def test_a_host_that_works_hard_for_each_part_makes_parts_dear() -> None:
     needed = [ByteRange(at, at + 100) for at in range(0, 1_000_000, 1000)]
-    cheap = rough_cost("exact", needed, 0.0, Link(0.001, 1e8), 8, 100)
-    dear = rough_cost("exact", needed, 0.0, Link(0.001, 1e8, part=0.0005), 8, 100)
+    cheap = rough_cost("exact", needed, 0.0, Link(0.001, 1e8), 8, 100, GapPolicy())
+    dear = rough_cost("exact", needed, 0.0, Link(0.001, 1e8, part=0.0005), 8, 100, GapPolicy())
     assert dear.seconds > cheap.seconds + 0.4
 
 

@@ -163,7 +163,7 @@ class Scheduler:
         def cost(way: Way, needed: list[ByteRange], work_seconds: float) -> WayCost:
             if self._is_plan:
                 return cost_of(way, shape.runs(needed), work_seconds, link, jobs)
-            return rough_cost(way, needed, work_seconds, link, jobs, shape.spans)
+            return rough_cost(way, needed, work_seconds, link, jobs, shape.spans, shape.policy)
 
         made = [
             cost("exact", missing, hashing + count * costs.frame),

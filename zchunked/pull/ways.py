@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Literal
 
-from zchunked.download.coalesce import PART_BYTES, Link, Run
+from zchunked.download.coalesce import PART_BYTES, GapPolicy, Link, Run
 from zchunked.ranges import ByteRange, total
 
 Way = Literal["exact", "lean", "whole"]
@@ -50,22 +52,22 @@ def cost_of(way: Way, runs: Sequence[Run], work: float, link: Link, jobs: int) -
 
 
 def rough_cost(
-    way: Way, needed: Sequence[ByteRange], work: float, link: Link, jobs: int, spans_per_request: int
+    way: Way, needed: Sequence[ByteRange], work: float, link: Link, jobs: int, spans: int, policy: GapPolicy
 ) -> WayCost:
-    """The same without making the requests: gaps are bought where a part costs more."""
+    """The same without making the requests, for a host that takes so many `spans` in one."""
     size, parts = total(needed), len(needed)
-    if spans_per_request > 1:
-        gaps = [after.start - before.end for before, after in pairwise(needed)]
-        bought = [gap for gap in gaps if gap <= PART_BYTES]
-        size += sum(bought)
-        parts -= len(bought)
+    most, budget = (PART_BYTES, math.inf) if spans > 1 else (policy.most, size * policy.share)
+    gaps = [gap for before, after in pairwise(needed) if (gap := after.start - before.end) <= min(most, policy.most)]
+    if sum(gaps) > budget:
+        gaps.sort()
+        gaps = gaps[: bisect_right(list(accumulate(gaps)), budget)]
+    size += sum(gaps)
+    parts -= len(gaps)
+    if spans > 1:
+        requests = max(-(-parts // spans), -(-size // _LONG))
         size += parts * PART_BYTES if parts > 1 else 0
-        requests = max(-(-parts // spans_per_request), -(-size // _LONG))
     else:
-        least = link.worth_of_request(jobs)
-        bought = [gap for before, after in pairwise(needed) if (gap := after.start - before.end) <= least]
-        size += sum(bought)
-        requests, parts = max(parts - len(bought), -(-size // _LONG)), 0
+        requests, parts = max(parts, -(-size // _LONG)), 0
     return _cost(way, size, requests if needed else 0, parts, work, link, jobs)
 
 
