@@ -274,7 +274,6 @@ WIDE = {
     "pull.objects.ObjectFetcher": 8,
     "push.push.Pusher": 8,
     "sources.auth.tokens.Auth": 8,
-    "serve.documents.Documents": 7,
     "sources.http.endpoint.RegistryEndpoint": 7,
     "sources.registry.RegistrySource": 7,
     "store.writer.Writer": 7,
@@ -291,6 +290,41 @@ def test_a_constructor_takes_six_collaborators(name: str) -> None:
             if isinstance(method, ast.FunctionDef) and method.name == "__init__":
                 width = len(method.args.args) + len(method.args.kwonlyargs) - 1
                 assert width <= WIDE.get(f"{name}.{made.name}", 6), f"{name}.{made.name} takes {width}"
+
+
+FAN_OUT = {
+    "cli.commands.convert": 28,
+    "cli.commands.delivery": 15,
+    "cli.commands.serve": 20,
+    "client": 17,
+    "download.downloader": 16,
+    "export.publisher": 15,
+    "export.write": 14,
+    "maintenance.verify": 14,
+    "operations.objects": 15,
+    "operations.pulling": 18,
+    "operations.pushing": 16,
+    "operations.sharing": 15,
+    "pull.inspect": 16,
+    "pull.layer": 13,
+    "pull.layers": 20,
+    "pull.objects": 22,
+    "pull.planner": 14,
+    "pull.pull": 29,
+    "seeds.importer": 15,
+    "serve.flights": 15,
+    "serve.transfer": 17,
+    "sources.connect": 17,
+    "sources.http.range_reader": 15,
+    "store.store": 20,
+}
+"""Files that import more than twelve of ours; none may grow, and no other may join them."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_imports_twelve_of_ours(name: str) -> None:
+    ours = modules()[name].ours - {""}
+    assert len(ours) <= FAN_OUT.get(name, 12), f"{name} imports {len(ours)} of our files; it does more than one thing"
 
 
 def test_the_table_sees_what_it_should_see(tmp_path: Path) -> None:

@@ -55,10 +55,9 @@ class Documents:
         stale: float,
         offline: bool = False,
         count: Callable[[str, Traffic], None] = lambda _host, _traffic: None,
-        now: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._open, self._options = store, open_source, options
-        self._stale, self._offline, self._count, self._now = stale, offline, count, now
+        self._stale, self._offline, self._count = stale, offline, count
         self._lock = threading.Lock()
         self._known: dict[str, tuple[Digest, float]] = {}
 
@@ -80,7 +79,7 @@ class Documents:
         except TransferError as error:
             return self._last(name, error)
         with self._lock:
-            self._known[name] = found.digest, self._now()
+            self._known[name] = found.digest, time.time()
             while len(self._known) > _MOST_TAGS:
                 self._known.pop(next(iter(self._known)))
         return found
@@ -121,10 +120,10 @@ class Documents:
             pulled = [(image.root, image.pulled) for image in self._store.images() if image.name == name]
             known = pulled[0] if pulled else None
         data = self._store.document(known[0]) if known else None
-        if known is None or data is None or not (forever or self._now() - known[1] <= self._stale):
+        if known is None or data is None or not (forever or time.time() - known[1] <= self._stale):
             raise failure or NotFoundError(f"{name} is not in the store, and this server is offline")
         found = _served(data)
-        return ServedManifest(found.data, found.media_type, found.digest, max(self._now() - known[1], 0.0))
+        return ServedManifest(found.data, found.media_type, found.digest, max(time.time() - known[1], 0.0))
 
 
 def _served(data: bytes) -> ServedManifest:
