@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zchunked.errors import UsageError
 from zchunked.oci.platform import Platform, platform_of
 from zchunked.oci.reference import parse_image
-from zchunked.operations.opened import OpenedStore
+from zchunked.operations.store_calls import StoreCalls
 from zchunked.receipt import Estimate, Receipt
 from zchunked.results import (
     FetchedObject,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 
-class Client(OpenedStore):
+class Client(StoreCalls):
     """Pulls images into one store, and does all else with them.
 
     The store is opened at the first use and closed by `close`, or at the end of a `with` block. Calls may come from

@@ -23,6 +23,7 @@ COMMANDS = {
     "verify": "stored.verify_store",
     "rm": "keeping.remove",
     "gc": "keeping.collect_garbage",
+    "ingest": "keeping.take_in",
     "status": "status.status",
 }
 """Each verb's file in `commands/`, and the function there that takes the settings and returns the exit code."""

@@ -173,6 +173,10 @@ SERVE = (
     ),
     switch("--verbose", "say what went wrong with clients", "-v"),
 )
+INGEST = (
+    Option("--digest", "what the bytes must hash to: sha256:…", metavar="DIGEST"),
+    Option("--size", "how many bytes it has (default: those of the file)", values.size, "BYTES"),
+)
 GC = (
     Option(
         "--max-size",

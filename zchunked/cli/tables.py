@@ -21,6 +21,7 @@ from zchunked.cli.options import (
     HOW,
     IMAGE,
     IMAGES,
+    INGEST,
     KEPT,
     LEAN,
     LOAD,
@@ -160,6 +161,23 @@ VERBS = {
             ("zpull serve", "zpull serve --config-for podman"),
         ),
         Verb(
+            "ingest",
+            "take a blob whose digest is known from standard input into the store; the same command resumes",
+            (),
+            (
+                (
+                    "",
+                    (
+                        *INGEST,
+                        STORE,
+                        quiet("print nothing"),
+                        FORMAT,
+                    ),
+                ),
+            ),
+            ("zpull ingest --digest sha256:… --size 52428800 < layer.tar.zst",),
+        ),
+        Verb(
             "rm",
             "forget images; zpull gc then frees what no other image needs",
             (EACH_STORED,),
@@ -218,6 +236,6 @@ VERBS = {
 FAMILIES = (
     ("Get an image", ("pull", "plan", "export")),
     ("Read and share", ("fetch", "locate", "publish", "convert", "push", "serve")),
-    ("Look after the store", ("images", "status", "rm", "gc", "verify")),
+    ("Look after the store", ("images", "status", "ingest", "rm", "gc", "verify")),
 )
 """The verbs as the first screen of the help shows them."""

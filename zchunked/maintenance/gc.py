@@ -175,7 +175,7 @@ class _Findings:
             last[row.blob] = max(last.get(row.blob, 0.0), written.get(row.file, 0.0))
         for pull in self.pulls:
             is_running = self._collector.pulls.is_running(pull)
-            reaches, parts = self._reach(pull.manifest)
+            reaches, parts = self._reach(pull.manifest) if pull.platform else ({pull.manifest}, {})
             at = max([pull.began, *(last.get(blob, 0.0) for blob in reaches)])
             if is_running or (options.keep is None and options.keep_last is None and now - at <= options.expiry):
                 yield Holder(pull, frozenset(reaches), at, is_running, parts)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 from zchunked.cli import values
 from zchunked.cli.progress import human
 from zchunked.cli.render import print_json
-from zchunked.cli.settings import Settings
+from zchunked.cli.settings import Settings, client_of
 from zchunked.cli.stores import open_store
 from zchunked.errors import UsageError
 from zchunked.maintenance.gc import Freed, GcOptions, collect
@@ -25,6 +27,19 @@ def remove(settings: Settings) -> int:
     elif not settings.output.is_quiet:
         for row in rows:
             print(f"{row.name}  {row.platform}  {row.manifest}")
+    return 0
+
+
+def take_in(settings: Settings) -> int:
+    """`zpull ingest`: standard input is the blob, from its first byte on."""
+    if not settings.own["digest"]:
+        raise UsageError("ingest needs --digest sha256:…")
+    with client_of(settings, lambda _: None) as client:
+        size = client.ingest(settings.own["digest"], sys.stdin.buffer, size=settings.own["size"])
+    if settings.output.format == "json":
+        print_json({"digest": settings.own["digest"], "size": size})
+    elif not settings.output.is_quiet:
+        print(settings.own["digest"])
     return 0
 
 

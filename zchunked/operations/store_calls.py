@@ -1,0 +1,89 @@
+"""Calls of a client that look after its store: remove, gc, status, ingest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+from zchunked.oci.digest import parse_digest
+from zchunked.operations.opened import OpenedStore
+
+if TYPE_CHECKING:
+    from zchunked.maintenance.gc import Freed, GcOptions
+    from zchunked.maintenance.status import PullStatus
+    from zchunked.store import Image
+
+# ruff: noqa: PLC0415 - what does the work is imported when it is asked for
+
+
+class StoreCalls(OpenedStore):
+    """The part of a client that these calls live in."""
+
+    def remove(self, *images: str) -> list[Image]:
+        """Forget images; `gc` then frees what no other image needs. All of them, or none where one is not there.
+
+        Args:
+            images: As `export` takes them.
+
+        Raises:
+            NotFoundError: The store lacks one of them.
+        """
+        from zchunked.store.images import find
+
+        store = self._store()
+        found = list(dict.fromkeys(one for text in images for one in find(store, text)))
+        store.collector().forget_names((one.name, one.platform) for one in found)
+        return found
+
+    def gc(self, options: GcOptions | None = None, *, keep: Sequence[str] | None = None) -> Freed:
+        """Free what no image and no running pull needs, beside other processes.
+
+        What this client has read or pulled since it was opened counts as in use: close it before, where that shall go.
+
+        Args:
+            options: Budgets in bytes and seconds (`zchunked.maintenance.gc.GcOptions`). None: no budget.
+            keep: Images, as `export` takes them; all others go. None: as the options say.
+
+        Returns:
+            What went, and how many bytes that freed.
+
+        Raises:
+            NotFoundError: The store lacks an image that is to be kept.
+            LocalError: The file system has no locks, or fails.
+        """
+        from dataclasses import replace
+
+        from zchunked.maintenance.gc import GcOptions, collect
+        from zchunked.store.images import find
+
+        store, options = self._store(), options or GcOptions()
+        if keep is not None:
+            named = frozenset((one.name, one.platform) for text in keep for one in find(store, text))
+            options = replace(options, keep=named)
+        return collect(store.folder, options)
+
+    def status(self) -> list[PullStatus]:
+        """Pulls and ingests that are under way or were interrupted, in whatever process; oldest first."""
+        from zchunked.maintenance.status import status
+
+        return status(self._store())
+
+    def ingest(self, digest: str, source: BinaryIO, *, size: int | None = None) -> int:
+        """Take a blob whose digest is known beforehand into the store, so that pulls find it there.
+
+        Args:
+            digest: `sha256:` and 64 hex digits.
+            source: Its bytes, from the first one on. What an earlier call got of them is not written again.
+            size: In bytes. None: as long as a file is; of a pipe, what is cut short is not kept then.
+
+        Returns:
+            Its size in bytes.
+
+        Raises:
+            IntegrityError: The bytes are others than promised, or too few.
+            FormatError: That is no digest.
+            LocalError: The disk fails.
+        """
+        from zchunked.operations.ingest import ingest
+
+        return ingest(self._store(), parse_digest(digest), size, source)
