@@ -288,7 +288,10 @@ def _why(work: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:
         return "no tar-split is trusted, so the lean way is not possible" if is_metered else None
     if work.way == "lean":
         return "asked for by --lean or --max-gap 0" if is_metered else "it needs the fewest bytes"
-    return "takes less time whole than in parts" if is_known else "nothing of it is in the store"
+    if is_known:
+        return "takes less time whole than in parts"
+    is_foreign = work.known is not None and bool(work.known.contents)
+    return "what is stored of it was written by another encoder" if is_foreign else "nothing of it is in the store"
 
 
 def _check_loose(
