@@ -40,7 +40,8 @@ coverage: venv  ## how much of the package the tests reach; fails below the floo
 matrix:  ## the quick tests on every Python at hand, and once with the oldest allowed dependencies
 	tests/matrix.sh
 
-fuzz: venv  ## every property test again, with many more examples
+fuzz: venv  ## every parser by atheris, where that is installed, and every property test with many more examples
+	$(BIN)/python -m tests.fuzz $(SECONDS)
 	$(PYTEST) --numprocesses=$(JOBS) -m hypothesis --hypothesis-profile=fuzz $(ARGS)
 
 bench: venv  ## BENCH=small takes a minute, BENCH=full makes the tables of docs/benchmarks.md
