@@ -48,21 +48,23 @@ def record(argv: Sequence[str | Path], env: Mapping[str, str], folder: Path, tra
     """Run the command; what it changed below `folder`, in order."""
     program = strace()
     assert program
+    there = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     words = [program, "-f", "-qq", "-xx", "-s", str(64 << 20), "-e", f"trace={_CALLS}", "-o", str(trace)]
     done = subprocess.run([*words, *map(str, argv)], env=dict(env), capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    return list(_Reader(folder).ops(trace.read_text(encoding="ascii")))
+    return list(_Reader(folder, there).ops(trace.read_text(encoding="ascii")))
 
 
 class _Reader:
     """Descriptors of one process (its threads share them) → paths and offsets."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
+        """`sizes`: of the files that are there already."""
         self._root = str(folder)
         self._open: dict[int, str] = {}
         self._at: dict[int, int] = {}
         self._appends: set[int] = set()
-        self._sizes: dict[str, int] = {}
+        self._sizes: dict[str, int] = dict(sizes)
 
     def ops(self, text: str) -> Iterator[Op]:
         begun: dict[str, str] = {}
