@@ -12,12 +12,13 @@ import pytest
 from tests.helpers.build.golden import Golden
 from tests.helpers.build.images import read_layout
 from tests.helpers.harness.command import environment
-from tests.helpers.harness.crash import crashes, record, strace
+from tests.helpers.harness.crash import Op, crashes, record, strace
 from tests.helpers.harness.pulls import pull
 from tests.helpers.servers.memory import MemorySource
 from tests.helpers.servers.registry import Registry
 from zchunked.maintenance.verify import verify
 from zchunked.store import Store
+from zchunked.store.images import load
 
 MISSING = strace() is None and not os.environ.get("ZPULL_REQUIRE_PEERS")
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(MISSING, reason="strace is missing: apt-get install strace")]
@@ -54,3 +55,28 @@ def test_after_a_power_loss_the_store_is_true(command: str, tmp_path: Path, monk
             assert not found.damaged, f"step {step} of {len(ops)}, {kept} kept: {ops[step]!r:.200}: {found}"
             if number % 20 == 0:
                 assert pull(MemorySource(read_layout(V2.layout), "demo-v2"), opened).image
+
+
+def test_after_a_power_loss_during_a_collection_the_store_is_true(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert strace(), "strace is missing: apt-get install strace"
+    home, store = tmp_path / "home", tmp_path / "home" / "store"
+    argv = [sys.executable, "-m", "zchunked"]
+    with Registry(V1.layout) as registry:
+        first, second = registry.reference("demo-v1"), registry.reference("demo-v2")
+        commands = [[first, "-q"], [second, "-q", "--exact"], ["rm", first], ["gc"]]
+        ops: list[Op] = []
+        before = 0
+        for number, words in enumerate(commands):
+            before = len(ops)
+            ops += record([*argv, *words], environment(home), store, tmp_path / f"trace{number}")
+    monkeypatch.setattr("zchunked.store.writer.boot_id", lambda: "after the power loss")
+    every = max(1, (len(ops) - before) // 60)
+    for step, kept, place in crashes(ops, tmp_path / "crashed", random.Random(8), every):
+        if step < before:
+            continue
+        with Store(place) as opened:
+            assert not verify(opened).damaged, f"step {step} of {len(ops)}, {kept} kept: {ops[step]!r:.200}"
+            assert [image.name for image in opened.images()] == [second]
+            load(opened, second, None, None)
