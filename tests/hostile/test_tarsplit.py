@@ -69,14 +69,21 @@ def test_tar_split_that_nobody_vouches_for_is_not_read(tmp_path: Path, start: st
 
     layer = victim(edit_toc=edit, edit_tar_split_json=lambda text: b"no JSON")
     with bench(tmp_path, start) as on:
-        on.partial(image([layer]))
+        if start == "metered":  # the lean way needs a tar-split, and of the exact way nothing is here
+            on.is_right(on.pull(image([layer])), image([layer]))
+        else:
+            on.partial(image([layer]))
 
 
 @pytest.mark.parametrize("start", IN_PARTS)
 @pytest.mark.parametrize("generation", [1, 2, 3, 4])
 def test_every_generation_comes_in_parts(tmp_path: Path, start: str, generation: Any) -> None:
+    content = image([victim(generation=generation)])
     with bench(tmp_path, start) as on:
-        on.partial(image([victim(generation=generation)]))
+        if start == "metered" and generation < 3:  # as above: they have no tar-split
+            on.is_right(on.pull(content), content)
+        else:
+            on.partial(content)
 
 
 @pytest.mark.parametrize("start", STARTS)

@@ -50,7 +50,8 @@ def test_toc_of_another_digest_is_asked_for_twice_and_refused(tmp_path: Path, st
             on.pull(image([layer]))
         assert on.last is not None
         asked = [spans[0].start for digest, spans in on.last.asked if digest == layer.digest]
-        assert asked.count(layer.toc_at.offset) == 2
+        frame = range(layer.toc_at.offset - 8, layer.toc_at.offset + 1)  # with or without its header
+        assert sum(at in frame for at in asked) == 2
         on.lies(image([layer]), INTEGRITY, "TOC of layer")
 
 
