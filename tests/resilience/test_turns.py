@@ -72,8 +72,8 @@ def test_one_that_dies_hands_its_work_over(union: int, tmp_path: Path) -> None:
         assert kill_when_read(first, registry, outages, 200_000)
         first.wait()
         assert [ended(process) for process in rest] == [0] * 4
-        in_sockets = registry.accounts.sent_twice()  # what the dead one had not read
-        assert registry.accounts.body_bytes - in_sockets <= 1.1 * union
+        # What the dead one had not read comes again, perhaps as frames of another version: up to 64 kB a connection.
+        assert registry.accounts.body_bytes <= 1.1 * union + 8 * 65_536
         for tag in related():
             assert_right(tmp_path, registry, tag)
 

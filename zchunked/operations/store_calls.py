@@ -25,8 +25,18 @@ class StoreCalls(OpenedStore):
         Args:
             images: As `export` takes them.
 
+        Returns:
+            What was forgotten.
+
         Raises:
             NotFoundError: The store lacks one of them.
+
+        Example:
+            >>> import zchunked
+            >>> client = zchunked.Client("store")
+            >>> digest = client.pull("oci:demo:demo-v1").manifest_digest
+            >>> [image.name for image in client.remove(digest)]
+            ['oci:demo:demo-v1']
         """
         from zchunked.store.images import find
 
@@ -50,6 +60,11 @@ class StoreCalls(OpenedStore):
         Raises:
             NotFoundError: The store lacks an image that is to be kept.
             LocalError: The file system has no locks, or fails.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("store").gc().blobs
+            0
         """
         from dataclasses import replace
 
@@ -63,7 +78,19 @@ class StoreCalls(OpenedStore):
         return collect(store.folder, options)
 
     def status(self) -> list[PullStatus]:
-        """Pulls and ingests that are under way or were interrupted, in whatever process; oldest first."""
+        """Pulls and ingests that are under way or were interrupted, in whatever process; oldest first.
+
+        Returns:
+            One entry for each, with its layers: bytes that are here, and bytes in all.
+
+        Raises:
+            LocalError: The store cannot be read.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("store").status()
+            []
+        """
         from zchunked.maintenance.status import status
 
         return status(self._store())
@@ -83,6 +110,12 @@ class StoreCalls(OpenedStore):
             IntegrityError: The bytes are others than promised, or too few.
             FormatError: That is no digest.
             LocalError: The disk fails.
+
+        Example:
+            >>> import hashlib, io, zchunked
+            >>> data = b"a blob"
+            >>> zchunked.Client("store").ingest("sha256:" + hashlib.sha256(data).hexdigest(), io.BytesIO(data))
+            6
         """
         from zchunked.operations.ingest import ingest
 
