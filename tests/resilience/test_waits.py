@@ -75,7 +75,7 @@ def test_without_patience_the_first_fault_is_the_end(kind: str, fault: Fault, tm
 
 def test_retries_may_be_capped(tmp_path: Path) -> None:
     with Registry(versions(), faults=[on("toc", fail(500))]) as registry:
-        ended = run(tmp_path, registry, "v1", "--retry", "3", check=5)
+        ended = run(tmp_path, registry, "v1", "--retry", "3", "-j", "1", check=5)
         assert registry.accounts.count("toc") == 4
     assert_resumable(ended)
     assert ended.receipt["retries"] == 3
