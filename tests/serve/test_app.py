@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from http.client import IncompleteRead
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,15 @@ from tests.helpers.build.front import Index, chunked_layer, gzip_layer, image, i
 from tests.helpers.harness.rough import files
 from tests.helpers.servers.registry import Registry
 from tests.serve.conftest import Start, until
+from zchunked.errors import IntegrityError
 from zchunked.oci.digest import Digest
+from zchunked.oci.platform import Platform
+from zchunked.options import Options
+from zchunked.ranges import ByteRange
+from zchunked.serve.flights import Flights
+from zchunked.serve.metrics import Metrics
 from zchunked.serve.policy import Allowed, Clients
+from zchunked.store import Store
 
 V1 = image([chunked_layer(make_tar(files(1, 40, 5000))), gzip_layer(make_tar(files(2, 30, 50_000)))])
 V2 = image([chunked_layer(make_tar({**files(1, 40, 5000), **files(9, 3, 4000)})), V1.layers[1]])
@@ -206,3 +214,14 @@ def test_what_no_manifest_explains_passes_through(start: Start) -> None:
         served = start(registry)
         blob = served.ask(f"/v2/local/demo/blobs/{V1.layers[1].digest}").body
         assert hashlib.sha256(blob).hexdigest() == V1.layers[1].digest.partition(":")[2]
+
+
+def test_a_blob_that_is_dropped_while_it_is_sent_ends_the_answer(tmp_path: Path) -> None:
+    with Store(tmp_path / "store") as store:
+        digest = store.put(b"x" * 1000)
+        metrics = Metrics(lambda: 0, lambda: 0)
+        flights = Flights(store, lambda _: pytest.fail("asked"), Options(Platform("", "")), metrics, prefetch=False)
+        blob = flights.blob("local/demo", digest, is_wanted=True)
+        store.evict(digest, [ByteRange(0, 1000)])
+        with pytest.raises(IntegrityError, match="ask for it again"):
+            list(flights.stream(blob, ByteRange(0, 1000), is_held=True))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from zchunked.download.workers import WorkerPool
-from zchunked.errors import FormatError, NotFoundError, TransferError, ZPullError
+from zchunked.errors import FormatError, IntegrityError, NotFoundError, TransferError, ZPullError
 from zchunked.events import Arrived, Event, GaveUp, Planned, Retried
 from zchunked.interfaces import Source
 from zchunked.oci.digest import Digest, short
@@ -192,6 +192,8 @@ class Flights:
                 piece = store.read(blob.digest, at, upto)
                 at = upto
                 yield piece
+            if flight is None and gaps:  # damage that was dropped since, or a collection: nothing will bring it now
+                raise IntegrityError(f"blob {blob.digest} is no longer whole in the store; ask for it again")
             if at < span.end and not is_proved and flight is not None and is_done:
                 raise flight.failure or TransferError(f"blob {blob.digest}: its pull has ended without it")
             if at < span.end and flight is not None and not is_proved:
