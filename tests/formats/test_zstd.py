@@ -240,3 +240,10 @@ def test_many_chunks_at_once_are_what_each_is_alone(rows: list[tuple[bytes, int,
     want = [alone(*one) for one in zip(chunks, sizes, strict=True)]
     assert frames.decode_many(chunks, sizes) == want
     assert frames.decode_many([memoryview(chunk) for chunk in chunks], sizes) == want
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_frame_with_other_first_bytes_is_broken_among_others_too(at: int) -> None:
+    frame = bytearray(compress(b"one"))
+    frame[at] ^= 1
+    assert frames.decode_many([bytes(frame), compress(b"two")], [3, 3]) == [None, b"two"]

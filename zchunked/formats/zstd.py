@@ -138,7 +138,7 @@ def _telling(frame: bytes | memoryview, size: int) -> bytes | memoryview | None:
             is_last = header & 1
     except (zstandard.ZstdError, IndexError):
         return None
-    if at + (flags & 4) != len(frame):  # with its checksum
+    if at + (flags & 4) != len(frame) or frame[:4] != _MAGIC:  # with its checksum; the library takes other first bytes
         return None
     if flags & 0xFB:  # it tells already, or wants a dictionary
         return frame
