@@ -242,8 +242,10 @@ def test_many_chunks_at_once_are_what_each_is_alone(rows: list[tuple[bytes, int,
     assert frames.decode_many([memoryview(chunk) for chunk in chunks], sizes) == want
 
 
-@pytest.mark.parametrize("at", range(4))
-def test_a_frame_with_other_first_bytes_is_broken_among_others_too(at: int) -> None:
+@pytest.mark.parametrize(("at", "flip"), [(0, 1), (1, 1), (2, 1), (3, 1), (5, 0xF8)], ids=[*"zstd", "window"])
+def test_a_frame_with_a_broken_header_is_broken_among_others_too(at: int, flip: int) -> None:
     frame = bytearray(compress(b"one"))
-    frame[at] ^= 1
+    frame[at] ^= flip
+    with pytest.raises(FormatError):
+        frames.decode(bytes(frame), 3)
     assert frames.decode_many([bytes(frame), compress(b"two")], [3, 3]) == [None, b"two"]
