@@ -20,7 +20,7 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 _SKIPPABLE = frozenset(range(0x184D2A50, 0x184D2A60))
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _SHORTEST_FRAME = 9
-_WIDEST = 21  # a window of 2 GiB, as its exponent is written: the library knows no wider one (RFC 8878, 3.1.1.1.2)
+_WIDEST = 17 << 3  # how a window of 128 MiB is written (RFC 8878, 3.1.1.1.2): the library takes no wider one unasked
 _BLOCK_BYTES = 128 << 10  # no block is longer, neither encoded nor decoded (RFC 8878, 3.1.1.2.4)
 _FEW_BLOCKS = 4  # of a long frame in one step: 512 KiB come out
 _MOST_BLOCKS = 32  # of small frames in one step: 4 MiB at worst
@@ -143,7 +143,7 @@ def _telling(frame: bytes | memoryview, size: int) -> bytes | memoryview | None:
         return None
     if flags & 0xFB:  # it tells already, or wants a dictionary
         return frame
-    if frame[5] >> 3 > _WIDEST:
+    if frame[5] > _WIDEST:
         return None
     return b"".join((_MAGIC, bytes((0xA0 | flags,)), size.to_bytes(4, "little"), memoryview(frame)[6:]))
 
