@@ -43,8 +43,8 @@ SHARED = {0, 1, 3, 6, 7}
 
 WHO_MAY = {
     # Libraries: one room each knows that they exist.
-    "requests": "sources.http.client",
-    "urllib3": "sources.http.client sources.http.connection",
+    "requests": "sources.http.client sources.http.sessions",
+    "urllib3": "sources.http.client sources.http.connection sources.http.sessions",
     "cheroot": "serve.server",
     "prometheus_client": "serve.metrics",
     "obstore": "sources.objects",
@@ -273,9 +273,6 @@ WIDE = {
     "pull.pull.Pull": 11,
     "pull.objects.ObjectFetcher": 8,
     "push.push.Pusher": 8,
-    "sources.auth.tokens.Auth": 8,
-    "sources.http.endpoint.RegistryEndpoint": 7,
-    "sources.registry.RegistrySource": 7,
     "store.writer.Writer": 7,
 }
 """Constructors that take more than six; none may grow, and no other may join them."""
@@ -314,8 +311,6 @@ FAN_OUT = {
     "seeds.importer": 15,
     "serve.flights": 15,
     "serve.transfer": 17,
-    "sources.connect": 17,
-    "sources.http.range_reader": 15,
     "store.store": 20,
 }
 """Files that import more than twelve of ours; none may grow, and no other may join them."""

@@ -37,7 +37,7 @@ from zchunked.sources.http.multipart import PartReader
 from zchunked.sources.http.proxies import is_exempt, proxy_for
 from zchunked.sources.http.range_response import stated_size, understand
 from zchunked.sources.http.signed_urls import expiry_of
-from zchunked.sources.http.status_errors import quoted, retry_after
+from zchunked.sources.http.status_errors import excerpt_of, retry_after
 from zchunked.sources.http.urls import redirect_target, shown
 from zchunked.sources.layout import find_image, parse_index
 
@@ -201,7 +201,7 @@ PARSERS: dict[str, Parser] = {
     "annotations": _annotations,
     "frames": _frames,
     "answer": _answer,
-    "refusal": quoted,
+    "refusal": excerpt_of,
     "credentials": _credentials,
     "docker archive": _image_archive("docker-archive"),
     "OCI archive": _image_archive("oci-archive"),

@@ -20,7 +20,8 @@ from zchunked.oci.documents import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from zchunked.oci.reference import Reference, parse_reference
 from zchunked.options import Patience
 from zchunked.push.push import Pusher
-from zchunked.sources.connect import Connector
+from zchunked.sources.connect import open_uploads
+from zchunked.sources.network import Network
 from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 
@@ -64,7 +65,7 @@ class Push:
         self.traffic = Traffic(time.monotonic)
         patience = options.pop("patience", 20.0)
         mount_from = options.pop("mount_from", ())
-        uploads = Connector({}, self.traffic, **options).uploads(reference, mount_from)
+        uploads = open_uploads(reference, Network(self.traffic, **options), mount_from)
         self.closing = closing(uploads)
         self.pusher = Pusher(
             uploads,

@@ -23,6 +23,7 @@ from zchunked.serve.policy import Allowed
 from zchunked.serve.settings import Settings
 from zchunked.serve.wiring import serving
 from zchunked.sources import open_source
+from zchunked.sources.network import Network
 from zchunked.sources.offline import OfflineSource
 from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
@@ -72,8 +73,8 @@ class Start:
             traffic = Traffic(time.monotonic)
             if wanted.offline:
                 return OfflineSource(str(reference)), traffic
-            how = {"environment": {}, "traffic": traffic, "hosts": store, "documents": store.document}
-            return open_source(reference, **how), traffic  # type: ignore[arg-type]
+            source = open_source(reference, Network(traffic), hosts=store, documents=store.document)
+            return source, traffic
 
         access: list[Access] = []
         server = self.stack.enter_context(

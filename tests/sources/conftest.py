@@ -15,6 +15,7 @@ from zchunked.oci.digest import digest_of
 from zchunked.oci.documents import OCI_MANIFEST, Descriptor
 from zchunked.oci.reference import parse_reference
 from zchunked.sources import open_source
+from zchunked.sources.network import Network
 from zchunked.sources.registry import RegistrySource
 from zchunked.sources.traffic import Traffic
 
@@ -43,8 +44,9 @@ def open_at(traffic: Traffic) -> Iterator[Open]:
 
     def open_(registry: Registry | str, tag: str = "v1", **options: Any) -> RegistrySource:
         text = registry if isinstance(registry, str) else registry.reference(tag)
-        settings = {"environment": {}, "traffic": traffic, "stall_seconds": 2.0, **options}
-        source = open_source(parse_reference(text), **settings)
+        hosts = options.pop("hosts", None)
+        network = Network(**{"traffic": traffic, "stall_seconds": 2.0, **options})
+        source = open_source(parse_reference(text), network, hosts=hosts)
         assert isinstance(source, RegistrySource)
         opened.append(source)
         return source

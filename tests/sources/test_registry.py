@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from zchunked.limits import Limits
 from zchunked.oci.digest import digest_of
 from zchunked.oci.documents import OCI_MANIFEST, Descriptor
 from zchunked.ranges import ByteRange, merge
-from zchunked.sources.http.range_reader import _Forgetful as memory
+from zchunked.sources.http.range_reader import RunMemory
 from zchunked.sources.registry import RegistrySource
 from zchunked.sources.traffic import Traffic
 
@@ -176,7 +177,7 @@ def test_a_page_in_place_of_a_blob_is_final_and_teaches_nothing(
         return replace(_page(answer, dice), status=200, chunked=is_chunked)
 
     with Registry(layout, faults=[on("blob", fault)]) as registry:
-        hosts = memory()
+        hosts = RunMemory()
         got, error = take_some(open_at(registry, hosts=hosts), spans)
         assert not got
         if not is_chunked:
@@ -527,4 +528,4 @@ def test_plain_http_is_for_loopback_or_on_demand(layout: Layout, open_at: Open) 
 
 def test_an_authfile_that_does_not_exist_is_an_error_although_nobody_asks_for_credentials(open_at: Open) -> None:
     with pytest.raises(UsageError, match=r"/nowhere\.json: there is no such file"):
-        open_at("localhost:5000/demo:v1", authfile="/nowhere.json")
+        open_at("localhost:5000/demo:v1", authfile=Path("/nowhere.json"))

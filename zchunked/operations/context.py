@@ -16,6 +16,7 @@ from zchunked.interfaces import Emit, Source
 from zchunked.oci.reference import ImageReference
 from zchunked.options import Connection, Options
 from zchunked.sources import open_source
+from zchunked.sources.network import Network
 from zchunked.sources.offline import OfflineSource, is_on_this_machine
 from zchunked.sources.traffic import RateLimit, Traffic
 from zchunked.store import Store
@@ -50,10 +51,6 @@ class Context:
         """Seconds without a byte until a connection counts as broken."""
         return bearable(self.connection.stall_timeout, self.options.patience.patience)
 
-    @property
-    def connect_seconds(self) -> float:
-        return min(self.silence, SILENCE_SECONDS)
-
     def traffic(self) -> Traffic:
         """The counts of one pull, held to `limit_rate`."""
         return traffic_of(self.options)
@@ -62,22 +59,29 @@ class Context:
         """As the connection and `offline` say. The caller closes it."""
         if self.options.offline and not is_on_this_machine(reference):
             return OfflineSource(str(reference))
-        link = self.connection
+        store = self.store
         return open_source(
             reference,
-            environment=self.environment,
-            traffic=traffic,
-            hosts=self.store,
-            connect_seconds=self.connect_seconds,
+            self.network(traffic),
+            hosts=store,
+            documents=store.document,
+            spool=store.folder,
+        )
+
+    def network(self, traffic: Traffic) -> Network:
+        """How servers are reached; what goes over it is counted by `traffic`."""
+        link = self.connection
+        return Network(
+            traffic,
+            self.environment,
+            connect_seconds=min(self.silence, SILENCE_SECONDS),
             stall_seconds=self.silence,
             plain_http=link.plain_http,
             tls_verify=link.tls_verify,
             cert_dir=link.cert_dir,
             authfile=link.authfile,
-            registries_conf=link.registries_conf,
             credentials=link.credentials,
-            documents=self.store.document,
-            spool=self.store.folder,
+            registries_conf=link.registries_conf,
         )
 
 

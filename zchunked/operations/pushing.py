@@ -19,7 +19,7 @@ from zchunked.operations.sharing import SourceImage
 from zchunked.push.push import Pusher
 from zchunked.receipt import Receipt
 from zchunked.results import PushResult, Uploaded
-from zchunked.sources.connect import Connector
+from zchunked.sources import connect
 from zchunked.sources.registry_upload import RegistryUploads
 from zchunked.sources.traffic import Traffic
 from zchunked.store.images import StoredImage
@@ -109,20 +109,7 @@ def open_uploads(
     context: Context, target: Reference, traffic: Traffic, mount_from: Sequence[str] = ()
 ) -> RegistryUploads:
     """As the connection says. The caller closes it."""
-    link = context.connection
-    connector = Connector(
-        context.environment,
-        traffic,
-        connect_seconds=context.connect_seconds,
-        stall_seconds=context.silence,
-        plain_http=link.plain_http,
-        tls_verify=link.tls_verify,
-        cert_dir=link.cert_dir,
-        authfile=link.authfile,
-        credentials=link.credentials,
-        registries_conf=link.registries_conf,
-    )
-    return connector.uploads(target, mount_from)
+    return connect.open_uploads(target, context.network(traffic), mount_from)
 
 
 def mounted_from(source: ImageReference, target: Reference, named: Sequence[str] = ()) -> tuple[str, ...]:

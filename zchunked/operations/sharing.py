@@ -145,17 +145,10 @@ def target_of(context: Context, to: LayoutReference) -> Target:
     """The caller closes it."""
     if to.scheme == "oci":
         return FolderTarget(Path(to.base))
-    options, link = context.options, context.connection
+    options = context.options
     if options.offline:
         raise UsageError(f"{to.name} is behind a network, which --offline forbids; publish to a directory")
     from zchunked.sources.objects.bucket_target import open_bucket_target  # noqa: PLC0415 - an extra
 
-    return open_bucket_target(
-        to,
-        context.environment,
-        connect_seconds=context.connect_seconds,
-        is_patient=options.patience.patience > 0,
-        plain_http=link.plain_http,
-        tls_verify=link.tls_verify,
-        cert_dir=link.cert_dir,
-    )
+    is_patient = options.patience.patience > 0
+    return open_bucket_target(to, context.network(context.traffic()), is_patient=is_patient)

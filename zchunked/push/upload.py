@@ -12,7 +12,7 @@ from zchunked.errors import TransferError, TransientError
 from zchunked.events import Arrived
 from zchunked.export.shipment import Parcel
 from zchunked.oci.digest import Digest, short
-from zchunked.sources.http.client import SENT_AT_ONCE
+from zchunked.sources.http.sessions import SENT_AT_ONCE
 from zchunked.sources.registry_upload import (
     ChunksRefusedError,
     OffsetError,

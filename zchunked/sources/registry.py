@@ -10,29 +10,10 @@ from zchunked.interfaces import Document, Emit, HostMemory, Listing, Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, parse_digest
 from zchunked.oci.documents import ACCEPTED, Descriptor
-from zchunked.oci.reference import DOCKER_HUB, Reference
+from zchunked.oci.reference import Reference
 from zchunked.ranges import ByteRange
-from zchunked.sources.auth.tokens import Auth
-from zchunked.sources.http.client import Http
 from zchunked.sources.http.endpoint import RegistryEndpoint
-from zchunked.sources.http.range_reader import Blobs
-
-_HUB_API = "registry-1.docker.io"
-
-
-def registry_endpoint(
-    reference: Reference, http: Http, auth: Auth, *, plain_http: bool, may_be_plain: bool
-) -> RegistryEndpoint:
-    """Where the distribution API of this repository is."""
-    return RegistryEndpoint(
-        http,
-        auth,
-        reference.name,
-        _HUB_API if reference.host == DOCKER_HUB else reference.host,
-        f"/v2/{reference.repository}",
-        scheme="http" if plain_http else None,
-        may_be_plain=may_be_plain,
-    )
+from zchunked.sources.http.range_reader import BlobReader
 
 
 class RegistrySource:
@@ -41,19 +22,15 @@ class RegistrySource:
     def __init__(
         self,
         reference: Reference,
-        http: Http,
-        auth: Auth,
+        endpoint: RegistryEndpoint,
         *,
         hosts: HostMemory | None = None,
-        plain_http: bool = False,
-        may_be_plain: bool | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`may_be_plain`: plain http may be tried when TLS is refused; loopback registries by default."""
+        """`endpoint` is the reference's repository, which is closed with the source."""
         self._reference, self._limits = reference, limits
-        may_be_plain = reference.is_loopback if may_be_plain is None else may_be_plain
-        self._home = registry_endpoint(reference, http, auth, plain_http=plain_http, may_be_plain=may_be_plain)
-        self._blobs = Blobs(self._home, lambda digest: f"blobs/{digest}", hosts=hosts, limits=limits)
+        self._home = endpoint
+        self._blobs = BlobReader(self._home, lambda digest: f"blobs/{digest}", hosts=hosts, limits=limits)
 
     def close(self) -> None:
         """Close the connections."""
@@ -68,7 +45,7 @@ class RegistrySource:
         name = f"{self._reference.name}{'@' if which != self._reference.tag else ':'}{which}"
         answer = self._home.ask(f"manifests/{which}", {"Accept": ", ".join(ACCEPTED)})
         if answer.status != 200:
-            raise answer.refusal(name)
+            raise answer.status_error(name)
         with answer:
             data, gained = answer.document(self._limits.manifest_bytes, f"the manifest {name}")
         self._home.http.traffic.unpacked(gained)
@@ -104,7 +81,7 @@ class RegistrySource:
         """
         answer = self._home.ask(path, {"Accept": "application/json, application/vnd.oci.image.index.v1+json"})
         if answer.status != 200:
-            raise answer.refusal(f"{self._reference.name}/{path.partition('?')[0]}")
+            raise answer.status_error(f"{self._reference.name}/{path.partition('?')[0]}")
         with answer:
             data = answer.read(self._limits.manifest_bytes, f"{self._reference.name}/{path.partition('?')[0]}")
         headers = answer.headers
@@ -113,7 +90,7 @@ class RegistrySource:
 
     def size_of(self, digest: Digest) -> int | None:
         """As `Locating.size_of`, and so is the next."""
-        return self._blobs.size_of(digest)
+        return self._blobs.locations.size_of(digest)
 
     def locate(self, digest: Digest) -> str:
-        return self._blobs.locate(digest)
+        return self._blobs.locations.locate(digest)

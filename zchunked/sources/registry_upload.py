@@ -16,7 +16,7 @@ from zchunked.errors import NotFoundError, TransferError, TransientError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.oci.documents import ACCEPTED, OCI_INDEX, Descriptor
-from zchunked.sources.http.client import REDIRECTS, Answer, Body
+from zchunked.sources.http.client import REDIRECTS, Body, HttpResponse
 from zchunked.sources.http.endpoint import RegistryEndpoint
 
 _SEND = Callable[[], Iterable[bytes | memoryview]]
@@ -87,12 +87,12 @@ class RegistryUploads:
             answer.excerpt()
             return self._is_there(answer, manifest.size, f"manifest {manifest.digest}")
 
-    def _is_there(self, answer: Answer, size: int, what: str) -> bool:
+    def _is_there(self, answer: HttpResponse, size: int, what: str) -> bool:
         if answer.status == 200:
             return answer.length in (None, size)
         if answer.status in (404, 405):  # some do not let everybody ask
             return False
-        raise answer.refusal(f"{self.name}: {what}")
+        raise answer.status_error(f"{self.name}: {what}")
 
     # ── uploads ──
 
@@ -112,7 +112,7 @@ class RegistryUploads:
             answer.excerpt()
             return None
         if answer.status != 202:
-            raise answer.refusal(f"{self.name}: beginning an upload")
+            raise answer.status_error(f"{self.name}: beginning an upload")
         answer.excerpt()
         if not answer.headers.get("Location"):
             raise TransferError(f"{self.name}: the registry began an upload and does not say where (no Location)")
@@ -127,7 +127,7 @@ class RegistryUploads:
         if answer.status in (200, 202, 204) and (offset := _offset(answer)) is not None:
             return replace(self._moved(upload, answer), offset=offset)
         if answer.status in (408, 425, 429) or answer.status >= 500:
-            raise answer.refusal(f"{self.name}: asking for an upload")
+            raise answer.status_error(f"{self.name}: asking for an upload")
         raise UploadLostError(f"{self.name}: the registry no longer knows an upload")
 
     def send(self, upload: Upload, size: int, pieces: _SEND) -> tuple[Body, Callable[[], Upload]]:
@@ -149,9 +149,9 @@ class RegistryUploads:
 
         return body, go
 
-    def _refused(self, answer: Answer) -> Exception:
+    def _refused(self, answer: HttpResponse) -> Exception:
         what = f"{self.name}: a chunk of an upload"
-        refusal = answer.refusal(what)
+        refusal = answer.status_error(what)
         if answer.status in (404, 410):
             return UploadLostError(str(refusal))
         if answer.status == 416:
@@ -177,7 +177,7 @@ class RegistryUploads:
         if answer.status in (201, 204):
             answer.excerpt()
             return
-        refusal = answer.refusal(f"{self.name}: the end of the upload of {digest}")
+        refusal = answer.status_error(f"{self.name}: the end of the upload of {digest}")
         if answer.status in (400, 404, 410, 416):  # or its bytes are not what they should be: begin again
             raise UploadLostError(str(refusal))
         if answer.status == 413:
@@ -186,7 +186,7 @@ class RegistryUploads:
             raise TransientError(f"{self.name}: the registry does not say that it has {digest} ({answer.status})")
         raise refusal
 
-    def _moved(self, upload: Upload, answer: Answer) -> Upload:
+    def _moved(self, upload: Upload, answer: HttpResponse) -> Upload:
         if location := answer.headers.get("Location"):
             return replace(upload, location=self._home.http.redirected(answer.url, location))
         return upload
@@ -199,7 +199,7 @@ class RegistryUploads:
         method: str = "GET",
         body: Body | None = None,
         answer_seconds: float | None = None,
-    ) -> Answer:
+    ) -> HttpResponse:
         """At a URL that the registry gave, of its own or of another host."""
         if self._home.has(url):
             return self._home.ask_url(
@@ -219,7 +219,7 @@ class RegistryUploads:
         path = f"manifests/{quote(tag or manifest.digest, safe=':')}"
         answer = self._home.ask(path, headers, follow=False, method="PUT", body=body)
         if answer.status not in (200, 201, 202, 204):
-            refusal = answer.refusal(f"{self.name}: manifest {tag or manifest.digest}")
+            refusal = answer.status_error(f"{self.name}: manifest {tag or manifest.digest}")
             if isinstance(refusal, NotFoundError):
                 raise TransferError(f"{refusal}; may a repository of that name be made there?")
             raise refusal
@@ -234,7 +234,7 @@ class RegistryUploads:
         tag = subject.replace(":", "-")
         answer = self._home.ask(f"manifests/{tag}", {"Accept": OCI_INDEX})
         if answer.status not in (200, 404):
-            raise answer.refusal(f"{self.name}: the list of referrers {tag}")
+            raise answer.status_error(f"{self.name}: the list of referrers {tag}")
         old = answer.read(self._limits.manifest_bytes, f"the list of referrers {tag}")
         data = with_referrer(old if answer.status == 200 else None, listed)
         if data != old:
@@ -256,7 +256,7 @@ def with_referrer(index: bytes | None, listed: dict[str, object]) -> bytes:
     return json.dumps(document | {"manifests": [*entries, listed]}, separators=(",", ":")).encode()
 
 
-def _offset(answer: Answer) -> int | None:
+def _offset(answer: HttpResponse) -> int | None:
     """How many bytes the registry says it has; None when it does not say. `0-0` is what it says of none."""
     found = _RANGE.fullmatch(answer.headers.get("Range", "").strip())
     if found is None:

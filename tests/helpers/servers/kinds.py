@@ -18,6 +18,7 @@ from zchunked.interfaces import HostMemory, Source
 from zchunked.oci.reference import parse_image
 from zchunked.sources import open_source
 from zchunked.sources.layout import Documents
+from zchunked.sources.network import Network
 from zchunked.sources.traffic import Traffic
 
 Opened = tuple[Source, Traffic]
@@ -58,12 +59,9 @@ def place_at(
         text = base + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
         source = open_source(
             parse_image(text),
-            environment=environment or {},
-            traffic=traffic,
+            Network(traffic, environment or {}, stall_seconds=2.0, registries_conf=registries_conf),
             hosts=hosts,
             documents=documents,
-            stall_seconds=2.0,
-            registries_conf=registries_conf,
         )
         return source, traffic
 

@@ -20,7 +20,7 @@ from zchunked.errors import AccessDeniedError, PermanentError, TransferError, Tr
 from zchunked.events import Event, Noted
 from zchunked.sources.auth.credentials import Credentials
 from zchunked.sources.auth.helpers import HelperError
-from zchunked.sources.auth.tokens import Auth
+from zchunked.sources.auth.tokens import Auth, ProtectedRepository
 from zchunked.sources.http.client import Http
 from zchunked.sources.traffic import Traffic
 
@@ -79,7 +79,7 @@ def http() -> Iterator[Http]:
 
 def refused(desk: Desk, http: Http, credentials: Credentials | None, clock: Clock | None = None) -> Auth:
     """An Auth that has heard the desk's challenge once."""
-    auth = Auth(http, lambda: credentials, "r.example", "a/b", clock=clock or Clock())
+    auth = Auth(http, ProtectedRepository("r.example", "a/b"), lambda: credentials, clock=clock or Clock())
     grant = auth.grant()
     assert grant.header is None
     answer = http.get(f"{desk.url}/v2/", {})
@@ -159,7 +159,7 @@ def test_a_helper_that_fails_is_warned_of_and_named_when_the_registry_refuses(de
         raise HelperError("docker-credential-x is not on the PATH")
 
     told: list[Event] = []
-    auth = Auth(http, look_up, "r.example", "a/b", clock=Clock())
+    auth = Auth(http, ProtectedRepository("r.example", "a/b"), look_up, clock=Clock())
     auth.emit = told.append
     grant = auth.grant()
     auth.learn(http.get(f"{desk.url}/v2/", {}), grant)
@@ -286,18 +286,18 @@ class _Challenged:
     def __init__(self, challenge: str) -> None:
         self.headers = {"WWW-Authenticate": challenge}
 
-    def refusal(self, what: str) -> ZPullError:
+    def status_error(self, what: str) -> ZPullError:
         return AccessDeniedError(f"{what}: 401")
 
 
 def test_a_password_is_not_sent_in_the_open_for_a_registry_behind_tls(http: Http) -> None:
     answer: Any = _Challenged('Bearer realm="http://auth.example/token"')
-    auth = Auth(http, lambda: PERSON, "r.example", "a/b", clock=Clock())
+    auth = Auth(http, ProtectedRepository("r.example", "a/b"), lambda: PERSON, clock=Clock())
     with pytest.raises(AccessDeniedError, match=r"unencrypted to http://auth\.example/token"):
         auth.learn(answer, auth.grant())
     with pytest.raises(AccessDeniedError, match="refused"):  # nor on the next try: nothing was remembered
         auth.learn(answer, auth.grant())
-    anonymous = Auth(http, lambda: None, "r.example", "a/b", clock=Clock())
+    anonymous = Auth(http, ProtectedRepository("r.example", "a/b"), lambda: None, clock=Clock())
     with pytest.raises(AccessDeniedError, match="a token fetched unencrypted"):
         anonymous.learn(answer, anonymous.grant())
 
@@ -306,11 +306,11 @@ def test_a_password_is_not_sent_in_the_open_for_an_unencrypted_registry_either(h
     answer: Any = _Challenged('Bearer realm="http://auth.example/token"')
     answer.url = "http://r.example:5000/v2/"
     for credentials in (PERSON, Credentials(identity_token="identity-hush")):
-        auth = Auth(http, lambda found=credentials: found, "r.example:5000", "a/b", clock=Clock())  # type: ignore[misc]
+        auth = Auth(http, ProtectedRepository("r.example:5000", "a/b"), lambda found=credentials: found, clock=Clock())  # type: ignore[misc]
         with pytest.raises(AccessDeniedError, match=r"unencrypted to http://auth\.example/token"):
             auth.learn(answer, auth.grant())
         assert auth.grant().header is None
-    anonymous = Auth(http, lambda: None, "r.example:5000", "a/b", clock=Clock())
+    anonymous = Auth(http, ProtectedRepository("r.example:5000", "a/b"), lambda: None, clock=Clock())
     anonymous.learn(answer, anonymous.grant())  # nothing secret is sent
 
 
@@ -330,7 +330,7 @@ def test_credentials_are_looked_up_once_and_only_when_asked_for(desk: Desk, http
         looks.append(1)
         return PERSON
 
-    auth = Auth(http, look_up, "r.example", "a/b", clock=Clock())
+    auth = Auth(http, ProtectedRepository("r.example", "a/b"), look_up, clock=Clock())
     grant = auth.grant()
     assert not looks
     for _ in range(3):
@@ -350,7 +350,7 @@ def test_threads_that_are_refused_together_look_for_credentials_once(desk: Desk,
         return PERSON
 
     begun = threading.Event()
-    auth = Auth(http, look, "r.example", "a/b", clock=Clock())
+    auth = Auth(http, ProtectedRepository("r.example", "a/b"), look, clock=Clock())
 
     def refused_as_well() -> None:
         grant, answer = auth.grant(), http.get(f"{desk.url}/v2/", {})

@@ -24,7 +24,7 @@ from tests.helpers.servers.loopback import LoopbackServer
 from tests.helpers.servers.wire import ConnectionCutError
 from zchunked import __version__
 from zchunked.errors import AccessDeniedError, LocalError, PermanentError, TransferError, TransientError, ZPullError
-from zchunked.sources.http.client import Answer, Http
+from zchunked.sources.http.client import Http, HttpResponse
 from zchunked.sources.http.connection import _Reader
 from zchunked.sources.http.network_errors import (
     NoAnswerError,
@@ -35,6 +35,7 @@ from zchunked.sources.http.network_errors import (
     causes_of,
     translated,
 )
+from zchunked.sources.http.sessions import SessionPool
 from zchunked.sources.http.tls import Trust, trust_from
 from zchunked.sources.traffic import Traffic
 
@@ -108,7 +109,7 @@ def http_(traffic: Traffic) -> Iterator[Http]:
     http.close()
 
 
-def body(answer: Answer) -> bytes:
+def body(answer: HttpResponse) -> bytes:
     return b"".join(answer.pieces(1 << 30))
 
 
@@ -155,7 +156,7 @@ def test_a_proxy_from_the_environment(peer: Peer, traffic: Traffic) -> None:
     assert body(http.get("http://far.example/x", {})) == b"by proxy"
     assert body(http.get(f"{peer.url}/near", {})) == b"hello"  # loopback needs none
     peer.replies["http://far.example/x"] = ok(b"who are you?", status="407 Proxy Authentication Required")
-    denied = http.get("http://far.example/x", {}).refusal("it")
+    denied = http.get("http://far.example/x", {}).status_error("it")
     assert isinstance(denied, AccessDeniedError)
     assert "the proxy refuses the credentials" in str(denied)
     http.close()
@@ -230,7 +231,7 @@ def test_a_connection_stays_open_across_requests_and_errors(peer: Peer, http_: H
         assert body(http_.get(f"{peer.url}/", {})) == b"hello"
         assert list(http_.get(f"{peer.url}/", {}).pieces(5)) == [b"hello"]
         assert b"".join(http_.get(f"{peer.url}/chunked", {}).pieces(3)) == b"abc"
-        assert str(http_.get(f"{peer.url}/gone", {}).refusal("it")).startswith("it: 404")
+        assert str(http_.get(f"{peer.url}/gone", {}).status_error("it")).startswith("it: 404")
         assert body(http_.get(f"{peer.url}/none", {})) == b""
     assert peer.connections == 1
 
@@ -413,7 +414,7 @@ def test_silence_is_a_stall(peer: Peer, http_: Http, sent: bytes) -> None:
 def test_signatures_are_not_in_messages_or_causes(peer: Peer, http_: Http) -> None:
     peer.replies["/x?X-Amz-Signature=0123456789abcdef"] = ok(b"bad 0123456789abcdef", status="400 Bad Request")
     url = f"{peer.url}/x?X-Amz-Signature=0123456789abcdef"
-    told = [str(http_.get(url, {}).refusal("it"))]
+    told = [str(http_.get(url, {}).status_error("it"))]
     peer.server.stop()
     with pytest.raises(TransferError) as caught:
         http_.get(url, {})
@@ -429,7 +430,7 @@ def test_signatures_are_not_in_messages_or_causes(peer: Peer, http_: Http) -> No
 
 
 def _get(peer: Peer, trust: Trust, host: str = "localhost") -> bytes:
-    http = Http(Traffic(time.monotonic), trust=trust, connect_seconds=2, stall_seconds=2)
+    http = Http(Traffic(time.monotonic), sessions=SessionPool(trust), connect_seconds=2, stall_seconds=2)
     try:
         return body(http.get(peer.url.replace("localhost", host), {}))
     finally:
@@ -500,7 +501,7 @@ def test_certificates_that_cannot_be_read(tls_peer: Peer, tmp_path: Path) -> Non
 
 
 def test_tls_keeps_its_connection_and_never_leaves_it(tls_peer: Peer, cert_dir: Path) -> None:
-    http = Http(Traffic(time.monotonic), trust=Trust(cert_dir=cert_dir))
+    http = Http(Traffic(time.monotonic), sessions=SessionPool(Trust(cert_dir=cert_dir)))
     for _ in range(3):
         assert body(http.get(tls_peer.url, {})) == b"hello"
     assert tls_peer.connections == 1
@@ -511,7 +512,7 @@ def test_tls_keeps_its_connection_and_never_leaves_it(tls_peer: Peer, cert_dir: 
 
 
 def test_without_checks_a_redirect_may_leave_tls_but_takes_no_credentials_along(tls_peer: Peer, peer: Peer) -> None:
-    http = Http(Traffic(time.monotonic), trust=Trust(verify=False))
+    http = Http(Traffic(time.monotonic), sessions=SessionPool(Trust(verify=False)))
     tls_peer.replies["/a"] = redirect(f"{peer.url}/b")
     peer.replies["/b"] = redirect(f"{tls_peer.url}/c")
     shown: list[str | None] = []
@@ -601,7 +602,7 @@ def test_after_the_end_what_was_received_is_handed_over_and_nothing_is_waited_fo
     one = tls_peer if is_tls else peer
     one.replies["/long"] = reply
     trust = Trust(verify=False)
-    http = Http(traffic, trust=trust, stall_seconds=30)
+    http = Http(traffic, sessions=SessionPool(trust), stall_seconds=30)
     answer = http.get(f"{one.url}/long", {})
     assert sent.wait(10)
     traffic.end_when(lambda: True)

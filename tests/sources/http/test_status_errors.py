@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zchunked.errors import AccessDeniedError, NotFoundError, PermanentError, TransientError
-from zchunked.sources.http.status_errors import quoted, refusal, retry_after
+from zchunked.sources.http.status_errors import excerpt_of, retry_after, status_error
 
 NOW = 1_700_000_000.0
 XML = b"""<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Request has expired</Message>
@@ -36,12 +36,12 @@ XML = b"""<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Request 
     ],
 )
 def test_each_status_has_its_class(status: int, kind: type[Exception]) -> None:
-    assert type(refusal(status, {}, b"", "the thing", now=NOW)) is kind
+    assert type(status_error(status, {}, b"", "the thing", now=NOW)) is kind
 
 
 def test_the_message_says_what_and_why() -> None:
     body = b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}'
-    error = refusal(404, {}, body, "h/r:tag", now=NOW)
+    error = status_error(404, {}, body, "h/r:tag", now=NOW)
     assert str(error) == "h/r:tag: 404 Not Found, the server says 'MANIFEST_UNKNOWN: manifest unknown'"
 
 
@@ -57,18 +57,18 @@ def test_the_message_says_what_and_why() -> None:
     ],
 )
 def test_the_gist_of_a_body(body: bytes, said: str) -> None:
-    assert quoted(body) == said
+    assert excerpt_of(body) == said
 
 
 @given(st.binary(max_size=2000))
 def test_any_body_is_quoted_short_and_printable(body: bytes) -> None:
-    said = quoted(body)
+    said = excerpt_of(body)
     assert len(said) < 2500
     assert said.isprintable()
 
 
 def test_secrets_are_cut_out_of_what_the_server_echoes() -> None:
-    said = quoted(b"your token abc.def.ghi (abc) is bad", ["abc", "abc.def.ghi", ""])
+    said = excerpt_of(b"your token abc.def.ghi (abc) is bad", ["abc", "abc.def.ghi", ""])
     assert said == "'your token … (…) is bad'"
 
 

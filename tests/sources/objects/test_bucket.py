@@ -32,8 +32,9 @@ from zchunked.oci.documents import Descriptor
 from zchunked.oci.reference import LayoutReference, parse_image
 from zchunked.ranges import ByteRange
 from zchunked.sources.layout import blob_path
-from zchunked.sources.objects.bucket import BucketObjects, open_bucket
+from zchunked.sources.network import Network
 from zchunked.sources.objects.bucket_errors import understood
+from zchunked.sources.objects.bucket_objects import BucketObjects, open_bucket
 from zchunked.sources.objects.bucket_target import open_bucket_target
 from zchunked.sources.traffic import Traffic
 
@@ -51,9 +52,13 @@ def layout(text: str) -> LayoutReference:
     return found
 
 
+def network(environment: Mapping[str, str]) -> Network:
+    return Network(Traffic(time.monotonic), environment)
+
+
 def opened(environment: Mapping[str, str], text: str = "s3://layout", **how: object) -> tuple[BucketObjects, Traffic]:
     traffic = Traffic(time.monotonic)
-    return open_bucket(layout(text), environment, traffic, stall_seconds=0.5, **how), traffic  # type: ignore[arg-type]
+    return open_bucket(layout(text), Network(traffic, environment, stall_seconds=0.5, **how)), traffic  # type: ignore[arg-type]
 
 
 def read(objects: BucketObjects, span: ByteRange) -> tuple[bytes, ZPullError | None]:
@@ -216,7 +221,7 @@ def bucket() -> Iterator[Bucket]:
 
 def test_an_update_that_somebody_else_overtakes_is_made_again(bucket: Bucket) -> None:
     bucket.objects["index.json"] = b"first"
-    target = open_bucket_target(layout(f"s3://{NAME}"), bucket.environment)
+    target = open_bucket_target(layout(f"s3://{NAME}"), network(bucket.environment))
     seen = []
 
     def change(old: bytes | None) -> bytes:
@@ -232,7 +237,7 @@ def test_an_update_that_somebody_else_overtakes_is_made_again(bucket: Bucket) ->
 
 
 def test_the_first_update_does_not_overwrite_the_first_of_another(bucket: Bucket) -> None:
-    target = open_bucket_target(layout(f"s3://{NAME}"), bucket.environment)
+    target = open_bucket_target(layout(f"s3://{NAME}"), network(bucket.environment))
 
     def change(old: bytes | None) -> bytes:
         if old is None:
@@ -245,7 +250,7 @@ def test_the_first_update_does_not_overwrite_the_first_of_another(bucket: Bucket
 
 def test_without_conditions_an_update_looks_whether_it_is_still_there(bucket: Bucket) -> None:
     bucket.has_conditions = False
-    target = open_bucket_target(layout(f"s3://{NAME}"), bucket.environment)
+    target = open_bucket_target(layout(f"s3://{NAME}"), network(bucket.environment))
     seen = []
 
     def change(old: bytes | None) -> bytes:
@@ -260,7 +265,7 @@ def test_without_conditions_an_update_looks_whether_it_is_still_there(bucket: Bu
 
 def test_a_publisher_who_may_not_list_is_told_of_absence_by_a_refusal(bucket: Bucket) -> None:
     bucket.before = lambda method, key: 403 if method in ("GET", "HEAD") and key not in bucket.objects else None
-    target = open_bucket_target(layout(f"s3://{NAME}"), bucket.environment)
+    target = open_bucket_target(layout(f"s3://{NAME}"), network(bucket.environment))
     assert target.size_of(PATH) is None
     target.update("index.json", lambda old: old or b"ours")
     assert bucket.objects == {"index.json": b"ours"}
@@ -270,14 +275,14 @@ def test_a_publisher_who_may_not_list_is_told_of_absence_by_a_refusal(bucket: Bu
 def test_an_index_that_may_not_be_read_is_never_overwritten(bucket: Bucket, has_conditions: bool) -> None:
     bucket.objects["index.json"], bucket.has_conditions = b"theirs", has_conditions
     bucket.before = lambda method, _: 403 if method == "GET" else None
-    target = open_bucket_target(layout(f"s3://{NAME}"), bucket.environment)
+    target = open_bucket_target(layout(f"s3://{NAME}"), network(bucket.environment))
     with pytest.raises(AccessDeniedError):
         target.update("index.json", lambda old: (old or b"") + b"ours")
     assert bucket.objects["index.json"] == b"theirs"
 
 
 def test_a_large_object_goes_up_in_parts_and_leaves_none_behind(bucket: Bucket) -> None:
-    target = open_bucket_target(layout(f"s3://{NAME}"), bucket.environment)
+    target = open_bucket_target(layout(f"s3://{NAME}"), network(bucket.environment))
     data = random.Random(1).randbytes(1 << 20)
 
     def pieces(broken: bool) -> Iterator[bytes]:

@@ -22,6 +22,7 @@ from zchunked.oci.digest import digest_of
 from zchunked.oci.reference import parse_image
 from zchunked.ranges import ByteRange
 from zchunked.sources import open_source
+from zchunked.sources.network import Network
 from zchunked.sources.traffic import Traffic
 
 MANIFEST = b'{"schemaVersion":2}'
@@ -52,8 +53,8 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], Answer]) -> Iterator[str]
 
 
 def opened(text: str, **options: object) -> Source:
-    settings = {"environment": {}, "traffic": Traffic(time.monotonic), "stall_seconds": 2.0, **options}
-    return open_source(parse_image(text), **settings)  # type: ignore[arg-type]
+    network = Network(Traffic(time.monotonic), **{"stall_seconds": 2.0, **options})  # type: ignore[arg-type]
+    return open_source(parse_image(text), network)
 
 
 def read(source: Source, span: ByteRange) -> bytes:

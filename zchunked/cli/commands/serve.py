@@ -11,21 +11,19 @@ from typing import cast
 
 import msgspec
 
+from zchunked.cli.commands.wiring import context_of
 from zchunked.cli.settings import Settings as Command
 from zchunked.cli.stores import open_store
 from zchunked.errors import LocalError, UsageError
 from zchunked.interfaces import Source
 from zchunked.oci.platform import Platform
 from zchunked.oci.reference import Reference
-from zchunked.operations.context import SILENCE_SECONDS, bearable
 from zchunked.options import Options
 from zchunked.serve.names import parse_upstreams
 from zchunked.serve.policy import DEFAULT_HOSTS, Allowed, Clients
 from zchunked.serve.settings import Settings, parse_listen
-from zchunked.sources import open_source
 from zchunked.sources.config.registries_files import registries_from
 from zchunked.sources.config.small_files import contents_of
-from zchunked.sources.offline import OfflineSource
 from zchunked.sources.traffic import RateLimit, Traffic
 
 
@@ -72,9 +70,8 @@ def _run(command: Command, listen: tuple[str, int]) -> int:
         from zchunked.serve.wiring import serving  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise LocalError(f"zpull serve needs {error.name}: pip install 'zpull[serve]'") from error
-    settings, link = _settings(command, listen), command.connection
+    settings = _settings(command, listen)
     options = Options(Platform("", ""), command.options.jobs, command.options.patience)
-    silence = bearable(link.stall_timeout, options.patience.patience)
 
     def access(one: Access) -> None:
         if not command.output.is_quiet:
@@ -90,23 +87,11 @@ def _run(command: Command, listen: tuple[str, int]) -> int:
         rate = command.options.limit_rate  # one bucket for all that is fetched
         limit = RateLimit(rate, clock=time.monotonic, wait=threading.Event().wait) if rate else None
 
+        context = context_of(command, store, lambda _: None)
+
         def opened(reference: Reference) -> tuple[Source, Traffic]:
             traffic = Traffic(time.monotonic, limit=limit)
-            if command.options.offline:
-                return OfflineSource(str(reference)), traffic
-            source = open_source(
-                reference,
-                environment=command.environment,
-                traffic=traffic,
-                hosts=store,
-                connect_seconds=min(silence, SILENCE_SECONDS),
-                stall_seconds=silence,
-                tls_verify=link.tls_verify,
-                cert_dir=link.cert_dir,
-                authfile=link.authfile,
-                registries_conf=link.registries_conf,
-                documents=store.document,
-            )
+            source = context.open(reference, traffic)
             return source, traffic
 
         socket = command.environment.get("NOTIFY_SOCKET")

@@ -19,7 +19,7 @@ from zchunked.oci.reference import is_loopback
 from zchunked.sources.auth.challenges import Challenge, parse_challenges
 from zchunked.sources.auth.credentials import Credentials
 from zchunked.sources.auth.helpers import HelperError
-from zchunked.sources.http.client import Answer, Http
+from zchunked.sources.http.client import Http, HttpResponse
 from zchunked.sources.http.single_flight import SingleFlight
 from zchunked.sources.http.urls import netloc, origin, shown
 
@@ -62,29 +62,36 @@ class _TokenAnswer(msgspec.Struct):
 _TOKEN_ANSWER = msgspec.json.Decoder(_TokenAnswer)
 
 
+@dataclass(frozen=True, slots=True)
+class ProtectedRepository:
+    """What credentials and tokens are for.
+
+    `is_named`: the person typed this very host. `scope`: what tokens are asked for, whatever the registry asks for: it
+    may learn of what is wanted later on.
+    """
+
+    host: str
+    repository: str
+    is_named: bool = True
+    scope: str | None = None
+
+
 class Auth:
     """The way into one repository of one registry. Thread-safe."""
 
     def __init__(
         self,
         http: Http,
+        repository: ProtectedRepository,
         look_up: Callable[[], Credentials | None],
-        host: str,
-        repository: str,
         *,
         clock: Callable[[], float],
-        is_named: bool = True,
-        scope: str | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`is_named`: the person typed this very host. `scope`: what tokens are asked for, whatever the registry
-        asks them for: it may learn of what we want to do later on.
-
-        `look_up` is called when first asked for credentials, and once only. `clock` in seconds, monotonic.
-        """
+        """`look_up` is called when first asked for credentials, and once only. `clock` in seconds, monotonic."""
         self._http, self._look_up, self._clock, self._limits = http, look_up, clock, limits
-        self._host, self._repository, self._is_named = host, repository, is_named
-        self._wanted_scope = scope
+        self._host, self._repository = repository.host, repository.repository
+        self._is_named, self._wanted_scope = repository.is_named, repository.scope
         self._lock = threading.Lock()
         self._known: tuple[Credentials | None] | None = None
         self._helper_failure: str | None = None
@@ -125,7 +132,7 @@ class Auth:
         token = fetch() if is_last else self._flights.run(scope, fetch)
         return Grant(f"Bearer {token.text}", is_fresh)
 
-    def asks(self, answer: Answer) -> bool:
+    def asks(self, answer: HttpResponse) -> bool:
         """Whether this answer of the registry wants another grant."""
         if answer.status == 403:
             return "insufficient_scope" in answer.headers.get("WWW-Authenticate", "")
@@ -133,9 +140,9 @@ class Auth:
             self._has_opened = True
         return answer.status == 401
 
-    def learn(self, answer: Answer, shown_grant: Grant) -> None:
+    def learn(self, answer: HttpResponse, shown_grant: Grant) -> None:
         """Take the challenge of an answer that `asks`. Raises AccessDeniedError when another try cannot help."""
-        denied = answer.refusal(f"{self._host}/{self._repository}")
+        denied = answer.status_error(f"{self._host}/{self._repository}")
         challenge = self._choose(answer, denied)
         if challenge.scheme == "basic":
             self._learn_basic(shown_grant, denied)
@@ -157,7 +164,7 @@ class Auth:
         if shown_grant.is_fresh and is_same and not self._has_opened:
             raise AccessDeniedError(f"{denied}; {self._advice()}")
 
-    def _choose(self, answer: Answer, denied: Exception) -> Challenge:
+    def _choose(self, answer: HttpResponse, denied: Exception) -> Challenge:
         """Bearer before basic."""
         try:
             offered = parse_challenges(answer.headers.get("WWW-Authenticate", ""), limits=self._limits)
@@ -243,7 +250,7 @@ class Auth:
         answer = self._ask(scope, credentials)
         what = f"the token endpoint {shown(scope.realm)}"
         if answer.status != 200:
-            refusal = answer.refusal(what)
+            refusal = answer.status_error(what)
             if isinstance(refusal, AccessDeniedError):
                 raise AccessDeniedError(f"{refusal}; {self._advice()}")
             raise refusal
@@ -261,7 +268,7 @@ class Auth:
         seconds = _seconds(found.expires_in)
         return _Token(text, asked + seconds - min(5.0, seconds / 10))
 
-    def _ask(self, scope: _Scope, credentials: Credentials | None) -> Answer:
+    def _ask(self, scope: _Scope, credentials: Credentials | None) -> HttpResponse:
         if credentials and credentials.identity_token:
             form = {"grant_type": "refresh_token", "client_id": "zpull", "refresh_token": credentials.identity_token}
             form |= {"scope": scope.scope} | ({"service": scope.service} if scope.service else {})

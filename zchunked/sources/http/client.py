@@ -1,50 +1,42 @@
-"""HTTP: the only file that knows `requests` and `urllib3`. Sends once, counts every byte, raises our own errors."""
+"""Send HTTP requests, once each: every byte is counted, redirects are checked, failures become our own errors."""
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPException
-from http.cookiejar import DefaultCookiePolicy
 from types import MappingProxyType
 from typing import Any, Self
 
 import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
-from urllib3.connection import HTTPConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, InsecureRequestWarning, ProxyError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError
 
 from zchunked import __version__
 from zchunked.errors import AccessDeniedError, LimitError, PermanentError, TransferError, TransientError, ZPullError
 from zchunked.events import Requested
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.sources.http.connection import POOLS, expect_more
+from zchunked.sources.http.connection import expect_more
 from zchunked.sources.http.content_coding import document_of
 from zchunked.sources.http.guard import refuse_inward
 from zchunked.sources.http.network_errors import NoWayError, UnheardError, UnreachableError, causes_of, translated
 from zchunked.sources.http.proxies import proxy_for
-from zchunked.sources.http.status_errors import is_page, page_error, refusal
-from zchunked.sources.http.tls import Contexts, Trust
-from zchunked.sources.http.urls import Origin, hidden_values, netloc, origin, redirect_target, shown
+from zchunked.sources.http.sessions import SENT_AT_ONCE, SessionPool
+from zchunked.sources.http.status_errors import is_page, page_error, status_error
+from zchunked.sources.http.urls import hidden_values, netloc, origin, redirect_target, shown
 from zchunked.sources.traffic import Traffic
 
 MOST_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_NOT_SENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # linux/tcp.h; Python knows the name since 3.12
-SENT_AT_ONCE = 64 << 10  # a send must be through within the time of a connect
 _FOREIGN = (requests.RequestException, HTTPError, HTTPException, OSError)  # ssl.SSLError and timeouts are OSErrors
 
 
-class Answer:
-    """Head of one answer, and its body yet to be read.
+class HttpResponse:
+    """The head of a response, and its body yet to be read.
 
-    Read the body to its end or close the answer: either frees the connection. For one thread.
+    Read the body to its end or close the response: either frees the connection. For one thread.
     """
 
     def __init__(
@@ -64,7 +56,9 @@ class Answer:
         """What Content-Length says of the body; None when it says nothing."""
         self.secrets = secrets
         """What the request carried and no message may repeat."""
-        self._response, self._traffic, self._free, self._stall, self._limits = response, traffic, free, stall, limits
+        self.traffic = traffic
+        """Counts what it brings."""
+        self._response, self._free, self._stall, self._limits = response, free, stall, limits
         self._received = 0
         self._is_closed = False
         traffic.begun()
@@ -75,6 +69,11 @@ class Answer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def host(self) -> str:
+        """Who sent it, as `host[:port]`."""
+        return netloc(self.url)
+
     def pieces(self, most: int) -> Iterator[bytes]:
         """Body bytes as they arrive, at most so many; a longer body is cut off.
 
@@ -82,8 +81,8 @@ class Answer:
         """
         left = most
         try:
-            self._traffic.announce(min(most, self.length or 0))
-            most_at_once = self._traffic.piece_bytes
+            self.traffic.announce(min(most, self.length or 0))
+            most_at_once = self.traffic.piece_bytes
             while left > 0 and (piece := self._read(min(left, most_at_once))):
                 left -= len(piece)
                 yield piece
@@ -121,36 +120,36 @@ class Answer:
                 came.append(piece)  # noqa: PERF402 - what came before a break is kept
         return b"".join(came)
 
-    def refusal(self, what: str) -> ZPullError:
-        """The error to raise for this answer; reads what its body has to say."""
-        return refusal(self.status, self.headers, self.excerpt(), what, secrets=self.secrets, now=time.time())
+    def status_error(self, what: str) -> ZPullError:
+        """The error to raise for this response; reads what its body has to say."""
+        return status_error(self.status, self.headers, self.excerpt(), what, secrets=self.secrets, now=time.time())
 
     def close(self) -> None:
         """May be called twice. A body that was not read to its end takes the connection with it."""
         if not self._is_closed:
             self._is_closed = True
-            self._traffic.ended()
+            self.traffic.ended()
             self._response.close()
             self._free()
 
     def _read(self, size: int) -> bytes:
         left = size if self.length is None else self.length - self._received
-        granted = self._traffic.grant(min(size, left)) if left > 0 else 0
+        granted = self.traffic.grant(min(size, left)) if left > 0 else 0
         piece = b""
         try:
             piece = self._receive(granted or size)
         finally:
             self._received += len(piece)
-            self._traffic.received(len(piece), granted)
+            self.traffic.received(len(piece), granted)
         return piece
 
     def _receive(self, size: int) -> bytes:
         try:
-            expect_more(self._response.raw, may_wait=not self._traffic.has_ended)
+            expect_more(self._response.raw, may_wait=not self.traffic.has_ended)
             # read1 hands over what has arrived; read and iter_content lose it when the connection breaks meanwhile.
             return self._response.raw.read1(size, decode_content=False) or b""
         except _FOREIGN as error:
-            cause, ours = _translated(error, netloc(self.url), self._stall, self._received)
+            cause, ours = _translated(error, self.host, self._stall, self._received)
             raise ours from cause
 
     def _settle(self) -> None:
@@ -182,45 +181,30 @@ class Body:
 
 
 class Http:
-    """Sends requests for all threads of a pull.
-
-    A session serves one request at a time, in whatever thread, and rests with its connection open in between.
-    """
+    """Sends requests for all threads of a pull."""
 
     def __init__(
         self,
         traffic: Traffic,
         *,
-        trust: Trust | None = None,
+        sessions: SessionPool | None = None,
         connect_seconds: float = 10.0,
         stall_seconds: float = 10.0,
         environment: Mapping[str, str] = MappingProxyType({}),
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`environment` says which proxies to go through."""
+        """`environment` says which proxies to go through. `sessions`, closed with this, say whom to trust."""
         self._environment = environment
-        trust = trust or Trust()
         self.traffic, self._limits = traffic, limits
         traffic.can_drain = True
         self._connect, self._stall = connect_seconds, stall_seconds
-        self._may_leave_tls = not trust.verify
-        self._contexts = Contexts(trust, DEFAULT_CA_BUNDLE_PATH)
-        self._lock = threading.Lock()
-        self._idle: dict[Origin, list[requests.Session]] = {}
-        self._is_closed = False
-        if not trust.verify:
-            urllib3.disable_warnings(InsecureRequestWarning)  # the person has said so
+        self._sessions = sessions or SessionPool()
 
     def close(self) -> None:
         """Close the idle connections; those at work close when their answers do."""
-        with self._lock:
-            self._is_closed = True
-            idle = [session for sessions in self._idle.values() for session in sessions]
-            self._idle.clear()
-        for session in idle:
-            session.close()
+        self._sessions.close()
 
-    def get(self, url: str, headers: Mapping[str, str], *, authorization: str | None = None) -> Answer:
+    def get(self, url: str, headers: Mapping[str, str], *, authorization: str | None = None) -> HttpResponse:
         """The answer at the end of all redirects; its `url` says where that is.
 
         `authorization` is for the origin of `url` alone: once a redirect has led elsewhere it is not
@@ -239,7 +223,7 @@ class Http:
 
     def redirected(self, url: str, location: str) -> str:
         """As `redirect_target`: from https to http only where certificates are not checked either, and never inward."""
-        target = redirect_target(url, location, may_leave_tls=self._may_leave_tls)
+        target = redirect_target(url, location, may_leave_tls=not self._sessions.verifies)
         refuse_inward(url, target)
         return target
 
@@ -253,7 +237,7 @@ class Http:
         method: str | None = None,
         body: Body | None = None,
         answer_seconds: float | None = None,
-    ) -> Answer:
+    ) -> HttpResponse:
         """One request: GET, or POST of a form, or of another method. Redirects are answers like any other.
 
         `answer_seconds`: how long the answer may be awaited, where that is longer than a silence usually may.
@@ -267,14 +251,14 @@ class Http:
             whole["Authorization"] = authorization
             secrets += _spelled_out(authorization)
         proxy = proxy_for(url, self._environment)
-        session = self._session(home)
+        session = self._sessions.take(home)
         try:
             method = method or ("GET" if form is None else "POST")
             data: Any = body if body is not None and len(body) else form
             request = requests.Request(method, url, headers=whole, data=data, auth=_no_auth)
             prepared = session.prepare_request(request)
         except (requests.RequestException, ValueError) as error:
-            self._put_back(home, session)
+            self._sessions.put_back(home, session)
             raise PermanentError(f"{shown(url)!r:.300}: cannot be asked for: {type(error).__name__}") from None
         began = time.monotonic()
         try:
@@ -286,7 +270,7 @@ class Http:
                 proxies={home[0]: proxy} if proxy else {},
             )
         except _FOREIGN as error:
-            self._put_back(home, session)
+            self._sessions.put_back(home, session)
             cause, ours = _translated(error, netloc(url), self._stall, None)
             if not isinstance(ours, (UnreachableError, UnheardError, NoWayError, AccessDeniedError)):
                 self.traffic.asked(_requested(prepared, 0, began))
@@ -296,56 +280,8 @@ class Http:
             raise
         self.traffic.asked(_requested(prepared, response.status_code, began))
         self.traffic.answered(time.monotonic() - began)
-        return Answer(response, self.traffic, lambda: self._put_back(home, session), self._stall, self._limits, secrets)
-
-    def _session(self, home: Origin) -> requests.Session:
-        with self._lock:
-            if sessions := self._idle.get(home):
-                return sessions.pop()
-        session = _Session()
-        session.trust_env = False  # it would read ~/.netrc; proxies and CA bundles come from us
-        session.headers.clear()
-        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-        session.mount(f"{home[0]}://", _Adapter(self._contexts))
-        return session
-
-    def _put_back(self, home: Origin, session: requests.Session) -> None:
-        with self._lock:
-            if not self._is_closed:
-                self._idle.setdefault(home, []).append(session)
-                return
-        session.close()
-
-
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """None. Otherwise requests reads the whole body of a redirect even when told not to follow it."""
-
-
-class _Adapter(HTTPAdapter):
-    """One connection, kept open, with the SSL context that its host deserves."""
-
-    def __init__(self, contexts: Contexts) -> None:
-        self._contexts = contexts
-        super().__init__(pool_connections=1, pool_maxsize=1)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        # What is sent and not yet on its way is lost with its connection, and there may be megabytes of it.
-        options = [*HTTPConnection.default_socket_options, (socket.IPPROTO_TCP, _NOT_SENT_LOWAT, SENT_AT_ONCE)]
-        super().init_poolmanager(*args, socket_options=options, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = POOLS
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = POOLS
-        return manager
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """The context has it all; without this, CA certificates would be parsed again for each connection."""
-
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {"ssl_context": self._contexts.of(netloc(request.url))} if host["scheme"] == "https" else {}
+        free = partial(self._sessions.put_back, home, session)
+        return HttpResponse(response, self.traffic, free, self._stall, self._limits, secrets)
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from zchunked.errors import AccessDeniedError
 from zchunked.interfaces import Emit
 from zchunked.sources.auth.tokens import Auth
-from zchunked.sources.http.client import Answer, Body, Http
+from zchunked.sources.http.client import Body, Http, HttpResponse
 from zchunked.sources.http.network_errors import NoAnswerError, NoTlsError
 from zchunked.sources.http.urls import origin
 
 TRIES = 3  # somebody else's renewal may be used up before our turn; our own is final
 
 
-class RegistryEndpoint:
-    """Thread-safe. `name` is what messages call it; `host` as `host[:port]`."""
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where a server's paths are.
 
-    def __init__(
-        self, http: Http, auth: Auth, name: str, host: str, folder: str, *, scheme: str | None, may_be_plain: bool
-    ) -> None:
-        """`folder`: where all paths are, with a slash in front. `scheme` None: https, and http if it `may_be_plain`."""
-        self.http, self.name, self.host = http, name, host
-        self._auth, self._folder = auth, folder
-        self._scheme, self._may_be_plain = scheme, may_be_plain
+    `name` is what messages call it; `host` as `host[:port]`; all paths are below `folder`, which begins with a slash
+    or is empty. `scheme` None: https, and http if it `may_be_plain`.
+    """
+
+    name: str
+    host: str
+    folder: str
+    scheme: str | None = None
+    may_be_plain: bool = False
+
+
+class RegistryEndpoint:
+    """One server: requests to it carry what it asks for, and its refusals renew that. Thread-safe."""
+
+    def __init__(self, http: Http, auth: Auth, address: ServerAddress) -> None:
+        """The endpoint's owner closes `http`."""
+        self.http, self.name, self.host = http, address.name, address.host
+        self._auth, self._folder = auth, address.folder
+        self._scheme, self._may_be_plain = address.scheme, address.may_be_plain
         self._lock = threading.Lock()
 
     def hear(self, emit: Emit) -> None:
@@ -44,7 +58,7 @@ class RegistryEndpoint:
         follow: bool = True,
         method: str = "GET",
         body: Body | None = None,
-    ) -> Answer:
+    ) -> HttpResponse:
         """A path below the folder, redirects of a GET followed unless told otherwise."""
         ask = partial(self.ask_url, headers=headers, follow=follow, method=method, body=body)
         if self._scheme is not None:
@@ -68,7 +82,7 @@ class RegistryEndpoint:
         method: str = "GET",
         body: Body | None = None,
         answer_seconds: float | None = None,
-    ) -> Answer:
+    ) -> HttpResponse:
         """With what the server wants to see. A refusal of what is not fresh is followed by a renewal."""
         for turn in range(TRIES):
             grant = self._auth.grant(is_last=turn == TRIES - 1)

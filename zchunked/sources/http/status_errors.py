@@ -24,7 +24,7 @@ _QUOTA_TRIES = 3
 _XML = re.compile(r"<(Code|Message)>([^<]{1,300})</\1>")
 
 
-def refusal(
+def status_error(
     status: int, headers: Mapping[str, str], body: bytes, what: str, *, secrets: Iterable[str] = (), now: float
 ) -> ZPullError:
     """The error to raise for an answer that is not what was asked for.
@@ -32,7 +32,7 @@ def refusal(
     `body` may be cut short. `now` is the wall clock in seconds, for Retry-After dates where the
     answer has no Date of its own.
     """
-    said = quoted(body, secrets)
+    said = excerpt_of(body, secrets)
     message = f"{what}: {_phrase(status)}" + (f", the server says {said}" if said else "")
     if status in (404, 410):
         return NotFoundError(message)
@@ -59,7 +59,7 @@ def is_page(headers: Mapping[str, str], body: bytes) -> bool:
 
 def page_error(what: str, body: bytes) -> PermanentError:
     """For a page that came with status 200."""
-    said = quoted(body)
+    said = excerpt_of(body)
     return PermanentError(
         f"{what}: a web page (HTML) came in its place, {said}; a login portal or proxy on the way, "
         "or no registry behind this name?"
@@ -103,7 +103,7 @@ def _moment(date: str) -> float | None:
         return None
 
 
-def quoted(body: bytes, secrets: Iterable[str] = ()) -> str:
+def excerpt_of(body: bytes, secrets: Iterable[str] = ()) -> str:
     """The gist of an error body, safe to print; empty when it says nothing."""
     text = body.decode("utf-8", "replace").strip()
     text = _gist(text)

@@ -17,7 +17,7 @@ from zchunked.errors import (
     TransientError,
     ZPullError,
 )
-from zchunked.sources.http.status_errors import quoted, refusal
+from zchunked.sources.http.status_errors import excerpt_of, status_error
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})[^:\n]*: (.*)\n\nDebug source:", re.DOTALL)
 _STATUS_ALONE = re.compile(r"non-2xx status code: (\d{3})")
@@ -55,7 +55,7 @@ def understood(error: Exception, what: str, *, secrets: Iterable[str] = (), hint
     if found is not None:
         status = int(found[1])
         body = found[2].encode() if found.re is _STATUS else b""
-        ours = refusal(status, {}, body, what, secrets=secrets, now=0.0)
+        ours = status_error(status, {}, body, what, secrets=secrets, now=0.0)
         if isinstance(ours, AccessDeniedError) and hint:
             ours = AccessDeniedError(f"{ours}; {hint}")
         return Answered(ours, status, len(body))
@@ -73,4 +73,6 @@ def understood(error: Exception, what: str, *, secrets: Iterable[str] = (), hint
     if isinstance(error, FileNotFoundError):
         return Answered(NotFoundError(f"{what}: no such object"), 404)
     gist = re.sub(r"\b[a-z]+://\S+", "…", text.partition("\n\nDebug source:")[0])
-    return Answered(TransferError(f"{what}: {quoted(gist.encode(), secrets) or type(error).__name__}"), has_asked=False)
+    return Answered(
+        TransferError(f"{what}: {excerpt_of(gist.encode(), secrets) or type(error).__name__}"), has_asked=False
+    )

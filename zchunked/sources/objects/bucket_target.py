@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zchunked.errors import AccessDeniedError, LimitError, NotFoundError, TransferError, TransientError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.reference import LayoutReference
-from zchunked.sources.http.tls import trust_from
+from zchunked.sources.network import Network
 from zchunked.sources.objects.bucket import Bucket, connect
 
 if TYPE_CHECKING:
@@ -28,27 +27,13 @@ _PERHAPS_ABSENT = (NotFoundError, AccessDeniedError)  # who may not list a bucke
 _NO_CONDITIONS = frozenset({400, 405, 501})  # how servers say that they do not know `If-Match` on writes
 
 
-def open_bucket_target(
-    reference: LayoutReference,
-    environment: Mapping[str, str],
-    *,
-    connect_seconds: float = 10.0,
-    is_patient: bool = True,
-    plain_http: bool = False,
-    tls_verify: bool = True,
-    cert_dir: Path | None = None,
-) -> BucketTarget:
-    """`is_patient` False: a part of a blob is sent once. Else three times more: no one else can send it again."""
-    bucket = connect(
-        reference,
-        environment,
-        {"timeout": f"{_REQUEST_SECONDS}s"},  # a limit to silence would count the time that a part takes to go up
-        retries=_PART_RETRIES if is_patient else 0,
-        connect_seconds=connect_seconds,
-        plain_http=plain_http,
-        trust=trust_from(environment, verify=tls_verify, cert_dir=cert_dir),
-    )
-    return BucketTarget(bucket)
+def open_bucket_target(reference: LayoutReference, network: Network, *, is_patient: bool = True) -> BucketTarget:
+    """`is_patient` False: a part of a blob is sent once. Otherwise obstore sends it up to three times more: it alone
+    still has the part.
+    """
+    # A limit to silence would count the time that a part takes to go up.
+    client = {"timeout": f"{_REQUEST_SECONDS}s"}
+    return BucketTarget(connect(reference, network, client, retries=_PART_RETRIES if is_patient else 0))
 
 
 class BucketTarget:

@@ -10,7 +10,7 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.sources.http.endpoint import RegistryEndpoint
-from zchunked.sources.http.range_reader import Blobs
+from zchunked.sources.http.range_reader import BlobReader
 from zchunked.sources.http.range_response import EncodedError
 from zchunked.sources.layout import blob_path
 
@@ -26,7 +26,7 @@ class StaticObjects:
     ) -> None:
         self.name = home.name
         self._home = home
-        self._blobs = Blobs(home, blob_path, hosts=hosts, limits=limits)
+        self._blobs = BlobReader(home, blob_path, hosts=hosts, limits=limits)
 
     def close(self) -> None:
         """Close the connections."""
@@ -43,7 +43,7 @@ class StaticObjects:
             answer.excerpt()
             raise NotFoundError(f"{what}: there is no such file on the server; {_SHAPE}")
         if answer.status != 200:
-            raise answer.refusal(what)
+            raise answer.status_error(what)
         with answer:
             data, gained = answer.document(most, what)
         self._home.http.traffic.unpacked(gained)

@@ -1,0 +1,100 @@
+"""Keep connections open between requests: one `requests` session each, whose answers end in time."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import InsecureRequestWarning
+
+from zchunked.sources.http.connection import POOLS
+from zchunked.sources.http.tls import Contexts, Trust
+from zchunked.sources.http.urls import Origin, netloc
+
+SENT_AT_ONCE = 64 << 10  # a send must be through within the time of a connect
+_NOT_SENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # linux/tcp.h; Python knows it since 3.12
+
+
+class SessionPool:
+    """Sessions by origin. Each serves one request at a time, in whatever thread, and rests with its
+    connection open in between. Thread-safe.
+    """
+
+    def __init__(self, trust: Trust | None = None) -> None:
+        """None trusts what the system does."""
+        trust = trust or Trust()
+        self.verifies = trust.verify
+        """Whether certificates are checked at all."""
+        if not trust.verify:
+            urllib3.disable_warnings(InsecureRequestWarning)  # the person has said so
+        self._contexts = Contexts(trust, DEFAULT_CA_BUNDLE_PATH)
+        self._lock = threading.Lock()
+        self._idle: dict[Origin, list[requests.Session]] = {}
+        self._is_closed = False
+
+    def take(self, origin: Origin) -> requests.Session:
+        """One that rests, or a new one. Whoever takes it puts it back or closes it."""
+        with self._lock:
+            if sessions := self._idle.get(origin):
+                return sessions.pop()
+        session = _Session()
+        session.trust_env = False  # it would read ~/.netrc; proxies and CA bundles come from us
+        session.headers.clear()
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        session.mount(f"{origin[0]}://", _Adapter(self._contexts))
+        return session
+
+    def put_back(self, origin: Origin, session: requests.Session) -> None:
+        """It rests for the next request, or is closed where the pool is."""
+        with self._lock:
+            if not self._is_closed:
+                self._idle.setdefault(origin, []).append(session)
+                return
+        session.close()
+
+    def close(self) -> None:
+        """Close those that rest; those at work close when they are put back."""
+        with self._lock:
+            self._is_closed = True
+            idle = [session for sessions in self._idle.values() for session in sessions]
+            self._idle.clear()
+        for session in idle:
+            session.close()
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None. Otherwise requests reads the whole body of a redirect even when told not to follow it."""
+
+
+class _Adapter(HTTPAdapter):
+    """One connection, kept open, with the SSL context that its host deserves."""
+
+    def __init__(self, contexts: Contexts) -> None:
+        self._contexts = contexts
+        super().__init__(pool_connections=1, pool_maxsize=1)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        # What is sent and not yet on its way is lost with its connection, and there may be megabytes of it.
+        options = [*HTTPConnection.default_socket_options, (socket.IPPROTO_TCP, _NOT_SENT_LOWAT, SENT_AT_ONCE)]
+        super().init_poolmanager(*args, socket_options=options, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = POOLS
+        return manager
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """The context has it all; without this, CA certificates would be parsed again for each connection."""
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {"ssl_context": self._contexts.of(netloc(request.url))} if host["scheme"] == "https" else {}
