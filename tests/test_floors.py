@@ -309,8 +309,6 @@ FAN_OUT = {
     "pull.planner": 14,
     "pull.pull": 29,
     "seeds.importer": 15,
-    "serve.flights": 15,
-    "serve.transfer": 17,
     "store.store": 20,
 }
 """Files that import more than twelve of ours; none may grow, and no other may join them."""

@@ -22,6 +22,7 @@ from zchunked.ranges import ByteRange
 from zchunked.serve.flights import Flights
 from zchunked.serve.metrics import Metrics
 from zchunked.serve.policy import Allowed, Clients
+from zchunked.serve.upstream import Upstream
 from zchunked.store import Store
 
 V1 = image([chunked_layer(make_tar(files(1, 40, 5000))), gzip_layer(make_tar(files(2, 30, 50_000)))])
@@ -220,7 +221,8 @@ def test_a_blob_that_is_dropped_while_it_is_sent_ends_the_answer(tmp_path: Path)
     with Store(tmp_path / "store") as store:
         digest = store.put(b"x" * 1000)
         metrics = Metrics(lambda: 0, lambda: 0)
-        flights = Flights(store, lambda _: pytest.fail("asked"), Options(Platform("", "")), metrics, prefetch=False)
+        upstream = Upstream(store, lambda _: pytest.fail("asked"), Options(Platform("", "")), metrics)
+        flights = Flights(store, upstream, prefetch=False)
         blob = flights.blob("local/demo", digest, is_wanted=True)
         store.evict(digest, [ByteRange(0, 1000)])
         with pytest.raises(IntegrityError, match="ask for it again"):

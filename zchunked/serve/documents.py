@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 
 import msgspec
@@ -14,12 +12,8 @@ from zchunked.errors import NotFoundError, TransferError, ZPullError
 from zchunked.interfaces import Naming
 from zchunked.oci.digest import Digest, digest_of, parse_digest
 from zchunked.oci.documents import OCI_INDEX, OCI_MANIFEST
-from zchunked.oci.platform import Platform
-from zchunked.options import Options
-from zchunked.pull.objects import ObjectFetcher
-from zchunked.serve.flights import OpenSource
 from zchunked.serve.names import Asked
-from zchunked.sources.traffic import Traffic
+from zchunked.serve.upstream import Upstream
 from zchunked.store import Store
 
 _MOST_TAGS = 10_000  # of which the last answer is remembered
@@ -49,15 +43,13 @@ class Documents:
     def __init__(
         self,
         store: Store,
-        open_source: OpenSource,
-        options: Options,
+        upstream: Upstream,
         *,
         stale: float,
         offline: bool = False,
-        count: Callable[[str, Traffic], None] = lambda _host, _traffic: None,
     ) -> None:
-        self._store, self._open, self._options = store, open_source, options
-        self._stale, self._offline, self._count = stale, offline, count
+        self._store, self._upstream = store, upstream
+        self._stale, self._offline = stale, offline
         self._lock = threading.Lock()
         self._known: dict[str, tuple[Digest, float]] = {}
 
@@ -69,13 +61,13 @@ class Documents:
             if data is None and self._offline:
                 raise NotFoundError(f"{asked.name}@{digest} is not in the store, and this server is offline")
             if data is None:
-                data = self._fetch(asked)
+                data = self._upstream.manifest(asked.reference())
             return _served(data)
         name = f"{asked.name}:{asked.what}"
         if self._offline:
             return self._last(name, None, forever=True)
         try:
-            found = _served(self._current(asked) or self._fetch(asked))
+            found = _served(self._current(asked) or self._upstream.manifest(asked.reference()))
         except TransferError as error:
             return self._last(name, error)
         with self._lock:
@@ -86,31 +78,12 @@ class Documents:
 
     def _current(self, asked: Asked) -> bytes | None:
         """What the tag names now, where the upstream says so without sending it and it is here."""
-        reference = asked.reference()
-        source, traffic = self._open(reference)
         try:
-            with closing(source):
+            with self._upstream.source(asked.reference()) as (source, _):
                 digest = source.named() if isinstance(source, Naming) else None
         except TransferError:
             return None  # asking for all of it is retried, this is not
-        finally:
-            self._count(reference.host, traffic)
         return self._store.document(digest) if digest is not None else None
-
-    def _fetch(self, asked: Asked) -> bytes:
-        reference = asked.reference()
-        source, traffic = self._open(reference)
-        try:
-            with (
-                closing(source),
-                ObjectFetcher(
-                    reference, reference.digest, source, self._store,
-                    traffic=traffic, options=self._options, show=lambda _: None,
-                ) as fetcher,
-            ):  # fmt: skip
-                return fetcher.manifest(None)
-        finally:
-            self._count(reference.host, traffic)
 
     def _last(self, name: str, failure: ZPullError | None, *, forever: bool = False) -> ServedManifest:
         """The last known answer, if it is young enough and its document is here. Raises `failure`, or NotFoundError."""
@@ -137,7 +110,3 @@ def media_type_of(data: bytes) -> str:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return "application/octet-stream"
     return said.media_type or (OCI_INDEX if said.manifests is not None else OCI_MANIFEST)
-
-
-ANY_PLATFORM = Platform("", "")
-"""For pulls of a manifest that a client has chosen itself."""

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 from zchunked.download.workers import WorkerPool
-from zchunked.errors import FormatError, IntegrityError, NotFoundError, TransferError, ZPullError
+from zchunked.errors import FormatError, IntegrityError, TransferError, ZPullError
 from zchunked.events import Arrived, Event, GaveUp, Planned, Retried
-from zchunked.interfaces import Source
 from zchunked.oci.digest import Digest, short
-from zchunked.oci.documents import Descriptor, Manifest, parse_document
-from zchunked.oci.reference import Reference, parse_reference
-from zchunked.options import GapOptions, Options
-from zchunked.pull.objects import ObjectFetcher
-from zchunked.pull.pull import Pull
+from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, total
-from zchunked.receipt import Receipt
-from zchunked.serve.metrics import Metrics
-from zchunked.sources.traffic import Traffic
+from zchunked.serve.known_images import KnownImages
+from zchunked.serve.upstream import Upstream
 from zchunked.store import Store
 
-OpenSource = Callable[[Reference], tuple[Source, Traffic]]
-"""Opens a source, which the caller closes, and what counts its traffic."""
-
 _AT_ONCE = 16  # flights; more wait for their turn
-_REMEMBERED = 20_000  # blobs of which the image is known: some hundred images
 _WINDOW = 8 << 20  # how far ahead of a client the store is asked what is here
 _PIECE = 256 << 10  # one write to a client: 85 % of nginx's rate, and 150 clients take 100 MiB
 _HELD = 64 << 10  # of a blob that is not proved yet: no client gets a whole wrong one
@@ -85,17 +73,12 @@ class Blob:
 class Flights:
     """Thread-safe. Used as a context manager; leaving it ends the flights, which lose nothing that arrived."""
 
-    def __init__(
-        self, store: Store, open_source: OpenSource, options: Options, metrics: Metrics, *, prefetch: bool
-    ) -> None:
+    def __init__(self, store: Store, upstream: Upstream, *, prefetch: bool) -> None:
         """`prefetch`: an image's layers are pulled as soon as its manifest was asked for."""
-        self._store, self._open, self._prefetch = store, open_source, prefetch
-        self._options = replace(options, frugality=GapOptions(exact=True), takes_turns=False)
-        self._metrics = metrics
+        self._store, self._upstream, self._prefetch = store, upstream, prefetch
+        self._images = KnownImages()
         self._lock = threading.Lock()
         self._flights: dict[tuple[str, Digest], Flight] = {}
-        self._images: OrderedDict[tuple[str, Digest], tuple[Digest, Descriptor]] = OrderedDict()
-        self._tags: dict[tuple[str, Digest], str] = {}
         self._stop = threading.Event()
         self._workers = WorkerPool({"flights": _AT_ONCE}, self._stop)
 
@@ -119,27 +102,10 @@ class Flights:
 
         `is_wanted`: a client has got it, not only its head.
         """
-        try:
-            manifest = parse_document(data)
-        except ZPullError:
-            return  # not ours to judge: the client may know what it is
-        if ":" not in what:
-            named = (
-                [digest] if isinstance(manifest, Manifest) else [one.descriptor.digest for one in manifest.instances]
-            )
-            with self._lock:
-                self._tags.update({(name, one): what for one in named})
-                while len(self._tags) > _REMEMBERED:
-                    del self._tags[next(iter(self._tags))]
-        if not isinstance(manifest, Manifest):
+        manifest = self._images.learn(name, what, digest, data)
+        if manifest is None or not (is_wanted and self._prefetch):
             return
-        with self._lock:
-            for blob in (manifest.config, *manifest.layers):
-                self._images[name, blob.digest] = digest, blob
-                self._images.move_to_end((name, blob.digest))
-            while len(self._images) > _REMEMBERED:
-                self._images.popitem(last=False)
-        if is_wanted and self._prefetch and not all(self._is_here(blob) for blob in manifest.layers):
+        if not all(self._is_here(blob) for blob in manifest.layers):
             self._image_flight(name, digest)
 
     def _is_here(self, blob: Descriptor) -> bool:
@@ -154,24 +120,12 @@ class Flights:
         """
         if self._store.is_whole(digest):
             return Blob(digest, total(self._store.covered(digest)), None)
-        with self._lock:
-            known = self._images.get((name, digest))
+        known = self._images.image_of(name, digest)
         if known is not None:
             image, descriptor = known
             return Blob(digest, descriptor.size, self._image_flight(name, image) if is_wanted else None)
-        size = self._size_upstream(name, digest)
+        size = self._upstream.size_of(name, digest)
         return Blob(digest, size, self._blob_flight(name, digest) if is_wanted else None)
-
-    def _size_upstream(self, name: str, digest: Digest) -> int:
-        reference = parse_reference(f"docker://{name}")
-        source, traffic = self._open(reference)
-        with closing(source):
-            size_of = getattr(source, "size_of", None)
-            size = size_of(digest) if size_of else None
-        self._metrics.came(reference.host, traffic)
-        if size is None:
-            raise NotFoundError(f"{name}: the registry does not say how long {digest} is")
-        return int(size)
 
     def stream(self, blob: Blob, span: ByteRange, *, is_held: bool) -> Iterator[bytes]:
         """The bytes of a span, in order, as they arrive.
@@ -205,7 +159,7 @@ class Flights:
         return self._flight(name, image, self._pull_image)
 
     def _blob_flight(self, name: str, blob: Digest) -> Flight:
-        return self._flight(name, blob, lambda flight: self._fetch_blob(flight, blob))
+        return self._flight(name, blob, lambda flight: self._upstream.fetch_blob(name, blob, flight))
 
     def _flight(self, name: str, what: Digest, fly: Callable[[Flight], None]) -> Flight:
         """Start it, unless it is in the air."""
@@ -231,72 +185,22 @@ class Flights:
             flight.end(failure)
 
     def _pull_image(self, flight: Flight) -> None:
-        reference = parse_reference(f"docker://{flight.name}@{flight.what}")
-        with self._lock:
-            tag = self._tags.get((flight.name, flight.what))
-        label = f"{flight.name}:{tag}" if tag else str(reference)
-        receipt = Receipt(label)
-        source, traffic = self._open(reference)
+        name, image = flight.name, flight.what
         try:
-            with closing(source):
-                Pull(
-                    label,
-                    flight.what,
-                    source,
-                    self._store,
-                    traffic=traffic,
-                    options=self._options,
-                    receipt=receipt,
-                    show=self._counted(reference.host, flight),
-                ).run()
-            self._mark_config(flight.name, flight.what)
+            self._upstream.pull_image(name, image, self._images.tag_of(name, image), flight)
         except FormatError:  # an artifact, or an image that only its engine understands: blob by blob
-            for blob in self._blobs_of(flight.name, flight.what):
-                self._fetch_blob(flight, blob)
-        finally:
-            self._metrics.came(reference.host, traffic)
-            self._metrics.was_here(receipt.bytes.cached)
+            for blob in self._images.blobs_of(name, image):
+                self._upstream.fetch_blob(name, blob.digest, flight)
+        else:
+            self._mark_config(name, image)
 
     def _mark_config(self, name: str, image: Digest) -> None:
         """A pull has proved the config, but only layers are marked as whole."""
-        with self._lock:
-            blobs = [blob for (owner, _), (known, blob) in self._images.items() if owner == name and known == image]
-        for blob in blobs:
-            small = blob.size <= self._options.limits.manifest_bytes
-            if small and not self._store.is_whole(blob.digest) and self._store.get(blob.digest, blob.size) is not None:
-                self._store.set_whole(blob.digest, blob.size)
-
-    def _blobs_of(self, name: str, image: Digest) -> list[Digest]:
-        with self._lock:
-            return [blob for (owner, blob), (known, _) in self._images.items() if owner == name and known == image]
-
-    def _fetch_blob(self, flight: Flight, blob: Digest) -> None:
-        reference = parse_reference(f"docker://{flight.name}")
-        source, traffic = self._open(reference)
-        try:
-            with (
-                closing(source),
-                ObjectFetcher(
-                    reference,
-                    None,
-                    source,
-                    self._store,
-                    traffic=traffic,
-                    options=self._options,
-                    show=self._counted(reference.host, flight),
-                ) as fetcher,
-            ):
-                fetcher.fetch(blob)
-        finally:
-            self._metrics.came(reference.host, traffic)
-
-    def _counted(self, host: str, flight: Flight) -> Callable[[Event], None]:
-        def show(event: Event) -> None:
-            if isinstance(event, Retried | GaveUp):
-                self._metrics.failed(host, event)
-            flight(event)
-
-        return show
+        store, most = self._store, self._upstream.options.limits.manifest_bytes
+        for blob in self._images.blobs_of(name, image):
+            is_small = blob.size <= most and not store.is_whole(blob.digest)
+            if is_small and store.get(blob.digest, blob.size) is not None:
+                store.set_whole(blob.digest, blob.size)
 
 
 def title(flight: Flight) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import closing
 from http import HTTPStatus
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -13,9 +11,8 @@ import msgspec
 from zchunked.errors import FormatError, NotFoundError
 from zchunked.interfaces import Listed
 from zchunked.serve.app import Headers, Response
-from zchunked.serve.flights import OpenSource
 from zchunked.serve.names import Asked
-from zchunked.sources.traffic import Traffic
+from zchunked.serve.upstream import Upstream
 
 _KEYS = ("n", "last", "artifactType")
 _LINK = re.compile(r"<[^>?]*\?([^>]*)>\s*;\s*rel=\"?next\"?", re.ASCII)
@@ -24,21 +21,16 @@ _LINK = re.compile(r"<[^>?]*\?([^>]*)>\s*;\s*rel=\"?next\"?", re.ASCII)
 class Lists:
     """Thread-safe."""
 
-    def __init__(self, open_source: OpenSource, count: Callable[[str, Traffic], None]) -> None:
-        self._open, self._count = open_source, count
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
 
     def __call__(self, asked: Asked, query: str) -> Response:
         """Raises NotFoundError, AccessDeniedError, TransferError."""
-        reference = asked.reference()
-        source, traffic = self._open(reference)
         path = f"{asked.kind}/{quote(asked.what, safe=':')}"
-        try:
-            with closing(source):
-                if not isinstance(source, Listed):
-                    raise NotFoundError(f"{asked.name} cannot be listed: this server is offline")
-                found = source.listing(path + _kept(query))
-        finally:
-            self._count(reference.host, traffic)
+        with self._upstream.source(asked.reference()) as (source, _):
+            if not isinstance(source, Listed):
+                raise NotFoundError(f"{asked.name} cannot be listed: this server is offline")
+            found = source.listing(path + _kept(query))
         headers: Headers = [("Content-Type", found.media_type)]
         if found.filters:
             headers.append(("OCI-Filters-Applied", found.filters))

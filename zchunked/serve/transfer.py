@@ -1,26 +1,13 @@
-"""A stored image into an engine of this machine: pulled from a registry on loopback that lives for this transfer."""
+"""Give a stored image to an engine of this machine: it pulls from a registry on loopback, or loads an archive."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
-
-from zchunked.download.workers import WorkerPool
 from zchunked.errors import LocalError
 from zchunked.export.archives import write_docker_archive
 from zchunked.export.engines import REPOSITORY, Engine
 from zchunked.export.names import names_of
-from zchunked.interfaces import Source
-from zchunked.oci.platform import Platform
-from zchunked.oci.reference import Reference
-from zchunked.options import Options
 from zchunked.receipt import Export
-from zchunked.serve.policy import Allowed
-from zchunked.serve.settings import Settings
-from zchunked.serve.wiring import serving
-from zchunked.sources.offline import OfflineSource
-from zchunked.sources.traffic import Traffic
+from zchunked.serve.loopback import with_registry
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
 
@@ -48,37 +35,13 @@ def deliver(store: Store, image: StoredImage, engine: Engine, *, load: bool = Fa
         return Export(engine.target.text, None)
     _mark_config(store, image)
     engine.clean()
-    _with_door(store, lambda address: engine.pull(address, image.documents.manifest_digest, name))
+    digest, (host, _, _) = image.documents.manifest_digest, REPOSITORY.partition("/")
+    with_registry(store, host, lambda address: engine.pull(address, digest, name))
     return Export(engine.target.text, image.documents.manifest_digest)
 
 
 def _mark_config(store: Store, image: StoredImage) -> None:
-    """The door hands out what is marked as whole; a pull marks layers alone."""
+    """The registry hands out what is marked as whole; a pull marks layers alone."""
     config = image.documents.manifest.config
     if not store.is_whole(config.digest):
         store.set_whole(config.digest, len(image.config_data))  # `load` has just held it against its digest
-
-
-def _with_door(store: Store, work: Callable[[str], None]) -> None:
-    """Call `work` with the address of a registry that holds what the store holds, on this thread."""
-    host, _, _ = REPOSITORY.partition("/")
-    settings = Settings(
-        ("127.0.0.1", 0), allowed=Allowed(frozenset()), upstreams={host: "localhost"}, offline=True, prefetch=False
-    )
-
-    def opened(reference: Reference) -> tuple[Source, Traffic]:
-        return OfflineSource(str(reference)), Traffic(time.monotonic)
-
-    stop = threading.Event()
-    with (
-        serving(
-            settings, store, opened, Options(Platform("", "")), access=lambda _: None, log=lambda _: None, threads=16
-        ) as server,
-        WorkerPool({"door": 1}, stop) as workers,
-    ):
-        address = "{}:{}".format(*server.open())
-        workers.submit("door", server.serve)
-        try:
-            work(address)
-        finally:
-            server.stop()

@@ -1,0 +1,104 @@
+"""Ask the upstream registries for an image, a blob, a manifest or a size; all that it costs is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+
+from zchunked.errors import NotFoundError
+from zchunked.events import Event, GaveUp, Retried
+from zchunked.interfaces import Emit, Locating, Source
+from zchunked.oci.digest import Digest
+from zchunked.oci.reference import Reference, parse_reference
+from zchunked.options import GapOptions, Options
+from zchunked.pull.objects import ObjectFetcher
+from zchunked.pull.pull import Pull
+from zchunked.receipt import Receipt
+from zchunked.serve.metrics import Metrics
+from zchunked.sources.traffic import Traffic
+from zchunked.store import Store
+
+OpenSource = Callable[[Reference], tuple[Source, Traffic]]
+"""Opens a source, which the caller closes, and what counts its traffic."""
+
+
+class Upstream:
+    """Everything raises NotFoundError, AccessDeniedError, TransferError and more, as a pull does. Thread-safe."""
+
+    def __init__(self, store: Store, open_source: OpenSource, options: Options, metrics: Metrics) -> None:
+        self._store, self._open, self._metrics = store, open_source, metrics
+        self.options = replace(options, frugality=GapOptions(exact=True), takes_turns=False)
+
+    @contextmanager
+    def source(self, reference: Reference) -> Iterator[tuple[Source, Traffic]]:
+        """The registry, for the length of the block."""
+        source, traffic = self._open(reference)
+        try:
+            with closing(source):
+                yield source, traffic
+        finally:
+            self._metrics.came(reference.host, traffic)
+
+    def size_of(self, name: str, digest: Digest) -> int:
+        """Bytes of a blob, by the registry's word."""
+        with self.source(_repository(name)) as (source, _):
+            size = source.size_of(digest) if isinstance(source, Locating) else None
+        if size is None:
+            raise NotFoundError(f"{name}: the registry does not say how long {digest} is")
+        return size
+
+    def pull_image(self, name: str, image: Digest, tag: str | None, show: Emit) -> None:
+        """All of an image into the store, under the name that clients call it by."""
+        reference = parse_reference(f"docker://{name}@{image}")
+        label = f"{name}:{tag}" if tag else str(reference)
+        receipt = Receipt(label)
+        try:
+            with self.source(reference) as (source, traffic):
+                Pull(
+                    label,
+                    image,
+                    source,
+                    self._store,
+                    traffic=traffic,
+                    options=self.options,
+                    receipt=receipt,
+                    show=self._counted(reference.host, show),
+                ).run()
+        finally:
+            self._metrics.was_here(receipt.bytes.cached)
+
+    def fetch_blob(self, name: str, blob: Digest, show: Emit) -> None:
+        """A blob of no image that is known, into the store."""
+        reference = _repository(name)
+        with self._fetcher(reference, self.options, self._counted(reference.host, show)) as fetcher:
+            fetcher.fetch(blob)
+
+    def manifest(self, reference: Reference) -> bytes:
+        """What the reference names, into the store and as it is."""
+        options = replace(self.options, jobs=1)
+        with self._fetcher(reference, options, lambda _: None) as fetcher:
+            return fetcher.manifest(None)
+
+    @contextmanager
+    def _fetcher(self, reference: Reference, options: Options, show: Emit) -> Iterator[ObjectFetcher]:
+        with (
+            self.source(reference) as (source, traffic),
+            ObjectFetcher(
+                reference, reference.digest, source, self._store,
+                traffic=traffic, options=options, show=show,
+            ) as fetcher,
+        ):  # fmt: skip
+            yield fetcher
+
+    def _counted(self, host: str, show: Emit) -> Emit:
+        def counted(event: Event) -> None:
+            if isinstance(event, Retried | GaveUp):
+                self._metrics.failed(host, event)
+            show(event)
+
+        return counted
+
+
+def _repository(name: str) -> Reference:
+    return parse_reference(f"docker://{name}")
