@@ -1,22 +1,21 @@
-"""The client: pull, plan, export, publish, push, fetch, locate, images and verify, over one store."""
+"""The client: pull, plan, export, publish, push, fetch and locate, over one store."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from zchunked.errors import UsageError
+from zchunked.errors import UsageError, ZPullError
 from zchunked.oci.platform import Platform, platform_of
 from zchunked.oci.reference import parse_image
 from zchunked.operations.store_calls import StoreCalls
 from zchunked.receipt import Estimate, Receipt
 from zchunked.results import (
     FetchedObject,
-    ImageEntry,
     LocatedBlob,
     Plan,
+    PlannedLayer,
     PublishResult,
     PullResult,
     PushResult,
@@ -24,7 +23,6 @@ from zchunked.results import (
 )
 
 if TYPE_CHECKING:
-    from zchunked.maintenance.verify import Findings
     from zchunked.sources.registry_upload import RegistryUploads
 
 # What does the work is imported when it is asked for: `import zchunked` is quick, and so is `zpull --version`.
@@ -102,6 +100,50 @@ class Client(StoreCalls):
         done = pull(self._context(platform), reference, destinations, receipt, force=force)
         return PullResult(str(reference), done.documents.manifest_digest, receipt)
 
+    def pull_all(
+        self,
+        images: Sequence[str],
+        *,
+        to: str | Sequence[str] = (),
+        platform: str | Platform | None = None,
+        force: bool = False,
+        load: bool = False,
+    ) -> Iterator[PullResult | ZPullError]:
+        """Pull several images side by side, over the same connections; what they have in common is fetched once.
+
+        Args:
+            images: As `pull` takes them.
+            to: As `pull` has it; each of them gets all images.
+            platform: As for `pull`.
+            force: As for `pull`.
+            load: As for `pull`.
+
+        Returns:
+            For each image, in order and as soon as it is known, what `pull` returns or the error that it raises: one
+            that fails stops no other. Leaving the iterator early ends the pulls that are under way.
+
+        Raises:
+            UsageError: A reference, a destination or the platform cannot be understood; before anything is done.
+
+        Example:
+            >>> import zchunked
+            >>> with zchunked.Client("store") as client:
+            ...     [type(one).__name__ for one in client.pull_all(["oci:demo:demo-v1", "oci:demo:absent"])]
+            ['PullResult', 'NotFoundError']
+        """
+        from zchunked.operations.arguments import destinations_of
+        from zchunked.operations.several import pull_all
+
+        references = [parse_image(image) for image in images]
+        destinations = destinations_of(to, force=force, load=load)
+        outcomes = pull_all(self._context(platform), references, destinations, force=force)
+        return (
+            outcome
+            if isinstance(outcome, ZPullError)
+            else PullResult(receipt.reference, outcome.documents.manifest_digest, receipt)
+            for receipt, outcome in outcomes
+        )
+
     def plan(self, image: str, *, platform: str | Platform | None = None) -> Plan:
         """Say what a pull would cost. Fetches nothing but manifests and tables of contents.
 
@@ -112,13 +154,31 @@ class Client(StoreCalls):
             >>> zchunked.Client("store").plan("oci:demo:demo-v1").estimate.requests
             0
         """
-        from zchunked.operations.pulling import plan
+        from zchunked.operations.planning import plan
 
         reference = parse_image(image)
         receipt = Receipt(str(reference))
-        layers = plan(self._context(platform), reference, receipt)
-        estimate = receipt.estimate or Estimate(0, 0, None)
-        return Plan(str(reference), receipt.manifest_digest or "", estimate, tuple(layers), receipt)
+        layers, _ = plan(self._context(platform), reference, receipt)
+        return _plan_of(receipt, layers)
+
+    def plan_all(self, images: Sequence[str], *, platform: str | Platform | None = None) -> Iterator[Plan | ZPullError]:
+        """Say what `pull_all` would cost: no image counts what one before it brings.
+
+        Args, returns and raises as `pull_all` has them.
+
+        Example:
+            >>> import zchunked
+            >>> plans = zchunked.Client("empty").plan_all(["oci:demo:demo-v1", "oci:demo:demo-v2"])
+            >>> [plan.estimate.bytes for plan in plans]  # a layout on this machine costs no traffic
+            [0, 0]
+        """
+        from zchunked.operations.planning import plan_all
+
+        references = [parse_image(image) for image in images]
+        return (
+            outcome if isinstance(outcome, ZPullError) else _plan_of(receipt, outcome)
+            for receipt, outcome in plan_all(self._context(platform), references)
+        )
 
     def export(
         self,
@@ -317,60 +377,7 @@ class Client(StoreCalls):
         reference = parse_image(image)
         return locate(self._context(platform), reference, object_digest(digest), platform_of(platform))
 
-    def images(self) -> list[ImageEntry]:
-        """The images of the store, newest first.
 
-        Raises:
-            LocalError: The store cannot be read.
-
-        Example:
-            >>> import zchunked
-            >>> zchunked.Client("empty").images()
-            []
-        """
-        from zchunked.maintenance.usage import usage
-
-        with self._read_only_store() as store:
-            rows = usage(store)
-        return [
-            ImageEntry(
-                row.image.name,
-                row.image.platform,
-                row.image.manifest,
-                row.image.root,
-                row.size,
-                row.shared,
-                row.proved,
-                datetime.fromtimestamp(row.image.pulled, UTC),
-            )
-            for row in rows
-        ]
-
-    def verify(
-        self, image: str | None = None, *, platform: str | Platform | None = None, quick: bool = False
-    ) -> Findings:
-        """Hash what the store holds again and drop what is damaged; the next pull fetches that again.
-
-        Args:
-            image: One stored image, as `export` takes it. None: the whole store.
-            platform: Of that image. None: any.
-            quick: Look at files and their lengths alone, and hash nothing.
-
-        Returns:
-            How much was looked at, and `damaged`, what is gone now.
-
-        Raises:
-            NotFoundError: The store lacks the image.
-            LocalError: The store cannot be read.
-
-        Example:
-            >>> import zchunked
-            >>> zchunked.Client("store").verify().damaged
-            []
-        """
-        from zchunked.maintenance.verify import verify
-        from zchunked.store.images import find
-
-        store = self._store()
-        only = [one.manifest for one in find(store, image, platform_of(platform))] if image is not None else None
-        return verify(store, only=only, is_quick=quick)
+def _plan_of(receipt: Receipt, layers: Sequence[PlannedLayer]) -> Plan:
+    estimate = receipt.estimate or Estimate(0, 0, None)
+    return Plan(receipt.reference, receipt.manifest_digest or "", estimate, tuple(layers), receipt)

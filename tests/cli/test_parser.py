@@ -47,6 +47,14 @@ def test_any_other_word_for_a_switch_is_an_error(flag: str, word: str) -> None:
         parse([IMAGE, f"{flag}="], {})
 
 
+def test_images_may_stand_between_options() -> None:
+    parsed = parse(["a/b", "--format", "json", "c/d", "-q", "--to=oci:x", "e/f", "-j", "3"], {})
+    assert parsed.values["image"] == ["a/b", "c/d", "e/f"]
+    assert (parsed.values["format"], parsed.values["quiet"], parsed.values["jobs"]) == ("json", True, 3)
+    with pytest.raises(UsageError, match="expected one argument"):
+        parse(["a/b", "c/d", "--to"], {})
+
+
 def test_an_empty_variable_counts_as_none() -> None:
     assert value("tls_verify", ZPULL_TLS_VERIFY="") is True
     assert value("jobs", ZPULL_JOBS="") == 8

@@ -136,3 +136,18 @@ def test_bytes_for_people_are_three_digits_and_true(size: int) -> None:
     assert float(number) < 1000
     value = float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
     assert value == pytest.approx(size, rel=0.05)
+
+
+def test_the_bar_comes_back_for_images_that_are_still_under_way() -> None:
+    out = Terminal()
+    progress = Progress("bar", out)
+    progress(Planned(1_000_000, 0, 1_000_000))
+    progress(Planned(3_000_000, 1_000_000, 2_000_000))
+    progress(Arrived(1_000_000))
+    progress.close()
+    before = len(out.getvalue())
+    progress(Arrived(2_000_000))
+    progress.close()
+    assert "4.00M/4.00M" in out.getvalue()[before:]
+    progress(Arrived(10))
+    assert out.getvalue().endswith("\n"), "what was not planned brings no bar"

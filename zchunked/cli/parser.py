@@ -32,7 +32,7 @@ class Parsed:
 
 def parse(argv: Sequence[str], environment: Mapping[str, str]) -> Parsed:
     """Raises UsageError; SystemExit once a help or the version has been printed."""
-    words = _with_verb(_spelled_out(argv))
+    words = _options_first(_with_verb(_spelled_out(argv)))
     typed = vars(parser().parse_args(words))
     if typed.get("print_manual"):
         return Parsed("print-manual", {}, frozenset())
@@ -112,6 +112,24 @@ def _with_verb(words: list[str]) -> list[str]:
     if at < len(words) and words[at] != "--":
         refuse_lookalike(words[at], VERBS)
     return ["pull", *words]
+
+
+def _options_first(words: list[str]) -> list[str]:
+    """The verb, its options, its arguments: argparse takes a list of arguments only where nothing is typed between."""
+    if words[0] not in VERBS or "--" in words:
+        return words
+    options, others, rest = words[:1], [], words[1:]
+    while rest:
+        word = rest.pop(0)
+        if word == "-" or not word.startswith("-"):
+            others.append(word)
+            continue
+        options.append(word)
+        if word in _VALUED:
+            if not rest:  # argparse says so
+                return words
+            options.append(rest.pop(0))
+    return [*options, *others]
 
 
 _ALL = [option for verb in VERBS.values() for option in verb.options]

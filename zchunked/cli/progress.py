@@ -35,7 +35,7 @@ class Progress:
         self._untold = 0
         self._told_at = float("-inf")
         self._bar: _Bar | None = None
-        self._need = self._done = 0
+        self._need = self._done = self._total = 0
         self._told = self._began = clock()
 
     def __call__(self, event: Event) -> None:
@@ -94,6 +94,7 @@ class Progress:
 
     def _plan(self, event: Planned) -> None:
         self._need += event.need_bytes
+        self._total += event.total_bytes
         if self._style == "plain":
             self._line(
                 f"zpull: {human(event.here_bytes)} of {human(event.total_bytes)} are here, "
@@ -106,6 +107,9 @@ class Progress:
                 self._bar.grow(event.need_bytes)
 
     def _advance(self, size: int) -> None:
+        if self._style == "bar" and self._bar is None and self._done < self._need:
+            # One of several images is through, and its result printed: the others go on.
+            self._bar = _Bar(self._out, self._total, self._total - self._need + self._done)
         self._done += size
         if self._bar is not None:
             self._bar.advance(size)

@@ -82,6 +82,8 @@ class Chameleon:
         self._why_silent = ""
         self._has_told = False
         self.retries = 0
+        self.share: Callable[[], int] = lambda: jobs
+        """How many workers may be on the line at once for the sake of others."""
 
     @property
     def is_stopped(self) -> bool:
@@ -205,7 +207,7 @@ class Chameleon:
     def _place(self) -> Iterator[None]:
         """Wait for a place on the line, and for the end of a common wait."""
         with self._line:
-            while self._busy >= self._allowed:
+            while self._busy >= min(self._allowed, self.share()):
                 if self._stop.is_set():
                     raise Stopped
                 self._line.wait(0.2)

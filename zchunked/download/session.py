@@ -50,6 +50,9 @@ class Session:
         network_time = NetworkTime(clock, _LONGEST_STEP)
         self.chameleon = Chameleon(patience, jobs, self.emit, self.stop, clock=network_time)
         self._watchdog = Watchdog(bounds, traffic, self.chameleon, clock)
+        self._place = traffic.place
+        if self._place is not None:
+            self.chameleon.share = self._place.line.share
         self._pool: WorkerPool | None = None
         self.on_tick: Callable[[], None] = lambda: None
         """Called now and then by the thread that waits, until the stop."""
@@ -98,11 +101,16 @@ class Session:
         return found[0]
 
     def tick(self) -> None:
-        """Call often. Raises TransferError when a limit of time has passed."""
+        """Call often. Raises TransferError when a limit of time has passed, InterruptedPullError when all shall end."""
         self._show_all()
+        is_fetching = self._pool is not None and self._pool.is_busy("fetch")
+        if self._place is not None:
+            self._place.set_busy(is_busy=is_fetching)
+            if self._place.line.is_over.is_set() and not self.stop.is_set():
+                raise InterruptedPullError("interrupted")
         if not self.stop.is_set():
             self.on_tick()
-            self._watchdog.check(is_fetching=self._pool is not None and self._pool.is_busy("fetch"))
+            self._watchdog.check(is_fetching=is_fetching)
 
     def _show_all(self) -> None:
         while not self._events.empty():

@@ -18,6 +18,7 @@ from zchunked.options import Connection, Options
 from zchunked.sources import open_source
 from zchunked.sources.network import Network
 from zchunked.sources.offline import OfflineSource, is_on_this_machine
+from zchunked.sources.shared_line import Place
 from zchunked.sources.traffic import RateLimit, Traffic
 from zchunked.store import Store
 
@@ -38,22 +39,26 @@ def default_store() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`environment` is where credentials and proxies are looked for. `show` gets events on the caller's thread."""
+    """`environment` is where credentials and proxies are looked for. `show` gets events on the caller's thread.
+
+    `limit`: of all pulls of this context together. None: each is held to `limit_rate` by itself.
+    """
 
     store: Store
     options: Options
     connection: Connection
     environment: Mapping[str, str]
     show: Emit
+    limit: RateLimit | None = None
 
     @property
     def silence(self) -> float:
         """Seconds without a byte until a connection counts as broken."""
         return bearable(self.connection.stall_timeout, self.options.patience.patience)
 
-    def traffic(self) -> Traffic:
-        """The counts of one pull, held to `limit_rate`."""
-        return traffic_of(self.options)
+    def traffic(self, place: Place | None = None) -> Traffic:
+        """The counts of one pull, held to `limit_rate`. `place`: among those that run side by side with it."""
+        return Traffic(time.monotonic, limit=self.limit or limit_of(self.options), place=place)
 
     def open(self, reference: ImageReference, traffic: Traffic) -> Source:
         """As the connection and `offline` say. The caller closes it."""
@@ -86,8 +91,14 @@ class Context:
 
 
 def traffic_of(options: Options) -> Traffic:
-    rate, clock = options.limit_rate, time.monotonic
-    return Traffic(clock, limit=RateLimit(rate, clock=clock, wait=threading.Event().wait) if rate else None)
+    """The counts of one transfer, held to `limit_rate`."""
+    return Traffic(time.monotonic, limit=limit_of(options))
+
+
+def limit_of(options: Options) -> RateLimit | None:
+    """What keeps to `limit_rate`."""
+    rate = options.limit_rate
+    return RateLimit(rate, clock=time.monotonic, wait=threading.Event().wait) if rate else None
 
 
 def bearable(stated: float | None, patience: float) -> float:

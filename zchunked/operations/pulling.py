@@ -1,4 +1,4 @@
-"""Pull an image and export it, or plan that: from a reference to an image in the store and where it is wanted."""
+"""Pull an image and export it: from a reference to an image in the store and where it is wanted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
-from zchunked.download.orders import Order
 from zchunked.errors import InterruptedPullError, PermanentError, TransferError, ZPullError
 from zchunked.events import Noted, Pulled
 from zchunked.export import DamagedLayerError
@@ -17,57 +16,72 @@ from zchunked.operations.context import Context
 from zchunked.operations.writing import AnyDestination, EngineDestination, write
 from zchunked.pull.offline import root_of
 from zchunked.pull.pull import Pull
-from zchunked.ranges import total
-from zchunked.receipt import Accounts, LayerEntry, Receipt
-from zchunked.results import PlannedLayer
+from zchunked.receipt import Accounts, Receipt
 from zchunked.sources.layout import LayoutSource
 from zchunked.sources.offline import OfflineSource
+from zchunked.sources.shared_line import Place
 from zchunked.sources.traffic import Traffic
 from zchunked.store.images import StoredImage
+
+
+class ImagePull:
+    """One image on its way into the store, and from there to where it is wanted. Close it when done.
+
+    Both steps raise one ZPullError, which has the receipt.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        reference: ImageReference,
+        to: Sequence[AnyDestination],
+        receipt: Receipt,
+        place: Place | None = None,
+    ) -> None:
+        """`place`: among pulls that run side by side."""
+        if any(isinstance(one, EngineDestination) and not one.load for one in to):
+            # An engine is given the registry's own blobs, and only those that it lacks.
+            options = context.options
+            context = replace(context, options=replace(options, frugality=replace(options.frugality, exact=True)))
+        self._context, self._reference, self._to, self.receipt = context, reference, to, receipt
+        self._traffic = context.traffic(place)
+        self._source: Source | None = None
+        self._pull: Pull | None = None
+        self._image: StoredImage | None = None
+
+    def bring(self) -> None:
+        """Into the store. On whatever thread, which gets the events."""
+        with explained(self.receipt, self._bytes_here):
+            source = self._source = self._context.open(self._reference, self._traffic)
+            self._pull = pull_of(self._context, self._reference, source, self._traffic, self.receipt)
+            self._image = self._pull.run()
+
+    def deliver(self, *, force: bool) -> StoredImage:
+        """To every destination, after `bring`. Where the disk has spoilt what came, that is pulled again, once."""
+        pull, image = self._pull, self._image
+        assert pull is not None
+        assert image is not None
+        with explained(self.receipt, self._bytes_here):
+            self._context.show(Pulled(image.documents.manifest_digest))
+            return _export(self._context, pull, image, self._to, self.receipt, force=force)
+
+    def close(self) -> None:
+        """May be called twice."""
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    def _bytes_here(self) -> int:
+        return self._pull.bytes_here if self._pull is not None else 0
 
 
 def pull(
     context: Context, reference: ImageReference, to: Sequence[AnyDestination], receipt: Receipt, *, force: bool
 ) -> StoredImage:
     """Into the store, then to every destination. Raises one ZPullError, which has the receipt."""
-    if any(isinstance(one, EngineDestination) and not one.load for one in to):
-        # An engine is given the registry's own blobs, and only those that it lacks.
-        options = context.options
-        context = replace(context, options=replace(options, frugality=replace(options.frugality, exact=True)))
-    traffic = context.traffic()
-    work: list[Pull] = []
-    with (
-        explained(receipt, lambda: work[0].bytes_here if work else 0),
-        closing(context.open(reference, traffic)) as source,
-    ):
-        work.append(pull_of(context, reference, source, traffic, receipt))
-        image = work[0].run()
-        context.show(Pulled(image.documents.manifest_digest))
-        return _export(context, work[0], image, to, receipt, force=force)
-
-
-def plan(context: Context, reference: ImageReference, receipt: Receipt) -> list[PlannedLayer]:
-    """What each layer would cost; the receipt gets the estimate. Raises one ZPullError, which has the receipt."""
-    traffic = context.traffic()
-    with explained(receipt, lambda: 0), closing(context.open(reference, traffic)) as source:
-        tasks = pull_of(context, reference, source, traffic, receipt).plan()
-    orders = {str(task.layer.digest): task.order for task in tasks}
-    return [_planned(entry, orders.get(entry.digest)) for entry in receipt.layers]
-
-
-def _planned(entry: LayerEntry, order: Order | None) -> PlannedLayer:
-    runs = order.runs if order else []
-    return PlannedLayer(
-        entry.digest,
-        entry.kind,
-        entry.mode,
-        entry.size,
-        entry.cached_bytes,
-        fetch_bytes=sum(total(run) for run in runs),
-        gap_bytes=order.worth([span for run in runs for span in run]).gap if order else 0,
-        requests=len(runs),
-        reason=entry.reason,
-    )
+    with closing(ImagePull(context, reference, to, receipt)) as work:
+        work.bring()
+        return work.deliver(force=force)
 
 
 @contextmanager
@@ -136,7 +150,7 @@ def _export(
     *,
     force: bool,
 ) -> StoredImage:
-    """To every destination. Where the disk has spoilt what was pulled, that is pulled again, once."""
+    """To every destination."""
     is_healed = False
 
     for destination in to:

@@ -1,16 +1,20 @@
-"""Calls of a client that look after its store: remove, gc, status, ingest."""
+"""Calls of a client that look after its store: images, verify, remove, gc, status, ingest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
 
 from zchunked.oci.digest import parse_digest
+from zchunked.oci.platform import Platform, platform_of
 from zchunked.operations.opened import OpenedStore
+from zchunked.results import ImageEntry
 
 if TYPE_CHECKING:
     from zchunked.maintenance.gc import Freed, GcOptions
     from zchunked.maintenance.status import PullStatus
+    from zchunked.maintenance.verify import Findings
     from zchunked.store import Image
 
 # ruff: noqa: PLC0415 - what does the work is imported when it is asked for
@@ -18,6 +22,64 @@ if TYPE_CHECKING:
 
 class StoreCalls(OpenedStore):
     """The part of a client that these calls live in."""
+
+    def images(self) -> list[ImageEntry]:
+        """The images of the store, newest first.
+
+        Raises:
+            LocalError: The store cannot be read.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("empty").images()
+            []
+        """
+        from zchunked.maintenance.usage import usage
+
+        with self._read_only_store() as store:
+            rows = usage(store)
+        return [
+            ImageEntry(
+                row.image.name,
+                row.image.platform,
+                row.image.manifest,
+                row.image.root,
+                row.size,
+                row.shared,
+                row.proved,
+                datetime.fromtimestamp(row.image.pulled, UTC),
+            )
+            for row in rows
+        ]
+
+    def verify(
+        self, image: str | None = None, *, platform: str | Platform | None = None, quick: bool = False
+    ) -> Findings:
+        """Hash what the store holds again and drop what is damaged; the next pull fetches that again.
+
+        Args:
+            image: One stored image, as `export` takes it. None: the whole store.
+            platform: Of that image. None: any.
+            quick: Look at files and their lengths alone, and hash nothing.
+
+        Returns:
+            How much was looked at, and `damaged`, what is gone now.
+
+        Raises:
+            NotFoundError: The store lacks the image.
+            LocalError: The store cannot be read.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("store").verify().damaged
+            []
+        """
+        from zchunked.maintenance.verify import verify
+        from zchunked.store.images import find
+
+        store = self._store()
+        only = [one.manifest for one in find(store, image, platform_of(platform))] if image is not None else None
+        return verify(store, only=only, is_quick=quick)
 
     def remove(self, *images: str) -> list[Image]:
         """Forget images; `gc` then frees what no other image needs. All of them, or none where one is not there.

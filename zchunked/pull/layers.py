@@ -55,7 +55,7 @@ class Layers:
         self._is_indexed = True
         self._is_plan = False
         self._looked = session.clock()
-        self._scheduler = self._new_scheduler()
+        self.scheduler = self._new_scheduler()
 
     def _new_scheduler(self) -> Scheduler:
         options = self._options
@@ -101,11 +101,15 @@ class Layers:
         rate = self._means().link.rate
         return rate is None or rate > _FAST_RATE or layer.size < rate * _SOON_SECONDS
 
-    def only_plan(self) -> None:
-        """No layer will be brought: so none may come whole while it is looked into."""
+    def only_plan(self, after: Layers | None = None) -> None:
+        """No layer will be brought: so none may come whole while it is looked into. `after`: those that come first."""
         self._inspector = replace(self._inspector, may_take=False)
         self._is_plan = True
-        self._scheduler = self._new_scheduler()
+        self.scheduler = after.scheduler if after is not None else self._new_scheduler()
+
+    def is_planned(self, layer: Descriptor) -> bool:
+        """Whether those that come first, or this pull, will bring it."""
+        return self.scheduler.has_planned(layer.digest)
 
     def plan(self, crew: WorkerPool, works: list[LayerTask]) -> None:
         """Give each its order, and fetch none of it."""
@@ -124,7 +128,7 @@ class Layers:
         for work in works:
             work.is_again = work.is_again or work.order is not None
             work.failure = work.proof = work.order = None
-        self._scheduler = self._new_scheduler()
+        self.scheduler = self._new_scheduler()
         self.look_into(crew, [work.layer for work in works])
         if self._must_know_all():
             self.plan(crew, works)
@@ -175,7 +179,7 @@ class Layers:
         coming = () if insight.is_complete else insight.coming
         if not work.is_understood:
             work.understand(insight)
-        order = self._scheduler.plan(work, self._means(), coming=coming)
+        order = self.scheduler.plan(work, self._means(), coming=coming)
         self._planned()
         return order
 
@@ -186,7 +190,7 @@ class Layers:
             return
         self._looked, means = now, self._means()
         for work in works:
-            if work.order is not None and (terms := self._scheduler.new_terms(work, means)):
+            if work.order is not None and (terms := self.scheduler.new_terms(work, means)):
                 self._fetcher.replan(crew, work.order, terms.runs)
 
     def _prepare(self, crew: WorkerPool, works: list[LayerTask]) -> None:

@@ -100,6 +100,10 @@ class Scheduler:
         work.order = order
         return order
 
+    def has_planned(self, blob: Digest) -> bool:
+        """Whether the layer has an order."""
+        return blob in self._done
+
     # ── ways ──
 
     def _look_up(self, work: LayerTask, here: list[ByteRange]) -> StandIns:

@@ -92,7 +92,7 @@ class Pull:
         self._cost_again = 0
         self._link = store.measures(_link_of(name))  # as earlier pulls found it
         self._begun = 0  # the number of this pull in the store's log of pulls
-        self._turns = Turns(store, session.stop)
+        self._turns = Turns(store, session.stop, place=traffic.place)
         self._budget = ImageBudget(options.limits)
         inspector = MetadataFetcher(
             store,
@@ -104,7 +104,7 @@ class Pull:
             may_grow=options.max_bytes is None,
             is_thrifty=options.frugality.is_metered,
         )
-        self._layers = Layers(session, inspector, receipt, options, means=self._means, planned=self._count_cached)
+        self.layers = Layers(session, inspector, receipt, options, means=self._means, planned=self._count_cached)
         self.bytes_here = 0
         """After `run`: how much of the image's listed bytes is in the store."""
 
@@ -136,12 +136,13 @@ class Pull:
         finally:
             self.bytes_here = again.bytes_here
 
-    def plan(self) -> list[LayerTask]:
+    def plan(self, after: Layers | None = None) -> list[LayerTask]:
         """Fetch no more than manifests and tables of contents, and put an estimate of the rest on the receipt.
 
-        Returns the layers that are not here yet, each with its order. Raises as `run` does.
+        Returns the layers that are not here yet, each with its order. `after`: the `layers` of pulls that were planned
+        before, and will have brought them by then. Raises as `run` does.
         """
-        self._layers.only_plan()
+        self.layers.only_plan(after)
         return self._with_crew(self._plan)
 
     def _with_crew(self, work: Callable[[WorkerPool], _Result]) -> _Result:
@@ -166,8 +167,8 @@ class Pull:
 
     def _remember_link(self) -> None:
         traffic = self._traffic
-        if self._accounts.is_free or self._options.limit_rate is not None:
-            return
+        if self._accounts.is_free or self._options.limit_rate is not None or traffic.place is not None:
+            return  # what others leave of the link says little of it
         if traffic.tells_rate and traffic.rate and traffic.round_trip is not None:
             found = {"rate": traffic.rate, "round trip": traffic.round_trip}
             self._store.remember_measures(_link_of(self._name), found)
@@ -191,13 +192,14 @@ class Pull:
             todo = [work for work in works if not self._is_proved(work)]
             if not todo:
                 break
-            self._layers.bring(crew, todo)
+            self.layers.bring(crew, todo)
             for work in heal(todo, self._store, self._fetcher, self._accounts, self._options.limits, is_last=is_last):
                 self._show(Noted(f"layer {short(work.layer.digest)}: damaged bytes dropped, fetching them again"))
         documents = image.documents
         came = [work.layer for work in works if work.proof is not None and work.way == "whole"]
         chunked = [layer.digest for layer in came if kind_of(layer) != "plain"]
-        if found := measured(works, time.process_time() - self._cpu, self._costs):
+        spent = time.process_time() - self._cpu
+        if self._traffic.place is None and (found := measured(works, spent, self._costs)):
             self._store.remember_measures(MACHINE, found)
         self._store.frames.set_unindexed(chunked, documents.manifest_digest)
         self._store.set_image(self._name, str(image.config.platform), documents.manifest_digest, documents.root)
@@ -206,8 +208,11 @@ class Pull:
 
     def _plan(self, crew: WorkerPool) -> list[LayerTask]:
         _, works = self._open(crew)
-        todo = [work for work in works if not self._is_proved(work)]
-        self._layers.plan(crew, todo)
+        todo = [work for work in works if not (self._is_proved(work) or self.layers.is_planned(work.layer))]
+        for work in works:
+            if self.layers.is_planned(work.layer):
+                work.entry.mode, work.entry.cached_bytes = "cached", work.layer.size
+        self.layers.plan(crew, todo)
         again, asked = self._cost_again, int(not self._digest)
         cost = self._receipt.estimate = estimate(todo, self._means(), first_bytes=again, first_requests=asked)
         self._receipt.ways = ways_of(todo, self._means(), first_bytes=again, first_requests=asked)
@@ -252,9 +257,9 @@ class Pull:
                 if not (self._store.is_whole(layer.digest) or self._store.is_proved(layer.digest))
             ]
         if self._options.jobs > 1:  # else the config would wait for it
-            self._layers.look_into(crew, unknown[:1])  # by the connection that is open already
+            self.layers.look_into(crew, unknown[:1])  # by the connection that is open already
         crew.submit("fetch", lambda: configs.append(self._config(manifest.config)))
-        self._layers.look_into(crew, unknown)
+        self.layers.look_into(crew, unknown)
         self._session.wait(until=lambda: bool(configs))
         config = parse_config(configs[0], len(manifest.layers), limits=self._options.limits)
         self._receipt.platform = str(config.platform)

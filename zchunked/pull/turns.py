@@ -1,7 +1,7 @@
-"""Take turns with other processes: what one of them downloads into the store, the others wait for and then use.
+"""Take turns with other pulls: what one of them downloads into the store, the others wait for and then use.
 
-A process claims the repository and each layer that it lacks, in the order of their digests, so that no two wait for
-each other; the system drops the claims of one that dies, and the next goes on with what that had received.
+A pull claims the repository and each layer that it lacks, in the order of their digests, so that no two wait for
+each other; the system drops the claims of a process that dies, and the next goes on with what that had received.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from zchunked.oci.digest import Digest, digest_of
+from zchunked.sources.shared_line import Place
 from zchunked.store import Store
+from zchunked.store.locks import BlobLocks
 
 _LOOK_SECONDS = 0.1
 _STALL_SECONDS = 30.0
@@ -21,8 +23,17 @@ _WAITING = "another process is downloading parts of this image into the store; w
 class Turns:
     """Those of one pull. Methods are for the thread that waits for the crew."""
 
-    def __init__(self, store: Store, stop: threading.Event, clock: Callable[[], float] = time.monotonic) -> None:
-        self._store, self._stop, self._clock = store, stop, clock
+    def __init__(
+        self,
+        store: Store,
+        stop: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+        place: Place | None = None,
+    ) -> None:
+        """`place`: among the pulls of the same command."""
+        self._store, self._stop, self._clock, self._place = store, stop, clock, place
+        self._locks: BlobLocks | None = None  # of this pull alone, so that it excludes those of other threads too
+        self._siblings = place.line.claimed if place is not None else set()
         self._claimed: list[str] = []
         self._is_told = False
 
@@ -34,21 +45,24 @@ class Turns:
         Where the one that is waited for brings no byte for half a minute, the pull goes on beside it. `number`: of this
         pull in the log. Whoever can go on with what an interrupted pull has left goes first.
         """
+        while self._place is not None and not self._place.is_next(_LOOK_SECONDS):
+            tick()
         names = sorted({str(digest_of(repository.encode())), *layers})
-        if self._store.claims.works:
-            yield from self._claim(names, tick)
+        self._locks = locks = BlobLocks(self._store.folder / "claims")
+        if locks.works:
+            yield from self._claim(locks, names, tick)
             until = self._clock() + _STALL_SECONDS
             while self._claimed and self._clock() < until and self._store.pulls.has_heir(number, repository):
-                self.give_back()
+                self._release(locks)
                 self._stop.wait(2 * _LOOK_SECONDS)
-                yield from self._claim(names, tick)
+                yield from self._claim(locks, names, tick)
         self._store.catch_up()  # also where nobody was waited for: the last one may have ended a moment ago
 
-    def _claim(self, names: list[str], tick: Callable[[], None]) -> Iterator[str]:
+    def _claim(self, locks: BlobLocks, names: list[str], tick: Callable[[], None]) -> Iterator[str]:
         for name in names:
             seen, since = -1, self._clock()
-            while not self._store.claims.exclude([name]):
-                if not self._is_told:
+            while not locks.exclude([name]):
+                if not self._is_told and name not in self._siblings:
                     yield _WAITING
                     self._is_told = True
                 self._stop.wait(_LOOK_SECONDS)
@@ -59,8 +73,16 @@ class Turns:
                     yield "that process brings no byte any more; going on without it"
                     return
             self._claimed.append(name)
+            self._siblings.add(name)
+
+    def _release(self, locks: BlobLocks) -> None:
+        self._siblings.difference_update(self._claimed)
+        locks.release(self._claimed)
+        self._claimed = []
 
     def give_back(self) -> None:
-        """Let others go on."""
-        self._store.claims.release(self._claimed)
-        self._claimed = []
+        """Let others go on. May be called twice."""
+        if self._locks is not None:
+            self._release(self._locks)
+            self._locks.close()
+            self._locks = None

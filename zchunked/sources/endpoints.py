@@ -63,9 +63,10 @@ def _opened(
     network: Network, address: ServerAddress, repository: ProtectedRepository, *, verify: bool
 ) -> RegistryEndpoint:
     host = repository.host
+    trust = trust_from(network.environment, verify=verify, cert_dir=network.cert_dir, registry=host)
     http = Http(
         network.traffic,
-        sessions=SessionPool(trust_from(network.environment, verify=verify, cert_dir=network.cert_dir, registry=host)),
+        sessions=SessionPool(trust, network.traffic.connections),
         connect_seconds=network.connect_seconds,
         stall_seconds=network.stall_seconds,
         environment=network.environment,

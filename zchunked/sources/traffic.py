@@ -12,6 +12,7 @@ from collections.abc import Callable
 from zchunked.errors import RefusedError
 from zchunked.events import Requested
 from zchunked.interfaces import Emit
+from zchunked.sources.shared_line import IdleConnections, Place
 
 _TELLING_BYTES = 32 << 10  # less than that says more of the round trip than of the rate
 _FORECAST_BYTES = 1 << 20  # a manifest comes at the rate of a connection that has just begun
@@ -57,9 +58,14 @@ class Traffic:
     It also watches the link, as it is now: only time in which some body is on its way counts, and the last seconds.
     """
 
-    def __init__(self, clock: Callable[[], float], *, limit: RateLimit | None = None) -> None:
-        """`limit`: `received` returns no sooner than the limit lets those bytes pass."""
-        self._clock, self._limit = clock, limit
+    def __init__(
+        self, clock: Callable[[], float], *, limit: RateLimit | None = None, place: Place | None = None
+    ) -> None:
+        """`limit`: `received` returns no sooner than the limit lets those bytes pass.
+
+        `place`: where others pull side by side with this one.
+        """
+        self._clock, self._limit, self.place = clock, limit, place
         self._has_ended: Callable[[], bool] = lambda: False
         self._most: int | None = None
         self._granted = 0  # bytes that some thread may receive just now
@@ -74,6 +80,11 @@ class Traffic:
         self._receiving = 0.0  # seconds with a body on its way, up to `_moment`
         self._moment = 0.0
         self._steps: deque[tuple[float, int]] = deque([(0.0, 0)])  # (seconds of receiving, bytes fetched by then)
+
+    @property
+    def connections(self) -> IdleConnections | None:
+        """Where connections rest with those of the pulls side by side with this one."""
+        return self.place.line.connections if self.place is not None else None
 
     def end_when(self, has_ended: Callable[[], bool]) -> None:
         """From when this holds, no request is sent and no byte waited for: what was received already is handed over.

@@ -78,12 +78,13 @@ class PullLog:
         return latest
 
     def has_heir(self, number: int, repository: str) -> bool:
-        """Whether another running pull can go on with what an interrupted one of the repository left, and not this."""
+        """Whether another process pulls what an interrupted pull of the repository has left, and this one does not."""
         rows = [row for row in self.rows() if row.name.startswith(repository)]
         running = {row.number for row in rows if self.is_running(row)}
         left = {row.manifest for row in rows if row.number not in running}
         own = {row.manifest for row in rows if row.number == number}
-        return not own & left and any(row.manifest in left for row in rows if row.number in running)
+        others = [row for row in rows if row.number in running and row.session != self._session]
+        return not own & left and any(row.manifest in left for row in others)
 
     def rows(self) -> list[BegunPull]:
         """Oldest first."""

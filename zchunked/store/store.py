@@ -78,7 +78,6 @@ class Store(Memory, BlobReads):
         self._files = ByteFiles(self._blobs)
         self._proved_at: dict[Digest, int] = {}  # how many files this session had begun by then
         self._locks = BlobLocks(folder / "pins")
-        self.claims = BlobLocks(folder / "claims")
         try:
             self._session = NoSession(self._blobs) if self.is_read_only else Session(self._blobs)
             self.catch_up()
@@ -90,7 +89,7 @@ class Store(Memory, BlobReads):
     def close(self) -> None:
         if self._has_dropped and not self.is_read_only:
             remove_own(self._index, self._session)
-        for part in (self._files, self._index, self._session, self._locks, self.claims):
+        for part in (self._files, self._index, self._session, self._locks):
             part.close()
 
     def __enter__(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -12,35 +13,54 @@ from zchunked.cli.render import print_error, print_outcome, print_plan, progress
 from zchunked.cli.settings import Settings, client_of
 from zchunked.cli.tuning import give_back, seldom_collect
 from zchunked.client import Client
-from zchunked.errors import InterruptedPullError, LocalError, UsageError, ZPullError
+from zchunked.errors import InterruptedPullError, UsageError, ZPullError
 from zchunked.export.engines import parse_engine
 from zchunked.oci.quoting import typed
 from zchunked.oci.reference import parse_image
 from zchunked.receipt import Receipt
+from zchunked.results import Plan, PullResult
 
 
 def pull(settings: Settings) -> int:
     """`zpull IMAGE…`, and `zpull plan IMAGE…` or `--dry-run`, which stop where the download would begin.
 
-    Of several images each gets its receipt. One that fails stops the others only where they would fail too; the exit
-    code is the first failure's.
+    Of several images each gets its receipt, in their order. One that fails stops no other; the exit code is the
+    highest of theirs.
     """
     give_back()
     seldom_collect()
     images = images_of(settings)
-    code = 0
     progress = progress_of(settings.output)
     with closing(progress), closing(client_of(settings, progress)) as client:
-        for image in images:
-            try:
-                (_plan if settings.is_plan else _pull)(settings, client, progress, image)
-            except (InterruptedPullError, LocalError, UsageError):
-                raise
-            except ZPullError as error:
-                if len(images) == 1:
-                    raise
-                print_error(f"{image}: {error}")
-                code = code or error.exit_code
+        if len(images) > 1:
+            return _several(settings, client, progress, images)
+        (_plan if settings.is_plan else _pull)(settings, client, progress, images[0])
+    return 0
+
+
+def _several(settings: Settings, client: Client, progress: Progress, images: list[str]) -> int:
+    code = 0
+    interrupted: InterruptedPullError | None = None
+    if settings.is_plan:
+        outcomes: Iterator[Plan | PullResult | ZPullError] = client.plan_all(images)
+    else:
+        outcomes = client.pull_all(images, to=settings.to, force=settings.force, load=settings.load)
+    for image, outcome in zip(images, outcomes, strict=True):
+        progress.close()
+        if isinstance(outcome, PullResult):
+            _tell_pull(settings, outcome)
+            continue
+        if isinstance(outcome, Plan):
+            _tell_plan(settings, outcome)
+            continue
+        _explain(settings, outcome)
+        if isinstance(outcome, InterruptedPullError):
+            interrupted = interrupted or outcome
+        else:
+            print_error(f"{image}: {outcome}")
+            code = max(code, outcome.exit_code)
+    if interrupted is not None:
+        raise interrupted
     return code
 
 
@@ -85,6 +105,10 @@ def _pull(settings: Settings, client: Client, progress: Progress, image: str) ->
         raise
     progress.close()
     write_digestfile(settings.output.digestfile, done.receipt)
+    _tell_pull(settings, done)
+
+
+def _tell_pull(settings: Settings, done: PullResult) -> None:
     print_outcome(settings.output, done.receipt, settings.to)
     tell(settings, done.receipt)
 
@@ -96,6 +120,10 @@ def _plan(settings: Settings, client: Client, progress: Progress, image: str) ->
         progress.close()
         _explain(settings, error)
         raise
+    _tell_plan(settings, plan)
+
+
+def _tell_plan(settings: Settings, plan: Plan) -> None:
     if settings.output.format == "text":
         print_plan(plan, settings.options.rate)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -17,6 +16,7 @@ from urllib3.exceptions import InsecureRequestWarning
 from zchunked.sources.http.connection import POOLS
 from zchunked.sources.http.tls import Contexts, Trust
 from zchunked.sources.http.urls import Origin, netloc
+from zchunked.sources.shared_line import IdleConnections
 
 SENT_AT_ONCE = 64 << 10  # a send must be through within the time of a connect
 _NOT_SENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # linux/tcp.h; Python knows it since 3.12
@@ -27,23 +27,22 @@ class SessionPool:
     connection open in between. Thread-safe.
     """
 
-    def __init__(self, trust: Trust | None = None) -> None:
-        """None trusts what the system does."""
-        trust = trust or Trust()
+    def __init__(self, trust: Trust | None = None, shared: IdleConnections | None = None) -> None:
+        """None trusts what the system does. `shared`: where sessions rest with those of other pools."""
+        trust = self._trust = trust or Trust()
         self.verifies = trust.verify
         """Whether certificates are checked at all."""
         if not trust.verify:
             urllib3.disable_warnings(InsecureRequestWarning)  # the person has said so
         self._contexts = Contexts(trust, DEFAULT_CA_BUNDLE_PATH)
-        self._lock = threading.Lock()
-        self._idle: dict[Origin, list[requests.Session]] = {}
-        self._is_closed = False
+        self._own = IdleConnections()
+        self._idle = shared or self._own
 
     def take(self, origin: Origin) -> requests.Session:
         """One that rests, or a new one. Whoever takes it puts it back or closes it."""
-        with self._lock:
-            if sessions := self._idle.get(origin):
-                return sessions.pop()
+        idle = self._idle.take((self._trust, origin))
+        if isinstance(idle, requests.Session):
+            return idle
         session = _Session()
         session.trust_env = False  # it would read ~/.netrc; proxies and CA bundles come from us
         session.headers.clear()
@@ -53,20 +52,11 @@ class SessionPool:
 
     def put_back(self, origin: Origin, session: requests.Session) -> None:
         """It rests for the next request, or is closed where the pool is."""
-        with self._lock:
-            if not self._is_closed:
-                self._idle.setdefault(origin, []).append(session)
-                return
-        session.close()
+        self._idle.put((self._trust, origin), session)
 
     def close(self) -> None:
-        """Close those that rest; those at work close when they are put back."""
-        with self._lock:
-            self._is_closed = True
-            idle = [session for sessions in self._idle.values() for session in sessions]
-            self._idle.clear()
-        for session in idle:
-            session.close()
+        """Close those that rest, unless others share them; those at work close when they are put back."""
+        self._own.close()
 
 
 class _Session(requests.Session):

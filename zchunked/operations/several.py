@@ -1,0 +1,122 @@
+"""Pull several images as one: over the same connections, each byte once, each with a receipt of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
+from functools import partial
+
+from zchunked.download.workers import WorkerPool
+from zchunked.errors import InterruptedPullError, ZPullError
+from zchunked.events import Event
+from zchunked.oci.reference import ImageReference
+from zchunked.operations.context import Context, limit_of
+from zchunked.operations.pulling import ImagePull
+from zchunked.operations.writing import AnyDestination
+from zchunked.options import Options
+from zchunked.receipt import Receipt
+from zchunked.sources.shared_line import Place, SharedLine
+from zchunked.store.images import StoredImage
+
+_MOST_AT_ONCE = 4  # each has a dozen threads and a table of contents in memory; more would share the same link
+Outcome = StoredImage | ZPullError
+
+
+def pull_all(
+    context: Context, references: Sequence[ImageReference], to: Sequence[AnyDestination], *, force: bool
+) -> Iterator[tuple[Receipt, Outcome]]:
+    """What became of each, in their order, as soon as it is known; exports are written by the caller's thread.
+
+    A layer that several of them lack is fetched by one of them, which the others wait for; so do those of one
+    repository, for versions of an image have frames in common. After Ctrl-C the outcome of all that are not done is
+    InterruptedPullError. To leave the iterator early ends the pulls too.
+    """
+    side_by_side = _SideBySide(context, references, to, force=force)
+    with closing(side_by_side):
+        yield from side_by_side.outcomes()
+
+
+class _SideBySide:
+    """Made and used on the caller's thread; the pulls run on workers."""
+
+    def __init__(
+        self, context: Context, references: Sequence[ImageReference], to: Sequence[AnyDestination], *, force: bool
+    ) -> None:
+        self._show, self._force = context.show, force
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        context = replace(context, show=self._events.put, limit=limit_of(context.options))
+        self._line = SharedLine(context.options.jobs)
+        self._places = [self._line.place(reference.name) for reference in references]
+        self._works = [
+            ImagePull(context, reference, to, Receipt(str(reference)), place)
+            for reference, place in zip(references, self._places, strict=True)
+        ]
+        self._failures: dict[int, ZPullError | None] = {}
+        self._stop = threading.Event()
+        self._pool = WorkerPool({"images": _at_once(len(references), context.options)}, self._stop)
+
+    def outcomes(self) -> Iterator[tuple[Receipt, Outcome]]:
+        with self._pool:
+            for number, (work, place) in enumerate(zip(self._works, self._places, strict=True)):
+                self._pool.submit("images", partial(self._bring, number, work, place))
+            try:
+                for number, work in enumerate(self._works):
+                    yield work.receipt, self._outcome(number, work)
+                    work.close()
+            finally:
+                self._line.is_over.set()
+
+    def _bring(self, number: int, work: ImagePull, place: Place) -> None:
+        failure: ZPullError | None = None
+        try:
+            if self._line.is_over.is_set():
+                raise InterruptedPullError("interrupted")
+            work.bring()
+        except ZPullError as error:
+            failure = error
+        finally:
+            place.end()
+        self._failures[number] = failure
+
+    def _outcome(self, number: int, work: ImagePull) -> Outcome:
+        ended = InterruptedPullError("interrupted; run the same command to resume")
+        ended.receipt = work.receipt
+        try:
+            self._pool.wait(self._tick, until=lambda: number in self._failures)
+            failure = self._failures.get(number, ended)
+            return failure if failure is not None else work.deliver(force=self._force)
+        except KeyboardInterrupt:
+            self._end()
+            return self._failures.get(number) or ended
+        except InterruptedPullError as error:  # while it was exported
+            self._end()
+            return error
+        except ZPullError as error:
+            return error
+        finally:
+            self._tick()
+
+    def _tick(self) -> None:
+        while not self._events.empty():
+            self._show(self._events.get())
+
+    def _end(self) -> None:
+        """Those under way end as for Ctrl-C, the others do not begin."""
+        self._line.is_over.set()
+        with suppress(KeyboardInterrupt):
+            self._pool.wait(self._tick)
+
+    def close(self) -> None:
+        self._line.close()
+        self._stop.set()
+        with ExitStack() as stack:
+            for work in self._works:
+                stack.callback(work.close)
+
+
+def _at_once(count: int, options: Options) -> int:
+    """One after the other where a minimum is asked of each, for none has the whole link otherwise."""
+    return 1 if options.bounds.min_rate is not None else max(1, min(count, options.jobs, _MOST_AT_ONCE))
