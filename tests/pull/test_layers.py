@@ -401,3 +401,22 @@ def test_the_round_trip_is_the_shortest_of_the_last_answers() -> None:
     for seconds in [0.01, 0.5] + [0.2] * 40:
         traffic.answered(seconds)
     assert traffic.round_trip == pytest.approx(0.2)
+
+
+def test_what_a_part_costs_is_told_by_the_time_that_its_bytes_do_not_take() -> None:
+    clock = Clock()
+    traffic = Traffic(clock)
+    traffic.begun()
+    clock.now += 0.1
+    traffic.received(10_000_000)  # 100 MB/s
+    traffic.ended()
+    assert traffic.plain_rate == pytest.approx(100e6)
+    assert traffic.part_seconds is None
+    traffic.begun(is_parted=True)
+    for _ in range(100):
+        clock.now += 0.011
+        traffic.received(1_000_000)
+        traffic.framed(500, parts=10)
+    traffic.ended(is_parted=True)
+    assert traffic.part_seconds == pytest.approx(0.1e-3)
+    assert traffic.plain_rate == pytest.approx(100e6)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zchunked.download.coalesce import GapPolicy, Link, runs_for
+from zchunked.download.coalesce import PART_BYTES, GapPolicy, Link, coalesce, runs_for
 from zchunked.pull.machine import costs_of, measured
-from zchunked.pull.ways import Way, WayCost, WorkCosts, choose, cost_of, rough_cost
+from zchunked.pull.ways import Way, WayCost, WorkCosts, choose, cost_of, gap_in_parts, rough_cost
 from zchunked.ranges import ByteRange
 
 MB = 1_000_000
@@ -78,3 +78,42 @@ def test_what_a_frame_costs_here_is_learnt_within_reason() -> None:
     assert costs_of({"frame": 1e-5}).frame == 1e-5
     assert costs_of({"frame": 5.0, "chunk": 0.0}) == WorkCosts(frame=3e-4, chunk=2e-6)
     assert measured([], 100.0, before) == {}, "nothing came, so nothing was learnt"
+
+
+def spans_of(count: int, size: int, gap: int) -> list[ByteRange]:
+    return [ByteRange(at * (size + gap), at * (size + gap) + size) for at in range(count)]
+
+
+def test_a_host_that_works_for_each_part_is_asked_for_fewer() -> None:
+    """60,000 parts are half a minute of a host that needs 0.5 ms for each, and nothing of one that does not."""
+    needed = spans_of(60_000, 1_400, 1_900)
+    assert gap_in_parts(needed, Link(0.001, 300e6)) == PART_BYTES
+    bought = gap_in_parts(needed, Link(0.001, 300e6, part=500e-6))
+    assert bought > 1_900
+    cheap = [Link(0.001, 300e6, part=1e-6), Link(0.001, 300e6, part=500e-6)]
+    free, dear = (rough_cost("exact", needed, 0.0, link, 8, 185, GapPolicy()) for link in cheap)
+    assert dear.seconds > free.seconds + 20
+    assert gap_in_parts(needed[:500], Link(0.001, 300e6, part=500e-6)) == PART_BYTES  # a quarter of a second
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), min_size=1, max_size=200),
+    st.floats(0, 0.1),
+    st.floats(1e6, 1e9),
+)
+def test_gaps_are_bought_as_ways_are_chosen(needs: list[tuple[int, int]], part: float, rate: float) -> None:
+    needed, at = [], 0
+    for size, gap in needs:
+        needed.append(ByteRange(at, at + size))
+        at += size + gap
+
+    def seconds(most: int) -> float:
+        runs = coalesce(needed, GapPolicy(most, float("inf")))
+        return (sum(map(len_of, runs)) + len(runs) * PART_BYTES) / rate + len(runs) * part
+
+    taken = gap_in_parts(needed, Link(0.001, rate, part))
+    assert seconds(taken) <= 1.25 * min(seconds(PART_BYTES), seconds(512 << 10)) + 0.5 + 1e-9
+
+
+def len_of(span: ByteRange) -> int:
+    return span.size

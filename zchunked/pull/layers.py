@@ -28,7 +28,7 @@ from zchunked.pull.offline import refuse_missing
 from zchunked.pull.planner import Scheduler
 from zchunked.receipt import Receipt
 
-_REPLAN_SECONDS = 2.0
+_REPLAN_SECONDS = 0.5
 _FAST_RATE = 20e6  # bytes per second; above that a tar is made more slowly than the blob comes
 _SOON_SECONDS = 1.0
 
@@ -88,7 +88,7 @@ class Layers:
                 index_blob(self._store, Digest(blob), Digest(manifest), self._options.limits)
             self._is_indexed = True
 
-        crew.submit("make", work)
+        crew.submit("read", work)  # before the TOCs of this pull: two in memory at once are too many
 
     def _may_skip(self) -> bool:
         """Whether a store without frames leaves no question that a table of contents could answer."""

@@ -18,39 +18,50 @@ from zchunked.oci.digest import Digest
 from zchunked.options import GapOptions
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.ways import Way, WayCost, choose, cost_of, rough_cost
+from zchunked.pull.ways import Way, WayCost, choose, cost_of, gap_in_parts, rough_cost
 from zchunked.ranges import ByteRange, Spans, merge, ranges, subtract, total
 from zchunked.store import Store
 from zchunked.store.store import Place
 
 _MOVED = 4.0  # an estimate that has moved by this factor makes another plan
+_LEAST_PART = 10e-6  # seconds; below that a part costs nothing that matters
 _COLD_SHARE = 0.875  # of a layer of which nothing is here: lean has to need less of it than that
 
 
-def gap_policy(options: GapOptions, link: Link, jobs: int) -> GapPolicy:
-    """Which gaps are bought on this link."""
+def gap_policy(options: GapOptions, link: Link, jobs: int, needed: Sequence[ByteRange] = ()) -> GapPolicy:
+    """Which gaps between `needed` spans are bought on this link."""
     singles = link.singles(jobs)
     if options.max_gap is not None:
         return GapPolicy(most=options.max_gap, share=float("inf") if options.max_gap else 0.0, singles=singles)
-    return GapPolicy(most=link.worth_of_request(jobs), singles=singles)
+    most_in_parts = gap_in_parts(needed, link)
+    return GapPolicy(max(link.worth_of_request(jobs), most_in_parts), singles=singles, most_in_parts=most_in_parts)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestShape:
-    """What a layer's requests were made for. `metadata`: bytes of it that come besides and are needed all the same."""
+    """What a layer's requests were made for. `metadata`: bytes of it that come besides and are needed all the same.
+
+    `part`: seconds that a part was taken to cost.
+    """
 
     policy: GapPolicy
     jobs: int
     spans: int
     metadata: int
+    part: float = 0.0
 
     def runs(self, left: list[ByteRange]) -> list[Run]:
         return runs_for(left, policy=self.policy, jobs=self.jobs, spans=self.spans, metadata=self.metadata)
 
     def differ(self, before: RequestShape) -> bool:
-        """By so much that other requests are worth it. Where many spans share a request, the link hardly matters."""
+        """By so much that other requests are worth it. Where many spans share a request, the price of a part counts."""
+        if self.spans != before.spans:
+            return True
+        if self.spans > 1:
+            low, high = sorted([self.part, before.part])
+            return high > max(low, _LEAST_PART) * _MOVED
         low, high = sorted([self.policy.most, before.policy.most])
-        return self.spans != before.spans or (self.spans == 1 and high > low * _MOVED)
+        return high > low * _MOVED
 
 
 class Scheduler:
@@ -162,9 +173,9 @@ class Scheduler:
         missing = subtract(whole, stand_ins.spans())
         hashing = work.layer.size * costs.byte
         count = len(frames) if frames is not None else 0
-        shape = self._terms_for(work, means)
 
         def cost(way: Way, needed: list[ByteRange], work_seconds: float) -> WayCost:
+            shape = self._terms_for(work, means, needed)
             if self._is_plan:
                 return cost_of(way, shape.runs(needed), work_seconds, link, jobs)
             return rough_cost(way, needed, work_seconds, link, jobs, shape.spans, shape.policy)
@@ -198,8 +209,9 @@ class Scheduler:
         layer, contents = work.layer, work.contents
         wanted = subtract([ByteRange(0, layer.size)] if layer.size else [], work.stand_ins.spans())
         tail = [ByteRange(contents.payload_end, layer.size)] if contents is not None else []
-        terms = self._terms[layer.digest] = self._terms_for(work, means)
-        runs = [run for whole in terms.runs(subtract(wanted, here)) if (run := tuple(subtract(whole, coming)))]
+        left = subtract(wanted, here)
+        terms = self._terms[layer.digest] = self._terms_for(work, means, left)
+        runs = [run for whole in terms.runs(left) if (run := tuple(subtract(whole, coming)))]
         self._whole_ones.append(work)
         self._count_cached(work, min(layer.size, work.here_before + self._held(work)))
         return Order(layer, runs, wanted, tail)
@@ -223,8 +235,9 @@ class Scheduler:
             here = subtract(here, bad)
         wanted, metadata, checks = _wanted(contents, work.places, own, found, coming_chunks)
         self._coming |= coming_chunks
-        terms = self._terms[work.layer.digest] = self._terms_for(work, means)
-        runs = [run for whole in terms.runs(subtract(wanted, here)) if (run := tuple(subtract(whole, coming)))]
+        left = subtract(wanted, here)
+        terms = self._terms[work.layer.digest] = self._terms_for(work, means, left)
+        runs = [run for whole in terms.runs(left) if (run := tuple(subtract(whole, coming)))]
         self._coming_frames |= {
             (digest, place.length): (place.blob, place.start)
             for digest, place in work.places.items()
@@ -274,16 +287,18 @@ class Scheduler:
         """How to ask for what is left, where the link or the host are no longer what the plan was made for."""
         if work.way == "whole":
             return None
-        terms = self._terms_for(work, means)
-        if not terms.differ(self._terms[work.layer.digest]):
+        order, blob = work.order, work.layer.digest
+        terms = self._terms_for(work, means, ())
+        if order is None or not terms.differ(self._terms[blob]):
             return None
-        self._terms[work.layer.digest] = terms
+        terms = self._terms_for(work, means, subtract(order.wanted, self._store.covered(blob)))
+        self._terms[blob] = terms
         return replace(terms, metadata=0)  # what it may cost has been spent on the runs that have begun
 
-    def _terms_for(self, work: LayerTask, means: LinkConditions) -> RequestShape:
+    def _terms_for(self, work: LayerTask, means: LinkConditions, needed: Sequence[ByteRange]) -> RequestShape:
         vouched = total(work.contents.vouched) if work.contents and work.way != "whole" else 0
-        policy = gap_policy(self._frugality, means.link, means.jobs)
-        return RequestShape(policy, means.jobs, means.spans_per_request(work.layer), vouched)
+        policy = gap_policy(self._frugality, means.link, means.jobs, needed)
+        return RequestShape(policy, means.jobs, means.spans_per_request(work.layer), vouched, means.link.part)
 
 
 def _why(work: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:

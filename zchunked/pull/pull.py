@@ -39,6 +39,9 @@ from zchunked.store import Store
 from zchunked.store.images import ImageDocuments, StoredImage
 
 _ROUNDS = 7  # of repairs: each finds other bytes to blame, or trusts fewer frames
+_QUICK_RATE = 10e6
+"""Bytes per second. Only above it a part has a price: below, the host works while the link is busy, and a link that got
+slower would pass for a host that works more."""
 _LANES = {"read": 1, "make": 2, "prove": 2}
 _Result = TypeVar("_Result")
 
@@ -169,8 +172,11 @@ class Pull:
         traffic = self._traffic
         if self._accounts.is_free or self._options.limit_rate is not None or traffic.place is not None:
             return  # what others leave of the link says little of it
-        if traffic.tells_rate and traffic.rate and traffic.round_trip is not None:
-            found = {"rate": traffic.rate, "round trip": traffic.round_trip}
+        rate = traffic.plain_rate or traffic.rate
+        if traffic.tells_rate and rate and traffic.round_trip is not None:
+            found = {"rate": rate, "round trip": traffic.round_trip}
+            if traffic.part_seconds is not None:
+                found["part"] = traffic.part_seconds
             self._store.remember_measures(_link_of(self._name), found)
 
     def _settle(self) -> None:
@@ -232,7 +238,14 @@ class Pull:
         traffic, before = self._traffic, self._link
         measured = traffic.rate if traffic.tells_rate else before.get("rate", traffic.rate)
         round_trip = traffic.round_trip if traffic.round_trip is not None else before.get("round trip")
-        link = Link(round_trip, self._options.link_rate(measured))
+        part = traffic.part_seconds
+        if part is None:
+            part = before.get("part", 0.0)
+        elif traffic.plain_rate:  # the rate while parts came is that of the host's work for them
+            measured = max(measured or 0.0, traffic.plain_rate)
+        if (measured or 0.0) < _QUICK_RATE:
+            part = 0.0
+        link = Link(round_trip, self._options.link_rate(measured), part)
         return LinkConditions(
             self._options.jobs, link, self._source.spans_per_request, self._accounts.is_free, self._costs
         )

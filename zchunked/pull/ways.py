@@ -16,6 +16,7 @@ Way = Literal["exact", "lean", "whole"]
 
 _LONG = 4 << 20  # bytes of one request
 _USUAL_RATE = 12.5e6  # bytes per second, of a link that nobody has measured yet
+_GAPS = (PART_BYTES, 512, 2 << 10, 8 << 10, 32 << 10, 128 << 10, 512 << 10)  # bytes
 _SLOWER, _LATER = 1.25, 0.5  # than the fastest way, and seconds more, is what fewer bytes are worth
 _LEAN_GAIN, _LEAN_SECONDS = 0.95, 0.1  # the registry's own blob is given up for no less
 
@@ -56,7 +57,7 @@ def rough_cost(
 ) -> WayCost:
     """The same without making the requests, for a host that takes so many `spans` in one."""
     size, parts = total(needed), len(needed)
-    most, budget = (PART_BYTES, math.inf) if spans > 1 else (policy.most, size * policy.share)
+    most, budget = (policy.most_in_parts, math.inf) if spans > 1 else (policy.most, size * policy.share)
     gaps = [gap for before, after in pairwise(needed) if (gap := after.start - before.end) <= min(most, policy.most)]
     if sum(gaps) > budget:
         gaps.sort()
@@ -69,6 +70,27 @@ def rough_cost(
     else:
         requests, parts = max(parts, -(-size // _LONG)), 0
     return _cost(way, size, requests if needed else 0, parts, work, link, jobs)
+
+
+def gap_in_parts(needed: Sequence[ByteRange], link: Link) -> int:
+    """The longest gap to buy between spans that share a request, where the host takes its time for each part.
+
+    No gap but those that are shorter than a part's header costs fewer bytes bought than left; of longer ones as many
+    are bought as the same rule asks for by which a way is chosen.
+    """
+    rate = link.rate or _USUAL_RATE
+    if link.part * len(needed) <= _LATER:
+        return PART_BYTES
+    size, parts = total(needed), len(needed)
+    gaps = sorted(after.start - before.end for before, after in pairwise(needed))
+    sums = [0, *accumulate(gaps)]
+    found: list[tuple[float, int]] = []  # seconds, and the longest gap bought; ascending by bytes
+    for most in _GAPS:
+        bought = bisect_right(gaps, most)
+        left = parts - bought
+        found.append(((size + sums[bought] + left * PART_BYTES) / rate + left * link.part, most))
+    bound = min(found)[0] * _SLOWER + _LATER
+    return next(most for seconds, most in found if seconds <= bound)
 
 
 def _cost(way: Way, size: int, requests: int, parts: int, work: float, link: Link, jobs: int) -> WayCost:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from zchunked.errors import RefusedError
 from zchunked.events import Requested
@@ -19,6 +20,7 @@ _FORECAST_BYTES = 1 << 20  # a manifest comes at the rate of a connection that h
 _WINDOW_SECONDS = 4.0  # of receiving: what the link did before is no news
 _STEP_SECONDS = 0.25
 _ANSWERS = 32  # that the round-trip time is taken from
+_TELLING_PARTS = 200  # of answers with several; fewer say more of how the link varies than of their price
 
 
 _MOST_PIECE, _PIECES_PER_SECOND = 256 << 10, 8
@@ -52,6 +54,14 @@ class RateLimit:
             self._wait(delay)
 
 
+@dataclass(slots=True)
+class _Phase:
+    """Time with a body on its way, and the bytes that came in it."""
+
+    seconds: float = 0.0
+    bytes: int = 0
+
+
 class Traffic:
     """What one pull received, whatever became of it: blobs, tokens, redirects and errors alike. Thread-safe.
 
@@ -76,9 +86,13 @@ class Traffic:
         self._requests = 0
         self._fetched = self._framing = self._gained = 0
         self._delays: deque[float] = deque(maxlen=_ANSWERS)
-        self._bodies = 0  # on their way
+        self._bodies = self._parted_bodies = 0  # on their way; of these, how many have several parts
+        self._parts = 0
+        self._apart = _Phase()  # while a body of several parts was on its way, and while none was
+        self._plain = _Phase()
         self._receiving = 0.0  # seconds with a body on its way, up to `_moment`
         self._moment = 0.0
+        self._told = 0  # bytes that belong to a phase already
         self._steps: deque[tuple[float, int]] = deque([(0.0, 0)])  # (seconds of receiving, bytes fetched by then)
 
     @property
@@ -156,10 +170,11 @@ class Traffic:
         """The most that one read of a body should take."""
         return _MOST_PIECE if self._limit is None else self._limit.piece_bytes
 
-    def framed(self, size: int) -> None:
-        """Of what was received, this much only said where the parts of a multi-range answer belong."""
+    def framed(self, size: int, parts: int = 0) -> None:
+        """Of what was received, this much only said where the parts of a multi-range answer belong: so many parts."""
         with self._lock:
             self._framing += size
+            self._parts += parts
 
     def unpacked(self, size: int) -> None:
         """A document that a server packed is so much longer than what was received of it."""
@@ -188,22 +203,30 @@ class Traffic:
         with self._lock:
             self._delays.append(seconds)
 
-    def begun(self) -> None:
-        """A body is on its way, until it has `ended`."""
+    def begun(self, *, is_parted: bool = False) -> None:
+        """A body is on its way, until it has `ended`. `is_parted`: it has several parts."""
         with self._lock:
-            if not self._bodies:
+            if self._bodies:
+                self._go_on()
+            else:
                 self._moment = self._clock()
             self._bodies += 1
+            self._parted_bodies += is_parted
 
-    def ended(self) -> None:
+    def ended(self, *, is_parted: bool = False) -> None:
         """Nothing more comes of a body that has `begun`."""
         with self._lock:
             self._go_on()
             self._bodies -= 1
+            self._parted_bodies -= is_parted
 
     def _go_on(self) -> None:
         """Time has passed while bodies were on their way."""
         now = self._clock()
+        phase = self._apart if self._parted_bodies else self._plain
+        phase.seconds += now - self._moment
+        phase.bytes += self._fetched - self._told
+        self._told = self._fetched
         self._receiving += now - self._moment
         self._moment = now
         steps = self._steps
@@ -232,3 +255,23 @@ class Traffic:
                 since, before = 0.0, 0
             came, seconds = self._fetched - before, self._receiving - since
             return came / seconds if came >= _TELLING_BYTES and seconds > 0 else None
+
+    @property
+    def plain_rate(self) -> float | None:
+        """Bytes per second while no answer of several parts was on its way; None until that tells a rate."""
+        with self._lock:
+            seconds, size = self._plain.seconds, self._plain.bytes
+        return size / seconds if size >= _FORECAST_BYTES and seconds > 0 else None
+
+    @property
+    def part_seconds(self) -> float | None:
+        """What each part of an answer of several adds to the time that its bytes take; None until enough came to tell.
+
+        Of all connections together: the work that a host does for a part, as far as it keeps the link from its rate.
+        """
+        rate = self.plain_rate
+        with self._lock:
+            seconds, size, parts = self._apart.seconds, self._apart.bytes, self._parts
+        if rate is None or parts < _TELLING_PARTS:
+            return None
+        return max(0.0, seconds - size / rate) / parts

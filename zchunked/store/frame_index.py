@@ -12,8 +12,8 @@ FINGERPRINT_BYTES = 16
 
 Found = tuple[list[int], list[int], list[int], list[int]]
 """In columns: which of the keys, number of the blob, start, compressed length."""
-FrameRow = tuple[bytes, int, int, int]
-"""Key, start, compressed length, decoded size (0 for header frames)."""
+FrameRows = tuple[list[bytes], list[tuple[int, int, int]]]
+"""Keys, and of each start, compressed length, decoded size (0 for header frames)."""
 
 # headers: as `chunks`, by what goes into a header frame.
 # unindexed: whole blobs whose frames nobody has asked for yet, and a manifest that lists them.
@@ -50,7 +50,7 @@ class FrameIndex:
         """Rows of these fingerprints, cut to their size, which ascend."""
         return self._index.find_keys("headers", "key", FINGERPRINT_BYTES, keys)
 
-    def add(self, digest: str, size: int, payloads: Iterable[FrameRow], headers: Iterable[FrameRow]) -> None:
+    def add(self, digest: str, size: int, payloads: FrameRows, headers: FrameRows) -> None:
         """Enter the frames of a whole blob, best ascending by key. It is indexed afterwards.
 
         A frame that another whole blob is known to hold, of the same length, gets no second row.
@@ -67,9 +67,9 @@ class FrameIndex:
                     f"{table} AS had JOIN blobs ON blobs.id = had.blob AND whole "
                     f"WHERE had.{name} = {_key(width)} AND had.length = {column(1)})"
                 )
-                for some in batches(rows):
-                    keys, packed = b"".join([row[0] for row in some]), packed_rows([row[1:] for row in some])
-                    db.execute(sql, {"keys": keys, "blob": blob, "count": len(some), "packed": packed})
+                for some, numbers in zip(batches(rows[0]), batches(rows[1]), strict=True):
+                    told = {"keys": b"".join(some), "blob": blob, "count": len(some), "packed": packed_rows(numbers)}
+                    db.execute(sql, told)
             db.execute("DELETE FROM unindexed WHERE blob = ?", (blob,))
 
     def holds_any(self) -> bool:

@@ -61,7 +61,8 @@ class HttpResponse:
         self._response, self._free, self._stall, self._limits = response, free, stall, limits
         self._received = 0
         self._is_closed = False
-        traffic.begun()
+        self._is_parted = response.headers.get("Content-Type", "").lower().startswith("multipart/byteranges")
+        traffic.begun(is_parted=self._is_parted)
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +129,7 @@ class HttpResponse:
         """May be called twice. A body that was not read to its end takes the connection with it."""
         if not self._is_closed:
             self._is_closed = True
-            self.traffic.ended()
+            self.traffic.ended(is_parted=self._is_parted)
             self._response.close()
             self._free()
 

@@ -32,7 +32,9 @@ class PartReader:
 
     def __init__(self, boundary: bytes, size: int, hull: ByteRange, most: int, limits: Limits = DEFAULT_LIMITS) -> None:
         self._delimiter = b"--" + boundary
-        self._size, self._hull, self._left_parts = size, hull, most
+        self._size, self._hull, self._most = size, hull, most
+        self.begun = 0
+        """How many parts have begun."""
         self._usual, self._stated = b"\r\n" + self._delimiter, b"%d" % size
         self._head_bytes = limits.part_header_bytes + len(boundary) + 8  # dashes and line ends
         self._held = b""
@@ -48,7 +50,7 @@ class PartReader:
     @property
     def most_bytes(self) -> int:
         """What a body in order may weigh; what is beyond that may be left unread."""
-        return self._hull.size + (self._left_parts + 2) * self._head_bytes
+        return self._hull.size + (self._most + 2) * self._head_bytes
 
     def feed(self, piece: bytes) -> Iterator[Pieces]:
         """All that this piece brings, at once, if it brings anything.
@@ -142,9 +144,9 @@ class PartReader:
             raise FormatError(
                 f"a part holds {ByteRange(start, end)}, of which nothing outside {self._hull} was asked for"
             )
-        self._left_parts -= 1
+        self.begun += 1
         self._left_bytes -= end - start
-        if self._left_parts < 0 or self._left_bytes < 0:
+        if self.begun > self._most or self._left_bytes < 0:
             raise FormatError("more parts, or more bytes in them, than were asked for")
         self._at, self._left = start, end - start
 

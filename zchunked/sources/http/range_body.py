@@ -64,11 +64,11 @@ class RangeBody:
         parts = PartReader(holds.boundary, self._blob.size, hull, len(spans), self._limits)
         try:
             for piece in self._response.pieces(parts.most_bytes):
-                framing = len(piece)
+                framing, before = len(piece), parts.begun
                 for pieces in parts.feed(piece):
                     framing -= sum([len(content) for _, content in pieces])
                     yield pieces
-                self._response.traffic.framed(framing)
+                self._response.traffic.framed(framing, parts.begun - before)
             parts.end()
         except FormatError as error:
             if not parts.is_cut_short:
