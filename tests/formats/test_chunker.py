@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.build import cut
 from zchunked.formats import chunker
-from zchunked.formats.chunker import Chunker, Search, fastest_search, search_with_integers
+from zchunked.formats.chunker import Chunker, Search, cut_many, fastest_search, holes, search_with_integers
 
 SEARCHES = {"numpy": fastest_search(), "integers": search_with_integers}
 
@@ -98,3 +99,21 @@ def test_parts_are_the_content() -> None:
     cutter = Chunker()
     parts = [part for at in range(0, len(data), 999) for part in cutter.feed(data[at : at + 999])]
     assert b"".join(part.data or bytes(part.zeros) for part in [*parts, *cutter.finish()]) == data
+
+
+@given(st.integers(0, 1 << 30), st.lists(st.integers(0, 60_000), max_size=12), st.booleans())
+def test_many_contents_are_cut_as_each_alone(seed: int, sizes: list[int], between: bool) -> None:
+    """Among them files of zeros side by side, which together look like one hole."""
+    contents = [content(seed + number, size) for number, size in enumerate(sizes)]
+    if between:
+        contents = [one for each in contents for one in (each, bytes(len(each) % 2048))]
+    found = cut_many(contents)
+    for number, data in enumerate(contents):
+        wanted = [(end, kind) for start, end, kind in cut.pieces(data, cut.rolling) if start < end]
+        assert found.get(number, [(len(data), bool(wanted and wanted[0][1]))][: len(data)]) == wanted
+
+
+@given(st.lists(st.sampled_from([b"x", b"\0", bytes(511), bytes(512), bytes(1023), bytes(1024), bytes(3000)])))
+def test_holes_are_found_wherever_they_lie(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    assert [*holes(data, len(data))] == [found.span() for found in re.finditer(rb"\0{1024,}", data)]

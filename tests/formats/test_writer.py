@@ -19,13 +19,14 @@ from tests.formats.reals import Real, reals
 from tests.formats.test_tar_recipe import emit
 from tests.helpers.build.tar import Entry, make_tar
 from zchunked.errors import UnsupportedLayerError
-from zchunked.formats import writer, zstd
+from zchunked.formats import writer, writer_frames, zstd
 from zchunked.formats.annotations import Location, locate
 from zchunked.formats.decompress import unpacked
 from zchunked.formats.tar_recipe import from_tarsplit
 from zchunked.formats.tarsplit import parse_lines
 from zchunked.formats.toc import parse_toc
-from zchunked.formats.writer import MEDIA_TYPE, Encoded, LayerWriter, WrittenLayer
+from zchunked.formats.toc_writer import Frames
+from zchunked.formats.writer import MEDIA_TYPE, LayerWriter, WrittenLayer
 from zchunked.limits import Limits
 from zchunked.oci.documents import Descriptor
 
@@ -126,16 +127,16 @@ def test_any_tar_of_any_pieces_comes_back(unit: bytes, seed: int, size: int) -> 
     assert write(tar)[0] == blob
 
 
-def pool(stop: list[threading.Thread]) -> Callable[[Callable[[], Encoded]], Callable[[], Encoded]]:
+def pool(stop: list[threading.Thread]) -> Callable[[Callable[[], Frames]], Callable[[], Frames]]:
     """Each piece of work in a thread of its own, the last begun is the first to end."""
 
-    def submit(work: Callable[[], Encoded]) -> Callable[[], Encoded]:
-        out: list[Encoded] = []
+    def submit(work: Callable[[], Frames]) -> Callable[[], Frames]:
+        out: list[Frames] = []
         thread = threading.Thread(target=lambda: out.append(work()))
         thread.start()
         stop.append(thread)
 
-        def result() -> Encoded:
+        def result() -> Frames:
             thread.join()
             return out[0]
 
@@ -157,7 +158,8 @@ def test_threads_and_pieces_leave_no_trace_in_the_bytes() -> None:
 
 def test_a_frame_that_is_long_is_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without a cut, a hole, headers in a row, and bytes behind the end: each far above what is held."""
-    monkeypatch.setattr(writer, "_LONG_BYTES", 50_000)
+    monkeypatch.setattr(writer_frames, "LONG_BYTES", 50_000)
+    monkeypatch.setattr(writer, "_WHOLE_BYTES", 10_000)
     entries = [Entry(f"e{number}") for number in range(300)]
     entries += [
         Entry("uncut", b"A" * 400_000),

@@ -15,7 +15,8 @@ from zchunked.export.layers import LayerContent
 from zchunked.formats import zstd
 from zchunked.formats.annotations import is_current, other_annotations
 from zchunked.formats.tar_rewrite import TarRewriter
-from zchunked.formats.writer import DEFAULT_LEVEL, MEDIA_TYPE, LayerWriter, Submit, at_once
+from zchunked.formats.toc_writer import Submit, at_once
+from zchunked.formats.writer import DEFAULT_LEVEL, MEDIA_TYPE, LayerWriter
 from zchunked.oci.digest import Digest, from_raw
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
@@ -102,7 +103,8 @@ class LayerConverter:
         writer = LayerWriter(self._settings.level, self._submit, self._ahead)
         try:
             with closing(self._tar(content)) as tar:
-                digest, size = self._store.keep(writer.blob(tar))
+                known = content.diff_id if self._settings.rewrite is None else None
+                digest, size = self._store.keep(writer.blob(tar, known))
         except UnsupportedLayerError as error:
             try:
                 return self._make_plain(content, str(error))

@@ -11,7 +11,7 @@ import msgspec
 from zchunked.download.workers import made_ahead
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.layers.metadata import read_contents
-from zchunked.layers.proof import is_intact, prove, tar_of_blob
+from zchunked.layers.proof import is_intact, proving, tar_of_blob
 from zchunked.layers.rebuild import Rebuild
 from zchunked.oci.digest import Digest, verified
 from zchunked.oci.documents import OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST, Descriptor
@@ -76,8 +76,10 @@ class LayerContent:
         return self._judged(self.store.stream(self.layer.digest, ByteRange(start, self.layer.size)))
 
     def tar(self) -> Iterator[bytes | memoryview]:
-        """The layer's tar, verified to the last byte. Raises as `tar_size`."""
-        size = self.tar_size
+        """The layer's tar, verified to the last byte; the first one that is made proves the diff ID, as `tar_size`."""
+        size = self.store.proof(self.layer.digest, self.diff_id)
+        if size is None:
+            return _proving(self.store, self.layer, self.diff_id)
         return self._judged(verified(self._unpacked(), self.diff_id, size, "its tar"))
 
     def _unpacked(self) -> Iterator[bytes]:
@@ -113,9 +115,17 @@ def prove_diff_id(store: Store, layer: Descriptor, diff_id: Digest) -> int:
 
     Raises UnprovedError or FormatError when the image lies, DamagedLayerError when the disk does.
     """
+    return sum(map(len, _proving(store, layer, diff_id)))
+
+
+def _proving(store: Store, layer: Descriptor, diff_id: Digest) -> Iterator[bytes]:
+    """The tar, on its way to be proved."""
+    size = 0
     try:
         with closing(made_ahead(tar_of_blob(stored(store, layer), layer))) as tar:
-            size = prove(tar, layer, diff_id)
+            for block in proving(tar, layer, diff_id):
+                size += len(block)
+                yield block
     except (IntegrityError, FormatError) as error:
         if is_intact(store, layer.digest, layer.size):
             raise
@@ -123,7 +133,6 @@ def prove_diff_id(store: Store, layer: Descriptor, diff_id: Digest) -> int:
             f"layer {layer.digest} is damaged in the store ({error}); run `zpull verify`, then pull the image again"
         ) from error
     store.add_proof(layer.digest, diff_id, size)
-    return size
 
 
 def layers_of(store: Store, image: StoredImage) -> list[LayerContent]:

@@ -9,8 +9,10 @@ without it in the lanes of one large integer, some ten times slower. The cuts ar
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import accumulate
 from typing import NamedTuple
 
 WINDOW = 64
@@ -19,9 +21,9 @@ _HISTORY = WINDOW - 1
 _BLOCK = 64 << 10  # sums of a block stay in the processor's cache: 635 MB/s, and 540 at 1 MiB
 # What the aged bytes add up to at a cut: the checksum starts at 64 · 63 · 31.
 _CUT = (0xFFFF - WINDOW * (WINDOW - 1) * 31) & 0xFFFF
-_HOLE = re.compile(rb"\0{%d,}" % HOLE_BYTES)
-_LEAST_HOLE = bytes(HOLE_BYTES)
-_ZERO_HISTORY = bytes(_HISTORY)
+_SAMPLE = 512  # the shortest hole has all of a block of that size that begins at a multiple of it
+_ZERO_BLOCK, _ZERO_HISTORY = bytes(_SAMPLE), bytes(_HISTORY)
+_ZEROS = re.compile(rb"\0*")
 
 Search = Callable[[bytes], list[int]]
 """Offsets in data, behind its first 63 bytes, of the bytes that end a chunk; counted from the 64th byte."""
@@ -54,11 +56,10 @@ class Chunker:
             data = bytes(self._zeros) + piece if self._zeros else piece
         self._zeros = _zeros_at_end(data)
         end, at = len(data) - self._zeros, 0
-        if data.find(_LEAST_HOLE, 0, end) >= 0:
-            for hole in _HOLE.finditer(data, 0, end):
-                yield from self._data(data[at : hole.start()])
-                yield from self._hole(hole.end() - hole.start())
-                at = hole.end()
+        for hole, hole_end in holes(data, end):
+            yield from self._data(data[at:hole])
+            yield from self._hole(hole_end - hole)
+            at = hole_end
         yield from self._data(data[at:end])
 
     def finish(self) -> Iterator[Piece]:
@@ -87,6 +88,64 @@ class Chunker:
             start = at + 1
         if start < len(data):
             yield Piece(data[start:], 0, False)
+
+
+def holes(data: bytes, end: int) -> Iterator[tuple[int, int]]:
+    """The runs of zeros before `end` that are holes. One byte in 512 is looked at, and runs from there."""
+    sample = data[:end:_SAMPLE]
+    number = done = 0
+    while (number := sample.find(0, number)) >= 0:
+        at = number * _SAMPLE
+        number += 1
+        if at < done or not data.startswith(_ZERO_BLOCK, at, end):
+            continue
+        before = data[max(done, at - _SAMPLE) : at]
+        start = at - len(before) + len(before.rstrip(b"\0"))
+        zeros = _ZEROS.match(data, at, end)
+        assert zeros is not None
+        done = zeros.end()
+        number = max(number, done // _SAMPLE)
+        if done - start >= HOLE_BYTES:
+            yield start, done
+
+
+def cut_many(contents: Sequence[bytes]) -> dict[int, list[tuple[int, bool]]]:
+    """Where the chunks of many whole contents end, and whether each is a hole, of those that have several.
+
+    One search for all of them: most files are small, and a search of each alone costs more than reading it.
+    """
+    joined = _ZERO_HISTORY + _ZERO_HISTORY.join(contents)
+    starts = [0, *accumulate(len(content) + _HISTORY for content in contents)]  # behind the first 63 bytes
+    cuts: dict[int, list[int]] = {}
+    for at in fastest_search()(joined):
+        number = bisect_right(starts, at) - 1
+        end = at - starts[number] + 1
+        if number < len(contents) and end <= len(contents[number]):
+            cuts.setdefault(number, []).append(end)
+    suspects: set[int] = set()
+    for start, end in holes(joined, len(joined)):  # one may reach over several contents, and what is between them
+        first, last = bisect_right(starts, start - _HISTORY) - 1, bisect_right(starts, end - _HISTORY) - 1
+        suspects.update(range(max(first, 0), min(last + 1, len(contents))))
+    found = {}
+    for number in cuts.keys() | suspects:
+        ends = _ends(contents[number], cuts.get(number, []))
+        if len(ends) > 1:
+            found[number] = ends
+    return found
+
+
+def _ends(content: bytes, cuts: list[int]) -> list[tuple[int, bool]]:
+    """The chunks of one content whose bytes before `cuts` end one, unless they are in a hole."""
+    found: list[tuple[int, bool]] = []
+    at = 0
+    for start, end in [*holes(content, len(content)), (len(content), len(content))]:
+        found += [(cut, False) for cut in cuts if at < cut < start]
+        if start > at:
+            found.append((start, False))
+        if end > start:
+            found.append((end, True))
+        at = end
+    return found
 
 
 def _zeros_at_end(data: bytes) -> int:
