@@ -270,8 +270,6 @@ def test_a_file_near_350_lines_is_two_rooms(name: str) -> None:
 
 
 WIDE = {
-    "pull.pull.Pull": 11,
-    "pull.objects.ObjectFetcher": 8,
     "push.push.Pusher": 8,
     "store.writer.Writer": 7,
 }

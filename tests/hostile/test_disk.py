@@ -35,7 +35,9 @@ from zchunked.errors import IntegrityError, LocalError, TransferError, Transient
 from zchunked.export.layers import DamagedLayerError, layers_of
 from zchunked.maintenance.verify import doubt, verify
 from zchunked.oci.digest import Digest
+from zchunked.oci.reference import parse_image
 from zchunked.options import GapOptions, Options
+from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
 from zchunked.ranges import ByteRange, total
 from zchunked.receipt import Receipt
@@ -357,16 +359,9 @@ def test_pull_that_shall_export_heals(tmp_path: Path, hurt: Any, in_parts: Any) 
         damage(on, hurt, only_largest=False)
         source, outcome = MemorySource(content), Outcome(Receipt("example.com/app:t"))
         settings = Options(AMD64, patience=IMPATIENT)
-        work = Pull(
-            "example.com/app:t",
-            Digest(content.digest),
-            source,
-            on.store,
-            traffic=source.traffic,
-            options=settings,
-            receipt=outcome.receipt,
-            show=outcome.events.append,
-        )
+        reference = parse_image("example.com/app:t")
+        origin = Origin(reference, source, source.traffic, Digest(content.digest))
+        work = Pull(origin, on.store, settings, outcome.receipt, outcome.events.append)
         outcome.image = work.run()
         with contextlib.suppress(DamagedLayerError):  # some damage is to bytes that no tar needs
             tars_are_right(on.store, outcome.image, content)

@@ -31,10 +31,12 @@ from zchunked.interfaces import Pieces
 from zchunked.layers.metadata import read_contents
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
+from zchunked.oci.reference import parse_image
 from zchunked.options import GapOptions, Options, Patience
 from zchunked.pull import inspect
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
+from zchunked.pull.origin import Origin
 from zchunked.pull.planner import Scheduler
 from zchunked.pull.pull import Pull
 from zchunked.ranges import ByteRange, merge, subtract, total
@@ -239,10 +241,8 @@ def plan_of(folder: Path, content: Image) -> Receipt:
     receipt = Receipt("x")
     source = MemorySource(content)
     with open_store(folder) as store:
-        Pull(
-            "example.com/app:t", None, source, store, traffic=source.traffic,
-            options=Options(AMD64, jobs=2, patience=IMPATIENT), receipt=receipt, show=lambda _: None,
-        ).plan()  # fmt: skip
+        origin = Origin(parse_image("example.com/app:t"), source, source.traffic)
+        Pull(origin, store, Options(AMD64, jobs=2, patience=IMPATIENT), receipt, lambda _: None).plan()
     return receipt
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from tests.helpers.servers.registry import Registry
-from zchunked.interfaces import Source
 from zchunked.oci.platform import Platform
 from zchunked.oci.reference import Reference
 from zchunked.options import Options, Patience
+from zchunked.pull.origin import Origin
 from zchunked.serve.app import Access
 from zchunked.serve.policy import Allowed
 from zchunked.serve.settings import Settings
@@ -69,12 +69,12 @@ class Start:
         upstreams = {"local": registry.host} if registry is not None else {}
         wanted = replace(Settings(("127.0.0.1", 0), allowed=Allowed(frozenset()), upstreams=upstreams), **settings)
 
-        def opened(reference: Reference) -> tuple[Source, Traffic]:
+        def opened(reference: Reference) -> Origin:
             traffic = Traffic(time.monotonic)
             if wanted.offline:
-                return OfflineSource(str(reference)), traffic
+                return Origin(reference, OfflineSource(str(reference)), traffic)
             source = open_source(reference, Network(traffic), hosts=store, documents=store.document)
-            return source, traffic
+            return Origin(reference, source, traffic)
 
         access: list[Access] = []
         server = self.stack.enter_context(

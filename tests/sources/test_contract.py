@@ -26,10 +26,12 @@ from zchunked.errors import (
 from zchunked.interfaces import Source
 from zchunked.oci.digest import EMPTY, Digest, digest_of
 from zchunked.oci.documents import Descriptor
+from zchunked.oci.reference import parse_image
 from zchunked.options import Options
+from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
 from zchunked.ranges import ByteRange, merge
-from zchunked.receipt import Accounts, Receipt
+from zchunked.receipt import Receipt
 from zchunked.sources.layout import LayoutSource
 from zchunked.store import Store
 
@@ -234,18 +236,9 @@ def pull(place: Place, tag: str, store: Store) -> Receipt:
     before = place.served() if place.served else None
     receipt = Receipt(tag)
     with closing(source):
-        Pull(
-            f"{place.base}:{tag}" if place.base else f"example.com/demo:{tag}",
-            None,
-            source,
-            store,
-            traffic=traffic,
-            options=Options(platform=AMD64, jobs=4, patience=IMPATIENT),
-            receipt=receipt,
-            show=lambda _: None,
-            files=source.files if isinstance(source, LayoutSource) else None,
-            accounts=Accounts(is_free=isinstance(source, LayoutSource) and source.is_local),
-        ).run()
+        name = f"{place.base}:{tag}" if place.base else f"example.com/demo:{tag}"
+        options = Options(platform=AMD64, jobs=4, patience=IMPATIENT)
+        Pull(Origin(parse_image(name), source, traffic), store, options, receipt, lambda _: None).run()
     spent = receipt.bytes
     assert spent.fetched == spent.needed + spent.metadata + spent.gap + spent.wasted == traffic.fetched
     assert min(spent.needed, spent.metadata, spent.gap, spent.wasted) >= 0

@@ -15,6 +15,7 @@ from zchunked.errors import LocalError
 from zchunked.interfaces import Emit, Source
 from zchunked.oci.reference import ImageReference
 from zchunked.options import Connection, Options
+from zchunked.pull.origin import Origin
 from zchunked.sources import open_source
 from zchunked.sources.network import Network
 from zchunked.sources.offline import OfflineSource, is_on_this_machine
@@ -60,8 +61,12 @@ class Context:
         """The counts of one pull, held to `limit_rate`. `place`: among those that run side by side with it."""
         return Traffic(time.monotonic, limit=self.limit or limit_of(self.options), place=place)
 
-    def open(self, reference: ImageReference, traffic: Traffic) -> Source:
-        """As the connection and `offline` say. The caller closes it."""
+    def open(self, reference: ImageReference, traffic: Traffic | None = None) -> Origin:
+        """As the connection and `offline` say. The caller closes it. `traffic`: None counts anew."""
+        traffic = traffic or self.traffic()
+        return Origin(reference, self._source(reference, traffic), traffic)
+
+    def _source(self, reference: ImageReference, traffic: Traffic) -> Source:
         if self.options.offline and not is_on_this_machine(reference):
             return OfflineSource(str(reference))
         store = self.store

@@ -86,14 +86,13 @@ def _with_fetcher(
     traffic: Traffic,
     work: Callable[[ObjectFetcher], _Result],
 ) -> _Result:
-    with closing(context.open(reference, traffic)) as source:
-        options = replace(context.options, offline=isinstance(source, OfflineSource))
-        root = reference.digest
+    with closing(context.open(reference, traffic)) as opened:
+        options = replace(context.options, offline=isinstance(opened.source, OfflineSource))
+        root = opened.root
         if options.offline and root is None and digest is None:
-            root = last_pulled(context.store, str(reference), options.platform)
-        fetcher = ObjectFetcher(
-            reference, root, source, context.store, traffic=traffic, options=options, show=context.show
-        )
+            root = last_pulled(context.store, opened.name, options.platform)
+        origin = replace(opened, digest=root)
+        fetcher = ObjectFetcher(origin, context.store, options, context.show)
         try:
             with fetcher:
                 return work(fetcher)

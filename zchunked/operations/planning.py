@@ -23,9 +23,8 @@ def plan(
 
     `after`: of pulls that were planned before and come first; returned with what this one adds.
     """
-    traffic = context.traffic()
-    with explained(receipt, lambda: 0), closing(context.open(reference, traffic)) as source:
-        pull = pull_of(context, reference, source, traffic, receipt)
+    with explained(receipt, lambda: 0), closing(context.open(reference)) as origin:
+        pull = pull_of(context, origin, receipt)
         tasks = pull.plan(after)
     orders = {str(task.layer.digest): task.order for task in tasks}
     return [_planned(entry, orders.get(entry.digest)) for entry in receipt.layers], pull.layers

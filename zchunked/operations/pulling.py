@@ -9,18 +9,15 @@ from dataclasses import replace
 from zchunked.errors import InterruptedPullError, PermanentError, TransferError, ZPullError
 from zchunked.events import Noted, Pulled
 from zchunked.export import DamagedLayerError
-from zchunked.interfaces import Source
-from zchunked.oci.digest import Digest
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context
 from zchunked.operations.writing import AnyDestination, EngineDestination, write
 from zchunked.pull.offline import root_of
+from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
-from zchunked.receipt import Accounts, Receipt
-from zchunked.sources.layout import LayoutSource
+from zchunked.receipt import Receipt
 from zchunked.sources.offline import OfflineSource
 from zchunked.sources.shared_line import Place
-from zchunked.sources.traffic import Traffic
 from zchunked.store.images import StoredImage
 
 
@@ -45,15 +42,15 @@ class ImagePull:
             context = replace(context, options=replace(options, frugality=replace(options.frugality, exact=True)))
         self._context, self._reference, self._to, self.receipt = context, reference, to, receipt
         self._traffic = context.traffic(place)
-        self._source: Source | None = None
+        self._origin: Origin | None = None
         self._pull: Pull | None = None
         self._image: StoredImage | None = None
 
     def bring(self) -> None:
         """Into the store. On whatever thread, which gets the events."""
         with explained(self.receipt, self._bytes_here):
-            source = self._source = self._context.open(self._reference, self._traffic)
-            self._pull = pull_of(self._context, self._reference, source, self._traffic, self.receipt)
+            origin = self._origin = self._context.open(self._reference, self._traffic)
+            self._pull = pull_of(self._context, origin, self.receipt)
             self._image = self._pull.run()
 
     def deliver(self, *, force: bool) -> StoredImage:
@@ -67,9 +64,9 @@ class ImagePull:
 
     def close(self) -> None:
         """May be called twice."""
-        source, self._source = self._source, None
-        if source is not None:
-            source.close()
+        origin, self._origin = self._origin, None
+        if origin is not None:
+            origin.close()
 
     def _bytes_here(self) -> int:
         return self._pull.bytes_here if self._pull is not None else 0
@@ -110,35 +107,15 @@ def resumable(failure: ZPullError, here: int, size: int) -> ZPullError:
     return type(failure)(f"{failure}; {share}run the same command to resume")
 
 
-def pull_of(
-    context: Context,
-    reference: ImageReference,
-    source: Source,
-    traffic: Traffic,
-    receipt: Receipt,
-    digest: Digest | None = None,
-) -> Pull:
-    """`digest`: what to pull instead of what the reference names by now."""
-    files = source.files if isinstance(source, LayoutSource) else None
-    is_local = isinstance(source, LayoutSource) and source.is_local
-    options = replace(context.options, offline=isinstance(source, OfflineSource))
-    if is_local:
+def pull_of(context: Context, origin: Origin, receipt: Receipt) -> Pull:
+    """As the options say, as far as the source allows."""
+    options = replace(context.options, offline=isinstance(origin.source, OfflineSource))
+    if origin.is_local:
         options = replace(options, bounds=replace(options.bounds, min_rate=None))
-    digest = digest or reference.digest
     if options.offline:
-        digest = root_of(context.store, str(reference), digest, options.platform)
-    return Pull(
-        str(reference),
-        digest,
-        source,
-        context.store,
-        traffic=traffic,
-        options=options,
-        receipt=receipt,
-        show=context.show,
-        files=files,
-        accounts=Accounts(is_free=is_local),
-    )
+        root = root_of(context.store, origin.name, origin.root, options.platform)
+        origin = replace(origin, digest=root)
+    return Pull(origin, context.store, options, receipt, context.show)
 
 
 def _export(

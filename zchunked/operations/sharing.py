@@ -72,17 +72,9 @@ class SourceImage:
 
     def objects(self) -> ObjectFetcher:
         """What else the source's repository has; to be used in a `with` block."""
-        context, traffic = self._context, self._context.traffic()
-        source = self._stack.enter_context(closing(context.open(self._reference, traffic)))
-        return ObjectFetcher(
-            self._reference,
-            self._reference.digest,
-            source,
-            context.store,
-            traffic=traffic,
-            options=context.options,
-            show=context.show,
-        )
+        context = self._context
+        origin = self._stack.enter_context(closing(context.open(self._reference)))
+        return ObjectFetcher(origin, context.store, context.options, context.show)
 
     def _stored(self) -> StoredImage | None:
         try:
@@ -93,12 +85,13 @@ class SourceImage:
     def _pull(self, image: StoredImage | None) -> Pull:
         """One for all that is to be pulled, so that the receipt has it all."""
         if self._work is None:
-            context, traffic = self._context, self._context.traffic()
+            context = self._context
             if image is not None:
                 context = replace(context, options=replace(context.options, platform=image.config.platform))
-            source = self._stack.enter_context(closing(context.open(self._reference, traffic)))
-            root = image.documents.root if image else None
-            self._work = pull_of(context, self._reference, source, traffic, self._receipt, root)
+            origin = self._stack.enter_context(closing(context.open(self._reference)))
+            if image is not None:
+                origin = replace(origin, digest=image.documents.root)
+            self._work = pull_of(context, origin, self._receipt)
         return self._work
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Self, TypeVar
@@ -13,20 +12,20 @@ from zchunked.download.orders import Order
 from zchunked.download.session import Session
 from zchunked.errors import FormatError, IntegrityError, LimitError, NotFoundError
 from zchunked.events import Noted, Planned
-from zchunked.interfaces import Document, Emit, Listed, Locating, Source
+from zchunked.interfaces import Document, Emit, Listed, Locating
 from zchunked.layers.proof import is_intact
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.oci.documents import ACCEPTED, Descriptor, Index, parse_document
 from zchunked.oci.platform import Platform
-from zchunked.oci.reference import ImageReference, LayoutReference
+from zchunked.oci.reference import LayoutReference
 from zchunked.options import Options
 from zchunked.pull.offline import refuse_lacking
+from zchunked.pull.origin import Origin
 from zchunked.pull.planner import gap_policy
 from zchunked.pull.resolve import resolve
 from zchunked.ranges import ByteRange, total
 from zchunked.receipt import Accounts
 from zchunked.sources.blob_urls import place_in_layout
-from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 from zchunked.store.images import ImageDocuments
 
@@ -43,24 +42,19 @@ class ObjectFetcher:
 
     def __init__(
         self,
-        reference: ImageReference,
-        digest: Digest | None,
-        source: Source,
+        origin: Origin,
         store: Store,
-        *,
-        traffic: Traffic,
         options: Options,
         show: Emit,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`digest`: what the reference names, where that is known."""
-        self._reference, self._digest, self._plain_source, self._store = reference, digest, source, store
-        self._options, self._traffic, self._show = options, traffic, show
+        traffic = origin.traffic
+        self._reference, self._digest, self._plain_source = origin.reference, origin.root, origin.source
+        self._store, self._options, self._traffic, self._show = store, options, traffic, show
         session = self._session = Session(
-            traffic, jobs=options.jobs, patience=options.patience, bounds=options.bounds, show=show, clock=clock
+            traffic, jobs=options.jobs, patience=options.patience, bounds=options.bounds, show=show
         )
         self._chameleon = session.chameleon
-        self._source = session.retrying(source)
+        self._source = session.retrying(origin.source)
         self._fetcher = Downloader(
             self._source,
             store,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 from zchunked.download.coalesce import Link, missing
@@ -16,7 +17,7 @@ from zchunked.errors import AccessDeniedError, IntegrityError, LocalError, NotFo
 from zchunked.events import Noted, Warned
 from zchunked.formats.annotations import kind_of
 from zchunked.formats.budget import ImageBudget
-from zchunked.interfaces import Document, Emit, Files, Source
+from zchunked.interfaces import Document, Emit
 from zchunked.maintenance.verify import doubt
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor, parse_config
@@ -29,12 +30,12 @@ from zchunked.pull.layer import LayerTask
 from zchunked.pull.layers import Layers
 from zchunked.pull.machine import SUBJECT as MACHINE
 from zchunked.pull.machine import costs_of, measured
+from zchunked.pull.origin import Origin
 from zchunked.pull.repair import heal
 from zchunked.pull.resolve import resolve
 from zchunked.pull.turns import Turns
 from zchunked.ranges import ByteRange, total
 from zchunked.receipt import Accounts, Receipt
-from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 from zchunked.store.images import ImageDocuments, StoredImage
 
@@ -57,27 +58,23 @@ class Pull:
 
     def __init__(
         self,
-        name: str,
-        digest: Digest | None,
-        source: Source,
+        origin: Origin,
         store: Store,
-        *,
-        traffic: Traffic,
         options: Options,
         receipt: Receipt,
         show: Emit,
-        clock: Callable[[], float] = time.monotonic,
         accounts: Accounts | None = None,
-        files: Files | None = None,
     ) -> None:
-        """`files`: the source's blobs, where they are files of this machine: then nothing is fetched."""
-        self._name, self._digest, self._store, self._options = name, digest, store, options
-        self._traffic, self._receipt, self._show, self._clock = traffic, receipt, show, clock
+        """`accounts`: of an earlier pull that went onto the same receipt."""
+        traffic, files = origin.traffic, origin.files
+        self._origin, self._name, self._digest = origin, origin.name, origin.root
+        self._store, self._options = store, options
+        self._traffic, self._receipt, self._show = traffic, receipt, show
         session = self._session = Session(
-            traffic, jobs=options.jobs, patience=options.patience, bounds=options.bounds, show=show, clock=clock
+            traffic, jobs=options.jobs, patience=options.patience, bounds=options.bounds, show=show
         )
-        self._plain_source, self._source = source, session.retrying(source)
-        self._accounts = accounts or Accounts(is_free=files is not None)
+        self._source = session.retrying(origin.source)
+        self._accounts = accounts or Accounts(is_free=origin.is_local)
         self._files = files
         self._fetcher = Downloader(
             self._source,
@@ -88,12 +85,12 @@ class Pull:
             can_drain=lambda: traffic.can_drain,
         )
         session.on_tick, session.on_stop = self._fetcher.commit_early, self._fetcher.arrivals.wake
-        self._began, self._cpu = clock(), time.process_time()
+        self._began, self._cpu = session.clock(), time.process_time()
         self._costs = costs_of(store.measures(MACHINE))
         self._config_bytes_here = 0
         self._documents_size: dict[Digest | None, int] = {}
         self._cost_again = 0
-        self._link = store.measures(_link_of(name))  # as earlier pulls found it
+        self._link = store.measures(_link_of(origin.name))  # as earlier pulls found it
         self._begun = 0  # the number of this pull in the store's log of pulls
         self._turns = Turns(store, session.stop, place=traffic.place)
         self._budget = ImageBudget(options.limits)
@@ -121,19 +118,8 @@ class Pull:
     def heal(self, image: StoredImage) -> StoredImage:
         """Bring again what the disk has spoilt of what this pull brought; on the same receipt. Raises as `run` does."""
         doubt(self._store, image.documents.manifest.layers)
-        again = Pull(
-            self._name,
-            image.documents.root,
-            self._plain_source,
-            self._store,
-            traffic=self._traffic,
-            options=self._options,
-            receipt=self._receipt,
-            show=self._show,
-            clock=self._clock,
-            accounts=self._accounts,
-            files=self._files,
-        )
+        origin = replace(self._origin, digest=image.documents.root)
+        again = Pull(origin, self._store, self._options, self._receipt, self._show, self._accounts)
         try:
             return again.run()
         finally:
@@ -184,7 +170,7 @@ class Pull:
         self._count_cached()
         self._receipt.settle(self._traffic, self._accounts)
         self._receipt.retries += self._session.chameleon.retries
-        self._receipt.seconds = round(self._receipt.seconds + self._clock() - self._began, 3)
+        self._receipt.seconds = round(self._receipt.seconds + self._session.clock() - self._began, 3)
         spent = self._receipt.bytes
         came = spent.needed + spent.metadata - self._accounts.documents
         self.bytes_here = min(spent.cached + came, spent.image)
@@ -307,7 +293,7 @@ class Pull:
             platform = str(self._options.platform)
             self._begun = self._store.pulls.begin(self._name, platform, documents.manifest_digest, here)
             if self._options.takes_turns and self._files is None and not self._options.offline:
-                repository = self._name.partition("@")[0].rpartition(":")[0]
+                repository = self._origin.reference.name
                 for text in self._turns.take(repository, lacking, self._session.tick, self._begun):
                     self._show(Noted(text))
                 take_over(self._store, repository, layers, self._fetch_apart, self._options.limits)

@@ -79,8 +79,8 @@ class Documents:
     def _current(self, asked: Asked) -> bytes | None:
         """What the tag names now, where the upstream says so without sending it and it is here."""
         try:
-            with self._upstream.source(asked.reference()) as (source, _):
-                digest = source.named() if isinstance(source, Naming) else None
+            with self._upstream.source(asked.reference()) as origin:
+                digest = origin.source.named() if isinstance(origin.source, Naming) else None
         except TransferError:
             return None  # asking for all of it is retried, this is not
         return self._store.document(digest) if digest is not None else None

@@ -27,7 +27,8 @@ class Lists:
     def __call__(self, asked: Asked, query: str) -> Response:
         """Raises NotFoundError, AccessDeniedError, TransferError."""
         path = f"{asked.kind}/{quote(asked.what, safe=':')}"
-        with self._upstream.source(asked.reference()) as (source, _):
+        with self._upstream.source(asked.reference()) as origin:
+            source = origin.source
             if not isinstance(source, Listed):
                 raise NotFoundError(f"{asked.name} cannot be listed: this server is offline")
             found = source.listing(path + _kept(query))

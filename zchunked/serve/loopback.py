@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 from zchunked.download.workers import WorkerPool
-from zchunked.interfaces import Source
 from zchunked.oci.platform import Platform
 from zchunked.oci.reference import Reference
 from zchunked.options import Options
+from zchunked.pull.origin import Origin
 from zchunked.serve.policy import Allowed
 from zchunked.serve.settings import Settings
 from zchunked.serve.wiring import serving
@@ -32,8 +32,8 @@ def with_registry(store: Store, host: str, use: Callable[[str], None]) -> None:
         prefetch=False,
     )
 
-    def opened(reference: Reference) -> tuple[Source, Traffic]:
-        return OfflineSource(str(reference)), Traffic(time.monotonic)
+    def opened(reference: Reference) -> Origin:
+        return Origin(reference, OfflineSource(str(reference)), Traffic(time.monotonic))
 
     options, stop = Options(Platform("", "")), threading.Event()
     with (

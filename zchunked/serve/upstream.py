@@ -8,19 +8,19 @@ from dataclasses import replace
 
 from zchunked.errors import NotFoundError
 from zchunked.events import Event, GaveUp, Retried
-from zchunked.interfaces import Emit, Locating, Source
+from zchunked.interfaces import Emit, Locating
 from zchunked.oci.digest import Digest
 from zchunked.oci.reference import Reference, parse_reference
 from zchunked.options import GapOptions, Options
 from zchunked.pull.objects import ObjectFetcher
+from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt
 from zchunked.serve.metrics import Metrics
-from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 
-OpenSource = Callable[[Reference], tuple[Source, Traffic]]
-"""Opens a source, which the caller closes, and what counts its traffic."""
+OpenSource = Callable[[Reference], Origin]
+"""Opens a source, which the caller closes."""
 
 
 class Upstream:
@@ -31,19 +31,19 @@ class Upstream:
         self.options = replace(options, frugality=GapOptions(exact=True), takes_turns=False)
 
     @contextmanager
-    def source(self, reference: Reference) -> Iterator[tuple[Source, Traffic]]:
+    def source(self, reference: Reference) -> Iterator[Origin]:
         """The registry, for the length of the block."""
-        source, traffic = self._open(reference)
+        origin = self._open(reference)
         try:
-            with closing(source):
-                yield source, traffic
+            with closing(origin):
+                yield origin
         finally:
-            self._metrics.came(reference.host, traffic)
+            self._metrics.came(reference.host, origin.traffic)
 
     def size_of(self, name: str, digest: Digest) -> int:
         """Bytes of a blob, by the registry's word."""
-        with self.source(_repository(name)) as (source, _):
-            size = source.size_of(digest) if isinstance(source, Locating) else None
+        with self.source(_repository(name)) as origin:
+            size = origin.source.size_of(digest) if isinstance(origin.source, Locating) else None
         if size is None:
             raise NotFoundError(f"{name}: the registry does not say how long {digest} is")
         return size
@@ -51,20 +51,12 @@ class Upstream:
     def pull_image(self, name: str, image: Digest, tag: str | None, show: Emit) -> None:
         """All of an image into the store, under the name that clients call it by."""
         reference = parse_reference(f"docker://{name}@{image}")
-        label = f"{name}:{tag}" if tag else str(reference)
-        receipt = Receipt(label)
+        label = parse_reference(f"docker://{name}:{tag}") if tag else reference
+        receipt = Receipt(str(label))
         try:
-            with self.source(reference) as (source, traffic):
-                Pull(
-                    label,
-                    image,
-                    source,
-                    self._store,
-                    traffic=traffic,
-                    options=self.options,
-                    receipt=receipt,
-                    show=self._counted(reference.host, show),
-                ).run()
+            with self.source(reference) as opened:
+                origin = replace(opened, reference=label, digest=image)
+                Pull(origin, self._store, self.options, receipt, self._counted(reference.host, show)).run()
         finally:
             self._metrics.was_here(receipt.bytes.cached)
 
@@ -82,13 +74,7 @@ class Upstream:
 
     @contextmanager
     def _fetcher(self, reference: Reference, options: Options, show: Emit) -> Iterator[ObjectFetcher]:
-        with (
-            self.source(reference) as (source, traffic),
-            ObjectFetcher(
-                reference, reference.digest, source, self._store,
-                traffic=traffic, options=options, show=show,
-            ) as fetcher,
-        ):  # fmt: skip
+        with self.source(reference) as origin, ObjectFetcher(origin, self._store, options, show) as fetcher:
             yield fetcher
 
     def _counted(self, host: str, show: Emit) -> Emit:

@@ -11,7 +11,9 @@ from tests.helpers.servers.memory import MemorySource
 from zchunked.events import Event
 from zchunked.oci.digest import Digest
 from zchunked.oci.platform import Platform
+from zchunked.oci.reference import parse_image
 from zchunked.options import Options, Patience
+from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt
 from zchunked.store import Store
@@ -44,16 +46,8 @@ def pull(
     settings = Options(**defaults | options)
     source.traffic.__init__(time.monotonic)  # type: ignore[misc]
     source.asked.clear()
-    work = Pull(
-        name,
-        digest,
-        source,
-        store,
-        traffic=source.traffic,
-        options=settings,
-        receipt=outcome.receipt,
-        show=outcome.events.append,
-    )
+    origin = Origin(parse_image(name), source, source.traffic, digest)
+    work = Pull(origin, store, settings, outcome.receipt, outcome.events.append)
     outcome.image = work.run()
     return outcome
 

@@ -22,7 +22,6 @@ from zchunked.events import Noted
 from zchunked.export import DamagedLayerError
 from zchunked.export.shipment import Shipment, shipment_of
 from zchunked.formats.tar_rewrite import TarRewriter
-from zchunked.interfaces import Source
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Index, parse_document
 from zchunked.oci.platform import Platform
@@ -31,6 +30,7 @@ from zchunked.operations.context import traffic_of
 from zchunked.operations.pulling import pull_of, resumable
 from zchunked.operations.pushing import for_source
 from zchunked.pull.objects import ObjectFetcher
+from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt
 from zchunked.store import Store
@@ -96,18 +96,17 @@ class Conversion:
         context = context_of(settings, self._store, self._progress)
         if not (delivery.is_local or delivery.is_bucket):
             context = for_source(context, self._reference, delivery.registry())
-        source = context.open(self._reference, self._traffic)
-        self._stack.enter_context(closing(source))
+        origin = self._stack.enter_context(closing(context.open(self._reference, self._traffic)))
         root = b"{}"
         platforms: list[Platform] = []
         if settings.own["platform"] == ALL:
-            root = self._root(source)
+            root = self._root(origin)
             document = parse_document(root)
             platforms = platforms_of(document) if isinstance(document, Index) else []
             if isinstance(document, Index) and any(not one.is_image for one in document.instances):
                 self._note("attestations are left out: they speak of the images that were converted")
         for platform in platforms or [settings.options.platform]:
-            self._images.append(self._convert(source, self._reference, platform, root))
+            self._images.append(self._convert(origin, platform, root))
         if settings.own["against"]:
             self._compare(settings, parse_image(settings.own["against"]))
         if platforms or settings.own["add"]:
@@ -121,17 +120,9 @@ class Conversion:
         self._notes.append(text)
         self._progress(Noted(text))
 
-    def _root(self, source: Source) -> bytes:
+    def _root(self, origin: Origin) -> bytes:
         """What SOURCE names, as it is."""
-        with ObjectFetcher(
-            self._reference,
-            self._reference.digest,
-            source,
-            self._store,
-            traffic=self._traffic,
-            options=self._settings.options,
-            show=self._progress,
-        ) as objects:
+        with ObjectFetcher(origin, self._store, self._settings.options, self._progress) as objects:
             return objects.manifest(None)
 
     def _how(self) -> ConvertSettings:
@@ -143,16 +134,16 @@ class Conversion:
     def _compare(self, settings: Settings, reference: ImageReference) -> None:
         """What an update from that image costs; it is converted for that, if it has not been."""
         context = context_of(settings, self._store, self._progress)
-        with closing(context.open(reference, self._traffic)) as source:
+        with closing(context.open(reference, self._traffic)) as origin:
             platform = self._images[0].after.image.config.platform
-            old = self._convert(source, reference, platform, b"{}")
+            old = self._convert(origin, platform, b"{}")
         self._cost = update_cost(self._store, old.after, self._images[0].after)
 
-    def _convert(self, source: Source, reference: ImageReference, platform: Platform, root: bytes) -> Converted:
+    def _convert(self, origin: Origin, platform: Platform, root: bytes) -> Converted:
         settings = replace(self._settings, options=replace(self._settings.options, platform=platform))
-        self.receipt = Receipt(str(reference))
+        self.receipt = Receipt(origin.name)
         context = context_of(settings, self._store, self._progress)
-        pull = self._pull = pull_of(context, reference, source, self._traffic, self.receipt)
+        pull = self._pull = pull_of(context, origin, self.receipt)
         try:
             before = pull.run()
         finally:

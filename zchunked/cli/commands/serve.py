@@ -15,10 +15,10 @@ from zchunked.cli.commands.wiring import context_of
 from zchunked.cli.settings import Settings as Command
 from zchunked.cli.stores import open_store
 from zchunked.errors import LocalError, UsageError
-from zchunked.interfaces import Source
 from zchunked.oci.platform import Platform
 from zchunked.oci.reference import Reference
 from zchunked.options import Options
+from zchunked.pull.origin import Origin
 from zchunked.serve.names import parse_upstreams
 from zchunked.serve.policy import DEFAULT_HOSTS, Allowed, Clients
 from zchunked.serve.settings import Settings, parse_listen
@@ -89,10 +89,8 @@ def _run(command: Command, listen: tuple[str, int]) -> int:
 
         context = context_of(command, store, lambda _: None)
 
-        def opened(reference: Reference) -> tuple[Source, Traffic]:
-            traffic = Traffic(time.monotonic, limit=limit)
-            source = context.open(reference, traffic)
-            return source, traffic
+        def opened(reference: Reference) -> Origin:
+            return context.open(reference, Traffic(time.monotonic, limit=limit))
 
         socket = command.environment.get("NOTIFY_SOCKET")
         with serving(settings, store, opened, options, access=access, log=log) as server:

@@ -1,0 +1,48 @@
+"""Where an image or a single object is pulled from: its reference, the opened source, and the traffic counted there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zchunked.interfaces import Files, Source
+from zchunked.oci.digest import Digest
+from zchunked.oci.reference import ImageReference
+from zchunked.sources.layout import LayoutSource
+from zchunked.sources.traffic import Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """An opened source; whoever opened it closes it. `traffic` counts what comes through it.
+
+    `digest`: what to pull instead of what the reference names.
+    """
+
+    reference: ImageReference
+    source: Source
+    traffic: Traffic
+    digest: Digest | None = None
+
+    @property
+    def name(self) -> str:
+        """What the store and messages call the image."""
+        return str(self.reference)
+
+    @property
+    def root(self) -> Digest | None:
+        """What to pull, where that is known before the source is asked."""
+        return self.digest or self.reference.digest
+
+    @property
+    def files(self) -> Files | None:
+        """Its blobs, where they are files of this machine: then nothing is fetched."""
+        return self.source.files if isinstance(self.source, LayoutSource) else None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nothing of it comes over a network."""
+        return isinstance(self.source, LayoutSource) and self.source.is_local
+
+    def close(self) -> None:
+        """Close the source."""
+        self.source.close()
