@@ -33,7 +33,8 @@ from tests.helpers.servers.registry import Registry
 from zchunked.cli import run
 from zchunked.errors import IntegrityError, LocalError, TransferError, TransientError
 from zchunked.export.layers import DamagedLayerError, layers_of
-from zchunked.maintenance.verify import doubt, verify
+from zchunked.maintenance.blob_check import reverify
+from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest
 from zchunked.oci.reference import parse_image
 from zchunked.options import GapOptions, Options
@@ -387,7 +388,7 @@ def test_only_the_damage_comes_again(tmp_path: Path) -> None:
         outcome = on.pull(content, frugality=GapOptions(exact=True))
         damage(on, HURTS["byte at 3/12"])
         assert outcome.image is not None
-        doubt(on.store, outcome.image.documents.manifest.layers)
+        reverify(on.store, outcome.image.documents.manifest.layers)
         again = on.pull(content)
         on.is_right(again, content)
         assert 0 < again.receipt.bytes.needed <= CHUNK + 100

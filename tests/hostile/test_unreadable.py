@@ -11,7 +11,8 @@ import pytest
 
 from tests.helpers.harness.hostile import Bench, bench, honest, old_image
 from zchunked.errors import LocalError
-from zchunked.maintenance.verify import doubt, verify
+from zchunked.maintenance.blob_check import reverify
+from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import digest_of
 from zchunked.options import GapOptions
 from zchunked.ranges import ByteRange
@@ -96,7 +97,7 @@ def test_doubt_keeps_what_it_cannot_read(tmp_path: Path, monkeypatch: pytest.Mon
         with monkeypatch.context() as patch:
             breaks(patch, on, "open", errno.EMFILE)
             with pytest.raises(LocalError, match="ulimit"):
-                doubt(on.store, image.documents.manifest.layers)
+                reverify(on.store, image.documents.manifest.layers)
         assert rows(on.store) == before
 
 

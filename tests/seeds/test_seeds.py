@@ -246,7 +246,7 @@ def test_files_are_hashed_once_for_many_pulls(tmp_path: Path, monkeypatch: pytes
         def refuse(*_: object) -> bytes:
             raise AssertionError("it was hashed already")
 
-        monkeypatch.setattr("zchunked.seeds.importer.read_at", refuse)
+        monkeypatch.setattr("zchunked.seeds.chunk_copier.read_at", refuse)
         other = image([chunked_layer(make_tar({"other": DICE.randbytes(3000)}))])
         pull(MemorySource(other), store, seeds=(seed,))
 
@@ -298,7 +298,7 @@ def test_what_may_not_be_read_is_left_out(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_long_chunk_is_streamed_and_one_that_lies_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zchunked.seeds.importer._LONG", 10_000)
+    monkeypatch.setattr("zchunked.seeds.chunk_copier.LONG", 10_000)
     data = DICE.randbytes(50_000)
     made = image(
         [chunked_layer(make_tar({"long": data, "other": DICE.randbytes(100)}), cut=lambda whole: [len(whole)])]

@@ -1,4 +1,4 @@
-"""Publishing: a stored image's own blobs to where any web server or bucket can serve them, `index.json` last."""
+"""Publish an image's own blobs where any web server or bucket can serve them, `index.json` last."""
 
 from __future__ import annotations
 
@@ -19,12 +19,8 @@ from zchunked.export.oci_layout import LAYOUT_FILE, index_with
 from zchunked.export.shipment import Parcel, Shipment
 from zchunked.interfaces import Emit
 from zchunked.oci.digest import short
-from zchunked.oci.documents import Descriptor
 from zchunked.options import Patience, StallLimits
-from zchunked.sources.layout import blob_path
 from zchunked.sources.traffic import Traffic
-from zchunked.store import Store
-from zchunked.store.images import StoredImage
 
 Pieces = Iterable[bytes | memoryview]
 _INDEX = "index.json"
@@ -67,11 +63,6 @@ class Sent:
     there_bytes: int = 0
 
 
-def is_complete(store: Store, image: StoredImage) -> bool:
-    """Whether every layer's own blob is here, not only what is in it."""
-    return all(store.is_whole(layer.digest) for layer in image.documents.manifest.layers)
-
-
 class Publisher:
     """One image to one target. `run` once, on the caller's thread, which also gets all events."""
 
@@ -102,22 +93,22 @@ class Publisher:
         try:
             with (
                 self._target.held(lambda text: session.show(Noted(text))),
-                session.workers(send=session.jobs) as crew,
+                session.workers(send=session.jobs) as workers,
             ):
-                self._publish(crew, shipment, tag)
+                self._publish(workers, shipment, tag)
         except KeyboardInterrupt as error:  # while it waited for another publisher
             raise InterruptedPullError("interrupted") from error
 
-    def _publish(self, crew: WorkerPool, shipment: Shipment, tag: str | None) -> None:
+    def _publish(self, workers: WorkerPool, shipment: Shipment, tag: str | None) -> None:
         parcels = [*shipment.parcels, *(Parcel.of(blob, data) for blob, data in shipment.documents)]
-        crew.submit("send", self._mark)
+        workers.submit("send", self._mark)
         self._session.wait()
         for parcel in {parcel.blob.digest: parcel for parcel in parcels}.values():
-            crew.submit("send", partial(self._bring, parcel.blob, partial(parcel.pieces, 0)))
+            workers.submit("send", partial(self._send, parcel))
         self._session.wait()
         listed, platform = shipment.root, shipment.platform
         change = partial(index_with, manifest=listed, platform=platform, tag=tag, where=self._target.name)
-        crew.submit("send", lambda: self._chameleon.run(lambda: self._target.update(_INDEX, change)))
+        workers.submit("send", lambda: self._chameleon.run(lambda: self._target.update(_INDEX, change)))
         self._session.wait()
 
     def _mark(self) -> None:
@@ -126,14 +117,14 @@ class Publisher:
         if self._chameleon.run(lambda: self._target.size_of(path)) is None:
             self._chameleon.run(lambda: self._target.put(path, size, [LAYOUT_FILE]))
 
-    def _bring(self, blob: Descriptor, pieces: Callable[[], Pieces]) -> None:
-        path = blob_path(blob.digest)
+    def _send(self, parcel: Parcel) -> None:
+        blob, path = parcel.blob, parcel.path
         if self._chameleon.run(lambda: self._target.size_of(path)) == blob.size:
             with self._lock:
                 self.sent.there += 1
                 self.sent.there_bytes += blob.size
             return
-        self._chameleon.run(lambda: self._target.put(path, blob.size, self._watched(pieces())))
+        self._chameleon.run(lambda: self._target.put(path, blob.size, self._watched(parcel.pieces(0))))
         self._chameleon.gain(blob.size)
         with self._lock:
             self.sent.blobs += 1

@@ -9,6 +9,7 @@ from zchunked.errors import NotFoundError
 from zchunked.export.layers import layers_of
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.platform import Platform
+from zchunked.sources.layout import blob_path
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
 
@@ -21,6 +22,11 @@ class Parcel:
 
     blob: Descriptor
     pieces: Callable[[int], Pieces]
+
+    @property
+    def path(self) -> str:
+        """Where a layout has it."""
+        return blob_path(self.blob.digest)
 
     @classmethod
     def of(cls, blob: Descriptor, data: bytes) -> Parcel:
@@ -42,6 +48,11 @@ class Shipment:
     @property
     def root(self) -> Descriptor:
         return self.documents[-1][0]
+
+
+def is_complete(store: Store, image: StoredImage) -> bool:
+    """Whether every layer's own blob is whole in the store, not only what is in it."""
+    return all(store.is_whole(layer.digest) for layer in image.documents.manifest.layers)
 
 
 def shipment_of(store: Store, image: StoredImage) -> Shipment:

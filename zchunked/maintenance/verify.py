@@ -3,58 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.formats.annotations import locate
 from zchunked.layers.assemble import Assembly
-from zchunked.layers.corruption import find_corruption
-from zchunked.layers.metadata import read_contents, read_index
-from zchunked.layers.proof import drop_liars, is_intact, prove, tar_of_blob
-from zchunked.layers.rebuild import is_chunk
-from zchunked.layers.stand_ins import StandIns
+from zchunked.layers.metadata import read_contents
+from zchunked.layers.proof import prove, tar_of_blob
 from zchunked.limits import DEFAULT_LIMITS
-from zchunked.oci.digest import Digest, from_raw
+from zchunked.maintenance.blob_check import verify_blob
+from zchunked.maintenance.findings import Damage, Findings, Lie
+from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest, parse_config, parse_document
-from zchunked.ranges import ByteRange, merge, subtract, total
+from zchunked.ranges import ByteRange, total
 from zchunked.store import Image, Store
-from zchunked.store.store import Place
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """Bytes that were not what a digest promised, and are gone now. `chunk` where one of its chunks was wrong."""
-
-    blob: str
-    start: int
-    end: int
-    chunk: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Lie:
-    """A layer whose blob is the registry's own, and whose tar is not the one that the image's config names."""
-
-    layer: str
-    diff_id: str
-    says: str
-
-
-@dataclass(slots=True)
-class Findings:
-    """`bytes` were looked at; `unclaimed` are files that nothing pointed to, and are gone.
-
-    `is_read_only`: the store is, so what is damaged stays in it.
-    """
-
-    blobs: int = 0
-    chunks: int = 0
-    bytes: int = 0
-    unclaimed: int = 0
-    damaged: list[Damage] = field(default_factory=list)
-    is_read_only: bool = False
-    lies: list[Lie] = field(default_factory=list)
 
 
 def verify(
@@ -80,7 +42,7 @@ def verify(
             findings.blobs += 1
             findings.damaged += [Damage(blob, span.start, span.end) for span in store.drop_lost(blob)]
         else:
-            _verify_blob(store, blob, size, findings, layers.get(blob), is_whole=is_whole)
+            verify_blob(store, blob, size, findings, layers.get(blob), is_whole=is_whole)
         show(total(store.covered(blob)))
     if not is_quick:
         _verify_contents(store, images, findings)
@@ -103,14 +65,6 @@ def _needed(store: Store, images: Iterable[Image]) -> set[Digest]:
     return needed
 
 
-def doubt(store: Store, layers: Iterable[Descriptor]) -> None:
-    """Drop what is damaged of these layers, and their proofs in any case: the next pull looks at all that is left."""
-    for layer in {layer.digest: layer for layer in layers}.values():
-        blob = layer.digest
-        _verify_blob(store, blob, layer.size, Findings(), layer, is_whole=store.is_whole(blob))
-        store.drop_proofs(blob)
-
-
 def _layers(store: Store, images: Iterable[Image]) -> Iterator[tuple[Descriptor, Digest | None]]:
     """Those that the images list, with their diff IDs where the config is here."""
     for image in images:
@@ -120,54 +74,6 @@ def _layers(store: Store, images: Iterable[Image]) -> Iterator[tuple[Descriptor,
             config = store.get(manifest.config.digest, manifest.config.size)
             diff_ids = parse_config(config, len(manifest.layers)).diff_ids if config is not None else ()
             yield from zip_longest(manifest.layers, diff_ids)
-
-
-def _verify_blob(
-    store: Store, blob: Digest, size: int, findings: Findings, layer: Descriptor | None, *, is_whole: bool
-) -> None:
-    findings.blobs += 1
-    lost = store.drop_lost(blob)
-    findings.damaged += [Damage(blob, span.start, span.end) for span in lost]
-    if is_whole and not lost and (is_intact(store, blob, size) or is_intact(store, blob)):
-        findings.bytes += total(store.covered(blob))
-    elif is_whole and not lost and layer is not None and (wrong := _wrong_frames(store, layer)):
-        store.evict(blob, wrong)
-        findings.damaged += [Damage(blob, span.start, span.end) for span in wrong]
-    else:
-        _verify_parts(store, blob, findings, is_wrong=is_whole and not lost)
-
-
-def _wrong_frames(store: Store, layer: Descriptor) -> list[ByteRange]:
-    """Where a blob with a table of contents is damaged; empty where that cannot be told."""
-    try:
-        contents = read_index(store, layer)
-        frames = contents.frames()
-    except (FormatError, IntegrityError, UnsupportedLayerError):
-        return []
-    found = find_corruption(store, contents, frames, StandIns())
-    return found.damaged or found.unsure
-
-
-def _verify_parts(store: Store, blob: Digest, findings: Findings, *, is_wrong: bool) -> None:
-    """`is_wrong`: all of the blob is here, and it is not what its digest says."""
-    liars: dict[bytes, Place] = {}
-    chunks: list[ByteRange] = []
-    for digest, start, length, size in store.chunks_of(blob):
-        place = Place(blob, start, length)
-        chunks.append(place.span)
-        if not store.covers(blob, place.span):
-            continue  # a promise that was not kept, or is no longer: it counts as absent everywhere
-        findings.chunks += 1
-        findings.bytes += length
-        if not is_chunk(store, place, size, digest):
-            liars[digest] = place
-            findings.damaged.append(Damage(blob, start, start + length, from_raw(digest)))
-    if liars:
-        drop_liars(store, liars)
-    elif is_wrong:  # the damage lies between the chunks, or there are none
-        spans = subtract(store.covered(blob), merge(chunks))
-        store.evict(blob, spans)
-        findings.damaged += [Damage(blob, span.start, span.end) for span in spans]
 
 
 def _verify_contents(store: Store, images: Iterable[Image], findings: Findings) -> None:

@@ -11,8 +11,8 @@ from zchunked.errors import NotFoundError, UsageError, ZPullError
 from zchunked.events import Noted, Pulled
 from zchunked.export import DamagedLayerError
 from zchunked.export.folder import FolderTarget
-from zchunked.export.publisher import Publisher, Sent, Target, is_complete
-from zchunked.export.shipment import shipment_of
+from zchunked.export.publisher import Publisher, Sent, Target
+from zchunked.export.shipment import is_complete, shipment_of
 from zchunked.oci.platform import Platform
 from zchunked.oci.reference import ImageReference, LayoutReference
 from zchunked.operations.context import Context

@@ -12,9 +12,9 @@ from zchunked.operations.opened import OpenedStore
 from zchunked.results import ImageEntry
 
 if TYPE_CHECKING:
+    from zchunked.maintenance.findings import Findings
     from zchunked.maintenance.gc import Freed, GcOptions
     from zchunked.maintenance.status import PullStatus
-    from zchunked.maintenance.verify import Findings
     from zchunked.store import Image
 
 # ruff: noqa: PLC0415 - what does the work is imported when it is asked for

@@ -197,14 +197,14 @@ class Layers:
         """What files elsewhere on this machine hold need not come."""
         options = self._options
         if options.seeds and not options.frugality.exact and self._inspector.files is None:
-            from zchunked.seeds import sow  # noqa: PLC0415 - who has no seeds need not load what reads them
+            from zchunked.seeds import import_seeds  # noqa: PLC0415 - only needed with seeds
 
             for work in works:
                 if not work.is_understood:
                     work.understand(self._insights[work.layer.digest])
             layers = [work.contents for work in works if work.contents and work.contents.tarsplit]
             stop, emit, tick = self._session.stop, self._session.emit, self._session.tick
-            sow(options.seeds, layers, self._store, crew, stop=stop, emit=emit, tick=tick)
+            import_seeds(options.seeds, layers, self._store, crew, stop=stop, emit=emit, tick=tick)
 
     def _refuse(self, works: list[LayerTask]) -> None:
         """Raise RefusedError if the plan is more than is allowed."""

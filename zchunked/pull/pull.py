@@ -18,7 +18,7 @@ from zchunked.events import Noted, Warned
 from zchunked.formats.annotations import kind_of
 from zchunked.formats.budget import ImageBudget
 from zchunked.interfaces import Document, Emit
-from zchunked.maintenance.verify import doubt
+from zchunked.maintenance.blob_check import reverify
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor, parse_config
 from zchunked.oci.platform import runs_on
@@ -117,7 +117,7 @@ class Pull:
 
     def heal(self, image: StoredImage) -> StoredImage:
         """Bring again what the disk has spoilt of what this pull brought; on the same receipt. Raises as `run` does."""
-        doubt(self._store, image.documents.manifest.layers)
+        reverify(self._store, image.documents.manifest.layers)
         origin = replace(self._origin, digest=image.documents.root)
         again = Pull(origin, self._store, self._options, self._receipt, self._show, self._accounts)
         try:

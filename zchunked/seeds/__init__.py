@@ -1,5 +1,5 @@
 """Seeds: folders, archives and OCI layouts of this machine whose files may stand in for chunks of a layer."""
 
-from zchunked.seeds.importer import sow
+from zchunked.seeds.importer import import_seeds
 
-__all__ = ["sow"]
+__all__ = ["import_seeds"]

@@ -11,11 +11,11 @@ from zchunked.cli.commands.push import told
 from zchunked.cli.commands.wiring import context_of
 from zchunked.cli.progress import Progress
 from zchunked.cli.settings import Settings
-from zchunked.export import export, parse_destination
+from zchunked.export import check_target, export, parse_destination
 from zchunked.export.destination import Transport, parse_target
 from zchunked.export.publisher import Publisher
 from zchunked.export.shipment import Shipment, shipment_of
-from zchunked.export.write import check_target, export_shipment
+from zchunked.export.write import export_shipment
 from zchunked.oci.reference import Reference, parse_image
 from zchunked.operations.pushing import (
     mounted_from,

@@ -1,0 +1,32 @@
+"""Check a destination before anything is pulled: it would fail at once, or an export would destroy what is no image."""
+
+from __future__ import annotations
+
+import os
+
+from zchunked.errors import LocalError
+from zchunked.export.archives import is_archive
+from zchunked.export.atomic import local_errors
+from zchunked.export.destination import Destination
+from zchunked.export.folder import is_free, is_layout, taken
+from zchunked.export.targets import descriptor_of, is_regular, real_path
+
+
+def check_target(to: Destination, *, force: bool = False) -> None:
+    """LocalError where `export` would fail at once, or destroy what is no image; to be known before anything is pulled.
+
+    It must be called before the process opens files of its own: a closed descriptor may become one of those.
+    """
+    path = to.path
+    with local_errors(f"cannot write {path}"):
+        if to.transport == "oci":
+            if not (force or is_layout(path) or is_free(path)):
+                raise taken(path, "OCI layout")
+        elif to.is_stdout:
+            os.fstat(1)
+        elif (descriptor := descriptor_of(path)) is not None:
+            os.fstat(descriptor)
+        elif real_path(path).is_dir():
+            raise LocalError(f"{path} is a folder; want the name of a file")
+        elif is_regular(path) and not force and path.stat().st_size and not is_archive(path):
+            raise taken(path, "image archive")
