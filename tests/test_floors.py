@@ -288,10 +288,7 @@ def test_a_constructor_takes_six_collaborators(name: str) -> None:
 
 
 FAN_OUT = {
-    "cli.commands.convert": 28,
-    "cli.commands.delivery": 15,
     "cli.commands.serve": 18,
-    "client": 16,
     "download.downloader": 16,
     "operations.objects": 15,
     "operations.pulling": 13,

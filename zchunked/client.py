@@ -1,35 +1,27 @@
-"""The client: pull, plan, export, publish, push, fetch and locate, over one store."""
+"""The client: one store, and all that can be done with images; here pull, plan, export, fetch and locate."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
 
 from zchunked.errors import UsageError, ZPullError
 from zchunked.oci.platform import Platform, platform_of
 from zchunked.oci.reference import parse_image
-from zchunked.operations.store_calls import StoreCalls
+from zchunked.operations.sending_calls import SendingCalls
 from zchunked.receipt import Estimate, Receipt
 from zchunked.results import (
     FetchedObject,
     LocatedBlob,
     Plan,
     PlannedLayer,
-    PublishResult,
     PullResult,
-    PushResult,
-    Sent,
 )
-
-if TYPE_CHECKING:
-    from zchunked.sources.registry_upload import RegistryUploads
 
 # What does the work is imported when it is asked for: `import zchunked` is quick, and so is `zpull --version`.
 # ruff: noqa: PLC0415
 
 
-class Client(StoreCalls):
+class Client(SendingCalls):
     """Pulls images into one store, and does all else with them.
 
     The store is opened at the first use and closed by `close`, or at the end of a `with` block. Calls may come from
@@ -223,100 +215,6 @@ class Client(StoreCalls):
         context = self._context(platform)
         receipt = export_stored(context, image, platform_of(platform), destinations, force=force)
         return PullResult(receipt.reference, receipt.manifest_digest or "", receipt)
-
-    def publish(self, image: str, target: str, *, platform: str | Platform | None = None) -> PublishResult:
-        """Put an image where any web server or bucket can serve it: what the store has, else pulled first, whole.
-
-        Args:
-            image: As `pull` takes it.
-            target: `DIR[:tag]`, `s3://bucket/prefix[:tag]`, `gs://…` or `az://…`; the tag is the image's unless given.
-            platform: As for `pull`.
-
-        Returns:
-            Where it can be pulled from now, and what was sent.
-
-        Raises:
-            As `pull`.
-
-        Example:
-            >>> import zchunked
-            >>> zchunked.Client("store").publish("oci:demo:demo-v1", "published").reference
-            'oci:published:demo-v1'
-        """
-        from zchunked.export.destination import parse_target
-        from zchunked.operations.sharing import publish
-
-        reference = parse_image(image)
-        receipt = Receipt(str(reference))
-        to = parse_target(target)
-        to = replace(to, tag=to.tag or reference.tag)
-        name, sent = publish(self._context(platform), reference, to, target, platform_of(platform), receipt)
-        place = f"{to.name}{f':{to.tag}' if to.tag else ''}"
-        return PublishResult(place, receipt.manifest_digest or "", name, Sent(**asdict(sent)), receipt)
-
-    def push(
-        self,
-        image: str,
-        target: str,
-        *,
-        platform: str | Platform | None = None,
-        mount_from: Sequence[str] = (),
-        referrers: bool = False,
-    ) -> PushResult:
-        """Upload what a registry lacks of an image: what the store has, else pulled first, whole.
-
-        The same call resumes a push that ended early, in another process too: at the offset that the registry reports.
-
-        Args:
-            image: As `pull` takes it.
-            target: `[docker://]host/repository[:tag]`.
-            platform: As for `pull`.
-            mount_from: Repositories of the same registry that may have blobs already.
-            referrers: Push signatures, attestations and SBOMs that refer to the image too.
-
-        Returns:
-            What the image is called there, and what was sent.
-
-        Raises:
-            As `pull`.
-
-        Example:
-            >>> import zchunked
-            >>> try:
-            ...     zchunked.Client("store").push("oci:demo:demo-v1", "oci:elsewhere")
-            ... except zchunked.ZPullError as error:
-            ...     error.exit_code  # not a registry: `publish` goes there
-            2
-        """
-        from zchunked.operations.pushing import push, registry_target
-
-        reference = parse_image(image)
-        context = self._context(platform)
-        to = registry_target(target, offline=context.options.offline)
-        chosen, receipt = platform_of(platform), Receipt(str(reference))
-        return push(context, reference, to, chosen, receipt, mount_from=mount_from, referrers=referrers)
-
-    def uploads(self, repository: str) -> RegistryUploads:
-        """The write side of a registry's repository, for whoever uploads blobs directly.
-
-        `begin()` gives an `Upload` whose `location` is where bytes go, on whatever host, and whose `offset` says how
-        many are there; `resumed(upload)` asks the registry for both again. Close what is returned.
-
-        Args:
-            repository: `host/repository`.
-
-        Raises:
-            UsageError: It names no registry.
-
-        Example:
-            >>> import zchunked
-            >>> zchunked.Client("store").uploads("registry.example/app").name
-            'registry.example/app'
-        """
-        from zchunked.operations.pushing import open_uploads, registry_target
-
-        context = self._context(None)
-        return open_uploads(context, registry_target(repository), context.traffic())
 
     def fetch(
         self,

@@ -36,6 +36,9 @@ class ZPullError(Exception):
     uploaded: Any = None
     """Of a push that failed: the `zchunked.results.Uploaded` of what went up."""
 
+    converted: Any = None
+    """Of a conversion that failed: the `zchunked.results.ConvertResult` of what was done by then."""
+
     def __init__(self, message: str = "") -> None:
         super().__init__(safe_line(message))
 

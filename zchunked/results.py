@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from zchunked.receipt import Estimate, Export, Receipt
+
+if TYPE_CHECKING:
+    from zchunked.convert.compare import UpdateCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,63 @@ class PushResult:
     requests: int
     retries: int
     seconds: float
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedLayerEntry:
+    """One layer before and after. Sizes in bytes of the blobs.
+
+    `outcome`: `converted`, `remembered` (from an earlier conversion), `kept` (it was zstd:chunked)
+    or `plain` (without a table of contents; `reason` says why).
+    """
+
+    source: str
+    digest: str
+    diff_id: str
+    size_before: int
+    size: int
+    outcome: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedImageEntry:
+    """One platform's image; `source_digest` is the manifest that was converted."""
+
+    platform: str
+    source_digest: str
+    manifest_digest: str
+    image_id: str
+    layers: tuple[ConvertedLayerEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertResult:
+    """Converted images at their target.
+
+    Attributes:
+        source: What was converted, with defaults filled in.
+        manifest_digest: Of what the target names now: a manifest, or an index of several images.
+        images: One for each platform.
+        size_before: Bytes of all layers as they were, each blob once.
+        size_after: Bytes of all layers as they are now, each blob once.
+        fetched_bytes: What came over the network for it.
+        notes: What a person should know: what was left out, changed or pulled again.
+        update: What an update from `against` costs; None where that was not asked for.
+        uploaded: What went up to a registry; None for another target.
+        receipt: Of the image that was pulled last.
+    """
+
+    source: str
+    manifest_digest: str
+    images: tuple[ConvertedImageEntry, ...]
+    size_before: int
+    size_after: int
+    fetched_bytes: int
+    notes: tuple[str, ...]
+    update: UpdateCost | None
+    uploaded: Uploaded | None
     receipt: Receipt
 
 

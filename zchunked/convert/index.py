@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from zchunked.convert.image import ConvertedImage, listed
+from zchunked.export.shipment import Shipment, shipment_of
 from zchunked.oci.digest import digest_of
-from zchunked.oci.documents import OCI_INDEX, ZSTD_INSTANCE, Descriptor, Index
+from zchunked.oci.documents import OCI_INDEX, ZSTD_INSTANCE, Descriptor, Index, parse_document
 from zchunked.oci.platform import Platform
+from zchunked.store import Store
 from zchunked.store.images import StoredImage
 
 
@@ -26,10 +28,17 @@ class Converted:
         return self.before.documents.manifest_digest != self.after.image.documents.manifest_digest
 
 
-def platforms_of(index: Index) -> list[Platform]:
-    """What images the index has, in order."""
-    found = [one.platform for one in index.instances if one.is_image and one.platform is not None]
-    return list(dict.fromkeys(found))
+def platforms_of(root: bytes) -> tuple[list[Platform], int]:
+    """The platforms of the images that an index lists, in order, and how much else it lists.
+
+    Of a manifest, and of an empty document: none, and 0.
+    """
+    document = parse_document(root) if root != b"{}" else None
+    if not isinstance(document, Index):
+        return [], 0
+    images = [one for one in document.instances if one.is_image]
+    platforms = dict.fromkeys(one.platform for one in images if one.platform is not None)
+    return list(platforms), len(document.instances) - len(images)
 
 
 def entry_of(root: bytes, image: StoredImage) -> dict[str, Any]:
@@ -54,6 +63,18 @@ def index_document(root: bytes, images: list[Converted], *, keep: bool) -> tuple
         document["annotations"] = old["annotations"]
     data = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     return Descriptor(OCI_INDEX, digest_of(data), len(data)), data
+
+
+def index_shipment(store: Store, root: bytes, images: list[Converted], *, keep: bool) -> Shipment:
+    """The index as `index_document` makes it, and all that it lists; it is in the store then."""
+    descriptor, data = index_document(root, images, keep=keep)
+    store.put(data)
+    shipment = Shipment([], [(descriptor, data)], None)
+    for one in reversed(images):
+        shipment = shipment.after(shipment_of(store, one.after.image))
+        if keep and one.is_new:
+            shipment = shipment.after(shipment_of(store, one.before))
+    return shipment
 
 
 def _entry(image: StoredImage, old: dict[str, Any], marks: dict[str, str]) -> dict[str, Any]:

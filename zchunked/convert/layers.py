@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from zchunked.errors import UnsupportedLayerError
+from zchunked.errors import UnsupportedLayerError, UsageError
 from zchunked.export.layers import LayerContent
 from zchunked.formats import zstd
 from zchunked.formats.annotations import is_current, other_annotations
@@ -22,6 +22,7 @@ from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
+MOST_LEVEL = 19
 _FORMAT = "zstd:chunked 1"  # changes when the same tar and level shall give other bytes
 Outcome = Literal["converted", "remembered", "kept", "plain"]
 
@@ -32,6 +33,14 @@ class ConvertSettings:
 
     level: int = DEFAULT_LEVEL
     rewrite: TarRewriter | None = None
+
+    @classmethod
+    def of(cls, level: int, latest: int | None, *, normalize: bool) -> ConvertSettings:
+        """`latest`: no file stays younger, in seconds since 1970. UsageError for another level than 1 to 19."""
+        if not 1 <= level <= MOST_LEVEL:
+            raise UsageError(f"invalid level: expected 1 to {MOST_LEVEL}, got {level}")
+        rewrites = normalize or latest is not None
+        return cls(level, TarRewriter(latest, normalize) if rewrites else None)
 
     def __str__(self) -> str:
         """The words by which results are remembered."""

@@ -1,0 +1,172 @@
+"""Calls of a client that send images elsewhere: publish, push, convert, and uploads by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from zchunked.oci.platform import Platform, platform_of
+from zchunked.oci.reference import parse_image
+from zchunked.operations.store_calls import StoreCalls
+from zchunked.receipt import Receipt
+from zchunked.results import ConvertResult, PublishResult, PushResult, Sent
+
+if TYPE_CHECKING:
+    from zchunked.sources.registry_upload import RegistryUploads
+
+# ruff: noqa: PLC0415 - what does the work is imported when it is asked for
+
+
+class SendingCalls(StoreCalls):
+    """The part of a client that these calls live in."""
+
+    def publish(self, image: str, target: str, *, platform: str | Platform | None = None) -> PublishResult:
+        """Put an image where any web server or bucket can serve it: what the store has, else pulled first, whole.
+
+        Args:
+            image: As `pull` takes it.
+            target: `DIR[:tag]`, `s3://bucket/prefix[:tag]`, `gs://…` or `az://…`; the tag is the image's unless given.
+            platform: As for `pull`.
+
+        Returns:
+            Where it can be pulled from now, and what was sent.
+
+        Raises:
+            As `pull`.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("store").publish("oci:demo:demo-v1", "published").reference
+            'oci:published:demo-v1'
+        """
+        from zchunked.export.destination import parse_target
+        from zchunked.operations.sharing import publish
+
+        reference = parse_image(image)
+        receipt = Receipt(str(reference))
+        to = parse_target(target)
+        to = replace(to, tag=to.tag or reference.tag)
+        name, sent = publish(self._context(platform), reference, to, target, platform_of(platform), receipt)
+        place = f"{to.name}{f':{to.tag}' if to.tag else ''}"
+        return PublishResult(place, receipt.manifest_digest or "", name, Sent(**asdict(sent)), receipt)
+
+    def push(
+        self,
+        image: str,
+        target: str,
+        *,
+        platform: str | Platform | None = None,
+        mount_from: Sequence[str] = (),
+        referrers: bool = False,
+    ) -> PushResult:
+        """Upload what a registry lacks of an image: what the store has, else pulled first, whole.
+
+        The same call resumes a push that ended early, in another process too: at the offset that the registry reports.
+
+        Args:
+            image: As `pull` takes it.
+            target: `[docker://]host/repository[:tag]`.
+            platform: As for `pull`.
+            mount_from: Repositories of the same registry that may have blobs already.
+            referrers: Push signatures, attestations and SBOMs that refer to the image too.
+
+        Returns:
+            What the image is called there, and what was sent.
+
+        Raises:
+            As `pull`.
+
+        Example:
+            >>> import zchunked
+            >>> try:
+            ...     zchunked.Client("store").push("oci:demo:demo-v1", "oci:elsewhere")
+            ... except zchunked.ZPullError as error:
+            ...     error.exit_code  # not a registry: `publish` goes there
+            2
+        """
+        from zchunked.operations.pushing import push, registry_target
+
+        reference = parse_image(image)
+        context = self._context(platform)
+        to = registry_target(target, offline=context.options.offline)
+        chosen, receipt = platform_of(platform), Receipt(str(reference))
+        return push(context, reference, to, chosen, receipt, mount_from=mount_from, referrers=referrers)
+
+    def uploads(self, repository: str) -> RegistryUploads:
+        """The write side of a registry's repository, for whoever uploads blobs directly.
+
+        `begin()` gives an `Upload` whose `location` is where bytes go, on whatever host, and whose `offset` says how
+        many are there; `resumed(upload)` asks the registry for both again. Close what is returned.
+
+        Args:
+            repository: `host/repository`.
+
+        Raises:
+            UsageError: It names no registry.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("store").uploads("registry.example/app").name
+            'registry.example/app'
+        """
+        from zchunked.operations.pushing import open_uploads, registry_target
+
+        context = self._context(None)
+        return open_uploads(context, registry_target(repository), context.traffic())
+
+    def convert(
+        self,
+        image: str,
+        target: str,
+        *,
+        platform: str | Platform | None = None,
+        level: int = 3,
+        rewrite_timestamp: int | None = None,
+        normalize: bool = False,
+        against: str | None = None,
+        add: bool = False,
+        force: bool = False,
+    ) -> ConvertResult:
+        """Write an image's layers anew as zstd:chunked ones, so that updates of it come in parts.
+
+        What the store lacks of the image is pulled first, whole. The same input gives the same
+        bytes, and layers that are zstd:chunked already stay. Diff IDs and the image ID stay too,
+        unless headers are rewritten. Nothing is written to the target before all layers are ready.
+
+        Args:
+            image: As `pull` takes it; `docker-archive:-` reads standard input.
+            target: `[docker://]host/repository[:tag]`, `oci:DIR[:tag]`, `oci-archive:FILE[:tag]`
+                or `s3://bucket/prefix[:tag]`, `gs://…`, `az://…`.
+            platform: Which image of an index; `all` converts each of them, and makes an index.
+            level: Effort of the compression, from 1 to 19.
+            rewrite_timestamp: Seconds since 1970; no file stays younger than this. None: as it is.
+            normalize: Drop owners' names, access and change times from headers.
+            against: An older image: say what an update from it costs, before and after.
+            add: Make an index in which the old instances stand beside the new ones.
+            force: Let `target` replace a file, or fill a folder, that holds no image.
+
+        Returns:
+            What the target names now, each image with its layers, and the sizes before and after.
+
+        Raises:
+            UsageError: The reference, the target or the platform cannot be understood.
+            ZPullError: As `pull` and `push`; `converted` of the error says what was done by then.
+
+        Example:
+            >>> import zchunked
+            >>> done = zchunked.Client("store").convert("oci:demo:plain-gzip", "oci:chunked:v1")
+            >>> [layer.outcome for layer in done.images[0].layers]
+            ['converted', 'converted']
+        """
+        from zchunked.convert.layers import ConvertSettings
+        from zchunked.operations.converting import convert
+        from zchunked.operations.delivery import Delivery
+
+        reference = parse_image(image)
+        old = parse_image(against) if against is not None else None
+        how = ConvertSettings.of(level, rewrite_timestamp, normalize=normalize)
+        delivery = Delivery(target, force=force, offline=self.options.offline)
+        is_all = platform == "all"
+        context = self._context(None if is_all else platform)
+        return convert(context, reference, delivery, how, all_platforms=is_all, against=old, add=add)
