@@ -288,7 +288,6 @@ def test_a_constructor_takes_six_collaborators(name: str) -> None:
 
 
 FAN_OUT = {
-    "cli.commands.serve": 18,
     "download.downloader": 16,
     "operations.objects": 15,
     "operations.pulling": 13,

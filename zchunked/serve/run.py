@@ -1,0 +1,51 @@
+"""Run the server until it is interrupted: open upstreams as the options say, listen, tell systemd."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from zchunked.oci.platform import Platform
+from zchunked.operations.context import Context, limit_of
+from zchunked.options import Options
+from zchunked.serve.app import Access
+from zchunked.serve.server import notify
+from zchunked.serve.settings import Settings
+from zchunked.serve.wiring import serving
+
+
+def run(
+    settings: Settings,
+    context: Context,
+    *,
+    access: Callable[[Access], None],
+    log: Callable[[str], None],
+    tell: Callable[[str], None],
+) -> None:
+    """Returns after an interrupt. All that is fetched is held to one `limit_rate`.
+
+    Args:
+        settings: how to serve.
+        context: the store, and how upstreams are reached.
+        access: takes each request that was answered.
+        log: takes what went wrong with a client.
+        tell: takes where the server listens, and that it stops.
+
+    Raises UsageError for an address that others reach unencrypted, LocalError for one that is taken.
+    """
+    context = replace(context, limit=limit_of(context.options))
+    options = Options(Platform("", ""), context.options.jobs, context.options.patience)
+    socket = context.environment.get("NOTIFY_SOCKET")
+    with serving(settings, context.store, context.open, options, access=access, log=log) as server:
+        host, port = server.open()
+        scheme = "https" if settings.certificate else "http"
+        shown = f"[{host}]" if ":" in host else host
+        tell(f"serving {scheme}://{shown}:{port} from {context.store.folder}")
+        notify(socket, "READY=1")
+        try:
+            server.serve()
+        except KeyboardInterrupt:
+            tell(f"stopping at {time.strftime('%H:%M:%S')}")
+        finally:
+            notify(socket, "STOPPING=1")
