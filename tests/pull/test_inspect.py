@@ -22,7 +22,7 @@ from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions, Patience
-from zchunked.pull import inspect
+from zchunked.pull import inspect, table
 from zchunked.pull.inspect import LayerMetadata, MetadataFetcher, table_rank
 from zchunked.receipt import Accounts
 
@@ -69,7 +69,7 @@ def test_tables_that_are_here_are_read_in_turns_so_the_short_one_is_done_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, stop, done = made(), threading.Event(), []
-    monkeypatch.setattr(inspect, "_TURN", 2000)
+    monkeypatch.setattr(table, "_TURN", 2000)
     of = LayerIndex.of
 
     def noted(layer: Descriptor, *rest: object) -> LayerIndex:

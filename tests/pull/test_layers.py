@@ -33,7 +33,7 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.reference import parse_image
 from zchunked.options import GapOptions, Options, Patience
-from zchunked.pull import inspect
+from zchunked.pull import table
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.origin import Origin
@@ -117,7 +117,7 @@ def test_chunks_of_a_layer_come_while_its_tarsplit_is_on_its_way(warm: Bench) ->
 def test_a_toc_is_read_while_it_is_on_its_way(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     one = NEW[0]
     assert one.toc_at is not None
-    monkeypatch.setattr(inspect, "_STRIDE", 100)
+    monkeypatch.setattr(table, "_STRIDE", 100)
     was_read: list[int] = []
     feed = TocReader.feed
 

@@ -80,7 +80,7 @@ def set_version(folder: Path, number: int) -> None:
 
 def test_an_older_format_becomes_this_one(folder: Path) -> None:
     with closing(sqlite3.connect(folder / "index.sqlite")) as db:
-        for table in ("headers", "unindexed", "strangers", "pulls"):
+        for table in ("headers", "unindexed", "indexing", "strangers", "pulls"):
             db.execute(f"DROP TABLE {table}")
         db.commit()
     set_version(folder, 1)

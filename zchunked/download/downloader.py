@@ -97,18 +97,23 @@ class Downloader:
         may_grow: bool = True,
         came: Callable[[], None] | None = None,
         crew: WorkerPool | None = None,
+        is_shared: bool = False,
     ) -> None:
         """Work an order off in the caller's thread, one run after the other, and commit it.
 
         `came` is called as bytes come, which nobody has checked. With a `crew`, whose worker the caller is, others
-        help once a connection has broken; then `came` is called in their threads, too.
+        help once a connection has broken, or from the start (`is_shared`); then `came` is called in their threads, too.
         Where that would take the whole blob, and it may not grow to that, RangeIgnoredError is raised.
         """
         state = BlobDownload(order, queue=order.runs, may_grow=may_grow, came=came, crew=crew)
+        if crew is not None and is_shared:
+            for _ in order.runs[1:]:
+                crew.submit("fetch", lambda: self._help(state))
         try:
             while self._take_next(state):
                 pass
             self._wait_for_help(state)
+            state.enter(self._store)
         except Exception as error:
             state.failure = error  # nobody need help any more
             raise

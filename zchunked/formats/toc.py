@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import compress, pairwise
 from operator import eq, le
 from struct import iter_unpack
+from typing import NamedTuple
 
 from msgspec import UNSET
 
@@ -62,6 +63,16 @@ class Toc:
         filled = [entry for entry in range(len(self.names)) if first[entry] < first[entry + 1]]
         filled.sort(key=lambda entry: starts[first[entry]])
         return filled
+
+
+class ChunkColumns(NamedTuple):
+    """Chunks of a TOC, as columns of the same names in `Toc`."""
+
+    starts: array[int]
+    ends: array[int]
+    chunk_sizes: array[int]
+    digests: list[bytes]
+    holes: bytearray
 
 
 def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> Toc:
@@ -113,6 +124,10 @@ class TocParser:
     def _take(self, batch: Batch) -> None:
         self._builder.take(batch.entries)
         self._fingerprints.take(batch)
+
+    def chunks_from(self, first: int) -> ChunkColumns:
+        """Those of the entries that have been read, from that number on."""
+        return self._builder.chunks_from(first)
 
     def finish(self) -> Toc:
         document, raws = self._reader.finish()
@@ -224,6 +239,14 @@ class TocBuilder:
         self._packed += parse_digests(self._digest_texts, "a chunk's digest in the TOC")
         self._digest_texts.clear()
         self._fill_holes()
+
+    def chunks_from(self, first: int) -> ChunkColumns:
+        """Those that are complete so far, from that number on."""
+        end = len(self._packed) // RAW_SIZE
+        packed = memoryview(self._packed)[first * RAW_SIZE : end * RAW_SIZE]
+        digests = [digest for (digest,) in iter_unpack(f"{RAW_SIZE}s", packed)]
+        its = slice(first, end)
+        return ChunkColumns(self._starts[its], self._ends[its], self._chunk_sizes[its], digests, self._holes[its])
 
     def _fill_holes(self) -> None:
         """Chunks that are no holes are entered late."""

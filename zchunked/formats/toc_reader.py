@@ -10,7 +10,7 @@ from zchunked.formats.annotations import Location
 from zchunked.formats.budget import ImageBudget
 from zchunked.formats.estargz import TocMember
 from zchunked.formats.stargz_toc import StargzTocBuilder
-from zchunked.formats.toc import Toc, TocParser
+from zchunked.formats.toc import ChunkColumns, Toc, TocParser
 from zchunked.formats.zstd import FrameDecoder
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import short
@@ -68,6 +68,10 @@ class TocReader:
                 self._parser.feed(text)
             except (FormatError, UnsupportedLayerError) as error:
                 self._refused = error
+
+    def chunks_from(self, first: int) -> ChunkColumns:
+        """Those that the bytes so far tell of, from that number on; as good as these bytes are."""
+        return self._parser.chunks_from(first)
 
     def finish(self) -> Toc:
         """Raises IntegrityError when it is not what its digest promised, else as `TocParser` does."""

@@ -214,24 +214,26 @@ def _held(frames: FrameMap, here: Spans) -> list[int]:
     return list(compress(count(first), here.hold_each(starts, ends)))
 
 
-def frame_rows(frames: FrameMap, but: KnownFrames | None = None) -> tuple[FrameRows, FrameRows]:
+def frame_rows(
+    frames: FrameMap, but: KnownFrames | None = None, some: slice = slice(None)
+) -> tuple[FrameRows, FrameRows]:
     """What is entered of a blob's frames, ascending by key: payloads, and what is looked up as headers are.
 
-    `but`: frames that the store knows elsewhere.
+    `but`: frames that the store knows elsewhere. `some`: the numbers of those that count.
     """
-    keys, lengths = frames.keys, frames.lengths()
+    keys, lengths = frames.keys[some], frames.lengths()[some]
     is_new = [key != NO_KEY for key in keys]
     if but is not None:
         known = but.payloads.keys() | but.headers.keys()
         is_new = [
             new and frame not in known for new, frame in zip(is_new, zip(keys, lengths, strict=True), strict=True)
         ]
-    is_payload = [kind == PAYLOAD and not frames.is_joined for kind in frames.kinds]
+    is_payload = [kind == PAYLOAD and not frames.is_joined for kind in frames.kinds[some]]
     payloads = list(map(and_, is_new, is_payload))
     headers = list(map(gt, is_new, is_payload))
-    columns = frames.edges, lengths, frames.sizes  # the last is 0 of headers
+    columns = frames.edges[some], lengths, frames.sizes[some]  # the last is 0 of headers
     its_payloads, its_headers = (
-        list(zip(*(compress(column, some) for column in columns), strict=True)) for some in (payloads, headers)
+        list(zip(*(compress(column, its) for column in columns), strict=True)) for its in (payloads, headers)
     )
     return (
         _rows(list(compress(keys, payloads)), its_payloads),

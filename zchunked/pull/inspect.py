@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from zchunked.download.coalesce import missing
+from zchunked.download.coalesce import Run, missing
 from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
-from zchunked.download.retry import Stopped
 from zchunked.download.workers import WorkerPool
-from zchunked.errors import FormatError, IntegrityError, RangeIgnoredError, UnsupportedLayerError, ZPullError
+from zchunked.errors import FormatError, IntegrityError, RangeIgnoredError, UnsupportedLayerError
 from zchunked.formats.annotations import Location, kind_of
 from zchunked.formats.budget import ImageBudget
 from zchunked.formats.layer_format import format_of
-from zchunked.formats.toc_reader import TocReader
 from zchunked.interfaces import Files
 from zchunked.layers.metadata import LayerIndex, check_tarsplit
 from zchunked.limits import Limits
 from zchunked.oci.documents import Descriptor
+from zchunked.pull.early import EarlyChunks, EarlyTerms, is_table_proved
+from zchunked.pull.table import TableReader
 from zchunked.ranges import ByteRange, merge, total
 from zchunked.store import Store
 
 NO_RANGES = "its host serves no ranges"
 NOTHING_HERE = "nothing of it is in the store"
 _MOST_BETWEEN = 4 << 10  # frame headers, the footer, and whatever an unknown writer put there
-_STRIDE = 128 << 10  # of a TOC, worth being read when it has come
-_TURN = 256 << 10  # of a TOC, read before it is the next one's turn
 _SHORT_TABLE = 512 << 10  # bytes: about 10 000 files, which take 50 ms
 
 
@@ -37,7 +35,8 @@ class LayerMetadata:
 
     `here_before`: bytes of it that were here. `contents` is set once the TOC is read: then chunks can be asked for,
     though the tar-split may still be on its way. `is_complete`: it has come and was checked, nothing changes any more;
-    until then `coming` is being fetched.
+    until then `coming` is being fetched. `begun`: orders of chunks that are being fetched without a plan; no more of
+    them come once `contents` is set.
     """
 
     here_before: int = 0
@@ -46,6 +45,17 @@ class LayerMetadata:
     is_here: bool = False
     is_complete: bool = False
     coming: Sequence[ByteRange] = ()
+    begun: list[Order] = field(default_factory=list)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing of the layer is being fetched that its plan does not know of."""
+        return self.is_complete and not self.begun
+
+    def on_its_way(self) -> list[ByteRange]:
+        """What is being fetched, or was just now."""
+        orders = [span for order in list(self.begun) for run in order.runs for span in run]
+        return merge([*orders, *(() if self.is_complete else self.coming)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +65,9 @@ class MetadataFetcher:
     `may_take`: whether a blob may be taken whole at once, where that is free or the host leaves no choice.
     `may_grow`: also where it is not free; a plan that may be refused comes first. `is_thrifty`: no byte of a blob's
     tail is fetched that the lean way has no use for. `is_idle`: whether a layer's TOC would tell nothing that could
-    make it come another way than whole.
+    make it come another way than whole. `early_runs`: requests for chunks of a layer that is not planned yet;
+    None: there are none. `is_indexed`: whether the store can tell which chunks it has. `is_coming`: whether a layer
+    that is planned brings the chunk of a digest.
     """
 
     store: Store
@@ -68,6 +80,9 @@ class MetadataFetcher:
     may_grow: bool = True
     is_thrifty: bool = False
     is_idle: Callable[[Descriptor], bool] = lambda _: False
+    early_runs: Callable[[Descriptor, list[ByteRange]], list[Run]] | None = None
+    is_indexed: Callable[[], bool] = lambda: True
+    is_coming: Callable[[bytes], bool] = lambda _: False
 
     def look_into(self, layer: Descriptor, insight: LayerMetadata, crew: WorkerPool) -> None:
         """Bring TOC and tar-split of a layer that can be pulled in parts; else say why it comes whole."""
@@ -75,7 +90,7 @@ class MetadataFetcher:
         insight.here_before = total(self.store.covered(layer.digest))
         if self.store.is_whole(layer.digest):
             insight.is_here = True
-        elif not insight.here_before and self.is_idle(layer):
+        elif self.is_idle(layer) and not (insight.here_before and self._has_table(layer)):
             insight.reason = NOTHING_HERE if kind_of(layer) != "plain" else _why_plain(layer, self.limits)
         else:
             try:
@@ -93,6 +108,15 @@ class MetadataFetcher:
     @property
     def _may_grow(self) -> bool:
         return self.may_take and self.may_grow
+
+    def _has_table(self, layer: Descriptor) -> bool:
+        """Whether an earlier run has brought what tells of its frames; else it was taking the layer whole."""
+        form = format_of(layer)
+        try:
+            span = form.tail(layer.size) or form.locate(layer, limits=self.limits).toc.span
+        except (UnsupportedLayerError, FormatError):
+            return True  # to be told why
+        return self.store.covers(layer.digest, span)
 
     def _adopt(self, layer: Descriptor) -> bool:
         """Take it over whole, as a file that is here, where that copies nothing. Its proof is still to come."""
@@ -123,7 +147,7 @@ class MetadataFetcher:
             tail = location.metadata
         insight.coming = merge([tail, *parts])
         for is_last in (False, True):
-            reader = _Reader(self, layer, location, insight, crew)
+            reader = self._reader(layer, location, insight, crew)
             covered = self.store.covered(layer.digest)
             left = missing([tail, *parts] if not self.is_thrifty else parts, covered)
             if len(left) > 1:
@@ -143,6 +167,19 @@ class MetadataFetcher:
                     raise
             else:
                 return
+
+    def _reader(self, layer: Descriptor, location: Location, insight: LayerMetadata, crew: WorkerPool) -> TableReader:
+        """Of its TOC. Of a long one that an earlier run has brought, chunks are asked for while it is read."""
+
+        def found(contents: LayerIndex) -> None:
+            insight.contents = contents
+
+        span, early = location.toc.span, None
+        if self.early_runs and span.size >= _SHORT_TABLE and is_table_proved(self.store, layer, location):
+            terms = EarlyTerms(self.early_runs, self.is_indexed, self.is_coming, self.is_thrifty)
+            early = EarlyChunks(self.store, self.fetcher, layer, insight.begun, terms)
+        toc = format_of(layer).toc_reader(layer, location, self.limits, self.budget)
+        return TableReader(self.store, layer, location, toc, crew, self.stop, found, early)
 
 
 def _why_plain(layer: Descriptor, limits: Limits) -> str:
@@ -169,72 +206,3 @@ def table_rank(layer: Descriptor, limits: Limits) -> int:
         return (format_of(layer).locate(layer, limits=limits).toc.span.size // _SHORT_TABLE).bit_length()
     except (UnsupportedLayerError, FormatError):
         return 0
-
-
-class _Reader:
-    """Has the crew's read lane, which is one worker, read a TOC as its bytes come, in turns with other TOCs."""
-
-    def __init__(
-        self,
-        inspector: MetadataFetcher,
-        layer: Descriptor,
-        location: Location,
-        insight: LayerMetadata,
-        crew: WorkerPool,
-    ) -> None:
-        self._store, self._stop, self._crew = inspector.store, inspector.stop, crew
-        self._layer, self._location, self._insight = layer, location, insight
-        self._toc: TocReader | None = format_of(layer).toc_reader(layer, location, inspector.limits, inspector.budget)
-        self._span = location.toc.span
-        self._read_to = self._span.start
-        self._asked = self._span.start  # the lane has been told to read what is before it
-        self._looking = threading.Lock()
-        self._done = threading.Event()
-        self._error: ZPullError | None = None
-
-    def look(self) -> None:
-        """Have read what is here by now, if that is enough to be worth it. For the threads that fetch."""
-        with self._looking:
-            if self._asked == self._span.end:
-                return
-            gaps = self._store.missing(self._layer.digest, [ByteRange(self._asked, self._span.end)])
-            here = gaps[0].start if gaps else self._span.end
-            if here - self._asked >= _STRIDE or not gaps:
-                self._ask(here)
-
-    def _ask(self, end: int) -> None:
-        """Call with the lock."""
-        is_at_it = self._read_to < self._asked
-        self._asked = end
-        if self._read_to < end and not is_at_it:
-            self._crew.submit("read", self._read)
-
-    def _read(self) -> None:
-        """Read on for one turn."""
-        start, end = self._read_to, min(self._asked, self._read_to + _TURN)
-        try:
-            if self._toc is not None:
-                self._toc.feed(self._store.read(self._layer.digest, start, end))
-                if end == self._span.end:
-                    self._insight.contents = LayerIndex.of(self._layer, self._location, self._toc.finish())
-        except ZPullError as error:  # any other ends the pull, where the crew is waited for
-            self._error, self._toc = error, None
-        with self._looking:
-            self._read_to = end
-            if end < self._asked:
-                self._crew.submit("read", self._read)
-        if end == self._span.end:
-            self._toc = None  # with its buffers: the tar-split may take a while
-            self._done.set()
-
-    def finish(self) -> LayerIndex:
-        """Once all has come. Raises what reading it raised, and Stopped when the pull has ended."""
-        with self._looking:
-            self._ask(self._span.end)
-        while not self._done.wait(0.2):
-            if self._stop.is_set():
-                raise Stopped
-        if self._error is not None:
-            raise self._error
-        assert self._insight.contents is not None
-        return self._insight.contents

@@ -54,6 +54,15 @@ class Layers:
         self._insights: dict[Digest, LayerMetadata] = {}
         self._is_indexed = True
         self._is_plan = False
+        if not self._must_know_all():
+            self._inspector = replace(
+                inspector,
+                early_runs=lambda layer, left: self.scheduler.early_runs(
+                    left, means(), means().spans_per_request(layer)
+                ),
+                is_indexed=lambda: self._is_indexed,
+                is_coming=self._is_coming,
+            )
         self._looked = session.clock()
         self.scheduler = self._new_scheduler()
 
@@ -61,6 +70,9 @@ class Layers:
         options = self._options
         is_for_bytes = bool(options.seeds) or options.offline
         return Scheduler(self._store, options.frugality, may_take_chunks=is_for_bytes, is_plan=self._is_plan)
+
+    def _is_coming(self, chunk: bytes) -> bool:
+        return self.scheduler.is_coming(chunk)  # each round has a scheduler of its own
 
     def look_into(self, crew: WorkerPool, layers: Iterable[Descriptor]) -> None:
         """Have workers look into those that nobody has looked into yet."""
@@ -103,7 +115,7 @@ class Layers:
 
     def only_plan(self, after: Layers | None = None) -> None:
         """No layer will be brought: so none may come whole while it is looked into. `after`: those that come first."""
-        self._inspector = replace(self._inspector, may_take=False)
+        self._inspector = replace(self._inspector, may_take=False, early_runs=None)
         self._is_plan = True
         self.scheduler = after.scheduler if after is not None else self._new_scheduler()
 
@@ -144,7 +156,7 @@ class Layers:
                 if not unplanned:
                     need = self._fetcher.to_come()
                     self._session.show(Planned(self._receipt.bytes.image, self._receipt.bytes.cached, need))
-            for work in [work for work in unproved if work.order and self._insights[work.layer.digest].is_complete]:
+            for work in [work for work in unproved if work.order and self._insights[work.layer.digest].is_settled]:
                 unproved.remove(work)
                 crew.submit("prove", partial(self._prove, crew, work))
             if not unplanned and not crew.is_busy("fetch"):
@@ -176,7 +188,7 @@ class Layers:
 
     def _plan(self, work: LayerTask) -> Order:
         insight = self._insights[work.layer.digest]
-        coming = () if insight.is_complete else insight.coming
+        coming = insight.on_its_way()
         if not work.is_understood:
             work.understand(insight)
         order = self.scheduler.plan(work, self._means(), coming=coming)

@@ -115,6 +115,15 @@ class Scheduler:
         """Whether the layer has an order."""
         return blob in self._done
 
+    def is_coming(self, chunk: bytes) -> bool:
+        """Whether a layer that has been planned brings the chunk of this digest. For any thread; a hint."""
+        return chunk in self._coming
+
+    def early_runs(self, left: list[ByteRange], means: LinkConditions, spans: int) -> list[Run]:
+        """Requests, of `spans` at most, for what is wanted of a layer that is not planned yet. For any thread."""
+        policy = gap_policy(self._frugality, means.link, means.jobs, left)
+        return RequestShape(policy, means.jobs, spans, 0).runs(left)
+
     # ── ways ──
 
     def _look_up(self, work: LayerTask, here: list[ByteRange]) -> StandIns:

@@ -240,6 +240,7 @@ def _forget_blobs(db: sqlite3.Connection, drop: Drop, names: Sequence[str]) -> N
     db.execute(f"DELETE FROM chunks WHERE blob IN {ids} AND digest NOT IN ({still})")
     db.execute(f"DELETE FROM headers WHERE blob IN {ids}")
     db.execute(f"DELETE FROM unindexed WHERE blob IN {ids}")
+    db.execute(f"DELETE FROM indexing WHERE blob IN {ids}")
     db.execute("DELETE FROM strangers WHERE blob IN (SELECT name FROM temp.dead)")
     db.execute("DELETE FROM strangers WHERE other IN (SELECT name FROM temp.dead)")
     db.execute("DELETE FROM layers WHERE digest IN (SELECT name FROM temp.dead)")
@@ -259,6 +260,8 @@ def _forget_blobs(db: sqlite3.Connection, drop: Drop, names: Sequence[str]) -> N
         "INSERT OR IGNORE INTO unindexed SELECT id, ? FROM blobs WHERE digest = ? AND whole",
         [(manifest, blob) for blob, manifest in drop.to_index],
     )
+    to_index = [(blob,) for blob, _ in drop.to_index]
+    db.executemany("DELETE FROM indexing WHERE blob = (SELECT id FROM blobs WHERE digest = ?)", to_index)
 
 
 def _trimmed(db: sqlite3.Connection, name: str, spans: Sequence[ByteRange]) -> Iterator[tuple[int, int, int, str, int]]:

@@ -17,15 +17,19 @@ FrameRows = tuple[list[bytes], list[tuple[int, int, int]]]
 
 # headers: as `chunks`, by what goes into a header frame.
 # unindexed: whole blobs whose frames nobody has asked for yet, and a manifest that lists them.
+# indexing: how many frames of an unindexed blob, from its first one, have been entered.
 # strangers: pairs of blobs that different encoders wrote, so that no frame of one stands in for one of the other.
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS headers(
   key BLOB NOT NULL, blob INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL,
   PRIMARY KEY(key, blob)) WITHOUT ROWID""",
     "CREATE TABLE IF NOT EXISTS unindexed(blob INTEGER PRIMARY KEY, manifest TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS indexing(blob INTEGER PRIMARY KEY, frames INTEGER NOT NULL)",
     """CREATE TABLE IF NOT EXISTS strangers(
   blob TEXT NOT NULL, other TEXT NOT NULL, PRIMARY KEY(blob, other)) WITHOUT ROWID""",
 )
+
+_FORGET = "DELETE FROM {} WHERE blob = (SELECT id FROM blobs WHERE digest = ?)"
 
 
 def _key(size: int) -> str:
@@ -50,10 +54,11 @@ class FrameIndex:
         """Rows of these fingerprints, cut to their size, which ascend."""
         return self._index.find_keys("headers", "key", FINGERPRINT_BYTES, keys)
 
-    def add(self, digest: str, size: int, payloads: FrameRows, headers: FrameRows) -> None:
+    def add(self, digest: str, size: int, payloads: FrameRows, headers: FrameRows, *, done: int | None = None) -> None:
         """Enter the frames of a whole blob, best ascending by key. It is indexed afterwards.
 
         A frame that another whole blob is known to hold, of the same length, gets no second row.
+        `done`: these are some; with them so many of its frames, from the first one, have been entered.
         """
         self._index.number_off()
         with self._index.transaction() as db:
@@ -70,7 +75,11 @@ class FrameIndex:
                 for some, numbers in zip(batches(rows[0]), batches(rows[1]), strict=True):
                     told = {"keys": b"".join(some), "blob": blob, "count": len(some), "packed": packed_rows(numbers)}
                     db.execute(sql, told)
-            db.execute("DELETE FROM unindexed WHERE blob = ?", (blob,))
+            if done is None:
+                db.execute(_FORGET.format("unindexed"), (digest,))
+                db.execute(_FORGET.format("indexing"), (digest,))
+            else:
+                db.execute("INSERT OR REPLACE INTO indexing VALUES(?, ?)", (blob, done))
 
     def holds_any(self) -> bool:
         """Whether any blob of the store has frames, indexed or not."""
@@ -85,7 +94,9 @@ class FrameIndex:
         """Whole blobs, and a manifest in the store that lists them."""
         with self._index.transaction() as db:
             sql = "INSERT OR IGNORE INTO unindexed SELECT id, ? FROM blobs WHERE digest = ? AND whole"
-            db.executemany(sql, [(manifest, digest) for digest in digests])
+            for digest in digests:
+                db.execute(sql, (manifest, digest))
+                db.execute(_FORGET.format("indexing"), (digest,))  # damage may have taken rows since
 
     def unindexed(self) -> list[tuple[str, str]]:
         """(blob, manifest); the latter is empty where it is not known."""
@@ -95,7 +106,13 @@ class FrameIndex:
     def set_indexed(self, digest: str) -> None:
         """Nothing of the blob can be entered, or all of it was."""
         with self._index.transaction() as db:
-            db.execute("DELETE FROM unindexed WHERE blob = (SELECT id FROM blobs WHERE digest = ?)", (digest,))
+            db.execute(_FORGET.format("unindexed"), (digest,))
+            db.execute(_FORGET.format("indexing"), (digest,))
+
+    def indexed_to(self, digest: str) -> int:
+        """How many frames of an unindexed blob have been entered."""
+        sql = "SELECT frames FROM indexing JOIN blobs ON id = blob WHERE digest = ?"
+        return sum(frames for (frames,) in self._index.rows(sql, (digest,)))
 
     # ── blobs of other encoders ──
 

@@ -1,0 +1,120 @@
+"""Ask for chunks of a layer whose table of contents an earlier run has brought, while it is read once more.
+
+To read a long table and to plan by it takes a second or two. A run that is killed sooner would bring nothing, and
+neither would all that follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import compress
+
+from zchunked.download.coalesce import Run, missing
+from zchunked.download.downloader import Downloader
+from zchunked.download.orders import ChunkChecks, Order
+from zchunked.download.workers import WorkerPool
+from zchunked.formats.annotations import Location
+from zchunked.formats.toc_reader import TocReader
+from zchunked.oci.documents import Descriptor
+from zchunked.ranges import ByteRange, Spans
+from zchunked.store import Store
+
+_MOST_BYTES = 8 << 20  # for each layer: what a fast link brings until the plan is made, which asks more cleverly
+_HEADER_BYTES = 512  # a gap between two wanted payloads that is no longer holds a header frame
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyTerms:
+    """Under which chunks may be asked for before their layer is planned.
+
+    `runs`: the requests for these spans of a layer. `is_indexed`: whether the store can tell which chunks it has.
+    `is_coming`: whether another layer brings the chunk of this digest. `is_thrifty`: header frames are not wanted.
+    """
+
+    runs: Callable[[Descriptor, list[ByteRange]], list[Run]]
+    is_indexed: Callable[[], bool]
+    is_coming: Callable[[bytes], bool]
+    is_thrifty: bool
+
+
+def is_table_proved(store: Store, layer: Descriptor, location: Location) -> bool:
+    """Whether all of the table is in the store, and is what its digest promises."""
+    span = location.toc.span
+    if location.is_joined or not store.covers(layer.digest, span):  # joined frames: ends are known at the very end
+        return False
+    hasher = hashlib.sha256()
+    for piece in store.stream(layer.digest, span):
+        hasher.update(piece)
+    return f"sha256:{hasher.hexdigest()}" == location.toc_digest
+
+
+class EarlyChunks:
+    """Those of one layer. `look` is for the worker that reads the table.
+
+    What is asked for is wanted whichever way the layer comes: the store has no such content.
+    """
+
+    def __init__(
+        self, store: Store, fetcher: Downloader, layer: Descriptor, begun: list[Order], terms: EarlyTerms
+    ) -> None:
+        """`begun`: gets each order while it is being worked off."""
+        self._store, self._fetcher, self._layer, self._begun, self._terms = store, fetcher, layer, begun, terms
+        self._next = 0  # number of the first chunk that was not looked at
+        self._left = _MOST_BYTES
+        self._seen: set[bytes] = set()
+
+    @property
+    def is_ready(self) -> bool:
+        return self._terms.is_indexed()
+
+    def look(self, reader: TocReader, crew: WorkerPool) -> None:
+        """Have the crew fetch what is missing of the chunks that were read since the last call."""
+        if self._left <= 0:
+            return
+        starts, ends, sizes, digests, holes = reader.chunks_from(self._next)
+        self._next += len(starts)
+        here = self._store.covered(self._layer.digest)
+        held = Spans(here)
+        is_here = held.hold_each(starts, ends)
+        self._seen.update(compress(digests, is_here))
+        lacking = [chunk for chunk, (hole, has) in enumerate(zip(holes, is_here, strict=True)) if not (hole or has)]
+        known = self._store.find_chunks({digests[chunk] for chunk in lacking})
+        taken: list[int] = []
+        for chunk in sorted(lacking, key=starts.__getitem__):
+            digest = digests[chunk]
+            if self._left <= 0:
+                break
+            if digest not in known and digest not in self._seen and not self._terms.is_coming(digest):
+                self._seen.add(digest)
+                self._left -= ends[chunk] - starts[chunk]
+                taken.append(chunk)
+        if not taken:
+            return
+        checks = ChunkChecks(
+            [starts[chunk] for chunk in taken],
+            [ends[chunk] for chunk in taken],
+            [sizes[chunk] for chunk in taken],
+            [digests[chunk] for chunk in taken],
+        )
+        wanted = _joined(checks.starts, checks.ends, 0 if self._terms.is_thrifty else _HEADER_BYTES)
+        order = Order(self._layer, self._terms.runs(self._layer, missing(wanted, here)), wanted, [], checks)
+        self._begun.append(order)
+        crew.submit("fetch", partial(self._fetch, order, crew))
+
+    def _fetch(self, order: Order, crew: WorkerPool) -> None:
+        self._fetcher.now(order, crew=crew, is_shared=True)
+        self._begun.remove(order)
+
+
+def _joined(starts: Sequence[int], ends: Sequence[int], gap: int) -> list[ByteRange]:
+    """Spans, ascending; those that lie no further apart as one."""
+    spans: list[ByteRange] = []
+    for start, end in zip(starts, ends, strict=True):
+        if spans and start - spans[-1].end <= gap:
+            spans[-1] = ByteRange(spans[-1].start, max(end, spans[-1].end))
+        else:
+            spans.append(ByteRange(start, end))
+    return spans
