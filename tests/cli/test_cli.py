@@ -178,43 +178,6 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in told
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
-def test_completions_are_printed(shell: str, tmp_path: Path) -> None:
-    script = zpull(tmp_path, "--print-completion", shell).out
-    for word in ("pull", "limit-rate", "zpull images", "podman"):
-        assert word in script
-    assert "--not-" not in script
-
-
-@pytest.mark.parametrize(
-    ("words", "wanted", "unwanted"),
-    [
-        (["pu"], {"pull", "publish", "push"}, {"plan"}),
-        (["host/x"], {"host/x:v1"}, set()),
-        (["pull", "host/x"], {"host/x:v1"}, set()),
-        (["host/x:v1", "--patien"], {"--patience"}, set()),
-        (["plan", "host/x:v1", "--forma"], {"--format"}, set()),
-        (["images", "--format", ""], {"text", "json"}, set()),
-        (["images", "--not"], set(), {"--not-quiet"}),
-    ],
-)
-def test_bash_completes(words: list[str], wanted: set[str], unwanted: set[str], tmp_path: Path) -> None:
-    script = zpull(tmp_path, "--print-completion", "bash").out
-    tmp_path.joinpath("completion").write_text(script)
-    tmp_path.joinpath("zpull").write_text("#!/bin/sh\nprintf 'IMAGE\\nhost/x:v1 linux\\n'\n")
-    tmp_path.joinpath("zpull").chmod(0o755)
-    line = " ".join(["zpull", *words])
-    bash = (
-        f"PATH={tmp_path}:$PATH; . ./completion; COMP_WORDS=({' '.join(map(repr, ['zpull', *words]))})\n"
-        f"COMP_CWORD={len(words)}; COMP_LINE={line!r}; COMP_POINT={len(line)}\n"
-        "_shtab_zpull 2>/dev/null; printf '%s\\n' \"${COMPREPLY[@]}\"\n"
-    )
-    done = subprocess.run(["bash", "-c", bash], cwd=tmp_path, capture_output=True, text=True, check=False)
-    found = {one.strip() for one in done.stdout.splitlines()}
-    assert wanted <= found
-    assert not unwanted & found
-
-
 def test_the_manual_page_has_every_option(tmp_path: Path) -> None:
     page = zpull(tmp_path, "--print-manual").out
     for verb in VERBS.values():

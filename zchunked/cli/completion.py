@@ -10,13 +10,15 @@ from zchunked.cli.grammar import Verb
 from zchunked.cli.parser import add_options, parser
 from zchunked.cli.tables import VERBS
 
-_NAMES = "zpull images 2>/dev/null | awk 'NR > 1 { print $1 }'"
+_NAMES = "zpull images 2>/dev/null | tail -n +2 | cut -d ' ' -f 1"
+"""Of stored images, one on a line; a command that every shell reads alike."""
 _IMAGES = {
     "bash": "_zpull_images",
     "zsh": "_zpull_images",
     "fish": f"({_NAMES})",
     "tcsh": f"`{_NAMES}`",
 }
+_FISH_NAMES = _NAMES.replace("'", "\\'")
 _PREAMBLE = {
     "bash": f"""_zpull_images() {{
   compgen -W "$({_NAMES})" -- "$1"
@@ -30,10 +32,43 @@ _shtab_zpull_pos_0_COMPGEN=_zpull_images
   names=(${{(f)"$({_NAMES})"}})
   compadd -a names
 }}
+# The verb `pull` may be left out.
+_zpull_verbs_and_images() {{
+  _shtab_zpull_commands
+  _zpull_images
+}}
 """,
-    "fish": f"complete -c zpull -n __fish_use_subcommand -a '({_NAMES.replace(chr(39), chr(92) + chr(39))})'\n",
+    "fish": "",
     "tcsh": "",
 }
+_AFTER = {
+    # Bash takes each colon for the end of a word: the words are put together before, and what
+    # stands in front of the last colon is cut off after.
+    "bash": """
+_zpull() {
+  local line="${COMP_LINE:0:$COMP_POINT}" word prefix
+  local -a COMP_WORDS
+  read -ra COMP_WORDS <<<"$line"
+  [[ "$line" == *[[:space:]] ]] && COMP_WORDS+=("")
+  word="${COMP_WORDS[${#COMP_WORDS[@]}-1]}"
+  if [[ "$word" == --*=* ]]; then
+    COMP_WORDS[${#COMP_WORDS[@]}-1]="${word%%=*}"
+    word="${word#*=}"
+    COMP_WORDS+=("$word")
+  fi
+  local COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+  _shtab_zpull
+  if [[ "$word" == *:* && "$COMP_WORDBREAKS" == *:* ]]; then
+    prefix="${word%"${word##*:}"}"
+    COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
+  fi
+}
+complete -o bashdefault -F _zpull zpull
+""",
+    # The script begins by forgetting all that was said before.
+    "fish": f"complete -c zpull -n __fish_use_subcommand -a '({_FISH_NAMES})' -d 'stored image'\n",
+}
+"""What follows the script."""
 
 
 def completion(shell: str) -> str:
@@ -44,7 +79,11 @@ def completion(shell: str) -> str:
     verbs = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001
     for name, verb in verbs.choices.items():
         _complete(verb, VERBS[name])
-    return shtab.complete(top, shell, preamble=_PREAMBLE[shell])
+    script = shtab.complete(top, shell, preamble=_PREAMBLE[shell])
+    if shell == "zsh":
+        script = script.replace("': :_shtab_zpull_commands'", "': :_zpull_verbs_and_images'")
+        script = script.replace('"(*)::', '"*:')  # one image or several: each is completed
+    return script + _AFTER.get(shell, "")
 
 
 def _complete(of: argparse.ArgumentParser, verb: Verb) -> None:
