@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from zchunked.errors import InvalidReferenceError
 from zchunked.oci.digest import Digest
-from zchunked.oci.reference import DOCKER_HUB, LayoutReference, Reference, is_loopback, parse_image, parse_reference
+from zchunked.oci.reference import (
+    DOCKER_HUB,
+    LayoutReference,
+    Reference,
+    is_loopback,
+    parse_image,
+    parse_reference,
+    parse_source,
+)
 
 HEX = "0123456789abcdef" * 4
 DIGEST = f"sha256:{HEX}"
@@ -172,3 +180,34 @@ def test_a_password_in_a_layouts_reference_is_not_repeated() -> None:
     with pytest.raises(InvalidReferenceError, match="--creds") as caught:
         parse_image("oci+https://me:s3cr3t@host.example/base:v1")
     assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("docker:app", "docker:app:latest"),
+        ("podman:app:v1", "podman:app:v1"),
+        ("docker:quay.example:5000/team/app", "docker:quay.example:5000/team/app:latest"),
+        ("podman:localhost/app@sha256:" + "a" * 64, "podman:localhost/app@sha256:" + "a" * 64),
+        ("docker:" + "a" * 12, "docker:sha256:" + "a" * 12),
+        ("docker:" + "b" * 64, "docker:sha256:" + "b" * 64),
+    ],
+)
+def test_images_of_engines_are_read_again_as_they_are_written(text: str, written: str) -> None:
+    found = parse_source(text)
+    assert isinstance(found, LayoutReference)
+    assert found.is_engine
+    assert found.is_local
+    assert str(found) == written
+    assert parse_image(written) == found
+
+
+@pytest.mark.parametrize("text", ["docker:dind", "docker:dind@sha256:" + "a" * 64, "docker://app", "podman:v4"])
+def test_what_could_always_be_an_image_of_docker_hub_still_is(text: str) -> None:
+    assert isinstance(parse_image(text), Reference)
+
+
+@pytest.mark.parametrize("text", ["docker:", "podman:-x", "docker:a b"])
+def test_what_no_engine_calls_an_image_is_refused(text: str) -> None:
+    with pytest.raises(InvalidReferenceError, match="an image that"):
+        parse_source(text)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from tests.helpers.build.golden import Golden
 from tests.helpers.build.images import read_layout
-from tests.helpers.harness.command import receipt
+from tests.helpers.harness.command import receipt, zpull
 from tests.helpers.harness.pulls import pull
 from tests.helpers.servers import engines, peers
 from tests.helpers.servers.memory import MemorySource
@@ -112,6 +114,48 @@ def test_the_command_gives_docker_an_update(docker: dict[str, str], tmp_path: Pa
         listed = engines.run(docker, "docker", "images", "--no-trunc", "--format", form)
         assert f"{registry.reference('demo-v1')} {CONFIG}" in listed
         assert "zpull-transfer" not in listed
+
+
+@pytest.mark.peer
+def test_an_image_that_docker_has_is_converted(docker: dict[str, str], tmp_path: Path) -> None:
+    with Registry(GZIP.layout) as registry:
+        name = registry.reference("plain-gzip")
+        engines.run(docker, "docker", "pull", "--quiet", name)
+        engines.run(docker, "docker", "tag", name, "tides")
+        for number, text in enumerate(["tides", CONFIG, CONFIG[7:19], name]):
+            told = receipt(tmp_path, "convert", f"docker:{text}", f"oci:{tmp_path}/out{number}:v1", env=docker)
+            assert told["images"][0]["image_id"] == CONFIG
+        gone = zpull(tmp_path, "push", "docker:gone", f"{registry.host}/app:v1", env=docker, check=False)
+        assert (gone.code, "No such image" in gone.err) == (8, True)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("which", ["old", "new"])
+@pytest.mark.parametrize("has", ["oci", "docker"])
+def test_an_image_that_podman_has_is_converted(has: str, which: str, tmp_path: Path) -> None:
+    """Its config keeps its digest, whichever kind of manifest it came with."""
+    podman = peers.podman(tmp_path / "podman") if which == "old" else peers.podman_new(tmp_path / "podman")
+    if has == "oci":
+        with Registry(GZIP.layout) as registry:
+            podman("pull", "--quiet", "--tls-verify=false", registry.reference("plain-gzip"))
+        config = CONFIG
+    else:
+        saved = f"docker-archive:{tmp_path}/saved.tar"
+        peers.skopeo_old()("copy", f"oci:{GZIP.layout}:plain-gzip", f"{saved}:localhost/other:v1")
+        podman("load", "--quiet", "--input", tmp_path / "saved.tar")
+        config = f"sha256:{json.loads(podman('image', 'inspect', 'localhost/other:v1'))[0]['Id']}"
+    podman("tag", config[7:], "tides")
+    program = tmp_path / "bin" / "podman"
+    program.parent.mkdir()
+    argv = ["/usr/bin/podman" if word == "podman" else word for word in podman.argv]  # or it would find itself
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
+    program.chmod(0o755)
+    env = {**podman.env, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    for number, text in enumerate(["tides", "localhost/tides:latest", config[7:]]):
+        told = receipt(tmp_path, "convert", f"podman:{text}", f"oci:{tmp_path}/out{number}:v1", env=env)
+        assert told["images"][0]["image_id"] == config
+    gone = zpull(tmp_path, "push", "podman:gone", "registry.invalid/app:v1", env=env, check=False)
+    assert (gone.code, "gone" in gone.err) == (8, True)
 
 
 def test_destinations_that_are_engines() -> None:

@@ -21,7 +21,7 @@ DIGEST = Argument(
     "DIGEST", "a blob or manifest of the same repository (default: the image's manifest)", is_optional=True
 )
 EACH_BLOB = Argument("DIGEST", "one blob of the same repository (default: config and layers)", is_optional=True)
-SOURCE = Argument("SOURCE", IMAGE.help, dest="image")
+SOURCE = Argument("SOURCE", f"{IMAGE.help}, docker:NAME, podman:NAME", dest="image")
 TARGET = Argument("TARGET", "DIR[:tag], s3://bucket/prefix[:tag], gs://… or az://…; the tag is IMAGE's unless given")
 
 PLATFORM = Option(

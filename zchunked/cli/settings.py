@@ -16,12 +16,14 @@ from zchunked.client import Client
 from zchunked.errors import UsageError
 from zchunked.events import Event
 from zchunked.oci.platform import Platform, platform_of, this_platform
+from zchunked.oci.reference import LayoutReference, parse_source
 from zchunked.operations.context import default_store
 from zchunked.options import Connection, GapOptions, Options, Patience, StallLimits
 
 ALL = "all"
 """Instead of a platform, where a verb takes every one of an index."""
 _TAKE_ALL = ("convert",)
+_TAKE_ENGINES = ("convert", "push")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,10 @@ def client_of(settings: Settings, on_event: Callable[[Event], None]) -> Client:
 
 def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
     """Raises UsageError; asks for a password where only a user was given."""
-    get = parsed.values.get
+    values = dict(parsed.values)
+    if parsed.verb in _TAKE_ENGINES:
+        values["image"] = _source(values["image"])
+    get = values.get
     platform = None if get("platform") == ALL else platform_of(get("platform") or None)
     if get("platform") == ALL and parsed.verb not in _TAKE_ALL:
         raise UsageError(f"invalid --platform: {parsed.verb} takes one platform, not {ALL}")
@@ -123,8 +128,14 @@ def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
         ),
         output=_output(parsed),
         environment=environment,
-        own=MappingProxyType(dict(parsed.values)),
+        own=MappingProxyType(values),
     )
+
+
+def _source(text: str) -> str:
+    """An image of an engine as every verb reads it; anything else as it was typed."""
+    reference = parse_source(text)
+    return str(reference) if isinstance(reference, LayoutReference) and reference.is_engine else text
 
 
 def _output(parsed: Parsed) -> Output:

@@ -1,7 +1,8 @@
-"""The engines of this machine as destinations: docker, podman and containerd, by their own commands.
+"""The engines of this machine: docker, podman and containerd, by their own commands.
 
 An engine is given an image in one of two ways: it pulls from a registry on loopback that holds just this image, so
 that only layers it lacks travel; or, where it cannot reach our loopback, an archive is streamed into its `load`.
+docker and podman give an image as an archive, by their `save`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Literal, get_args
 
-from zchunked.errors import LocalError, UsageError
+from zchunked.errors import FormatError, LocalError, UsageError
 from zchunked.oci.quoting import printable, typed
 from zchunked.oci.reference import parse_reference
 
@@ -69,6 +70,14 @@ def parse_engine(text: str) -> EngineTarget | None:
     return EngineTarget(kind, name or None, namespace, text)
 
 
+@dataclass(frozen=True, slots=True)
+class SavedImage:
+    """An image that an engine has. `is_oci`: it is saved as an OCI archive, otherwise as docker's."""
+
+    image_id: str
+    is_oci: bool
+
+
 class Engine:
     """One engine that was found to answer. Its methods raise LocalError with what the engine said."""
 
@@ -78,8 +87,8 @@ class Engine:
         program = shutil.which(_PROGRAM[target.kind])
         if program is None:
             raise LocalError(
-                f"--to {target.text}: there is no {_PROGRAM[target.kind]} on this machine; install {target.kind}, "
-                "or write an archive with --to oci-archive:FILE"
+                f"{target.text.rstrip(':')}: there is no {_PROGRAM[target.kind]} on this machine; "
+                f"install {target.kind}, or use an archive instead (oci-archive:FILE, docker-archive:FILE)"
             )
         self._argv = [program, *(("-n", target.namespace) if target.kind == "containerd" else ())]
         answer = self._run(*_PROBE[target.kind], seconds=_PROBE_SECONDS)
@@ -177,3 +186,41 @@ class Engine:
             said = process.stderr.read()
         if process.returncode or broken is not None:
             raise LocalError(f"{self.target.kind}: {self._complaint(said, words)}") from broken
+
+    # ── what it has ──
+
+    def find(self, name: str) -> SavedImage:
+        """LocalError with what the engine says where it has no such image."""
+        form = "{{.Id}} {{.ManifestType}}" if self.target.kind == "podman" else "{{.Id}}"
+        image_id, _, manifest_type = self._run("image", "inspect", "--format", form, name).strip().partition(" ")
+        # To another kind of archive than its manifest podman writes another config, which has another digest.
+        return SavedImage(image_id, is_oci=manifest_type == "application/vnd.oci.image.manifest.v1+json")
+
+    @contextmanager
+    def saving(self, image: SavedImage) -> Iterator[int]:
+        """A pipe from which its archive is read to the end. Raises LocalError with what the engine complained of."""
+        words = ["save", image.image_id]
+        if self.target.kind == "podman":
+            words[1:1] = ["--quiet", "--format", "oci-archive" if image.is_oci else "docker-archive"]
+        try:
+            process = subprocess.Popen(
+                [*self._argv, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except OSError as error:
+            raise LocalError(f"cannot run {self._argv[0]}: {error.strerror}") from error
+        with process:
+            assert process.stdout
+            assert process.stderr
+            broken: FormatError | None = None
+            try:
+                yield process.stdout.fileno()
+            except FormatError as error:  # perhaps since the engine ended early
+                broken = error
+            except BaseException:
+                process.kill()
+                raise
+            said = process.stderr.read()
+        if process.returncode:
+            raise LocalError(f"{self.target.kind}: {self._complaint(said, tuple(words))}") from broken
+        if broken is not None:
+            raise broken

@@ -22,6 +22,9 @@ def names_of(image: str, said: str | None, *, is_whole: bool = False) -> Names:
     `is_whole`: it is a reference in any case, as docker archives have them; one without a tag gets `latest`.
     """
     pulled = parse_image(image)
+    if isinstance(pulled, LayoutReference) and pulled.is_engine and not pulled.base.startswith("sha256:"):
+        pulled = parse_reference(pulled.base)
+        image = str(pulled)
     tag = pulled.tag
     if isinstance(pulled, Reference) and tag and not image.partition("@")[0].endswith(f":{tag}"):
         tag = None  # nobody said so

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from zchunked.errors import FormatError, InvalidReferenceError
 from zchunked.oci.digest import Digest, parse_digest
@@ -27,7 +27,11 @@ _LOOPBACK = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re
 
 
 LayoutScheme = Literal["oci", "oci-archive", "docker-archive", "oci+https", "oci+http", "s3", "gs", "az"]
+EngineScheme = Literal["docker", "podman"]
 _LOCAL = ("oci", "oci-archive", "docker-archive")
+_ENGINES = get_args(EngineScheme)
+_ENGINE_NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,511}", re.ASCII)
+_IMAGE_ID = re.compile(r"[0-9a-f]{12}|[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,10 @@ class LayoutReference:
 
     `base` is the path, or host and path, or bucket and prefix, without a slash at its end. Without tag and digest the
     layout's only image is meant. `tag` is whatever the layout's index calls the image, which may be a whole reference.
+    An engine of this machine gives an archive of one image: `base` is what it calls it, or an image ID.
     """
 
-    scheme: LayoutScheme
+    scheme: LayoutScheme | EngineScheme
     base: str
     tag: str | None
     digest: Digest | None
@@ -72,8 +77,12 @@ class LayoutReference:
 
     @property
     def is_local(self) -> bool:
-        """Whether `base` is a path of this machine."""
-        return self.scheme in _LOCAL
+        """Whether `base` is a path of this machine, or what an engine of it calls an image."""
+        return self.scheme in _LOCAL or self.is_engine
+
+    @property
+    def is_engine(self) -> bool:
+        return self.scheme in _ENGINES
 
     @property
     def host(self) -> str:
@@ -108,7 +117,27 @@ def parse_image(text: str) -> ImageReference:
     for known in get_args(LayoutScheme):
         if colon and scheme == known and (known in _LOCAL or rest.startswith("//")):
             return _layout(text, known, rest if known in _LOCAL else rest[2:])
+    # `docker:dind` is an image of Docker Hub; behind a colon there, a registry has neither a slash nor another colon.
+    if scheme in _ENGINES and re.search("[/:]", rest.partition("@")[0]) and not rest.startswith("//"):
+        return parse_source(text)
     return parse_reference(text)
+
+
+def parse_source(text: str) -> ImageReference:
+    """The same where an engine may be meant: `docker:NAME` and `podman:NAME`. `parse_image` reads what it prints as."""
+    scheme, _, name = text.partition(":")
+    if scheme not in _ENGINES or name.startswith("//"):
+        return parse_image(text)
+    if not _ENGINE_NAME.fullmatch(name):
+        raise InvalidReferenceError(f"{typed(text)}: want {scheme}:NAME, an image that {scheme} has")
+    if _IMAGE_ID.fullmatch(name):
+        name = f"sha256:{name}"
+    elif not re.search("[/:]", name.partition("@")[0]):
+        head, at, digest = name.partition("@")
+        name = f"{head}:{DEFAULT_TAG}{at}{digest}"
+    elif ":" not in name.rpartition("/")[2]:
+        name += f":{DEFAULT_TAG}"  # or docker saves all tags
+    return LayoutReference(cast("EngineScheme", scheme), name, None, None)
 
 
 def _layout(text: str, scheme: LayoutScheme, rest: str) -> LayoutReference:

@@ -13,7 +13,7 @@ import platformdirs
 
 from zchunked.errors import LocalError
 from zchunked.interfaces import Emit, Source
-from zchunked.oci.reference import ImageReference
+from zchunked.oci.reference import ImageReference, LayoutReference
 from zchunked.options import Connection, Options
 from zchunked.pull.origin import Origin
 from zchunked.sources import open_source
@@ -69,6 +69,10 @@ class Context:
     def _source(self, reference: ImageReference, traffic: Traffic) -> Source:
         if self.options.offline and not is_on_this_machine(reference):
             return OfflineSource(str(reference))
+        if isinstance(reference, LayoutReference) and reference.is_engine:
+            from zchunked.operations.saved import open_saved  # noqa: PLC0415 - few images come from an engine
+
+            return open_saved(reference, self.store.folder)
         store = self.store
         return open_source(
             reference,

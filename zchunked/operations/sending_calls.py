@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from zchunked.oci.platform import Platform, platform_of
-from zchunked.oci.reference import parse_image
+from zchunked.oci.reference import parse_image, parse_source
 from zchunked.operations.store_calls import StoreCalls
 from zchunked.receipt import Receipt
 from zchunked.results import ConvertResult, PublishResult, PushResult, Sent
@@ -65,7 +65,7 @@ class SendingCalls(StoreCalls):
         The same call resumes a push that ended early, in another process too: at the offset that the registry reports.
 
         Args:
-            image: As `pull` takes it.
+            image: As `pull` takes it; also `docker:NAME` and `podman:NAME`, of an engine on this machine.
             target: `[docker://]host/repository[:tag]`.
             platform: As for `pull`.
             mount_from: Repositories of the same registry that may have blobs already.
@@ -87,7 +87,7 @@ class SendingCalls(StoreCalls):
         """
         from zchunked.operations.pushing import push, registry_target
 
-        reference = parse_image(image)
+        reference = parse_source(image)
         context = self._context(platform)
         to = registry_target(target, offline=context.options.offline)
         chosen, receipt = platform_of(platform), Receipt(str(reference))
@@ -135,7 +135,7 @@ class SendingCalls(StoreCalls):
         unless headers are rewritten. Nothing is written to the target before all layers are ready.
 
         Args:
-            image: As `pull` takes it; `docker-archive:-` reads standard input.
+            image: As `push` takes it; `docker-archive:-` reads standard input.
             target: `[docker://]host/repository[:tag]`, `oci:DIR[:tag]`, `oci-archive:FILE[:tag]`
                 or `s3://bucket/prefix[:tag]`, `gs://…`, `az://…`.
             platform: Which image of an index; `all` converts each of them, and makes an index.
@@ -163,8 +163,8 @@ class SendingCalls(StoreCalls):
         from zchunked.operations.converting import convert
         from zchunked.operations.delivery import Delivery
 
-        reference = parse_image(image)
-        old = parse_image(against) if against is not None else None
+        reference = parse_source(image)
+        old = parse_source(against) if against is not None else None
         how = ConvertSettings.of(level, rewrite_timestamp, normalize=normalize)
         delivery = Delivery(target, force=force, offline=self.options.offline)
         is_all = platform == "all"

@@ -12,8 +12,8 @@ import posixpath
 import stat
 import tarfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -43,6 +43,10 @@ _UNREAD = {b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 _BROKEN = (tarfile.TarError, ValueError, EOFError, OverflowError, ArithmeticError, RecursionError)
 
 
+Pipe = Callable[[], AbstractContextManager[int]]
+"""Begins a tar that a program writes; what that complains of is raised where the block ends."""
+
+
 def open_archive(reference: LayoutReference, *, spool: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> Objects:
     """The caller closes it. Nothing is opened before its first use."""
     members = TarObjects(Path(reference.base), reference.name, spool=spool, limits=limits)
@@ -61,10 +65,17 @@ class _Member:
 class TarObjects:
     """Fills `Objects` with the members of a tar. Links between members are followed, none leads out of it."""
 
-    def __init__(self, path: Path, name: str, *, spool: Path | None, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        origin: Path | Pipe,
+        name: str,
+        *,
+        spool: Path | None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         """`name`: what messages call it."""
         self.name = name
-        self._path, self._spool, self._limits = path, spool, limits
+        self._origin, self._spool, self._limits = origin, spool, limits
         self._lock = threading.Lock()
         self._handle = -1
         self._members: dict[str, _Member] | None = None
@@ -122,19 +133,26 @@ class TarObjects:
     def _opened(self) -> dict[str, _Member]:
         with self._lock:
             if self._members is None:
-                try:
-                    handle = os.dup(0) if str(self._path) == _STDIN else os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-                except FileNotFoundError as error:
-                    raise NotFoundError(f"{self.name}: no such file") from error
-                except OSError as error:
-                    raise LocalError(f"{self.name} cannot be read: {error.strerror}") from error
-                try:
-                    self._handle = self._seekable(handle)
-                except BaseException:
-                    os.close(handle)
-                    raise
+                if isinstance(self._origin, Path):
+                    self._handle = self._at(self._origin)
+                else:
+                    with self._origin() as pipe:
+                        self._handle = self._copied(pipe)
                 self._members = self._listed(self._handle)
             return self._members
+
+    def _at(self, path: Path) -> int:
+        try:
+            handle = os.dup(0) if str(path) == _STDIN else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{self.name}: no such file") from error
+        except OSError as error:
+            raise LocalError(f"{self.name} cannot be read: {error.strerror}") from error
+        try:
+            return self._seekable(handle)
+        except BaseException:
+            os.close(handle)
+            raise
 
     def _seekable(self, handle: int) -> int:
         """The same handle where it is a plain tar on a disk, else one on a temporary copy."""
@@ -144,12 +162,17 @@ class TarObjects:
         is_file = stat.S_ISREG(found.st_mode)
         if is_file and os.lseek(handle, 0, os.SEEK_CUR) == 0 and os.pread(handle, 257 + 5, 0)[257:] == b"ustar":
             return handle
+        copy = self._copied(handle)
+        os.close(handle)
+        return copy
+
+    def _copied(self, handle: int) -> int:
+        """A temporary file of what comes there, unpacked."""
         try:
             with TemporaryFile(dir=self._spool, prefix="archive-") as copy:
                 for piece in _tar_only(unpacked(self._raw(handle), self._limits)):
                     copy.write(piece)
                 copy.flush()
-                os.close(handle)
                 return os.dup(copy.fileno())
         except (FormatError, LimitError) as error:
             raise type(error)(f"{self.name}: {error}") from error
