@@ -76,7 +76,8 @@ WHO_MAY = {
     "asyncio": "",
     "logging": "",
     # Threads are started by the crew; others own locks at most. Only a pull that was stopped or slept knows time.
-    "threading.Thread": "download.workers",
+    # To look a name up nobody can set a bound but by a thread that nobody waits for.
+    "threading.Thread": "download.workers sources.http.names",
     "threading.Timer": "",
     "concurrent.futures.ThreadPoolExecutor": "download.workers",
     "concurrent.futures.ProcessPoolExecutor": "",

@@ -83,13 +83,22 @@ class TransientError(TransferError):
     """A failure that karma may forgive.
 
     `retry_after` is the server's own wish in seconds, None when it has none. `most_tries` bounds the
-    tries of one request where waiting seldom helps; None leaves it to karma.
+    tries of one request that may end so, one after the other, where waiting seldom helps; None leaves it to karma.
+    `if_lasting`: what it turns out to be once they are used up; None: a failure of the network.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None, most_tries: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        most_tries: int | None = None,
+        if_lasting: ZPullError | None = None,
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.most_tries = most_tries
+        self.if_lasting = if_lasting
 
 
 class RangeIgnoredError(TransferError):

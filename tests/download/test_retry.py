@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from zchunked.download.retry import Chameleon, RetryingSource, Stopped
 from zchunked.errors import (
     AccessDeniedError,
+    IntegrityError,
     MultiRangeRefusedError,
     NotFoundError,
     RangeIgnoredError,
@@ -538,6 +539,18 @@ def test_few_tries_are_counted_by_request() -> None:
     with pytest.raises(TransferError, match="gave up after 3 tries: a quota of pulls; more tries seldom help"):
         RetryingSource(source, world.chameleon).manifest(None)
     assert source.manifests == 3
+
+
+def test_few_tries_are_those_that_end_alike() -> None:
+    odd = TransientError("of another size", most_tries=2, if_lasting=IntegrityError("it is of another size"))
+    source = Bad((0, odd), (0, TransientError("reset")), (0, odd), (len(BLOB), None))
+    RetryingSource(source, World().chameleon).fetch(DESCRIPTOR, WHOLE, len)
+
+
+def test_what_lasts_is_told_as_what_it_is() -> None:
+    odd = TransientError("of another size", most_tries=2, if_lasting=IntegrityError("it is of another size"))
+    with pytest.raises(IntegrityError, match="it is of another size"):
+        RetryingSource(Bad((0, odd), (0, odd), (len(BLOB), None)), World().chameleon).fetch(DESCRIPTOR, WHOLE, len)
 
 
 def _notes(world: World) -> list[str]:

@@ -224,3 +224,12 @@ def test_other_things_may_come_damaged_once_but_not_twice(kind: str, tmp_path: P
         assert_right(tmp_path, registry, "v2")
     with Registry(versions(), faults=[on(kind, fault)]) as registry:  # type: ignore[arg-type]
         run(tmp_path / "other", registry, "v2", check=7 if kind == "manifest" else 6)
+
+
+def test_a_layer_of_another_size_than_listed_is_no_fault_of_the_network(tmp_path: Path, cache: Path) -> None:
+    home = with_v1(tmp_path, cache)
+    with Registry(versions(), faults=[on("toc", wrong_total(7))]) as registry:
+        ended = run(home, registry, "v2", "-j", "1", check=6)
+        assert "bytes of it, its descriptor promises" in ended.error
+        assert "resume" not in ended.error
+        assert sum(request.kind == "toc" for request in registry.accounts.requests) == 3

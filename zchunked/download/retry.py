@@ -233,11 +233,15 @@ class _Loop:
     def __init__(self, chameleon: Chameleon, brought: Callable[[], int]) -> None:
         self._chameleon, self._brought = chameleon, brought
         self._decision: Decision | None = None
+        self._bounded = 0
+        """How many tries running have ended in an error of which there may be so many only."""
 
     def wait(self, state: RetryCallState) -> float:
         if self._chameleon.is_stopped:  # the failure is that nothing more was received by then
             return 0.0
-        self._decision = self._chameleon.forgive(_error_of(state), self._brought(), state.attempt_number)
+        error = _error_of(state)
+        self._bounded = self._bounded + 1 if error.most_tries is not None else 0
+        self._decision = self._chameleon.forgive(error, self._brought(), self._bounded)
         return self._decision.wait
 
     def is_over(self, _: RetryCallState) -> bool:
@@ -261,6 +265,8 @@ class _Loop:
             self._chameleon.emit(
                 GaveUp(str(error), karma.before, karma.after, decision.why_final, state.attempt_number)
             )
+        if error.if_lasting is not None and self._bounded >= (error.most_tries or 0):
+            raise error.if_lasting from error
         tries = f"{state.attempt_number} tries" if state.attempt_number > 1 else "one try"
         raise TransferError(f"gave up after {tries}: {error}{why}") from error
 

@@ -242,6 +242,7 @@ class MirroredSource:
                 f"{error}{text}",
                 retry_after=min(stated) if len(stated) == len(wishes) else None,
                 most_tries=max(few) if len(few) == len(bounds) else None,
+                if_lasting=error.if_lasting if isinstance(error, TransientError) else None,
             )
         return type(error)(f"{error}{text}")
 

@@ -101,6 +101,15 @@ def test_a_206_for_other_bytes_is_refused(content_range: str) -> None:
         understand(206, _206(content_range), BLOB, ONE)
 
 
+def test_a_206_of_a_blob_of_another_size_is_worth_few_tries() -> None:
+    for spans in (ONE, TWO, WHOLE):
+        with pytest.raises(TransientError) as caught:
+            understand(206, _206("bytes 10-19/101"), BLOB, spans)
+        assert caught.value.most_tries == 3
+        assert isinstance(caught.value.if_lasting, IntegrityError)
+        assert "has 101 bytes of it, its descriptor promises 100" in str(caught.value.if_lasting)
+
+
 def test_several_ranges_may_come_as_one() -> None:
     assert understand(206, _206("bytes 10-49/100"), BLOB, TWO) == ByteRange(10, 50)
     assert understand(206, _206("bytes 10-19/100"), BLOB, TWO) == ByteRange(10, 20)

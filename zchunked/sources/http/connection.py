@@ -17,12 +17,14 @@ from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import InvalidHeader
+from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError, NameResolutionError, NewConnectionError
 
+from zchunked.sources.http.names import MuteResolverError, addresses_of
 from zchunked.sources.http.network_errors import MalformedHeadError
 
 _PATIENCE = 2  # a step may take so many times what one wait for bytes may
 _LOST_LINES = (FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect)
+_NAME_SECONDS = 10.0  # to look a name up where connecting has no bound
 _STEP_BYTES = 1 << 20  # of heads, or of a body's framing and one read
 
 
@@ -102,6 +104,31 @@ class Response(HTTPResponse):
 
 class _Watched:
     response_class = Response
+    _dns_host: str
+    timeout: float | None
+
+    def _new_conn(self) -> Any:
+        """To the first of the name's addresses that takes us. The name itself stays: certificates are for it."""
+        name, failure = self._dns_host, None
+        for address in self._addresses(name):
+            self._dns_host = address
+            try:
+                return super()._new_conn()  # type: ignore[misc]
+            except HTTPError as error:
+                failure = error
+            finally:
+                self._dns_host = name
+        raise failure or NewConnectionError(self, "the name has no address")  # type: ignore[arg-type]
+
+    def _addresses(self, name: str) -> list[str]:
+        try:
+            return addresses_of(name, self.timeout or _NAME_SECONDS)
+        except socket.gaierror as error:
+            raise NameResolutionError(name, self, error) from error  # type: ignore[arg-type]
+        except MuteResolverError as error:
+            raise NewConnectionError(self, str(error)) from error  # type: ignore[arg-type]
+        except UnicodeError as error:
+            raise LocationParseError(f"{name!r:.80}, no name") from error
 
     def getresponse(self) -> Any:
         try:

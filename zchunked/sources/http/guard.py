@@ -7,29 +7,30 @@ whoever sends us there wants what only this machine can reach (server-side reque
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from zchunked.errors import PermanentError
+from zchunked.sources.http.names import addresses_of
 from zchunked.sources.http.urls import shown
 
 _METADATA = frozenset(
     map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254"))
 )  # of clouds that do not use link-local addresses
+_NAME_SECONDS = 10.0
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str], Iterable[str]]
 
 
-def addresses_of(host: str) -> list[str]:
-    """What a name resolves to now; nothing where it does not: then connecting fails as well."""
+def _resolve(host: str) -> list[str]:
+    """Nothing where the name is not known: then connecting fails as well."""
     try:
-        return [str(found[4][0]) for found in socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)]
+        return addresses_of(host, _NAME_SECONDS)
     except (OSError, UnicodeError):
         return []
 
 
-def refuse_inward(url: str, target: str, resolve: Resolve = addresses_of) -> None:
+def refuse_inward(url: str, target: str, resolve: Resolve = _resolve) -> None:
     """Raise PermanentError if a redirect of `url` to `target` leads inward and `url` itself was not there.
 
     The name is looked up once more when connecting; what a resolver changes meanwhile is not seen.

@@ -9,6 +9,7 @@ from socket import EAI_NODATA, EAI_NONAME, gaierror
 from typing import TypeVar
 
 from zchunked.errors import AccessDeniedError, PermanentError, TransientError, ZPullError
+from zchunked.sources.http.names import MuteResolverError
 
 _NOT_TLS = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
@@ -78,6 +79,8 @@ def translated(  # noqa: C901 - a table, in the form of ifs
     unreachable, no_answer = (UnreachableError, NoAnswerError) if received is None else (TransientError, TransientError)
     if final := _final(causes, host, is_proxy=is_proxy):
         return final
+    if mute := _first(causes, MuteResolverError):
+        return UnheardError(f"{host}: the name cannot be resolved (the name server gives {mute})")
     if name := _first(causes, gaierror):
         return unreachable(f"{host}: the name cannot be resolved ({name.strerror})")
     if _first(causes, TimeoutError):

@@ -22,6 +22,7 @@ from zchunked.ranges import ByteRange, parse_content_range
 from zchunked.sources.http.content_coding import may_be_packed
 
 _REFUSED_SEVERAL = frozenset({400, 413, 414, 416, 431, 501, 502})
+_SIZE_TRIES = 3  # answers that speak of another size: one may be a slip of something on the way
 REFUSED_SINGLE = frozenset({400, 416, 501})
 _MULTIPART = re.compile(r"multipart/byteranges[ \t]*(?:;|$)", re.IGNORECASE)
 _BOUNDARY = re.compile(r";[ \t]*boundary[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;,\"]+))", re.IGNORECASE)
@@ -73,10 +74,7 @@ def understand(
     if status == 416 and not is_whole:
         said = re.fullmatch(r"bytes[ ]*\*/(\d{1,19})", headers.get("Content-Range", ""), re.ASCII)
         if said and int(said[1]) != blob.size:
-            raise IntegrityError(
-                f"{what}: the server has {int(said[1])} bytes of it, its descriptor promises {blob.size}; "
-                "the manifest or the registry's copy is wrong: push the image again"
-            )
+            raise _another_size(what, int(said[1]), blob.size)
     if not is_whole and status in REFUSED_SINGLE:
         raise RangeIgnoredError(f"{what}: a range is answered with status {status}")
     return None
@@ -145,7 +143,9 @@ def _of_206(
     except FormatError as error:
         raise TransientError(f"{what}: {asked}, answered with 206, but {error}") from error
     if total not in (None, blob.size):
-        raise TransientError(f"{what}: {asked} of {blob.size} bytes, answered with {span} of {total}")
+        message = f"{what}: {asked} of {blob.size} bytes, answered with {span} of {total}"
+        lasting = _another_size(what, total, blob.size)
+        raise TransientError(message, most_tries=_SIZE_TRIES, if_lasting=lasting)
     if len(spans) == 1:
         is_ours = span.start == spans[0].start and span.end <= spans[0].end  # a server may send the beginning alone
     else:
@@ -153,6 +153,13 @@ def _of_206(
     if not is_ours:
         raise TransientError(f"{what}: {asked}, answered with {span}")
     return span
+
+
+def _another_size(what: str, got: int, want: int) -> IntegrityError:
+    return IntegrityError(
+        f"{what}: the server has {got} bytes of it, its descriptor promises {want}; "
+        "the manifest or the registry's copy is wrong: push the image again"
+    )
 
 
 def _boundary(content_type: str, what: str, asked: int, limits: Limits) -> bytes:
