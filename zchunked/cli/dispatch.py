@@ -29,6 +29,9 @@ COMMANDS = {
 """Each verb's file in `commands/`, and the function there that takes the settings and returns the exit code."""
 
 
+_BRINGING = ("pull", "publish", "push", "convert")  # images into the store
+
+
 def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     """Parse and run. A word that is a verb is a verb; anything else is an image to pull."""
     if not argv:
@@ -50,4 +53,9 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     command = settings(parsed, environment)
     module, _, name = COMMANDS[parsed.verb].partition(".")
     run: Callable[[object], int] = getattr(import_module(f"zchunked.cli.commands.{module}"), name)
-    return run(command)
+    if parsed.verb not in _BRINGING:
+        return run(command)
+    from zchunked.cli.commands.budget import within_budget  # noqa: PLC0415
+
+    with within_budget(command):
+        return run(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ class GcOptions:
     """What may stay. Sizes in bytes, ages in seconds.
 
     `keep`: nothing but these images, by name and platform. `keep_last`: so many, the latest pulled. `max_age`: of an
-    image, since it was last pulled. `expiry`: of interrupted downloads, since their last byte.
+    image, since it was last pulled. `expiry`: of interrupted downloads, since their last byte. `since`: what was pulled
+    or begun from then on, in seconds since 1970, is never given up for `max_bytes`.
     """
 
     max_bytes: int | None = None
@@ -36,6 +38,7 @@ class GcOptions:
     keep: frozenset[tuple[str, str]] | None = None
     keep_last: int | None = None
     expiry: float = EXPIRY
+    since: float = math.inf
     is_dry: bool = False
 
 
@@ -88,6 +91,17 @@ def collect(folder: Path, options: GcOptions, *, now: Callable[[], float] = time
         return freed
 
 
+def keep_within(folder: Path, most: int, *, since: float) -> None:
+    """Collect garbage where the store weighs more than so many bytes; else look at its files and no more.
+
+    Neither what was pulled since then nor what running processes use goes. Raises as `collect` does.
+    """
+    with Store(folder) as store:
+        weight = store.collector().disk_bytes()
+    if weight > most:
+        collect(folder, GcOptions(max_bytes=most, since=since))
+
+
 def _collected(
     store: Store,
     collector: Collector,
@@ -127,7 +141,7 @@ class _Findings:
     """What keeps what, as of now. `chunks` and `rests` belong to the parts of blobs that holders need."""
 
     def __init__(self, store: Store, collector: Collector, options: GcOptions, now: float) -> None:
-        self._store, self._collector = store, collector
+        self._store, self._collector, self._since = store, collector, options.since
         self.refs, self.pulls = collector.holders()
         blobs = store.blobs()
         self.blobs = {digest: is_whole for digest, _, is_whole in blobs}
@@ -166,7 +180,7 @@ class _Findings:
 
     def _of_image(self, ref: Ref) -> Holder:
         reaches, parts = self._reach(ref.manifest)
-        return Holder(ref, frozenset({ref.root, *reaches}), ref.pulled, parts=parts)
+        return Holder(ref, frozenset({ref.root, *reaches}), ref.pulled, ref.pulled >= self._since, parts)
 
     def _of_pulls(self, options: GcOptions, now: float) -> Iterator[Holder]:
         written = self._collector.written()
@@ -178,7 +192,7 @@ class _Findings:
             reaches, parts = self._reach(pull.manifest) if pull.platform else ({pull.manifest}, {})
             at = max([pull.began, *(last.get(blob, 0.0) for blob in reaches)])
             if is_running or (options.keep is None and options.keep_last is None and now - at <= options.expiry):
-                yield Holder(pull, frozenset(reaches), at, is_running, parts)
+                yield Holder(pull, frozenset(reaches), at, is_running or pull.began >= self._since, parts)
         self._last = last
 
     def _of_processes(self) -> Iterator[Holder]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from zchunked.cli import values
+from zchunked.cli.commands.budget import budget_of
 from zchunked.cli.progress import human
 from zchunked.cli.render import print_json
 from zchunked.cli.settings import Settings, client_of
@@ -12,8 +12,6 @@ from zchunked.cli.stores import open_store
 from zchunked.errors import UsageError
 from zchunked.maintenance.gc import Freed, GcOptions, collect
 from zchunked.store.images import find
-
-_BUDGET = "ZPULL_STORE_MAX"
 
 
 def remove(settings: Settings) -> int:
@@ -70,21 +68,13 @@ def _options(settings: Settings) -> GcOptions:
         with open_store(settings.store) as store:
             keep = frozenset((image.name, image.platform) for text in named for image in find(store, text))
     return GcOptions(
-        max_bytes=own["max_size"] if own["max_size"] is not None else _budget(settings),
+        max_bytes=own["max_size"] if own["max_size"] is not None else budget_of(settings),
         max_age=own["max_age"],
         keep=keep,
         keep_last=own["keep_last"],
         expiry=own["expire"],
         is_dry=own["dry_run"],
     )
-
-
-def _budget(settings: Settings) -> int | None:
-    text = settings.environment.get(_BUDGET, "")
-    try:
-        return values.size(text) if text else None
-    except ValueError as error:
-        raise UsageError(f"invalid {_BUDGET}: expected {error}, got {text!r:.80}") from None
 
 
 def _tell(freed: Freed, *, is_dry: bool) -> None:

@@ -1,0 +1,37 @@
+"""ZPULL_STORE_MAX: what the store may weigh, for gc, and after every command that pulls images into it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zchunked.cli import values
+from zchunked.cli.render import print_warning
+from zchunked.cli.settings import Settings
+from zchunked.errors import LocalError, UsageError
+
+_VARIABLE = "ZPULL_STORE_MAX"
+
+
+def budget_of(settings: Settings) -> int | None:
+    """In bytes; None where none is set."""
+    text = settings.environment.get(_VARIABLE, "")
+    try:
+        return values.size(text) if text else None
+    except ValueError as error:
+        raise UsageError(f"invalid {_VARIABLE}: expected {error}, got {text!r:.80}") from None
+
+
+@contextmanager
+def within_budget(settings: Settings) -> Iterator[None]:
+    """Around a command that closes its store in the block: if nothing ended it early, older images make room."""
+    most, began = budget_of(settings), time.time()
+    yield
+    if most is not None and not settings.is_plan:
+        from zchunked.maintenance.gc import keep_within  # noqa: PLC0415 - few set a budget
+
+        try:
+            keep_within(settings.store, most, since=began)
+        except LocalError as error:
+            print_warning(f"the store could not be brought below {_VARIABLE}: {error}")
