@@ -69,8 +69,8 @@ def forget(folder: Path, name: str) -> None:
 def two(tmp_path: Path) -> Path:
     """v1 whole, v2 rebuilt from parts of it and its own."""
     with Store(tmp_path / "store") as store:
-        pulled(store, version(1), "host/app:v1", jobs=1)
-        pulled(store, version(2), "host/app:v2", frugality=LEAN)
+        pulled(store, version(1), "host.example/app:v1", jobs=1)
+        pulled(store, version(2), "host.example/app:v2", frugality=LEAN)
     return tmp_path / "store"
 
 
@@ -79,32 +79,32 @@ def test_nothing_goes_while_names_reach_it(two: Path) -> None:
     freed = collect(two, GcOptions())
     assert (freed.images, freed.blobs) == ([], 0)
     assert weight(two) == before
-    assert_exports(two, version(1), "host/app:v1")
-    assert_exports(two, version(2), "host/app:v2")
+    assert_exports(two, version(1), "host.example/app:v1")
+    assert_exports(two, version(2), "host.example/app:v2")
 
 
 def test_an_update_keeps_the_old_versions_bytes_that_it_was_rebuilt_from(two: Path) -> None:
-    forget(two, "host/app:v1")
+    forget(two, "host.example/app:v1")
     freed = collect(two, GcOptions())
     assert freed.bytes > 50 * 10_000
-    assert_exports(two, version(2), "host/app:v2")
+    assert_exports(two, version(2), "host.example/app:v2")
     assert weight(two) < 1.05 * version(2).layers[0].size
     with Store(two) as store:
         assert store.proof(Digest(version(2).layers[0].digest), Digest(version(2).layers[0].diff_id)) is not None
-        outcome = pull(MemorySource(version(3)), store, "host/app:v3", frugality=LEAN)
+        outcome = pull(MemorySource(version(3)), store, "host.example/app:v3", frugality=LEAN)
     assert outcome.receipt.bytes.cached > BIG * 9_000, "what is kept is found by the next update"
 
 
 def test_without_the_update_the_old_version_stays_and_the_rest_goes(two: Path) -> None:
-    forget(two, "host/app:v2")
+    forget(two, "host.example/app:v2")
     collect(two, GcOptions())
-    assert_exports(two, version(1), "host/app:v1")
+    assert_exports(two, version(1), "host.example/app:v1")
     assert weight(two) < 1.05 * version(1).layers[0].size
 
 
 def test_without_a_name_everything_goes(two: Path) -> None:
-    forget(two, "host/app:v1")
-    forget(two, "host/app:v2")
+    forget(two, "host.example/app:v1")
+    forget(two, "host.example/app:v2")
     freed = collect(two, GcOptions())
     assert freed.blobs >= 4
     assert weight(two) == 0
@@ -113,7 +113,7 @@ def test_without_a_name_everything_goes(two: Path) -> None:
 
 
 def test_a_dry_run_says_what_would_go_and_takes_nothing(two: Path) -> None:
-    forget(two, "host/app:v1")
+    forget(two, "host.example/app:v1")
     before = weight(two)
     told = collect(two, GcOptions(is_dry=True))
     assert weight(two) == before
@@ -123,15 +123,15 @@ def test_a_dry_run_says_what_would_go_and_takes_nothing(two: Path) -> None:
 
 
 def test_keep_trims_to_the_named_images(two: Path) -> None:
-    freed = collect(two, GcOptions(keep=frozenset({("host/app:v2", "linux/amd64")})))
-    assert [ref.name for ref in freed.images] == ["host/app:v1"]
-    assert names(two) == ["host/app:v2"]
-    assert_exports(two, version(2), "host/app:v2")
+    freed = collect(two, GcOptions(keep=frozenset({("host.example/app:v2", "linux/amd64")})))
+    assert [ref.name for ref in freed.images] == ["host.example/app:v1"]
+    assert names(two) == ["host.example/app:v2"]
+    assert_exports(two, version(2), "host.example/app:v2")
 
 
 def test_keep_last_trims_to_the_latest(two: Path) -> None:
     collect(two, GcOptions(keep_last=1))
-    assert names(two) == ["host/app:v2"]
+    assert names(two) == ["host.example/app:v2"]
 
 
 def test_images_that_are_too_old_go(two: Path) -> None:
@@ -148,14 +148,14 @@ def test_a_size_budget_is_kept(tmp_path: Path, share: float) -> None:
     folder = tmp_path / "store"
     with Store(folder) as store:
         for number in range(6):
-            pulled(store, version(number, shared=4), f"host/app:v{number}")
+            pulled(store, version(number, shared=4), f"host.example/app:v{number}")
     full = collect(folder, GcOptions()).after
     budget = int(share * full)
     freed = collect(folder, GcOptions(max_bytes=budget))
     assert freed.after <= 1.02 * budget
     assert freed.over == 0
     left = names(folder)
-    assert left == [f"host/app:v{number}" for number in reversed(range(6))][: len(left)], "the latest stay"
+    assert left == [f"host.example/app:v{number}" for number in reversed(range(6))][: len(left)], "the latest stay"
     for name in left:
         assert_exports(folder, version(int(name[-1]), shared=4), name)
 
@@ -167,7 +167,7 @@ def test_what_a_running_process_uses_stays(two: Path) -> None:
     layer = version(1).layers[0]
     with Store(two) as reader:
         reader.covered(Digest(layer.digest))
-        forget(two, "host/app:v1")
+        forget(two, "host.example/app:v1")
         collect(two, GcOptions())
         assert reader.read(Digest(layer.digest), 0, layer.size) == layer.blob
     collect(two, GcOptions())
@@ -179,16 +179,16 @@ def test_a_proof_that_a_running_pull_relies_on_stays_with_all_it_rests_on(two: P
     layer = version(2).layers[0]
     with Store(two) as other:
         assert other.proof(Digest(layer.digest), Digest(layer.diff_id)) is not None
-        for name in ("host/app:v1", "host/app:v2"):
+        for name in ("host.example/app:v1", "host.example/app:v2"):
             forget(two, name)
         collect(two, GcOptions())
-        pulled(other, version(2), "host/app:again", frugality=LEAN)
-    assert_exports(two, version(2), "host/app:again")
+        pulled(other, version(2), "host.example/app:again", frugality=LEAN)
+    assert_exports(two, version(2), "host.example/app:again")
 
 
 def test_a_pull_that_ends_while_the_plan_is_made_is_seen(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name was not there when the plan was made, and its process is gone when the rows go."""
-    forget(two, "host/app:v1")
+    forget(two, "host.example/app:v1")
     forgets = Collector.forget
     done: list[bool] = []
 
@@ -196,17 +196,17 @@ def test_a_pull_that_ends_while_the_plan_is_made_is_seen(two: Path, monkeypatch:
         if not done:
             done.append(True)
             with Store(two) as other:
-                pulled(other, version(1), "host/app:late")
+                pulled(other, version(1), "host.example/app:late")
         return forgets(self, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Collector, "forget", late)
     collect(two, GcOptions())
-    assert_exports(two, version(1), "host/app:late")
-    assert_exports(two, version(2), "host/app:v2")
+    assert_exports(two, version(1), "host.example/app:late")
+    assert_exports(two, version(2), "host.example/app:v2")
 
 
 def test_two_collections_at_once_do_no_harm(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forget(two, "host/app:v1")
+    forget(two, "host.example/app:v1")
     compact = Collector.compact
     inner: list[Freed] = []
 
@@ -219,7 +219,7 @@ def test_two_collections_at_once_do_no_harm(two: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Collector, "compact", twice)
     collect(two, GcOptions())
     assert inner
-    assert_exports(two, version(2), "host/app:v2")
+    assert_exports(two, version(2), "host.example/app:v2")
 
 
 # ── interrupted downloads ──
@@ -237,7 +237,7 @@ def interrupted(tmp_path: Path) -> Path:
 
     folder = tmp_path / "store"
     with Store(folder) as store, pytest.raises(EndedError):
-        pull(MemorySource(version(1), change=broken), store, "host/app:v1", jobs=1)
+        pull(MemorySource(version(1), change=broken), store, "host.example/app:v1", jobs=1)
     return folder
 
 
@@ -248,7 +248,7 @@ def test_an_interrupted_download_stays_for_two_weeks(interrupted: Path) -> None:
     collect(interrupted, GcOptions(), now=lambda: began + 13 * DAY)
     assert weight(interrupted) == before > 200_000
     freed = collect(interrupted, GcOptions(), now=lambda: began + 15 * DAY)
-    assert [pull.name for pull in freed.pulls] == ["host/app:v1"]
+    assert [pull.name for pull in freed.pulls] == ["host.example/app:v1"]
     assert weight(interrupted) == 0
 
 
@@ -260,7 +260,7 @@ def test_keep_drops_interrupted_downloads_of_others(interrupted: Path) -> None:
 def test_a_finished_pull_is_no_interrupted_one(interrupted: Path) -> None:
     with Store(interrupted) as store:
         assert len(store.pulls.rows()) == 1
-        pulled(store, version(1), "host/app:v1")
+        pulled(store, version(1), "host.example/app:v1")
         assert store.pulls.rows() == []
 
 
@@ -298,16 +298,16 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
 def test_a_kill_at_any_step_leaves_a_store_that_the_next_collection_finishes(
     two: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forget(two, "host/app:v1")
+    forget(two, "host.example/app:v1")
     was_reached = killed_at(step, monkeypatch)
     try:
         collect(two, GcOptions())
     except KilledError:
         assert was_reached()
     monkeypatch.undo()
-    assert_exports(two, version(2), "host/app:v2")
+    assert_exports(two, version(2), "host.example/app:v2")
     collect(two, GcOptions())
-    assert_exports(two, version(2), "host/app:v2")
+    assert_exports(two, version(2), "host.example/app:v2")
     assert weight(two) < 1.05 * version(2).layers[0].size
 
 
@@ -318,8 +318,8 @@ def test_a_kill_at_any_step_leaves_a_store_that_the_next_collection_finishes(
 def exact(tmp_path: Path) -> Path:
     """v1 whole, v2 assembled from frames of it and its own: the registry's own blobs, with bytes in common."""
     with Store(tmp_path / "store") as store:
-        pulled(store, version(1), "host/app:v1", jobs=1)
-        pulled(store, version(2), "host/app:v2", frugality=GapOptions(exact=True))
+        pulled(store, version(1), "host.example/app:v1", jobs=1)
+        pulled(store, version(2), "host.example/app:v2", frugality=GapOptions(exact=True))
         layer = version(2).layers[0]
         assert store.is_whole(Digest(layer.digest))
     assert weight(tmp_path / "store") < 1.75 * layer.size
@@ -327,7 +327,7 @@ def exact(tmp_path: Path) -> Path:
 
 
 def test_frames_live_as_long_as_one_blob_that_has_them(exact: Path) -> None:
-    forget(exact, "host/app:v1")
+    forget(exact, "host.example/app:v1")
     freed = collect(exact, GcOptions())
     assert freed.compacted == 1
     assert freed.bytes > 50 * 10_000
@@ -335,7 +335,7 @@ def test_frames_live_as_long_as_one_blob_that_has_them(exact: Path) -> None:
     assert weight(exact) < 1.05 * layer.size
     with Store(exact) as store:
         assert store.read(Digest(layer.digest), 0, layer.size) == layer.blob
-    assert_exports(exact, version(2), "host/app:v2")
+    assert_exports(exact, version(2), "host.example/app:v2")
 
 
 def test_the_next_update_finds_the_frames_that_only_the_dead_blob_was_indexed_with(exact: Path, tmp_path: Path) -> None:
@@ -343,10 +343,10 @@ def test_the_next_update_finds_the_frames_that_only_the_dead_blob_was_indexed_wi
     wanted: dict[str, Any] = {"frugality": GapOptions(exact=True)}
     shutil.copytree(exact, tmp_path / "other")
     with Store(tmp_path / "other") as store:
-        needed = pull(MemorySource(version(3)), store, "host/app:v3", **wanted).receipt.bytes.needed
-    forget(exact, "host/app:v1")
+        needed = pull(MemorySource(version(3)), store, "host.example/app:v3", **wanted).receipt.bytes.needed
+    forget(exact, "host.example/app:v1")
     collect(exact, GcOptions())
     with Store(exact) as store:
-        again = pull(MemorySource(version(3)), store, "host/app:v3", **wanted).receipt.bytes.needed
+        again = pull(MemorySource(version(3)), store, "host.example/app:v3", **wanted).receipt.bytes.needed
     assert again == pytest.approx(needed, rel=0.02)
     assert needed < 0.75 * version(3).layers[0].size

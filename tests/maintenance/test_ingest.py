@@ -96,9 +96,9 @@ def test_the_command_reads_standard_input(tmp_path: Path) -> None:
 def test_a_client_removes_and_collects(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         for tag, made in versions().items():
-            pull(MemorySource(made), store, f"host/app:{tag}")
+            pull(MemorySource(made), store, f"host.example/app:{tag}")
     with Client(tmp_path) as client:
-        assert [one.name for one in client.remove("host/app:v1")] == ["host/app:v1"]
+        assert [one.name for one in client.remove("host.example/app:v1")] == ["host.example/app:v1"]
         assert client.gc().bytes > 0
-        freed = client.gc(keep=["host/app:v2"], options=GcOptions(is_dry=True))
+        freed = client.gc(keep=["host.example/app:v2"], options=GcOptions(is_dry=True))
         assert freed.images == []

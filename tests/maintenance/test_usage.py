@@ -29,14 +29,14 @@ def weigh(made: Image) -> int:
 def folder(tmp_path: Path) -> Path:
     with Store(tmp_path) as store:
         for name, made in APPS.items():
-            pull(MemorySource(made), store, f"host/{name}:t")
+            pull(MemorySource(made), store, f"host.example/{name}:t")
     return tmp_path
 
 
 def test_a_common_layer_is_shared(folder: Path) -> None:
     with Store(folder) as store:
         found = usage(store)
-    assert [row.image.name for row in found] == ["host/app3:t", "host/app2:t"]
+    assert [row.image.name for row in found] == ["host.example/app3:t", "host.example/app2:t"]
     assert [row.size for row in found] == [weigh(APPS["app3"]), weigh(APPS["app2"])]
     assert [row.shared for row in found] == [BASE.size, BASE.size]
     assert {row.proved for row in found} <= {"blob", "both"}
@@ -44,7 +44,7 @@ def test_a_common_layer_is_shared(folder: Path) -> None:
 
 def test_one_name_more_for_the_same_image_shares_nothing(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        for name in ("host/a:t", "host/b:t"):
+        for name in ("host.example/a:t", "host.example/b:t"):
             pull(MemorySource(APPS["app2"]), store, name)
         assert [row.shared for row in usage(store)] == [0, 0]
 
@@ -53,7 +53,7 @@ def test_verify_looks_at_the_named_image_alone(folder: Path) -> None:
     with Store(folder) as store:
         manifests = {one.name: one.manifest for one in store.images()}
         everything = verify(store)
-        one = verify(store, only=[manifests["host/app2:t"]])
+        one = verify(store, only=[manifests["host.example/app2:t"]])
     assert 0 < one.blobs < everything.blobs
     assert one.bytes < everything.bytes
 
@@ -81,4 +81,4 @@ def test_the_commands_say_so(tmp_path: Path) -> None:
     assert "PROVED BY" in zpull(tmp_path, "images").out
     assert "sizes alone checked" in zpull(tmp_path, "verify", "--quick").out
     assert json.loads(zpull(tmp_path, "verify", first["reference"], "--format", "json").out)["damaged"] == []
-    assert zpull(tmp_path, "verify", "host/none:t", check=False).code == 3
+    assert zpull(tmp_path, "verify", "host.example/none:t", check=False).code == 3

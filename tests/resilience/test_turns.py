@@ -108,8 +108,8 @@ class Clock:
 def test_turns_are_taken_and_given_back(tmp_path: Path) -> None:
     with Store(tmp_path) as one, Store(tmp_path) as other:
         first, second = Turns(one, threading.Event()), Turns(other, threading.Event())
-        assert list(first.take("host/app", LAYERS, lambda: None)) == []
-        notes = second.take("host/other", LAYERS[:1], first.give_back)
+        assert list(first.take("host.example/app", LAYERS, lambda: None)) == []
+        notes = second.take("host.example/other", LAYERS[:1], first.give_back)
         assert [text.partition(";")[0] for text in notes] == [
             "another process is downloading parts of this image into the store"
         ]
@@ -121,8 +121,8 @@ def test_one_that_brings_no_byte_is_not_waited_for(tmp_path: Path) -> None:
     stop.set()
     with Store(tmp_path) as one, Store(tmp_path) as other:
         first, second = Turns(one, stop), Turns(other, stop, Clock())
-        assert list(first.take("host/app", LAYERS, lambda: None)) == []
-        assert "going on without it" in list(second.take("host/app", LAYERS, lambda: None))[-1]
+        assert list(first.take("host.example/app", LAYERS, lambda: None)) == []
+        assert "going on without it" in list(second.take("host.example/app", LAYERS, lambda: None))[-1]
 
 
 def test_whoever_waits_can_be_interrupted(tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ def test_whoever_waits_can_be_interrupted(tmp_path: Path) -> None:
 
     with Store(tmp_path) as one, Store(tmp_path) as other:
         first, second = Turns(one, threading.Event()), Turns(other, threading.Event())
-        assert list(first.take("host/app", LAYERS, lambda: None)) == []
+        assert list(first.take("host.example/app", LAYERS, lambda: None)) == []
         with pytest.raises(InterruptedPullError):
-            list(second.take("host/app", LAYERS, interrupted))
+            list(second.take("host.example/app", LAYERS, interrupted))
         second.give_back()
 
 
@@ -141,7 +141,7 @@ def test_what_the_other_brought_is_seen_afterwards(tmp_path: Path) -> None:
     blob = Digest(LAYERS[0])
     with Store(tmp_path) as one, Store(tmp_path) as other:
         first, second = Turns(one, threading.Event()), Turns(other, threading.Event())
-        assert list(first.take("host/app", LAYERS, lambda: None)) == []
+        assert list(first.take("host.example/app", LAYERS, lambda: None)) == []
         assert other.covered(blob) == []
 
         def bring() -> None:
@@ -150,7 +150,7 @@ def test_what_the_other_brought_is_seen_afterwards(tmp_path: Path) -> None:
             writer.close()
             first.give_back()
 
-        list(second.take("host/app", LAYERS, bring))
+        list(second.take("host.example/app", LAYERS, bring))
         assert other.read(blob, 0, 4) == b"data"
 
 
@@ -167,11 +167,11 @@ def test_what_an_interrupted_pull_received_is_found_by_another_version(tmp_path:
 
     lean = GapOptions(max_gap=0)
     with Store(tmp_path) as store, pytest.raises(EndedError):
-        pull(MemorySource(one, change=kill), store, "host/app:v0", jobs=1, frugality=lean)
+        pull(MemorySource(one, change=kill), store, "host.example/app:v0", jobs=1, frugality=lean)
     with Store(tmp_path) as store:
         store._index.rows("DELETE FROM chunks")  # as after a kill: what was received has extents, and no more
         layer = Digest(one.layers[1].digest)
         received = total(store.covered(layer))
-        outcome = pull(MemorySource(two), store, "host/app:v1", frugality=lean)
+        outcome = pull(MemorySource(two), store, "host.example/app:v1", frugality=lean)
         assert received > 100_000
         assert outcome.receipt.bytes.needed < sum(layer.size for layer in two.layers) - 100_000

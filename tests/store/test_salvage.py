@@ -16,7 +16,7 @@ from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest
 from zchunked.store import Store
 
-NAME = "host/app:v1"
+NAME = "host.example/app:v1"
 PAGE = 4096
 
 
