@@ -38,7 +38,7 @@ from zchunked.limits import Limits
 from zchunked.oci.digest import Digest, digest_of, raw
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
-from zchunked.store.store import Place
+from zchunked.store.chunks import Place
 
 MiB = 1 << 20
 FILES = {

@@ -15,8 +15,8 @@ import pytest
 from zchunked.errors import IntegrityError, LocalError
 from zchunked.oci.digest import Digest, digest_of, raw
 from zchunked.ranges import ByteRange
-from zchunked.store import Store
-from zchunked.store.store import Image, Place
+from zchunked.store import Image, Store
+from zchunked.store.chunks import Place
 
 CONTENT = bytes(number * 31 % 251 for number in range(10_000))
 BLOB = digest_of(CONTENT)

@@ -44,7 +44,7 @@ class Process:
 
     def writer(self, size: int = SIZE + 500) -> Writer:
         writer = Writer(
-            self.session, self.session.next_file(), BLOB, size, self.extents, self.commit, clock=lambda: self.now
+            self.folder / self.session.next_file(), BLOB, size, self.extents, self.commit, clock=lambda: self.now
         )
         self.writers.append(writer)
         return writer

@@ -17,7 +17,7 @@ from zchunked.oci.digest import raw, short
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
-from zchunked.store.store import Place
+from zchunked.store.chunks import Place
 
 
 @dataclass(frozen=True, slots=True, eq=False)

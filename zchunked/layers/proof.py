@@ -15,8 +15,8 @@ from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
+from zchunked.store.chunks import Place
 from zchunked.store.extents import Row
-from zchunked.store.store import Place
 
 _BLOCK = 512 << 10
 

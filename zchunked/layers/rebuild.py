@@ -20,7 +20,7 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
-from zchunked.store.store import Place
+from zchunked.store.chunks import Place
 
 _BLOCK = 256 << 10  # hashing releases the interpreter for pieces of some size only
 _AT_ONCE = 1 << 20  # chunks above this are decoded as a stream

@@ -15,7 +15,7 @@ from zchunked.oci.digest import Digest, from_raw
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.store import Store
-from zchunked.store.store import Place
+from zchunked.store.chunks import Place
 
 
 def reverify(store: Store, layers: Iterable[Descriptor]) -> None:

@@ -17,7 +17,7 @@ from zchunked.pull.inspect import LayerMetadata
 from zchunked.pull.ways import Way, WayCost
 from zchunked.ranges import ByteRange
 from zchunked.receipt import LayerEntry
-from zchunked.store.store import Place
+from zchunked.store.chunks import Place
 
 
 @dataclass(eq=False)

@@ -21,7 +21,7 @@ from zchunked.pull.layer import LayerTask
 from zchunked.pull.ways import Way, WayCost, choose, cost_of, gap_in_parts, rough_cost
 from zchunked.ranges import ByteRange, Spans, merge, ranges, subtract, total
 from zchunked.store import Store
-from zchunked.store.store import Place
+from zchunked.store.chunks import Place
 
 _MOVED = 4.0  # an estimate that has moved by this factor makes another plan
 _LEAST_PART = 10e-6  # seconds; below that a part costs nothing that matters

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from zchunked.errors import LocalError
 from zchunked.ranges import ByteRange
-from zchunked.store.database import Index, stored
+from zchunked.store.database import Index
 from zchunked.store.disk_errors import local_error
 from zchunked.store.locks import BlobLocks
 from zchunked.store.pulls import BegunPull, PullLog
+from zchunked.store.rows import stored
 from zchunked.store.session import Session
 from zchunked.store.writer import idle_files, sync_folder
 

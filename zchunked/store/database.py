@@ -1,16 +1,14 @@
-"""The index of the store: SQLite, transactional, one file. Only this and `frame_index.py` speak SQL."""
+"""The index of the store: one SQLite file, its schema, transactions, and the rows of blobs, chunks and layers."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from zchunked.errors import LocalError
 from zchunked.oci.digest import RAW_SIZE
@@ -19,11 +17,11 @@ from zchunked.store import damage, salvage
 from zchunked.store.disk_errors import index_advice, local_error
 from zchunked.store.hints_schema import HINTS
 from zchunked.store.open_index import OpenIndex, copy_index, open_index
+from zchunked.store.rows import AT_ONCE, NUMBERS, batches, column, packed_rows, stored, unstored
 from zchunked.store.writer import Rows
 
 _VERSION = 2
 _OLDER = 1  # the same but for tables that are made where they are missing: it becomes this one when it is opened
-_AT_ONCE = 2000  # parameters of one statement, or rows: more of them gain nothing
 
 _SCHEMA = """
 CREATE TABLE blobs(
@@ -50,36 +48,11 @@ CREATE TABLE IF NOT EXISTS seeds(
   inode INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL, stamp BLOB NOT NULL, digest BLOB NOT NULL,
   PRIMARY KEY(inode, at, size)) WITHOUT ROWID
 """
-# Many rows go in and out by one statement and few parameters, however many they are: each step of a statement and each
-# row that it gives lets go of the interpreter, and among busy threads comes back to it late, up to 5 ms for each.
-_NUMBERS = f"""
-INSERT OR IGNORE INTO numbers
-WITH RECURSIVE each(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM each WHERE n + 1 < {_AT_ONCE}) SELECT n FROM each
-"""
-_DIGITS = 20
-_THREE = b"%020d" * 3
-_Row = TypeVar("_Row")
 _DIGEST = f"substr(:digests, 1 + n * {RAW_SIZE}, {RAW_SIZE})"
 # blobs.whole: 1 once the extents cover the blob and its digest was verified over them.
 # layers: a layer whose tar was rebuilt from the store and matched the diff ID.
 # seeds: what part of a file of this machine hashed to when it bore this stamp. A hint: nothing rests on it.
 # rests: the blobs whose chunks that took; none for a layer that was proved from its whole blob.
-
-
-def batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
-    left = iter(rows)
-    while some := list(islice(left, _AT_ONCE)):
-        yield some
-
-
-def packed_rows(rows: Iterable[tuple[int, int, int]]) -> bytes:
-    """Each number with all its digits, for `_column`."""
-    return b"".join([_THREE % row for row in rows])
-
-
-def column(which: int) -> str:
-    """The number that the row `n` has in one of the three columns of `:packed`."""
-    return f"CAST(substr(:packed, {1 + which * _DIGITS} + n * {3 * _DIGITS}, {_DIGITS}) AS INTEGER)"
 
 
 class Index:
@@ -171,7 +144,7 @@ class Index:
             if not self._has_numbers:
                 self._db.execute("PRAGMA temp_store=MEMORY")
                 self._db.execute("CREATE TEMP TABLE IF NOT EXISTS numbers(n INTEGER PRIMARY KEY)")
-                self._db.execute(_NUMBERS)
+                self._db.execute(NUMBERS)
                 self._has_numbers = True
 
     # ── blobs and extents ──
@@ -291,8 +264,8 @@ class Index:
             f"FROM numbers CROSS JOIN {table} ON {name} = substr(:keys, 1 + n * {width}, {width}) WHERE n < :count"
         )
         self.number_off()
-        for at in range(0, len(keys), _AT_ONCE):
-            some = keys[at : at + _AT_ONCE]
+        for at in range(0, len(keys), AT_ONCE):
+            some = keys[at : at + AT_ONCE]
             ((found,),) = self.rows(sql, {"first": at, "keys": b"".join(some), "count": len(some)})
             told = list(map(int, (found or "").split()))
             yield told[0::4], told[1::4], told[2::4], told[3::4]
@@ -348,20 +321,7 @@ class Index:
         rows = self.rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")
         return [(unstored(name), *rest) for name, *rest in rows]
 
-    # ── seeds ──
-
-    def seeds(self, inodes: Sequence[int]) -> Iterator[tuple[int, int, int, bytes, bytes]]:
-        """(inode, at, size, stamp, raw digest) of whatever is known of these files."""
-        for at in range(0, len(inodes), _AT_ONCE):
-            some = inodes[at : at + _AT_ONCE]
-            marks = ",".join("?" * len(some))
-            yield from self.rows(f"SELECT inode, at, size, stamp, digest FROM seeds WHERE inode IN ({marks})", some)
-
-    def add_seeds(self, rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> None:
-        with self.transaction() as db:
-            db.executemany("INSERT OR REPLACE INTO seeds VALUES(?, ?, ?, ?, ?)", rows)
-
-    # ── hosts ──
+    # ── hints ──
 
     def hints(self, sql: str, parameters: Sequence[object]) -> list[Any]:
         """Rows of a table of `hints`."""
@@ -385,16 +345,3 @@ class Index:
     def set_host(self, host: str, spans: int) -> None:
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO hosts VALUES(?, ?, ?)", (host, spans, time.time()))
-
-
-def stored(name: str) -> str | bytes:
-    """A name may hold a path, and a path bytes that are no text: then it is stored as bytes."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(name)
-    return name
-
-
-def unstored(stored: str | bytes) -> str:
-    return stored if isinstance(stored, str) else os.fsdecode(stored)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from zchunked.oci.digest import RAW_SIZE
-from zchunked.store.database import Index, batches, column, packed_rows
+from zchunked.store.database import Index
+from zchunked.store.rows import batches, column, packed_rows
 
 FINGERPRINT_BYTES = 16
 """Of a header frame's key this much is kept: it is a prediction, and the blob's digest the judge."""

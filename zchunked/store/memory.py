@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from zchunked.errors import LocalError
 from zchunked.store.database import Index
+from zchunked.store.rows import batches
 
 _HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
 _NO_RANGES_SECONDS = 3600.0  # a cache that is still filling serves none, and serves them soon after
@@ -52,8 +53,13 @@ class Memory:
 
     def recall_seeds(self, inodes: Sequence[int]) -> dict[tuple[int, int, int], tuple[bytes, bytes]]:
         """(inode, at, size) → (stamp, raw digest) as remembered of parts of files elsewhere on this machine."""
-        return {(inode, at, size): (stamp, digest) for inode, at, size, stamp, digest in self._index.seeds(inodes)}
+        found = {}
+        for some in batches(inodes):
+            sql = f"SELECT inode, at, size, stamp, digest FROM seeds WHERE inode IN ({','.join('?' * len(some))})"
+            found.update({tuple(row[:3]): tuple(row[3:]) for row in self._index.rows(sql, some)})
+        return found
 
     def remember_seeds(self, rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> None:
         """(inode, at, size, stamp, raw digest): all numbers below 2**63."""
-        self._index.add_seeds(rows)
+        with self._index.transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO seeds VALUES(?, ?, ?, ?, ?)", rows)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange
-from zchunked.store.database import Index, stored, unstored
+from zchunked.store.database import Index
+from zchunked.store.rows import stored, unstored
 from zchunked.store.session import is_running
 from zchunked.store.writer import in_flight
 

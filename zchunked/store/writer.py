@@ -28,7 +28,7 @@ from zchunked.ranges import ByteRange
 from zchunked.store.disk_errors import cannot_sync_folders, is_missing, is_unsupported, local_error
 from zchunked.store.extents import ExtentMap
 from zchunked.store.owner import boot
-from zchunked.store.session import LIVE, Session, gone, is_held, live_sessions
+from zchunked.store.session import LIVE, gone, is_held, live_sessions
 
 _RECORD = struct.Struct("<QQ")  # offset in the blob, offset in the file
 _COMMIT_BYTES = 8 << 20
@@ -65,11 +65,17 @@ class Writer:
     """
 
     def __init__(
-        self, session: Session, file: str, blob: Digest, size: int, extents: ExtentMap,
-        commit: Callable[[Digest, int, Rows], None], clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
-        self._path = session.folder / file
-        self._file, self._blob, self._size = file, blob, size
+        self,
+        path: Path,
+        blob: Digest,
+        size: int,
+        extents: ExtentMap,
+        commit: Callable[[Digest, int, Rows], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`path`: of a file that does not exist. `size` of the blob, in bytes."""
+        self._path, self._file = path, path.name
+        self._blob, self._size = blob, size
         self._extents, self._commit, self._clock = extents, commit, clock
         self._at = self._next = 0  # file offset; the blob offset that would continue the extent in progress
         self._fresh: Rows = []  # written and not yet committed
@@ -82,11 +88,11 @@ class Writer:
         self._is_lost = False  # the disk did not take what was written, and may say otherwise when asked again
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-            self._journal = os.open(self._path.with_name(file + _JOURNAL), flags, 0o600)
+            self._journal = os.open(journal_of(path), flags, 0o600)
             _write(self._journal, msgspec.json.encode(_Head(blob, size, boot_id())) + b"\n")
             self._data = os.open(self._path, flags, 0o600)
         except OSError as error:
-            raise local_error(error, f"cannot write to the store at {session.folder.parent}") from error
+            raise local_error(error, f"cannot write to the store at {path.parent.parent}") from error
 
     def write(self, position: int, piece: bytes | memoryview) -> list[ByteRange]:
         """As `write_many`, for one piece."""

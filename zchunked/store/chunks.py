@@ -1,0 +1,64 @@
+"""Chunks of stored blobs: where the content of a digest lies, as rows of the index promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import compress
+from operator import add, and_
+from typing import NamedTuple
+
+from zchunked.oci.digest import Digest
+from zchunked.ranges import ByteRange, Spans
+from zchunked.store.blobs import Blobs
+
+
+class Place(NamedTuple):
+    """Where a chunk's compressed bytes lie: [start, start + length) of a blob."""
+
+    blob: Digest
+    start: int
+    length: int
+
+    @property
+    def span(self) -> ByteRange:
+        return ByteRange(self.start, self.start + self.length)
+
+
+class Chunks(Blobs):
+    """The part of a store that finds chunks. Thread-safe."""
+
+    def find_chunks(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
+        """Where chunks lie, as far as rows promise them and their bytes are here; of several places the newest.
+
+        A blob that came in parts goes first, since each chunk was hashed: of one that came whole it is its TOC's claim.
+        """
+        found: dict[bytes, Place] = {}
+        known: dict[int, tuple[Digest, Spans]] = {}
+        ranks: dict[int, tuple[bool, int]] = {}
+        ordered = sorted(digests)
+        for which, numbers, starts, lengths in self._index.find_chunks(ordered):
+            for number in set(numbers) - known.keys():
+                blob = self.blob_of(number)
+                known[number], ranks[number] = (blob, Spans(self.covered(blob))), (not self.is_whole(blob), number)
+            for number in sorted(set(numbers), key=ranks.__getitem__):
+                blob, here = known[number]
+                held = map(and_, map(number.__eq__, numbers), here.hold_each(starts, map(add, starts, lengths)))
+                rows = compress(zip(which, starts, lengths, strict=True), held)
+                found.update([(ordered[at], Place(blob, start, length)) for at, start, length in rows])
+        return found
+
+    def blob_of(self, number: int) -> Digest:
+        """The blob that rows of the index name by its number."""
+        return Digest(self._index.blob(number))
+
+    def add_chunks(self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
+        """Promise chunks: (raw digest, start, length, decoded size), all in `blob`; best many, ascending."""
+        self._index.add_chunks(blob, size, rows)
+
+    def chunks_of(self, blob: Digest) -> list[tuple[bytes, int, int, int]]:
+        """(raw digest, start, length, decoded size) of the chunks promised in a blob, in blob order."""
+        return self._index.chunks_of(blob)
+
+    def drop_chunks(self, blob: Digest, digests: Iterable[bytes]) -> None:
+        """Take promises back; every layer that rests on chunks of the blob is proved again when next pulled."""
+        self._index.drop_chunks(blob, digests)

@@ -1,0 +1,67 @@
+"""Open and close a store's folder: its index, the session of this process, the locks of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from zchunked.store.collector import Collector
+from zchunked.store.database import Index
+from zchunked.store.disk_errors import local_error
+from zchunked.store.frame_index import FrameIndex
+from zchunked.store.hints import Hints
+from zchunked.store.locks import BlobLocks
+from zchunked.store.memory import Memory
+from zchunked.store.open_index import is_writable, make_folders, read_only
+from zchunked.store.pulls import PullLog
+from zchunked.store.session import NoSession, Session
+from zchunked.store.unclaimed import remove_idle, remove_own
+
+
+class OpenedFolder(Memory):
+    """The part of a store that owns its files, and closes them."""
+
+    def __init__(self, folder: Path, *, reads_only: bool = False) -> None:
+        """`reads_only`, or a folder that cannot be written to: nothing is made, and nothing is forgotten for good."""
+        self.folder, self._blobs = folder, folder / "blobs"
+        self.is_read_only = reads_only or not is_writable(folder)
+        if not self.is_read_only:
+            make_folders(folder, self._blobs)
+        super().__init__(Index(folder / "index.sqlite", reads_only=self.is_read_only))
+        self.note = self._index.note  # what its file system lacks, for people
+        self.hints = Hints(self._index)
+        self.frames = FrameIndex(self._index)  # which blobs hold the frame of a key
+        self._has_dropped = False  # something that this session may have written
+        self._locks = BlobLocks(folder / "pins")
+        try:
+            self._session = NoSession(self._blobs) if self.is_read_only else Session(self._blobs)
+            self.catch_up()
+            self.pulls = PullLog(self._index, self._blobs, self._session.name)
+        except OSError as error:
+            self._index.close()
+            raise local_error(error, f"cannot use the store at {folder}") from error
+
+    def catch_up(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        if self._has_dropped and not self.is_read_only:
+            remove_own(self._index, self._session)
+        for part in (self._index, self._session, self._locks):
+            part.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def collector(self) -> Collector:
+        """For a store that was opened to collect garbage and for nothing else."""
+        if self.is_read_only:
+            raise read_only(self.folder)
+        return Collector(self._index, self._blobs, self._locks, self._session, self.pulls)
+
+    def drop_unclaimed(self) -> int:
+        """Remove byte files that no extent points to and no process writes; returns how many."""
+        return 0 if self.is_read_only else remove_idle(self._index, self._blobs)
