@@ -37,6 +37,7 @@ _HOW_TO_GET = {
     "nginx": "apt-get install nginx",
     "openssl": "apt-get install openssl",
     "podman": "apt-get install podman",
+    "faketime": "apt-get install faketime",
     "skopeo": "apt-get install skopeo",
     "swift-proxy-server": "apt-get install swift swift-proxy swift-account swift-container swift-object",
     "trixie": "tests/peers/trixie.sh .cache/trixie",

@@ -567,6 +567,14 @@ def test_every_break_has_its_class(error: BaseException, received: int | None, k
     assert ours.exit_code == 5
 
 
+@pytest.mark.parametrize(("code", "word"), [(9, "clock"), (10, "clock"), (18, "--cert-dir"), (62, "--cert-dir")])
+def test_a_certificate_out_of_its_time_may_be_the_fault_of_our_clock(code: int, word: str) -> None:
+    error = ssl.SSLCertVerificationError(1, "x")
+    error.verify_code = code
+    ours = translated([error], "h:1", seconds=9, received=None, is_connecting=False, is_proxy=False)
+    assert word in str(ours)
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(407, AccessDeniedError), (403, NoWayError), (502, UnreachableError), (503, UnreachableError)],

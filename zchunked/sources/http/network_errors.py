@@ -17,6 +17,8 @@ _NOT_TLS = frozenset(
 _NO_AGREEMENT = ("ALERT", "UNSUPPORTED", "NO_PROTOCOLS")
 _HUNG_UP = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, RemoteDisconnected)
 _UNTRUSTED_HINT = "--cert-dir DIR names a CA of your own, --tls-verify=false accepts any certificate"
+_OUT_OF_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+_CLOCK_HINT = "is the clock of this machine right? --tls-verify=false accepts any certificate"
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _FINAL_OF_PROXY = frozenset({"400", "401", "403", "405"})
 _Kind = TypeVar("_Kind", bound=BaseException)
@@ -112,7 +114,8 @@ def translated(  # noqa: C901 - a table, in the form of ifs
 def _final(causes: list[BaseException], host: str, *, is_proxy: bool) -> ZPullError | None:
     """What no waiting mends, whenever it happens."""
     if cert := _first(causes, ssl.SSLCertVerificationError):
-        return NoWayError(f"{host}: its TLS certificate is not trusted ({_detail(cert)}); {_UNTRUSTED_HINT}")
+        hint = _CLOCK_HINT if getattr(cert, "verify_code", 0) in _OUT_OF_TIME else _UNTRUSTED_HINT
+        return NoWayError(f"{host}: its TLS certificate is not trusted ({_detail(cert)}); {hint}")
     if odd := _first(causes, MalformedHeadError):
         return PermanentError(f"{host}: its answer is malformed ({odd}), so this is no HTTP server")
     if _first(causes, UnicodeError):
