@@ -295,10 +295,8 @@ FAN_OUT = {
     "operations.sharing": 15,
     "pull.inspect": 16,
     "pull.layer": 13,
-    "pull.layers": 20,
     "pull.objects": 22,
     "pull.planner": 14,
-    "pull.pull": 29,
 }
 """Files that import more than twelve of ours; none may grow, and no other may join them."""
 

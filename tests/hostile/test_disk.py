@@ -366,7 +366,7 @@ def test_pull_that_shall_export_heals(tmp_path: Path, hurt: Any, in_parts: Any) 
         outcome.image = work.run()
         with contextlib.suppress(DamagedLayerError):  # some damage is to bytes that no tar needs
             tars_are_right(on.store, outcome.image, content)
-        outcome.image = work.heal(outcome.image)
+        outcome.image = work.repair(outcome.image)
         on.is_right(outcome, content)
         adds_up(outcome.receipt, source)
         assert not verify(on.store).damaged

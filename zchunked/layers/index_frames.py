@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
+from zchunked.formats.annotations import kind_of
 from zchunked.layers.metadata import read_index
 from zchunked.layers.stand_ins import frame_rows
 from zchunked.limits import Limits
@@ -28,6 +31,18 @@ def index_blob(store: Store, blob: Digest, manifest: Digest, limits: Limits) -> 
     except (FormatError, IntegrityError, UnsupportedLayerError):
         pass
     store.frames.set_indexed(blob)
+
+
+def index_waiting(store: Store, waiting: Iterable[tuple[str, str]], limits: Limits) -> None:
+    """Index blobs, each with a manifest that lists it, as `store.frames.unindexed` gives them."""
+    for blob, manifest in waiting:
+        index_blob(store, Digest(blob), Digest(manifest), limits)
+
+
+def index_later(store: Store, layers: Iterable[Descriptor], manifest: str) -> None:
+    """Note blobs that have frames, of layers that this manifest lists: the next pull indexes them."""
+    chunked = [layer.digest for layer in layers if kind_of(layer) != "plain"]
+    store.frames.set_unindexed(chunked, Digest(manifest))
 
 
 def _listed(store: Store, blob: Digest, manifest: Digest) -> Descriptor | None:

@@ -63,7 +63,7 @@ def tar_of_blob(pieces: Iterable[bytes], layer: Descriptor, limits: Limits = DEF
         raise FormatError(f"layer {short(layer.digest)} is what its digest says and still no tar: {error}") from error
 
 
-def find_liars(store: Store, contents: LayerIndex, places: dict[bytes, Place]) -> dict[bytes, Place]:
+def find_corrupt_chunks(store: Store, contents: LayerIndex, places: dict[bytes, Place]) -> dict[bytes, Place]:
     """The chunks whose bytes in the store are not what their digests promise. Reads all of the layer."""
     toc = contents.toc
     sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
@@ -81,7 +81,7 @@ def find_liars(store: Store, contents: LayerIndex, places: dict[bytes, Place]) -
     return liars
 
 
-def drop_liars(store: Store, liars: dict[bytes, Place]) -> None:
+def drop_corrupt_chunks(store: Store, liars: dict[bytes, Place]) -> None:
     """Forget them, and their bytes too where the blob around them is not provably the registry's."""
     by_blob: dict[Digest, list[bytes]] = {}
     for digest, place in liars.items():

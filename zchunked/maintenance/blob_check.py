@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.layers.corruption import find_corruption
 from zchunked.layers.metadata import read_index
-from zchunked.layers.proof import drop_liars, is_intact
+from zchunked.layers.proof import drop_corrupt_chunks, is_intact
 from zchunked.layers.rebuild import is_chunk
 from zchunked.layers.stand_ins import StandIns
 from zchunked.maintenance.findings import Damage, Findings
@@ -68,7 +68,7 @@ def _verify_parts(store: Store, blob: Digest, findings: Findings, *, is_wrong: b
             liars[digest] = place
             findings.damaged.append(Damage(blob, start, start + length, from_raw(digest)))
     if liars:
-        drop_liars(store, liars)
+        drop_corrupt_chunks(store, liars)
     elif is_wrong:  # the damage lies between the chunks, or there are none
         spans = subtract(store.covered(blob), merge(chunks))
         store.evict(blob, spans)

@@ -53,7 +53,7 @@ class Conversion:
             after = converter.run(before)
         except DamagedLayerError as damage:
             self._note(f"{damage}; doing that now")
-            before = pull.heal(before)
+            before = pull.repair(before)
             after = Converter(context.store, self._how, context.show).run(before)
         was = before.documents.manifest.config.digest
         now = after.image.documents.manifest.config.digest

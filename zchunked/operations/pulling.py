@@ -137,7 +137,7 @@ def _export(
             if is_healed:
                 raise
             context.show(Noted(f"{damage}; doing that now"))
-            image, is_healed = pull.heal(image), True
+            image, is_healed = pull.repair(image), True
             context.show(Pulled(image.documents.manifest_digest))
             if destination.is_stream:
                 raise DamagedLayerError(

@@ -65,7 +65,7 @@ class SourceImage:
             use(image)
         except DamagedLayerError as damage:
             self._context.show(Noted(f"{damage}; doing that now"))
-            image = self._pull(image).heal(image)
+            image = self._pull(image).repair(image)
             self._context.show(Pulled(image.documents.manifest_digest))
             use(image)
         return image

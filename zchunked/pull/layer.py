@@ -11,7 +11,7 @@ from zchunked.formats.frame_map import FrameMap
 from zchunked.layers.metadata import LayerIndex
 from zchunked.layers.proof import Proof
 from zchunked.layers.stand_ins import KnownFrames, StandIns, Trust
-from zchunked.oci.digest import Digest
+from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.inspect import LayerMetadata
 from zchunked.pull.ways import Way, WayCost
@@ -49,6 +49,11 @@ class LayerTask:
     failure: ZPullError | None = None
     is_again: bool = False  # it was planned before, and is now once more
     again: list[ByteRange] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"layer {short(self.layer.digest)}"
 
     @property
     def is_lean(self) -> bool:

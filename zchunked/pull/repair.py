@@ -1,151 +1,157 @@
-"""After a proof has failed: bytes that are to blame go and come again; where none are, the image lies, and goes."""
+"""Repair a layer whose proof failed: drop the bytes to blame, to be fetched again; or all of a layer that lies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zchunked.download.downloader import Downloader
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError, ZPullError
+from zchunked.events import Noted
 from zchunked.formats.frame_map import HEADER, PAYLOAD
 from zchunked.layers.corruption import Corruption, evict_corruption, find_corruption
 from zchunked.layers.metadata import read_index
-from zchunked.layers.proof import UnprovedError, drop_liars, find_liars
+from zchunked.layers.proof import UnprovedError, drop_corrupt_chunks, find_corrupt_chunks
 from zchunked.layers.stand_ins import Trust
-from zchunked.limits import Limits
+from zchunked.maintenance.blob_check import reverify
+from zchunked.oci.documents import Descriptor
 from zchunked.pull.layer import LayerTask
+from zchunked.pull.session import PullSession
 from zchunked.ranges import ByteRange, merge, subtract, total
-from zchunked.receipt import Accounts
-from zchunked.store import Store
 
 
-def heal(
-    works: Sequence[LayerTask], store: Store, fetcher: Downloader, accounts: Accounts, limits: Limits, *, is_last: bool
-) -> list[LayerTask]:
-    """Judge every work that failed; returns those that are worth another round, which follows unless it `is_last`.
+def repair(tasks: Sequence[LayerTask], session: PullSession, *, is_last: bool) -> None:
+    """Look into each layer that failed. One that is worth another round gets it, unless this `is_last`.
 
     Raises the first failure if any of them is without hope, once nothing is left of all such layers.
     """
-    healed: list[LayerTask] = []
+    repaired: list[LayerTask] = []
     hopeless: list[LayerTask] = []
     failures: list[ZPullError] = []
-    for work in works:
-        if work.failure is None:
+    for task in tasks:
+        if task.failure is None:
             continue
         try:
-            if not is_last and _repair(work, work.failure, store, fetcher, limits):
-                healed.append(work)
+            if not is_last and _repair(task, task.failure, session):
+                repaired.append(task)
             else:
-                hopeless.append(work)
-                failures.append(work.failure)
+                hopeless.append(task)
+                failures.append(task.failure)
         except IntegrityError as error:
             failures.append(error)
-    for work in hopeless:  # once all are judged, for one may rest on bytes of another
-        _drop(work, store, accounts)
+    for task in hopeless:  # once all are known, for one may rest on bytes of another
+        _drop(task, session)
     if failures:
         raise failures[0]
-    return healed
+    for task in repaired:
+        session.show(Noted(f"{task.label}: damaged bytes dropped, fetching them again"))
 
 
-def _drop(work: LayerTask, store: Store, accounts: Accounts) -> None:
-    """Nothing of the layer stays, unless another image has it, by its digest or with another diff ID."""
-    layer = work.layer
-    accounts.discard(layer.digest)
+def reverify_layers(session: PullSession, layers: Sequence[Descriptor]) -> None:
+    """Drop what the disk has spoilt of layers that were proved."""
+    reverify(session.store, layers)
+
+
+def _drop(task: LayerTask, session: PullSession) -> None:
+    """Leave nothing of the layer, unless another image has it, by its digest or with another diff ID."""
+    layer, store = task.layer, session.store
+    session.accounts.discard(layer.digest)
     if store.is_whole(layer.digest) or store.is_proved(layer.digest):
         store.distrust(layer.digest, [ByteRange(0, max(layer.size, 1))])
     else:
         store.forget(layer.digest)
 
 
-def _repair(work: LayerTask, failure: ZPullError, store: Store, fetcher: Downloader, limits: Limits) -> bool:
-    """True if something is different now: wrong bytes are gone, or fewer frames are trusted."""
-    if isinstance(failure, FormatError) or work.order is None:
+def _repair(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
+    """Return whether something is different now: wrong bytes are gone, or fewer frames are trusted."""
+    if isinstance(failure, FormatError) or task.order is None:
         return False
-    if work.is_lean:
-        return _repair_lean(work, failure, store, fetcher)
+    if task.is_lean:
+        return _repair_lean(task, failure, session)
     if isinstance(failure, UnprovedError):
         return False  # the blob is what the registry promised
-    if not _understand(work, store, limits):
-        return _once_more(work, failure, store, fetcher, [ByteRange(0, work.layer.size)])
-    return _repair_blob(work, failure, store, fetcher, limits)
+    if not _understand(task, session):
+        return _once_more(task, failure, session, [ByteRange(0, task.layer.size)])
+    return _repair_blob(task, failure, session)
 
 
-def _repair_blob(work: LayerTask, failure: ZPullError, store: Store, fetcher: Downloader, limits: Limits) -> bool:
+def _repair_blob(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
     """The ladder: what is provably damaged; then headers that were predicted; then payloads; then what is left."""
-    contents, frames, blob = work.contents, work.frames, work.layer.digest
+    contents, frames, blob = task.contents, task.frames, task.layer.digest
     assert contents is not None
     assert frames is not None
-    stand_ins = work.stand_ins
-    found = find_corruption(store, contents, frames, stand_ins, limits)
-    _refuse_liars(work, store, found.lying)
+    stand_ins, store = task.stand_ins, session.store
+    found = find_corruption(store, contents, frames, stand_ins, session.options.limits)
+    _refuse_frames(task, session, found.lying)
     if found.damaged:
-        return _drop_damage(work, failure, store, fetcher, found)
+        return _drop_damage(task, failure, session, found)
     if found.lying:
         return True
-    if work.trust is Trust.ALL and HEADER in stand_ins.kinds:
-        work.trust = Trust.PAYLOADS
+    if task.trust is Trust.ALL and HEADER in stand_ins.kinds:
+        task.trust = Trust.PAYLOADS
         return True
-    if work.trust > Trust.NOTHING and stand_ins.starts:
+    if task.trust > Trust.NOTHING and stand_ins.starts:
         store.frames.add_strangers(blob, stand_ins.sources(PAYLOAD, blob))
-        work.trust = Trust.NOTHING
+        task.trust = Trust.NOTHING
         return True
-    return _once_more(work, failure, store, fetcher, subtract(found.unsure, work.again))
+    return _once_more(task, failure, session, subtract(found.unsure, task.again))
 
 
-def _refuse_liars(work: LayerTask, store: Store, starts: Sequence[int]) -> None:
+def _refuse_frames(task: LayerTask, session: PullSession, starts: Sequence[int]) -> None:
     """Fetch the frames that begin there; what the index says of those that stood in for them is wrong."""
-    assert work.frames is not None
-    keys = dict(zip(work.frames.edges, work.frames.keys, strict=False))
-    liars = set(starts)
-    for start, source in zip(work.stand_ins.starts, work.stand_ins.blobs, strict=True):
-        if start in liars and source != work.layer.digest:
-            store.drop_chunks(source, [keys[start]])
-    work.refused.update(starts)
+    assert task.frames is not None
+    keys = dict(zip(task.frames.edges, task.frames.keys, strict=False))
+    wrong = set(starts)
+    for start, source in zip(task.stand_ins.starts, task.stand_ins.blobs, strict=True):
+        if start in wrong and source != task.layer.digest:
+            session.store.drop_chunks(source, [keys[start]])
+    task.refused.update(starts)
 
 
-def _drop_damage(work: LayerTask, failure: ZPullError, store: Store, fetcher: Downloader, found: Corruption) -> bool:
+def _drop_damage(task: LayerTask, failure: ZPullError, session: PullSession, found: Corruption) -> bool:
     """Of the blob's own bytes, and of those that stood in."""
-    elsewhere = subtract(found.damaged, store.covered(work.layer.digest))
-    evict_corruption(store, work.layer.digest, work.stand_ins, elsewhere)
+    store, blob = session.store, task.layer.digest
+    elsewhere = subtract(found.damaged, store.covered(blob))
+    evict_corruption(store, blob, task.stand_ins, elsewhere)
     ours = subtract(found.damaged, elsewhere)
-    return _once_more(work, failure, store, fetcher, ours) if ours else True
+    return _once_more(task, failure, session, ours) if ours else True
 
 
-def _once_more(work: LayerTask, failure: ZPullError, store: Store, fetcher: Downloader, wrong: list[ByteRange]) -> bool:
+def _once_more(task: LayerTask, failure: ZPullError, session: PullSession, wrong: list[ByteRange]) -> bool:
     """Have these spans of the blob fetched again; twice is the end."""
-    if not wrong or work.order is None:
+    if not wrong or task.order is None:
         return False
-    wrong = store.distrust(work.layer.digest, wrong)
+    store, blob = session.store, task.layer.digest
+    wrong = store.distrust(blob, wrong)
     if not wrong:
         return False  # the blob was proved, so it is not to blame
-    work.here_before = total(store.covered(work.layer.digest))
-    taken = fetcher.take_back(work.order, wrong)
-    work.entry.cached_bytes -= min(total(merge(wrong)) - taken, work.entry.cached_bytes)
-    if not subtract(merge(wrong), work.again):
+    task.here_before = total(store.covered(blob))
+    taken = session.downloader.take_back(task.order, wrong)
+    task.entry.cached_bytes -= min(total(merge(wrong)) - taken, task.entry.cached_bytes)
+    if not subtract(merge(wrong), task.again):
         raise IntegrityError(
-            f"layer {work.layer.digest}: {total(merge(wrong))} bytes of it came damaged twice; "
+            f"layer {blob}: {total(merge(wrong))} bytes of it came damaged twice; "
             "the registry's copy is damaged or something on the way changes it"
         ) from failure
-    work.again = merge([*work.again, *wrong])
+    task.again = merge([*task.again, *wrong])
     return True
 
 
-def _understand(work: LayerTask, store: Store, limits: Limits) -> bool:
+def _understand(task: LayerTask, session: PullSession) -> bool:
     """Read the TOC of a blob that came whole, so that the damage can be found."""
-    if work.contents is None:
+    if task.contents is None:
         try:
-            work.contents = read_index(store, work.layer, limits)
+            task.contents = read_index(session.store, task.layer, session.options.limits)
         except (FormatError, IntegrityError, UnsupportedLayerError):
             return False
-        work.__dict__.pop("frames", None)
-    return work.frames is not None
+        task.__dict__.pop("frames", None)
+    return task.frames is not None
 
 
-def _repair_lean(work: LayerTask, failure: ZPullError, store: Store, fetcher: Downloader) -> bool:
-    contents = work.contents
+def _repair_lean(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
+    contents = task.contents
     assert contents is not None
-    liars = find_liars(store, contents, work.places)
-    drop_liars(store, liars)
-    work.refused_chunks.update(liars)  # other blobs may claim to hold them too, and lie as well
-    work.places.clear()
-    wrong = [place.span for place in liars.values() if place.blob == work.layer.digest]
-    return _once_more(work, failure, store, fetcher, merge(wrong)) if wrong else bool(liars)
+    wrong = find_corrupt_chunks(session.store, contents, task.places)
+    drop_corrupt_chunks(session.store, wrong)
+    task.refused_chunks.update(wrong)  # other blobs may claim to hold them too, and lie as well
+    task.places.clear()
+    ours = [place.span for place in wrong.values() if place.blob == task.layer.digest]
+    return _once_more(task, failure, session, merge(ours)) if ours else bool(wrong)

@@ -1,0 +1,79 @@
+"""Know the conditions of a pull: the link as measured now or earlier, and what work costs on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from zchunked.download.coalesce import Link
+from zchunked.oci.documents import Descriptor
+from zchunked.options import Options
+from zchunked.pull.estimates import LinkConditions
+from zchunked.pull.layer import LayerTask
+from zchunked.pull.machine import SUBJECT as MACHINE
+from zchunked.pull.machine import costs_of, measured
+from zchunked.pull.origin import Origin
+from zchunked.store import Store
+
+_QUICK_RATE = 10e6
+"""Bytes per second. Only above it a part has a price: below, the host works while the link is busy,
+and a link that got slower would pass for a host that works more."""
+
+
+class Conditions:
+    """What one pull may count on. The store remembers it for later pulls."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        store: Store,
+        options: Options,
+        spans_per_request: Callable[[Descriptor], int],
+    ) -> None:
+        """`spans_per_request`: what the host takes in one request, as far as is known by then."""
+        self._traffic, self._store, self._options = origin.traffic, store, options
+        self._spans, self._is_free = spans_per_request, origin.is_local
+        _, slashes, rest = origin.name.partition("://")
+        self._subject = "link " + (rest if slashes else origin.name).partition("/")[0]
+        self._before = store.measures(self._subject)
+        self._costs, self._cpu = costs_of(store.measures(MACHINE)), time.process_time()
+
+    def now(self) -> LinkConditions:
+        traffic, before = self._traffic, self._before
+        rate = traffic.rate if traffic.tells_rate else before.get("rate", traffic.rate)
+        round_trip = traffic.round_trip
+        if round_trip is None:
+            round_trip = before.get("round trip")
+        part = traffic.part_seconds
+        if part is None:
+            part = before.get("part", 0.0)
+        elif traffic.plain_rate:  # the rate while parts came is that of the host's work for them
+            rate = max(rate or 0.0, traffic.plain_rate)
+        if (rate or 0.0) < _QUICK_RATE:
+            part = 0.0
+        link = Link(round_trip, self._options.link_rate(rate), part)
+        return LinkConditions(self._options.jobs, link, self._spans, self._is_free, self._costs)
+
+    @property
+    def is_rate_known(self) -> bool:
+        """Whether the user stated the rate, or this pull or an earlier one measured it."""
+        is_measured = self._traffic.tells_rate or "rate" in self._before
+        return self._options.rate is not None or is_measured
+
+    def remember_link(self) -> None:
+        """Keep what this pull measured, unless that says little of the link."""
+        traffic = self._traffic
+        if self._is_free or self._options.limit_rate is not None or traffic.place is not None:
+            return  # what others leave of the link says little of it
+        rate = traffic.plain_rate or traffic.rate
+        if traffic.tells_rate and rate and traffic.round_trip is not None:
+            found = {"rate": rate, "round trip": traffic.round_trip}
+            if traffic.part_seconds is not None:
+                found["part"] = traffic.part_seconds
+            self._store.remember_measures(self._subject, found)
+
+    def remember_work(self, tasks: Sequence[LayerTask]) -> None:
+        """Keep what frames or chunks cost this machine; `tasks` are all layers of the pull."""
+        spent = time.process_time() - self._cpu
+        if self._traffic.place is None and (found := measured(tasks, spent, self._costs)):
+            self._store.remember_measures(MACHINE, found)

@@ -1,0 +1,40 @@
+"""Say what a pull will cost, on its receipt; refuse one that costs too much, or needs a network it may not use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zchunked.errors import RefusedError
+from zchunked.pull.estimates import estimate, ways_of
+from zchunked.pull.layer import LayerTask
+from zchunked.pull.offline import refuse_missing
+from zchunked.pull.session import PullSession
+
+
+def record_estimate(session: PullSession, tasks: Sequence[LayerTask], cost_again: int) -> None:
+    """Of the layers that have their orders. `cost_again`: bytes of the manifest that the pull asks for too."""
+    asked, conditions = int(not session.origin.root), session.conditions
+    means, receipt = conditions.now(), session.receipt
+    cost = estimate(tasks, means, first_bytes=cost_again, first_requests=asked)
+    receipt.ways = ways_of(tasks, means, first_bytes=cost_again, first_requests=asked)
+    if cost.bytes and not conditions.is_rate_known:
+        cost.seconds = None
+    receipt.estimate = cost
+
+
+def refuse_plan(session: PullSession, tasks: Sequence[LayerTask]) -> None:
+    """Raise RefusedError where the orders are more than is allowed, NotFoundError for a byte when offline."""
+    options, receipt, traffic = session.options, session.receipt, session.traffic
+    if options.offline:
+        refuse_missing(receipt.reference, tasks, session.store)
+    most, spent = options.max_bytes, receipt.bytes
+    if most is None:
+        return
+    means = session.conditions.now()
+    cost = estimate(tasks, means, first_bytes=traffic.fetched, first_requests=traffic.requests)
+    if cost.bytes > most:
+        raise RefusedError(
+            f"the pull would fetch {cost.bytes} bytes in {cost.requests} requests, --max-bytes allows {most}; "
+            f"{spent.cached} of {spent.image} bytes are here"
+        )
+    traffic.allow(most)  # an estimate has been kept; from here on it is a promise

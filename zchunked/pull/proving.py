@@ -1,0 +1,77 @@
+"""Prove each layer by its blob's digest or its tar's while it arrives, and record what was proved."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from zchunked.errors import FormatError, IntegrityError
+from zchunked.formats.budget import ImageBudget
+from zchunked.layers.assemble import Assembly, check_blob
+from zchunked.layers.proof import Proof, prove, tar_of_blob
+from zchunked.layers.rebuild import Rebuild, judged
+from zchunked.layers.stand_ins import frame_rows
+from zchunked.oci.digest import Digest
+from zchunked.pull.inspect import NO_RANGES
+from zchunked.pull.layer import LayerTask
+from zchunked.pull.session import PullSession
+
+
+class LayerProver:
+    """Of one pull. `prove` is for workers of the prove lane, `record` for the thread that waits for them."""
+
+    def __init__(self, session: PullSession) -> None:
+        self._session, self._store = session, session.store
+        self._limits = session.options.limits
+        self.budget = ImageBudget(self._limits)
+        """What all layers of the image may unpack to, together."""
+        self._arrived = session.downloader.arrivals.wait_for
+
+    def prove(self, task: LayerTask) -> None:
+        """Read the layer as its bytes arrive; leaves the proof or the failure in its task."""
+        try:
+            if task.layer.digest in self._session.downloader.without_ranges and task.way != "whole":
+                task.come_whole(NO_RANGES)  # found out on the way
+            task.proof = self._by_diff_id(task) if task.is_lean else self._by_digest(task)
+        except (IntegrityError, FormatError) as error:
+            task.failure = error
+
+    def _by_digest(self, task: LayerTask) -> Proof:
+        """By its own digest; by the diff ID too where that was asked for."""
+        pool, layer = self._session.pool, task.layer
+        assembly = Assembly(self._store, layer, task.stand_ins, self._arrived)
+        with closing(pool.ahead("make", assembly.blocks())) as blocks:  # otherwise its maker waits for ever
+            check_blob(blocks, layer)
+        size = None
+        if self._session.options.prove:
+            tar = tar_of_blob(assembly.blocks(), layer, self._limits)
+            tar = self.budget.counted(layer.digest, tar)
+            with closing(pool.ahead("make", tar)) as made:
+                size = prove(made, layer, task.diff_id)
+        return Proof(is_blob=True, tar_size=size, shared=tuple(assembly.shared()))
+
+    def _by_diff_id(self, task: LayerTask) -> Proof:
+        """By the tar that its chunks make."""
+        contents = task.parts
+        assert contents is not None
+        blocks = Rebuild(self._store, contents, task.places, self._arrived, self._limits).blocks()
+        with closing(self._session.pool.ahead("make", blocks)) as made:
+            tar = self.budget.counted(task.layer.digest, judged(made))
+            return Proof(is_blob=False, tar_size=prove(tar, task.layer, task.diff_id))
+
+    def record(self, task: LayerTask, proof: Proof) -> None:
+        """Write the rows that speak of the layer as a whole, once its bytes are on the disk."""
+        layer, store = task.layer, self._store
+        blobs: set[Digest] = set()
+        if proof.is_blob:
+            if not store.share_extents(layer.digest, layer.size, list(proof.shared)):
+                task.proof = None
+                task.failure = IntegrityError(f"layer {layer.digest}: another process dropped frames that it shares")
+                return
+            store.set_whole(layer.digest, layer.size)
+            if task.frames is not None and task.way == "exact":
+                payloads, headers = frame_rows(task.frames, task.known)
+                store.frames.add(layer.digest, layer.size, payloads, headers)
+        else:
+            blobs = {layer.digest, *(place.blob for place in task.places.values())}
+        if proof.tar_size is not None:
+            store.add_proof(layer.digest, task.diff_id, proof.tar_size, blobs)
