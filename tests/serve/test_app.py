@@ -20,6 +20,7 @@ from zchunked.oci.platform import Platform
 from zchunked.options import Options
 from zchunked.ranges import ByteRange
 from zchunked.serve.flights import Flights
+from zchunked.serve.lease import StoreLease
 from zchunked.serve.metrics import Metrics
 from zchunked.serve.policy import Allowed, Clients
 from zchunked.serve.upstream import Upstream
@@ -223,7 +224,7 @@ def test_a_blob_that_is_dropped_while_it_is_sent_ends_the_answer(tmp_path: Path)
         digest = store.put(b"x" * 1000)
         metrics = Metrics(lambda: 0, lambda: 0)
         upstream = Upstream(store, lambda _: pytest.fail("asked"), Options(Platform("", "")), metrics)
-        flights = Flights(store, upstream, prefetch=False)
+        flights = Flights(store, upstream, StoreLease(store, None, None), prefetch=False)
         blob = flights.blob("local/demo", digest, is_wanted=True)
         store.evict(digest, [ByteRange(0, 1000)])
         with pytest.raises(IntegrityError, match="ask for it again"):

@@ -91,7 +91,7 @@ def collect(folder: Path, options: GcOptions, *, now: Callable[[], float] = time
         return freed
 
 
-def keep_within(folder: Path, most: int, *, since: float) -> None:
+def keep_within(folder: Path, most: int, *, since: float = math.inf) -> None:
     """Collect garbage where the store weighs more than so many bytes; else look at its files and no more.
 
     Neither what was pulled since then nor what running processes use goes. Raises as `collect` does.

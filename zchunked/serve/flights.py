@@ -15,6 +15,7 @@ from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, total
 from zchunked.serve.known_images import KnownImages
+from zchunked.serve.lease import StoreLease
 from zchunked.serve.upstream import Upstream
 from zchunked.store import Store
 
@@ -73,17 +74,18 @@ class Blob:
 class Flights:
     """Thread-safe. Used as a context manager; leaving it ends the flights, which lose nothing that arrived."""
 
-    def __init__(self, store: Store, upstream: Upstream, *, prefetch: bool) -> None:
+    def __init__(self, store: Store, upstream: Upstream, lease: StoreLease, *, prefetch: bool) -> None:
         """`prefetch`: an image's layers are pulled as soon as its manifest was asked for."""
-        self._store, self._upstream, self._prefetch = store, upstream, prefetch
+        self._store, self._upstream, self._lease, self._prefetch = store, upstream, lease, prefetch
         self._images = KnownImages()
         self._lock = threading.Lock()
         self._flights: dict[tuple[str, Digest], Flight] = {}
         self._stop = threading.Event()
-        self._workers = WorkerPool({"flights": _AT_ONCE}, self._stop)
+        self._workers = WorkerPool({"flights": _AT_ONCE, "rest": 1}, self._stop)
 
     def __enter__(self) -> Self:
         self._workers.__enter__()
+        self._workers.submit("rest", lambda: self._lease.watch(self._stop))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -174,7 +176,8 @@ class Flights:
     def _fly(self, flight: Flight, fly: Callable[[Flight], None]) -> None:
         failure: ZPullError | None = None
         try:
-            fly(flight)
+            with self._lease.use():
+                fly(flight)
         except ZPullError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - a fault of ours ends this flight, not the server

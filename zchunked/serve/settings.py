@@ -16,7 +16,8 @@ class Settings:
     """How to serve.
 
     `certificate`: files of certificate and key; without them only loopback is served, unless `may_be_plain`.
-    `stale`: seconds for which the last answer to a tag is good while its upstream is down.
+    `stale`: seconds for which the last answer to a tag is good while its upstream is down. `rest_seconds`: without a
+    request, until the store is let go for collections; None: never. `store_max`: bytes that it may weigh from then on.
     """
 
     listen: tuple[str, int] = ("127.0.0.1", 5055)
@@ -28,6 +29,8 @@ class Settings:
     stale: float = 3600.0
     prefetch: bool = True
     offline: bool = False
+    rest_seconds: float | None = None
+    store_max: int | None = None
 
     def check(self) -> None:
         """Raises UsageError for an address that others reach without encryption."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
-from zchunked.oci.platform import Platform
 from zchunked.options import Options
 from zchunked.serve.app import Access, App, Rooms
 from zchunked.serve.documents import Documents
 from zchunked.serve.flights import Flights
+from zchunked.serve.lease import Leased, StoreLease
 from zchunked.serve.lists import Lists
 from zchunked.serve.metrics import Metrics
 from zchunked.serve.server import THREADS, Server
@@ -36,11 +35,11 @@ def serving(
     `access` takes each request that was answered, `log` what went wrong with a client.
     """
     settings.check()
-    options = replace(options, platform=Platform("", ""))
     flights: Flights
     metrics = Metrics(lambda: len(flights.current()), lambda: bytes_on_disk(store.folder))
     upstream = Upstream(store, open_source, options, metrics)
-    with Flights(store, upstream, prefetch=settings.prefetch) as flights:
+    lease = StoreLease(store, settings.rest_seconds, settings.store_max)
+    with Flights(store, upstream, lease, prefetch=settings.prefetch) as flights:
         documents = Documents(store, upstream, stale=settings.stale, offline=settings.offline)
         rooms = Rooms(
             documents,
@@ -50,7 +49,7 @@ def serving(
             passed=Lists(upstream),
         )
         app = App(rooms, settings.allowed, settings.clients, settings.upstreams, access)
-        server = Server(app, settings.listen, certificate=settings.certificate, log=log, threads=threads)
+        server = Server(Leased(app, lease), settings.listen, certificate=settings.certificate, log=log, threads=threads)
         try:
             yield server
         finally:

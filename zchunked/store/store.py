@@ -25,6 +25,10 @@ class Image:
 class Store(SmallObjects, Chunks):
     """Thread-safe, and safe beside other processes on the same folder. `close` when done; a kill is as good."""
 
+    def reopen(self) -> None:
+        """After `close`, as a new store over the same folder: nothing that was read or held before counts."""
+        Store.__init__(self, self.folder)
+
     # ── layers, images ──
 
     def proof(self, layer: Digest, diff_id: Digest) -> int | None:

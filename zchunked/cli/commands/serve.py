@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from zchunked.cli.commands.budget import budget_of
 from zchunked.cli.commands.wiring import context_of
 from zchunked.cli.settings import Settings as Command
 from zchunked.cli.stores import open_store
@@ -15,6 +16,8 @@ from zchunked.errors import LocalError
 
 if TYPE_CHECKING:
     from zchunked.serve.app import Access
+
+_REST_SECONDS = 1.0  # without a request, until a collection beside the server may take what it has served
 
 
 def serve(command: Command) -> int:
@@ -51,6 +54,8 @@ def _run(command: Command, listen: tuple[str, int]) -> int:
         own["stale"],
         own["prefetch"],
         command.options.offline,
+        rest_seconds=_REST_SECONDS,
+        store_max=budget_of(command),
     )
 
     def access(one: Access) -> None:
