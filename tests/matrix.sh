@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# The quick tests on every Python from 3.11 on that is at hand, then on the oldest one with the oldest allowed dependencies.
+# A representative part of the tests on every Python from 3.11 on that is at hand, then on the oldest with the oldest allowed
+# dependencies. MINORS="12 13": these Pythons alone; TESTS="tests/…": these tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-quick=(tests/oci tests/formats tests/store tests/download tests/cli tests/layers tests/export tests/pull tests/test_floors.py)
+default="tests/oci tests/formats tests/store/test_store.py tests/store/test_writer.py tests/cli/test_cli.py tests/sources/http
+  tests/sources/test_contract.py tests/pull/test_pull.py tests/pull/test_exact.py tests/serve/test_app.py tests/test_library.py
+  tests/test_floors.py"
+read -rd '' -a quick <<<"${TESTS:-$default}" || true
 
 pythons=()
-for minor in 11 12 13 14; do
+for minor in ${MINORS:-11 12 13 14}; do
   for found in "python3.$minor" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3."$minor".*/bin/python; do
     if command -v "$found" >/dev/null && "$found" -c "import sys; sys.exit(sys.version_info[:2] != (3, $minor))" 2>/dev/null; then
       pythons+=("$found")
