@@ -11,7 +11,8 @@ import pytest
 from zchunked.download.coalesce import shares
 from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
-from zchunked.download.retry import Chameleon, RetryingSource
+from zchunked.download.retry import Chameleon
+from zchunked.download.retrying_source import RetryingSource
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import AccessDeniedError, RangeIgnoredError, TransientError
 from zchunked.events import Arrived, Event

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zchunked.download.retry import Chameleon, RetryingSource, Stopped
+from zchunked.download.retry import Chameleon, Stopped
+from zchunked.download.retrying_source import RetryingSource
 from zchunked.errors import (
     AccessDeniedError,
     IntegrityError,

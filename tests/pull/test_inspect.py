@@ -14,7 +14,8 @@ from tests.helpers.build.layers import Layer
 from tests.helpers.harness.pulls import open_store, pull
 from tests.helpers.servers.memory import MemorySource
 from zchunked.download.downloader import Downloader
-from zchunked.download.retry import Chameleon, RetryingSource
+from zchunked.download.retry import Chameleon
+from zchunked.download.retrying_source import RetryingSource
 from zchunked.download.workers import WorkerPool
 from zchunked.formats.budget import ImageBudget
 from zchunked.layers.metadata import LayerIndex

@@ -22,7 +22,8 @@ from tests.helpers.servers.memory import Break, MemorySource
 from zchunked.download.coalesce import GapPolicy, Link, Run, runs_for
 from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
-from zchunked.download.retry import Chameleon, RetryingSource
+from zchunked.download.retry import Chameleon
+from zchunked.download.retrying_source import RetryingSource
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import IntegrityError, NotFoundError, RefusedError, TransientError
 from zchunked.events import Arrived, Event, Planned

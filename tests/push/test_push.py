@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from tests.helpers.servers.uploads import UploadRegistry
+from zchunked.download.session import Session
 from zchunked.errors import AccessDeniedError, TransferError
 from zchunked.events import Event
 from zchunked.export.shipment import Parcel, Shipment
 from zchunked.oci.digest import digest_of
 from zchunked.oci.documents import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from zchunked.oci.reference import Reference, parse_reference
-from zchunked.options import Patience
+from zchunked.options import Patience, StallLimits
 from zchunked.push.push import Pusher
 from zchunked.sources.connect import open_uploads
 from zchunked.sources.network import Network
@@ -67,14 +68,10 @@ class Push:
         mount_from = options.pop("mount_from", ())
         uploads = open_uploads(reference, Network(self.traffic, **options), mount_from)
         self.closing = closing(uploads)
-        self.pusher = Pusher(
-            uploads,
-            store.hints,
-            jobs=2,
-            patience=Patience(patience),
-            show=self.events.append,
-            mount_from=mount_from,
+        session = Session(
+            Traffic(time.monotonic), jobs=2, patience=Patience(patience), bounds=StallLimits(), show=self.events.append
         )
+        self.pusher = Pusher(uploads, store.hints, session, mount_from)
 
     def run(self, image: Shipment) -> Push:
         with self.closing:

@@ -12,7 +12,8 @@ from zchunked.download.blob_download import BlobDownload
 from zchunked.download.coalesce import Run, hull, shares
 from zchunked.download.ledger import TransferLedger
 from zchunked.download.orders import Order
-from zchunked.download.retry import RetryingSource, Stopped
+from zchunked.download.retry import Stopped
+from zchunked.download.retrying_source import RetryingSource
 from zchunked.download.watermarks import Watermarks
 from zchunked.download.whole_blob import WholeBlobs
 from zchunked.download.workers import WorkerPool

@@ -1,11 +1,11 @@
-"""The Chameleon at work: the only retry loop and the only sleep. Wraps a source as a source that forgives."""
+"""Retry what failed, as karma allows: the only retry loop and the only sleep."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
@@ -14,24 +14,16 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from zchunked.download.karma import Karma, Verdict
 from zchunked.download.network_time import NetworkTime
-from zchunked.errors import MultiRangeRefusedError, RangeIgnoredError, TransferError, TransientError
+from zchunked.errors import TransferError, TransientError
 from zchunked.events import GaveUp, Noted, Retried
-from zchunked.interfaces import Announcing, Document, Emit, Failover, Pieces, Source
-from zchunked.oci.digest import Digest
-from zchunked.oci.documents import Descriptor
+from zchunked.interfaces import Emit
 from zchunked.options import Patience
-from zchunked.ranges import ByteRange, append_pieces, merge, subtract
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _GOOD_TRY = 16 << 10  # bytes: a try that brought so many before it failed is followed by the next one at once
 _GROWTH = 64 << 10  # new bytes that let one more connection back on the line
 _TELLING_SECONDS = 3.0  # of silence, until a person is told
-_MOST_LESSONS = 20  # an honest host teaches how many spans it takes in far fewer
 _Result = TypeVar("_Result")
-Keep = Callable[[Pieces], int]
-"""Takes what one receive brought and returns how many of its bytes were new."""
-Share = Callable[[list[ByteRange]], list[ByteRange]]
-"""Told what is left after a failure that was forgiven; returns what of it to go on with: others do the rest."""
 
 
 class Stopped(Exception):  # noqa: N818 - no failure: somebody else's failure, or a person, ended the pull
@@ -276,95 +268,3 @@ def _error_of(state: RetryCallState) -> TransientError:
     if not isinstance(error, TransientError):
         raise TypeError("only transient errors are retried")
     return error
-
-
-class RetryingSource:
-    """A source whose failures karma may forgive. A read goes on after the last byte that came."""
-
-    def __init__(self, inner: Source, chameleon: Chameleon) -> None:
-        self._inner = inner
-        self._chameleon = chameleon
-        if isinstance(inner, Announcing):
-            inner.hear(chameleon.emit)
-
-    def distrust(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
-        """What came was not what its digest promised: a source with others behind it asks another one next."""
-        if isinstance(self._inner, Failover):
-            self._inner.distrust(digest, spans)
-
-    def manifest(self, digest: Digest | None) -> Document:
-        document = self._chameleon.run(lambda: self._inner.manifest(digest))
-        self._chameleon.gain(len(document.data))
-        return document
-
-    def spans_per_request(self, blob: Descriptor) -> int:
-        return max(1, self._inner.spans_per_request(blob))
-
-    def serves_ranges(self, blob: Descriptor) -> bool:
-        """As far as is known now."""
-        return self._inner.spans_per_request(blob) > 0
-
-    def fetch(self, blob: Descriptor, spans: Sequence[ByteRange], keep: Keep, share: Share = lambda left: left) -> None:
-        """Hand every byte of the spans to `keep`; after a failure go on with what `share` leaves of the rest.
-
-        A host without ranges can only start again: then bytes come twice, and `keep` drops what it has.
-        """
-        download = _Download(self._inner, blob, spans, keep, share, self._chameleon)
-        self._chameleon.run(download.go_on, lambda: download.brought)
-
-
-class _Download:
-    """One `fetch` and how far it got."""
-
-    def __init__(
-        self,
-        source: Source,
-        blob: Descriptor,
-        spans: Sequence[ByteRange],
-        keep: Keep,
-        share: Share,
-        chameleon: Chameleon,
-    ) -> None:
-        self._source, self._blob, self._keep, self._share, self._chameleon = source, blob, keep, share, chameleon
-        self._left = list(spans)
-        self._has_broken = False
-        self._is_whole = self._left == [ByteRange(0, blob.size)]
-        self.brought = 0  # new bytes since `go_on` was called
-
-    def go_on(self) -> None:
-        lessons = self.brought = 0
-        if self._has_broken and self._left:
-            self._left = self._share(self._left)
-        self._has_broken = True
-        while self._left:
-            before = self._left
-            try:
-                self._ask(before[: max(1, self._source.spans_per_request(self._blob))])
-            except MultiRangeRefusedError as error:
-                lessons += 1
-                if lessons > _MOST_LESSONS:
-                    raise TransientError(str(error)) from error
-                continue  # the source has learnt: fewer spans at a time from here on
-            except RangeIgnoredError:
-                whole = [ByteRange(0, self._blob.size)]
-                if not self._is_whole or self._left == whole:
-                    raise
-                self._left = whole
-                continue
-            except TransientError:
-                if self._left:  # else it broke behind the last byte
-                    raise
-            if self._left == before:
-                raise TransientError("an answer without a byte of what was asked for")
-
-    def _ask(self, spans: Sequence[ByteRange]) -> None:
-        came: list[ByteRange] = []
-        try:
-            for haul in self._source.read(self._blob, spans):
-                append_pieces(came, haul)
-                with self._chameleon.local_work():
-                    new = self._keep(haul)
-                self.brought += new
-                self._chameleon.gain(new)
-        finally:
-            self._left = subtract(self._left, merge(came))

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from zchunked.download.network_time import NetworkTime
-from zchunked.download.retry import Chameleon, RetryingSource
+from zchunked.download.retry import Chameleon
+from zchunked.download.retrying_source import RetryingSource
 from zchunked.download.watchdog import Watchdog
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import InterruptedPullError

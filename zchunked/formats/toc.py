@@ -5,14 +5,9 @@ A layer may have a hundred thousand entries, so the result is columns, not objec
 
 from __future__ import annotations
 
-import hashlib
-import posixpath
-import re
 from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import compress, pairwise
-from operator import eq, le
+from itertools import compress
 from struct import iter_unpack
 from typing import NamedTuple
 
@@ -21,15 +16,12 @@ from msgspec import UNSET
 from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
 from zchunked.formats.budget import ImageBudget, LayerBudget
 from zchunked.formats.fingerprints import Fingerprints
+from zchunked.formats.toc_checks import check_names, check_overlaps, check_sizes, mark_holes, payload_bytes
 from zchunked.formats.toc_json import BATCH_BYTES, Batch, Entry, EntryReader, decode_entries
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci.digest import EMPTY, RAW_SIZE, Digest, parse_digest, parse_digests, raw
+from zchunked.oci.digest import EMPTY, RAW_SIZE, Digest, parse_digest, parse_digests
 
 _KINDS = frozenset({"reg", "dir", "symlink", "hardlink", "char", "block", "fifo"})
-_DOTS = re.compile(r"/\.\.?/")
-_EMPTY_RAW = raw(EMPTY)
-_ZEROS = bytes(1 << 20)
-_NAMES = 10_000  # looked at together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,18 +144,6 @@ class TocParser:
             raise UnsupportedLayerError(
                 f"its table of contents has {self._count} entries or more, our limit is {self._limits.entries_count}"
             )
-
-
-def _zeros_digests(sizes: Iterable[int]) -> dict[int, bytes]:
-    """By size, in bytes. One pass over the longest of them."""
-    hasher, done, found = hashlib.sha256(), 0, {}
-    for size in sorted({*sizes}):
-        while done < size:
-            step = min(size - done, len(_ZEROS))
-            hasher.update(_ZEROS[:step])
-            done += step
-        found[size] = hasher.copy().digest()
-    return found
 
 
 class TocBuilder:
@@ -324,73 +304,20 @@ class TocBuilder:
         before = len(self._sizes)
         self._close()
         self._take_stock(before)
-        self._check_names()
+        check_names(self._names, self._limits.name_bytes)
         every = [digest for (digest,) in iter_unpack(f"{RAW_SIZE}s", self._packed)]
         same: dict[bytes, bytes] = {}  # a quarter of a layer may be there twice
         digests = list(map(same.setdefault, every, every))
         del every, same
-        self._check_sizes(digests)
-        self._check_overlaps(digests)
-        self._budget.take_files(self._total, self._payload_bytes())
-        self._check_holes(digests)
+        check_sizes(digests, self._chunk_sizes)
+        check_overlaps(self._starts, self._ends, digests)
+        self._budget.take_files(self._total, payload_bytes(self._starts, self._ends))
+        if any(self._holes):
+            self._budget.take_holes(sum(compress(self._chunk_sizes, self._holes)))
+            mark_holes(self._holes, self._chunk_sizes, digests)
         files = parse_digests(list(self._file_digests.values()), "a file's digest in the TOC")
         whole = {entry: files[at * RAW_SIZE : (at + 1) * RAW_SIZE] for at, entry in enumerate(self._file_digests)}
         return Toc(
             self._names, self._sizes, self._first, self._starts, self._ends,
             self._chunk_sizes, digests, self._holes, whole, tarsplit_digest, fingerprints,
         )  # fmt: skip
-
-    def _check_names(self) -> None:
-        names = [name.removesuffix("/") for name in self._names]  # directories have one
-        for at in range(0, len(names), _NAMES):  # a search for each name would cost more than all else
-            text = "/".join(["", *names[at : at + _NAMES], ""])
-            if "\0" in text:
-                raise UnsupportedLayerError("a name in its table of contents contains NUL")
-            if "//" in text or _DOTS.search(text):
-                some = names[at : at + _NAMES]
-                names[at : at + _NAMES] = [posixpath.normpath("/" + name.lstrip("/"))[1:] for name in some]
-        longest = max(map(len, names), default=0)
-        if longest * 4 > self._limits.name_bytes and any(
-            len(name.encode()) > self._limits.name_bytes for name in names
-        ):
-            raise UnsupportedLayerError(
-                f"a name in its table of contents is longer than {self._limits.name_bytes} bytes"
-            )
-        if len(set(names)) != len(names):
-            raise UnsupportedLayerError("its table of contents has a name twice")
-
-    def _check_sizes(self, digests: list[bytes]) -> None:
-        sizes = dict(zip(digests, self._chunk_sizes, strict=True))
-        if not all(map(eq, map(sizes.__getitem__, digests), self._chunk_sizes)):
-            raise FormatError("the TOC gives one digest two sizes")
-        if sizes.get(_EMPTY_RAW):
-            raise FormatError("the TOC gives the digest of nothing a size")
-
-    def _check_overlaps(self, digests: list[bytes]) -> None:
-        if all(map(le, self._ends[:-1], self._starts[1:])):
-            return
-        rows = sorted(zip(self._starts, self._ends, digests, strict=True))
-        for before, after in pairwise(rows):
-            if before[1] > after[0] and before != after:
-                raise FormatError(f"chunks at {before[0]}-{before[1]} and {after[0]}-{after[1]} of the blob overlap")
-
-    def _payload_bytes(self) -> int:
-        """Compressed bytes that chunks lie in, each once."""
-        if all(map(le, self._ends[:-1], self._starts[1:])):
-            return sum(self._ends) - sum(self._starts)
-        return sum(end - start for start, end in {*zip(self._starts, self._ends, strict=True)})
-
-    def _check_holes(self, digests: list[bytes]) -> None:
-        zeros: set[bytes] = set()
-        if any(self._holes):
-            sizes = list(compress(self._chunk_sizes, self._holes))
-            self._budget.take_holes(sum(sizes))
-            wanted = _zeros_digests(sizes)
-            for digest, size in zip(compress(digests, self._holes), sizes, strict=True):
-                if digest != wanted[size]:
-                    raise FormatError("a hole in the TOC has a digest that is not of zeros")
-                zeros.add(digest)
-        if zeros:  # a file of nothing but zeros is not marked, but its digest gives it away
-            for chunk, digest in enumerate(digests):
-                if digest in zeros:
-                    self._holes[chunk] = 1

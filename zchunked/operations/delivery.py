@@ -13,7 +13,8 @@ from zchunked.export.shipment import Shipment, shipment_of
 from zchunked.export.write import export_shipment
 from zchunked.oci.reference import ImageReference, Reference, parse_image
 from zchunked.operations.context import Context
-from zchunked.operations.pushing import (
+from zchunked.operations.sharing import target_of
+from zchunked.operations.uploading import (
     for_source,
     mounted_from,
     open_uploads,
@@ -22,7 +23,6 @@ from zchunked.operations.pushing import (
     resumable,
     uploaded_by,
 )
-from zchunked.operations.sharing import target_of
 from zchunked.push.push import Pusher
 from zchunked.results import Uploaded
 from zchunked.store.images import StoredImage

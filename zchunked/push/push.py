@@ -1,24 +1,20 @@
-"""A push, the whole story: what the registry lacks of the blobs, several at a time, then the documents in order."""
+"""Push a shipment to a registry: the blobs that it lacks, several at a time, then the documents in order."""
 
 from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from zchunked.download.session import Session
 from zchunked.download.workers import WorkerPool
 from zchunked.events import Noted, Planned
 from zchunked.export.shipment import Parcel, Shipment
-from zchunked.interfaces import Emit
 from zchunked.oci.digest import Digest, parse_digest, short
 from zchunked.oci.documents import Descriptor
-from zchunked.options import Patience, StallLimits
 from zchunked.push.upload import BlobUpload, ChunkSizes, Pushed, UploadMemory
 from zchunked.sources.registry_upload import RegistryUploads
-from zchunked.sources.traffic import Traffic
 
 
 class Pusher:
@@ -28,20 +24,13 @@ class Pusher:
         self,
         registry: RegistryUploads,
         memory: UploadMemory,
-        *,
-        jobs: int,
-        patience: Patience,
-        show: Emit,
-        deadline: float | None = None,
+        session: Session,
         mount_from: Sequence[str] = (),
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`mount_from`: repositories there that may have the blobs. `deadline`: seconds from now."""
-        self._registry, self._memory = registry, memory
+        """`session`: of this push alone. `mount_from`: repositories there that may have the blobs."""
+        self._registry, self._memory, self._session = registry, memory, session
         self._mount_from = tuple(mount_from)
         self._lock = threading.Lock()
-        bounds = StallLimits(deadline)
-        self._session = Session(Traffic(clock), jobs=jobs, patience=patience, bounds=bounds, show=show, clock=clock)
         self._chameleon = self._session.chameleon
         self._sizes = ChunkSizes()
         self._lacking: list[Parcel] = []
