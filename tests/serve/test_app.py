@@ -12,6 +12,8 @@ import pytest
 
 from tests.helpers.build.front import Index, chunked_layer, gzip_layer, image, index, make_tar
 from tests.helpers.harness.rough import files
+from tests.helpers.servers.answers import Answer
+from tests.helpers.servers.faults import flip, on
 from tests.helpers.servers.registry import Registry
 from tests.serve.conftest import Start, until
 from zchunked.errors import IntegrityError
@@ -113,6 +115,42 @@ def test_no_client_gets_a_whole_wrong_blob(start: Start) -> None:
         with pytest.raises(IncompleteRead):
             served.ask(f"/v2/local/demo/blobs/{V1.layers[1].digest}")
         assert not served.store.is_whole(Digest(V1.layers[1].digest))
+
+
+def test_what_was_sent_of_a_blob_that_comes_again_is_not_completed(start: Start) -> None:
+    wanted = V1.layers[1]
+    wrong = on("any", flip(100), times=1, when=lambda request: request.digest == wanted.digest)
+    with Registry(IMAGES, faults=[wrong], rate=1_000_000) as registry:
+        served = start(registry)
+        path = f"/v2/local/demo/blobs/{wanted.digest}"
+        served.ask("/v2/local/demo/manifests/v1")
+        with pytest.raises(IncompleteRead):
+            served.ask(path)
+        assert served.ask(path).body == wanted.blob
+
+
+def test_a_layer_that_is_proved_goes_out_before_the_others_are_here(start: Start) -> None:
+    """Also one that is put together from frames of another."""
+    after, other = V2.layers[0], gzip_layer(make_tar(files(7, 30, 9_000)))
+    both = image([after, other])
+    go_on = threading.Event()
+
+    def late(answer: Answer, _: object) -> Answer:
+        go_on.wait(30)
+        return answer
+
+    with Registry(
+        {"v1": V1, "both": both}, faults=[on("any", late, when=lambda one: one.digest == other.digest)]
+    ) as registry:
+        served = start(registry)
+        served.ask("/v2/local/demo/manifests/v1")
+        for layer in V1.layers:
+            served.ask(f"/v2/local/demo/blobs/{layer.digest}")
+        served.ask("/v2/local/demo/manifests/both")
+        assert served.ask(f"/v2/local/demo/blobs/{after.digest}").body == after.blob
+        assert not served.store.is_whole(Digest(other.digest))
+        go_on.set()
+        assert served.ask(f"/v2/local/demo/blobs/{other.digest}").body == other.blob
 
 
 def test_while_the_upstream_is_down_digests_and_young_tags_are_served(start: Start) -> None:
@@ -228,4 +266,4 @@ def test_a_blob_that_is_dropped_while_it_is_sent_ends_the_answer(tmp_path: Path)
         blob = flights.blob("local/demo", digest, is_wanted=True)
         store.evict(digest, [ByteRange(0, 1000)])
         with pytest.raises(IntegrityError, match="ask for it again"):
-            list(flights.stream(blob, ByteRange(0, 1000), is_held=True))
+            list(blob.stream(ByteRange(0, 1000), is_held=True))

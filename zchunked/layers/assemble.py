@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from zchunked.errors import IntegrityError
 from zchunked.layers.rebuild import Arrived, at_once
@@ -15,6 +15,7 @@ from zchunked.store import Store
 from zchunked.store.extents import Piece, Row
 
 _BLOCK = 1 << 20
+_Found = tuple[int, list[Piece]]
 
 
 class WrongBlobError(IntegrityError):
@@ -22,7 +23,7 @@ class WrongBlobError(IntegrityError):
 
 
 class Assembly:
-    """One blob, read in order while it arrives. For one thread at a time."""
+    """One blob, read in order while it arrives: by one thread at a time, but `read` is for any."""
 
     def __init__(
         self, store: Store, layer: Descriptor, stand_ins: StandIns | None = None, arrived: Arrived = at_once
@@ -44,9 +45,17 @@ class Assembly:
         """Where the frames that stood in lie, neighbours made one. Complete after the last block."""
         return self._rows
 
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes that are here, for any thread. IntegrityError if they are not."""
+        return self._gathered(start, end, at_once, lambda _: None)
+
     def _block(self, start: int, end: int) -> bytes:
+        self._arrived(self._layer.digest, end)
+        return self._gathered(start, end, self._arrived, self._note)
+
+    def _gathered(self, start: int, end: int, arrived: Arrived, note: Callable[[Sequence[_Found]], None]) -> bytes:
+        """`note` is told where the frames that stand in lie."""
         blob, its = self._layer.digest, self._stand_ins
-        self._arrived(blob, end)
         first = bisect_left(its.ends, start + 1)
         last = bisect_left(its.starts, end, first)
         if first == last:
@@ -65,19 +74,19 @@ class Assembly:
             by_blob.setdefault(its.blobs[number], []).append((begin + place, stop + place, begin))
         if at < end:
             own.append((at, end))
-        found: list[tuple[int, list[Piece]]] = []
+        found: list[_Found] = []
         for source, spans in by_blob.items():
             if source != blob:
-                self._arrived(source, max(high for _, high, _ in spans))
+                arrived(source, max(high for _, high, _ in spans))
             places = self._store.pieces_of(source, spans)
             found += [(span[2], pieces) for span, pieces in zip(spans, places, strict=True)]
         found.sort()
-        self._note(found)
+        note(found)
         found += zip([low for low, _ in own], self._store.pieces_of(blob, own), strict=True)
         found.sort()
         return self._store.gather([piece for _, pieces in found for piece in pieces])
 
-    def _note(self, found: Sequence[tuple[int, list[Piece]]]) -> None:
+    def _note(self, found: Sequence[_Found]) -> None:
         rows = self._rows
         for at, pieces in found:
             start = at

@@ -32,7 +32,7 @@ class Layers:
         self._session, self._store = session, session.store
         self._downloader = session.downloader
         self._prover = LayerProver(session)
-        self.budget = self._prover.budget
+        self.budget, self.arriving = self._prover.budget, self._prover.arriving
         self._fetcher = MetadataFetcher(
             session.store,
             session.downloader,
@@ -212,6 +212,8 @@ class Layers:
         for task in tasks:
             task.is_again = task.is_again or task.order is not None
             task.failure = task.proof = task.order = None
+            if task.is_again:
+                self.arriving.restart(task.layer.digest)
         self.scheduler = self._new_scheduler()
         self.look_into([task.layer for task in tasks])
         if self._must_know_all():

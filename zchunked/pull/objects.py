@@ -67,6 +67,8 @@ class ObjectFetcher:
         self._workers = ExitStack()
         self.blob: Descriptor | None = None
         """The blob that is being brought."""
+        self.on_wrong: Callable[[Digest], None] = lambda _: None
+        """Called when a blob has come with another digest, before it comes anew."""
 
     def __enter__(self) -> Self:
         self._workers.enter_context(self._session.workers(fetch=self._session.jobs))
@@ -211,6 +213,7 @@ class ObjectFetcher:
                 self._store.set_whole(blob.digest, blob.size)
                 return
             self._store.distrust(blob.digest, [ByteRange(0, max(blob.size, 1))])
+            self.on_wrong(blob.digest)
             self._show(Noted(f"blob {blob.digest} is not what its digest says: dropped"))
         raise IntegrityError(f"blob {blob.digest}: its {blob.size} bytes came twice and have another digest")
 

@@ -6,11 +6,11 @@ from contextlib import closing
 
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.formats.budget import ImageBudget
-from zchunked.layers.assemble import Assembly, check_blob
 from zchunked.layers.proof import Proof, prove, tar_of_blob
 from zchunked.layers.rebuild import Rebuild, judged
 from zchunked.layers.stand_ins import frame_rows
 from zchunked.oci.digest import Digest
+from zchunked.pull.arriving import Arriving
 from zchunked.pull.inspect import NO_RANGES
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.session import PullSession
@@ -25,6 +25,7 @@ class LayerProver:
         self.budget = ImageBudget(self._limits)
         """What all layers of the image may unpack to, together."""
         self._arrived = session.downloader.arrivals.wait_for
+        self.arriving = Arriving()
 
     def prove(self, task: LayerTask) -> None:
         """Read the layer as its bytes arrive; leaves the proof or the failure in its task."""
@@ -32,15 +33,17 @@ class LayerProver:
             if task.layer.digest in self._session.downloader.without_ranges and task.way != "whole":
                 task.come_whole(NO_RANGES)  # found out on the way
             task.proof = self._by_diff_id(task) if task.is_lean else self._by_digest(task)
+            if task.proof.is_blob:
+                self.arriving.prove(task.layer.digest)
         except (IntegrityError, FormatError) as error:
             task.failure = error
 
     def _by_digest(self, task: LayerTask) -> Proof:
         """By its own digest; by the diff ID too where that was asked for."""
         pool, layer = self._session.pool, task.layer
-        assembly = Assembly(self._store, layer, task.stand_ins, self._arrived)
+        assembly, check = self.arriving.assembly(self._store, layer, task.stand_ins, self._arrived)
         with closing(pool.ahead("make", assembly.blocks())) as blocks:  # otherwise its maker waits for ever
-            check_blob(blocks, layer)
+            check(blocks)
         size = None
         if self._session.options.prove:
             tar = tar_of_blob(assembly.blocks(), layer, self._limits)

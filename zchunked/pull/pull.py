@@ -39,6 +39,8 @@ class Pull:
         self._opener = ImageOpener(self._session, self.layers)
         self._registration = Registration(self._session)
         self._again: Pull | None = None
+        self.arriving = self.layers.arriving
+        """Whoever hands its blobs out while it runs says here whom to tell, before it does."""
 
     @property
     def bytes_here(self) -> int:
@@ -51,6 +53,7 @@ class Pull:
         try:
             with self._session.pulling():
                 image, tasks = self._opener.open(self._registration.begin)
+                self.arriving.on_image(image)
                 self._fetch(tasks)
                 self._record(image, tasks)
                 return image

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
@@ -25,11 +25,11 @@ from zchunked.errors import (
 from zchunked.oci.digest import Digest, parse_digest
 from zchunked.ranges import ByteRange
 from zchunked.serve.byte_ranges import Multipart, UnsatisfiableError, Wanted, content_range, parse_range
-from zchunked.serve.documents import Documents, ServedManifest
-from zchunked.serve.flights import Blob, Flights
+from zchunked.serve.documents import ServedManifest
 from zchunked.serve.metrics import Metrics
 from zchunked.serve.names import Asked, parse_path
 from zchunked.serve.policy import Allowed, Clients
+from zchunked.serve.streams import Blob
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -63,12 +63,29 @@ class Access:
     error: str = ""
 
 
+class Manifests(Protocol):
+    """Where manifests come from."""
+
+    def manifest(self, asked: Asked) -> ServedManifest:
+        """Raises NotFoundError, AccessDeniedError, TransferError."""
+
+
+class Blobs(Protocol):
+    """Where blobs come from."""
+
+    def learn(self, name: str, what: str, digest: Digest, data: bytes, *, is_wanted: bool) -> None:
+        """A manifest passed by. `what`: the tag or digest that it was asked by; `is_wanted`: for more than its head."""
+
+    def blob(self, name: str, digest: Digest, *, is_wanted: bool) -> Blob:
+        """Raises NotFoundError, and what asking the upstream raises. `is_wanted`: its bytes, not only its size."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """What the application answers from."""
 
-    documents: Documents
-    flights: Flights
+    documents: Manifests
+    flights: Blobs
     metrics: Metrics
     page: Callable[[], bytes]
     passed: Callable[[Asked, str], Response]
@@ -166,7 +183,7 @@ class App:
             answer.headers.append(("Content-Range", f"bytes */{blob.size}"))
             return answer
         if wanted is None:
-            whole = self._read(blob, ByteRange(0, blob.size), is_held=True) if blob.size else []
+            whole = blob.stream(ByteRange(0, blob.size), is_held=True) if blob.size else []
             return Response(HTTPStatus.OK, headers, whole, blob.size)
         return self._partial(blob, wanted, headers)
 
@@ -174,15 +191,12 @@ class App:
         if len(wanted.spans) == 1:
             (span,) = wanted.spans
             headers.append(("Content-Range", content_range(span, blob.size)))
-            body = self._read(blob, span, is_held=wanted.is_to_end)
+            body = blob.stream(span, is_held=wanted.is_to_end)
             return Response(HTTPStatus.PARTIAL_CONTENT, headers, body, span.size)
         parts = Multipart(wanted.spans, blob.size, secrets.token_hex(16))
         headers[0] = ("Content-Type", parts.content_type)
-        body = parts.body(lambda span: self._read(blob, span, is_held=False))
+        body = parts.body(lambda span: blob.stream(span, is_held=False))
         return Response(HTTPStatus.PARTIAL_CONTENT, headers, body, parts.length)
-
-    def _read(self, blob: Blob, span: ByteRange, *, is_held: bool) -> Iterator[bytes]:
-        return self.rooms.flights.stream(blob, span, is_held=is_held)
 
 
 class _Body:

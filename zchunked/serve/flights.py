@@ -3,72 +3,20 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Self
 
 from zchunked.download.workers import WorkerPool
-from zchunked.errors import FormatError, IntegrityError, TransferError, ZPullError
-from zchunked.events import Arrived, Event, GaveUp, Planned, Retried
-from zchunked.oci.digest import Digest, short
+from zchunked.errors import FormatError, TransferError, ZPullError
+from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
-from zchunked.ranges import ByteRange, total
 from zchunked.serve.known_images import KnownImages
 from zchunked.serve.lease import StoreLease
+from zchunked.serve.streams import Blob, Flight
 from zchunked.serve.upstream import Upstream
 from zchunked.store import Store
 
 _AT_ONCE = 16  # flights; more wait for their turn
-_WINDOW = 8 << 20  # how far ahead of a client the store is asked what is here
-_PIECE = 256 << 10  # one write to a client: 85 % of nginx's rate, and 150 clients take 100 MiB
-_HELD = 64 << 10  # of a blob that is not proved yet: no client gets a whole wrong one
-_LOOK_SECONDS = 0.25
-
-
-class Flight:
-    """A pull in progress. Takes its events; clients wait for it to go on."""
-
-    def __init__(self, name: str, what: Digest) -> None:
-        self.name, self.what, self.began = name, what, time.time()
-        self.failure: ZPullError | None = None
-        self.is_done = False
-        self.total = self.here = 0
-        self.note = ""
-        self._changed = threading.Condition()
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Planned):
-            self.total, self.here = event.total_bytes, event.here_bytes
-        elif isinstance(event, Arrived):
-            self.here = min(self.here + event.bytes, self.total)
-        elif isinstance(event, Retried | GaveUp):
-            self.note = event.cause
-        self._wake()
-
-    def end(self, failure: ZPullError | None) -> None:
-        """Everybody who waits for it goes on, or fails with it."""
-        self.failure, self.is_done = failure, True
-        self._wake()
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
-    def wait(self) -> None:
-        """Return when something has happened, or after a moment."""
-        with self._changed:
-            if not self.is_done:
-                self._changed.wait(_LOOK_SECONDS)
-
-
-@dataclass(frozen=True, slots=True)
-class Blob:
-    """A blob that a client wants, and the flight that brings it; None where it is here, whole."""
-
-    digest: Digest
-    size: int
-    flight: Flight | None
 
 
 class Flights:
@@ -120,40 +68,15 @@ class Flights:
 
         Raises NotFoundError, and what asking the upstream raises.
         """
-        if self._store.is_whole(digest):
-            return Blob(digest, total(self._store.covered(digest)), None)
+        here = self._store.whole_size(digest)
+        if here is not None:
+            return Blob(self._store, digest, here, None)
         known = self._images.image_of(name, digest)
         if known is not None:
             image, descriptor = known
-            return Blob(digest, descriptor.size, self._image_flight(name, image) if is_wanted else None)
+            return Blob(self._store, digest, descriptor.size, self._image_flight(name, image) if is_wanted else None)
         size = self._upstream.size_of(name, digest)
-        return Blob(digest, size, self._blob_flight(name, digest) if is_wanted else None)
-
-    def stream(self, blob: Blob, span: ByteRange, *, is_held: bool) -> Iterator[bytes]:
-        """The bytes of a span, in order, as they arrive.
-
-        `is_held`: the last ones only once the blob is proved. Raises what ended the flight.
-        """
-        at, store = span.start, self._store
-        while at < span.end:
-            flight = blob.flight
-            is_done = flight is None or flight.is_done  # asked first: what it brought is seen below
-            is_proved = flight is None or store.is_whole(blob.digest)
-            end = span.end if is_proved or not is_held else max(min(span.end, blob.size - _HELD), at)
-            edge = min(end, at + _WINDOW)
-            gaps = store.missing(blob.digest, [ByteRange(at, edge)]) if at < edge else []
-            edge = gaps[0].start if gaps else edge
-            while at < edge:
-                upto = min(edge, at + _PIECE)
-                piece = store.read(blob.digest, at, upto)
-                at = upto
-                yield piece
-            if flight is None and gaps:  # damage that was dropped since, or a collection: nothing will bring it now
-                raise IntegrityError(f"blob {blob.digest} is no longer whole in the store; ask for it again")
-            if at < span.end and not is_proved and flight is not None and is_done:
-                raise flight.failure or TransferError(f"blob {blob.digest}: its pull has ended without it")
-            if at < span.end and flight is not None and not is_proved:
-                flight.wait()
+        return Blob(self._store, digest, size, self._blob_flight(name, digest) if is_wanted else None)
 
     # ── flights ──
 
@@ -204,8 +127,3 @@ class Flights:
             is_small = blob.size <= most and not store.is_whole(blob.digest)
             if is_small and store.get(blob.digest, blob.size) is not None:
                 store.set_whole(blob.digest, blob.size)
-
-
-def title(flight: Flight) -> str:
-    """For people: the image, its digest cut short."""
-    return f"{flight.name}@{short(flight.what)}"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from zchunked.events import GaveUp, Retried
+from zchunked.events import Event, GaveUp, Retried
+from zchunked.interfaces import Emit
 from zchunked.sources.traffic import Traffic
 
 
@@ -75,8 +76,17 @@ class Metrics:
             count.fetched += traffic.fetched
             count.requests += traffic.requests
 
-    def failed(self, host: str, event: Retried | GaveUp) -> None:
-        """A failure upstream, forgiven or not."""
+    def counted(self, host: str, show: Emit) -> Emit:
+        """Takes events of a pull from that upstream and shows them on; failures, forgiven or not, count."""
+
+        def shown(event: Event) -> None:
+            if isinstance(event, Retried | GaveUp):
+                self._failed(host, event)
+            show(event)
+
+        return shown
+
+    def _failed(self, host: str, event: Retried | GaveUp) -> None:
         (self._retries if isinstance(event, Retried) else self._gave_up).labels(host).inc()
         self._karma.labels(host).set(event.karma_after)
         with self._lock:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zchunked import __version__
 from zchunked.oci.digest import short
-from zchunked.serve.flights import Flights, title
+from zchunked.serve.flights import Flights
 from zchunked.serve.metrics import Metrics
 from zchunked.serve.page import Facts, FlightRow, HostRow, ImageRow, render
 from zchunked.store import Store
@@ -18,7 +18,7 @@ _MOST_ROWS = 200  # of images on the page
 def status_page(store: Store, flights: Flights, metrics: Metrics) -> bytes:
     """The page at `/`, as of now."""
     now = time.time()
-    rows = [FlightRow(title(one), one.here, one.total, now - one.began, one.note) for one in flights.current()]
+    rows = [FlightRow(one.title, one.here, one.total, now - one.began, one.note) for one in flights.current()]
     images = [
         ImageRow(image.name, image.platform, short(image.manifest), now - image.pulled)
         for image in store.images()[:_MOST_ROWS]

@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from zchunked.errors import NotFoundError
-from zchunked.events import Event, GaveUp, Retried
 from zchunked.interfaces import Emit, Locating
 from zchunked.oci.digest import Digest
 from zchunked.oci.reference import Reference, parse_reference
@@ -17,6 +16,7 @@ from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt
 from zchunked.serve.metrics import Metrics
+from zchunked.serve.streams import Flight
 from zchunked.store import Store
 
 OpenSource = Callable[[Reference], Origin]
@@ -48,7 +48,7 @@ class Upstream:
             raise NotFoundError(f"{name}: the registry does not say how long {digest} is")
         return size
 
-    def pull_image(self, name: str, image: Digest, tag: str | None, show: Emit) -> None:
+    def pull_image(self, name: str, image: Digest, tag: str | None, flight: Flight) -> None:
         """All of an image into the store, under the name that clients call it by."""
         reference = parse_reference(f"docker://{name}@{image}")
         label = parse_reference(f"docker://{name}:{tag}") if tag else reference
@@ -56,14 +56,17 @@ class Upstream:
         try:
             with self.source(reference) as opened:
                 origin = replace(opened, reference=label, digest=image)
-                Pull(origin, self._store, self.options, receipt, self._counted(reference.host, show)).run()
+                pull = Pull(origin, self._store, self.options, receipt, self._metrics.counted(reference.host, flight))
+                flight.follow(pull.arriving)
+                pull.run()
         finally:
             self._metrics.was_here(receipt.bytes.cached)
 
-    def fetch_blob(self, name: str, blob: Digest, show: Emit) -> None:
+    def fetch_blob(self, name: str, blob: Digest, flight: Flight) -> None:
         """A blob of no image that is known, into the store."""
         reference = _repository(name)
-        with self._fetcher(reference, self.options, self._counted(reference.host, show)) as fetcher:
+        with self._fetcher(reference, self.options, self._metrics.counted(reference.host, flight)) as fetcher:
+            fetcher.on_wrong = flight.arriving.restart
             fetcher.fetch(blob)
 
     def manifest(self, reference: Reference) -> bytes:
@@ -76,14 +79,6 @@ class Upstream:
     def _fetcher(self, reference: Reference, options: Options, show: Emit) -> Iterator[ObjectFetcher]:
         with self.source(reference) as origin, ObjectFetcher(origin, self._store, options, show) as fetcher:
             yield fetcher
-
-    def _counted(self, host: str, show: Emit) -> Emit:
-        def counted(event: Event) -> None:
-            if isinstance(event, Retried | GaveUp):
-                self._metrics.failed(host, event)
-            show(event)
-
-        return counted
 
 
 def _repository(name: str) -> Reference:

@@ -1,0 +1,135 @@
+"""A blob handed out in order while it arrives; its end only once it is proved."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from zchunked.errors import IntegrityError, TransferError, ZPullError
+from zchunked.events import Arrived, Event, GaveUp, Planned, Retried
+from zchunked.oci.digest import Digest, short
+from zchunked.pull.arriving import Arriving
+from zchunked.ranges import ByteRange
+from zchunked.store import Store
+
+_WINDOW = 8 << 20  # how far ahead of a client the store is asked what is here
+_PIECE = 256 << 10  # one write to a client: 85 % of nginx's rate, and 150 clients take 100 MiB
+_HELD = 64 << 10  # of a blob that is not proved yet: no client gets a whole wrong one
+_LOOK_SECONDS = 0.25
+
+
+class Flight:
+    """A pull in progress. Takes its events; clients wait for it to go on."""
+
+    def __init__(self, name: str, what: Digest) -> None:
+        self.name, self.what, self.began = name, what, time.time()
+        self.failure: ZPullError | None = None
+        self.is_done = False
+        self.total = self.here = 0
+        self.note = ""
+        self._changed = threading.Condition()
+        self.arriving = Arriving()
+
+    @property
+    def title(self) -> str:
+        """For people: the image, its digest cut short."""
+        return f"{self.name}@{short(self.what)}"
+
+    def follow(self, arriving: Arriving) -> None:
+        """Hand out what this pull puts together. Called before it runs."""
+        self.arriving = arriving
+        arriving.on_change = self._wake
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Planned):
+            self.total, self.here = event.total_bytes, event.here_bytes
+        elif isinstance(event, Arrived):
+            self.here = min(self.here + event.bytes, self.total)
+        elif isinstance(event, Retried | GaveUp):
+            self.note = event.cause
+        self._wake()
+
+    def end(self, failure: ZPullError | None) -> None:
+        """Everybody who waits for it goes on, or fails with it."""
+        self.failure, self.is_done = failure, True
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Return when something has happened, or after a moment."""
+        with self._changed:
+            if not self.is_done:
+                self._changed.wait(_LOOK_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob that a client wants, and the flight that brings it; None where it is here, whole."""
+
+    store: Store
+    digest: Digest
+    size: int
+    flight: Flight | None
+
+    def stream(self, span: ByteRange, *, is_held: bool) -> Iterator[bytes]:
+        """The bytes of a span, in order, as they arrive.
+
+        `is_held`: the last ones only once the blob is proved. Raises what ended the flight, and TransferError where
+        bytes that were sent have turned out wrong.
+        """
+        if self.flight is None:
+            return _stored(self.store, self.digest, span)
+        return self._as_it_comes(self.flight, span, is_held=is_held)
+
+    def _as_it_comes(self, flight: Flight, span: ByteRange, *, is_held: bool) -> Iterator[bytes]:
+        at, digest, held_from = span.start, self.digest, max(self.size - _HELD, 0) if is_held else span.end
+        rounds = flight.arriving.rounds(digest)
+        while at < span.end:
+            is_done = flight.is_done  # asked first: what it brought is seen below
+            end = span.end if flight.arriving.is_proved(digest) else min(span.end, held_from)
+            if at > span.start and flight.arriving.rounds(digest) != rounds:
+                raise TransferError(f"blob {digest} came wrong and comes again; ask for it again")
+            piece = _here(self.store, flight.arriving, digest, at, min(end, at + _PIECE)) if at < end else b""
+            at += len(piece)
+            if piece:
+                yield piece
+            elif self.store.is_whole(digest):
+                yield from _stored(self.store, digest, ByteRange(at, span.end))
+                return
+            elif is_done:
+                raise flight.failure or TransferError(f"blob {digest}: its pull has ended without it")
+            else:
+                flight.wait()
+
+
+def _here(store: Store, arriving: Arriving, digest: Digest, start: int, end: int) -> bytes:
+    """What can be read from `start` on: the blob's own bytes wherever they are, others as far as they are assembled."""
+    upto = min(end, arriving.upto(digest))
+    try:
+        if start < upto:
+            return arriving.read(digest, start, upto)
+        gaps = store.missing(digest, [ByteRange(start, end)])
+        upto = gaps[0].start if gaps else end
+        return store.read(digest, start, upto) if start < upto else b""
+    except IntegrityError:  # it was found wrong and dropped just now: the pull brings it again
+        return b""
+
+
+def _stored(store: Store, digest: Digest, span: ByteRange) -> Iterator[bytes]:
+    at = span.start
+    while at < span.end:
+        edge = min(span.end, at + _WINDOW)
+        gaps = store.missing(digest, [ByteRange(at, edge)])
+        edge = gaps[0].start if gaps else edge
+        while at < edge:
+            upto = min(edge, at + _PIECE)
+            piece = store.read(digest, at, upto)
+            at = upto
+            yield piece
+        if gaps:  # damage that was dropped since, or a collection: nothing will bring it now
+            raise IntegrityError(f"blob {digest} is no longer whole in the store; ask for it again")
