@@ -3,16 +3,22 @@
 An engine is given an image in one of two ways: it pulls from a registry on loopback that holds just this image, so
 that only layers it lacks travel; or, where it cannot reach our loopback, an archive is streamed into its `load`.
 docker and podman give an image as an archive, by their `save`.
+podman and containerd are told for this one pull that the image's registry is there, and call it by its own name from
+the start. docker has to call it something else first; a shell that outlives us takes that name away.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import IO, Literal, get_args
 
 from zchunked.errors import FormatError, LocalError, UsageError
@@ -21,8 +27,8 @@ from zchunked.oci.reference import parse_reference
 
 Kind = Literal["docker", "podman", "containerd"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-REPOSITORY = "zpull-transfer/image"
-"""What the image is called on the loopback registry, and nowhere for longer than a transfer."""
+TRANSFER = "zpull-transfer"
+"""The first part of what an image is called on the loopback registry, and nowhere for longer than a transfer."""
 
 _PROGRAM: dict[Kind, str] = {"docker": "docker", "podman": "podman", "containerd": "ctr"}
 _PROBE: dict[Kind, tuple[str, ...]] = {
@@ -30,8 +36,37 @@ _PROBE: dict[Kind, tuple[str, ...]] = {
     "podman": ("info", "--format", "{{.Host.ServiceIsRemote}}"),
     "containerd": ("version",),
 }
-_LEFT_OVER = re.compile(rf"(?:127\.0\.0\.1|localhost):\d+/{REPOSITORY}\S*", re.ASCII)
+_LEFT_OVER = re.compile(rf"127\.0\.0\.1:\d+/{TRANSFER}/\S*", re.ASCII)
 _PROBE_SECONDS = 30
+_LOOK_SECONDS = 0.1
+_FAREWELL_SECONDS = 20.0
+_PULL_AND_TAG = (
+    "trap : INT TERM; "
+    '"$0" pull --quiet "$1" && "$0" tag "$1" "$2"; code=$?; "$0" rmi --no-prune "$1" >/dev/null 2>&1; exit $code'
+)
+_AND_REMOVE = 'trap : INT TERM; folder=$1; shift; "$0" "$@"; code=$?; rm -rf "$folder"; exit $code'
+_REGISTRIES = """\
+[[registry]]
+prefix = "{repository}"
+location = "{address}/{there}"
+insecure = true
+"""
+_HOSTS = """\
+server = "http://{address}/v2/{there}"
+[host."http://{address}/v2/{there}"]
+capabilities = ["pull", "resolve"]
+override_path = true
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Where an engine finds an image: `address` is HOST:PORT of a registry on loopback, spoken to without TLS."""
+
+    address: str
+    repository: str
+    digest: str
+    platform: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,39 +160,70 @@ class Engine:
 
     def clean(self) -> None:
         """Remove names that a transfer which was killed has left behind."""
-        if self.target.kind == "containerd":
-            names = self._run("images", "ls", "-q", may_fail=True)
-        else:
+        if self.target.kind == "docker":
             names = self._run("images", "--digests", "--format", "{{.Repository}}@{{.Digest}}", may_fail=True)
-        for name in names.split():
-            if _LEFT_OVER.fullmatch(name):
-                self._forget(name)
+            for name in filter(_LEFT_OVER.fullmatch, names.split()):
+                self._run("rmi", "--no-prune", name, may_fail=True)
 
-    def pull(self, address: str, digest: str, tag: str) -> None:
-        """Have the engine pull from the registry at `address`, and call the image `tag`. No other name stays."""
-        name = f"{address}/{REPOSITORY}"
-        temporary = f"{name}@{digest}"
-        kind = self.target.kind
-        try:
-            if kind == "docker":
-                self._run("pull", "--quiet", temporary)
-                self._run("tag", temporary, tag)
-            elif kind == "podman":
-                found = self._run("pull", "--quiet", "--tls-verify=false", temporary).split()[-1]
-                self._run("tag", found, tag)
-            else:
-                self._run("images", "pull", "--plain-http", temporary)
-                self._run("images", "tag", "--force", temporary, tag)
-        finally:
-            self._forget(temporary)
+    def pull(self, offer: Offer, name: str, is_over: Callable[[], bool]) -> None:
+        """Have the engine pull what is offered, and call it `name`. No other name stays, also when we are killed.
 
-    def _forget(self, name: str) -> None:
-        if self.target.kind == "containerd":
-            self._run("images", "rm", name, may_fail=True)
-        elif self.target.kind == "podman":
-            self._run("untag", name.partition("@")[0], name, may_fail=True)
+        Ends early, with LocalError, once `is_over` holds. For any thread.
+        """
+        kind, program = self.target.kind, self._argv[0]
+        if kind == "docker":
+            argv = [_PULL_AND_TAG, program, f"{offer.address}/{offer.repository}@{offer.digest}", name]
+        elif kind == "podman":
+            folder = Path(mkdtemp(prefix="zpull-"))
+            conf = folder / "registries.conf"
+            text = _REGISTRIES.format(repository=repository_of(name), address=offer.address, there=offer.repository)
+            conf.write_text(text)
+            argv = [_AND_REMOVE, program, str(folder), "--registries-conf", str(conf), "pull", "--quiet", name]
         else:
-            self._run("rmi", "--no-prune", name, may_fail=True)
+            folder = Path(mkdtemp(prefix="zpull-"))
+            (folder / "_default").mkdir()
+            text = _HOSTS.format(address=offer.address, there=offer.repository)
+            (folder / "_default" / "hosts.toml").write_text(text)
+            words = ["images", "pull", "--hosts-dir", str(folder), "--platform", offer.platform, name]
+            argv = [_AND_REMOVE, program, str(folder), *self._argv[1:], *words]
+        self._wait(["/bin/sh", "-c", *argv], is_over)
+
+    def _wait(self, argv: list[str], is_over: Callable[[], bool]) -> None:
+        """A process group of its own: neither Ctrl-C nor our end keeps it from tidying up."""
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise LocalError(f"cannot run {argv[0]}: {error.strerror}") from error
+        with process:
+            said = self._outcome(process, is_over)
+        if process.returncode:
+            raise LocalError(f"{self.target.kind}: {self._complaint(said, ('pull',))}")
+
+    def _outcome(self, process: subprocess.Popen[bytes], is_over: Callable[[], bool]) -> bytes:
+        while True:
+            try:
+                out, said = process.communicate(timeout=_LOOK_SECONDS)
+            except subprocess.TimeoutExpired:
+                if is_over():
+                    return self._end(process)
+            else:
+                return said or out
+
+    def _end(self, process: subprocess.Popen[bytes]) -> bytes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            return process.communicate(timeout=_FAREWELL_SECONDS)[1]
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            return process.communicate()[1]
 
     # ── by an archive ──
 
@@ -224,3 +290,8 @@ class Engine:
             raise LocalError(f"{self.target.kind}: {self._complaint(said, tuple(words))}") from broken
         if broken is not None:
             raise broken
+
+
+def repository_of(name: str) -> str:
+    """Host and repository, without the tag."""
+    return parse_reference(name).name

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 
 from zchunked.errors import InterruptedPullError, PermanentError, TransferError, ZPullError
 from zchunked.events import Noted, Pulled
 from zchunked.export import DamagedLayerError
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context
-from zchunked.operations.writing import AnyDestination, EngineDestination, write
+from zchunked.operations.writing import AnyDestination, EngineDestination, handover_of, write
 from zchunked.pull.offline import root_of
 from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
@@ -45,13 +46,28 @@ class ImagePull:
         self._origin: Origin | None = None
         self._pull: Pull | None = None
         self._image: StoredImage | None = None
+        self._handover = handover_of(context, str(reference), to)
 
     def bring(self) -> None:
-        """Into the store. On whatever thread, which gets the events."""
+        """Into the store. On whatever thread, which gets the events. Engines take it meanwhile."""
         with explained(self.receipt, self._bytes_here):
             origin = self._origin = self._context.open(self._reference, self._traffic)
             self._pull = pull_of(self._context, origin, self.receipt)
-            self._image = self._pull.run()
+            self._image = self._run(self._pull)
+
+    def _run(self, pull: Pull) -> StoredImage:
+        handover = self._handover
+        if handover is None:
+            return pull.run()
+        handover.follow(pull.arriving)
+        try:
+            image = pull.run()
+        except ZPullError as failure:
+            handover.pulled(failure)
+            handover.close()
+            raise
+        handover.pulled(None)
+        return image
 
     def deliver(self, *, force: bool) -> StoredImage:
         """To every destination, after `bring`. Where the disk has spoilt what came, that is pulled again, once."""
@@ -60,10 +76,13 @@ class ImagePull:
         assert image is not None
         with explained(self.receipt, self._bytes_here):
             self._context.show(Pulled(image.documents.manifest_digest))
-            return _export(self._context, pull, image, self._to, self.receipt, force=force)
+            put = partial(write, self._context, receipt=self.receipt, force=force, handover=self._handover)
+            return _export(self._context, pull, image, self._to, put)
 
     def close(self) -> None:
         """May be called twice."""
+        if self._handover is not None:
+            self._handover.close()
         origin, self._origin = self._origin, None
         if origin is not None:
             origin.close()
@@ -123,16 +142,14 @@ def _export(
     pull: Pull,
     image: StoredImage,
     to: Sequence[AnyDestination],
-    receipt: Receipt,
-    *,
-    force: bool,
+    put: Callable[[StoredImage, AnyDestination], None],
 ) -> StoredImage:
     """To every destination."""
     is_healed = False
 
     for destination in to:
         try:
-            write(context, image, destination, receipt, force=force)
+            put(image, destination)
         except DamagedLayerError as damage:
             if is_healed:
                 raise
@@ -144,5 +161,5 @@ def _export(
                     f"the archive at {destination.text} is broken, for layers were damaged in the store ({damage}); "
                     "they are healed now: run the same command again"
                 ) from damage
-            write(context, image, destination, receipt, force=force)
+            put(image, destination)
     return image

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from zchunked.events import Noted, Warned
 from zchunked.export import Destination, export
@@ -10,6 +12,9 @@ from zchunked.export.engines import Engine
 from zchunked.operations.context import Context
 from zchunked.receipt import Receipt
 from zchunked.store.images import StoredImage
+
+if TYPE_CHECKING:
+    from zchunked.serve.transfer import Handover
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,33 @@ class EngineDestination:
 AnyDestination = Destination | EngineDestination
 
 
-def write(context: Context, image: StoredImage, to: AnyDestination, receipt: Receipt, *, force: bool) -> None:
+def handover_of(context: Context, image: str, to: Sequence[AnyDestination]) -> Handover | None:
+    """What gives an image to engines while it is pulled; None where no engine can take it so. The caller closes it."""
+    engines = [one.engine for one in to if isinstance(one, EngineDestination) and not one.load]
+    engines = [engine for engine in engines if not engine.is_remote]
+    if not engines:
+        return None
+    from zchunked.serve.transfer import Handover  # noqa: PLC0415 - an extra
+
+    return Handover(context.store, image, engines)
+
+
+def write(
+    context: Context,
+    image: StoredImage,
+    to: AnyDestination,
+    receipt: Receipt,
+    *,
+    force: bool,
+    handover: Handover | None = None,
+) -> None:
     """Put it on the receipt as well; a manifest that is not the registry's is warned of. Raises as `export` does."""
     if isinstance(to, EngineDestination):
         from zchunked.serve.transfer import deliver  # noqa: PLC0415 - an extra
 
-        done = deliver(context.store, image, to.engine, load=to.load)
+        done = handover.result(to.engine) if handover is not None else None
+        if done is None:
+            done = deliver(context.store, image, to.engine, load=to.load)
     else:
         done = export(context.store, image, to, force=force, tell=lambda text: context.show(Noted(text)))
     if warning := receipt.exported(done):

@@ -1,47 +1,130 @@
-"""Give a stored image to an engine of this machine: it pulls from a registry on loopback, or loads an archive."""
+"""Give an image to engines of this machine: they pull it from here while it is pulled, or load an archive."""
 
 from __future__ import annotations
 
-from zchunked.errors import LocalError
-from zchunked.export.archives import write_docker_archive
-from zchunked.export.engines import REPOSITORY, Engine
-from zchunked.export.names import names_of
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+
+from zchunked.download.workers import WorkerPool
+from zchunked.errors import LocalError, ZPullError
+from zchunked.export.engines import Engine
+from zchunked.export.layers import DamagedLayerError
+from zchunked.export.loading import load_into, name_in
+from zchunked.layers.proof import is_intact
+from zchunked.pull.arriving import Arriving
 from zchunked.receipt import Export
-from zchunked.serve.loopback import with_registry
+from zchunked.serve.door import Door
+from zchunked.serve.streams import Flight
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
 
+_LOOK_SECONDS = 0.2
+
+
+class Handover:
+    """Engines pull an image from here, from when its manifest is known. Close it: then nobody pulls any more.
+
+    Made and closed by any thread; what it does meanwhile is done by workers of its own.
+    """
+
+    def __init__(self, store: Store, image: str, engines: Sequence[Engine]) -> None:
+        """`image`: as it is pulled. Raises LocalError where an engine has no name for it."""
+        self._store = store
+        self._names = {engine: name_in(engine, image) for engine in engines}
+        self._image: StoredImage | None = None
+        self._door: Door | None = None
+        self._flight: Flight | None = None
+        self._done = {engine: threading.Event() for engine in engines}
+        self._waited_for = set(engines)
+        self._failures: dict[Engine, ZPullError] = {}
+        self._stop = threading.Event()
+        self._stack = ExitStack()
+
+    def follow(self, arriving: Arriving) -> None:
+        """Begin as soon as the pull, which has not begun, knows what it pulls."""
+        if not self._names:
+            return
+
+        def begin(image: StoredImage) -> None:
+            flight = self._flight = Flight(image.name, image.documents.manifest_digest)
+            flight.follow(arriving)
+            self.begin(image)
+
+        arriving.on_image = begin
+
+    def begin(self, image: StoredImage) -> None:
+        """Let the engines pull. Raises LocalError where nothing can be served."""
+        config = image.documents.manifest.config
+        if not self._store.is_whole(config.digest):  # only what is whole is handed out, and a pull marks layers alone
+            self._store.set_whole(config.digest, len(image.config_data))
+        self._image = image
+        door = self._door = self._stack.enter_context(Door(self._store, image, self._flight))
+        workers = self._stack.enter_context(WorkerPool({"engines": len(self._names)}, threading.Event()))
+        self._stack.callback(self._stop.set)  # before the workers are waited for
+        for engine in self._names:
+            workers.submit("engines", lambda engine=engine: self._pull(door, engine))  # type: ignore[misc]
+
+    def _pull(self, door: Door, engine: Engine) -> None:
+        try:
+            engine.clean()
+            engine.pull(door.offer, self._names[engine], self._stop.is_set)
+        except ZPullError as error:
+            self._failures[engine] = error
+        finally:
+            self._done[engine].set()
+
+    def pulled(self, failure: ZPullError | None) -> None:
+        """The pull has ended: all of the image is here, or no more of it comes."""
+        if self._flight is not None:
+            self._flight.end(failure)
+
+    def result(self, engine: Engine) -> Export | None:
+        """Wait for the engine; None where it is none of these, or its result was asked for before.
+
+        Raises LocalError with what the engine said, DamagedLayerError.
+        """
+        image, door = self._image, self._door
+        if engine not in self._waited_for or image is None or door is None:
+            return None
+        self._waited_for.discard(engine)
+        while not self._done[engine].wait(_LOOK_SECONDS):
+            pass
+        failure = self._failures.get(engine)
+        if failure is not None and not door.was_asked:
+            return load_into(engine, self._store, image)  # our loopback is not the engine's
+        if failure is not None:
+            self._again(door, image, engine, failure)
+        return Export(engine.target.text, image.documents.manifest_digest)
+
+    def _again(self, door: Door, image: StoredImage, engine: Engine, failure: ZPullError) -> None:
+        """Once more, now that all is here: a slow link may have been too slow for the engine."""
+        for layer in image.documents.manifest.layers:
+            if not is_intact(self._store, layer.digest, layer.size):
+                raise DamagedLayerError(f"layer {layer.digest} is damaged in the store; pull the image again")
+        if self._flight is None:
+            raise failure
+        engine.pull(door.offer, self._names[engine], self._stop.is_set)
+
+    def close(self) -> None:
+        """May be called twice."""
+        if self._flight is not None and not self._flight.is_done:
+            self._flight.end(LocalError("the pull has ended"))
+        self._stack.close()
+
 
 def deliver(store: Store, image: StoredImage, engine: Engine, *, load: bool = False) -> Export:
-    """Give the engine the image, under the name that was asked for or the one it was pulled by.
+    """Give the engine a stored image, proved.
 
-    Args:
-        store: holds the image, proved.
-        image: what to give.
-        engine: found to answer.
-        load: stream an archive into the engine even where it could pull from here.
+    `load`: stream an archive into the engine even where it could pull from here.
 
     Raises LocalError with what the engine said, IntegrityError for damage in the store.
     """
-    name = names_of(image.name, engine.target.name).full
-    if name is None:
-        raise LocalError(
-            f"--to {engine.target.text}: {image.name} has no name that an engine takes; say one after the colon"
-        )
     whole = all(store.is_whole(layer.digest) for layer in image.documents.manifest.layers)
     if load or engine.is_remote or not whole:
-        with engine.loading() as sink:
-            write_docker_archive(store, image, sink, names_of(image.name, name))
-        return Export(engine.target.text, None)
-    _mark_config(store, image)
-    engine.clean()
-    digest, (host, _, _) = image.documents.manifest_digest, REPOSITORY.partition("/")
-    with_registry(store, host, lambda address: engine.pull(address, digest, name))
-    return Export(engine.target.text, image.documents.manifest_digest)
-
-
-def _mark_config(store: Store, image: StoredImage) -> None:
-    """The registry hands out what is marked as whole; a pull marks layers alone."""
-    config = image.documents.manifest.config
-    if not store.is_whole(config.digest):
-        store.set_whole(config.digest, len(image.config_data))  # `load` has just held it against its digest
+        return load_into(engine, store, image)
+    with closing(Handover(store, image.name, [engine])) as handover:
+        handover.begin(image)
+        done = handover.result(engine)
+    assert done is not None
+    return done

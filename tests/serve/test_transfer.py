@@ -1,0 +1,166 @@
+"""An image handed over while it is pulled: to an engine that looks at what it gets, and to none that is gone."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.build.front import gzip_layer, image, make_tar
+from tests.helpers.harness.rough import files
+from tests.helpers.servers.answers import Answer
+from tests.helpers.servers.faults import on
+from tests.helpers.servers.registry import Registry
+from zchunked import Client
+from zchunked.errors import LocalError, NotFoundError
+from zchunked.export.engines import Engine, EngineTarget, Offer
+from zchunked.oci.reference import parse_image
+from zchunked.operations.pulling import ImagePull
+from zchunked.operations.writing import EngineDestination
+from zchunked.receipt import Receipt
+
+IMAGE = image([gzip_layer(make_tar(files(1, 30, 9000))), gzip_layer(make_tar(files(2, 30, 9000)))])
+FIRST, LATE = IMAGE.layers
+
+
+class FakeEngine(Engine):
+    """It pulls as `pull_from` does, and notes what it was asked to do."""
+
+    def __init__(self, pull_from: Callable[[Offer], None]) -> None:
+        self.target = EngineTarget("docker", None, text="docker:")
+        self.is_remote = False
+        self._pull_from = pull_from
+        self.names: list[str] = []
+
+    def clean(self) -> None:
+        pass
+
+    def pull(self, offer: Offer, name: str, is_over: Callable[[], bool]) -> None:
+        self.names.append(name)
+        self._pull_from(offer)
+
+
+def get(offer: Offer, what: str) -> bytes:
+    host, _, port = offer.address.partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    with closing(connection):
+        connection.request("GET", f"/v2/{offer.repository}/{what}")
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != 200:
+            raise LocalError(f"{answer.status}: {body!r}")
+        return body
+
+
+def all_of(offer: Offer) -> None:
+    assert get(offer, f"manifests/{offer.digest}") == IMAGE.manifest
+    assert get(offer, f"blobs/{IMAGE.config_digest}") == IMAGE.config
+    for layer in IMAGE.layers:
+        assert get(offer, f"blobs/{layer.digest}") == layer.blob
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    with closing(Client(tmp_path / "store")) as client:
+        yield client
+
+
+def begun(client: Client, registry: Registry, engine: Engine) -> ImagePull:
+    reference = parse_image(registry.reference("t"))
+    return ImagePull(client._context(None), reference, [EngineDestination(engine)], Receipt(str(reference)))
+
+
+def test_an_engine_has_the_first_layer_before_the_last_is_fetched(client: Client) -> None:
+    go_on = threading.Event()
+
+    def late(answer: Answer, _: object) -> Answer:
+        assert go_on.wait(30)
+        return answer
+
+    def pull(offer: Offer) -> None:
+        assert get(offer, f"blobs/{FIRST.digest}") == FIRST.blob
+        go_on.set()
+        all_of(offer)
+
+    engine = FakeEngine(pull)
+    with Registry({"t": IMAGE}, faults=[on("any", late, when=lambda one: one.digest == LATE.digest)]) as registry:
+        with closing(begun(client, registry, engine)) as work:
+            work.bring()
+            work.deliver(force=False)
+        assert engine.names == [registry.reference("t")]
+        assert [one.to for one in work.receipt.exports] == ["docker:"]
+
+
+def test_a_pull_that_fails_ends_the_engines(client: Client) -> None:
+    said: list[str] = []
+
+    def pull(offer: Offer) -> None:
+        try:
+            all_of(offer)
+        except (http.client.HTTPException, OSError, LocalError) as error:
+            said.append(str(error))
+            raise LocalError("the engine failed") from error
+
+    content = {"t": IMAGE}
+    with Registry(content) as registry:
+        del registry.content.blobs[LATE.digest]
+        with closing(begun(client, registry, FakeEngine(pull))) as work, pytest.raises(NotFoundError):
+            work.bring()
+    assert said
+
+
+def test_an_engine_that_was_too_impatient_gets_it_once_more(client: Client) -> None:
+    tries: list[Offer] = []
+
+    def pull(offer: Offer) -> None:
+        tries.append(offer)
+        get(offer, f"manifests/{offer.digest}")
+        if len(tries) == 1:
+            raise LocalError("i/o timeout")
+        all_of(offer)
+
+    with Registry({"t": IMAGE}) as registry, closing(begun(client, registry, FakeEngine(pull))) as work:
+        work.bring()
+        work.deliver(force=False)
+    assert len(tries) == 2
+
+
+def test_nobody_else_gets_anything(client: Client) -> None:
+    def pull(offer: Offer) -> None:
+        for wrong in ("zpull-transfer/" + "0" * 32, "demo", "library/demo"):
+            with pytest.raises(LocalError, match="404"):
+                get(Offer(offer.address, wrong, offer.digest, offer.platform), f"manifests/{offer.digest}")
+        with pytest.raises(LocalError, match="404"):
+            get(offer, "blobs/sha256:" + "0" * 64)
+        all_of(offer)
+
+    with Registry({"t": IMAGE}) as registry, closing(begun(client, registry, FakeEngine(pull))) as work:
+        work.bring()
+        work.deliver(force=False)
+
+
+def test_docker_is_asked_by_a_shell_that_tidies_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it is ended in the middle of its pull."""
+    log = tmp_path / "log"
+    script = tmp_path / "docker"
+    script.write_text(
+        f'#!/bin/sh\necho "$@" >>{log}\ncase $1 in context) echo unix:///x;; info) echo Debian;; '
+        "pull) exec sleep 60;; esac\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    engine = Engine(EngineTarget("docker", None, text="docker:"))
+    began = time.monotonic()
+    with pytest.raises(LocalError):
+        engine.pull(
+            Offer("127.0.0.1:1", "zpull-transfer/x", "sha256:0", "linux/amd64"),
+            "a/b:c",
+            lambda: "pull" in log.read_text(),
+        )
+    assert time.monotonic() - began < 30
+    assert log.read_text().splitlines()[-1] == "rmi --no-prune 127.0.0.1:1/zpull-transfer/x@sha256:0"

@@ -1,0 +1,29 @@
+"""A stored image as an archive into an engine's `load`, and what an engine calls an image."""
+
+from __future__ import annotations
+
+from zchunked.errors import LocalError
+from zchunked.export.archives import write_docker_archive
+from zchunked.export.engines import Engine
+from zchunked.export.names import names_of
+from zchunked.receipt import Export
+from zchunked.store import Store
+from zchunked.store.images import StoredImage
+
+
+def name_in(engine: Engine, image: str) -> str:
+    """The name that was asked for, or the one that it is pulled by. Raises LocalError where an engine takes neither."""
+    name = names_of(image, engine.target.name).full
+    if name is None:
+        raise LocalError(
+            f"--to {engine.target.text}: {image} has no name that an engine takes; say one after the colon"
+        )
+    return name
+
+
+def load_into(engine: Engine, store: Store, image: StoredImage) -> Export:
+    """Stream it. Raises LocalError with what the engine said, DamagedLayerError."""
+    name = name_in(engine, image.name)
+    with engine.loading() as sink:
+        write_docker_archive(store, image, sink, names_of(image.name, name))
+    return Export(engine.target.text, None)

@@ -1,0 +1,54 @@
+"""A registry on loopback that holds one image, for as long as engines of this machine pull it from there."""
+
+from __future__ import annotations
+
+import threading
+from typing import Self
+
+from zchunked.download.workers import WorkerPool
+from zchunked.errors import NotFoundError
+from zchunked.export.engines import TRANSFER, Offer
+from zchunked.serve.app import App, Response, Rooms
+from zchunked.serve.metrics import Metrics
+from zchunked.serve.names import Asked
+from zchunked.serve.one_image import Everything, OneImage
+from zchunked.serve.server import Server
+from zchunked.serve.streams import Flight
+from zchunked.store import Store
+from zchunked.store.images import StoredImage
+
+_THREADS = 16
+
+
+class Door:
+    """Used as a context manager. `flight` is the pull that brings the image; None where all of it is here."""
+
+    def __init__(self, store: Store, image: StoredImage, flight: Flight | None) -> None:
+        self._image = image
+        self._holds = OneImage(store, image, flight)
+        rooms = Rooms(self._holds, self._holds, Metrics(lambda: 0, lambda: 0), page=lambda: b"", passed=_no_list)
+        app = App(rooms, Everything(frozenset()))
+        self._server = Server(app, ("127.0.0.1", 0), certificate=None, log=lambda _: None, threads=_THREADS)
+        self._workers = WorkerPool({"serve": 1}, threading.Event())
+
+    def __enter__(self) -> Self:
+        """Raises LocalError where it cannot listen."""
+        address = "{}:{}".format(*self._server.open())
+        digest, platform = self._image.documents.manifest_digest, str(self._image.config.platform)
+        self.offer = Offer(address, f"{TRANSFER}/{self._holds.secret}", digest, platform)
+        self._workers.__enter__()
+        self._workers.submit("serve", self._server.serve)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.stop()
+        self._workers.__exit__(*exception)
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether the engine has come: it may have another loopback than ours."""
+        return self._holds.was_asked
+
+
+def _no_list(asked: Asked, _query: str) -> Response:
+    raise NotFoundError(f"{asked.kind} of one image are not listed")
