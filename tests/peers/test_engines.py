@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.build.golden import Golden
 from tests.helpers.build.images import read_layout
-from tests.helpers.harness.command import receipt, zpull
+from tests.helpers.harness.command import ARGV, environment, receipt, zpull
 from tests.helpers.harness.pulls import pull
 from tests.helpers.servers import engines, peers
 from tests.helpers.servers.memory import MemorySource
@@ -156,6 +158,39 @@ def test_an_image_that_podman_has_is_converted(has: str, which: str, tmp_path: P
         assert told["images"][0]["image_id"] == config
     gone = zpull(tmp_path, "push", "podman:gone", "registry.invalid/app:v1", env=env, check=False)
     assert (gone.code, "gone" in gone.err) == (8, True)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_the_command_gives_podman_an_update(which: str, tmp_path: Path) -> None:
+    """It has no other name for it, and the registry's own digest."""
+    podman = peers.podman(tmp_path / "podman") if which == "old" else peers.podman_new(tmp_path / "podman")
+    program = tmp_path / "bin" / "podman"
+    program.parent.mkdir()
+    program.write_text(f"""#!/bin/sh\nPATH={os.environ["PATH"]}\nexec {shlex.join(podman.argv)} "$@"\n""")
+    program.chmod(0o755)
+    env = {**podman.env, "PATH": f"{program.parent}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    with Registry(V1.layout) as registry:
+        for golden in (GZIP, V1):
+            receipt(tmp_path, registry.reference(golden.tag), "--to", "podman:", env=env)
+            image = json.loads(podman("image", "inspect", registry.reference(golden.tag)))[0]
+            assert image["Id"] == golden.expect["config"]["digest"][7:]
+            assert f"{registry.host}/demo@{golden.expect['manifest']['digest']}" in image["RepoDigests"]
+            assert "zpull-transfer" not in podman("images", "--all", "--digests")
+    assert not [*tmp_path.glob("zpull-*")]
+
+
+@pytest.mark.peer
+def test_docker_forgets_the_passing_name_when_zpull_is_killed(docker: dict[str, str], tmp_path: Path) -> None:
+    """A shell that outlives it sees to that."""
+    with Registry(V1.layout, rate=20_000) as registry:
+        words = [registry.reference("demo-v1"), "--plain-http", "--to", "docker:"]
+        process = subprocess.Popen([*ARGV, *words], env={**environment(tmp_path), **docker}, stderr=subprocess.PIPE)
+        peers.wait_for(lambda: registry.accounts.blob_bytes > 5_000, "some bytes")
+        process.kill()
+        process.communicate()
+    listed = partial(engines.run, docker, "docker", "images", "--all", "--digests")
+    peers.wait_for(lambda: "zpull-transfer" not in listed(), "the name to go")
 
 
 def test_destinations_that_are_engines() -> None:
