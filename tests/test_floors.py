@@ -31,8 +31,8 @@ FLOORS = [
     "layers download",
     # 4 · Workshops: each does one job with what the floors below give it.
     "seeds maintenance export",
-    # 5 · The whole story of a pull; and an image's layers written anew.
-    "pull convert push",
+    # 5 · The whole story of a pull; an image's layers written anew; its files.
+    "pull convert push browse",
     # 6 · The library: what a client does, and the client.
     "operations client results calls serve",
     # 7 · People.

@@ -1,4 +1,4 @@
-"""The client: one store, and all that can be done with images; here pull, plan, export, fetch and locate."""
+"""The client: one store, and all that can be done with images; here pull, plan and export."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from zchunked.errors import UsageError, ZPullError
 from zchunked.oci.platform import Platform, platform_of
 from zchunked.oci.reference import parse_image
+from zchunked.operations.reading_calls import ReadingCalls
 from zchunked.operations.sending_calls import SendingCalls
 from zchunked.receipt import Estimate, Receipt
 from zchunked.results import (
-    FetchedObject,
-    LocatedBlob,
     Plan,
     PlannedLayer,
     PullResult,
@@ -21,7 +20,7 @@ from zchunked.results import (
 # ruff: noqa: PLC0415
 
 
-class Client(SendingCalls):
+class Client(SendingCalls, ReadingCalls):
     """Pulls images into one store, and does all else with them.
 
     The store is opened at the first use and closed by `close`, or at the end of a `with` block. Calls may come from
@@ -215,65 +214,6 @@ class Client(SendingCalls):
         context = self._context(platform)
         receipt = export_stored(context, image, platform_of(platform), destinations, force=force)
         return PullResult(receipt.reference, receipt.manifest_digest or "", receipt)
-
-    def fetch(
-        self,
-        image: str,
-        digest: str | None = None,
-        *,
-        platform: str | Platform | None = None,
-        media_type: str | None = None,
-    ) -> FetchedObject:
-        """Bring one object of the image's repository into the store: a manifest, or a blob by its digest.
-
-        Args:
-            image: As `pull` takes it.
-            digest: Of a blob or manifest. None: what the reference names, as it is served.
-            platform: With it, and without a digest, the manifest of the image for it.
-            media_type: What the digest is of, where that is known; saves a question.
-
-        Returns:
-            The object, to be read at once or piece by piece.
-
-        Raises:
-            As `pull`.
-
-        Example:
-            >>> import json, zchunked
-            >>> manifest = zchunked.Client("store").fetch("oci:demo:demo-v1").read()
-            >>> json.loads(manifest)["schemaVersion"]
-            2
-        """
-        from zchunked.operations.objects import fetch, object_digest
-
-        reference = parse_image(image)
-        return fetch(self._context(platform), reference, object_digest(digest), platform_of(platform), media_type)
-
-    def locate(
-        self, image: str, digest: str | None = None, *, platform: str | Platform | None = None
-    ) -> list[LocatedBlob]:
-        """Say where an image's blobs can be downloaded directly, without downloading any.
-
-        Args:
-            image: As `pull` takes it.
-            digest: One blob. None: the image's config and layers.
-            platform: As for `pull`.
-
-        Returns:
-            One entry per blob, with a URL (or a path of this machine) and until when that is good.
-
-        Raises:
-            As `pull`.
-
-        Example:
-            >>> import zchunked
-            >>> len(zchunked.Client("store").locate("oci:demo:demo-v1"))
-            3
-        """
-        from zchunked.operations.objects import locate, object_digest
-
-        reference = parse_image(image)
-        return locate(self._context(platform), reference, object_digest(digest), platform_of(platform))
 
 
 def _plan_of(receipt: Receipt, layers: Sequence[PlannedLayer]) -> Plan:

@@ -1,0 +1,1 @@
+"""Browse an image: its files after all layers, and the content of one of them."""
