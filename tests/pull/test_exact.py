@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,17 @@ from tests.helpers.build.golden import Golden
 from tests.helpers.harness.hostile import flips
 from tests.helpers.harness.pulls import Outcome, open_store, pull
 from tests.helpers.servers.memory import MemorySource
+from zchunked.download.coalesce import Link
+from zchunked.download.downloader import Downloader
 from zchunked.errors import IntegrityError, TransferError, TransientError
 from zchunked.export.layers import layers_of, manifest_of
 from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
+from zchunked.pull import layers, ways
+from zchunked.pull.conditions import Conditions
+from zchunked.pull.estimates import LinkConditions
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
@@ -284,3 +290,80 @@ def test_estargz_comes_in_parts_and_identical(before: str, after: str, tmp_path:
         # All that is the same: each change of a header spoils the member before it, and one file is most of the layer.
         assert sum(layer.cached_bytes for layer in outcome.receipt.layers) >= 19_409 + 18_111
         assert_books_balance(outcome, source)
+
+
+# ── a link that is not what it was taken for ──
+
+FAST, SLOW = 1e12, 1e3  # bytes per second
+
+
+def files(*seeds: int) -> Layer:
+    return chunked_layer(make_tar({f"f{seed}": noise(seed, 20_000) for seed in seeds}))
+
+
+def of_a_fast_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any work of this machine takes longer than any download, until `SLOW` is the rate."""
+    monkeypatch.setattr(ways, "_LATER", 0.0)
+    monkeypatch.setattr(layers, "_REPLAN_SECONDS", 0.0)
+
+
+def test_a_toc_is_not_read_where_the_blob_comes_sooner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_a_fast_link(monkeypatch)
+    old, new = files(*range(60)), files(*range(20, 80))
+    with warm(tmp_path, old) as store:
+        monkeypatch.setattr(Conditions, "now", lambda _: LinkConditions(4, Link(0.001, FAST), lambda _: 8))
+        source = MemorySource(image([new]), spans=8)
+        outcome = pull(source, store)
+        assert is_blob(store, new)
+        assert source.blob_bytes == new.size + len(image([new]).config)
+        assert outcome.receipt.layers[0].reason == "takes less time whole than in parts"
+        assert len(store.frames.unindexed()) == 2
+        third = files(*range(30, 90))
+        outcome = pull(MemorySource(image([third]), spans=8), store, frugality=EXACT)
+        assert outcome.receipt.layers[0].mode == "partial"
+        assert outcome.receipt.bytes.fetched < third.size / 3
+
+
+def test_no_more_than_a_few_blobs_wait_for_their_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_a_fast_link(monkeypatch)
+    monkeypatch.setattr(Conditions, "now", lambda _: LinkConditions(4, Link(0.001, FAST), lambda _: 8))
+    with open_store(tmp_path) as store:
+        for first in range(0, 60, 10):
+            pull(MemorySource(image([files(*range(first, first + 20))])), store, f"example.com/i{first}:t")
+            assert len(store.frames.unindexed()) <= 3
+
+
+def test_a_layer_that_comes_whole_goes_on_in_parts_where_the_link_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_a_fast_link(monkeypatch)
+    old, new = files(*range(200)), files(*range(10, 205))
+    taken, begun = threading.Event(), threading.Event()
+    with warm(tmp_path, old) as store:
+
+        def means(_: Conditions) -> LinkConditions:
+            return LinkConditions(1, Link(0.001, SLOW if begun.is_set() else FAST), lambda _: 8)
+
+        def replan(self: Downloader, *args: Any) -> None:
+            before(self, *args)
+            taken.set()
+
+        def change(blob: Descriptor, at: int, piece: bytes) -> bytes:
+            assert new.toc_at is not None
+            if blob.digest == new.digest and at < new.toc_at.offset - 8:
+                begun.set()
+                assert taken.wait(20)
+            return piece
+
+        before = Downloader.replan
+        monkeypatch.setattr(Downloader, "replan", replan)
+        monkeypatch.setattr(Conditions, "now", means)
+        source = MemorySource(image([new]), spans=8, change=change)
+        outcome = pull(source, store, jobs=1)
+        assert is_blob(store, new)
+        assert_books_balance(outcome, source)
+        entry = outcome.receipt.layers[0]
+        assert (entry.mode, entry.reason, entry.identical) == ("partial", None, True)
+        assert outcome.receipt.bytes.fetched < new.size * 0.6
+    with open_store(tmp_path) as again:
+        assert is_blob(again, new)

@@ -42,8 +42,11 @@ class Order:
 
     def want_all(self) -> None:
         """The blob can only come whole: no byte of it is a gap any more."""
-        self.wanted = [ByteRange(0, self.blob.size)]
-        self._wanted = Spans(self.wanted)
+        self.want([ByteRange(0, self.blob.size)])
+
+    def want(self, spans: list[ByteRange]) -> None:
+        """No other bytes are wanted from now on."""
+        self.wanted, self._wanted = spans, Spans(spans)
 
     def worth(self, spans: Sequence[ByteRange]) -> ByteCounts:
         """What bytes of these spans are good for."""

@@ -16,6 +16,7 @@ own digest finds that out. What holds the end of the archive is never predicted 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, compress, islice, pairwise
@@ -59,6 +60,11 @@ class FrameMap:
     def lengths(self) -> list[int]:
         """Compressed bytes of each frame: what has to agree, besides the key."""
         return list(map(sub, islice(self.edges, 1, None), self.edges))
+
+    def payloads(self) -> Iterator[tuple[bytes, int, int]]:
+        """Key, start and compressed length of each payload frame that has a key."""
+        is_one = [kind == PAYLOAD and key != NO_KEY for kind, key in zip(self.kinds, self.keys, strict=True)]
+        return compress(zip(self.keys, self.edges, self.lengths(), strict=False), is_one)
 
 
 def frame_map(toc: Toc, payload_end: int, size: int, *, is_gzip: bool = False) -> FrameMap:

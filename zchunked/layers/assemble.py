@@ -26,10 +26,15 @@ class Assembly:
     """One blob, read in order while it arrives: by one thread at a time, but `read` is for any."""
 
     def __init__(
-        self, store: Store, layer: Descriptor, stand_ins: StandIns | None = None, arrived: Arrived = at_once
+        self,
+        store: Store,
+        layer: Descriptor,
+        stand_ins: Callable[[], StandIns] = StandIns,
+        arrived: Arrived = at_once,
     ) -> None:
+        """`stand_ins` is asked once the bytes of a block have arrived: by then more frames may stand in than before."""
         self._store, self._layer, self._arrived = store, layer, arrived
-        self._stand_ins = stand_ins or StandIns()
+        self._stand_ins = stand_ins
         self._rows: list[Row] = []
 
     def blocks(self) -> Iterator[bytes]:
@@ -55,7 +60,7 @@ class Assembly:
 
     def _gathered(self, start: int, end: int, arrived: Arrived, note: Callable[[Sequence[_Found]], None]) -> bytes:
         """`note` is told where the frames that stand in lie."""
-        blob, its = self._layer.digest, self._stand_ins
+        blob, its = self._layer.digest, self._stand_ins()
         first = bisect_left(its.ends, start + 1)
         last = bisect_left(its.starts, end, first)
         if first == last:

@@ -39,7 +39,7 @@ class Arriving:
     # ── told ──
 
     def assembly(
-        self, store: Store, layer: Descriptor, stand_ins: StandIns, arrived: Arrived
+        self, store: Store, layer: Descriptor, stand_ins: Callable[[], StandIns], arrived: Arrived
     ) -> tuple[Assembly, Callable[[Iterator[bytes]], None]]:
         """A blob that is about to be put together, and what checks its blocks: raises as `check_blob` does."""
         made = Assembly(store, layer, stand_ins, arrived)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from zchunked.download.coalesce import Run, missing
 from zchunked.download.downloader import Downloader
@@ -65,7 +66,8 @@ class MetadataFetcher:
     `may_take`: whether a blob may be taken whole at once, where that is free or the host leaves no choice.
     `may_grow`: also where it is not free; a plan that may be refused comes first. `is_thrifty`: no byte of a blob's
     tail is fetched that the lean way has no use for. `is_idle`: whether a layer's TOC would tell nothing that could
-    make it come another way than whole. `early_runs`: requests for chunks of a layer that is not planned yet;
+    make it come another way than whole; `skip` says why, as one of so many bytes comes. `early_runs`: requests for
+    chunks of a layer that is not planned yet;
     None: there are none. `is_indexed`: whether the store can tell which chunks it has. `is_coming`: whether a layer
     that is planned brings the chunk of a digest.
     """
@@ -80,6 +82,7 @@ class MetadataFetcher:
     may_grow: bool = True
     is_thrifty: bool = False
     is_idle: Callable[[Descriptor], bool] = lambda _: False
+    skip: Callable[[Descriptor, int], str | None] = lambda *_: None
     early_runs: Callable[[Descriptor, list[ByteRange]], list[Run]] | None = None
     is_indexed: Callable[[], bool] = lambda: True
     is_coming: Callable[[bytes], bool] = lambda _: False
@@ -156,7 +159,11 @@ class MetadataFetcher:
             order = Order(layer, [(span,) for span in left], wanted, wanted)
             self.fetcher.now(order, may_grow=self._may_grow, came=reader.look, crew=crew)
             try:
-                check_tarsplit(self.store, reader.finish())
+                contents = reader.finish()
+                if contents is None:
+                    insight.reason = reader.skipped
+                    return
+                check_tarsplit(self.store, contents)
             except IntegrityError:
                 wrong = list(insight.coming)
                 if insight.contents is not None and tarsplit is not None:
@@ -179,7 +186,8 @@ class MetadataFetcher:
             terms = EarlyTerms(self.early_runs, self.is_indexed, self.is_coming, self.is_thrifty)
             early = EarlyChunks(self.store, self.fetcher, layer, insight.begun, terms)
         toc = format_of(layer).toc_reader(layer, location, self.limits, self.budget)
-        return TableReader(self.store, layer, location, toc, crew, self.stop, found, early)
+        skip = partial(self.skip, layer, location.toc.span.size)
+        return TableReader(self.store, layer, location, toc, crew, self.stop, found, skip, early)
 
 
 def _why_plain(layer: Descriptor, limits: Limits) -> str:

@@ -86,5 +86,17 @@ class LayerTask:
         elif insight.reason is not None:
             self.come_whole(insight.reason)
 
+    def learn(self, contents: LayerIndex) -> None:
+        """What it holds was read after it was planned."""
+        self.contents = contents
+        self.__dict__.pop("frames", None)  # that it has none was remembered
+
+    def frames_of(self, blob: Digest) -> list[int]:
+        """Where frames of another blob start that stand in for its own."""
+        its = self.stand_ins
+        if blob == self.layer.digest:
+            return []
+        return [start for start, source in zip(its.places, its.blobs, strict=True) if source == blob]
+
     def come_whole(self, reason: str | None) -> None:
         self.way, self.entry.mode, self.entry.reason = "whole", "whole", reason

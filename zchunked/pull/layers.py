@@ -9,7 +9,7 @@ from functools import partial
 
 from zchunked.download.coalesce import Run
 from zchunked.events import Planned
-from zchunked.layers.index_frames import index_later, index_waiting
+from zchunked.layers.index_frames import index_later
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.costs import record_estimate, refuse_plan
 from zchunked.pull.inspect import LayerMetadata, MetadataFetcher, table_rank
@@ -17,6 +17,7 @@ from zchunked.pull.layer import LayerTask
 from zchunked.pull.planner import Scheduler
 from zchunked.pull.proving import LayerProver
 from zchunked.pull.session import PullSession
+from zchunked.pull.stored_frames import StoredFrames
 from zchunked.ranges import ByteRange
 
 _REPLAN_SECONDS = 0.5
@@ -44,13 +45,14 @@ class Layers:
             is_thrifty=options.frugality.is_metered,
         )
         self._metadata: dict[str, LayerMetadata] = {}  # by the blob's digest
-        self._is_indexed = True
+        self._stored = StoredFrames(session)
+        self._reconsidered: list[LayerTask] = []
         self._is_plan = False
         if not self._must_know_all():
             self._fetcher = replace(
                 self._fetcher,
                 early_runs=self._early_runs,
-                is_indexed=lambda: self._is_indexed,
+                is_indexed=lambda: self._stored.are_indexed,
                 is_coming=self._is_coming,
             )
         self._replanned = session.clock()
@@ -87,26 +89,19 @@ class Layers:
                 pool.submit("fetch", partial(self._fetcher.look_into, layer, metadata, pool))
 
     def _prepare_store(self) -> None:
-        """Have the frames of stored blobs entered in the index that were not wanted so far."""
-        frames = self._store.frames
-        if not frames.holds_any():
-            if self._may_skip():
+        """Have the frames of stored blobs entered in the index, where a table of contents may ask for them."""
+        may_skip = self._may_skip()
+        if not self._store.frames.holds_any():
+            if may_skip:
                 self._fetcher = replace(self._fetcher, is_idle=self._is_idle)
             return
-        waiting = frames.unindexed()
-        if not waiting:
-            return
-        self._is_indexed = False
-
-        def work() -> None:
-            index_waiting(self._store, waiting, self._options.limits)
-            self._is_indexed = True
-
-        # Before the tables of contents of this pull: two in memory at once are too many.
-        self._session.pool.submit("read", work)
+        may_wait = may_skip and not self._options.frugality.exact
+        self._stored.prepare(may_wait=may_wait)
+        if may_wait:
+            self._fetcher = replace(self._fetcher, skip=self._stored.skip)
 
     def _may_skip(self) -> bool:
-        """Whether a store without frames leaves no question that a table of contents could answer."""
+        """Whether time may decide that a layer comes whole without a look at its table of contents."""
         options = self._options
         counts_bytes = options.frugality.is_metered or options.max_bytes is not None
         return self._fetcher.may_take and not (counts_bytes or options.seeds)
@@ -164,9 +159,10 @@ class Layers:
     def _is_clear(self, layer: Descriptor) -> bool:
         """Whether enough is known of the layer to plan it."""
         metadata = self._metadata[layer.digest]
+        if metadata.contents is None:
+            return metadata.is_complete
         has_ranges = layer.digest not in self._downloader.without_ranges
-        comes_in_parts = metadata.contents is not None and has_ranges
-        return self._is_indexed and (metadata.is_complete or comes_in_parts)
+        return self._stored.are_indexed and (metadata.is_complete or has_ranges)
 
     def _plan(self, task: LayerTask) -> None:
         metadata = self._metadata[task.layer.digest]
@@ -182,9 +178,17 @@ class Layers:
         if now - self._replanned < _REPLAN_SECONDS:
             return
         self._replanned, means = now, self._session.conditions.now()
+        pool = self._session.pool
         for task in tasks:
-            if task.order is not None and (terms := self.scheduler.new_terms(task, means)):
-                self._downloader.replan(self._session.pool, task.order, terms.runs)
+            if task.order is None:
+                continue
+            if terms := self.scheduler.new_terms(task, means):
+                self._downloader.replan(pool, task.order, terms.runs)
+            elif task in self._reconsidered and task.way == "whole" and task.known is not None:
+                self._downloader.replan(pool, task.order, partial(self.scheduler.take_parts, task, means))
+            elif task not in self._reconsidered and self.scheduler.is_too_slow(task, means):
+                self._reconsidered.append(task)
+                self._stored.read_late(task, self.scheduler.look_up)
 
     def _import_seeds(self, tasks: list[LayerTask]) -> None:
         """Take chunks from files elsewhere on this machine: these need not be fetched."""

@@ -21,7 +21,7 @@ from zchunked.oci.reference import LayoutReference
 from zchunked.options import Options
 from zchunked.pull.offline import refuse_lacking
 from zchunked.pull.origin import Origin
-from zchunked.pull.planner import gap_policy
+from zchunked.pull.request_shape import gap_policy
 from zchunked.pull.resolve import resolve
 from zchunked.ranges import ByteRange, total
 from zchunked.receipt import Accounts

@@ -3,65 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import compress, repeat
-from operator import sub
+from dataclasses import replace
 
-from zchunked.download.coalesce import GapPolicy, Link, Run, runs_for
-from zchunked.download.orders import ChunkChecks, Order
-from zchunked.formats.frame_map import PAYLOAD
+from zchunked.download.coalesce import Run
+from zchunked.download.orders import Order
 from zchunked.layers.metadata import LayerIndex
-from zchunked.layers.rebuild import are_chunks
 from zchunked.layers.stand_ins import Frame, StandIns, choose_stand_ins, find_frames
 from zchunked.layers.stand_ins import Place as FramePlace
 from zchunked.oci.digest import Digest
 from zchunked.options import GapOptions
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.ways import Way, WayCost, choose, cost_of, gap_in_parts, rough_cost
+from zchunked.pull.lean_need import check_loose, held_elsewhere, wanted_of
+from zchunked.pull.request_shape import MOVED, RequestShape, gap_policy
+from zchunked.pull.ways import AHEAD, FASTER_WHOLE, Way, WayCost, choose, cost_of, is_worth_reading, rough_cost
 from zchunked.ranges import ByteRange, Spans, merge, ranges, subtract, total
 from zchunked.store import Store
 from zchunked.store.chunks import Place
 
-_MOVED = 4.0  # an estimate that has moved by this factor makes another plan
-_LEAST_PART = 10e-6  # seconds; below that a part costs nothing that matters
 _COLD_SHARE = 0.875  # of a layer of which nothing is here: lean has to need less of it than that
-
-
-def gap_policy(options: GapOptions, link: Link, jobs: int, needed: Sequence[ByteRange] = ()) -> GapPolicy:
-    """Which gaps between `needed` spans are bought on this link."""
-    singles = link.singles(jobs)
-    if options.max_gap is not None:
-        return GapPolicy(most=options.max_gap, share=float("inf") if options.max_gap else 0.0, singles=singles)
-    most_in_parts = gap_in_parts(needed, link)
-    return GapPolicy(max(link.worth_of_request(jobs), most_in_parts), singles=singles, most_in_parts=most_in_parts)
-
-
-@dataclass(frozen=True, slots=True)
-class RequestShape:
-    """What a layer's requests were made for. `metadata`: bytes of it that come besides and are needed all the same.
-
-    `part`: seconds that a part was taken to cost.
-    """
-
-    policy: GapPolicy
-    jobs: int
-    spans: int
-    metadata: int
-    part: float = 0.0
-
-    def runs(self, left: list[ByteRange]) -> list[Run]:
-        return runs_for(left, policy=self.policy, jobs=self.jobs, spans=self.spans, metadata=self.metadata)
-
-    def differ(self, before: RequestShape) -> bool:
-        """By so much that other requests are worth it. Where many spans share a request, the price of a part counts."""
-        if self.spans != before.spans:
-            return True
-        if self.spans > 1:
-            low, high = sorted([self.part, before.part])
-            return high > max(low, _LEAST_PART) * _MOVED
-        low, high = sorted([self.policy.most, before.policy.most])
-        return high > low * _MOVED
 
 
 class Scheduler:
@@ -90,6 +50,8 @@ class Scheduler:
         self._coming_frames: dict[Frame, FramePlace] = {}
         self._whole_ones: list[LayerTask] = []  # not among these yet: who knows who asks
         self._done: set[Digest] = set()
+        self._planned: list[LayerTask] = []
+        self._rates: dict[Digest, float] = {}  # of the link, by which layers come whole
         self._terms: dict[Digest, RequestShape] = {}
 
     def plan(self, work: LayerTask, means: LinkConditions, *, coming: Sequence[ByteRange] = ()) -> Order:
@@ -108,6 +70,9 @@ class Scheduler:
         else:
             order = self._order_blob(work, means, here, coming)
         self._done.add(blob)
+        self._planned.append(work)
+        if means.link.rate is not None:
+            self._rates[blob] = means.link.rate
         work.order = order
         return order
 
@@ -126,12 +91,18 @@ class Scheduler:
 
     # ── ways ──
 
+    def look_up(self, work: LayerTask) -> None:
+        """Find the frames of a layer that the store had before this pull. For any thread."""
+        if work.frames is not None:
+            work.known = find_frames(self._store, work.layer.digest, work.frames, self._done.copy())
+
     def _look_up(self, work: LayerTask, here: list[ByteRange]) -> StandIns:
         frames, blob = work.frames, work.layer.digest
         if frames is None:
             return StandIns()
         if work.known is None or work.is_again:
-            work.known = find_frames(self._store, blob, frames, self._done)
+            self.look_up(work)
+        assert work.known is not None
         coming = self._coming_frames
         if work.way is None:  # it may come another way
             coming = dict(coming)
@@ -148,19 +119,22 @@ class Scheduler:
             return
         work.ways = self._costs_of(work, contents, stand_ins, means, here)
         by_way = {cost.way: cost for cost in work.ways}
+        link, costs, whole = means.link, means.costs, work.layer.size - total(here)
         if frugality.is_metered and "lean" in by_way:
             work.way = "lean"
         elif frugality.is_metered or frugality.exact:
             work.way = "exact" if is_known else "whole"
         elif self._may_take_chunks and "lean" in by_way:
             work.way = min(work.ways, key=lambda cost: (cost.bytes, cost.way)).way
+        elif is_known and self._is_plan and not is_worth_reading(contents.location.toc.span.size, whole, link, costs):
+            work.way = "whole"  # as the pull will find out before it reads what was read here
         elif is_known:
-            work.way = choose(work.ways, is_rate_known=means.link.rate is not None).way
+            work.way = choose(work.ways, is_rate_known=link.rate is not None).way
         else:
-            lean, whole = by_way.get("lean"), by_way["whole"]
-            saves = lean is not None and lean.bytes < whole.bytes * _COLD_SHARE
-            possible = [whole, lean] if saves and lean else [whole]
-            work.way = choose(possible, is_rate_known=means.link.rate is not None).way
+            lean, plain = by_way.get("lean"), by_way["whole"]
+            saves = lean is not None and lean.bytes < plain.bytes * _COLD_SHARE
+            possible = [plain, lean] if saves and lean else [plain]
+            work.way = choose(possible, is_rate_known=link.rate is not None).way
         self._explain(work, is_known=is_known)
 
     def _explain(self, work: LayerTask, *, is_known: bool) -> None:
@@ -190,7 +164,7 @@ class Scheduler:
             return rough_cost(way, needed, work_seconds, link, jobs, shape.spans, shape.policy)
 
         made = [
-            cost("exact", missing, hashing + count * costs.frame),
+            cost("exact", missing, hashing + count * costs.frame * (1.0 if self._is_plan else AHEAD)),
             cost("whole", whole, hashing),
         ]
         if contents.tarsplit is not None:
@@ -240,9 +214,9 @@ class Scheduler:
             blob = work.layer.digest
             found = {key: place for key, place in found.items() if place.blob == blob or key not in work.refused_chunks}
             coming_chunks = {key: place for key, place in self._coming.items() if key not in work.refused_chunks}
-        if work.here_before and (bad := _check_loose(contents, own, self._store, found)):
+        if work.here_before and (bad := check_loose(contents, own, self._store, found)):
             here = subtract(here, bad)
-        wanted, metadata, checks = _wanted(contents, work.places, own, found, coming_chunks)
+        wanted, metadata, checks = wanted_of(contents, work.places, own, found, coming_chunks)
         self._coming |= coming_chunks
         left = subtract(wanted, here)
         terms = self._terms[work.layer.digest] = self._terms_for(work, means, left)
@@ -252,7 +226,7 @@ class Scheduler:
             for digest, place in work.places.items()
             if place.blob == work.layer.digest
         }
-        self._count_cached(work, min(work.layer.size, work.here_before + _held_elsewhere(work, found)))
+        self._count_cached(work, min(work.layer.size, work.here_before + held_elsewhere(work, found)))
         return Order(work.layer, runs, wanted, sorted(metadata), checks)
 
     def _held(self, work: LayerTask) -> int:
@@ -274,13 +248,10 @@ class Scheduler:
             if frames is None or frames.is_joined:
                 continue
             elsewhere = set(stand_ins.starts)
-            edges, keys = frames.edges, frames.keys
-            for number, kind in enumerate(frames.kinds):
-                start = edges[number]
-                if kind == PAYLOAD and keys[number] and start not in elsewhere:
-                    length = edges[number + 1] - start
-                    self._coming_frames.setdefault((keys[number], length), (blob, start))
-                    self._coming.setdefault(keys[number], Place(blob, start, length))
+            for key, start, length in frames.payloads():
+                if start not in elsewhere:
+                    self._coming_frames.setdefault((key, length), (blob, start))
+                    self._coming.setdefault(key, Place(blob, start, length))
         self._whole_ones.clear()
 
     def _find(self, own: dict[bytes, int]) -> dict[bytes, Place]:
@@ -304,6 +275,28 @@ class Scheduler:
         self._terms[blob] = terms
         return replace(terms, metadata=0)  # what it may cost has been spent on the runs that have begun
 
+    def is_too_slow(self, work: LayerTask, means: LinkConditions) -> bool:
+        """Whether the link is so much slower than it was taken for that a layer should not have come whole."""
+        taken, rate = self._rates.get(work.layer.digest), means.link.rate
+        is_by_time = work.way == "whole" and work.entry.reason == FASTER_WHOLE
+        return is_by_time and rate is not None and taken is not None and rate * MOVED < taken
+
+    def take_parts(self, work: LayerTask, means: LinkConditions, left: list[ByteRange]) -> list[Run]:
+        """The same of a layer that comes whole and whose TOC was read since: requests for `left`, which nobody has
+        asked for yet, without what stands in for it; then it comes the exact way.
+        """
+        blob, frames = work.layer.digest, work.frames
+        if frames is not None and work.known is not None:
+            others = {place for other in self._planned for place in other.frames_of(blob)}
+            rest = Spans(subtract([ByteRange(0, work.layer.size)], left))
+            known, coming = work.known, dict(self._coming_frames)
+            work.stand_ins = choose_stand_ins(blob, frames, known, coming, rest, work.trust, work.refused | others)
+            work.way, work.entry.mode, work.entry.reason = "exact", "partial", None
+            work.order.want(subtract(work.order.wanted, work.stand_ins.spans())) if work.order else None
+        left = subtract(left, work.stand_ins.spans())
+        shape = self._terms[blob] = self._terms_for(work, means, left)
+        return shape.runs(left)
+
     def _terms_for(self, work: LayerTask, means: LinkConditions, needed: Sequence[ByteRange]) -> RequestShape:
         vouched = total(work.contents.vouched) if work.contents and work.way != "whole" else 0
         policy = gap_policy(self._frugality, means.link, means.jobs, needed)
@@ -317,66 +310,6 @@ def _why(work: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:
     if work.way == "lean":
         return "asked for by --lean or --max-gap 0" if is_metered else "it needs the fewest bytes"
     if is_known:
-        return "takes less time whole than in parts"
+        return FASTER_WHOLE
     is_foreign = work.known is not None and bool(work.known.contents)
     return "what is stored of it was written by another encoder" if is_foreign else "nothing of it is in the store"
-
-
-def _check_loose(
-    contents: LayerIndex, own: dict[bytes, int], store: Store, found: dict[bytes, Place]
-) -> list[ByteRange]:
-    """Chunks whose bytes an earlier run left behind, but not yet the row that says so. Returns where bad ones lay."""
-    blob, toc = contents.layer.digest, contents.toc
-    here = Spans(store.covered(blob))
-    loose = [
-        chunk for digest, chunk in own.items() if digest not in found and here.hold(toc.starts[chunk], toc.ends[chunk])
-    ]
-    loose.sort(key=toc.starts.__getitem__)
-    asked = [(toc.starts[chunk], toc.ends[chunk], toc.chunk_sizes[chunk], toc.digests[chunk]) for chunk in loose]
-    good, bad = [], []
-    for (start, end, size, digest), is_good in zip(asked, are_chunks(store, blob, asked), strict=True):
-        if is_good:
-            good.append((digest, start, end - start, size))
-            found[digest] = Place(blob, start, end - start)
-        else:
-            bad.append(ByteRange(start, end))
-    if good:
-        store.add_chunks(blob, contents.layer.size, sorted(good))
-    return store.distrust(blob, bad) if bad else []
-
-
-def _wanted(
-    contents: LayerIndex,
-    places: dict[bytes, Place],
-    own: dict[bytes, int],
-    found: dict[bytes, Place],
-    coming: dict[bytes, Place],
-) -> tuple[list[ByteRange], list[ByteRange], ChunkChecks]:
-    """Spans that are wanted of the layer's blob, those of them that are metadata, and the chunks to check.
-
-    Fills `places`, and adds to `coming` what this layer will bring.
-    """
-    toc = contents.toc
-    places |= found
-    left = own.keys() - found.keys()
-    places |= {digest: coming[digest] for digest in left & coming.keys()}
-    ours = [own[digest] for digest in left - coming.keys()]
-    ours.sort(key=toc.starts.__getitem__)
-    starts, ends = [toc.starts[chunk] for chunk in ours], [toc.ends[chunk] for chunk in ours]
-    digests = [toc.digests[chunk] for chunk in ours]
-    new = dict(zip(digests, map(Place, repeat(contents.layer.digest), starts, map(sub, ends, starts)), strict=True))
-    places |= new
-    coming |= new
-    checks = ChunkChecks(starts, ends, [toc.chunk_sizes[chunk] for chunk in ours], digests)
-    metadata = contents.vouched
-    return merge([*ranges(starts, ends), *metadata]), metadata, checks
-
-
-def _held_elsewhere(work: LayerTask, found: dict[bytes, Place]) -> int:
-    """Compressed bytes of the layer's chunks that other blobs in the store hold."""
-    contents = work.parts
-    if contents is None:
-        return 0
-    toc, blob = contents.toc, work.layer.digest
-    elsewhere = {digest for digest, place in found.items() if place.blob != blob}
-    return sum(compress(map(sub, toc.ends, toc.starts), map(elsewhere.__contains__, toc.digests)))

@@ -41,7 +41,7 @@ class LayerProver:
     def _by_digest(self, task: LayerTask) -> Proof:
         """By its own digest; by the diff ID too where that was asked for."""
         pool, layer = self._session.pool, task.layer
-        assembly, check = self.arriving.assembly(self._store, layer, task.stand_ins, self._arrived)
+        assembly, check = self.arriving.assembly(self._store, layer, lambda: task.stand_ins, self._arrived)
         with closing(pool.ahead("make", assembly.blocks())) as blocks:  # otherwise its maker waits for ever
             check(blocks)
         size = None

@@ -26,7 +26,8 @@ _LOOK_SECONDS = 0.02
 class TableReader:
     """Has the crew's read lane, which is one worker, read a TOC as its bytes come, in turns with other TOCs.
 
-    `found` is told what it says, once that is known to be what its digest promised. `early` looks on meanwhile.
+    `found` is told what it says, once that is known to be what its digest promised. It is not read as long as
+    `skip` says why not; then that is `skipped`. `early` looks on meanwhile.
     """
 
     store: Store
@@ -36,7 +37,9 @@ class TableReader:
     crew: WorkerPool
     stop: threading.Event
     found: Callable[[LayerIndex], None]
+    skip: Callable[[], str | None]
     early: EarlyChunks | None = None
+    skipped: str | None = field(init=False, default=None)
     _read_to: int = field(init=False)
     _asked: int = field(init=False)  # the lane has been told to read what is before it
     _looking: threading.Lock = field(init=False, default_factory=threading.Lock)
@@ -50,12 +53,18 @@ class TableReader:
     def look(self) -> None:
         """Have read what is here by now, if that is enough to be worth it. For the threads that fetch."""
         with self._looking:
-            if self._asked == self.location.toc.span.end:
+            if self._asked == self.location.toc.span.end or not self._begin():
                 return
             gaps = self.store.missing(self.layer.digest, [ByteRange(self._asked, self.location.toc.span.end)])
             here = gaps[0].start if gaps else self.location.toc.span.end
             if here - self._asked >= _STRIDE or not gaps:
                 self._ask(here)
+
+    def _begin(self) -> bool:
+        """Whether it is read. Call with the lock."""
+        if self._asked == self.location.toc.span.start:
+            self.skipped = self.skip()
+        return self.skipped is None
 
     def _ask(self, end: int) -> None:
         """Call with the lock."""
@@ -89,9 +98,14 @@ class TableReader:
             self.toc = None  # with its buffers: the tar-split may take a while
             self._done.set()
 
-    def finish(self) -> LayerIndex:
-        """Once all has come. Raises what reading it raised, and Stopped when the pull has ended."""
+    def finish(self) -> LayerIndex | None:
+        """Once all has come; None if it is not worth being read.
+
+        Raises what reading it raised, and Stopped when the pull has ended.
+        """
         with self._looking:
+            if not self._begin():
+                return None
             self._ask(self.location.toc.span.end)
         while not self._done.wait(0.2):
             if self.stop.is_set():

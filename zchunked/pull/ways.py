@@ -13,9 +13,12 @@ from zchunked.download.coalesce import PART_BYTES, GapPolicy, Link, Run
 from zchunked.ranges import ByteRange, total
 
 Way = Literal["exact", "lean", "whole"]
+FASTER_WHOLE = "takes less time whole than in parts"
 
 _LONG = 4 << 20  # bytes of one request
 _USUAL_RATE = 12.5e6  # bytes per second, of a link that nobody has measured yet
+AHEAD = 0.35  # of a frame's price: once its TOC is read and looked up, which took the rest
+_TOC_BYTES = 27  # compressed, of a frame: 25 to 29 in tables of five images
 _GAPS = (PART_BYTES, 512, 2 << 10, 8 << 10, 32 << 10, 128 << 10, 512 << 10)  # bytes
 _SLOWER, _LATER = 1.25, 0.5  # than the fastest way, and seconds more, is what fewer bytes are worth
 _LEAN_GAIN, _LEAN_SECONDS = 0.95, 0.1  # the registry's own blob is given up for no less
@@ -70,6 +73,18 @@ def rough_cost(
     else:
         requests, parts = max(parts, -(-size // _LONG)), 0
     return _cost(way, size, requests if needed else 0, parts, work, link, jobs)
+
+
+def is_worth_reading(toc_bytes: int, blob_bytes: int, link: Link, costs: WorkCosts) -> bool:
+    """Whether a TOC could tell anything that makes a layer come another way than whole.
+
+    Not where the blob's missing bytes come sooner than its frames are looked up: 0.8 s against 3.3 s, for 94,000 files
+    and 200 MB over loopback.
+    """
+    if link.rate is None:
+        return True
+    whole = max(blob_bytes / link.rate, blob_bytes * costs.byte)
+    return toc_bytes / _TOC_BYTES * costs.frame <= whole * _SLOWER + _LATER
 
 
 def gap_in_parts(needed: Sequence[ByteRange], link: Link) -> int:

@@ -17,6 +17,7 @@ from zchunked.sources.shared_line import IdleConnections, Place
 
 _TELLING_BYTES = 32 << 10  # less than that says more of the round trip than of the rate
 _FORECAST_BYTES = 1 << 20  # a manifest comes at the rate of a connection that has just begun
+_FORECAST_SECONDS = 0.5
 _WINDOW_SECONDS = 4.0  # of receiving: what the link did before is no news
 _STEP_SECONDS = 0.25
 _ANSWERS = 32  # that the round-trip time is taken from
@@ -237,8 +238,10 @@ class Traffic:
 
     @property
     def tells_rate(self) -> bool:
-        """Whether so much has been received that a forecast may rest on the rate."""
-        return self._fetched >= _FORECAST_BYTES
+        """Whether so much has been received, or for so long, that a forecast may rest on the rate."""
+        with self._lock:
+            is_long = self._receiving >= _FORECAST_SECONDS and self._fetched >= _TELLING_BYTES
+            return self._fetched >= _FORECAST_BYTES or is_long
 
     @property
     def round_trip(self) -> float | None:

@@ -1,0 +1,74 @@
+"""Find what the lean way has to fetch: chunks that are nowhere in the store, those of an earlier run checked again."""
+
+from __future__ import annotations
+
+from itertools import compress, repeat
+from operator import sub
+
+from zchunked.download.orders import ChunkChecks
+from zchunked.layers.metadata import LayerIndex
+from zchunked.layers.rebuild import are_chunks
+from zchunked.pull.layer import LayerTask
+from zchunked.ranges import ByteRange, Spans, merge, ranges
+from zchunked.store import Store
+from zchunked.store.chunks import Place
+
+
+def check_loose(
+    contents: LayerIndex, own: dict[bytes, int], store: Store, found: dict[bytes, Place]
+) -> list[ByteRange]:
+    """Chunks whose bytes an earlier run left behind, but not yet the row that says so. Returns where bad ones lay."""
+    blob, toc = contents.layer.digest, contents.toc
+    here = Spans(store.covered(blob))
+    loose = [
+        chunk for digest, chunk in own.items() if digest not in found and here.hold(toc.starts[chunk], toc.ends[chunk])
+    ]
+    loose.sort(key=toc.starts.__getitem__)
+    asked = [(toc.starts[chunk], toc.ends[chunk], toc.chunk_sizes[chunk], toc.digests[chunk]) for chunk in loose]
+    good, bad = [], []
+    for (start, end, size, digest), is_good in zip(asked, are_chunks(store, blob, asked), strict=True):
+        if is_good:
+            good.append((digest, start, end - start, size))
+            found[digest] = Place(blob, start, end - start)
+        else:
+            bad.append(ByteRange(start, end))
+    if good:
+        store.add_chunks(blob, contents.layer.size, sorted(good))
+    return store.distrust(blob, bad) if bad else []
+
+
+def wanted_of(
+    contents: LayerIndex,
+    places: dict[bytes, Place],
+    own: dict[bytes, int],
+    found: dict[bytes, Place],
+    coming: dict[bytes, Place],
+) -> tuple[list[ByteRange], list[ByteRange], ChunkChecks]:
+    """Spans that are wanted of the layer's blob, those of them that are metadata, and the chunks to check.
+
+    Fills `places`, and adds to `coming` what this layer will bring.
+    """
+    toc = contents.toc
+    places |= found
+    left = own.keys() - found.keys()
+    places |= {digest: coming[digest] for digest in left & coming.keys()}
+    ours = [own[digest] for digest in left - coming.keys()]
+    ours.sort(key=toc.starts.__getitem__)
+    starts, ends = [toc.starts[chunk] for chunk in ours], [toc.ends[chunk] for chunk in ours]
+    digests = [toc.digests[chunk] for chunk in ours]
+    new = dict(zip(digests, map(Place, repeat(contents.layer.digest), starts, map(sub, ends, starts)), strict=True))
+    places |= new
+    coming |= new
+    checks = ChunkChecks(starts, ends, [toc.chunk_sizes[chunk] for chunk in ours], digests)
+    metadata = contents.vouched
+    return merge([*ranges(starts, ends), *metadata]), metadata, checks
+
+
+def held_elsewhere(work: LayerTask, found: dict[bytes, Place]) -> int:
+    """Compressed bytes of the layer's chunks that other blobs in the store hold."""
+    contents = work.parts
+    if contents is None:
+        return 0
+    toc, blob = contents.toc, work.layer.digest
+    elsewhere = {digest for digest, place in found.items() if place.blob != blob}
+    return sum(compress(map(sub, toc.ends, toc.starts), map(elsewhere.__contains__, toc.digests)))

@@ -1,0 +1,51 @@
+"""Shape the requests for a layer: which gaps are bought, how many spans share one, when other requests are worth it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zchunked.download.coalesce import GapPolicy, Link, Run, runs_for
+from zchunked.options import GapOptions
+from zchunked.pull.ways import gap_in_parts
+from zchunked.ranges import ByteRange
+
+MOVED = 4.0
+"""An estimate that has moved by this factor makes another plan."""
+_LEAST_PART = 10e-6  # seconds; below that a part costs nothing that matters
+
+
+def gap_policy(options: GapOptions, link: Link, jobs: int, needed: Sequence[ByteRange] = ()) -> GapPolicy:
+    """Which gaps between `needed` spans are bought on this link."""
+    singles = link.singles(jobs)
+    if options.max_gap is not None:
+        return GapPolicy(most=options.max_gap, share=float("inf") if options.max_gap else 0.0, singles=singles)
+    most_in_parts = gap_in_parts(needed, link)
+    return GapPolicy(max(link.worth_of_request(jobs), most_in_parts), singles=singles, most_in_parts=most_in_parts)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestShape:
+    """What a layer's requests were made for. `metadata`: bytes of it that come besides and are needed all the same.
+
+    `part`: seconds that a part was taken to cost.
+    """
+
+    policy: GapPolicy
+    jobs: int
+    spans: int
+    metadata: int
+    part: float = 0.0
+
+    def runs(self, left: list[ByteRange]) -> list[Run]:
+        return runs_for(left, policy=self.policy, jobs=self.jobs, spans=self.spans, metadata=self.metadata)
+
+    def differ(self, before: RequestShape) -> bool:
+        """By so much that other requests are worth it. Where many spans share a request, the price of a part counts."""
+        if self.spans != before.spans:
+            return True
+        if self.spans > 1:
+            low, high = sorted([self.part, before.part])
+            return high > max(low, _LEAST_PART) * MOVED
+        low, high = sorted([self.policy.most, before.policy.most])
+        return high > low * MOVED
