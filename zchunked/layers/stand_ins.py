@@ -184,11 +184,12 @@ def choose_stand_ins(
     places = list(map(known.payloads.get, wanted))
     if trust is Trust.ALL and known.headers:
         places = [place or known.headers.get(frame) for place, frame in zip(places, wanted, strict=True)]
-    for number in _held(frames, here):
+    held = _held(frames, here)
+    for number in held:
         places[number] = None
         if kinds[number] == PAYLOAD and wanted[number][0]:
             coming.setdefault(wanted[number], (blob, edges[number]))
-    for number in [number for number, place in enumerate(places) if place is None]:
+    for number in sorted({number for number, place in enumerate(places) if place is None}.difference(held)):
         frame, start = wanted[number], edges[number]
         if kinds[number] == PAYLOAD and frame[0]:
             place = coming.setdefault(frame, (blob, start))

@@ -9,7 +9,6 @@ from functools import partial
 
 from zchunked.download.coalesce import Run
 from zchunked.events import Planned
-from zchunked.layers.index_frames import index_later
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.costs import record_estimate, refuse_plan
 from zchunked.pull.inspect import LayerMetadata, MetadataFetcher, table_rank
@@ -262,4 +261,4 @@ class Layers:
     def index_later(self, tasks: list[LayerTask], manifest: str) -> None:
         """Have the frames of blobs that were fetched whole entered in the index when first wanted."""
         whole = [task.layer for task in tasks if task.proof is not None and task.way == "whole"]
-        index_later(self._store, whole, manifest)
+        self._stored.index_later(whole, manifest)

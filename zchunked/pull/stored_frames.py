@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
-from zchunked.layers.index_frames import index_waiting
+from zchunked.layers.index_frames import index_later, index_waiting
 from zchunked.layers.metadata import read_index
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.layer import LayerTask
@@ -49,6 +49,10 @@ class StoredFrames:
 
     def index_all(self) -> None:
         self._index(len(self._waiting))
+
+    def index_later(self, layers: Iterable[Descriptor], manifest: str) -> None:
+        """Note layers that were fetched whole: their frames are indexed when first wanted."""
+        index_later(self._store, layers, manifest)
 
     def read_late(self, task: LayerTask, look_up: Callable[[LayerTask], None]) -> None:
         """Have the TOC read of a layer that was to come whole, and what stands in for its rest looked up."""
