@@ -282,7 +282,6 @@ def test_a_constructor_takes_six_collaborators(name: str) -> None:
 
 
 FAN_OUT = {
-    "download.downloader": 17,
     "operations.objects": 15,
     "operations.pulling": 13,
     "operations.sharing": 15,

@@ -168,7 +168,7 @@ def test_what_was_received_before_the_stop_is_kept_where_the_source_waits_for_no
 def test_a_link_that_never_falls_silent_is_drained_for_a_second_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zchunked.download.downloader._DRAIN_SECONDS", 0.0)
+    monkeypatch.setattr("zchunked.download.receiver._DRAIN_SECONDS", 0.0)
     source = Stopped()
     source.bench = Bench(tmp_path, source, 1, drains=True)
     source.bench.now()

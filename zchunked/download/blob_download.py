@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from zchunked.download.coalesce import Run
+from zchunked.download.coalesce import Run, shares
 from zchunked.download.orders import Order
+from zchunked.download.retry import Stopped
 from zchunked.download.workers import WorkerPool
 from zchunked.layers.rebuild import are_chunks
-from zchunked.ranges import ByteRange
+from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.store import Store
 
 # Chunk rows go in together: their places in the index are all over it, and each page is written anew.
 _MANY_ROWS, _ROWS_SECONDS = 40_000, 10.0
+MakeRuns = Callable[[list[ByteRange]], list[Run]]
+"""How to ask for these spans."""
 
 
 class BlobDownload:
@@ -51,6 +55,53 @@ class BlobDownload:
             run = self.queue.popleft()
             self.at_work.append(run)
             return run
+
+    def replan(self, make_runs: MakeRuns, expect: Callable[[Sequence[Run]], None]) -> int:
+        """Ask in another way for what is wanted of the queue; returns how many runs that adds.
+
+        `expect` is told all that are to come, while none can end.
+        """
+        wanted = self.order.wanted
+        with self.lock:
+            left = merge([span for run in self.queue for span in run])
+            before, runs = len(self.queue), make_runs(subtract(wanted, subtract(wanted, left)))
+            self.queue = deque(runs)
+            expect(sorted([*self.at_work, *runs]))
+            return len(runs) - before
+
+    def leave(self, left: list[ByteRange], jobs: int) -> tuple[int, list[ByteRange]]:
+        """Queue shares of what a broken connection left; returns their number, and what the caller goes on with."""
+        first, *others = shares(left, jobs)
+        with self.lock:
+            self.queue.extend(others)
+        return len(others), list(first)
+
+    def to_come(self, store: Store) -> int:
+        """Bytes that are ordered and not in the store yet."""
+        with self.lock:
+            queue, at_work = list(self.queue), list(self.at_work)
+        return sum(map(total, queue)) + sum(total(store.missing(self.order.blob.digest, run)) for run in at_work)
+
+    @contextmanager
+    def helping(self) -> Iterator[None]:
+        """What fails inside is the failure of the worker who is helped."""
+        try:
+            yield
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is raised again where the order is worked off
+            with self.lock:
+                self.failure = self.failure or error
+
+    def wait_for_help(self, stop: threading.Event) -> None:
+        """Until no run is at work. Raises the failure of a worker who helped, Stopped when the pull has ended."""
+        with self.lock:
+            while self.at_work and self.failure is None:
+                if stop.is_set():
+                    raise Stopped
+                self.calm.wait(0.2)
+            if self.failure is not None:
+                raise self.failure
 
     def check(self, store: Store, run: ByteRange) -> list[int]:
         """Check the chunks that the run made complete; returns those that are wrong."""

@@ -1,0 +1,104 @@
+"""Receive spans of a blob into the store, and account for every byte that a source sends."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from zchunked.download.blob_download import BlobDownload
+from zchunked.download.ledger import TransferLedger
+from zchunked.download.orders import Order
+from zchunked.download.retry import Stopped
+from zchunked.download.retrying_source import RetryingSource
+from zchunked.download.writers import Writers
+from zchunked.events import Arrived
+from zchunked.interfaces import Emit, Pieces
+from zchunked.ranges import ByteRange, total
+from zchunked.receipt import Accounts
+from zchunked.store import Store
+
+_DRAIN_SECONDS = 1.0  # at most: from a fast link more arrives as long as we read
+Share = Callable[[BlobDownload, list[ByteRange]], list[ByteRange]]
+"""Told what a broken connection left; returns what of it the caller goes on with."""
+
+
+class TakenElsewhereError(Exception):
+    """Another worker is taking the whole blob."""
+
+
+class Receiver:
+    """Of one pull; its methods may be called from any worker."""
+
+    def __init__(
+        self,
+        source: RetryingSource,
+        store: Store,
+        accounts: Accounts,
+        emit: Emit,
+        stop: threading.Event,
+        can_drain: Callable[[], bool],
+    ) -> None:
+        """`can_drain`: whether reads of the source wait for nothing once `stop` is set."""
+        self._source, self._emit, self._stop, self._can_drain = source, emit, stop, can_drain
+        self._deliveries = TransferLedger(accounts)
+        self._writers = Writers(store)
+        self._drained_by = math.inf
+        self.commit_early = self._writers.commit_early
+        self.close_own = self._writers.close_own
+        self.close = self._writers.close
+        self.settle = self._deliveries.settle
+
+    def receive(
+        self,
+        state: BlobDownload,
+        spans: list[ByteRange],
+        share: Share,
+        claim_whole: Callable[[BlobDownload], bool],
+    ) -> None:
+        """Write the spans, in the calling worker's file.
+
+        `claim_whole` is asked once more arrives than the spans; where it is False, TakenElsewhereError is raised.
+        """
+        if not spans:
+            return
+        order = state.order
+        writer = self._writers.of(order.blob)
+        delivery = self._deliveries.begin(order)
+        asked = ByteRange(spans[0].start, spans[-1].end)
+
+        def keep(haul: Pieces) -> int:
+            is_more = any(at < asked.start or at + len(piece) > asked.end for at, piece in haul)
+            if is_more and not claim_whole(state):
+                raise TakenElsewhereError
+            new = writer.write_many(haul)
+            size = total(new)
+            delivery.take(sum([len(piece) for _, piece in haul]), new)
+            if size:
+                self._emit(Arrived(size))
+            if state.came is not None:
+                state.came()
+            if self._stop.is_set() and not self._may_drain():
+                raise Stopped
+            return size
+
+        try:
+            self._source.fetch(order.blob, spans, keep, lambda left: share(state, left))
+        finally:
+            self._deliveries.end(delivery)
+
+    def _may_drain(self) -> bool:
+        """After the stop: whether there is time left for what was received already, which would come twice."""
+        now = time.monotonic()
+        self._drained_by = min(self._drained_by, now + _DRAIN_SECONDS)
+        return self._can_drain() and now < self._drained_by
+
+    def take_back(self, order: Order, spans: Sequence[ByteRange]) -> int:
+        """What came of these spans was wrong: it becomes waste, and another source is asked next where there is one.
+
+        Returns how much of them this pull had brought.
+        """
+        taken = self._deliveries.take_back(order, spans)
+        self._source.distrust(order.blob.digest, taken)
+        return total(taken)

@@ -1,0 +1,130 @@
+"""Fetch one run of a blob: received, its chunks checked, what came damaged fetched again.
+
+From a host without ranges one worker takes the whole blob, for all runs.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from zchunked.download.blob_download import BlobDownload
+from zchunked.download.coalesce import Run, hull
+from zchunked.download.receiver import Receiver, Share, TakenElsewhereError
+from zchunked.download.watermarks import Watermarks
+from zchunked.download.whole_blob import WholeBlobs
+from zchunked.errors import IntegrityError, RangeIgnoredError
+from zchunked.events import Noted
+from zchunked.interfaces import Emit
+from zchunked.oci.digest import short
+from zchunked.ranges import ByteRange
+from zchunked.store import Store
+
+
+class RunFetcher:
+    """Of one pull; its methods may be called from any worker."""
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        store: Store,
+        arrivals: Watermarks,
+        emit: Emit,
+        stop: threading.Event,
+        share: Share,
+    ) -> None:
+        self._receiver, self._store, self._arrivals, self._emit = receiver, store, arrivals, emit
+        self._share = share
+        self._whole = WholeBlobs(stop)
+        self.without_ranges = self._whole.without_ranges
+
+    def is_whole(self, state: BlobDownload) -> bool:
+        """Whether the calling worker is the one that takes all of the blob."""
+        return self._whole.is_mine(state.order.blob.digest)
+
+    def run(self, state: BlobDownload, run: Run) -> bool:
+        """False when somebody else takes the whole blob, and this with it."""
+        blob = state.order.blob.digest
+        if self._whole.is_taken(blob):
+            return False
+        try:
+            self._fetch(state, self._store.missing(blob, run))
+        except RangeIgnoredError:
+            if not self._claim_whole(state):
+                return False
+        except TakenElsewhereError:
+            return False
+        if not self._whole.is_mine(blob) and not self._judge(state, run):
+            return False
+        if self._whole.is_mine(blob):
+            self._finish_whole(state)
+        if state.is_entry_due:
+            state.enter(self._store)
+        return True
+
+    def _judge(self, state: BlobDownload, run: Run) -> bool:
+        """Check what a run brought, and bring again what came damaged. False when somebody else takes the whole blob:
+        whoever does that waits for those who judge, and then looks at what they have left.
+        """
+        with self._whole.judging(state.order.blob.digest) as may_judge:
+            if not may_judge:
+                return False
+            try:
+                if bad := state.check(self._store, hull(run)):
+                    self._refetch(state, bad)
+            except TakenElsewhereError:
+                return False
+        return True
+
+    def _fetch(self, state: BlobDownload, spans: list[ByteRange]) -> None:
+        self._receiver.receive(state, spans, self._share, self._claim_whole)
+
+    def _claim_whole(self, state: BlobDownload) -> bool:
+        """The host sends the whole blob or nothing: one worker takes it, for all runs. False if another one does."""
+        blob = state.order.blob
+        if not state.may_grow:
+            raise RangeIgnoredError(f"the host of layer {short(blob.digest)} serves no ranges")
+        if self._store.covers(blob.digest, ByteRange(0, blob.size)):
+            return False  # another worker has taken it meanwhile
+        if is_new := self._whole.claim(blob.digest):
+            state.order.want_all()
+            self._emit(Noted(f"the host of layer {short(blob.digest)} serves no ranges: the layer comes whole"))
+        return is_new is not False
+
+    def _finish_whole(self, state: BlobDownload) -> None:
+        blob = state.order.blob
+        whole = ByteRange(0, blob.size)
+        self._whole.wait_for_judges(blob.digest)
+        self._insist(state, self._store.missing(blob.digest, [whole]))
+        if bad := state.check(self._store, whole):
+            self._refetch(state, bad)
+        self._arrivals.complete_all(blob.digest)
+        self._whole.release(blob.digest)
+
+    def _insist(self, state: BlobDownload, spans: list[ByteRange]) -> None:
+        """From a host without ranges too: then all of the blob comes, and what is here already is dropped."""
+        try:
+            self._fetch(state, spans)
+        except RangeIgnoredError:
+            if not self._claim_whole(state):
+                raise TakenElsewhereError from None
+            self._fetch(state, [ByteRange(0, state.order.blob.size)])
+
+    def _refetch(self, state: BlobDownload, bad: list[int]) -> None:
+        """Once more, on a new request; wrong twice is the end."""
+        checks, order = state.order.checks, state.order
+        spans = [ByteRange(checks.starts[chunk], checks.ends[chunk]) for chunk in bad]
+        self._store.distrust(order.blob.digest, spans)
+        self._receiver.take_back(order, spans)
+        self._emit(Noted(f"layer {short(order.blob.digest)}: {len(bad)} of its chunks came damaged, fetching again"))
+        state.uncheck(bad)
+        for span in spans:
+            self._insist(state, [span])
+        for span in spans:
+            if still := state.check(self._store, span):
+                self._store.distrust(order.blob.digest, [span])
+                self._receiver.take_back(order, [span])
+                digest = checks.digests[still[0]].hex()
+                raise IntegrityError(
+                    f"chunk at {span} of layer {order.blob.digest}: want sha256:{digest}, got something else twice; "
+                    "the registry's copy is damaged or something on the way changes it"
+                )
