@@ -43,8 +43,8 @@ SHARED = {0, 1, 3, 6, 7}
 
 WHO_MAY = {
     # Libraries: one room each knows that they exist.
-    "requests": "sources.http.client sources.http.sessions",
-    "urllib3": "sources.http.client sources.http.connection sources.http.sessions",
+    "requests": "sources.http.client sources.http.response sources.http.sessions",
+    "urllib3": "sources.http.connection sources.http.response sources.http.sessions",
     "cheroot": "serve.server",
     "prometheus_client": "serve.metrics",
     "obstore": "sources.objects",

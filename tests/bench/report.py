@@ -21,26 +21,32 @@ _CASES = {
 _NONE = "–"
 _FEW = 12  # lines of what went wrong
 _UNDONE = f"""
-No real network: the links are a relay in user space with a rate, a delay and a short fair queue. It knows neither slow
-start nor loss nor packet framing, and it takes CPU time of the cores that client and server use.
+No real network: the links are a relay in user space with a rate, a delay and a short fair queue.
+It knows neither slow start nor loss nor packet framing, and it takes CPU time of the cores that
+client and server use.
 
-No blobs from docker-registry, save where bytes are counted: it reads 4 MiB of its file for each part of an answer, 8 s
-of a core for an update in 29,000 spans, and its client waits for that.
+No blobs from docker-registry, save where bytes are counted: it reads 4 MiB of its file for each
+part of an answer, 8 s of a core for an update in 29,000 spans, and its client waits for that.
 
-No TLS, no token server, no redirects, no CDN: plain http on loopback. zpull is told so (`--plain-http`), as curl is by
-its URLs; skopeo and podman try https first, two round trips of a link.
+No TLS, no token server, no redirects, no CDN: plain http on loopback. zpull is told so
+(`--plain-http`), as curl is by its URLs; skopeo and podman try https first, two round trips of a
+link.
 
-podman unpacks files into overlay storage, zpull keeps compressed bytes (and proves diff IDs), skopeo copies blobs: they
-are not the same work.
+podman unpacks files into overlay storage, zpull keeps compressed bytes (and proves diff IDs),
+skopeo copies blobs: they are not the same work.
 
-Peak memory is of a command's largest process as the kernel reports it; page cache and server are not in it.
+Peak memory is of a command's largest process as the kernel reports it; page cache and server are
+not in it.
 
-Over {LINKS[3].name} no cold pulls and no skopeo; over {LINKS[2].name} no cold pull with podman or an export.
+Over {LINKS[3].name} no cold pulls and no skopeo; over {LINKS[2].name} no cold pull with podman or
+an export.
 
-skopeo copies whole blobs: its update is no partial pull. curl neither resolves references nor checks digests.
+skopeo copies whole blobs: its update is no partial pull. curl neither resolves references nor
+checks digests.
 
-"curl, zstd, openssl" downloads the layers side by side through `zstd -d` and two `openssl sha256`, of blob and tar: the
-work that proving diff IDs is at least, by the tools of the system. It keeps nothing.
+"curl, zstd, openssl" downloads the layers side by side through `zstd -d` and two `openssl
+sha256`, of blob and tar: the work that proving diff IDs is at least, by the tools of the system.
+It keeps nothing.
 """
 
 

@@ -29,10 +29,10 @@ from zchunked.oci.reference import LayoutReference, LayoutScheme, parse_image
 from zchunked.ranges import ByteRange
 from zchunked.serve.byte_ranges import UnsatisfiableError, parse_range
 from zchunked.serve.names import parse_path
-from zchunked.sources.archive import open_archive
 from zchunked.sources.auth.challenges import parse_challenges
 from zchunked.sources.auth.credentials import Keyring
 from zchunked.sources.config.registries import parse_registries
+from zchunked.sources.docker_archive import open_archive
 from zchunked.sources.http.multipart import PartReader
 from zchunked.sources.http.proxies import is_exempt, proxy_for
 from zchunked.sources.http.range_response import stated_size, understand

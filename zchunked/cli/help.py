@@ -29,8 +29,8 @@ _USAGE = """usage: zpull [pull] IMAGE… [--to DEST] [options]
 _OPTIONS = """
       --to DEST           also write it: oci:DIR[:tag], oci-archive:FILE, docker-archive:FILE
       --platform OS/ARCH  which image of an index to take (default: this machine's)
-      --store DIR         folder that keeps downloaded bytes (default: zpull in the user's cache folder)
-      --patience TIME     how long an outage is tolerated: 90, 90s, 10m (default 60s; 0: fail at once)
+      --store DIR         folder that keeps downloaded bytes (default: ~/.cache/zpull)
+      --patience TIME     how long an outage is tolerated: 90, 10m (default 60s; 0: fail at once)
   -j, --jobs N            connections at a time (default 8)
       --limit-rate RATE   receive no faster than this: 500kB, 4Mbit (default: unlimited)
   -q, --quiet             print the digest alone

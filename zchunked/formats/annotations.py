@@ -65,10 +65,11 @@ class Location:
 
 def written_annotations(toc: Part, toc_digest: Digest, tarsplit: Part) -> dict[str, str]:
     """What a writer says of a layer whose TOC vouches for its tar-split."""
+    at = {part: f"{part.span.start}:{part.span.size}:{part.decoded_bytes}" for part in (toc, tarsplit)}
     return {
         _NEW + "manifest-checksum": toc_digest,
-        _NEW + "manifest-position": f"{toc.span.start}:{toc.span.size}:{toc.decoded_bytes}:1",
-        _NEW + "tarsplit-position": f"{tarsplit.span.start}:{tarsplit.span.size}:{tarsplit.decoded_bytes}",
+        _NEW + "manifest-position": at[toc] + ":1",
+        _NEW + "tarsplit-position": at[tarsplit],
     }
 
 

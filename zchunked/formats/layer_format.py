@@ -1,8 +1,8 @@
 """The kinds of layer that can be assembled from frames, behind one interface.
 
 form = format_of(layer)
-span = form.tail(layer.size)                     # eStargz: read it first; None: the annotations tell all
-location = form.locate(layer, tail, limits)      # where the TOC lies, and the digest that vouches for it
+span = form.tail(layer.size)                     # eStargz: read it first; None: annotations do
+location = form.locate(layer, tail, limits)      # where the TOC lies, and the digest that vouches
 reader = form.toc_reader(layer, location, limits)
 ...reader.feed(piece) for location.toc.span...
 toc = reader.finish()

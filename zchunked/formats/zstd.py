@@ -20,7 +20,8 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 _SKIPPABLE = frozenset(range(0x184D2A50, 0x184D2A60))
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _SHORTEST_FRAME = 9
-_WIDEST = 17 << 3  # how a window of 128 MiB is written (RFC 8878, 3.1.1.1.2): the library takes no wider one unasked
+# How a window of 128 MiB is written (RFC 8878, 3.1.1.1.2): the library takes no wider one unasked.
+_WIDEST = 17 << 3
 _BLOCK_BYTES = 128 << 10  # no block is longer, neither encoded nor decoded (RFC 8878, 3.1.1.2.4)
 _FEW_BLOCKS = 4  # of a long frame in one step: 512 KiB come out
 _MOST_BLOCKS = 32  # of small frames in one step: 4 MiB at worst

@@ -8,7 +8,8 @@ from typing import cast
 from zchunked.export.engines import Engine, EngineTarget, Kind
 from zchunked.interfaces import Source
 from zchunked.oci.reference import LayoutReference
-from zchunked.sources.archive import SavedObjects, TarObjects
+from zchunked.sources.archive import TarObjects
+from zchunked.sources.docker_archive import SavedObjects
 from zchunked.sources.layout import LayoutSource
 
 

@@ -98,22 +98,25 @@ def _flight(row: FlightRow) -> str:
         if row.total
         else "<progress></progress>"
     )
-    return (
-        f"<div class=row><b>{escape(row.name)}</b><span>{share}</span><span>{age(row.seconds)}</span>{note}{bar}</div>"
-    )
+    return _row(row.name, str(share), age(row.seconds), more=f"{note}{bar}")
 
 
 def _image(row: ImageRow) -> str:
-    facts = f"<span>{escape(row.platform)}</span><span>{escape(row.digest)}</span><span>{age(row.seconds)} ago</span>"
-    return f"<div class=row><b>{escape(row.name)}</b>{facts}</div>"
+    return _row(row.name, escape(row.platform), escape(row.digest), f"{age(row.seconds)} ago")
 
 
 def _host(row: HostRow) -> str:
-    karma = "" if row.karma is None else f"<span>karma {row.karma:.3g} after its last failure</span>"
+    karma = [] if row.karma is None else [f"karma {row.karma:.3g} after its last failure"]
     spans = {None: "ranges not known yet", 0: "no ranges", 1: "one range a request"}.get(
         row.spans, "several ranges a request"
     )
-    return f"<div class=row><b>{escape(row.name)}</b><span>{human(row.fetched)}</span><span>{spans}</span>{karma}</div>"
+    return _row(row.name, human(row.fetched), spans, *karma)
+
+
+def _row(name: str, *facts: str, more: str = "") -> str:
+    """`facts` and `more` are HTML."""
+    shown = "".join(f"<span>{fact}</span>" for fact in facts)
+    return f"<div class=row><b>{escape(name)}</b>{shown}{more}</div>"
 
 
 def human(size: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from zchunked.errors import UsageError
 from zchunked.interfaces import HostMemory
 from zchunked.oci.reference import ImageReference, LayoutReference
-from zchunked.sources.archive import open_archive
+from zchunked.sources.docker_archive import open_archive
 from zchunked.sources.layout import Documents, LayoutSource
 from zchunked.sources.network import Network
 from zchunked.sources.objects.directory import DirectoryObjects

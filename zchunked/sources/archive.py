@@ -1,44 +1,35 @@
-"""Image archives (`docker save`, `skopeo copy … oci-archive:`) as sources: one tar, read in place.
+"""Read the members of a tar in place, as the objects of a layout (`skopeo copy … oci-archive:`).
 
-What comes compressed or through a pipe is unpacked into a temporary file first. A docker archive is shown as the OCI
-layout it would be, so that both kinds are read in the same way.
+What comes compressed or through a pipe is unpacked into a temporary file first.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
 import stat
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, cast
 
-import msgspec
-
-from zchunked.errors import FormatError, InvalidReferenceError, LimitError, LocalError, NotFoundError
+from zchunked.errors import FormatError, LimitError, LocalError, NotFoundError
 from zchunked.formats.decompress import unpacked
 from zchunked.interfaces import Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.oci.digest import Digest, digest_of
-from zchunked.oci.documents import OCI_CONFIG, OCI_INDEX, OCI_LAYER_TAR, OCI_MANIFEST, Descriptor, parse_config
-from zchunked.oci.reference import LayoutReference, parse_reference
+from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
-from zchunked.sources.layout import blob_path, check_size
-from zchunked.sources.objects.interface import Objects
+from zchunked.sources.layout import check_size
 
 _STDIN = "-"
 _PIECE_BYTES = 1 << 20
-_SPANS = 512  # reading one more costs a system call
+SPANS = 512  # reading one more costs a system call
 _MOST_LINKS = 16
 _WANT = "want what docker save or skopeo copy writes"
-_REF_NAME = "org.opencontainers.image.ref.name"
-_PACKED = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}
 _UNREAD = {b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 _BROKEN = (tarfile.TarError, ValueError, EOFError, OverflowError, ArithmeticError, RecursionError)
 
@@ -47,15 +38,9 @@ Pipe = Callable[[], AbstractContextManager[int]]
 """Begins a tar that a program writes; what that complains of is raised where the block ends."""
 
 
-def open_archive(reference: LayoutReference, *, spool: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> Objects:
-    """The caller closes it. Nothing is opened before its first use."""
-    members = TarObjects(Path(reference.base), reference.name, spool=spool, limits=limits)
-    return members if reference.scheme == "oci-archive" else SavedObjects(members, limits=limits)
-
-
 @dataclass(frozen=True, slots=True)
-class _Member:
-    """Where its content lies in the tar; or what it links to."""
+class Member:
+    """Where a member's content lies in the tar; or what it links to."""
 
     start: int = 0
     size: int = 0
@@ -78,7 +63,7 @@ class TarObjects:
         self._origin, self._spool, self._limits = origin, spool, limits
         self._lock = threading.Lock()
         self._handle = -1
-        self._members: dict[str, _Member] | None = None
+        self._members: dict[str, Member] | None = None
 
     def close(self) -> None:
         """A thread that waits for more of a pipe is left behind with what it has open: nobody can wake it."""
@@ -95,7 +80,7 @@ class TarObjects:
         return b"".join(self.pieces(member, ByteRange(0, member.size)))
 
     def spans_per_request(self, path: str, blob: Descriptor) -> int:
-        return _SPANS
+        return SPANS
 
     def read(self, path: str, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         member = self.find(path)
@@ -106,7 +91,7 @@ class TarObjects:
                 yield [(at, piece)]
                 at += len(piece)
 
-    def find(self, path: str) -> _Member:
+    def find(self, path: str) -> Member:
         """Raises NotFoundError, FormatError for links in circles."""
         members = self._opened()
         name = _clean(path)
@@ -118,7 +103,7 @@ class TarObjects:
             name = member.link
         raise FormatError(f"{self.name}: {path} is behind more than {_MOST_LINKS} links")
 
-    def pieces(self, member: _Member, span: ByteRange) -> Iterator[bytes]:
+    def pieces(self, member: Member, span: ByteRange) -> Iterator[bytes]:
         at, end = member.start + span.start, member.start + span.end
         while at < end:
             try:
@@ -130,7 +115,7 @@ class TarObjects:
             yield piece
             at += len(piece)
 
-    def _opened(self) -> dict[str, _Member]:
+    def _opened(self) -> dict[str, Member]:
         with self._lock:
             if self._members is None:
                 if isinstance(self._origin, Path):
@@ -188,8 +173,8 @@ class TarObjects:
             is_first = False
             yield piece
 
-    def _listed(self, handle: int) -> dict[str, _Member]:
-        members: dict[str, _Member] = {}
+    def _listed(self, handle: int) -> dict[str, Member]:
+        members: dict[str, Member] = {}
         source = _Headers(handle, self._limits.archive_header_bytes)
         try:
             with tarfile.open(fileobj=cast("Any", source), mode="r:") as tar:
@@ -201,11 +186,11 @@ class TarObjects:
                         )
                     name = _clean(found.name)
                     if found.issym():
-                        members[name] = _Member(link=_clean(posixpath.join(posixpath.dirname(name), found.linkname)))
+                        members[name] = Member(link=_clean(posixpath.join(posixpath.dirname(name), found.linkname)))
                     elif found.islnk():
-                        members[name] = _Member(link=_clean(found.linkname))
+                        members[name] = Member(link=_clean(found.linkname))
                     elif found.isreg() and not found.issparse():
-                        members[name] = _Member(found.offset_data, found.size)
+                        members[name] = Member(found.offset_data, found.size)
         except _BROKEN as error:
             raise FormatError(f"{self.name} is no tar, or cut short ({error}); {_WANT}") from error
         return members
@@ -250,122 +235,3 @@ class _Headers:
         data = os.pread(self._handle, size, self._at)
         self._at += len(data)
         return data
-
-
-# ── docker archives ──
-
-
-class _Saved(msgspec.Struct):
-    """One image in `manifest.json`, in its own spelling."""
-
-    Config: str
-    RepoTags: list[str | None] | None = None
-    Layers: list[str] | None = None
-
-
-_SAVED = msgspec.json.Decoder(list[_Saved])
-
-
-class SavedObjects:
-    """Fills `Objects` with the OCI layout that a docker archive would be: the same config and layers, a manifest made
-    for them, names in the index. Layers are hashed only where they are compressed: a plain one is its own diff ID.
-    """
-
-    def __init__(self, members: TarObjects, *, limits: Limits = DEFAULT_LIMITS) -> None:
-        """`members` are closed with this."""
-        self.name = members.name
-        self._members, self._limits = members, limits
-        self._lock = threading.Lock()
-        self._made: dict[str, bytes] = {}
-        self._paths: dict[str, str] = {}
-        self._hashed: dict[_Member, Digest] = {}
-        self._is_ready = False
-
-    def close(self) -> None:
-        self._members.close()
-
-    def get(self, path: str, most: int) -> bytes:
-        self._prepare()
-        if (data := self._made.get(path)) is None:
-            return self._members.get(self._member_of(path), most)
-        if len(data) > most:
-            raise LimitError(f"{self.name}: {path} has {len(data)} bytes, the limit is {most}")
-        return data
-
-    def spans_per_request(self, path: str, blob: Descriptor) -> int:
-        return _SPANS
-
-    def read(self, path: str, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
-        self._prepare()
-        yield from self._members.read(self._member_of(path), blob, spans)
-
-    def _member_of(self, path: str) -> str:
-        try:
-            return self._paths[path]
-        except KeyError:
-            raise NotFoundError(f"{self.name}: there is no {path} in it") from None
-
-    def _prepare(self) -> None:
-        with self._lock:
-            if self._is_ready:
-                return
-            entries = [entry for saved in self._saved() for entry in self._entries(saved)]
-            index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
-            self._made["index.json"] = msgspec.json.encode(index)
-            self._is_ready = True
-
-    def _saved(self) -> list[_Saved]:
-        try:
-            data = self._members.get("manifest.json", self._limits.manifest_bytes)
-        except NotFoundError as error:
-            raise FormatError(
-                f"{self.name} has no manifest.json; want what docker save writes since 1.10, or say oci-archive:"
-            ) from error
-        try:
-            saved = _SAVED.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise FormatError(f"{self.name}: manifest.json is not what it should be: {str(error)[:200]}") from error
-        most = self._limits.layers_count
-        if len(saved) > self._limits.instances_count or any(len(one.Layers or []) > most for one in saved):
-            raise LimitError(f"{self.name}: manifest.json lists more images or layers than we accept")
-        return saved
-
-    def _entries(self, saved: _Saved) -> list[dict[str, object]]:
-        """One for each name, or one without."""
-        config = self._members.get(saved.Config, self._limits.manifest_bytes)
-        names = saved.Layers or []
-        diff_ids = parse_config(config, len(names), limits=self._limits).diff_ids
-        layers = [self._layer(name, diff_id) for name, diff_id in zip(names, diff_ids, strict=True)]
-        self._paths[blob_path(digest_of(config))] = saved.Config
-        manifest = msgspec.json.encode({
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": {"mediaType": OCI_CONFIG, "digest": digest_of(config), "size": len(config)},
-            "layers": layers,
-        })  # fmt: skip
-        self._made[blob_path(digest_of(manifest))] = manifest
-        entry: dict[str, object] = {"mediaType": OCI_MANIFEST, "digest": digest_of(manifest), "size": len(manifest)}
-        called: list[str] = []
-        for tag in saved.RepoTags or []:
-            with suppress(InvalidReferenceError):
-                called.append(str(parse_reference(tag or "")))
-        return [entry | {"annotations": {_REF_NAME: name}} for name in called] or [entry]
-
-    def _layer(self, name: str, diff_id: Digest) -> dict[str, object]:
-        try:
-            member = self._members.find(name)
-        except NotFoundError as error:
-            raise FormatError(f"{self.name}: manifest.json lists layer {name!r:.200}, which is not in it") from error
-        head = b"".join(self._members.pieces(member, ByteRange(0, min(4, member.size)))) if member.size else b""
-        kind = next((kind for magic, kind in _PACKED.items() if head.startswith(magic)), "")
-        digest = self._digest_of(member) if kind else diff_id
-        self._paths[blob_path(digest)] = name
-        return {"mediaType": OCI_LAYER_TAR + kind, "digest": digest, "size": member.size}
-
-    def _digest_of(self, member: _Member) -> Digest:
-        if member not in self._hashed:
-            hasher = hashlib.sha256()
-            for piece in self._members.pieces(member, ByteRange(0, member.size)):
-                hasher.update(piece)
-            self._hashed[member] = Digest(f"sha256:{hasher.hexdigest()}")
-        return self._hashed[member]

@@ -16,8 +16,9 @@ from zchunked.errors import NotFoundError, TransferError, TransientError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.oci.documents import ACCEPTED, OCI_INDEX, Descriptor
-from zchunked.sources.http.client import REDIRECTS, Body, HttpResponse
+from zchunked.sources.http.client import REDIRECTS, Body
 from zchunked.sources.http.endpoint import RegistryEndpoint
+from zchunked.sources.http.response import HttpResponse
 
 _SEND = Callable[[], Iterable[bytes | memoryview]]
 _RANGE = re.compile(r"(?:bytes[= ])?0-([0-9]{1,19})", re.ASCII)
@@ -172,7 +173,8 @@ class RegistryUploads:
         return body, lambda: self._close(upload, blob.digest, body)
 
     def _close(self, upload: Upload, digest: Digest, body: Body) -> None:
-        url = f"{upload.location}{'&' if '?' in upload.location else '?'}digest={quote(digest, safe=':')}"
+        sign = "&" if "?" in upload.location else "?"
+        url = f"{upload.location}{sign}digest={quote(digest, safe=':')}"
         answer = self._ask(url, _OCTETS if len(body) else {}, method="PUT", body=body, answer_seconds=_COMMIT_SECONDS)
         if answer.status in (201, 204):
             answer.excerpt()

@@ -23,9 +23,8 @@ ZSTD_INSTANCE = {"io.github.containers.compression.zstd": "true"}
 _REF_NAME = "org.opencontainers.image.ref.name"
 _INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 _DOCKER_LAYERS = {
-    "application/vnd.oci.image.layer.v1.tar": "application/vnd.docker.image.rootfs.diff.tar",
-    "application/vnd.oci.image.layer.v1.tar+gzip": "application/vnd.docker.image.rootfs.diff.tar.gzip",
-    "application/vnd.oci.image.layer.v1.tar+zstd": "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    f"application/vnd.oci.image.layer.v1.tar{oci}": f"application/vnd.docker.image.rootfs.diff.tar{docker}"
+    for oci, docker in (("", ""), ("+gzip", ".gzip"), ("+zstd", ".zstd"))
 }
 
 

@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         if "uploads" in query:
             name = str(len(bucket.log))
             bucket.uploads[name] = {}
-            text = f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>"
+            text = "<{0}><UploadId>{1}</UploadId></{0}>".format("InitiateMultipartUploadResult", name)
             self._answer(200, text.encode())
         elif self.command == "DELETE":
             bucket.uploads.pop(upload, None)

@@ -236,7 +236,8 @@ http {{
   log_format counted escape=json '{{"request":"$request","status":$status,"sent":$body_bytes_sent,'
                                  '"range":"$http_range","authorization":"$http_authorization"}}';
   access_log {folder}/access.log counted;
-  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   client_max_body_size 0; large_client_header_buffers 8 32k; sendfile on; keepalive_requests 100000;
   server {{

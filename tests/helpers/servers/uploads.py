@@ -212,7 +212,8 @@ class UploadRegistry:
         return _answer(handler, 202, b"", Location=self._location(which, session), Range="0-0", **least)
 
     def _location(self, which: str, session: Session) -> str:
-        path = f"/v2/{session.repository}/blobs/uploads/{which}?step={session.step}&secret=of-this-upload"
+        query = f"step={session.step}&secret=of-this-upload"
+        path = f"/v2/{session.repository}/blobs/uploads/{which}?{query}"
         return f"http://127.0.0.1:{self._servers[-1].server_port}{path}" if self.elsewhere else path
 
     def _status(self, handler: BaseHTTPRequestHandler, which: str, session: Session) -> None:

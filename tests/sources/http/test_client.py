@@ -24,7 +24,7 @@ from tests.helpers.servers.loopback import LoopbackServer
 from tests.helpers.servers.wire import ConnectionCutError
 from zchunked import __version__
 from zchunked.errors import AccessDeniedError, LocalError, PermanentError, TransferError, TransientError, ZPullError
-from zchunked.sources.http.client import Http, HttpResponse
+from zchunked.sources.http.client import Http
 from zchunked.sources.http.connection import _Reader
 from zchunked.sources.http.network_errors import (
     NoAnswerError,
@@ -35,6 +35,7 @@ from zchunked.sources.http.network_errors import (
     causes_of,
     translated,
 )
+from zchunked.sources.http.response import HttpResponse
 from zchunked.sources.http.sessions import SessionPool
 from zchunked.sources.http.tls import Trust, trust_from
 from zchunked.sources.traffic import Traffic

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,10 @@ SECONDS = int(NOON.timestamp())
 def policy(document: object) -> str:
     text = base64.b64encode(json.dumps(document).encode()).decode()
     return text.translate(str.maketrans("+=/", "-_~"))
+
+
+def until(moment: object) -> dict[str, Any]:
+    return {"Statement": [{"Condition": {"DateLessThan": {"AWS:EpochTime": moment}}}]}
 
 
 GOOD = policy({"Statement": [{"Resource": "*", "Condition": {"DateLessThan": {"AWS:EpochTime": SECONDS}}}]})
@@ -55,8 +60,8 @@ def test_the_time_is_found(query: str) -> None:
         "se=yesterday",
         "Policy=%%%",
         f"Policy={policy([])}",
-        f"Policy={policy({'Statement': [{'Condition': {'DateLessThan': {'AWS:EpochTime': True}}}]})}",
-        f"Policy={policy({'Statement': [{'Condition': {'DateLessThan': {'AWS:EpochTime': 10**30}}}]})}",
+        f"Policy={policy(until(True))}",
+        f"Policy={policy(until(10**30))}",
     ],
 )
 def test_what_cannot_be_read_is_no_time(query: str) -> None:

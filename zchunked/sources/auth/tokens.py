@@ -19,7 +19,8 @@ from zchunked.oci.reference import is_loopback
 from zchunked.sources.auth.challenges import Challenge, parse_challenges
 from zchunked.sources.auth.credentials import Credentials
 from zchunked.sources.auth.helpers import HelperError
-from zchunked.sources.http.client import Http, HttpResponse
+from zchunked.sources.http.client import Http
+from zchunked.sources.http.response import HttpResponse
 from zchunked.sources.http.single_flight import SingleFlight
 from zchunked.sources.http.urls import netloc, origin, shown
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from zchunked.errors import TransferError
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
-from zchunked.sources.http.client import REDIRECTS, HttpResponse
+from zchunked.sources.http.client import REDIRECTS
 from zchunked.sources.http.endpoint import RegistryEndpoint
 from zchunked.sources.http.network_errors import NoAnswerError
 from zchunked.sources.http.range_response import REFUSED_SINGLE, stated_size
+from zchunked.sources.http.response import HttpResponse
 from zchunked.sources.http.single_flight import SingleFlight
 from zchunked.sources.http.urls import netloc
 

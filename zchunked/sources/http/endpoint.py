@@ -10,8 +10,9 @@ from functools import partial
 from zchunked.errors import AccessDeniedError
 from zchunked.interfaces import Emit
 from zchunked.sources.auth.tokens import Auth
-from zchunked.sources.http.client import Body, Http, HttpResponse
+from zchunked.sources.http.client import Body, Http
 from zchunked.sources.http.network_errors import NoAnswerError, NoTlsError
+from zchunked.sources.http.response import HttpResponse
 from zchunked.sources.http.urls import origin
 
 TRIES = 3  # somebody else's renewal may be used up before our turn; our own is final

@@ -10,10 +10,10 @@ from zchunked.limits import Limits
 from zchunked.oci.digest import short
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
-from zchunked.sources.http.client import HttpResponse
 from zchunked.sources.http.content_coding import blob_of
 from zchunked.sources.http.multipart import PartReader
 from zchunked.sources.http.range_response import Packed, Parts
+from zchunked.sources.http.response import HttpResponse
 from zchunked.sources.http.status_errors import is_page, page_error
 
 Holds = ByteRange | Parts | Packed

@@ -13,10 +13,10 @@ from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, Spans, append_pieces, merge, range_header, subtract
 from zchunked.sources.http.blob_locations import BlobLocations
-from zchunked.sources.http.client import HttpResponse
 from zchunked.sources.http.endpoint import TRIES, RegistryEndpoint
 from zchunked.sources.http.range_body import Holds, RangeBody
 from zchunked.sources.http.range_response import clip, understand
+from zchunked.sources.http.response import HttpResponse
 from zchunked.sources.http.status_errors import is_page, page_error
 
 _RANGE_HEADER_BYTES = 4096  # what any server takes
