@@ -249,3 +249,14 @@ def test_a_frame_with_a_broken_header_is_broken_among_others_too(at: int, flip: 
     with pytest.raises(FormatError):
         frames.decode(bytes(frame), 3)
     assert frames.decode_many([bytes(frame), compress(b"two")], [3, 3]) == [None, b"two"]
+
+
+def test_every_window_is_taken_or_refused_alone_and_among_others_alike() -> None:
+    frame = bytearray(compress(b"one"))
+    for window in range(256):
+        frame[5] = window
+        try:
+            alone: bytes | None = frames.decode(bytes(frame), 3)
+        except FormatError:
+            alone = None
+        assert frames.decode_many([bytes(frame), compress(b"two")], [3, 3]) == [alone, b"two"], hex(window)

@@ -77,6 +77,17 @@ def test_a_mute_name_server_is_a_passing_failure(traffic: Traffic) -> None:
     http.close()
 
 
+def test_names_are_known_where_no_thread_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    answers(monkeypatch, **{"registry.test": ["192.0.2.1"]})
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert addresses_of("registry.test", 0.05) == ["192.0.2.1"]
+    with pytest.raises(socket.gaierror):
+        addresses_of("nobody.test", 0.05)
+
+
 def test_every_address_is_tried(monkeypatch: pytest.MonkeyPatch, traffic: Traffic, port: int) -> None:
     answers(monkeypatch, **{"registry.test": ["127.0.0.9", "127.0.0.1"]})
     http = Http(traffic)

@@ -16,7 +16,8 @@ def addresses_of(name: str, seconds: float) -> list[str]:
     """Best first, none twice.
 
     Raises socket.gaierror, or UnicodeError for what cannot be a name, as the system does; MuteResolverError after
-    `seconds`. The system goes on looking then, in a thread that nobody waits for.
+    `seconds`. The system goes on looking then, in a thread that nobody waits for. Where it gives out no more threads
+    there is no bound.
     """
     with suppress(ValueError):
         ipaddress.ip_address(name)
@@ -32,10 +33,14 @@ def addresses_of(name: str, seconds: float) -> list[str]:
             failure.append(error)
 
     thread = threading.Thread(target=look, name="zpull-name", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise MuteResolverError(f"no answer for {seconds:g} s")
+    try:
+        thread.start()
+    except RuntimeError:
+        look()
+    else:
+        thread.join(seconds)
+        if thread.is_alive():
+            raise MuteResolverError(f"no answer for {seconds:g} s")
     if failure:
         raise failure[0]
     return found
