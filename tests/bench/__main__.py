@@ -56,6 +56,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("size", choices=("small", "full"), nargs="?", default="small")
     parser.add_argument("--only", default=",".join(_SUITES), help="suites, with commas between them")
     parser.add_argument("--image", help="of the pulls: only this image")
+    parser.add_argument("--links", default="0,1,2,3", help="of the pulls: only over these, from 0 for loopback")
     parser.add_argument("--repeats", type=int, help="of what is done over a fast link; the median counts")
     parser.add_argument("--disk", action="store_true", help="clients work on the disk instead of in memory")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the tables again")
@@ -77,7 +78,8 @@ def _measure(kept: Results, found: Corpora, options: argparse.Namespace, work: P
     front, registry = suites.serving(work / "servers", found.storage, stack)
     repeats = options.repeats or (3 if options.size == "full" else 1)
     links, habits = (LINKS, tuple(suites.HABITS)) if options.size == "full" else (LINKS[::2], _FEW)
-    bench = suites.Bench(work, front, registry, repeats, work / "engine", links, habits, _say)
+    asked = [link for link in links if str(LINKS.index(link)) in options.links.split(",")]
+    bench = suites.Bench(work, front, registry, repeats, work / "engine", asked, habits, _say)
     images = [image for image in found.images if options.image in {None, image}]
     kept.about |= machine.about("disk" if options.disk else "memory", repeats)
     kept.about["engine"] = freeze(bench.engine)

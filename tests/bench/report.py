@@ -10,9 +10,19 @@ from tests.bench import chart, targets
 from tests.bench.link import LINKS
 from tests.bench.measure import Cost
 from tests.bench.results import Results
-from tests.bench.targets import LOOPBACK, bytes_per_need, over_limit, ratio
+from tests.bench.targets import LOOPBACK, bytes_per_need, over_limit, ratio, way_of
 
-_CLIENTS = ("zpull", "zpull --to oci:", "skopeo", "podman", "curl", "curl, zstd, openssl", "curl, ideal ranges")
+_CLIENTS = (
+    "zpull",
+    "zpull --exact",
+    "zpull --lean",
+    "zpull --to oci:",
+    "skopeo",
+    "podman",
+    "curl",
+    "curl, zstd, openssl",
+    "curl, ideal ranges",
+)
 _CASES = {
     "cold": "Cold pull: nothing is here",
     "update": "Update: the first version is here",
@@ -32,8 +42,8 @@ No TLS, no token server, no redirects, no CDN: plain http on loopback. zpull is 
 (`--plain-http`), as curl is by its URLs; skopeo and podman try https first, two round trips of a
 link.
 
-podman unpacks files into overlay storage, zpull keeps compressed bytes (and proves diff IDs),
-skopeo copies blobs: they are not the same work.
+podman unpacks files into overlay storage, zpull keeps the registry's blobs (the lean way: chunks, and
+proves diff IDs), skopeo copies blobs: they are not the same work.
 
 Peak memory is of a command's largest process as the kernel reports it; page cache and server are
 not in it.
@@ -123,7 +133,9 @@ def _updates(results: Results) -> Iterator[str]:
     yield "## Bytes of an update"
     yield ""
     yield from _prose(
-        "*Need*: missing chunks, TOCs, tar-splits and documents, by zpull's receipt. *Wire*: body bytes as nginx "
+        "*Need*: what the way taken cannot do without, by zpull's receipt: of the exact way missing frames, changed "
+        "headers and the blob's tail, of the lean one missing chunks, TOCs and tar-splits (of other clients: the "
+        "same); of a whole layer all of it. *Wire*: body bytes as nginx "
         "counted them, part headers included: those of zpull and podman from docker-registry itself, whose part "
         "headers are the longest."
     )
@@ -134,11 +146,22 @@ def _updates(results: Results) -> Iterator[str]:
             per_need = bytes_per_need(results, image, client)
             if cost and per_need:
                 of_image = f"{100 * cost.wire / results.sizes[image]:.1f} %"
-                need = results.need(image) or 0
+                need = cost.need if cost.receipt else results.need(image, client) or 0
                 rows.append(
-                    (image, client, _mega(need), _mega(cost.wire), _times(per_need, 3), of_image, f"{cost.requests:,}")
+                    (
+                        image,
+                        client,
+                        way_of(cost) or _NONE,
+                        _mega(need),
+                        _mega(cost.wire),
+                        _times(per_need, 3),
+                        of_image,
+                        f"{cost.requests:,}",
+                    )
                 )
-    yield from _table(("image", "client", "need, MB", "wire, MB", "wire / need", "of the image", "requests"), rows)
+    yield from _table(
+        ("image", "client", "way", "need, MB", "wire, MB", "wire / need", "of the image", "requests"), rows
+    )
     for image in results.sizes:
         if (cost := results.update(image, "zpull")) is not None:
             spent = cost.receipt["bytes"]
@@ -158,34 +181,59 @@ def _side_by_side(results: Results, case: str, title: str) -> Iterator[str]:
             if cost := results.cost("pulls", image, LOOPBACK.name, case, client):
                 walls = _times(ratio(cost.wall, base.wall if base else None))
                 per_gigabyte = f"{cost.cpu / (cost.wire / 1e9):.1f}" if cost.wire > 1e6 else _NONE
-                rows.append((image, client, f"{cost.wall:.2f}", walls, *_numbers(cost), per_gigabyte))
-    head = ("image", "client", "wall, s", f"/ {peer}'s", "CPU, s", "peak, MiB", "wire, MB", "requests", "CPU s per GB")
+                rows.append(
+                    (image, client, way_of(cost) or _NONE, f"{cost.wall:.2f}", walls, *_numbers(cost), per_gigabyte)
+                )
+    head = (
+        "image",
+        "client",
+        "way",
+        "wall, s",
+        f"/ {peer}'s",
+        "CPU, s",
+        "peak, MiB",
+        "wire, MB",
+        "requests",
+        "CPU s per GB",
+    )
     yield from _table(head, rows)
 
 
 def _links(results: Results) -> Iterator[str]:
     yield "## Over links"
     yield ""
-    yield "The limit is need / rate + 4 round trips; of a cold pull, image / rate + 4 round trips."
+    yield "The limit is need (of the way taken) / rate + 4 round trips; of a cold pull, image / rate + 4 round trips."
     yield ""
     rows = []
     for image in results.sizes:
         for link in LINKS[1:]:
             for case in ("update", "cold"):
-                size = results.need(image) if case == "update" else results.sizes[image]
                 for client in _CLIENTS:
                     cost = results.cost("pulls", image, link.name, case, client)
+                    need = cost.need if cost and cost.receipt else results.need(image, client)
+                    size = need if case == "update" else results.sizes[image]
                     if cost and size:
                         limit = link.limit(size)
-                        over = _times(cost.wall / limit)
+                        over, way = _times(cost.wall / limit), way_of(cost) or _NONE
                         rows.append(
-                            (image, link.name, case, client, f"{cost.wall:.2f}", f"{limit:.2f}", over, *_numbers(cost))
+                            (
+                                image,
+                                link.name,
+                                case,
+                                client,
+                                way,
+                                f"{cost.wall:.2f}",
+                                f"{limit:.2f}",
+                                over,
+                                *_numbers(cost),
+                            )
                         )
     head = (
         "image",
         "link",
         "case",
         "client",
+        "way",
         "wall, s",
         "limit, s",
         "wall / limit",

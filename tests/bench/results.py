@@ -52,10 +52,14 @@ class Results:
         rows = (self.cost("pulls", image, where, "update", client) for where in (REGISTRY, "loopback"))
         return next(filter(None, rows), None)
 
-    def need(self, image: str, where: str = "loopback") -> int | None:
-        """What an update of the image needs, from zpull's own receipt: chunks, TOCs, tar-splits, documents."""
-        cost = self.cost("pulls", image, where, "update", "zpull")
-        return cost.need if cost else None
+    def need(self, image: str, client: str = "zpull --exact") -> int | None:
+        """What an update needs, from zpull's own receipts, by the way that this client takes.
+
+        Of zpull: what came but gaps and waste. Others keep chunks and no blobs: what the lean way needs.
+        """
+        names = [client] if client.startswith("zpull") else ["zpull --lean"]
+        found = (self.cost("pulls", image, "loopback", "update", name) for name in [*names, "zpull"])
+        return next((cost.need for cost in found if cost), None)
 
     def replace(self, rows: Sequence[Row]) -> None:
         """Older rows of the same suites and images give way to the new ones."""

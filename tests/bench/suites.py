@@ -80,8 +80,12 @@ class Bench:
 def pulls(bench: Bench, image: str) -> Iterator[Row]:
     """All clients, cold and from the first version to the second, over all links. Clients take turns."""
     whole = clients.manifest(bench.front.host, image, AFTER)
+    ways = [Zpull(bench.engine, options=("--exact",)), Zpull(bench.engine, options=("--lean",))]
     players: list[Client] = [Zpull(bench.engine), Zpull(bench.engine, exports=True), Skopeo(), Podman()]
     saved = {player.name: place for player in players if (place := bench.prepare(player, image))}
+    if "zpull" in saved:  # all ways begin with the same store
+        saved |= {player.name: saved["zpull"] for player in ways}
+        players[1:1] = ways
     players = [player for player in players if player.name in saved]
     need: int | None = None
     for link in bench.links:
@@ -116,7 +120,7 @@ def pulls(bench: Bench, image: str) -> Iterator[Row]:
 def _from_registry(bench: Bench, players: Sequence[Client], image: str, saved: Mapping[str, Path]) -> Iterator[Row]:
     """Updates for their bytes: no parts have longer headers than docker-registry's. Its CPU time spoils the rest."""
     for player in players:
-        if player.name in {"zpull", "podman"}:
+        if player.name in {"zpull", "zpull --exact", "zpull --lean", "podman"}:
             home = bench.home(player)
             forget(home, saved[player.name])
             cost = bench.once(player.pull(home, bench.registry.host, image, AFTER), LINKS[0], bench.registry)
@@ -132,6 +136,7 @@ def _cold_players(link: Link, players: Sequence[Client]) -> list[Client]:
     """Whole images over a slow link take minutes and teach little."""
     if link.rtt > SLOW.rtt:
         return []
+    players = [player for player in players if player.name not in {"zpull --exact", "zpull --lean"}]
     return [player for player in players if link.rtt < SLOW.rtt or player.name in {"zpull", "skopeo", "curl"}]
 
 
