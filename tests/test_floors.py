@@ -282,12 +282,8 @@ def test_a_constructor_takes_six_collaborators(name: str) -> None:
 
 
 FAN_OUT = {
-    "operations.objects": 15,
-    "operations.pulling": 13,
-    "operations.sharing": 15,
     "pull.inspect": 16,
     "pull.layer": 13,
-    "pull.objects": 22,
     "pull.planner": 14,
 }
 """Files that import more than twelve of ours; none may grow, and no other may join them."""

@@ -90,7 +90,7 @@ def test_an_engine_has_the_first_layer_before_the_last_is_fetched(client: Client
     engine = FakeEngine(pull)
     with Registry({"t": IMAGE}, faults=[on("any", late, when=lambda one: one.digest == LATE.digest)]) as registry:
         with closing(begun(client, registry, engine)) as work:
-            work.bring()
+            work.fetch()
             work.deliver(force=False)
         assert engine.names == [registry.reference("t")]
         assert [one.to for one in work.receipt.exports] == ["docker:"]
@@ -110,7 +110,7 @@ def test_a_pull_that_fails_ends_the_engines(client: Client) -> None:
     with Registry(content) as registry:
         del registry.content.blobs[LATE.digest]
         with closing(begun(client, registry, FakeEngine(pull))) as work, pytest.raises(NotFoundError):
-            work.bring()
+            work.fetch()
     assert said
 
 
@@ -125,7 +125,7 @@ def test_an_engine_that_was_too_impatient_gets_it_once_more(client: Client) -> N
         all_of(offer)
 
     with Registry({"t": IMAGE}) as registry, closing(begun(client, registry, FakeEngine(pull))) as work:
-        work.bring()
+        work.fetch()
         work.deliver(force=False)
     assert len(tries) == 2
 
@@ -140,7 +140,7 @@ def test_nobody_else_gets_anything(client: Client) -> None:
         all_of(offer)
 
     with Registry({"t": IMAGE}) as registry, closing(begun(client, registry, FakeEngine(pull))) as work:
-        work.bring()
+        work.fetch()
         work.deliver(force=False)
 
 

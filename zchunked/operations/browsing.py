@@ -28,5 +28,5 @@ def image_in_store(context: Context, reference: ImageReference, platform: Platfo
         if all(store.is_pulled(layer.digest, diff_id) for layer, diff_id in layers):
             return image
     with closing(ImagePull(context, reference, (), Receipt(str(reference)))) as work:
-        work.bring()
+        work.fetch()
         return work.deliver(force=False)

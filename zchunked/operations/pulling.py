@@ -17,7 +17,6 @@ from zchunked.pull.offline import root_of
 from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt
-from zchunked.sources.offline import OfflineSource
 from zchunked.sources.shared_line import Place
 from zchunked.store.images import StoredImage
 
@@ -48,7 +47,7 @@ class ImagePull:
         self._image: StoredImage | None = None
         self._handover = handover_of(context, str(reference), to)
 
-    def bring(self) -> None:
+    def fetch(self) -> None:
         """Into the store. On whatever thread, which gets the events. Engines take it meanwhile."""
         with explained(self.receipt, self._bytes_here):
             origin = self._origin = self._context.open(self._reference, self._traffic)
@@ -70,7 +69,7 @@ class ImagePull:
         return image
 
     def deliver(self, *, force: bool) -> StoredImage:
-        """To every destination, after `bring`. Where the disk has spoilt what came, that is pulled again, once."""
+        """To every destination, after `fetch`. Where the disk has spoilt what came, that is pulled again, once."""
         pull, image = self._pull, self._image
         assert pull is not None
         assert image is not None
@@ -96,7 +95,7 @@ def pull(
 ) -> StoredImage:
     """Into the store, then to every destination. Raises one ZPullError, which has the receipt."""
     with closing(ImagePull(context, reference, to, receipt)) as work:
-        work.bring()
+        work.fetch()
         return work.deliver(force=force)
 
 
@@ -128,7 +127,7 @@ def resumable(failure: ZPullError, here: int, size: int) -> ZPullError:
 
 def pull_of(context: Context, origin: Origin, receipt: Receipt) -> Pull:
     """As the options say, as far as the source allows."""
-    options = replace(context.options, offline=isinstance(origin.source, OfflineSource))
+    options = replace(context.options, offline=origin.is_offline)
     if origin.is_local:
         options = replace(options, bounds=replace(options.bounds, min_rate=None))
     if options.offline:

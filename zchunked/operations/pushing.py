@@ -12,7 +12,7 @@ from zchunked.oci.reference import ImageReference, Reference
 from zchunked.operations.context import Context
 from zchunked.operations.pulling import explained
 from zchunked.operations.referrers import with_referrers
-from zchunked.operations.sharing import SourceImage
+from zchunked.operations.source_image import SourceImage
 from zchunked.operations.uploading import (
     for_source,
     mounted_from,

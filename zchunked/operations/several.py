@@ -61,7 +61,7 @@ class _SideBySide:
     def outcomes(self) -> Iterator[tuple[Receipt, Outcome]]:
         with self._pool:
             for number, (work, place) in enumerate(zip(self._works, self._places, strict=True)):
-                self._pool.submit("images", partial(self._bring, number, work, place))
+                self._pool.submit("images", partial(self._fetch, number, work, place))
             try:
                 for number, work in enumerate(self._works):
                     yield work.receipt, self._outcome(number, work)
@@ -69,12 +69,12 @@ class _SideBySide:
             finally:
                 self._line.is_over.set()
 
-    def _bring(self, number: int, work: ImagePull, place: Place) -> None:
+    def _fetch(self, number: int, work: ImagePull, place: Place) -> None:
         failure: ZPullError | None = None
         try:
             if self._line.is_over.is_set():
                 raise InterruptedPullError("interrupted")
-            work.bring()
+            work.fetch()
         except ZPullError as error:
             failure = error
         finally:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from zchunked.interfaces import Files, Source
 from zchunked.oci.digest import Digest
-from zchunked.oci.reference import ImageReference
+from zchunked.oci.reference import ImageReference, LayoutReference
+from zchunked.sources.blob_urls import place_in_layout
 from zchunked.sources.layout import LayoutSource
+from zchunked.sources.offline import OfflineSource
 from zchunked.sources.traffic import Traffic
 
 
@@ -42,6 +44,16 @@ class Origin:
     def is_local(self) -> bool:
         """Whether nothing of it comes over a network."""
         return isinstance(self.source, LayoutSource) and self.source.is_local
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether it asks no server, because the user forbade that."""
+        return isinstance(self.source, OfflineSource)
+
+    def path_of(self, blob: Digest) -> str | None:
+        """The path or URL of a blob of an OCI layout; None for a registry."""
+        reference = self.reference
+        return place_in_layout(reference, blob) if isinstance(reference, LayoutReference) else None
 
     def close(self) -> None:
         """Close the source."""

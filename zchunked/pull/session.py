@@ -1,12 +1,10 @@
-"""The transfer of one pull: its session and downloader, what is committed and what goes on the receipt."""
+"""The session of one pull: its transfer, what is committed at its end, and what goes on the receipt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from zchunked.download.downloader import Downloader
-from zchunked.download.session import Session
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import LocalError
 from zchunked.interfaces import Emit
@@ -15,14 +13,15 @@ from zchunked.oci.documents import Descriptor
 from zchunked.options import Options
 from zchunked.pull.conditions import Conditions
 from zchunked.pull.origin import Origin
+from zchunked.pull.transfer import Transfer
 from zchunked.receipt import Accounts, Receipt
 from zchunked.store import Store
 
 _LANES = {"read": 1, "make": 2, "prove": 2}
 
 
-class PullSession(Session):
-    """A session that downloads into a store. Ends once; its receipt is true then, however it ended."""
+class PullSession(Transfer):
+    """The transfer of one image. Ends once; its receipt is true then, however it ended."""
 
     def __init__(
         self,
@@ -34,26 +33,8 @@ class PullSession(Session):
         accounts: Accounts | None = None,
     ) -> None:
         """`accounts`: of an earlier session on the same receipt."""
-        super().__init__(
-            origin.traffic,
-            jobs=options.jobs,
-            patience=options.patience,
-            bounds=options.bounds,
-            show=show,
-        )
-        self.origin, self.store, self.options, self.receipt = origin, store, options, receipt
-        self.accounts = accounts or Accounts(is_free=origin.is_local)
-        self.source = self.retrying(origin.source)
-        self.downloader = Downloader(
-            self.source,
-            store,
-            accounts=self.accounts,
-            emit=self.emit,
-            stop=self.stop,
-            can_drain=lambda: origin.traffic.can_drain,
-        )
-        self.on_tick = self.downloader.commit_early
-        self.on_stop = self.downloader.arrivals.wake
+        super().__init__(origin, store, options, show, accounts)
+        self.receipt = receipt
         self.conditions = Conditions(origin, store, options, self.source.spans_per_request)
         self.config_bytes_here = 0  # of the image's config, before this pull
         self.bytes_here = 0

@@ -1,0 +1,44 @@
+"""Fetch one blob whole into the store, over several connections, and prove it by its digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zchunked.download.coalesce import Link, missing, runs_for
+from zchunked.download.orders import Order
+from zchunked.errors import IntegrityError
+from zchunked.events import Noted, Planned
+from zchunked.layers.proof import is_intact
+from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor
+from zchunked.pull.offline import refuse_lacking
+from zchunked.pull.request_shape import gap_policy
+from zchunked.pull.transfer import Transfer
+from zchunked.ranges import ByteRange, total
+
+
+def fetch_whole(transfer: Transfer, blob: Descriptor, on_wrong: Callable[[Digest], None]) -> None:
+    """For the caller's thread, while the transfer has workers. `on_wrong` is called before it comes anew.
+
+    Raises IntegrityError where it came wrong twice, NotFoundError where bytes are missing offline.
+    """
+    store, options, downloader = transfer.store, transfer.options, transfer.downloader
+    whole = [ByteRange(0, blob.size)] if blob.size else []
+    for _ in range(2):
+        left = missing(whole, store.covered(blob.digest))
+        if options.offline:
+            refuse_lacking(transfer.origin.name, [(blob, total(left))])
+        rate, round_trip = transfer.traffic.rate, transfer.traffic.round_trip
+        policy = gap_policy(options.frugality, Link(round_trip, options.link_rate(rate)), options.jobs)
+        order = Order(blob, runs_for(left, policy=policy, jobs=options.jobs), whole)
+        transfer.show(Planned(blob.size, blob.size - total(left), total(left)))
+        downloader.order(transfer.pool, order)
+        transfer.wait()
+        downloader.close()
+        if is_intact(store, blob.digest, blob.size):
+            store.set_whole(blob.digest, blob.size)
+            return
+        store.distrust(blob.digest, [ByteRange(0, max(blob.size, 1))])
+        on_wrong(blob.digest)
+        transfer.show(Noted(f"blob {blob.digest} is not what its digest says: dropped"))
+    raise IntegrityError(f"blob {blob.digest}: its {blob.size} bytes came twice and have another digest")

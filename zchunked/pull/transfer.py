@@ -1,0 +1,45 @@
+"""A session that downloads from one origin into the store: under every pull, and under single objects."""
+
+from __future__ import annotations
+
+from zchunked.download.downloader import Downloader
+from zchunked.download.session import Session
+from zchunked.interfaces import Emit
+from zchunked.options import Options
+from zchunked.pull.origin import Origin
+from zchunked.receipt import Accounts
+from zchunked.store import Store
+
+
+class Transfer(Session):
+    """Used as a `Session`; `source` forgives failures, `downloader` writes into `store`."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        store: Store,
+        options: Options,
+        show: Emit,
+        accounts: Accounts | None = None,
+    ) -> None:
+        """`accounts`: of an earlier transfer, to count on."""
+        super().__init__(
+            origin.traffic,
+            jobs=options.jobs,
+            patience=options.patience,
+            bounds=options.bounds,
+            show=show,
+        )
+        self.origin, self.store, self.options = origin, store, options
+        self.accounts = accounts or Accounts(is_free=origin.is_local)
+        self.source = self.retrying(origin.source)
+        self.downloader = Downloader(
+            self.source,
+            store,
+            accounts=self.accounts,
+            emit=self.emit,
+            stop=self.stop,
+            can_drain=lambda: origin.traffic.can_drain,
+        )
+        self.on_tick = self.downloader.commit_early
+        self.on_stop = self.downloader.arrivals.wake
