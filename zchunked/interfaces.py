@@ -129,10 +129,10 @@ class Source(Protocol):
     def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         """Yield every byte of the spans (ascending, disjoint).
 
-        A haul holds all that was received so far: nothing is held back while the source waits for more, so a kill
-        meanwhile costs nothing that came. Ends after the last byte or raises TransientError; what was yielded before
+        Each item holds all that was received so far: nothing is held back while the source waits for more, so a kill
+        meanwhile costs nothing that arrived. Ends after the last byte or raises TransientError; what was yielded before
         is good to keep. A host may send more than was asked for: the whole blob, from its beginning. Raises
-        RangeIgnoredError before the first haul when it has no answer to a range at all. One span over the whole blob
+        RangeIgnoredError before the first item when it has no answer to a range at all. One span over the whole blob
         is asked for without a range.
         """
 

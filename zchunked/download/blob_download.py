@@ -1,4 +1,4 @@
-"""One blob on its way: what of it is queued, at work and checked, and by whom."""
+"""State of one blob's download: runs that are queued and at work, chunks checked and recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to ask for: needed spans → runs. Pure: trades requests against bytes nobody needs, and nothing else."""
+"""Coalesce needed spans into range requests: buy gaps to save requests, cut long runs. Pure."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from zchunked.store import Store
 
 
 class Downloader:
-    """Works orders off through a crew. One per pull; its methods may be called from any worker."""
+    """Works orders off through a pool of workers. One per pull; its methods may be called from any worker."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Downloader:
         self._lock = threading.Lock()
         self._states: dict[Digest, BlobDownload] = {}
 
-    def order(self, crew: WorkerPool, order: Order) -> None:
+    def order(self, pool: WorkerPool, order: Order) -> None:
         """Queue all runs. Who waits in `arrivals` learns as they come."""
         whole = (ByteRange(0, order.blob.size),)
         if order.runs and order.wanted == [*whole] and not self._source.serves_ranges(order.blob):
@@ -53,16 +53,16 @@ class Downloader:
             self._states[order.blob.digest] = state
         self.arrivals.expect(order.blob.digest, order.runs)
         for _ in order.runs:
-            crew.submit("fetch", lambda: self._run_next(state))
+            pool.submit("fetch", lambda: self._run_next(state))
 
-    def replan(self, crew: WorkerPool, order: Order, plan: MakeRuns) -> None:
+    def replan(self, pool: WorkerPool, order: Order, plan: MakeRuns) -> None:
         """Ask in another way for what is wanted of the runs that no worker has begun: `plan` says how."""
         blob = order.blob.digest
         if blob in self.without_ranges:
             return
         state = self._states[blob]
         for _ in range(state.replan(plan, lambda runs: self.arrivals.expect(blob, runs))):
-            crew.submit("fetch", lambda: self._run_next(state))
+            pool.submit("fetch", lambda: self._run_next(state))
 
     def to_come(self) -> int:
         """Bytes that are ordered and not in the store yet."""

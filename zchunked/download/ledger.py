@@ -1,4 +1,4 @@
-"""What came of each blob, and what it is worth: every byte that a source sent is booked once."""
+"""Ledger of a transfer: every byte that a source sent is booked once, as needed, metadata, gap or waste."""
 
 from __future__ import annotations
 

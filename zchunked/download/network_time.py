@@ -1,4 +1,4 @@
-"""Seconds in which somebody waited for the network: a slow disk or a busy CPU is no dead link."""
+"""Clock that runs while a worker waits for the network: a slow disk or a busy CPU is no dead link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to come of a blob, and what its bytes are good for."""
+"""Download orders: which byte ranges of a blob to fetch, what they are for, which chunks to check."""
 
 from __future__ import annotations
 

@@ -68,13 +68,13 @@ class Receiver:
         delivery = self._deliveries.begin(order)
         asked = ByteRange(spans[0].start, spans[-1].end)
 
-        def keep(haul: Pieces) -> int:
-            is_more = any(at < asked.start or at + len(piece) > asked.end for at, piece in haul)
+        def keep(pieces: Pieces) -> int:
+            is_more = any(at < asked.start or at + len(piece) > asked.end for at, piece in pieces)
             if is_more and not claim_whole(state):
                 raise TakenElsewhereError
-            new = writer.write_many(haul)
+            new = writer.write_many(pieces)
             size = total(new)
-            delivery.take(sum([len(piece) for _, piece in haul]), new)
+            delivery.take(sum([len(piece) for _, piece in pieces]), new)
             if size:
                 self._emit(Arrived(size))
             if state.came is not None:
@@ -95,7 +95,7 @@ class Receiver:
         return self._can_drain() and now < self._drained_by
 
     def take_back(self, order: Order, spans: Sequence[ByteRange]) -> int:
-        """What came of these spans was wrong: it becomes waste, and another source is asked next where there is one.
+        """What arrived of these spans was wrong: it becomes waste, and another source is asked next where there is one.
 
         Returns how much of them this pull had brought.
         """

@@ -100,10 +100,10 @@ class _Download:
     def _ask(self, spans: Sequence[ByteRange]) -> None:
         came: list[ByteRange] = []
         try:
-            for haul in self._source.read(self._blob, spans):
-                append_pieces(came, haul)
+            for pieces in self._source.read(self._blob, spans):
+                append_pieces(came, pieces)
                 with self._chameleon.local_work():
-                    new = self._keep(haul)
+                    new = self._keep(pieces)
                 self.brought += new
                 self._chameleon.gain(new)
         finally:

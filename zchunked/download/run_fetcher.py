@@ -42,7 +42,7 @@ class RunFetcher:
         return self._whole.is_mine(state.order.blob.digest)
 
     def run(self, state: BlobDownload, run: Run) -> bool:
-        """False when somebody else takes the whole blob, and this with it."""
+        """False when another worker takes the whole blob, and this run with it."""
         blob = state.order.blob.digest
         if self._whole.is_taken(blob):
             return False
@@ -53,7 +53,7 @@ class RunFetcher:
                 return False
         except TakenElsewhereError:
             return False
-        if not self._whole.is_mine(blob) and not self._judge(state, run):
+        if not self._whole.is_mine(blob) and not self._check(state, run):
             return False
         if self._whole.is_mine(blob):
             self._finish_whole(state)
@@ -61,12 +61,13 @@ class RunFetcher:
             state.enter(self._store)
         return True
 
-    def _judge(self, state: BlobDownload, run: Run) -> bool:
-        """Check what a run brought, and bring again what came damaged. False when somebody else takes the whole blob:
-        whoever does that waits for those who judge, and then looks at what they have left.
+    def _check(self, state: BlobDownload, run: Run) -> bool:
+        """Check the chunks of a run, and fetch again what arrived damaged.
+
+        False when another worker takes the whole blob: that one waits for the checks under way, then looks at the rest.
         """
-        with self._whole.judging(state.order.blob.digest) as may_judge:
-            if not may_judge:
+        with self._whole.checking(state.order.blob.digest) as may_check:
+            if not may_check:
                 return False
             try:
                 if bad := state.check(self._store, hull(run)):
@@ -93,7 +94,7 @@ class RunFetcher:
     def _finish_whole(self, state: BlobDownload) -> None:
         blob = state.order.blob
         whole = ByteRange(0, blob.size)
-        self._whole.wait_for_judges(blob.digest)
+        self._whole.wait_for_checks(blob.digest)
         self._insist(state, self._store.missing(blob.digest, [whole]))
         if bad := state.check(self._store, whole):
             self._refetch(state, bad)

@@ -1,4 +1,4 @@
-"""What every transfer needs while it lasts: a stop, events, forgiveness, limits of time, and workers.
+"""Session of a transfer: its stop event, events, retries, time limits and workers.
 
 Pulls, single objects, pushes and publishing run under one each.
 """

@@ -1,4 +1,4 @@
-"""Who takes a blob whole where its host serves no ranges: one worker, for all others that wanted a part of it."""
+"""Claim a blob whose host serves no ranges: one worker fetches it whole, for all that wanted a part of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class WholeBlobs:
         self._stop = stop
         self._changed = threading.Condition()
         self._holders: dict[Digest, int] = {}
-        self._judges: Counter[Digest] = Counter()
+        self._checks: Counter[Digest] = Counter()
         self.without_ranges: set[Digest] = set()
         """Blobs that turned out to come whole or not at all."""
 
@@ -42,22 +42,22 @@ class WholeBlobs:
             del self._holders[blob]
 
     @contextmanager
-    def judging(self, blob: Digest) -> Iterator[bool]:
+    def checking(self, blob: Digest) -> Iterator[bool]:
         """Check what came of the blob in here, unless it is taken: then this is False. Its taker waits for the end."""
         with self._changed:
             may = blob not in self._holders
-            self._judges[blob] += may
+            self._checks[blob] += may
         try:
             yield may
         finally:
             with self._changed:
-                self._judges[blob] -= may
+                self._checks[blob] -= may
                 self._changed.notify_all()
 
-    def wait_for_judges(self, blob: Digest) -> None:
-        """Return once nobody checks parts of it any more. Raises Stopped when the pull has ended."""
+    def wait_for_checks(self, blob: Digest) -> None:
+        """Return once no worker checks parts of it any more. Raises Stopped when the pull has ended."""
         with self._changed:
-            while self._judges[blob]:
+            while self._checks[blob]:
                 if self._stop.is_set():
                     raise Stopped
                 self._changed.wait(0.2)

@@ -1,4 +1,4 @@
-"""The only threads: a crew that works through tasks until all are done, one failed, or a person stopped it."""
+"""Worker threads, the only ones: a pool works through tasks until all are done, one fails, or it is stopped."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class WorkerPool:
 
     @property
     def is_gone(self) -> bool:
-        """Whether every thread has ended: one that hangs in a system call may outlive its crew."""
+        """Whether every thread has ended: one that hangs in a system call may outlive its pool."""
         return not any(thread.is_alive() for thread in self._threads)
 
     def size(self, lane: str) -> int:
@@ -103,7 +103,7 @@ class WorkerPool:
     def ahead(self, lane: str, items: Iterator[_Item], most: int = 4) -> Generator[_Item, None, None]:
         """The same items, made by a worker of that lane, up to `most` of them before they are asked for.
 
-        Raises what making them raised, and Stopped when the crew is stopped. For a worker of another lane, which closes
+        Raises what making them raised, and Stopped when the pool is stopped. For a worker of another lane, which closes
         it unless it takes them all: whoever makes them waits for that.
         """
         belt = _Belt[_Item](most, self._stop)
@@ -143,7 +143,7 @@ class WorkerPool:
                     task()
             except Stopped:
                 pass
-            except BaseException as error:  # noqa: BLE001 - it is raised again where the crew is waited for
+            except BaseException as error:  # noqa: BLE001 - it is raised again where the pool is waited for
                 with self._changed:
                     self._failure = self._failure or error
                 self._stop.set()
@@ -155,17 +155,17 @@ class WorkerPool:
 
 
 def made_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
-    """The same items, made a few ahead by a thread of their own, for who has no crew. It ends when this is closed.
+    """The same items, made a few ahead by a thread of their own, for callers without a pool. It ends on `close`.
 
     Where the system gives out no thread, they are made by the caller's.
     """
     with ExitStack() as stack:
         try:
-            crew = stack.enter_context(WorkerPool({"make": 1}, threading.Event()))
+            pool = stack.enter_context(WorkerPool({"make": 1}, threading.Event()))
         except LocalError:
             yield from items
             return
-        yield from stack.enter_context(closing(crew.ahead("make", items)))
+        yield from stack.enter_context(closing(pool.ahead("make", items)))
 
 
 class _Belt(Generic[_Item]):

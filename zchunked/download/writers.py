@@ -1,4 +1,4 @@
-"""Each worker's writer: the one file it appends to, of the blob it is at."""
+"""Writers of the workers: each appends to one file, of the blob that it fetches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the layers of one image may cost together: memory of tables of contents, zeros to hash, bytes of tars."""
+"""Budget of one image over all its layers: memory of TOCs, zeros to hash, bytes of tars."""
 
 from __future__ import annotations
 

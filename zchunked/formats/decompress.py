@@ -1,4 +1,4 @@
-"""Whole layer blobs → their tar: zstd, gzip or plain."""
+"""Decompress whole layer blobs into their tar: zstd, gzip or plain."""
 
 from __future__ import annotations
 

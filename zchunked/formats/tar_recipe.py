@@ -71,7 +71,7 @@ class _Join:
     def _entry(self, line: Line) -> int | None:
         """The entry of one line; None of an empty one."""
         names, at = self._toc.names, self._next
-        # A name that is not UTF-8 is not in the TOC as it is; its place tells, and the diff ID judges.
+        # A name that is not UTF-8 is not in the TOC as it is; its place tells, and the diff ID decides.
         if (
             self._by_name is None
             and at < len(names)
@@ -82,10 +82,10 @@ class _Join:
             at = self._find(line)
         size = self._toc.sizes[at]
         if line.size != size or not size or line.payload is None or len(line.payload) != _CRC_BYTES:
-            self._judge(line, size)
+            self._check_line(line, size)
         return at if size else None
 
-    def _judge(self, line: Line, size: int) -> None:
+    def _check_line(self, line: Line, size: int) -> None:
         """Raise unless it is an empty file, or no file at all."""
         if not size:
             # A link's header may state a size although no data follows: its checksum is that of nothing.

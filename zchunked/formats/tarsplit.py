@@ -1,4 +1,4 @@
-"""Tar-split bytes → lines: the recipe of a tar's bytes around its files' contents (vbatts/tar-split, JSON lines)."""
+"""Parse a tar-split: the recipe of a tar's bytes around its files' contents (vbatts/tar-split, JSON lines)."""
 
 from __future__ import annotations
 

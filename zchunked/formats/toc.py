@@ -1,4 +1,4 @@
-"""TOC bytes → entries and chunks, every strict check applied (format: c/storage zstd:chunked, CRFS-style JSON).
+"""Parse a TOC into entries and chunks, with every strict check (c/storage zstd:chunked, CRFS-style JSON).
 
 A layer may have a hundred thousand entries, so the result is columns, not objects, and entries are decoded in batches.
 """

@@ -1,4 +1,4 @@
-"""The TOC's JSON → typed entries in batches: wrong types and doubled keys end here (format: CRFS-style JSON)."""
+"""Decode the TOC's JSON into typed entries, in batches; refuse wrong types and doubled keys (CRFS-style JSON)."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class EntryReader:
     """Text of the document, cut anywhere → entries in batches, as it comes.
 
     Where the text goes as writers put it, a batch ends between two entries, and what was taken is dropped. Text of any
-    other layout, and all from an entry on that does not decode, is kept until the end and judged there, whole.
+    other layout, and all from an entry on that does not decode, is kept until the end and parsed there, whole.
     """
 
     def __init__(self, batch_bytes: int = BATCH_BYTES) -> None:

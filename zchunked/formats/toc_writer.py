@@ -97,11 +97,11 @@ class TocWriter:
             self._add(b"%b}" % text)
             return
         place = b',"chunkSize":%d' % first.size
-        self._add(text + place + _judged(first))
+        self._add(text + place + _chunk_digest(first))
         name, offset = quoted(member.name), first.size
         for chunk in others:
             place = b'"offset":%d,"chunkSize":%d,"chunkOffset":%d' % (chunk.start, chunk.size, offset)
-            self._add(b'{"type":"chunk","name":%b,%b%b' % (name, place, _judged(chunk)))
+            self._add(b'{"type":"chunk","name":%b,%b%b' % (name, place, _chunk_digest(chunk)))
             offset += chunk.size
 
     def _add(self, text: bytes) -> None:
@@ -116,7 +116,7 @@ class TocWriter:
         return self.text.finish()
 
 
-def _judged(chunk: Chunk) -> bytes:
+def _chunk_digest(chunk: Chunk) -> bytes:
     """The end of an entry of a file that has several chunks."""
     kind = b',"chunkType":"zeros"' if chunk.is_hole else b""
     return b',"chunkDigest":"%b"%b}' % (chunk.digest.encode(), kind)

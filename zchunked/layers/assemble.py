@@ -1,4 +1,4 @@
-"""Assemble a blob, byte for byte: what of it is in the store, and frames that stand in for the rest."""
+"""Assemble a blob, byte for byte, from its bytes in the store and frames of other blobs that stand in."""
 
 from __future__ import annotations
 

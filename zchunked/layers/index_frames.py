@@ -1,4 +1,4 @@
-"""Enter the frames of stored blobs in the index, when somebody wants frames: a pull whose blob came whole does not."""
+"""Index the frames of stored blobs, once a pull looks for frames: one that fetched whole blobs leaves that undone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proof: a layer is what its blob digest or its diff ID says, or it does not exist. Runs on the prove lane."""
+"""Prove a layer by its blob digest or its diff ID; find and drop chunks of it that are corrupt."""
 
 from __future__ import annotations
 
@@ -68,28 +68,30 @@ def find_corrupt_chunks(store: Store, contents: LayerIndex, places: dict[bytes, 
     toc = contents.toc
     sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
     holes = {toc.digests[chunk] for chunk, hole in enumerate(toc.holes) if hole}
-    liars = {
+    corrupt = {
         digest: places[digest]
         for digest, size in sizes.items()
         if digest not in holes and digest in places and not is_chunk(store, places[digest], size, digest)
     }
-    for blob in {place.blob for place in liars.values()}:  # a TOC that lies about a size convicts nobody
+    for blob in {place.blob for place in corrupt.values()}:  # a TOC with a wrong size proves nothing
         for digest, start, length, size in store.chunks_of(blob):
             place = Place(blob, start, length)
-            if liars.get(digest) == place and size != sizes[digest] and is_chunk(store, place, size, digest):
-                del liars[digest]
-    return liars
+            if corrupt.get(digest) == place and size != sizes[digest] and is_chunk(store, place, size, digest):
+                del corrupt[digest]
+    return corrupt
 
 
-def drop_corrupt_chunks(store: Store, liars: dict[bytes, Place]) -> None:
+def drop_corrupt_chunks(store: Store, corrupt: dict[bytes, Place]) -> None:
     """Forget them, and their bytes too where the blob around them is not provably the registry's."""
     by_blob: dict[Digest, list[bytes]] = {}
-    for digest, place in liars.items():
+    for digest, place in corrupt.items():
         by_blob.setdefault(place.blob, []).append(digest)
     for blob, digests in by_blob.items():
         store.drop_chunks(blob, digests)
         if not (store.is_whole(blob) and is_intact(store, blob)):
-            spans = [ByteRange(liars[digest].start, liars[digest].start + liars[digest].length) for digest in digests]
+            spans = [
+                ByteRange(corrupt[digest].start, corrupt[digest].start + corrupt[digest].length) for digest in digests
+            ]
             store.evict(blob, spans)
 
 

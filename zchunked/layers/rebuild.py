@@ -1,4 +1,4 @@
-"""Recipe + store → the layer's tar, byte for byte. The diff ID is the judge of all of it."""
+"""Rebuild a layer's tar, byte for byte, from its recipe and chunks in the store; its diff ID decides."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def judged(blocks: Iterable[Block]) -> Iterator[bytes]:
 
 
 class _Recent:
-    """Small contents that came lately: there are packages with the same licence over and over. Two generations."""
+    """Small contents read lately: there are packages with the same licence over and over. Two generations."""
 
     def __init__(self) -> None:
         self._young: dict[bytes, bytes] = {}

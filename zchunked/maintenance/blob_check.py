@@ -55,7 +55,7 @@ def _wrong_frames(store: Store, layer: Descriptor) -> list[ByteRange]:
 
 def _verify_parts(store: Store, blob: Digest, findings: Findings, *, is_wrong: bool) -> None:
     """`is_wrong`: all of the blob is here, and it is not what its digest says."""
-    liars: dict[bytes, Place] = {}
+    corrupt: dict[bytes, Place] = {}
     chunks: list[ByteRange] = []
     for digest, start, length, size in store.chunks_of(blob):
         place = Place(blob, start, length)
@@ -65,10 +65,10 @@ def _verify_parts(store: Store, blob: Digest, findings: Findings, *, is_wrong: b
         findings.chunks += 1
         findings.bytes += length
         if not is_chunk(store, place, size, digest):
-            liars[digest] = place
+            corrupt[digest] = place
             findings.damaged.append(Damage(blob, start, start + length, from_raw(digest)))
-    if liars:
-        drop_corrupt_chunks(store, liars)
+    if corrupt:
+        drop_corrupt_chunks(store, corrupt)
     elif is_wrong:  # the damage lies between the chunks, or there are none
         spans = subtract(store.covered(blob), merge(chunks))
         store.evict(blob, spans)

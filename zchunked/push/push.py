@@ -59,7 +59,7 @@ class Pusher:
         lacking = sum(parcel.blob.size for parcel in self._lacking)
         self._session.show(Planned(self.pushed.skipped_bytes + lacking, self.pushed.skipped_bytes, lacking))
         for parcel in sorted(self._lacking, key=lambda one: -one.blob.size):  # or the largest would end alone
-            pool.submit("send", partial(self._bring, parcel))
+            pool.submit("send", partial(self._upload, parcel))
         self._session.wait()
         for manifest, data in shipment.documents:
             name = tag if manifest is shipment.root else None
@@ -75,7 +75,7 @@ class Pusher:
             else:
                 self._lacking.append(parcel)
 
-    def _bring(self, parcel: Parcel) -> None:
+    def _upload(self, parcel: Parcel) -> None:
         upload = BlobUpload(parcel, self._registry, self._memory, self._sizes, self._chameleon)
         try:
             self._chameleon.run(partial(upload.go_on, self._mount_from), lambda: upload.brought)

@@ -106,7 +106,7 @@ class MirroredSource:
         """A registry that breaks off is followed by the next one, which is asked for what is missing alone.
 
         One without ranges is none that fails: the blob comes whole from there. So RangeIgnoredError may also follow
-        hauls, those of another registry.
+        pieces, those of another registry.
         """
         left, failures = list(spans), list[_Failure]()
         for member in self._candidates(blob.digest):
@@ -115,9 +115,9 @@ class MirroredSource:
             came: list[ByteRange] = []
             failure: ZPullError | None = None
             try:
-                for haul in _in_turns(member.source, promise, left):
-                    append_pieces(came, haul)
-                    yield haul
+                for pieces in _in_turns(member.source, promise, left):
+                    append_pieces(came, pieces)
+                    yield pieces
             except RangeIgnoredError:
                 raise
             except ZPullError as error:
@@ -253,9 +253,9 @@ def _in_turns(source: Source, blob: Descriptor, spans: Sequence[ByteRange]) -> I
     while left:
         came: list[ByteRange] = []
         try:
-            for haul in source.read(blob, left[: max(1, source.spans_per_request(blob))]):
-                append_pieces(came, haul)
-                yield haul
+            for pieces in source.read(blob, left[: max(1, source.spans_per_request(blob))]):
+                append_pieces(came, pieces)
+                yield pieces
         except MultiRangeRefusedError as error:
             lessons += 1
             if lessons > _MOST_LESSONS:

@@ -70,7 +70,7 @@ class RegistrySource:
         """Several spans go into one request, unless the host is known to take one at a time.
 
         What a multi-range answer leaves out is asked for again, one span after the other. Raises
-        MultiRangeRefusedError before the first haul when the host takes no more than one; that is then known.
+        MultiRangeRefusedError before the first item when the host takes no more than one; that is then known.
         """
         yield from self._blobs.read(blob, spans)
 

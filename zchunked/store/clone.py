@@ -1,4 +1,4 @@
-"""Another file's bytes without a copy of them: a reflink, or a hard link where that is as good."""
+"""Clone a file without copying: a reflink, or a hard link where that is as good."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def share(handle: int, path: Path) -> bool:
     """Make the new file `path` hold what `handle` holds, on the disk for good; False where the file system cannot.
 
     A hard link is made only of a file that is our own and that nobody else may write to. Whoever owns it could still
-    change it in place, which no tool does to a blob; then proofs and exports fail as over a damaged disk, and heal.
+    change it in place, which no tool does to a blob; then proofs and exports fail as over a damaged disk,
+    and a pull repairs it.
     Raises OSError when the disk is full.
     """
     if not (_reflink(handle, path) or _link(handle, path)):

@@ -1,4 +1,4 @@
-"""What of a store may go, and its going: rows and files for `gc`. SQL beside `database.py`, in its transactions."""
+"""Find and remove what `gc` may drop: rows and files. SQL beside `database.py`, in its transactions."""
 
 from __future__ import annotations
 

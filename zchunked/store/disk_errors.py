@@ -1,4 +1,4 @@
-"""What an OSError of this machine's disk means: damage, or trouble that has nothing to do with the bytes."""
+"""Map an OSError of this machine's disk: to damaged bytes, or to trouble that has nothing to do with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which bytes of one blob lie where: a map of disjoint extents, in memory, shared by writers and readers."""
+"""Extent map of one blob: which of its bytes lie in which file; disjoint, in memory, shared by threads."""
 
 from __future__ import annotations
 

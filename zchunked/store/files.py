@@ -1,4 +1,4 @@
-"""The store's byte files, opened and read. A file that cannot be read is trouble of this machine, not damage."""
+"""Open and read the store's byte files. One that cannot be read is trouble of this machine, not damage."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from zchunked.store.database import Index
 from zchunked.store.rows import batches, column, packed_rows
 
 FINGERPRINT_BYTES = 16
-"""Of a header frame's key this much is kept: it is a prediction, and the blob's digest the judge."""
+"""Of a header frame's key this much is kept: it predicts a frame, and the blob's digest decides."""
 
 Found = tuple[list[int], list[int], list[int], list[int]]
 """In columns: which of the keys, number of the blob, start, compressed length."""

@@ -1,4 +1,4 @@
-"""What a store remembers that nothing rests on: layers written anew, uploads that have not ended."""
+"""Hints that nothing rests on: layers that were converted, uploads to resume."""
 
 from __future__ import annotations
 

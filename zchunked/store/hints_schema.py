@@ -1,4 +1,4 @@
-"""Tables of what a store remembers and nothing rests on; `hints` fills and reads them."""
+"""SQL tables of hints, which nothing rests on; `hints` and `memory` fill and read them."""
 
 HINTS = (
     # What became of a layer with this tar when it was written anew; its blob may be gone.

@@ -1,4 +1,4 @@
-"""Who uses which blob: advisory locks on byte ranges of one file, one byte for each blob, dropped with the process."""
+"""Lock blobs between processes: advisory locks on one file, one byte per blob, dropped with the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store remembers of hosts, their links, this machine's costs and its files: hints, nothing rests on them."""
+"""Remember what hosts serve, how fast links and this machine are, and hashes of seeds: hints only."""
 
 from __future__ import annotations
 

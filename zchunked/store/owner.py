@@ -1,4 +1,4 @@
-"""Marks of processes, for file systems without locks: a file's text says who holds it, and whether that one is gone."""
+"""Marks of processes, for file systems without locks: a file's text tells which process holds it."""
 
 from __future__ import annotations
 

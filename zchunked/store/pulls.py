@@ -1,4 +1,4 @@
-"""Pulls that were begun and have not finished: what `status` shows, and what `gc` keeps for a while."""
+"""Log of pulls that have begun and not finished: `status` shows them, `gc` keeps their bytes for a while."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of blobs, read from wherever their extents lie."""
+"""Read bytes of blobs from the files that their extents name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that have the store open for writing: each has a name, and a mark that tells whether it still lives."""
+"""Sessions of processes that write to a store: each has a name, and a mark that tells whether it still runs."""
 
 from __future__ import annotations
 

@@ -98,14 +98,14 @@ class Writer:
         """As `write_many`, for one piece."""
         return self.write_many([(position, piece)])
 
-    def write_many(self, haul: Pieces) -> list[ByteRange]:
-        """Keep what of the haul is not here yet; returns that. The bytes survive a kill from here on.
+    def write_many(self, pieces: Pieces) -> list[ByteRange]:
+        """Keep what of the pieces is not in the store yet; returns that. The bytes survive a kill from here on.
 
         All records in one write, then all bytes in another one: parts are small, and each system call lets go of the
         interpreter, which may be a long time coming back.
         """
-        here = self._extents.covers_each([(position, position + len(piece)) for position, piece in haul])
-        absent = [one for one, is_here in zip(haul, here, strict=True) if not is_here]
+        here = self._extents.covers_each([(position, position + len(piece)) for position, piece in pieces])
+        absent = [one for one, is_here in zip(pieces, here, strict=True) if not is_here]
         if not absent:
             return []
         if self._is_torn:
@@ -122,12 +122,12 @@ class Writer:
             self.commit()
         return [ByteRange(row[0], row[1]) for row in fresh]
 
-    def _laid_out(self, haul: Pieces) -> tuple[Rows, bytes]:
+    def _laid_out(self, pieces: Pieces) -> tuple[Rows, bytes]:
         """Where the pieces will lie, neighbours as one, and the records that say so."""
         rows: Rows = []
         records: list[bytes] = []
         at, following = self._at, self._next if self._at else -1
-        for position, piece in haul:
+        for position, piece in pieces:
             end = position + len(piece)
             if position != following:
                 records.append(_RECORD.pack(position, at))

@@ -58,22 +58,22 @@ class PartReader:
         Raises FormatError, behind that, at the first thing out of order.
         """
         data, self._held = self._held + piece if self._held else piece, b""
-        haul: list[tuple[int, memoryview]] = []
+        pieces: list[tuple[int, memoryview]] = []
         try:
-            self._take(data, haul)
+            self._take(data, pieces)
         except FormatError:
-            if haul:
-                yield haul
+            if pieces:
+                yield pieces
             raise
-        if haul:
-            yield haul
+        if pieces:
+            yield pieces
 
-    def _take(self, data: bytes, haul: list[tuple[int, memoryview]]) -> None:
+    def _take(self, data: bytes, pieces: list[tuple[int, memoryview]]) -> None:
         view, at = memoryview(data), 0
         while at < len(data) and not self._has_ended:
             if self._left:
                 come = view[at : at + self._left]
-                haul.append((self._at, come))
+                pieces.append((self._at, come))
                 at += len(come)
                 self._at += len(come)
                 self._left -= len(come)
