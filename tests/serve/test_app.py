@@ -86,6 +86,42 @@ def test_ranges(start: Start) -> None:
         assert [part.split(b"\r\n\r\n", 1)[1][:-2] for part in parts] == [blob[0:10], blob[100:110], blob[500:600]]
 
 
+def test_without_prefetch_only_what_is_asked_for_comes(start: Start) -> None:
+    first, second = V1.layers
+    with Registry(IMAGES) as registry:
+        served = start(registry, prefetch=False)
+        served.ask("/v2/local/demo/manifests/v1")
+        assert served.ask(f"/v2/local/demo/blobs/{V1.config_digest}").body == V1.config
+        assert registry.accounts.blob_bytes <= len(V1.config) + 1  # a byte to learn its size by
+        one = served.ask(f"/v2/local/demo/blobs/{second.digest}", Range="bytes=100-199,400-499")
+        assert second.blob[100:200] in one.body
+        assert registry.accounts.blob_bytes < 20_000
+        assert served.ask(f"/v2/local/demo/blobs/{first.digest}").body == first.blob
+        assert registry.accounts.blob_bytes < len(first.blob) + 20_000
+        until(lambda: b"zpull_flights 0.0" in served.ask("/metrics").body)
+        update = V2.layers[0]
+        served.ask("/v2/local/demo/manifests/v2")
+        assert served.ask(f"/v2/local/demo/blobs/{update.digest}").body == update.blob
+        assert registry.accounts.blob_bytes < len(first.blob) + 20_000 + len(update.blob) / 2
+        tail = served.ask(f"/v2/local/demo/blobs/{second.digest}", Range="bytes=300-")
+        assert tail.body == second.blob[300:]
+
+
+def test_a_server_that_was_restarted_knows_whose_blob_is_wanted(start: Start) -> None:
+    update = V2.layers[0]
+    with Registry(IMAGES) as registry:
+        served = start(registry, prefetch=False)
+        served.ask("/v2/local/demo/manifests/v1")
+        served.ask(f"/v2/local/demo/blobs/{V1.layers[0].digest}")
+        served.ask("/v2/local/demo/manifests/v2")
+        before = registry.accounts.blob_bytes
+        again = start(registry)
+        assert again.ask(f"/v2/local/demo/blobs/{update.digest}").body == update.blob
+        until(lambda: b"zpull_flights 0.0" in again.ask("/metrics").body)
+        rest = len(V2.layers[1].blob) + len(V2.config)
+        assert registry.accounts.blob_bytes - before < rest + len(update.blob) / 2
+
+
 def test_many_clients_are_one_pull(start: Start) -> None:
     with Registry(IMAGES, rate=400_000) as registry:
         served = start(registry)

@@ -14,8 +14,9 @@ from zchunked.oci.platform import Platform
 from zchunked.options import Options
 from zchunked.pull.object_search import ObjectSearch
 from zchunked.pull.origin import Origin
-from zchunked.pull.single_blob import fetch_whole
+from zchunked.pull.single_blob import fetch_some, fetch_whole
 from zchunked.pull.transfer import Transfer
+from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
 
@@ -84,6 +85,10 @@ class ObjectFetcher:
             self.blob = found
             fetch_whole(self._transfer, found, self.on_wrong)
         return found
+
+    def fetch_spans(self, blob: Descriptor, spans: Sequence[ByteRange]) -> None:
+        """Some bytes of a blob into the store; nothing has proved them. Raises as the source does."""
+        fetch_some(self._transfer, blob, spans)
 
     # ── places ──
 

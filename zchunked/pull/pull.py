@@ -48,14 +48,20 @@ class Pull:
         last = self._again or self
         return last._session.bytes_here  # noqa: SLF001 - a pull as well
 
-    def run(self) -> StoredImage:
-        """Raise one ZPullError at most; whatever arrived stays, and the receipt is true in any case."""
+    def run(self, only: str | None = None) -> StoredImage:
+        """Raise one ZPullError at most; whatever arrived stays, and the receipt is true in any case.
+
+        `only`: the digest of the one layer to bring. Then the image gets no name, for it is not all here.
+        """
         try:
             with self._session.pulling():
                 image, tasks = self._opener.open(self._registration.begin)
                 self.arriving.on_image(image)
+                tasks = [task for task in tasks if only in (None, task.layer.digest)]
                 self._fetch(tasks)
-                self._record(image, tasks)
+                self.layers.index_later(tasks, image.documents.manifest_digest)
+                if only is None:
+                    self._record(image, tasks)
                 return image
         finally:
             self._registration.release()
@@ -73,7 +79,6 @@ class Pull:
     def _record(self, image: StoredImage, tasks: list[LayerTask]) -> None:
         documents, store = image.documents, self._store
         self._session.conditions.remember_work(tasks)
-        self.layers.index_later(tasks, documents.manifest_digest)
         platform = str(image.config.platform)
         store.set_image(image.name, platform, documents.manifest_digest, documents.root)
         self._registration.finish()

@@ -1,8 +1,8 @@
-"""Fetch one blob whole into the store, over several connections, and prove it by its digest."""
+"""Fetch one blob into the store over several connections: whole, and proved by its digest, or some spans of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from zchunked.download.coalesce import Link, missing, runs_for
 from zchunked.download.orders import Order
@@ -22,19 +22,13 @@ def fetch_whole(transfer: Transfer, blob: Descriptor, on_wrong: Callable[[Digest
 
     Raises IntegrityError where it came wrong twice, NotFoundError where bytes are missing offline.
     """
-    store, options, downloader = transfer.store, transfer.options, transfer.downloader
+    store, options = transfer.store, transfer.options
     whole = [ByteRange(0, blob.size)] if blob.size else []
     for _ in range(2):
         left = missing(whole, store.covered(blob.digest))
         if options.offline:
             refuse_lacking(transfer.origin.name, [(blob, total(left))])
-        rate, round_trip = transfer.traffic.rate, transfer.traffic.round_trip
-        policy = gap_policy(options.frugality, Link(round_trip, options.link_rate(rate)), options.jobs)
-        order = Order(blob, runs_for(left, policy=policy, jobs=options.jobs), whole)
-        transfer.show(Planned(blob.size, blob.size - total(left), total(left)))
-        downloader.order(transfer.pool, order)
-        transfer.wait()
-        downloader.close()
+        _fetch(transfer, blob, left, whole)
         if is_intact(store, blob.digest, blob.size):
             store.set_whole(blob.digest, blob.size)
             return
@@ -42,3 +36,19 @@ def fetch_whole(transfer: Transfer, blob: Descriptor, on_wrong: Callable[[Digest
         on_wrong(blob.digest)
         transfer.show(Noted(f"blob {blob.digest} is not what its digest says: dropped"))
     raise IntegrityError(f"blob {blob.digest}: its {blob.size} bytes came twice and have another digest")
+
+
+def fetch_some(transfer: Transfer, blob: Descriptor, spans: Sequence[ByteRange]) -> None:
+    """Fetch what is lacking of these spans. Nothing proves them."""
+    _fetch(transfer, blob, missing(spans, transfer.store.covered(blob.digest)), list(spans))
+
+
+def _fetch(transfer: Transfer, blob: Descriptor, left: list[ByteRange], wanted: list[ByteRange]) -> None:
+    options, downloader = transfer.options, transfer.downloader
+    rate, round_trip = transfer.traffic.rate, transfer.traffic.round_trip
+    policy = gap_policy(options.frugality, Link(round_trip, options.link_rate(rate)), options.jobs)
+    order = Order(blob, runs_for(left, policy=policy, jobs=options.jobs), wanted)
+    transfer.show(Planned(blob.size, blob.size - total(left), total(left)))
+    downloader.order(transfer.pool, order)
+    transfer.wait()
+    downloader.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -78,6 +78,9 @@ class Blobs(Protocol):
 
     def blob(self, name: str, digest: Digest, *, is_wanted: bool) -> Blob:
         """Raises NotFoundError, and what asking the upstream raises. `is_wanted`: its bytes, not only its size."""
+
+    def part(self, name: str, blob: Blob, spans: Sequence[ByteRange]) -> Blob:
+        """What `blob` gave when nothing was wanted of it, now that these spans are. Raises as it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +167,12 @@ class App:
             self.rooms.flights.learn(asked.name, asked.what, found.digest, found.data, is_wanted=is_get)
             return _manifest(found)
         if asked.kind == "blobs":
-            digest = _digest(asked.what)
-            blob = self.rooms.flights.blob(asked.name, digest, is_wanted=is_get)
-            return self._blob(blob, ranges if is_get else None)
+            digest, is_part = _digest(asked.what), is_get and ranges is not None
+            blob = self.rooms.flights.blob(asked.name, digest, is_wanted=is_get and not is_part)
+            return self._blob(asked.name, blob, ranges if is_get else None)
         return self.rooms.passed(asked, query)
 
-    def _blob(self, blob: Blob, ranges: str | None) -> Response:
+    def _blob(self, name: str, blob: Blob, ranges: str | None) -> Response:
         headers: Headers = [
             ("Content-Type", "application/octet-stream"),
             (_DIGEST, blob.digest),
@@ -183,9 +186,11 @@ class App:
             answer.headers.append(("Content-Range", f"bytes */{blob.size}"))
             return answer
         if wanted is None:
+            if ranges is not None:
+                blob = self.rooms.flights.blob(name, blob.digest, is_wanted=True)
             whole = blob.stream(ByteRange(0, blob.size), is_held=True) if blob.size else []
             return Response(HTTPStatus.OK, headers, whole, blob.size)
-        return self._partial(blob, wanted, headers)
+        return self._partial(self.rooms.flights.part(name, blob, wanted.spans), wanted, headers)
 
     def _partial(self, blob: Blob, wanted: Wanted, headers: Headers) -> Response:
         if len(wanted.spans) == 1:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import FormatError, TransferError, ZPullError
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
+from zchunked.ranges import ByteRange
 from zchunked.serve.known_images import KnownImages
 from zchunked.serve.lease import StoreLease
 from zchunked.serve.streams import Blob, Flight
@@ -25,7 +26,7 @@ class Flights:
     def __init__(self, store: Store, upstream: Upstream, lease: StoreLease, *, prefetch: bool) -> None:
         """`prefetch`: an image's layers are pulled as soon as its manifest was asked for."""
         self._store, self._upstream, self._lease, self._prefetch = store, upstream, lease, prefetch
-        self._images = KnownImages()
+        self._images = KnownImages(store)
         self._lock = threading.Lock()
         self._flights: dict[tuple[str, Digest], Flight] = {}
         self._stop = threading.Event()
@@ -72,19 +73,37 @@ class Flights:
         if here is not None:
             return Blob(self._store, digest, here, None)
         known = self._images.image_of(name, digest)
-        if known is not None:
-            image, descriptor = known
-            return Blob(self._store, digest, descriptor.size, self._image_flight(name, image) if is_wanted else None)
-        size = self._upstream.size_of(name, digest)
-        return Blob(self._store, digest, size, self._blob_flight(name, digest) if is_wanted else None)
+        if known is None:
+            size = self._upstream.size_of(name, digest)
+            return Blob(self._store, digest, size, self._blob_flight(name, digest) if is_wanted else None)
+        image, descriptor = known
+        flight = None
+        if is_wanted:
+            flight = self._image_flight(name, image) if self._prefetch else self._layer_flight(name, image, digest)
+        return Blob(self._store, digest, descriptor.size, flight)
+
+    def part(self, name: str, blob: Blob, spans: Sequence[ByteRange]) -> Blob:
+        """The same, of which only these spans are wanted: without prefetch they are fetched alone."""
+        size = blob.size
+        is_tail = any(span.end == size for span in spans)  # which has to wait for the proof of all
+        if self._prefetch or is_tail or self._images.image_of(name, blob.digest) is None:
+            return self.blob(name, blob.digest, is_wanted=True)
+        if not self._store.missing(blob.digest, spans):
+            return blob
+        flight = Flight(name, blob.digest)
+        self._submit(flight, lambda one: self._fetch_spans(one, blob, spans))
+        return Blob(self._store, blob.digest, size, flight)
 
     # ── flights ──
 
     def _image_flight(self, name: str, image: Digest) -> Flight:
         return self._flight(name, image, self._pull_image)
 
+    def _layer_flight(self, name: str, image: Digest, blob: Digest) -> Flight:
+        return self._flight(name, blob, lambda flight: self._pull_layer(flight, image, blob))
+
     def _blob_flight(self, name: str, blob: Digest) -> Flight:
-        return self._flight(name, blob, lambda flight: self._upstream.fetch_blob(name, blob, flight))
+        return self._flight(name, blob, lambda flight: self._fetch_blob(flight, blob))
 
     def _flight(self, name: str, what: Digest, fly: Callable[[Flight], None]) -> Flight:
         """Start it, unless it is in the air."""
@@ -93,8 +112,11 @@ class Flights:
             if flight is not None:
                 return flight
             flight = self._flights[name, what] = Flight(name, what)
-        self._workers.submit("flights", lambda: self._fly(flight, fly))
+        self._submit(flight, fly)
         return flight
+
+    def _submit(self, flight: Flight, fly: Callable[[Flight], None]) -> None:
+        self._workers.submit("flights", lambda: self._fly(flight, fly))
 
     def _fly(self, flight: Flight, fly: Callable[[Flight], None]) -> None:
         failure: ZPullError | None = None
@@ -107,7 +129,8 @@ class Flights:
             failure = TransferError(f"{flight.name}: {type(error).__name__} in the server: {error}")
         finally:
             with self._lock:
-                self._flights.pop((flight.name, flight.what), None)
+                if self._flights.get((flight.name, flight.what)) is flight:
+                    del self._flights[flight.name, flight.what]
             flight.end(failure)
 
     def _pull_image(self, flight: Flight) -> None:
@@ -116,9 +139,26 @@ class Flights:
             self._upstream.pull_image(name, image, self._images.tag_of(name, image), flight)
         except FormatError:  # an artifact, or an image that only its engine understands: blob by blob
             for blob in self._images.blobs_of(name, image):
-                self._upstream.fetch_blob(name, blob.digest, flight)
+                self._fetch_blob(flight, blob.digest)
         else:
             self._mark_config(name, image)
+
+    def _fetch_blob(self, flight: Flight, blob: Digest) -> None:
+        self._upstream.fetch_with(flight.name, flight, lambda fetcher: fetcher.fetch(blob))
+
+    def _fetch_spans(self, flight: Flight, blob: Blob, spans: Sequence[ByteRange]) -> None:
+        wanted = Descriptor("application/octet-stream", blob.digest, blob.size)
+        self._upstream.fetch_with(flight.name, flight, lambda fetcher: fetcher.fetch_spans(wanted, spans))
+
+    def _pull_layer(self, flight: Flight, image: Digest, blob: Digest) -> None:
+        """One layer the image's way, and nothing else of it."""
+        if blob in self._images.layers_of(image):
+            try:
+                self._upstream.pull_image(flight.name, image, None, flight, only=blob)
+            except FormatError:  # as above
+                self._fetch_blob(flight, blob)
+        else:
+            self._fetch_blob(flight, blob)
 
     def _mark_config(self, name: str, image: Digest) -> None:
         """A pull has proved the config, but only layers are marked as whole."""

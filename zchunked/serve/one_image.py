@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from hmac import compare_digest
 
 from zchunked.errors import NotFoundError
 from zchunked.oci.digest import Digest
+from zchunked.ranges import ByteRange
 from zchunked.serve.documents import ServedManifest
 from zchunked.serve.names import Asked
 from zchunked.serve.policy import Allowed
@@ -51,6 +53,9 @@ class OneImage:
             raise NotFoundError(f"{digest} is not in the image of this transfer")
         is_here = self._flight is None or self._store.is_whole(digest)
         return Blob(self._store, digest, size, None if is_here else self._flight)
+
+    def part(self, name: str, blob: Blob, spans: Sequence[ByteRange]) -> Blob:
+        return blob
 
 
 class Everything(Allowed):

@@ -48,8 +48,10 @@ class Upstream:
             raise NotFoundError(f"{name}: the registry does not say how long {digest} is")
         return size
 
-    def pull_image(self, name: str, image: Digest, tag: str | None, flight: Flight) -> None:
-        """All of an image into the store, under the name that clients call it by."""
+    def pull_image(
+        self, name: str, image: Digest, tag: str | None, flight: Flight, *, only: Digest | None = None
+    ) -> None:
+        """All of an image into the store, under the name that clients call it by; or one layer of it."""
         reference = parse_reference(f"docker://{name}@{image}")
         label = parse_reference(f"docker://{name}:{tag}") if tag else reference
         receipt = Receipt(str(label))
@@ -58,16 +60,16 @@ class Upstream:
                 origin = replace(opened, reference=label, digest=image)
                 pull = Pull(origin, self._store, self.options, receipt, self._metrics.counted(reference.host, flight))
                 flight.follow(pull.arriving)
-                pull.run()
+                pull.run(only)
         finally:
             self._metrics.was_here(receipt.bytes.cached)
 
-    def fetch_blob(self, name: str, blob: Digest, flight: Flight) -> None:
-        """A blob of no image that is known, into the store."""
+    def fetch_with(self, name: str, flight: Flight, work: Callable[[ObjectFetcher], object]) -> None:
+        """Have what brings blobs of a repository bring some, into the store."""
         reference = _repository(name)
         with self._fetcher(reference, self.options, self._metrics.counted(reference.host, flight)) as fetcher:
             fetcher.on_wrong = flight.arriving.restart
-            fetcher.fetch(blob)
+            work(fetcher)
 
     def manifest(self, reference: Reference) -> bytes:
         """What the reference names, into the store and as it is."""

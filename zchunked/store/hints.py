@@ -1,4 +1,4 @@
-"""Hints that nothing rests on: layers that were converted, uploads to resume."""
+"""Hints that nothing rests on: layers that were converted, uploads to resume, images that were served."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from zchunked.oci.digest import Digest
 from zchunked.store.database import Index
 
 _UPLOAD_SECONDS = 7 * 86400.0  # registries purge what nobody ends
+_SERVED_SECONDS = 7 * 86400.0  # a client that comes back after a week begins anew
+_MOST_SERVED = 100  # of one repository
 
 
 class Hints:
@@ -38,3 +40,15 @@ class Hints:
         else:
             row = (target, blob, location, time.time())
             self._index.set_hint("INSERT OR REPLACE INTO uploads VALUES(?, ?, ?, ?)", row)
+
+    def recall_served(self, repository: str) -> list[tuple[Digest, str]]:
+        """Manifests of images that clients asked for, with the tag or nothing; the last one first."""
+        sql = "SELECT manifest, tag FROM served WHERE repository = ? AND asked >= ? ORDER BY asked DESC LIMIT ?"
+        rows = self._index.hints(sql, (repository, time.time() - _SERVED_SECONDS, _MOST_SERVED))
+        return [(Digest(manifest), tag) for manifest, tag in rows]
+
+    def remember_served(self, repository: str, manifest: Digest, tag: str) -> None:
+        """`tag`: by which a client came to it, or nothing."""
+        now = time.time()
+        self._index.set_hint("DELETE FROM served WHERE asked < ?", (now - _SERVED_SECONDS,))
+        self._index.set_hint("INSERT OR REPLACE INTO served VALUES(?, ?, ?, ?)", (repository, manifest, tag, now))

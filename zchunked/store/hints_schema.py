@@ -18,4 +18,10 @@ CREATE TABLE IF NOT EXISTS measures(
   subject TEXT NOT NULL, name TEXT NOT NULL, value REAL NOT NULL, learnt REAL NOT NULL,
   PRIMARY KEY(subject, name)) WITHOUT ROWID
 """,
+    # Which images of a repository clients of the server asked for; their manifests may be gone.
+    """
+CREATE TABLE IF NOT EXISTS served(
+  repository TEXT NOT NULL, manifest TEXT NOT NULL, tag TEXT NOT NULL, asked REAL NOT NULL,
+  PRIMARY KEY(repository, manifest)) WITHOUT ROWID
+""",
 )
