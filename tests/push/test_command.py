@@ -181,3 +181,62 @@ def test_a_program_pushes_and_may_go_to_the_location_itself(tmp_path: Path) -> N
             impatient.push(SOURCE, f"{registry.host}/team/third:v1")
         assert "run the same command to resume" in str(failure.value)
         assert failure.value.uploaded.blobs == 0
+
+
+INDEX = Golden("demo", "multi-platform-mixed")
+
+
+def check_all(registry: UploadRegistry, repository: str, tag: str) -> int:
+    """The index is there byte for byte, with everything that it lists; the bytes of all blobs."""
+    root = registry.manifests[repository][tag]
+    assert root == INDEX.blob(INDEX.expect["index"]["digest"])
+    blobs = {}
+    for entry in json.loads(root)["manifests"]:
+        data = registry.manifests[repository][entry["digest"]]
+        assert data == INDEX.blob(entry["digest"])
+        document = json.loads(data)
+        for one in [document["config"], *document["layers"]]:
+            blobs[one["digest"]] = registry.blob(repository, one["digest"])
+            assert blobs[one["digest"]] == INDEX.blob(one["digest"])
+    assert registry.broken == []
+    return sum(map(len, blobs.values()))
+
+
+def test_a_whole_index_goes_up_with_what_is_no_image(tmp_path: Path) -> None:
+    """Two instances of one platform and an attestation are in it; signatures of children are kept."""
+    source = f"oci:{INDEX.layout}:{INDEX.tag}"
+    with UploadRegistry() as first, UploadRegistry() as second:
+        told = command.receipt(tmp_path, "push", source, f"{first.host}/team/app:v1", "--platform", "all")
+        assert told["manifest_digest"] == INDEX.expect["index"]["digest"]
+        assert told["push"]["sent"] == check_all(first, "team/app", "v1") == first.received
+        again = command.receipt(tmp_path, "push", source, f"{first.host}/team/app:v2", "--platform", "all")
+        assert (again["push"]["sent"], first.received) == (0, told["push"]["sent"])
+        artifact, blob = _signed(first, "team/app", by_api=True)
+        words = ("push", f"{first.host}/team/app:v1", f"{second.host}/mine/app:v1", "--platform", "all")
+        told = command.receipt(tmp_path / "other", *words, "--with-referrers")
+        assert told["push"]["sent"] == check_all(second, "mine/app", "v1") + len(b"a signature") + len(b"{}")
+        assert (artifact in second.manifests["mine/app"], second.blob("mine/app", blob)) == (True, b"a signature")
+
+
+def test_all_platforms_of_what_is_no_index_are_its_one_image(tmp_path: Path) -> None:
+    with UploadRegistry() as registry:
+        command.zpull(tmp_path, "push", SOURCE, f"{registry.host}/team/app:v1", "--platform", "all")
+        check(registry, DEMO)
+
+
+def test_an_index_that_is_spoilt_on_the_disk_is_healed_and_pushed(tmp_path: Path) -> None:
+    source = f"oci:{INDEX.layout}:{INDEX.tag}"
+    with UploadRegistry() as first, UploadRegistry() as second:
+        command.zpull(tmp_path, "push", source, f"{first.host}/team/app:v1", "--platform", "all")
+        words = ("push", f"{first.host}/team/app:v1", f"{second.host}/mine/app:v1", "--platform", "all")
+        second.cut_every = 1
+        command.zpull(tmp_path / "other", *words, "--patience", "0", check=False)
+        second.cut_every = None
+        files = [one for one in (tmp_path / "other" / "store" / "blobs").rglob("*") if one.is_file()]
+        largest = max(files, key=lambda one: one.stat().st_size)
+        data = bytearray(largest.read_bytes())
+        data[len(data) // 2] ^= 1
+        largest.write_bytes(data)
+        told = command.zpull(tmp_path / "other", *words)
+        assert "is damaged" in told.err
+        check_all(second, "mine/app", "v1")

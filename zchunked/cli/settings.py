@@ -22,7 +22,7 @@ from zchunked.options import Connection, GapOptions, Options, Patience, StallLim
 
 ALL = "all"
 """Instead of a platform, where a verb takes every one of an index."""
-_TAKE_ALL = ("convert",)
+_TAKE_ALL = ("convert", "push")
 _TAKE_ENGINES = ("convert", "push")
 
 

@@ -114,7 +114,7 @@ VERBS = {
             "upload an image to a registry, from where it got to, whatever happened before",
             (SOURCE, REGISTRY),
             (
-                ("", (MOUNT_FROM, WITH_REFERRERS, PLATFORM, STORE, quiet(), FORMAT, DIGESTFILE)),
+                ("", (MOUNT_FROM, WITH_REFERRERS, PLATFORM_OR_ALL, STORE, quiet(), FORMAT, DIGESTFILE)),
                 ("spending", (*SPENDING, EXACT)),
                 *HOW,
             ),

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from zchunked.download.blob_download import BlobDownload
 from zchunked.download.ledger import TransferLedger
@@ -22,6 +23,10 @@ from zchunked.store import Store
 _DRAIN_SECONDS = 1.0  # at most: from a fast link more arrives as long as we read
 Share = Callable[[BlobDownload, list[ByteRange]], list[ByteRange]]
 """Told what a broken connection left; returns what of it the caller goes on with."""
+
+
+class EnoughError(Exception):
+    """A host that sends all of a blob has filled the gaps, and goes on."""
 
 
 class TakenElsewhereError(Exception):
@@ -59,7 +64,8 @@ class Receiver:
     ) -> None:
         """Write the spans, in the calling worker's file.
 
-        `claim_whole` is asked once more arrives than the spans; where it is False, TakenElsewhereError is raised.
+        `claim_whole` is asked once more arrives than the spans; where it is False, TakenElsewhereError is raised, and
+        where it raises EnoughError nothing more is read.
         """
         if not spans:
             return
@@ -84,7 +90,8 @@ class Receiver:
             return size
 
         try:
-            self._source.fetch(order.blob, spans, keep, lambda left: share(state, left))
+            with suppress(EnoughError):
+                self._source.fetch(order.blob, spans, keep, lambda left: share(state, left))
         finally:
             self._deliveries.end(delivery)
 

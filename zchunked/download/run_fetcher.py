@@ -9,7 +9,7 @@ import threading
 
 from zchunked.download.blob_download import BlobDownload
 from zchunked.download.coalesce import Run, hull
-from zchunked.download.receiver import Receiver, Share, TakenElsewhereError
+from zchunked.download.receiver import EnoughError, Receiver, Share, TakenElsewhereError
 from zchunked.download.watermarks import Watermarks
 from zchunked.download.whole_blob import WholeBlobs
 from zchunked.errors import IntegrityError, RangeIgnoredError
@@ -77,7 +77,14 @@ class RunFetcher:
         return True
 
     def _fetch(self, state: BlobDownload, spans: list[ByteRange]) -> None:
-        self._receiver.receive(state, spans, self._share, self._claim_whole)
+        self._receiver.receive(state, spans, self._share, self._takes_more)
+
+    def _takes_more(self, state: BlobDownload) -> bool:
+        """Whether the caller, who was sent more than was asked for, takes the whole blob."""
+        blob = state.order.blob
+        if self._store.covers(blob.digest, ByteRange(0, blob.size)):
+            raise EnoughError
+        return self._claim_whole(state)
 
     def _claim_whole(self, state: BlobDownload) -> bool:
         """The host sends the whole blob or nothing: one worker takes it, for all runs. False if another one does."""

@@ -16,6 +16,8 @@ from zchunked.pull.objects import ObjectFetcher
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
+_DEEPEST = 3  # an index in an index in an index
+
 
 def with_referrers(objects: ObjectFetcher, store: Store, shipment: Shipment) -> Shipment:
     """The shipment, and before its root all that refers to one of its documents, proved and whole in the store.
@@ -25,7 +27,7 @@ def with_referrers(objects: ObjectFetcher, store: Store, shipment: Shipment) -> 
     found = shipment
     for subject, _ in shipment.documents:
         for digest in _listed(objects, subject.digest):
-            found = found.after(_artifact(objects, store, digest))
+            found = found.after(listed_documents(objects, store, digest))
     return found
 
 
@@ -46,18 +48,33 @@ def _listed(objects: ObjectFetcher, subject: Digest) -> Sequence[Digest]:
     return []
 
 
-def _artifact(objects: ObjectFetcher, store: Store, digest: Digest) -> Shipment:
+def listed_documents(
+    objects: ObjectFetcher, store: Store, digest: Digest, listed_as: str = "", depth: int = 0
+) -> Shipment:
+    """A manifest of whatever kind with its blobs, or an index with all that it lists, proved and whole in the store.
+
+    `listed_as`: the media type that an index gives it.
+    """
     data = objects.document(digest)
-    document = _object(data, f"referrer {digest}")
-    parcels = []
+    document = _object(data, f"the document {digest}")
+    media_type = document.get("mediaType")
+    kind = media_type if isinstance(media_type, str) else listed_as or OCI_MANIFEST
+    described = Descriptor(kind, digest, len(data))
+    found = Shipment([], [(described, data)], None)
+    if isinstance(children := document.get("manifests"), list):
+        if depth >= _DEEPEST:
+            raise LimitError(f"index {digest} is in {depth} others, the limit is {_DEEPEST}")
+        for one in reversed(children):
+            child = parse_digest(str(_member(one, "digest")), "digest of an index's entry")
+            kind = str(_member(one, "mediaType") or "")
+            found = found.after(listed_documents(objects, store, child, kind, depth + 1))
+        return found
     for one in [document.get("config"), *(document.get("layers") or ()), *(document.get("blobs") or ())]:
         if one is None:
             continue
-        blob = objects.fetch(parse_digest(str(_member(one, "digest")), "digest of a referrer's blob"))
-        parcels.append(Parcel(blob, partial(_bytes_of, store, blob)))
-    media_type = document.get("mediaType")
-    described = Descriptor(media_type if isinstance(media_type, str) else OCI_MANIFEST, digest, len(data))
-    return Shipment(parcels, [(described, data)], None)
+        blob = objects.fetch(parse_digest(str(_member(one, "digest")), "digest of a listed blob"))
+        found.parcels.append(Parcel(blob, partial(_bytes_of, store, blob)))
+    return found
 
 
 def _bytes_of(store: Store, blob: Descriptor, start: int) -> Iterable[bytes]:

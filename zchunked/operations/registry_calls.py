@@ -36,7 +36,7 @@ class RegistryCalls(StoreCalls):
         Args:
             image: As `pull` takes it; also `docker:NAME` and `podman:NAME`, of an engine on this machine.
             target: `[docker://]host/repository[:tag]`.
-            platform: As for `pull`.
+            platform: As for `pull`; `all` pushes the whole index, with every image and attestation that it lists.
             mount_from: Repositories of the same registry that may have blobs already.
             referrers: Push signatures, attestations and SBOMs that refer to the image too.
 
@@ -55,12 +55,15 @@ class RegistryCalls(StoreCalls):
             2
         """
         from zchunked.operations.pushing import push
+        from zchunked.operations.pushing_all import push_all
         from zchunked.operations.uploading import registry_target
 
         reference = parse_source(image)
-        context = self._context(platform)
-        to = registry_target(target, offline=context.options.offline)
-        chosen, receipt = platform_of(platform), Receipt(str(reference))
+        receipt = Receipt(str(reference))
+        to = registry_target(target, offline=self.options.offline)
+        if platform == "all":
+            return push_all(self._context(None), reference, to, receipt, mount_from=mount_from, referrers=referrers)
+        context, chosen = self._context(platform), platform_of(platform)
         return push(context, reference, to, chosen, receipt, mount_from=mount_from, referrers=referrers)
 
     def uploads(self, repository: str) -> RegistryUploads:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from zchunked.cli.commands.pull import pull
 from zchunked.cli.progress import human
 from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
-from zchunked.cli.settings import Settings, client_of
+from zchunked.cli.settings import ALL, Settings, client_of
 from zchunked.cli.tuning import give_back, seldom_collect
 from zchunked.errors import ZPullError
 from zchunked.receipt import Receipt
@@ -31,7 +31,7 @@ def push(settings: Settings) -> int:
             done = client.push(
                 settings.image,
                 settings.target,
-                platform=settings.platform,
+                platform=ALL if settings.own["platform"] == ALL else settings.platform,
                 mount_from=settings.own["mount_from"],
                 referrers=settings.own["with_referrers"],
             )
