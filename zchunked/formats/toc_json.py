@@ -82,6 +82,7 @@ class Document(msgspec.Struct, rename="camel"):
     tar_split_digest: str | None = None
 
 
+_KNOWN = ("version", "tarSplitDigest")
 _MEMBERS, _DOCUMENT = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(Document)
 _ELEMENTS, _ENTRIES = msgspec.json.Decoder(list[msgspec.Raw] | None), msgspec.json.Decoder(list[Entry])
 
@@ -98,13 +99,16 @@ class EntryReader:
         self._head = b""  # all before the first entry, once that is known
         self._held: list[bytes] = []
         self._size = 0
-        self._is_patient = False
+        self._whole: bytearray | None = None  # all of it, where it has to be kept
 
     def feed(self, text: bytes) -> Batch | None:
         """The next entries, None until enough of them have come. FormatError where one has a key twice."""
+        if self._whole is not None:
+            self._whole += text
+            return None
         self._held.append(text)
         self._size += len(text)
-        if self._is_patient or self._size < self._batch_bytes:
+        if self._size < self._batch_bytes:
             return None
         text = b"".join(self._held)
         if not self._head and (found := _HEAD.match(text)):
@@ -114,19 +118,21 @@ class EntryReader:
         if batch:
             text = text[end + 1 :]
         else:
-            self._is_patient = True
+            self._whole = bytearray(self._head + text)
+            text = b""
         self._held, self._size = [text], len(text)
         return batch
 
     def finish(self) -> tuple[Document, list[msgspec.Raw]]:
         """The document without its entries, and those of them that were in no batch. Raises FormatError."""
-        data = b"".join([self._head, *self._held])
-        self._held.clear()  # perhaps all of the text, which would be here twice
+        data = self._whole if self._whole is not None else b"".join([self._head, *self._held])
+        self._held.clear()
         try:
             values = _MEMBERS.decode(data)
             _refuse_double_names(data, values)
             raws = _ELEMENTS.decode(values.pop("entries", msgspec.Raw(b"null")))
-            return _DOCUMENT.decode(msgspec.json.encode(values)), raws or []
+            known = {key: values[key] for key in _KNOWN if key in values}  # others may be long
+            return _DOCUMENT.decode(msgspec.json.encode(known)), raws or []
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             _refuse(data, error)
 
@@ -152,20 +158,21 @@ def _batch(text: bytes) -> Batch | None:
     return _checked(text, entries)
 
 
-def _refuse(data: bytes, error: Exception) -> NoReturn:
+def _refuse(data: bytes | bytearray, error: Exception) -> NoReturn:
     if _SURROGATE.search(data):
         raise UnsupportedLayerError("names in its table of contents are not Unicode") from error
     raise FormatError(f"malformed TOC: {str(error)[:200]}") from error
 
 
-def _refuse_double_names(data: bytes, values: dict[str, msgspec.Raw]) -> None:
+def _refuse_double_names(data: bytes | bytearray, values: dict[str, msgspec.Raw]) -> None:
     """Of two members of the document with one name the decoder keeps the last: then it is longer than what is left."""
     plain = 2 + sum(len(key) + len('"":,') + len(memoryview(value)) for key, value in values.items()) - bool(values)
-    if len(data.rstrip()) != plain and _keys(data) != len(values) + sum(_keys(value) for value in values.values()):
+    size = len(data.rstrip()) if data[-1:].isspace() else len(data)
+    if size != plain and _keys(data) != len(values) + sum(_keys(value) for value in values.values()):
         raise FormatError("the TOC has a key twice")
 
 
-def _keys(text: bytes | msgspec.Raw) -> int:
+def _keys(text: bytes | bytearray | msgspec.Raw) -> int:
     """How many keys there are, and strings that hold what looks like one: quotes that a colon follows."""
     return sum(1 for _ in _KEY.finditer(memoryview(text)))
 

@@ -269,7 +269,9 @@ def _landmarks(content: Layout) -> tuple[set[str], dict[str, int]]:
     configs: set[str] = set()
     toc_at: dict[str, int] = {}
     for _, data in content.manifests.values():
-        with suppress(ValueError, KeyError, TypeError, AttributeError):  # hostile ones are served all the same
+        with suppress(
+            ValueError, KeyError, TypeError, AttributeError, RecursionError
+        ):  # hostile ones are served all the same
             manifest = json.loads(data)
             if "config" in manifest:
                 configs.add(manifest["config"]["digest"])
