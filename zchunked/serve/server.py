@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cheroot import wsgi
+from cheroot.makefile import StreamReader
+from cheroot.server import HTTPConnection
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 
 from zchunked.errors import LocalError
@@ -16,7 +20,8 @@ from zchunked.errors import LocalError
 THREADS = 160  # 50 engines with three layers each; a thread that waits costs 100 kB
 _QUEUE = 512  # connections that wait to be accepted
 _HEADER_BYTES = 48 << 10  # podman's longest list of ranges has 23 kB
-_STALL_SECONDS = 30  # a client that takes nothing, or does not finish its request
+_STALL_SECONDS = 30  # a client that takes nothing, or sends nothing
+_REQUEST_SECONDS = 10  # for all of a request: byte after byte would keep a thread busy for hours
 _FAREWELL_SECONDS = 5
 
 
@@ -44,6 +49,7 @@ class Server:
         self._server.max_request_header_size = _HEADER_BYTES
         self._server.max_request_body_size = _HEADER_BYTES  # a pull has no body
         self._server.server_name = "zpull"
+        self._server.ConnectionClass = _Connection
         self._server.error_log = _Log(log)  # type: ignore[method-assign] # the way its documentation names
         if certificate is not None:
             try:
@@ -58,6 +64,8 @@ class Server:
         except OSError as error:
             host, port = self._server.bind_addr[:2]
             raise LocalError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        with suppress(OSError, AttributeError):  # Linux: who says nothing is not even accepted for a while
+            self._server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _STALL_SECONDS)
         host, port = self._server.bind_addr[:2]
         return str(host), int(port)
 
@@ -68,6 +76,44 @@ class Server:
     def stop(self) -> None:
         """Answers that are being sent get a few seconds."""
         self._server.stop()
+
+
+class _Connection(HTTPConnection):
+    """Gives up on a client whose request is not there in time."""
+
+    def __init__(self, server: Any, sock: socket.socket, *makefile: Any) -> None:
+        super().__init__(server, sock, *makefile)
+        self._requests = _Requests(sock, "rb")
+        self.rfile = _Reader(self._requests, self.rbufsize)
+
+    def communicate(self) -> Any:
+        self._requests.due = time.monotonic() + _REQUEST_SECONDS
+        return super().communicate()  # type: ignore[no-untyped-call]
+
+
+class _Reader(StreamReader):
+    def __init__(self, raw: socket.SocketIO, size: int) -> None:
+        super(StreamReader, self).__init__(raw, size)  # which would make a plain SocketIO
+        self.bytes_read = 0
+
+
+class _Requests(socket.SocketIO):
+    """What a client sends; raises TimeoutError after `due`."""
+
+    def __init__(self, client: socket.socket, mode: Literal["rb"]) -> None:
+        super().__init__(client, mode)
+        self._client = client
+        self.due = math.inf
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self.due - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._client.settimeout(min(left, _STALL_SECONDS))
+        try:
+            return super().readinto(buffer)
+        finally:
+            self._client.settimeout(_STALL_SECONDS)
 
 
 class _Log:
