@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zchunked.errors import AccessDeniedError, InvalidReferenceError, UsageError
+from zchunked.download.karma import SharedKarma
+from zchunked.download.retry import Chameleon
+from zchunked.errors import AccessDeniedError, InvalidReferenceError, TransientError, UsageError
+from zchunked.options import Patience
 from zchunked.ranges import ByteRange
 from zchunked.serve.byte_ranges import Multipart, UnsatisfiableError, Wanted, parse_range
 from zchunked.serve.config_for import ENGINES, config_for
+from zchunked.serve.host_karma import HostKarma
 from zchunked.serve.lists import next_page
 from zchunked.serve.names import Asked, parse_path, parse_upstreams
 from zchunked.serve.page import Facts, HostRow, ImageRow, age, human, render
@@ -150,3 +155,30 @@ def test_the_page_escapes_what_peers_say() -> None:
     assert b"<script" not in page
     assert b"<b>&lt;b&gt;</b>" in page
     assert (human(999), human(1500), human(10**7), age(59), age(7200)) == ("999 B", "1.5 kB", "10 MB", "59 s", "2 h")
+
+
+def test_flights_to_a_host_share_its_karma() -> None:
+    now = [0.0]
+    hosts = HostKarma(14.0, lambda: now[0])
+    with hosts.of("quay.io") as first, hosts.of("quay.io") as second, hosts.of("ghcr.io") as other:
+        assert first is second is not other
+        now[0] = 15.0  # the endowment is spent
+        assert other.lose().is_final
+        first.gain(1000)
+        assert not second.lose().is_final
+    with hosts.of("quay.io") as fresh:
+        assert fresh is not first
+        assert not fresh.lose().is_final
+
+
+def test_what_one_pull_brings_another_lives_by() -> None:
+    now = [0.0]
+    shared = SharedKarma(14.0, lambda: now[0])
+    one, two = (Chameleon(Patience(14.0), 1, lambda _: None, threading.Event(), clock=lambda: now[0]) for _ in range(2))
+    one.karma = two.karma = shared
+    now[0] = 20.0
+    one.gain(5000)
+    assert two.is_borne()
+    assert not two.forgive(TransientError("reset")).is_final
+    now[0] = 40.0
+    assert one.forgive(TransientError("reset")).is_final

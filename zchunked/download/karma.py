@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,3 +56,23 @@ class Karma:
         """Seconds of complete silence after which a single failure would be final."""
         value = self.value()
         return self._tau * math.log(value) if value > 1 else 0.0
+
+
+class SharedKarma(Karma):
+    """One for all pulls from a host: what one of them brings or loses counts for all. Thread-safe."""
+
+    def __init__(self, patience: float, clock: Callable[[], float]) -> None:
+        super().__init__(patience, clock)
+        self._lock = threading.RLock()
+
+    def gain(self, new_bytes: int) -> None:
+        with self._lock:
+            super().gain(new_bytes)
+
+    def lose(self) -> Verdict:
+        with self._lock:
+            return super().lose()
+
+    def value(self) -> float:
+        with self._lock:
+            return super().value()

@@ -64,7 +64,6 @@ class Chameleon:
         self.emit = emit
         self.time = self._clock = clock if isinstance(clock, NetworkTime) else NetworkTime(clock)
         self._sleep = sleep or self._wait_or_stop
-        self._karma = Karma(patience.patience, self.time)
         self._line = threading.Condition()
         self._allowed, self._busy = jobs, 0
         self._in_vain = 0  # failures since the last new byte
@@ -74,6 +73,8 @@ class Chameleon:
         self._why_silent = ""
         self._has_told = False
         self.retries = 0
+        self.karma = Karma(patience.patience, self.time)
+        """Its own, unless somebody lets several have one before they begin."""
         self.share: Callable[[], int] = lambda: jobs
         """How many workers may be on the line at once for the sake of others."""
 
@@ -89,13 +90,13 @@ class Chameleon:
     def is_borne(self) -> bool:
         """Whether a failure would be forgiven now. Without patience there is no silence to judge by: always."""
         with self._line:
-            return self._patience.patience <= 0 or self._karma.value() >= 1
+            return self._patience.patience <= 0 or self.karma.value() >= 1
 
     def gain(self, new_bytes: int) -> None:
         """New bytes arrived: the link lives."""
         if new_bytes:
             with self._line:
-                self._karma.gain(new_bytes)
+                self.karma.gain(new_bytes)
                 self._in_vain = 0
                 self._heard, self._why_silent, self._has_told = self._clock(), "", False
                 self._earned += new_bytes
@@ -118,7 +119,7 @@ class Chameleon:
             if not is_waiting or self._has_told or now - self._heard < _TELLING_SECONDS:
                 return
             self._has_told = True
-            left = self._karma.tolerance()
+            left = self.karma.tolerance()
             why = self._why_silent or "no answer yet"
         until = f"; giving up in about {left:.0f} s" if left >= 1 else ""
         self.emit(Noted(f"waiting for the network: {why}{until}"))
@@ -157,8 +158,8 @@ class Chameleon:
         less waiting the more it brought. Without this a link that breaks every 64 KiB took four times as long.
         """
         with self._line:
-            verdict = self._karma.lose()
-            tolerance = self._karma.tolerance()
+            verdict = self.karma.lose()
+            tolerance = self.karma.tolerance()
             now = self._clock()
             first = self._in_vain == 0 or brought > 0
             if not brought and (first or now >= self._not_before):  # else it belongs to a wave that is waited for

@@ -41,6 +41,7 @@ class Pull:
         self._again: Pull | None = None
         self.arriving = self.layers.arriving
         """Whoever hands its blobs out while it runs says here whom to tell, before it does."""
+        self.chameleon = self._session.chameleon
 
     @property
     def bytes_here(self) -> int:

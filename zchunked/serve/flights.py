@@ -11,6 +11,7 @@ from zchunked.errors import FormatError, TransferError, ZPullError
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
+from zchunked.serve.host_karma import HostKarma
 from zchunked.serve.known_images import KnownImages
 from zchunked.serve.lease import StoreLease
 from zchunked.serve.streams import Blob, Flight
@@ -27,6 +28,7 @@ class Flights:
         """`prefetch`: an image's layers are pulled as soon as its manifest was asked for."""
         self._store, self._upstream, self._lease, self._prefetch = store, upstream, lease, prefetch
         self._images = KnownImages(store)
+        self._karma = HostKarma(upstream.options.patience.patience)
         self._lock = threading.Lock()
         self._flights: dict[tuple[str, Digest], Flight] = {}
         self._stop = threading.Event()
@@ -121,7 +123,7 @@ class Flights:
     def _fly(self, flight: Flight, fly: Callable[[Flight], None]) -> None:
         failure: ZPullError | None = None
         try:
-            with self._lease.use():
+            with self._lease.use(), self._karma.of(flight.name.partition("/")[0]) as flight.karma:
                 fly(flight)
         except ZPullError as error:
             failure = error

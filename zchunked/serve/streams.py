@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from zchunked.download.karma import Karma
+from zchunked.download.retry import Chameleon
 from zchunked.errors import IntegrityError, TransferError, ZPullError
 from zchunked.events import Arrived, Event, GaveUp, Planned, Retried
 from zchunked.oci.digest import Digest, short
@@ -31,6 +33,8 @@ class Flight:
         self.note = ""
         self._changed = threading.Condition()
         self.arriving = Arriving()
+        self.karma: Karma | None = None
+        """That of its host, while it is in the air."""
 
     @property
     def title(self) -> str:
@@ -41,6 +45,11 @@ class Flight:
         """Hand out what this pull puts together. Called before it runs."""
         self.arriving = arriving
         arriving.on_change = self._wake
+
+    def share_karma(self, chameleon: Chameleon) -> None:
+        """Have a pull live by it. Called before it runs."""
+        if self.karma is not None:
+            chameleon.karma = self.karma
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Planned):

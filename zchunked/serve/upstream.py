@@ -60,6 +60,7 @@ class Upstream:
                 origin = replace(opened, reference=label, digest=image)
                 pull = Pull(origin, self._store, self.options, receipt, self._metrics.counted(reference.host, flight))
                 flight.follow(pull.arriving)
+                flight.share_karma(pull.chameleon)
                 pull.run(only)
         finally:
             self._metrics.was_here(receipt.bytes.cached)
@@ -69,6 +70,7 @@ class Upstream:
         reference = _repository(name)
         with self._fetcher(reference, self.options, self._metrics.counted(reference.host, flight)) as fetcher:
             fetcher.on_wrong = flight.arriving.restart
+            flight.share_karma(fetcher.chameleon)
             work(fetcher)
 
     def manifest(self, reference: Reference) -> bytes:
