@@ -57,7 +57,7 @@ class GapOptions:
 
     Example:
         >>> import zchunked
-        >>> zchunked.Options(frugality=zchunked.GapOptions(exact=True)).frugality.lean
+        >>> zchunked.Options(gaps=zchunked.GapOptions(exact=True)).gaps.lean
         False
     """
 
@@ -79,8 +79,8 @@ class Options:
         platform: Which image of an index to take. The default is this machine's.
         jobs: Connections at a time, from 1 to 64.
         patience: How long failures are borne.
-        bounds: When to give up although the network works.
-        frugality: Which bytes may be fetched that are not needed.
+        stall_limits: When to give up although the network works.
+        gaps: Which bytes may be fetched that are not needed.
         max_bytes: Refuse a pull that would fetch more bytes. None: no limit.
         rate: Bytes per second of the link to reckon with. None: as measured.
         limit_rate: Receive no more bytes per second, all connections together. None: no limit.
@@ -100,8 +100,8 @@ class Options:
     platform: Platform = field(default_factory=this_platform)
     jobs: int = 8
     patience: Patience = field(default_factory=Patience)
-    bounds: StallLimits = field(default_factory=StallLimits)
-    frugality: GapOptions = field(default_factory=GapOptions)
+    stall_limits: StallLimits = field(default_factory=StallLimits)
+    gaps: GapOptions = field(default_factory=GapOptions)
     max_bytes: int | None = None
     rate: float | None = None
     limit_rate: float | None = None

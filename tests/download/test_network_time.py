@@ -59,10 +59,10 @@ def test_a_clock_that_goes_back_takes_nothing_away() -> None:
 
 
 class Watched:
-    def __init__(self, **bounds: float) -> None:
+    def __init__(self, **stall_limits: float) -> None:
         self.clock, self.traffic = Clock(), Traffic(Clock())
         self.chameleon = Chameleon(Patience(10), 4, lambda _: None, threading.Event(), clock=self.clock)
-        self.watchdog = Watchdog(StallLimits(**bounds), self.traffic, self.chameleon, self.clock)
+        self.watchdog = Watchdog(StallLimits(**stall_limits), self.traffic, self.chameleon, self.clock)
 
     def go_on(self, seconds: int) -> None:
         for _ in range(seconds):

@@ -17,7 +17,7 @@ from zchunked.sources.traffic import Traffic
 
 
 class Bench:
-    def __init__(self, **bounds: float) -> None:
+    def __init__(self, **stall_limits: float) -> None:
         self.shown: list[Event] = []
         self.traffic = Traffic(time.monotonic)
         self.now = 0.0
@@ -25,7 +25,7 @@ class Bench:
             self.traffic,
             jobs=2,
             patience=Patience(0),
-            bounds=StallLimits(**bounds),
+            stall_limits=StallLimits(**stall_limits),
             show=self.shown.append,
             clock=lambda: self.now,
         )

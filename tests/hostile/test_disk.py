@@ -122,13 +122,13 @@ def test_what_a_pull_brought_before_it_healed_was_not_here(tmp_path: Path) -> No
     metered = GapOptions(max_gap=0)
     layer = Digest(honest().layers[0].digest)
     with bench(tmp_path, "cold") as on:
-        on.pull(honest(), frugality=metered)
+        on.pull(honest(), gaps=metered)
         chunks = [ByteRange(start, start + length) for _, start, length, _ in on.store.chunks_of(layer)]
         hurt, gone = chunks[0], chunks[len(chunks) // 2 :]
         on.store.evict(layer, gone)
         good = on.store.read(layer, hurt.start, hurt.end)
         damage(on, rewrite(lambda data: data.replace(good, flipped(good))), only_largest=False)
-        outcome = on.pull(honest(), frugality=metered)
+        outcome = on.pull(honest(), gaps=metered)
         on.is_right(outcome, honest())
         spent = outcome.receipt.bytes
         assert spent.needed == total([hurt, *gone])
@@ -140,7 +140,7 @@ def test_what_a_pull_brought_before_it_healed_was_not_here(tmp_path: Path) -> No
 def test_damage_at_rest_is_told_and_healed(tmp_path: Path, hurt: Any, in_parts: Any) -> None:
     """An export never hands out a wrong byte; `verify` finds the damage, and the next pull fetches what it dropped."""
     with bench(tmp_path, "cold") as on:
-        on.pull(honest(), frugality=GapOptions(max_gap=0 if in_parts else None))
+        on.pull(honest(), gaps=GapOptions(max_gap=0 if in_parts else None))
         damage(on, hurt)
         stored = load(on.store, "example.com/app:t", None, None)
         layer = honest().layers[0]
@@ -188,12 +188,12 @@ def cut_at(digest: str, position: int) -> Any:
 @pytest.mark.parametrize("hurt", HURTS.values(), ids=HURTS)
 def test_damage_of_what_an_interrupted_pull_left(tmp_path: Path, hurt: Any, in_parts: Any) -> None:
     content = honest()
-    frugality = GapOptions(max_gap=0 if in_parts else None)
+    gaps = GapOptions(max_gap=0 if in_parts else None)
     with bench(tmp_path, "cold") as on:
         with pytest.raises(TransferError):
-            on.pull(content, change=cut_at(content.layers[0].digest, 70_000), frugality=frugality)
+            on.pull(content, change=cut_at(content.layers[0].digest, 70_000), gaps=gaps)
         damage(on, hurt, only_largest=False)
-        on.is_right(on.pull(content, frugality=frugality), content)
+        on.is_right(on.pull(content, gaps=gaps), content)
 
 
 @pytest.mark.parametrize("generation", [1, 2])
@@ -204,12 +204,12 @@ def test_damaged_header_frames_of_an_interrupted_pull(tmp_path: Path, generation
     first, last = layer.gaps[1]
     with bench(tmp_path, "cold") as on:
         with pytest.raises(TransferError):
-            on.pull(content, change=cut_at(layer.digest, 70_000), frugality=GapOptions(max_gap=0))
+            on.pull(content, change=cut_at(layer.digest, 70_000), gaps=GapOptions(max_gap=0))
         frame = layer.blob[first:last]
         path = next(path for path in byte_files(on) if frame in path.read_bytes())
         path.write_bytes(path.read_bytes().replace(frame, flipped(frame, 20)))
         on.reopen()
-        on.is_right(on.pull(content, frugality=GapOptions(max_gap=0)), content)
+        on.is_right(on.pull(content, gaps=GapOptions(max_gap=0)), content)
 
 
 @pytest.mark.parametrize("part", ["toc_at", "tar_split_at"])
@@ -218,15 +218,15 @@ def test_damaged_toc_or_tar_split_of_an_interrupted_pull(tmp_path: Path, part: A
     content = honest()
     layer = content.layers[0]
     at = getattr(layer, part)
-    frugality = GapOptions(max_gap=0 if in_parts else None)
+    gaps = GapOptions(max_gap=0 if in_parts else None)
     with bench(tmp_path, "cold" if in_parts else "exact") as on:
         with pytest.raises(TransferError):
-            on.pull(content, change=cut_at(layer.digest, 70_000 if in_parts else 20_000), frugality=frugality)
+            on.pull(content, change=cut_at(layer.digest, 70_000 if in_parts else 20_000), gaps=gaps)
         frame = layer.blob[at.offset : at.end]
         path = next(path for path in byte_files(on) if frame in path.read_bytes())
         path.write_bytes(path.read_bytes().replace(frame, flipped(frame, 20)))
         on.reopen()
-        outcome = on.pull(content, frugality=frugality)
+        outcome = on.pull(content, gaps=gaps)
         on.is_right(outcome, content)
         spent = outcome.receipt.bytes
         assert spent.metadata >= at.length
@@ -327,14 +327,14 @@ def test_evicted_bytes_that_another_layer_rests_on(tmp_path: Path) -> None:
     content, layer = honest(), honest().layers[0]
     other = image([chunked_layer(make_tar({"program": CONTENT["bin/app"], "x": b"x"}), cut=every(CHUNK))])
     with bench(tmp_path, "cold") as on:
-        on.pull(content, frugality=GapOptions(max_gap=0))
+        on.pull(content, gaps=GapOptions(max_gap=0))
         on.partial(other, name="example.com/other:t")
         sql(on, f"DELETE FROM layers WHERE digest = '{layer.digest}'")
         chunk = next(chunk for chunk in layer.chunks if chunk.file == "bin/app")
         frame = layer.blob[chunk.start : chunk.end]
         damage(on, rewrite(lambda data: data.replace(frame, flipped(frame, len(frame) // 2))), only_largest=False)
         with pytest.raises(TransferError):
-            on.pull(content, change=cut_at(layer.digest, chunk.start), frugality=GapOptions(exact=True))
+            on.pull(content, change=cut_at(layer.digest, chunk.start), gaps=GapOptions(exact=True))
         on.is_right(on.pull(other, "example.com/other:t"), other)
 
 
@@ -356,7 +356,7 @@ def test_damaged_bytes_that_two_layers_rest_on(tmp_path: Path) -> None:
 def test_pull_that_shall_export_heals(tmp_path: Path, hurt: Any, in_parts: Any) -> None:
     content = honest()
     with bench(tmp_path, "cold") as on:
-        on.pull(content, frugality=GapOptions(max_gap=0 if in_parts else None))
+        on.pull(content, gaps=GapOptions(max_gap=0 if in_parts else None))
         damage(on, hurt, only_largest=False)
         source, outcome = MemorySource(content), Outcome(Receipt("example.com/app:t"))
         settings = Options(AMD64, patience=IMPATIENT)
@@ -385,7 +385,7 @@ def test_what_an_export_says_of_damage(tmp_path: Path) -> None:
 def test_only_the_damage_comes_again(tmp_path: Path) -> None:
     content = honest()
     with bench(tmp_path, "cold") as on:
-        outcome = on.pull(content, frugality=GapOptions(exact=True))
+        outcome = on.pull(content, gaps=GapOptions(exact=True))
         damage(on, HURTS["byte at 3/12"])
         assert outcome.image is not None
         reverify(on.store, outcome.image.documents.manifest.layers)

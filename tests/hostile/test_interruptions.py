@@ -64,13 +64,13 @@ def smooth(content: Image, folder: Any, start: str, **options: Any) -> int:
 @pytest.mark.parametrize("start", ["cold", "warm"])
 def test_pull_that_breaks_every_few_pieces(tmp_path: Path, start: str, kind: str) -> None:
     """However often: in the end every byte was sent once, and as many as without a break."""
-    content, frugality = honest(), KINDS[kind]
-    wanted = smooth(content, tmp_path / "smooth", start, frugality=frugality)
+    content, gaps = honest(), KINDS[kind]
+    wanted = smooth(content, tmp_path / "smooth", start, gaps=gaps)
     wire = Wire(lambda number: number % 30 == 0)
     with bench(tmp_path / "rough", start) as on:
         for attempt in range(20):
             try:
-                outcome = on.pull(content, change=wire, frugality=frugality)
+                outcome = on.pull(content, change=wire, gaps=gaps)
                 break
             except TransferError:
                 if attempt % 2:
@@ -86,14 +86,14 @@ def test_pull_that_breaks_every_few_pieces(tmp_path: Path, start: str, kind: str
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("piece", [1, 3, 60, 120])
 def test_resume_after_one_break(tmp_path: Path, kind: str, piece: int) -> None:
-    content, frugality = honest(), KINDS[kind]
+    content, gaps = honest(), KINDS[kind]
     wire = Wire(lambda number: number == piece)
     with bench(tmp_path, "cold") as on:
         with pytest.raises(TransferError, match="the line broke"):
-            on.pull(content, change=wire, frugality=frugality)
+            on.pull(content, change=wire, gaps=gaps)
         on.has_nothing_of(content)
         on.reopen()
-        outcome = on.pull(content, change=wire, frugality=frugality)
+        outcome = on.pull(content, change=wire, gaps=gaps)
         on.is_right(outcome, content)
         spent = outcome.receipt.bytes
         assert spent.wasted == 0
@@ -109,15 +109,15 @@ def test_resume_of_a_whole_layer_with_another_plan(tmp_path: Path) -> None:
         wire = Wire(lambda number: number == 70)
         with bench(tmp_path / str(number), "cold") as on:
             with pytest.raises(TransferError):
-                on.pull(content, change=wire, frugality=first)
+                on.pull(content, change=wire, gaps=first)
             on.reopen()
-            outcome = on.pull(content, change=wire, frugality=second)
+            outcome = on.pull(content, change=wire, gaps=second)
             on.is_right(outcome, content)
             assert outcome.receipt.bytes.wasted == 0
         assert wire.was_thrifty
 
 
-def killed(folder: Path, content: Image, wire: Wire, frugality: GapOptions) -> Path:
+def killed(folder: Path, content: Image, wire: Wire, gaps: GapOptions) -> Path:
     """The store as a kill -9 leaves it in the midst of a piece: nothing was closed or committed for the occasion."""
     there = folder / "killed"
 
@@ -129,7 +129,7 @@ def killed(folder: Path, content: Image, wire: Wire, frugality: GapOptions) -> P
             raise
 
     with bench(folder, "cold") as on, pytest.raises(TransferError):
-        on.pull(content, change=change, frugality=frugality, jobs=1)
+        on.pull(content, change=change, gaps=gaps, jobs=1)
     return there
 
 
@@ -139,7 +139,7 @@ def test_resume_after_a_kill(tmp_path: Path, kind: str, piece: int) -> None:
     content = honest()
     wire = Wire(lambda number: number == piece)
     with bench(killed(tmp_path, content, wire, KINDS[kind]), "cold") as on:
-        outcome = on.pull(content, change=wire, frugality=KINDS[kind], jobs=1)
+        outcome = on.pull(content, change=wire, gaps=KINDS[kind], jobs=1)
         on.is_right(outcome, content)
         assert outcome.receipt.bytes.wasted == 0
     assert wire.was_thrifty
@@ -155,20 +155,20 @@ def test_resume_with_a_journal_cut_short(tmp_path: Path, kind: str) -> None:
     for journal in journals:
         journal.write_bytes(journal.read_bytes()[:-5])
     with bench(there, "cold") as on:
-        on.is_right(on.pull(content, frugality=KINDS[kind]), content)
+        on.is_right(on.pull(content, gaps=KINDS[kind]), content)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("error", [NotFoundError, AccessDeniedError, IntegrityError, TransferError])
 def test_resume_after_a_failure_that_is_final(tmp_path: Path, kind: str, error: Any) -> None:
     """The registry turns us away in the midst; later it lets us in again."""
-    content, frugality = honest(), KINDS[kind]
+    content, gaps = honest(), KINDS[kind]
     wire = Wire(lambda number: number == 60, error)
     with bench(tmp_path, "cold") as on:
         with pytest.raises(error, match="the line broke"):
-            on.pull(content, change=wire, frugality=frugality)
+            on.pull(content, change=wire, gaps=gaps)
         on.has_nothing_of(content)
-        on.is_right(on.pull(content, change=wire, frugality=frugality), content)
+        on.is_right(on.pull(content, change=wire, gaps=gaps), content)
     assert wire.was_thrifty
 
 
@@ -185,9 +185,9 @@ def test_break_in_one_of_three_layers(tmp_path: Path, kind: str) -> None:
         wire = Wire(lambda number, piece=piece: number == piece)  # type: ignore[misc]
         with bench(tmp_path / str(piece), "warm") as on:
             with pytest.raises(TransferError):
-                on.pull(content, change=wire, frugality=KINDS[kind], jobs=4)
+                on.pull(content, change=wire, gaps=KINDS[kind], jobs=4)
             on.reopen()
-            outcome = on.pull(content, change=wire, frugality=KINDS[kind], jobs=4)
+            outcome = on.pull(content, change=wire, gaps=KINDS[kind], jobs=4)
             on.is_right(outcome, content)
         assert wire.was_thrifty
 
@@ -241,9 +241,9 @@ def test_damaged_piece_and_a_break(tmp_path: Path) -> None:
 
         with bench(tmp_path / str(piece), "cold") as on:
             with pytest.raises(TransferError):
-                on.pull(content, change=change, frugality=METERED)
+                on.pull(content, change=change, gaps=METERED)
             on.reopen()
-            on.is_right(on.pull(content, change=change, frugality=METERED), content)
+            on.is_right(on.pull(content, change=change, gaps=METERED), content)
         twice = [position for (blob, position), times in wire.sent.items() if times > 1]
         assert all(chunk.start <= position < chunk.end for position in twice)
 
@@ -254,11 +254,11 @@ def test_interrupted_image_and_another_that_shares_with_it(tmp_path: Path) -> No
     wire = Wire(lambda number: number == 90)
     with bench(tmp_path, "cold") as on:
         with pytest.raises(TransferError):
-            on.pull(honest(), change=wire, frugality=METERED)
+            on.pull(honest(), change=wire, gaps=METERED)
         on.reopen()
-        outcome = on.pull(other, "example.com/other:t", change=wire, frugality=METERED)
+        outcome = on.pull(other, "example.com/other:t", change=wire, gaps=METERED)
         on.is_right(outcome, other)
-        on.is_right(on.pull(honest(), change=wire, frugality=METERED), honest())
+        on.is_right(on.pull(honest(), change=wire, gaps=METERED), honest())
 
 
 def test_two_pulls_of_one_image_at_once(tmp_path: Path) -> None:
@@ -292,9 +292,9 @@ def test_the_receipt_of_a_resumed_pull(tmp_path: Path) -> None:
     wire = Wire(lambda number: number == 70)
     with bench(tmp_path, "cold") as on:
         with pytest.raises(TransferError):
-            on.pull(content, change=wire, frugality=EXACT)
+            on.pull(content, change=wire, gaps=EXACT)
         covered = on.store.covered(Digest(layer.digest))
-        outcome = on.pull(content, change=wire, frugality=EXACT)
+        outcome = on.pull(content, change=wire, gaps=EXACT)
         entry = outcome.receipt.layers[0]
         assert entry.mode == "whole"
         assert entry.cached_bytes == total(covered)

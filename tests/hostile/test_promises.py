@@ -80,8 +80,8 @@ def test_poisoned_promise_heals(tmp_path: Path, start: str, edit: Any) -> None:
     """Image A came whole and its TOC lies about chunks; image B relies on them."""
     evil = poisoned(edit)
     with bench(tmp_path, start) as on:
-        on.is_right(on.pull(evil, "example.com/evil:t", frugality=GapOptions(exact=True)), evil)
-        outcome = on.pull(honest(), frugality=LEAN)
+        on.is_right(on.pull(evil, "example.com/evil:t", gaps=GapOptions(exact=True)), evil)
+        outcome = on.pull(honest(), gaps=LEAN)
         on.is_right(outcome, honest())
         on.reopen()
         layer = evil.layers[0]
@@ -99,7 +99,7 @@ def test_poisoned_layer_below_in_the_same_image(tmp_path: Path, start: str) -> N
     lower = poisoned(claims_to_hold("junk", CONTENT["bin/app"])).layers[0]
     content = image([lower, victim()])
     with bench(tmp_path, start) as on:
-        outcome = on.pull(content, frugality=GapOptions())
+        outcome = on.pull(content, gaps=GapOptions())
         on.is_right(outcome, content)
 
 
@@ -114,8 +114,8 @@ def test_many_liars_cost_one_more_round(tmp_path: Path, way: GapOptions) -> None
             )
             lie = claims_to_hold("junk", CONTENT["bin/app"])
             evil = image([chunked_layer(make_tar({"junk": junk[:60_000]}), cut=every(CHUNK), edit_toc=lie)])
-            on.pull(evil, f"example.com/evil:{number}", frugality=GapOptions(exact=True))
-        outcome = on.pull(honest(), frugality=way)
+            on.pull(evil, f"example.com/evil:{number}", gaps=GapOptions(exact=True))
+        outcome = on.pull(honest(), gaps=way)
         on.is_right(outcome, honest())
         spent = outcome.receipt.bytes
         assert spent.needed + spent.gap <= honest().layers[0].size
@@ -125,10 +125,8 @@ def test_many_liars_cost_one_more_round(tmp_path: Path, way: GapOptions) -> None
 def test_what_was_checked_goes_before_what_was_claimed(tmp_path: Path) -> None:
     """A row of a blob that came in parts was entered after hashing; one of a blob that came whole is its TOC's word."""
     with bench(tmp_path, "cold") as on:
-        on.pull(honest(), frugality=GapOptions(max_gap=0))
-        on.pull(
-            poisoned(claims_to_hold("junk", CONTENT["bin/app"])), "example.com/evil:t", frugality=GapOptions(exact=True)
-        )
+        on.pull(honest(), gaps=GapOptions(max_gap=0))
+        on.pull(poisoned(claims_to_hold("junk", CONTENT["bin/app"])), "example.com/evil:t", gaps=GapOptions(exact=True))
         index_all(on.store)
         for chunk in honest().layers[0].chunks:
             for place in on.store.find_chunks([raw(Digest(chunk.digest))]).values():
@@ -144,7 +142,7 @@ def test_poison_and_damage_at_once(tmp_path: Path) -> None:
     """Two sources of wrong chunks for one layer."""
     evil = poisoned(claims_to_hold("junk", CONTENT["bin/app"]))
     with bench(tmp_path, "warm") as on:
-        on.pull(evil, "example.com/evil:t", frugality=GapOptions(exact=True))
+        on.pull(evil, "example.com/evil:t", gaps=GapOptions(exact=True))
         blobs = sorted((on.store.folder / "blobs").glob("*-*"), key=lambda path: path.stat().st_size)
         for path in blobs[-2:]:
             data = bytearray(path.read_bytes())
@@ -166,7 +164,7 @@ def test_poison_from_an_interrupted_layer(tmp_path: Path) -> None:
     with bench(tmp_path, "cold") as on:
         with pytest.raises(IntegrityError, match="cut"):
             on.pull(evil, "example.com/evil:t", change=change)
-        on.is_right(on.pull(honest(), frugality=GapOptions(max_gap=0)), honest())
+        on.is_right(on.pull(honest(), gaps=GapOptions(max_gap=0)), honest())
 
 
 def test_liar_is_kept_out_for_good(tmp_path: Path) -> None:
@@ -174,9 +172,9 @@ def test_liar_is_kept_out_for_good(tmp_path: Path) -> None:
     evil = poisoned(claims_to_hold("junk", CONTENT["bin/app"]))
     third = image([chunked_layer(make_tar([Entry("x", CONTENT["bin/app"]), Entry("y", b"y" * 999)]), cut=every(CHUNK))])
     with bench(tmp_path, "cold") as on:
-        on.pull(evil, "example.com/evil:t", frugality=GapOptions(exact=True))
-        on.is_right(on.pull(honest(), frugality=LEAN), honest())
-        outcome = on.pull(third, "example.com/third:t", frugality=LEAN)
+        on.pull(evil, "example.com/evil:t", gaps=GapOptions(exact=True))
+        on.is_right(on.pull(honest(), gaps=LEAN), honest())
+        outcome = on.pull(third, "example.com/third:t", gaps=LEAN)
         on.is_right(outcome, third)
         assert outcome.receipt.bytes.wasted == 0
         needed = [chunk for chunk in third.layers[0].chunks if chunk.file == "y"]

@@ -72,7 +72,7 @@ def test_a_pull_that_cannot_read_its_store_accuses_nobody(
         with monkeypatch.context() as patch:
             breaks(patch, on, "pread", number)
             with pytest.raises(LocalError):
-                on.pull(honest(), frugality=GapOptions(max_gap=0))
+                on.pull(honest(), gaps=GapOptions(max_gap=0))
         on.reopen()
         kept = rows(on.store)
         assert all(kept[blob] == spans for blob, spans in before.items())

@@ -70,7 +70,7 @@ def two(tmp_path: Path) -> Path:
     """v1 whole, v2 rebuilt from parts of it and its own."""
     with Store(tmp_path / "store") as store:
         pulled(store, version(1), "host.example/app:v1", jobs=1)
-        pulled(store, version(2), "host.example/app:v2", frugality=LEAN)
+        pulled(store, version(2), "host.example/app:v2", gaps=LEAN)
     return tmp_path / "store"
 
 
@@ -91,7 +91,7 @@ def test_an_update_keeps_the_old_versions_bytes_that_it_was_rebuilt_from(two: Pa
     assert weight(two) < 1.05 * version(2).layers[0].size
     with Store(two) as store:
         assert store.proof(Digest(version(2).layers[0].digest), Digest(version(2).layers[0].diff_id)) is not None
-        outcome = pull(MemorySource(version(3)), store, "host.example/app:v3", frugality=LEAN)
+        outcome = pull(MemorySource(version(3)), store, "host.example/app:v3", gaps=LEAN)
     assert outcome.receipt.bytes.cached > BIG * 9_000, "what is kept is found by the next update"
 
 
@@ -182,7 +182,7 @@ def test_a_proof_that_a_running_pull_relies_on_stays_with_all_it_rests_on(two: P
         for name in ("host.example/app:v1", "host.example/app:v2"):
             forget(two, name)
         collect(two, GcOptions())
-        pulled(other, version(2), "host.example/app:again", frugality=LEAN)
+        pulled(other, version(2), "host.example/app:again", gaps=LEAN)
     assert_exports(two, version(2), "host.example/app:again")
 
 
@@ -319,7 +319,7 @@ def exact(tmp_path: Path) -> Path:
     """v1 whole, v2 assembled from frames of it and its own: the registry's own blobs, with bytes in common."""
     with Store(tmp_path / "store") as store:
         pulled(store, version(1), "host.example/app:v1", jobs=1)
-        pulled(store, version(2), "host.example/app:v2", frugality=GapOptions(exact=True))
+        pulled(store, version(2), "host.example/app:v2", gaps=GapOptions(exact=True))
         layer = version(2).layers[0]
         assert store.is_whole(Digest(layer.digest))
     assert weight(tmp_path / "store") < 1.75 * layer.size
@@ -340,7 +340,7 @@ def test_frames_live_as_long_as_one_blob_that_has_them(exact: Path) -> None:
 
 def test_the_next_update_finds_the_frames_that_only_the_dead_blob_was_indexed_with(exact: Path, tmp_path: Path) -> None:
     """A frame that two blobs share has one row: when that blob goes, the other one's frames are indexed again."""
-    wanted: dict[str, Any] = {"frugality": GapOptions(exact=True)}
+    wanted: dict[str, Any] = {"gaps": GapOptions(exact=True)}
     shutil.copytree(exact, tmp_path / "other")
     with Store(tmp_path / "other") as store:
         needed = pull(MemorySource(version(3)), store, "host.example/app:v3", **wanted).receipt.bytes.needed

@@ -76,7 +76,7 @@ def test_a_pull_finds_what_was_taken_in(tmp_path: Path) -> None:
         for layer in made.layers:
             client.ingest(layer.digest, io.BytesIO(layer.blob))
     with Store(tmp_path) as store:
-        outcome = pull(MemorySource(made), store, frugality=GapOptions(exact=True))
+        outcome = pull(MemorySource(made), store, gaps=GapOptions(exact=True))
         began = store.pulls.rows()[0].began
     assert outcome.receipt.bytes.needed == 0
     collect(tmp_path, GcOptions(), now=lambda: began + 15 * DAY)

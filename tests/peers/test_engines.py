@@ -90,7 +90,7 @@ def test_an_engine_is_given_an_image(
     assert target is not None
     with Store(tmp_path / "store") as store:
         source = MemorySource(read_layout(GZIP.layout), "plain-gzip")
-        image = pull(source, store, "example.com/demo:plain-gzip", frugality=GapOptions(exact=True)).image
+        image = pull(source, store, "example.com/demo:plain-gzip", gaps=GapOptions(exact=True)).image
         assert image is not None
         given = deliver(store, image, Engine(target), load=load)
     assert given.manifest_digest == (None if load else DIGEST)

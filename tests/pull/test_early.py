@@ -98,7 +98,7 @@ def test_content_is_asked_for_before_the_table_is_read(
 
     with interrupted(tmp_path, TOC) as store:
         monkeypatch.setattr(TocReader, "feed", slow)
-        outcome = pull(source, store, frugality=way)
+        outcome = pull(source, store, gaps=way)
         assert outcome.receipt.bytes.wasted == 0
         assert asked_twice(source) == 0
 
@@ -113,7 +113,7 @@ def test_it_costs_what_it_would_cost_without(jobs: int, way: GapOptions, here: l
             if name == "late":
                 patch.setattr(inspect, "_SHORT_TABLE", 1 << 30)
             source = MemorySource(image([NEW]), spans=4)
-            outcome = pull(source, store, jobs=jobs, frugality=way)
+            outcome = pull(source, store, jobs=jobs, gaps=way)
             assert outcome.receipt.bytes.wasted == asked_twice(source) == 0
             assert outcome.receipt.layers[0].proved
             costs.append(source.blob_bytes)

@@ -46,10 +46,10 @@ def source_of(golden: Golden, spans: int = 8) -> MemorySource:
     return MemorySource(read_layout(golden.layout), golden.tag, spans=spans, piece=5000)
 
 
-def update(store: Store, before: Golden, after: Golden, frugality: GapOptions = EXACT) -> tuple[Outcome, MemorySource]:
-    pull(source_of(before), store, f"example.com/{before.tag}:t", frugality=frugality)
+def update(store: Store, before: Golden, after: Golden, gaps: GapOptions = EXACT) -> tuple[Outcome, MemorySource]:
+    pull(source_of(before), store, f"example.com/{before.tag}:t", gaps=gaps)
     source = source_of(after)
-    return pull(source, store, frugality=frugality), source
+    return pull(source, store, gaps=gaps), source
 
 
 def assert_identical(store: Store, golden: Golden, outcome: Outcome) -> None:
@@ -71,14 +71,12 @@ def assert_books_balance(outcome: Outcome, source: MemorySource) -> None:
     assert spent.fetched == spent.needed + spent.metadata + spent.gap + spent.wasted == source.traffic.fetched
 
 
-@pytest.mark.parametrize("frugality", [EXACT, GapOptions()], ids=["exact", "as planned"])
+@pytest.mark.parametrize("gaps", [EXACT, GapOptions()], ids=["exact", "as planned"])
 @pytest.mark.parametrize(("before", "after"), PAIRS)
-def test_an_update_ends_with_the_registrys_blobs(
-    before: str, after: str, frugality: GapOptions, tmp_path: Path
-) -> None:
+def test_an_update_ends_with_the_registrys_blobs(before: str, after: str, gaps: GapOptions, tmp_path: Path) -> None:
     golden = Golden("demo", after)
     with open_store(tmp_path) as store:
-        outcome, source = update(store, Golden("demo", before), golden, frugality)
+        outcome, source = update(store, Golden("demo", before), golden, gaps)
         assert_identical(store, golden, outcome)
         assert_books_balance(outcome, source)
         assert outcome.receipt.bytes.wasted == 0
@@ -116,7 +114,7 @@ def is_blob(store: Store, layer: Layer) -> bool:
 
 def test_a_frame_lies_in_the_store_once(tmp_path: Path) -> None:
     with warm(tmp_path) as store:
-        outcome = pull(MemorySource(image([NEW])), store, frugality=EXACT)
+        outcome = pull(MemorySource(image([NEW])), store, gaps=EXACT)
         assert is_blob(store, NEW)
         assert outcome.receipt.layers[0].identical
         assert (outcome.receipt.layers[0].mode, outcome.receipt.layers[0].proved) == ("partial", "blob")
@@ -129,8 +127,8 @@ def test_a_frame_lies_in_the_store_once(tmp_path: Path) -> None:
 def test_what_a_predicted_frame_brought_is_found_by_the_next_version(tmp_path: Path) -> None:
     third = chunked_layer(make_tar(tree(*range(25, 50))))
     with warm(tmp_path) as store:
-        pull(MemorySource(image([NEW])), store, frugality=EXACT)
-        outcome = pull(MemorySource(image([third])), store, frugality=EXACT)
+        pull(MemorySource(image([NEW])), store, gaps=EXACT)
+        outcome = pull(MemorySource(image([third])), store, gaps=EXACT)
         assert is_blob(store, third)
         assert outcome.receipt.bytes.needed < 6 * 3100
 
@@ -140,10 +138,10 @@ def test_damage_on_the_way_costs_what_was_damaged(where: str, tmp_path: Path) ->
     chunk = next(chunk for chunk in NEW.chunks if chunk.file == "f40")
     at = {"payload": chunk.start + 1000, "header": chunk.start - 20, "frame's own header": chunk.start + 5}[where]
     with warm(tmp_path) as store:
-        clean = pull(MemorySource(image([OLD, NEW])), open_store(tmp_path / "other"), frugality=EXACT).receipt
+        clean = pull(MemorySource(image([OLD, NEW])), open_store(tmp_path / "other"), gaps=EXACT).receipt
         assert clean.bytes.wasted == 0
         source = MemorySource(image([NEW]), change=flips(NEW.digest, range(at, at + 1), times=1))
-        outcome = pull(source, store, frugality=EXACT)
+        outcome = pull(source, store, gaps=EXACT)
         assert is_blob(store, NEW)
         assert_books_balance(outcome, source)
         assert 0 < outcome.receipt.bytes.wasted < 10_000
@@ -156,7 +154,7 @@ def test_a_registrys_copy_that_is_bad_is_refused_without_fetching_it_all_again(t
         where = range(chunk.start + 1000, chunk.start + 1001)
         source = MemorySource(image([NEW]), change=flips(NEW.digest, where))
         with pytest.raises(IntegrityError) as caught:
-            pull(source, store, frugality=EXACT)
+            pull(source, store, gaps=EXACT)
         assert caught.value.exit_code == 6
         assert source.blob_bytes <= NEW.size + 2 * 3100
         assert not store.is_whole(Digest(NEW.digest))
@@ -170,7 +168,7 @@ def test_a_stored_frame_that_is_damaged_is_fetched_and_its_blob_is_doubted(tmp_p
         for path in (store.folder / "blobs").glob("*-*"):
             path.write_bytes(path.read_bytes().replace(frame, bytes([frame[0]]) + frame[1:500] + b"?" + frame[501:]))
         source = MemorySource(image([NEW]))
-        outcome = pull(source, store, frugality=EXACT)
+        outcome = pull(source, store, gaps=EXACT)
         assert is_blob(store, NEW)
         assert outcome.receipt.bytes.wasted == 0
         assert not store.is_whole(Digest(OLD.digest))
@@ -180,7 +178,7 @@ def test_a_stored_frame_that_is_damaged_is_fetched_and_its_blob_is_doubted(tmp_p
 def test_damage_of_a_shared_frame_is_forgotten_of_every_blob(tmp_path: Path) -> None:
     chunk = next(chunk for chunk in NEW.chunks if chunk.file == "f25")
     with warm(tmp_path) as store:
-        pull(MemorySource(image([NEW])), store, frugality=EXACT)
+        pull(MemorySource(image([NEW])), store, gaps=EXACT)
         store.evict(Digest(NEW.digest), [ByteRange(chunk.start, chunk.end)])
         assert not store.is_whole(Digest(OLD.digest))
         there = next(one for one in OLD.chunks if one.file == "f25")
@@ -189,7 +187,7 @@ def test_damage_of_a_shared_frame_is_forgotten_of_every_blob(tmp_path: Path) -> 
         assert store.covers(Digest(OLD.digest), ByteRange(before.start, before.end))
         for name, layer in (("example.com/old0:t", OLD), ("example.com/app:t", NEW)):
             source = MemorySource(image([layer]))
-            pull(source, store, name, frugality=EXACT)
+            pull(source, store, name, gaps=EXACT)
             assert is_blob(store, layer)
             assert source.blob_bytes < 4000 if layer is OLD else source.blob_bytes == 0
 
@@ -198,7 +196,7 @@ def test_verify_finds_a_flipped_bit_of_a_shared_frame_and_both_images_heal(tmp_p
     chunk = next(chunk for chunk in OLD.chunks if chunk.file == "f25")
     frame = OLD.blob[chunk.start : chunk.end]
     with warm(tmp_path) as store:
-        pull(MemorySource(image([NEW])), store, frugality=EXACT)
+        pull(MemorySource(image([NEW])), store, gaps=EXACT)
         for path in (store.folder / "blobs").glob("*-*"):
             path.write_bytes(path.read_bytes().replace(frame, frame[:500] + bytes([frame[500] ^ 1]) + frame[501:]))
         findings = verify(store)
@@ -206,7 +204,7 @@ def test_verify_finds_a_flipped_bit_of_a_shared_frame_and_both_images_heal(tmp_p
         assert sum(one.end - one.start for one in findings.damaged) < 3 * len(frame)
         for layer in (OLD, NEW):
             source = MemorySource(image([layer]))
-            pull(source, store, f"example.com/{layer.digest[7:]}:t", frugality=EXACT)
+            pull(source, store, f"example.com/{layer.digest[7:]}:t", gaps=EXACT)
             assert is_blob(store, layer)
             assert source.blob_bytes < 2 * len(frame)
 
@@ -223,7 +221,7 @@ def test_a_toc_that_lies_costs_bytes_and_never_more_than_the_blob(tmp_path: Path
     lying = chunked_layer(make_tar(tree(*range(20, 45))), edit_toc=lies_about("f40", noise(3)))
     with warm(tmp_path) as store:
         source = MemorySource(image([lying]))
-        outcome = pull(source, store, frugality=EXACT)
+        outcome = pull(source, store, gaps=EXACT)
         assert is_blob(store, lying)
         assert source.blob_bytes <= lying.size
         assert outcome.receipt.bytes.wasted == 0
@@ -240,15 +238,15 @@ def test_a_killed_pull_goes_on_with_what_came(tmp_path: Path) -> None:
     with warm(tmp_path) as store:
         first = MemorySource(image([NEW]), change=cut)
         with pytest.raises(TransferError):
-            pull(first, store, frugality=EXACT, jobs=1)
+            pull(first, store, gaps=EXACT, jobs=1)
         fetched = first.traffic.fetched
     with open_store(tmp_path) as store:
         second = MemorySource(image([NEW]))
-        pull(second, store, frugality=EXACT)
+        pull(second, store, gaps=EXACT)
         assert is_blob(store, NEW)
     with warm(tmp_path / "other") as store:
         whole = MemorySource(image([NEW]))
-        pull(whole, store, frugality=EXACT)
+        pull(whole, store, gaps=EXACT)
         assert fetched + second.traffic.fetched <= whole.traffic.fetched + 6000
 
 
@@ -257,7 +255,7 @@ def test_another_encoders_blob_is_no_source(tmp_path: Path) -> None:
     mine = chunked_layer(make_tar({name: data[:1500] * 2 for name, data in tree(*range(40)).items()}), level=19)
     with warm(tmp_path, other) as store:
         source = MemorySource(image([mine]))
-        outcome = pull(source, store, frugality=EXACT)
+        outcome = pull(source, store, gaps=EXACT)
         assert is_blob(store, mine)
         assert outcome.receipt.layers[0].reason in (None, "what is stored of it was written by another encoder")
         assert source.blob_bytes <= mine.size
@@ -271,7 +269,7 @@ def test_a_cold_pull_reads_no_table_of_contents_and_the_next_one_does(tmp_path: 
         assert source.blob_bytes == OLD.size + len(image([OLD]).config)
         assert len(store.frames.unindexed()) == 1
         assert list(store.find_chunks([bytes.fromhex(sha256(noise(3))[7:])])) == []
-        pull(MemorySource(image([NEW])), store, "example.com/new:t", frugality=EXACT)
+        pull(MemorySource(image([NEW])), store, "example.com/new:t", gaps=EXACT)
         assert store.frames.unindexed() == []
         assert is_blob(store, NEW)
 
@@ -282,7 +280,7 @@ def test_estargz_comes_in_parts_and_identical(before: str, after: str, tmp_path:
     with open_store(tmp_path) as store:
         pull(MemorySource(content, before), store, f"example.com/{before}:t")
         source = MemorySource(content, after, spans=8)
-        outcome = pull(source, store, frugality=EXACT)
+        outcome = pull(source, store, gaps=EXACT)
         assert {layer.kind for layer in outcome.receipt.layers} == {"estargz"}
         for layer in outcome.receipt.layers:
             digest = Digest(layer.digest)
@@ -319,7 +317,7 @@ def test_a_toc_is_not_read_where_the_blob_comes_sooner(tmp_path: Path, monkeypat
         assert outcome.receipt.layers[0].reason == "takes less time whole than in parts"
         assert len(store.frames.unindexed()) == 2
         third = files(*range(30, 90))
-        outcome = pull(MemorySource(image([third]), spans=8), store, frugality=EXACT)
+        outcome = pull(MemorySource(image([third]), spans=8), store, gaps=EXACT)
         assert outcome.receipt.layers[0].mode == "partial"
         assert outcome.receipt.bytes.fetched < third.size / 3
 

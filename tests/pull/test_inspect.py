@@ -56,7 +56,7 @@ def test_chunks_of_a_layer_behind_one_with_a_long_table_are_asked_for_first(
     assert [table_rank(described(one), DEFAULT_LIMITS) for one in content.layers] == [3, 0]
     source = MemorySource(content)
     with open_store(tmp_path) as store:
-        pull(source, store, jobs=1, frugality=GapOptions(max_gap=0))
+        pull(source, store, jobs=1, gaps=GapOptions(max_gap=0))
     tables = {one.digest: one.toc_at.offset for one in content.layers if one.toc_at}
     asked = [digest for digest, spans in source.asked if spans[0].start < tables.get(digest, 0) - 8]
     assert asked[0] == content.layers[1].digest

@@ -72,16 +72,16 @@ def test_second_pull_of_a_tag_asks_for_its_manifest_and_nothing_else(golden: Gol
 
 @pytest.mark.parametrize("golden", UNVERIFIABLE, ids=str)
 @pytest.mark.parametrize(
-    "frugality", [GapOptions(), GapOptions(exact=True), GapOptions(max_gap=0)], ids=["", "exact", "metered"]
+    "gaps", [GapOptions(), GapOptions(exact=True), GapOptions(max_gap=0)], ids=["", "exact", "metered"]
 )
 def test_unverifiable_image_is_refused_however_it_comes_and_nothing_stays(
-    golden: Golden, frugality: GapOptions, tmp_path: Path
+    golden: Golden, gaps: GapOptions, tmp_path: Path
 ) -> None:
     source = source_of(golden)
     outcome = Outcome(Receipt("x"))
     with open_store(tmp_path) as store:
         with pytest.raises(IntegrityError, match="unpacks to") as caught:
-            pull(source, store, outcome=outcome, frugality=frugality, prove=True)
+            pull(source, store, outcome=outcome, gaps=gaps, prove=True)
         assert caught.value.exit_code == 6
         assert store.images() == []
         bad = [layer for layer in golden.layers if "decompresses_to" in layer]
@@ -97,7 +97,7 @@ def test_an_update_fetches_what_is_missing_and_little_else(before: str, after: s
     source = source_of(Golden("demo", after))
     with open_store(tmp_path) as store:
         pull(source_of(Golden("demo", before)), store)
-        outcome = pull(source, store, frugality=GapOptions(lean=True))
+        outcome = pull(source, store, gaps=GapOptions(lean=True))
         assert_is(Golden("demo", after), outcome, store)
         assert_books_balance(outcome, source)
     truth = Golden("demo", after).expect["updates"].get(f"from:{before}")
@@ -114,7 +114,7 @@ def test_metered_mode_buys_no_gap(tmp_path: Path) -> None:
     source = source_of(Golden("demo", "demo-v2"))
     with open_store(tmp_path) as store:
         pull(source_of(Golden("demo", "demo-v1")), store)
-        outcome = pull(source, store, frugality=GapOptions(max_gap=0))
+        outcome = pull(source, store, gaps=GapOptions(max_gap=0))
     # Eight bytes lie between table of contents and tar-split, in the one range that brings both.
     assert outcome.receipt.bytes.gap <= 8
 
@@ -122,7 +122,7 @@ def test_metered_mode_buys_no_gap(tmp_path: Path) -> None:
 def test_exact_mode_keeps_the_registrys_blobs(tmp_path: Path) -> None:
     golden = Golden("demo", "demo-v1")
     with open_store(tmp_path) as store:
-        outcome = pull(source_of(golden), store, frugality=GapOptions(exact=True))
+        outcome = pull(source_of(golden), store, gaps=GapOptions(exact=True))
         assert [layer.mode for layer in outcome.receipt.layers] == ["whole", "whole"]
         assert all(store.is_whole(layer["digest"]) for layer in golden.layers)
         assert_is(golden, outcome, store)
@@ -146,7 +146,7 @@ def test_a_host_without_ranges_gives_whole_layers_and_says_so(tmp_path: Path) ->
     source = source_of(golden)
     source.ranges = False
     with open_store(tmp_path) as store:
-        outcome = pull(source, store, frugality=GapOptions(lean=True))
+        outcome = pull(source, store, gaps=GapOptions(lean=True))
         assert_is(golden, outcome, store)
         assert_books_balance(outcome, source)
     assert {(layer.mode, layer.reason) for layer in outcome.receipt.layers} == {("whole", "its host serves no ranges")}
@@ -233,7 +233,7 @@ def test_a_chunk_that_comes_wrong_twice_is_an_integrity_error_and_is_not_kept(tm
     outcome = Outcome(Receipt("x"))
     with open_store(tmp_path) as store:
         with pytest.raises(IntegrityError):
-            pull(source, store, outcome=outcome, frugality=GapOptions(max_gap=0))
+            pull(source, store, outcome=outcome, gaps=GapOptions(max_gap=0))
         assert from_raw(bytes.fromhex(chunk["digest"][7:]))
         assert store.find_chunks([bytes.fromhex(chunk["digest"][7:])]) == {}
         assert_books_balance(outcome, source)

@@ -69,7 +69,11 @@ class Push:
         uploads = open_uploads(reference, Network(self.traffic, **options), mount_from)
         self.closing = closing(uploads)
         session = Session(
-            Traffic(time.monotonic), jobs=2, patience=Patience(patience), bounds=StallLimits(), show=self.events.append
+            Traffic(time.monotonic),
+            jobs=2,
+            patience=Patience(patience),
+            stall_limits=StallLimits(),
+            show=self.events.append,
         )
         self.pusher = Pusher(uploads, store.hints, session, mount_from)
 

@@ -185,12 +185,12 @@ def test_endless_single_bytes_cost_time_but_no_memory(tmp_path: Path) -> None:
 class Dribble:
     """A traffic of so many body bytes per second, none of them new; karma gains nothing."""
 
-    def __init__(self, rate: float, patience: float = 60, **bounds: float) -> None:
+    def __init__(self, rate: float, patience: float = 60, **stall_limits: float) -> None:
         self.now, self.rate, self.traffic = 0.0, rate, Traffic(time.monotonic)
         self.chameleon = Chameleon(
             Patience(patience), 1, lambda _: None, threading.Event(), clock=lambda: self.now, sleep=lambda _: None
         )
-        self.pace = Watchdog(StallLimits(**bounds), self.traffic, self.chameleon, lambda: self.now)
+        self.pace = Watchdog(StallLimits(**stall_limits), self.traffic, self.chameleon, lambda: self.now)
 
     def until_it_ends(self, limit: float, *, is_fetching: bool = True) -> float:
         left = 0.0

@@ -167,11 +167,11 @@ def test_what_an_interrupted_pull_received_is_found_by_another_version(tmp_path:
 
     lean = GapOptions(max_gap=0)
     with Store(tmp_path) as store, pytest.raises(EndedError):
-        pull(MemorySource(one, change=kill), store, "host.example/app:v0", jobs=1, frugality=lean)
+        pull(MemorySource(one, change=kill), store, "host.example/app:v0", jobs=1, gaps=lean)
     with Store(tmp_path) as store:
         store._index.rows("DELETE FROM chunks")  # as after a kill: what was received has extents, and no more
         layer = Digest(one.layers[1].digest)
         received = total(store.covered(layer))
-        outcome = pull(MemorySource(two), store, "host.example/app:v1", frugality=lean)
+        outcome = pull(MemorySource(two), store, "host.example/app:v1", gaps=lean)
         assert received > 100_000
         assert outcome.receipt.bytes.needed < sum(layer.size for layer in two.layers) - 100_000

@@ -324,7 +324,7 @@ def test_exact_asks_no_seed(tmp_path: Path) -> None:
     from zchunked.options import GapOptions  # noqa: PLC0415
 
     with open_store(tmp_path) as store:
-        outcome = pull(MemorySource(V1), store, seeds=(as_tree(V1, tmp_path),), frugality=GapOptions(exact=True))
+        outcome = pull(MemorySource(V1), store, seeds=(as_tree(V1, tmp_path),), gaps=GapOptions(exact=True))
         assert store.is_whole(outcome.image.documents.manifest.layers[0].digest)  # type: ignore[union-attr]
 
 

@@ -43,7 +43,7 @@ def read_blob(store: Path, digest: str) -> bytes:
 def folder(tmp_path: Path) -> Path:
     with Store(tmp_path / "store") as store:
         for tag, made in versions().items():
-            pull(MemorySource(made), store, f"host.example/app:{tag}", frugality=EXACT)
+            pull(MemorySource(made), store, f"host.example/app:{tag}", gaps=EXACT)
     return tmp_path / "store"
 
 
@@ -69,7 +69,7 @@ def test_a_store_restored_by_tar_elsewhere_is_as_good(folder: Path, tmp_path: Pa
         archive.extractall(tmp_path / "elsewhere", filter="data")
     with Store(tmp_path / "elsewhere" / "store") as store:
         assert verify(store).damaged == []
-        outcome = pull(MemorySource(versions()["v2"]), store, "host.example/app:v2", frugality=EXACT)
+        outcome = pull(MemorySource(versions()["v2"]), store, "host.example/app:v2", gaps=EXACT)
     assert outcome.receipt.bytes.needed == 0
 
 
@@ -87,7 +87,7 @@ def test_an_older_format_becomes_this_one(folder: Path) -> None:
     with Store(folder) as store:
         assert verify(store).damaged == []
         assert len(store.images()) == 2
-        outcome = pull(MemorySource(versions()["v2"]), store, "host.example/app:again", frugality=EXACT)
+        outcome = pull(MemorySource(versions()["v2"]), store, "host.example/app:again", gaps=EXACT)
     assert outcome.receipt.bytes.needed == 0
 
 

@@ -39,7 +39,7 @@ class Session:
         *,
         jobs: int,
         patience: Patience,
-        bounds: StallLimits,
+        stall_limits: StallLimits,
         show: Emit,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,7 +50,7 @@ class Session:
         self.emit: Emit = self._events.put
         network_time = NetworkTime(clock, _LONGEST_STEP)
         self.chameleon = Chameleon(patience, jobs, self.emit, self.stop, clock=network_time)
-        self._watchdog = Watchdog(bounds, traffic, self.chameleon, clock)
+        self._watchdog = Watchdog(stall_limits, traffic, self.chameleon, clock)
         self._place = traffic.place
         if self._place is not None:
             self.chameleon.share = self._place.line.share

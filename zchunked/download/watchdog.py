@@ -18,8 +18,10 @@ class Watchdog:
     only the time in which the network was waited for.
     """
 
-    def __init__(self, bounds: StallLimits, traffic: Traffic, chameleon: Chameleon, clock: Callable[[], float]) -> None:
-        self._bounds, self._traffic, self._chameleon, self._clock = bounds, traffic, chameleon, clock
+    def __init__(
+        self, stall_limits: StallLimits, traffic: Traffic, chameleon: Chameleon, clock: Callable[[], float]
+    ) -> None:
+        self._stall_limits, self._traffic, self._chameleon, self._clock = stall_limits, traffic, chameleon, clock
         self._began = clock()
         self._stretch = self._useless = (chameleon.time(), 0)
 
@@ -27,8 +29,8 @@ class Watchdog:
         """Call often. Raises TransferError when the deadline has passed, or too little has come for too long."""
         self._chameleon.tell_silence(is_fetching=is_fetching)
         now, came = self._chameleon.time(), self._traffic.fetched
-        if self._bounds.deadline is not None and self._clock() - self._began > self._bounds.deadline:
-            raise TransferError(f"the deadline of {self._bounds.deadline:g} s has passed")
+        if self._stall_limits.deadline is not None and self._clock() - self._began > self._stall_limits.deadline:
+            raise TransferError(f"the deadline of {self._stall_limits.deadline:g} s has passed")
         if not is_fetching:
             self._stretch = now, came
         if not is_fetching or self._chameleon.is_borne():
@@ -38,7 +40,7 @@ class Watchdog:
 
     def _check_rate(self, now: float, came: int) -> None:
         since, before = self._stretch
-        least = self._bounds.min_rate
+        least = self._stall_limits.min_rate
         if least is None or now - since < _STRETCH_SECONDS:
             return
         self._stretch = now, came

@@ -78,8 +78,10 @@ class Publisher:
     ) -> None:
         """`deadline`: seconds from now, after which it gives up."""
         self._target, self._lock = target, threading.Lock()
-        bounds = StallLimits(deadline)
-        self._session = Session(Traffic(clock), jobs=jobs, patience=patience, bounds=bounds, show=show, clock=clock)
+        stall_limits = StallLimits(deadline)
+        self._session = Session(
+            Traffic(clock), jobs=jobs, patience=patience, stall_limits=stall_limits, show=show, clock=clock
+        )
         self._chameleon = self._session.chameleon
         self.sent = Sent()
         """How far it has come; true at any time."""

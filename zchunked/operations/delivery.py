@@ -71,7 +71,7 @@ class Delivery:
         if self._registry is not None:
             context = for_source(context, source, self._registry)
         options = context.options
-        return replace(context, options=replace(options, frugality=replace(options.frugality, exact=True)))
+        return replace(context, options=replace(options, gaps=replace(options.gaps, exact=True)))
 
     def image(self, context: Context, image: StoredImage) -> None:
         """Deliver one image."""

@@ -39,7 +39,7 @@ class ImagePull:
         if any(isinstance(one, EngineDestination) and not one.load for one in to):
             # An engine is given the registry's own blobs, and only those that it lacks.
             options = context.options
-            context = replace(context, options=replace(options, frugality=replace(options.frugality, exact=True)))
+            context = replace(context, options=replace(options, gaps=replace(options.gaps, exact=True)))
         self._context, self._reference, self._to, self.receipt = context, reference, to, receipt
         self._traffic = context.traffic(place)
         self._origin: Origin | None = None
@@ -129,7 +129,7 @@ def pull_of(context: Context, origin: Origin, receipt: Receipt) -> Pull:
     """As the options say, as far as the source allows."""
     options = replace(context.options, offline=origin.is_offline)
     if origin.is_local:
-        options = replace(options, bounds=replace(options.bounds, min_rate=None))
+        options = replace(options, stall_limits=replace(options.stall_limits, min_rate=None))
     if options.offline:
         root = root_of(context.store, origin.name, origin.root, options.platform)
         origin = replace(origin, digest=root)

@@ -41,7 +41,7 @@ def push_all(
     """
     began = time.monotonic()
     options = context.options
-    context = replace(context, options=replace(options, frugality=replace(options.frugality, exact=True)))
+    context = replace(context, options=replace(options, gaps=replace(options.gaps, exact=True)))
     source = for_source(context, reference, target)
     with closing(source.open(reference, context.traffic())) as origin:
         work = IndexSource(source, origin, receipt)

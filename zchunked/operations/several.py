@@ -119,4 +119,4 @@ class _SideBySide:
 
 def _at_once(count: int, options: Options) -> int:
     """One after the other where a minimum is asked of each, for none has the whole link otherwise."""
-    return 1 if options.bounds.min_rate is not None else max(1, min(count, options.jobs, _MOST_AT_ONCE))
+    return 1 if options.stall_limits.min_rate is not None else max(1, min(count, options.jobs, _MOST_AT_ONCE))

@@ -51,7 +51,7 @@ def publish(
 
 
 def _publisher(context: Context, target: Target, receipt: Receipt) -> Publisher:
-    options, left = context.options, context.options.bounds.deadline
+    options, left = context.options, context.options.stall_limits.deadline
     if left is not None:
         left = max(0.0, left - receipt.seconds)
     return Publisher(target, jobs=options.jobs, patience=options.patience, show=context.show, deadline=left)

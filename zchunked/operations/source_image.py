@@ -34,7 +34,7 @@ class SourceImage:
         """What is opened is closed with `stack`. `platform`: of the stored image; None takes the newest."""
         # What is shared is the registry's own blobs, so of one that came in parts the rest is fetched.
         options = context.options
-        self._context = replace(context, options=replace(options, frugality=replace(options.frugality, exact=True)))
+        self._context = replace(context, options=replace(options, gaps=replace(options.gaps, exact=True)))
         self._reference, self._platform, self._receipt, self._stack = reference, platform, receipt, stack
         self._work: Pull | None = None
 

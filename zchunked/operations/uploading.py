@@ -85,7 +85,7 @@ def pusher_of(context: Context, registry: RegistryUploads, mount_from: Sequence[
         Traffic(time.monotonic),
         jobs=min(options.jobs, _MOST_UPLOADS),
         patience=options.patience,
-        bounds=StallLimits(options.bounds.deadline),
+        stall_limits=StallLimits(options.stall_limits.deadline),
         show=context.show,
     )
     return Pusher(registry, context.store.hints, session, mount_from)

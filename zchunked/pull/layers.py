@@ -41,7 +41,7 @@ class Layers:
             self.budget,
             session.origin.files,
             may_grow=options.max_bytes is None,
-            is_thrifty=options.frugality.is_metered,
+            is_thrifty=options.gaps.is_metered,
         )
         self._metadata: dict[str, LayerMetadata] = {}  # by the blob's digest
         self._stored = StoredFrames(session)
@@ -62,7 +62,7 @@ class Layers:
         is_for_bytes = bool(options.seeds) or options.offline
         return Scheduler(
             self._store,
-            options.frugality,
+            options.gaps,
             may_take_chunks=is_for_bytes,
             is_plan=self._is_plan,
         )
@@ -94,7 +94,7 @@ class Layers:
             if may_skip:
                 self._fetcher = replace(self._fetcher, is_idle=self._is_idle)
             return
-        may_wait = may_skip and not self._options.frugality.exact
+        may_wait = may_skip and not self._options.gaps.exact
         self._stored.prepare(may_wait=may_wait)
         if may_wait:
             self._fetcher = replace(self._fetcher, skip=self._stored.skip)
@@ -102,7 +102,7 @@ class Layers:
     def _may_skip(self) -> bool:
         """Whether time may decide that a layer comes whole without a look at its table of contents."""
         options = self._options
-        counts_bytes = options.frugality.is_metered or options.max_bytes is not None
+        counts_bytes = options.gaps.is_metered or options.max_bytes is not None
         return self._fetcher.may_take and not (counts_bytes or options.seeds)
 
     def _is_idle(self, layer: Descriptor) -> bool:
@@ -192,7 +192,7 @@ class Layers:
     def _import_seeds(self, tasks: list[LayerTask]) -> None:
         """Take chunks from files elsewhere on this machine: these need not be fetched."""
         options, session = self._options, self._session
-        if not options.seeds or options.frugality.exact or self._fetcher.files is not None:
+        if not options.seeds or options.gaps.exact or self._fetcher.files is not None:
             return
         from zchunked.seeds import import_seeds  # noqa: PLC0415 - only needed with seeds
 

@@ -34,7 +34,7 @@ class Scheduler:
     def __init__(
         self,
         store: Store,
-        frugality: GapOptions,
+        gaps: GapOptions,
         *,
         may_take_chunks: bool = False,
         is_plan: bool = False,
@@ -43,9 +43,9 @@ class Scheduler:
 
         `is_plan`: costs are told, so they are those of the very requests.
         """
-        self._store, self._frugality = store, frugality
+        self._store, self._frugality = store, gaps
         self._is_plan = is_plan
-        self._may_take_chunks = may_take_chunks and not frugality.exact
+        self._may_take_chunks = may_take_chunks and not gaps.exact
         self._coming: dict[bytes, Place] = {}  # chunks that layers before this one will bring
         self._coming_frames: dict[Frame, FramePlace] = {}
         self._whole_ones: list[LayerTask] = []  # not among these yet: who knows who asks
@@ -110,19 +110,19 @@ class Scheduler:
 
     def _choose(self, work: LayerTask, stand_ins: StandIns, means: LinkConditions, here: list[ByteRange]) -> None:
         """Fill `ways`, and take one."""
-        frugality, contents = self._frugality, work.contents
+        gaps, contents = self._frugality, work.contents
         assert contents is not None
         is_known = any(source != work.layer.digest for source in stand_ins.blobs)
-        if frugality.exact and not self._is_plan:  # nothing to choose
+        if gaps.exact and not self._is_plan:  # nothing to choose
             work.way = "exact" if is_known else "whole"
             self._explain(work, is_known=is_known)
             return
         work.ways = self._costs_of(work, contents, stand_ins, means, here)
         by_way = {cost.way: cost for cost in work.ways}
         link, costs, whole = means.link, means.costs, work.layer.size - total(here)
-        if frugality.is_metered and "lean" in by_way:
+        if gaps.is_metered and "lean" in by_way:
             work.way = "lean"
-        elif frugality.is_metered or frugality.exact:
+        elif gaps.is_metered or gaps.exact:
             work.way = "exact" if is_known else "whole"
         elif self._may_take_chunks and "lean" in by_way:
             work.way = min(work.ways, key=lambda cost: (cost.bytes, cost.way)).way

@@ -45,7 +45,7 @@ class PullSession(Transfer):
         """Whether the layer is proved by one of its digests; by those that were asked for."""
         is_whole = self.store.is_whole(layer.digest)
         is_tar = self.store.proof(layer.digest, diff_id) is not None
-        if self.options.frugality.exact and not is_whole:
+        if self.options.gaps.exact and not is_whole:
             return False
         return is_tar or (is_whole and not self.options.prove)
 

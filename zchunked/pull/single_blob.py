@@ -46,7 +46,7 @@ def fetch_some(transfer: Transfer, blob: Descriptor, spans: Sequence[ByteRange])
 def _fetch(transfer: Transfer, blob: Descriptor, left: list[ByteRange], wanted: list[ByteRange]) -> None:
     options, downloader = transfer.options, transfer.downloader
     rate, round_trip = transfer.traffic.rate, transfer.traffic.round_trip
-    policy = gap_policy(options.frugality, Link(round_trip, options.link_rate(rate)), options.jobs)
+    policy = gap_policy(options.gaps, Link(round_trip, options.link_rate(rate)), options.jobs)
     order = Order(blob, runs_for(left, policy=policy, jobs=options.jobs), wanted)
     transfer.show(Planned(blob.size, blob.size - total(left), total(left)))
     downloader.order(transfer.pool, order)

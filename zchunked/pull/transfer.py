@@ -27,7 +27,7 @@ class Transfer(Session):
             origin.traffic,
             jobs=options.jobs,
             patience=options.patience,
-            bounds=options.bounds,
+            stall_limits=options.stall_limits,
             show=show,
         )
         self.origin, self.store, self.options = origin, store, options

@@ -28,7 +28,7 @@ class Upstream:
 
     def __init__(self, store: Store, open_source: OpenSource, options: Options, metrics: Metrics) -> None:
         self._store, self._open, self._metrics = store, open_source, metrics
-        self.options = replace(options, frugality=GapOptions(exact=True), takes_turns=False)
+        self.options = replace(options, gaps=GapOptions(exact=True), takes_turns=False)
 
     @contextmanager
     def source(self, reference: Reference) -> Iterator[Origin]:

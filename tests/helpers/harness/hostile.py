@@ -175,7 +175,7 @@ class Bench:
     @property
     def _options(self) -> dict[str, Any]:
         ways = {"metered": GapOptions(max_gap=0), "warm": GapOptions(lean=True)}
-        return {"jobs": 2, "frugality": ways.get(self.start, GapOptions())}
+        return {"jobs": 2, "gaps": ways.get(self.start, GapOptions())}
 
     def pull(self, content: Image, name: str = "example.com/app:t", **options: Any) -> Outcome:
         """A pull that raises what it raises, with a receipt that adds up in any case."""

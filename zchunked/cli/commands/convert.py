@@ -23,7 +23,7 @@ def convert(settings: Settings) -> int:
     if settings.is_plan:
         options = settings.options
         Delivery(settings.target, force=settings.force, offline=options.offline)
-        exact = replace(options, frugality=replace(options.frugality, exact=True))
+        exact = replace(options, gaps=replace(options.gaps, exact=True))
         return plan_instead(replace(settings, options=exact))
     own, output, progress = settings.own, settings.output, progress_of(settings.output)
     with closing(progress), closing(client_of(settings, progress)) as client:

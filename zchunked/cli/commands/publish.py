@@ -20,7 +20,7 @@ def publish(settings: Settings) -> int:
     """An image in the store is published as it is; one that is not is pulled first, whole."""
     if settings.is_plan:
         options = settings.options
-        return pull(replace(settings, options=replace(options, frugality=replace(options.frugality, exact=True))))
+        return pull(replace(settings, options=replace(options, gaps=replace(options.gaps, exact=True))))
     give_back()
     seldom_collect()
     output, progress = settings.output, progress_of(settings.output)

@@ -22,7 +22,7 @@ def push(settings: Settings) -> int:
     """An image in the store is pushed as it is; one that is not is pulled first, whole."""
     if settings.is_plan:
         options = settings.options
-        return pull(replace(settings, options=replace(options, frugality=replace(options.frugality, exact=True))))
+        return pull(replace(settings, options=replace(options, gaps=replace(options.gaps, exact=True))))
     give_back()
     seldom_collect()
     output, progress = settings.output, progress_of(settings.output)
