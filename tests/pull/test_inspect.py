@@ -24,7 +24,8 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions, Patience
 from zchunked.pull import inspect, table
-from zchunked.pull.inspect import LayerMetadata, MetadataFetcher, table_rank
+from zchunked.pull.inspect import MetadataFetcher, table_rank
+from zchunked.pull.layer_metadata import LayerMetadata
 from zchunked.receipt import Accounts
 
 TAR = Digest("sha256:" + "4" * 64)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
-from zchunked.download.coalesce import Run, missing
 from zchunked.download.downloader import Downloader
 from zchunked.download.orders import Order
 from zchunked.download.workers import WorkerPool
@@ -20,6 +19,7 @@ from zchunked.layers.metadata import LayerIndex, check_tarsplit
 from zchunked.limits import Limits
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.early import EarlyChunks, EarlyTerms, is_table_proved
+from zchunked.pull.layer_metadata import LayerMetadata
 from zchunked.pull.table import TableReader
 from zchunked.ranges import ByteRange, merge, total
 from zchunked.store import Store
@@ -28,35 +28,6 @@ NO_RANGES = "its host serves no ranges"
 NOTHING_HERE = "nothing of it is in the store"
 _MOST_BETWEEN = 4 << 10  # frame headers, the footer, and whatever an unknown writer put there
 _SHORT_TABLE = 512 << 10  # bytes: about 10 000 files, which take 50 ms
-
-
-@dataclass(slots=True, eq=False)
-class LayerMetadata:
-    """What a layer's blob holds, or why it comes whole. Filled by one worker while others look.
-
-    `here_before`: bytes of it that were here. `contents` is set once the TOC is read: then chunks can be asked for,
-    though the tar-split may still be on its way. `is_complete`: it has come and was checked, nothing changes any more;
-    until then `coming` is being fetched. `begun`: orders of chunks that are being fetched without a plan; no more of
-    them come once `contents` is set.
-    """
-
-    here_before: int = 0
-    contents: LayerIndex | None = None
-    reason: str | None = None
-    is_here: bool = False
-    is_complete: bool = False
-    coming: Sequence[ByteRange] = ()
-    begun: list[Order] = field(default_factory=list)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing of the layer is being fetched that its plan does not know of."""
-        return self.is_complete and not self.begun
-
-    def on_its_way(self) -> list[ByteRange]:
-        """What is being fetched, or was just now."""
-        orders = [span for order in list(self.begun) for run in order.runs for span in run]
-        return merge([*orders, *(() if self.is_complete else self.coming)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +54,7 @@ class MetadataFetcher:
     is_thrifty: bool = False
     is_idle: Callable[[Descriptor], bool] = lambda _: False
     skip: Callable[[Descriptor, int], str | None] = lambda *_: None
-    early_runs: Callable[[Descriptor, list[ByteRange]], list[Run]] | None = None
+    early_runs: Callable[[Descriptor, list[ByteRange]], list[tuple[ByteRange, ...]]] | None = None
     is_indexed: Callable[[], bool] = lambda: True
     is_coming: Callable[[bytes], bool] = lambda _: False
 
@@ -134,7 +105,7 @@ class MetadataFetcher:
         if least is None or tail is None:
             return form.locate(layer, limits=self.limits)
         if not self.store.covers(blob, least):
-            left = missing([tail], self.store.covered(blob))
+            left = self.store.missing(blob, [tail])
             order = Order(layer, [(span,) for span in left], [tail], [tail])
             self.fetcher.now(order, may_grow=self.may_take)
         return form.locate(layer, self.store.read(blob, *least), self.limits)
@@ -151,10 +122,9 @@ class MetadataFetcher:
         insight.coming = merge([tail, *parts])
         for is_last in (False, True):
             reader = self._reader(layer, location, insight, crew)
-            covered = self.store.covered(layer.digest)
-            left = missing([tail, *parts] if not self.is_thrifty else parts, covered)
+            left = self.store.missing(layer.digest, merge([tail, *parts] if not self.is_thrifty else parts))
             if len(left) > 1:
-                left = missing([tail, *parts], covered)
+                left = self.store.missing(layer.digest, merge([tail, *parts]))
             wanted = parts if self.is_thrifty else list(insight.coming)
             order = Order(layer, [(span,) for span in left], wanted, wanted)
             self.fetcher.now(order, may_grow=self._may_grow, came=reader.look, crew=crew)

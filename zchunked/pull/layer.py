@@ -13,7 +13,6 @@ from zchunked.layers.proof import Proof
 from zchunked.layers.stand_ins import KnownFrames, StandIns, Trust
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor
-from zchunked.pull.inspect import LayerMetadata
 from zchunked.pull.ways import Way, WayCost
 from zchunked.ranges import ByteRange
 from zchunked.receipt import LayerEntry
@@ -25,7 +24,7 @@ class LayerTask:
     """One distinct layer. Its states, in order:
 
     - unknown: neither `contents` nor `way`;
-    - understood (`understand`): `contents` where there is a TOC, else `way` is `whole`;
+    - understood (`LayerMetadata.describe`): `contents` where there is a TOC, else `way` is `whole`;
     - planned (the scheduler): `way` and `order`, with `stand_ins` (exact) or `places` (lean);
     - ended: `proof`, or `failure`; of one that failed, `repair.py` decides whether it is planned again. Then `trust`
       says which frames may still stand in, and `again` what arrived damaged and was ordered once more.
@@ -77,14 +76,6 @@ class LayerTask:
             return self.contents.frames()
         except FormatError:
             return None
-
-    def understand(self, insight: LayerMetadata) -> None:
-        self.contents = insight.contents
-        self.here_before = self.entry.cached_bytes = insight.here_before
-        if insight.is_here:
-            self.way, self.entry.mode = "whole", "cached"
-        elif insight.reason is not None:
-            self.come_whole(insight.reason)
 
     def learn(self, contents: LayerIndex) -> None:
         """What it holds was read after it was planned."""

@@ -7,17 +7,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
-from zchunked.download.coalesce import Run
 from zchunked.events import Planned
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.costs import record_estimate, refuse_plan
-from zchunked.pull.inspect import LayerMetadata, MetadataFetcher, table_rank
+from zchunked.pull.inspect import MetadataFetcher, table_rank
 from zchunked.pull.layer import LayerTask
+from zchunked.pull.layer_metadata import LayerMetadata
 from zchunked.pull.planner import Scheduler
 from zchunked.pull.proving import LayerProver
+from zchunked.pull.request_shape import early_runs
 from zchunked.pull.session import PullSession
 from zchunked.pull.stored_frames import StoredFrames
-from zchunked.ranges import ByteRange
 
 _REPLAN_SECONDS = 0.5
 _FAST_RATE = 20e6  # bytes per second; above that a tar is made more slowly than the blob comes
@@ -50,7 +50,7 @@ class Layers:
         if not self._must_know_all():
             self._fetcher = replace(
                 self._fetcher,
-                early_runs=self._early_runs,
+                early_runs=partial(early_runs, options.gaps, session.conditions.now),
                 is_indexed=lambda: self._stored.are_indexed,
                 is_coming=self._is_coming,
             )
@@ -69,10 +69,6 @@ class Layers:
 
     def _is_coming(self, chunk: bytes) -> bool:
         return self.scheduler.is_coming(chunk)  # each round has a scheduler of its own
-
-    def _early_runs(self, layer: Descriptor, left: list[ByteRange]) -> list[Run]:
-        means = self._session.conditions.now()
-        return self.scheduler.early_runs(left, means, means.spans_per_request(layer))
 
     # ── tables of contents ──
 
@@ -167,7 +163,7 @@ class Layers:
         metadata = self._metadata[task.layer.digest]
         coming = metadata.on_its_way()
         if not task.is_understood:
-            task.understand(metadata)
+            metadata.describe(task)
         self.scheduler.plan(task, self._session.conditions.now(), coming=coming)
         self._session.count_cached()
 
@@ -198,7 +194,7 @@ class Layers:
 
         for task in tasks:
             if not task.is_understood:
-                task.understand(self._metadata[task.layer.digest])
+                self._metadata[task.layer.digest].describe(task)
         layers = [task.contents for task in tasks if task.contents and task.contents.tarsplit]
         stop, emit, tick = session.stop, session.emit, session.tick
         import_seeds(options.seeds, layers, self._store, session.pool, stop=stop, emit=emit, tick=tick)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from zchunked.download.coalesce import GapPolicy, Link, Run, runs_for
+from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
+from zchunked.pull.estimates import LinkConditions
+from zchunked.pull.layer import LayerTask
 from zchunked.pull.ways import gap_in_parts
-from zchunked.ranges import ByteRange
+from zchunked.ranges import ByteRange, total
 
 MOVED = 4.0
 """An estimate that has moved by this factor makes another plan."""
@@ -49,3 +52,22 @@ class RequestShape:
             return high > max(low, _LEAST_PART) * MOVED
         low, high = sorted([self.policy.most, before.policy.most])
         return high > low * MOVED
+
+
+def shape_of(options: GapOptions, work: LayerTask, means: LinkConditions, needed: Sequence[ByteRange]) -> RequestShape:
+    """For what is `needed` of a layer, as link and host are now."""
+    vouched = total(work.contents.vouched) if work.contents and work.way != "whole" else 0
+    policy = gap_policy(options, means.link, means.jobs, needed)
+    return RequestShape(policy, means.jobs, means.spans_per_request(work.layer), vouched, means.link.part)
+
+
+def early_runs(
+    options: GapOptions,
+    conditions: Callable[[], LinkConditions],
+    layer: Descriptor,
+    left: list[ByteRange],
+) -> list[Run]:
+    """Requests for what is wanted of a layer that is not planned yet. For any thread."""
+    means = conditions()
+    policy = gap_policy(options, means.link, means.jobs, left)
+    return RequestShape(policy, means.jobs, means.spans_per_request(layer), 0).runs(left)

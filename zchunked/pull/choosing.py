@@ -1,0 +1,131 @@
+"""Choose the way of a layer, exact, lean or whole, by what each would cost; say why."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from zchunked.layers.metadata import LayerIndex
+from zchunked.layers.stand_ins import StandIns
+from zchunked.options import GapOptions
+from zchunked.pull.estimates import LinkConditions
+from zchunked.pull.layer import LayerTask
+from zchunked.pull.request_shape import MOVED, shape_of
+from zchunked.pull.ways import AHEAD, FASTER_WHOLE, Way, WayCost, choose, cost_of, is_worth_reading, rough_cost
+from zchunked.ranges import ByteRange, merge, ranges, subtract, total
+
+_COLD_SHARE = 0.875  # of a layer of which nothing is here: lean has to need less of it than that
+
+
+class WayChooser:
+    """For the layers of a pull, one after the other. Reads nothing, fetches nothing."""
+
+    def __init__(self, gaps: GapOptions, *, may_take_chunks: bool, is_plan: bool) -> None:
+        """As `Scheduler` takes them."""
+        self._gaps, self._is_plan = gaps, is_plan
+        self._may_take_chunks = may_take_chunks and not gaps.exact
+        self._rates: dict[str, float] = {}  # of the link, when each blob's way was chosen
+
+    def choose(
+        self,
+        work: LayerTask,
+        stand_ins: StandIns,
+        means: LinkConditions,
+        here: list[ByteRange],
+        coming: Collection[bytes],
+    ) -> None:
+        """Fill `ways`, and take one. `coming`: digests of chunks that layers before this one fetch."""
+        gaps, contents = self._gaps, work.contents
+        assert contents is not None
+        is_known = any(source != work.layer.digest for source in stand_ins.blobs)
+        if gaps.exact and not self._is_plan:  # nothing to choose
+            work.way = "exact" if is_known else "whole"
+            self._explain(work, is_known=is_known)
+            return
+        work.ways = self._costs_of(work, stand_ins, means, here, coming)
+        by_way = {cost.way: cost for cost in work.ways}
+        link, costs, whole = means.link, means.costs, work.layer.size - total(here)
+        if gaps.is_metered and "lean" in by_way:
+            work.way = "lean"
+        elif gaps.is_metered or gaps.exact:
+            work.way = "exact" if is_known else "whole"
+        elif self._may_take_chunks and "lean" in by_way:
+            work.way = min(work.ways, key=lambda cost: (cost.bytes, cost.way)).way
+        elif is_known and self._is_plan and not is_worth_reading(contents.location.toc.span.size, whole, link, costs):
+            work.way = "whole"  # as the pull will find out before it reads what was read here
+        elif is_known:
+            work.way = choose(work.ways, is_rate_known=link.rate is not None).way
+        else:
+            lean, plain = by_way.get("lean"), by_way["whole"]
+            saves = lean is not None and lean.bytes < plain.bytes * _COLD_SHARE
+            possible = [plain, lean] if saves and lean else [plain]
+            work.way = choose(possible, is_rate_known=link.rate is not None).way
+        self._explain(work, is_known=is_known)
+
+    def _explain(self, work: LayerTask, *, is_known: bool) -> None:
+        work.entry.reason = _why(work, is_known=is_known, is_metered=self._gaps.is_metered)
+        if work.way == "whole":
+            work.entry.mode = "whole"
+
+    def _costs_of(
+        self,
+        work: LayerTask,
+        stand_ins: StandIns,
+        means: LinkConditions,
+        here: list[ByteRange],
+        coming: Collection[bytes],
+    ) -> list[WayCost]:
+        """Exact and whole always, lean where a tar-split makes it possible."""
+        contents, frames = work.contents, work.frames
+        assert contents is not None
+        link, jobs, costs = means.link, means.jobs, means.costs
+        whole = subtract([ByteRange(0, work.layer.size)], here)
+        missing = subtract(whole, stand_ins.spans())
+        hashing = work.layer.size * costs.byte
+        count = len(frames) if frames is not None else 0
+
+        def cost(way: Way, needed: list[ByteRange], work_seconds: float) -> WayCost:
+            shape = shape_of(self._gaps, work, means, needed)
+            if self._is_plan:
+                return cost_of(way, shape.runs(needed), work_seconds, link, jobs)
+            return rough_cost(way, needed, work_seconds, link, jobs, shape.spans, shape.policy)
+
+        made = [
+            cost("exact", missing, hashing + count * costs.frame * (1.0 if self._is_plan else AHEAD)),
+            cost("whole", whole, hashing),
+        ]
+        if contents.tarsplit is not None:
+            need = subtract(merge([*_lean_need(work, contents, coming), *contents.vouched]), here)
+            making = len(contents.toc.starts) * costs.chunk + sum(contents.toc.sizes) * costs.tar_byte
+            made.insert(1, cost("lean", need, making))
+        return made
+
+    def note_rate(self, work: LayerTask, rate: float | None) -> None:
+        """The layer was planned for a link of this rate."""
+        if rate is not None:
+            self._rates[work.layer.digest] = rate
+
+    def is_too_slow(self, work: LayerTask, means: LinkConditions) -> bool:
+        """Whether the link is so much slower than it was taken for that a layer should not have come whole."""
+        taken, rate = self._rates.get(work.layer.digest), means.link.rate
+        is_by_time = work.way == "whole" and work.entry.reason == FASTER_WHOLE
+        return is_by_time and rate is not None and taken is not None and rate * MOVED < taken
+
+
+def _lean_need(work: LayerTask, contents: LayerIndex, coming: Collection[bytes]) -> list[ByteRange]:
+    known = work.known.contents if work.known is not None else set()
+    toc = contents.toc
+    ours = [chunk for digest, chunk in contents.own_chunks().items() if digest not in known and digest not in coming]
+    starts = [toc.starts[chunk] for chunk in ours]
+    return merge(ranges(starts, [toc.ends[chunk] for chunk in ours]))
+
+
+def _why(work: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:
+    """What the receipt says where the way is not the obvious one; None for exact with something here."""
+    if work.way == "exact":
+        return "no tar-split is trusted, so the lean way is not possible" if is_metered else None
+    if work.way == "lean":
+        return "asked for by --lean or --max-gap 0" if is_metered else "it needs the fewest bytes"
+    if is_known:
+        return FASTER_WHOLE
+    is_foreign = work.known is not None and bool(work.known.contents)
+    return "what is stored of it was written by another encoder" if is_foreign else "nothing of it is in the store"

@@ -1,0 +1,49 @@
+"""What is known of a layer's blob before it is planned: its table of contents, or why it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from zchunked.download.orders import Order
+from zchunked.layers.metadata import LayerIndex
+from zchunked.pull.layer import LayerTask
+from zchunked.ranges import ByteRange, merge
+
+
+@dataclass(slots=True, eq=False)
+class LayerMetadata:
+    """What a layer's blob holds, or why it comes whole. Filled by one worker while others look.
+
+    `here_before`: bytes of it that were here. `contents` is set once the TOC is read: then chunks can be asked for,
+    though the tar-split may still be on its way. `is_complete`: it has come and was checked, nothing changes any more;
+    until then `coming` is being fetched. `begun`: orders of chunks that are being fetched without a plan; no more of
+    them come once `contents` is set.
+    """
+
+    here_before: int = 0
+    contents: LayerIndex | None = None
+    reason: str | None = None
+    is_here: bool = False
+    is_complete: bool = False
+    coming: Sequence[ByteRange] = ()
+    begun: list[Order] = field(default_factory=list)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing of the layer is being fetched that its plan does not know of."""
+        return self.is_complete and not self.begun
+
+    def on_its_way(self) -> list[ByteRange]:
+        """What is being fetched, or was just now."""
+        orders = [span for order in list(self.begun) for run in order.runs for span in run]
+        return merge([*orders, *(() if self.is_complete else self.coming)])
+
+    def describe(self, task: LayerTask) -> None:
+        """Tell the task, which is understood then."""
+        task.contents = self.contents
+        task.here_before = task.entry.cached_bytes = self.here_before
+        if self.is_here:
+            task.way, task.entry.mode = "whole", "cached"
+        elif self.reason is not None:
+            task.come_whole(self.reason)
