@@ -99,4 +99,18 @@ class Pulled:
     manifest_digest: str
 
 
-Event = Planned | Arrived | Retried | GaveUp | Noted | Warned | Requested | Pulled
+@dataclass(frozen=True, slots=True)
+class Converting:
+    """Layers are written anew; in compressed bytes of what they were."""
+
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """So many of those bytes are through."""
+
+    bytes: int
+
+
+Event = Planned | Arrived | Retried | GaveUp | Noted | Warned | Requested | Pulled | Converting | Converted

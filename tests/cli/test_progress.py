@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zchunked.cli.progress import Progress, Style, human
-from zchunked.events import Arrived, Event, GaveUp, Noted, Planned, Retried
+from zchunked.events import Arrived, Converted, Converting, Event, GaveUp, Noted, Planned, Retried
 
 EVENTS: list[Event] = [
     Planned(1_000_000, 400_000, 600_000),
@@ -151,3 +151,24 @@ def test_the_bar_comes_back_for_images_that_are_still_under_way() -> None:
     assert "4.00M/4.00M" in out.getvalue()[before:]
     progress(Arrived(10))
     assert out.getvalue().endswith("\n"), "what was not planned brings no bar"
+
+
+@pytest.mark.parametrize("style", ["plain", "bar"])
+def test_a_conversion_is_counted_between_a_pull_and_a_push(style: Style) -> None:
+    out, now = Terminal(), 0.0
+    progress = Progress(style, out, clock=lambda: now)
+    for event in (Planned(500, 0, 500), Arrived(500), Converting(2_000_000), Converted(1_500_000)):
+        now += 20
+        progress(event)
+    if style == "plain":
+        assert out.getvalue().splitlines()[-2:] == [
+            "zpull: layers of 2.0 MB to convert",
+            "zpull: 1.5 MB of 2.0 MB (75.0 kB/s)",
+        ]
+    progress(Converted(500_000))
+    now += 20
+    progress(Planned(1_000_000, 0, 1_000_000))
+    progress(Arrived(250_000))
+    progress.close()
+    for told in ("1.0 MB more to come",) if style == "plain" else ("2.00M/2.00M", "250k/1.00M"):
+        assert told in out.getvalue()

@@ -270,3 +270,17 @@ def test_a_dry_run_says_what_it_would_fetch_and_writes_nothing(tmp_path: Path) -
     told = command.zpull(tmp_path, "convert", source, f"oci:{tmp_path}/out", "--dry-run").out
     assert "a pull fetches" in told
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["demo:plain-gzip", "demo:demo-v1", "edge:edge-nonutf8"])
+def test_progress_counts_every_layer_once(name: str, tmp_path: Path) -> None:
+    """Layers that are converted, that are kept, and that are read twice since no table of contents can tell of them."""
+    golden = Golden(*name.split(":"))
+    raw = _gzip_again(golden, tmp_path / "gzip") if name.startswith("edge") else golden.layout
+    source = f"oci:{raw}" if name.startswith("edge") else source_of(golden)
+    done = command.zpull(tmp_path, "convert", source, f"oci:{tmp_path}/out:t", "--progress", "json")
+    events = [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
+    [total] = [one["total_bytes"] for one in events if one["event"] == "converting"]
+    assert total == sum(one["bytes"] for one in events if one["event"] == "converted") > 0
+    silent = command.zpull(tmp_path / "b", "convert", source, f"oci:{tmp_path}/b/out:t", "-q")
+    assert (silent.err, len(silent.out.split())) == ("", 1)

@@ -7,7 +7,19 @@ import time
 from collections.abc import Callable
 from typing import IO, Literal
 
-from zchunked.events import Arrived, Event, GaveUp, Noted, Planned, Pulled, Requested, Retried, Warned
+from zchunked.events import (
+    Arrived,
+    Converted,
+    Converting,
+    Event,
+    GaveUp,
+    Noted,
+    Planned,
+    Pulled,
+    Requested,
+    Retried,
+    Warned,
+)
 
 Style = Literal["auto", "bar", "plain", "json", "none"]
 _PLAIN_SECONDS = 10.0
@@ -36,6 +48,7 @@ class Progress:
         self._told_at = float("-inf")
         self._bar: _Bar | None = None
         self._need = self._done = self._total = 0
+        self._is_converting = False
         self._told = self._began = clock()
 
     def __call__(self, event: Event) -> None:
@@ -54,7 +67,9 @@ class Progress:
             self._line(f"zpull: {what}: {event.status or 'no answer'} after {event.seconds:.3f} s")
         elif isinstance(event, Planned):
             self._plan(event)
-        elif isinstance(event, Arrived):
+        elif isinstance(event, Converting):
+            self._convert(event.total_bytes)
+        elif isinstance(event, Arrived | Converted):
             self._advance(event.bytes)
         elif isinstance(event, Noted):
             if self._style != "none":
@@ -92,7 +107,24 @@ class Progress:
             self._bar.close()
             self._bar = None
 
+    def _begin_anew(self) -> None:
+        """What was counted so far has nothing to do with what follows."""
+        self.close()
+        self._need = self._done = self._total = 0
+        self._told = self._began = self._clock()
+
+    def _convert(self, total: int) -> None:
+        self._begin_anew()
+        self._is_converting, self._need, self._total = True, total, total
+        if self._style == "plain":
+            self._line(f"zpull: layers of {human(total)} to convert")
+        elif self._style == "bar" and total:
+            self._bar = _Bar(self._out, total, 0)
+
     def _plan(self, event: Planned) -> None:
+        if self._is_converting:
+            self._begin_anew()
+            self._is_converting = False
         self._need += event.need_bytes
         self._total += event.total_bytes
         if self._style == "plain":

@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any
 from zchunked.convert.layers import ConvertedLayer, ConvertSettings, LayerConverter
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import InterruptedPullError
-from zchunked.events import Event, Noted
+from zchunked.events import Converted, Converting, Event, Noted
 from zchunked.export.layers import LayerContent, layers_of, oci_type
 from zchunked.interfaces import Emit
 from zchunked.oci.digest import Digest, short
@@ -32,6 +33,23 @@ class ConvertedImage:
 
     image: StoredImage
     layers: list[ConvertedLayer]
+
+
+class _Read:
+    """How far one layer has been read. A second time, for a layer without a table of contents, counts for nothing."""
+
+    def __init__(self, size: int, put: Callable[[Event], None]) -> None:
+        self._left, self._put = size, put
+
+    def __call__(self, size: int) -> None:
+        size = min(size, self._left)
+        self._left -= size
+        if size:
+            self._put(Converted(size))
+
+    def end(self) -> None:
+        """The layer is there, however much had to be read."""
+        self(self._left)
 
 
 class Converter:
@@ -54,14 +72,18 @@ class Converter:
         done: dict[tuple[Digest, Digest], ConvertedLayer] = {}
 
         def convert(content: LayerContent) -> None:
-            layer = converter.convert(content)
+            read = _Read(content.layer.size, self._events.put)
+            layer = converter.convert(replace(content, on_read=read))
+            read.end()
             done[content.layer.digest, content.diff_id] = layer
             self._events.put(Noted(_told(layer)))
 
+        different = {(one.layer.digest, one.diff_id): one for one in contents}
+        self._show(Converting(sum(one.layer.size for one in different.values())))
         try:
             with pool:
                 try:
-                    for content in {(one.layer.digest, one.diff_id): one for one in contents}.values():
+                    for content in different.values():
                         pool.submit("layer", partial(convert, content))
                     pool.wait(self._tick)
                 finally:

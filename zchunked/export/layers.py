@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -29,12 +29,16 @@ class DamagedLayerError(IntegrityError):
 
 @dataclass(frozen=True, slots=True)
 class LayerContent:
-    """One layer of a stored image. `is_whole`: its blob is the registry's own."""
+    """One layer of a stored image. `is_whole`: its blob is the registry's own.
+
+    `on_read` is told how many bytes of the whole blob were read to make its tar, on whatever thread reads them.
+    """
 
     store: Store
     layer: Descriptor
     diff_id: Digest
     is_whole: bool
+    on_read: Callable[[int], None] | None = None
 
     @property
     def tar_size(self) -> int:
@@ -79,17 +83,23 @@ class LayerContent:
         """The layer's tar, verified to the last byte; the first one that is made proves the diff ID, as `tar_size`."""
         size = self.store.proof(self.layer.digest, self.diff_id)
         if size is None:
-            return _proving(self.store, self.layer, self.diff_id)
+            return _proving(self.store, self.layer, self.diff_id, self._watched())
         return self._judged(verified(self._unpacked(), self.diff_id, size, "its tar"))
 
     def _unpacked(self) -> Iterator[bytes]:
         """Made beside who hashes and writes it. Files' own digests need no look: the tar is held against its own."""
         if self.is_whole:
-            yield from made_ahead(tar_of_blob(stored(self.store, self.layer), self.layer))
+            yield from made_ahead(tar_of_blob(self._watched(), self.layer))
             return
         contents = read_contents(self.store, self.layer)
         rebuild = Rebuild(self.store, contents, self.store.find_chunks(contents.own_chunks()))
         yield from made_ahead(data for data, _ in rebuild.blocks())
+
+    def _watched(self) -> Iterator[bytes]:
+        for piece in stored(self.store, self.layer):
+            if self.on_read is not None:
+                self.on_read(len(piece))
+            yield piece
 
     def _judged(self, pieces: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         """It was proved once, so whatever is wrong with it now is damage, be it a wrong digest or a broken frame."""
@@ -115,14 +125,14 @@ def prove_diff_id(store: Store, layer: Descriptor, diff_id: Digest) -> int:
 
     Raises UnprovedError or FormatError when the image lies, DamagedLayerError when the disk does.
     """
-    return sum(map(len, _proving(store, layer, diff_id)))
+    return sum(map(len, _proving(store, layer, diff_id, stored(store, layer))))
 
 
-def _proving(store: Store, layer: Descriptor, diff_id: Digest) -> Iterator[bytes]:
+def _proving(store: Store, layer: Descriptor, diff_id: Digest, blob: Iterator[bytes]) -> Iterator[bytes]:
     """The tar, on its way to be proved."""
     size = 0
     try:
-        with closing(made_ahead(tar_of_blob(stored(store, layer), layer))) as tar:
+        with closing(made_ahead(tar_of_blob(blob, layer))) as tar:
             for block in proving(tar, layer, diff_id):
                 size += len(block)
                 yield block
