@@ -23,10 +23,11 @@ from zchunked.results import (
 class Client(SendingCalls, ReadingCalls):
     """Pulls images into one store, and does all else with them.
 
-    The store is opened at the first use and closed by `close`, or at the end of a `with` block. Calls may come from
-    several threads at the same time; each call's events come on the thread that called. Other processes may use the
-    same store meanwhile. Every error is a `ZPullError`; what arrived before it stays in the store, so the same call
-    resumes. Ctrl-C during a call raises InterruptedPullError.
+    The store is opened at the first use and closed by `close`, or at the end of a `with` block.
+    Calls may come from several threads at the same time; each call's events come on the thread that
+    called. Other processes may use the same store meanwhile. Every error is a `ZPullError`; what
+    arrived before it stays in the store, so the same call resumes. Ctrl-C during a call raises
+    InterruptedPullError.
 
     Args:
         store: Folder that keeps downloaded bytes; made when it is missing. None: `zpull` in the user's cache folder.
@@ -100,7 +101,8 @@ class Client(SendingCalls, ReadingCalls):
         force: bool = False,
         load: bool = False,
     ) -> Iterator[PullResult | ZPullError]:
-        """Pull several images side by side, over the same connections; what they have in common is fetched once.
+        """Pull several images side by side, over the same connections; what they have in common is
+        fetched once.
 
         Args:
             images: As `pull` takes them.

@@ -27,7 +27,9 @@ SILENCE_SECONDS = 10.0
 
 
 def default_store() -> Path:
-    """The folder that is used when none is named. LocalError where the user has no home: an arbitrary uid has none."""
+    """The folder that is used when none is named. LocalError where the user has no home: an
+    arbitrary uid has none.
+    """
     with suppress(RuntimeError):  # newer versions raise it; older ones return `~`
         folder = Path(platformdirs.user_cache_dir("zpull"))
         if folder.is_absolute():
@@ -40,7 +42,8 @@ def default_store() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`environment` is where credentials and proxies are looked for. `show` gets events on the caller's thread.
+    """`environment` is where credentials and proxies are looked for. `show` gets events on the
+    caller's thread.
 
     `limit`: of all pulls of this context together. None: each is held to `limit_rate` by itself.
     """
@@ -58,11 +61,15 @@ class Context:
         return bearable(self.connection.stall_timeout, self.options.patience.patience)
 
     def traffic(self, place: Place | None = None) -> Traffic:
-        """The counts of one pull, held to `limit_rate`. `place`: among those that run side by side with it."""
+        """The counts of one pull, held to `limit_rate`. `place`: among those that run side by side
+        with it.
+        """
         return Traffic(time.monotonic, limit=self.limit or limit_of(self.options), place=place)
 
     def open(self, reference: ImageReference, traffic: Traffic | None = None) -> Origin:
-        """As the connection and `offline` say. The caller closes it. `traffic`: None counts anew."""
+        """As the connection and `offline` say. The caller closes it. `traffic`: None counts
+        anew.
+        """
         traffic = traffic or self.traffic()
         return Origin(reference, self._source(reference, traffic), traffic)
 
@@ -111,7 +118,9 @@ def limit_of(options: Options) -> RateLimit | None:
 
 
 def bearable(stated: float | None, patience: float) -> float:
-    """Seconds until silence counts as a failure. One that outlasts the patience could never be forgiven."""
+    """Seconds until silence counts as a failure. One that outlasts the patience could never be
+    forgiven.
+    """
     if stated is not None:
         return max(stated, 0.1)
     return min(SILENCE_SECONDS, max(patience / 2, 1.0)) if patience else SILENCE_SECONDS

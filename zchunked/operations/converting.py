@@ -1,4 +1,4 @@
-"""Convert an image: pull what is lacking, write its layers as zstd:chunked, deliver it to TARGET."""
+"""Convert an image: pull it, write its layers as zstd:chunked, deliver it to TARGET."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Everything that an index lists, whole in the store: images by pulls, what is no image blob by blob."""
+"""Everything that an index lists, whole in the store: images by pulls, what is no image blob by
+blob.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class IndexSource:
         if not isinstance(document, Index):
             return None
         digest = self._receipt.manifest_digest = digest_of(root)
-        self._origin = replace(self._origin, digest=digest)  # it may be replaced at the source meanwhile
+        # It may be replaced at the source meanwhile
+        self._origin = replace(self._origin, digest=digest)
         found = self._images = IndexImages(self._context, self._origin, self._receipt)
         images = self._images_of(document, found)
         media_type = json.loads(root).get("mediaType") or OCI_INDEX
@@ -48,7 +51,9 @@ class IndexSource:
         return ObjectFetcher(self._origin, self._context.store, self._context.options, self._context.show)
 
     def _images_of(self, index: Index, found: IndexImages) -> dict[Digest, Shipment]:
-        """By manifest. They come as pulls bring them; what no platform chooses comes blob by blob."""
+        """By manifest. They come as pulls bring them; what no platform chooses comes blob by
+        blob.
+        """
         platforms = [one.platform for one in index.instances if one.is_image and one.platform is not None]
         images = filter(None, map(found.image, dict.fromkeys(platforms)))
         return {one.documents.manifest_digest: shipment_of(self._context.store, one) for one in images}

@@ -1,4 +1,4 @@
-"""Take a blob whose digest is known beforehand from a stream into the store; what came before is not written again."""
+"""Take a blob of a known digest from a stream into the store, resumed where it ended."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _BLOCK = 1 << 20
 
 
 def ingest(store: Store, digest: Digest, size: int | None, source: BinaryIO) -> int:
-    """All of the blob from its first byte on; returns its size. A second run writes what the first one had not.
+    """All of the blob from its first byte on; returns its size. A second run writes what the first
+    one had not.
 
-    Without a size that is a pipe's to tell, and what was cut short is not kept. Raises IntegrityError for other bytes
-    than promised, of which nothing is kept; LimitError, LocalError.
+    Without a size that is a pipe's to tell, and what was cut short is not kept. Raises
+    IntegrityError for other bytes than promised, of which nothing is kept; LimitError, LocalError.
     """
     if (known := store.whole_size(digest)) is not None:
         return known

@@ -1,4 +1,4 @@
-"""Plan pulls of one or several images: what each layer would cost, with nothing fetched but what tells that."""
+"""Plan pulls of one or several images: what each layer would cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from zchunked.results import PlannedLayer
 def plan(
     context: Context, reference: ImageReference, receipt: Receipt, after: Layers | None = None
 ) -> tuple[list[PlannedLayer], Layers]:
-    """What each layer would cost; the receipt gets the estimate. Raises one ZPullError, which has the receipt.
+    """What each layer would cost; the receipt gets the estimate. Raises one ZPullError, which has
+    the receipt.
 
     `after`: of pulls that were planned before and come first; returned with what this one adds.
     """

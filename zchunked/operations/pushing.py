@@ -1,4 +1,4 @@
-"""Push an image to a registry: complete what the store has of it, then upload what the registry lacks."""
+"""Push an image to a registry: have it whole in the store, then upload what is lacking."""
 
 from __future__ import annotations
 

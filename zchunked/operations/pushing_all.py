@@ -1,4 +1,6 @@
-"""Push a whole index: every image that it lists, what else it lists, and the index last, byte for byte."""
+"""Push a whole index: every image that it lists, what else it lists, and the index last, byte for
+byte.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,11 @@ def push_all(
     mount_from: Sequence[str] = (),
     referrers: bool = False,
 ) -> PushResult:
-    """The index that SOURCE names, as it is, with all that it lists; a manifest is pushed as by `push`.
+    """The index that SOURCE names, as it is, with all that it lists; a manifest is pushed as by
+    `push`.
 
-    `receipt` sums up the pulls of all images. An error that leaves carries it, and `uploaded`, what went up.
+    `receipt` sums up the pulls of all images. An error that leaves carries it, and `uploaded`, what
+    went up.
     """
     began = time.monotonic()
     options = context.options

@@ -31,7 +31,8 @@ class RegistryCalls(StoreCalls):
     ) -> PushResult:
         """Upload what a registry lacks of an image: what the store has, else pulled first, whole.
 
-        The same call resumes a push that ended early, in another process too: at the offset that the registry reports.
+        The same call resumes a push that ended early, in another process too: at the offset that
+        the registry reports.
 
         Args:
             image: As `pull` takes it; also `docker:NAME` and `podman:NAME`, of an engine on this machine.
@@ -69,8 +70,9 @@ class RegistryCalls(StoreCalls):
     def uploads(self, repository: str) -> RegistryUploads:
         """The write side of a registry's repository, for whoever uploads blobs directly.
 
-        `begin()` gives an `Upload` whose `location` is where bytes go, on whatever host, and whose `offset` says how
-        many are there; `resumed(upload)` asks the registry for both again. Close what is returned.
+        `begin()` gives an `Upload` whose `location` is where bytes go, on whatever host, and whose
+        `offset` says how many are there; `resumed(upload)` asks the registry for both again. Close
+        what is returned.
 
         Args:
             repository: `host/repository`.

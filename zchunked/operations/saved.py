@@ -1,4 +1,6 @@
-"""An image of docker or podman on this machine as a source, by the archive that the engine saves."""
+"""An image of docker or podman on this machine as a source, by the archive that the engine
+saves.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from zchunked.sources.layout import LayoutSource
 def open_saved(reference: LayoutReference, spool: Path) -> Source:
     """The caller closes it. `spool`: a folder with room for the archive.
 
-    Raises LocalError where the engine is missing, does not answer, or has no such image: before anything is fetched.
+    Raises LocalError where the engine is missing, does not answer, or has no such image: before
+    anything is fetched.
     """
     engine = Engine(EngineTarget(cast("Kind", reference.scheme), None, text=str(reference)))
     image = engine.find(reference.base)

@@ -17,7 +17,8 @@ class SendingCalls(RegistryCalls):
     """The part of a client that these calls live in."""
 
     def publish(self, image: str, target: str, *, platform: str | Platform | None = None) -> PublishResult:
-        """Put an image where any web server or bucket can serve it: what the store has, else pulled first, whole.
+        """Put an image where any web server or bucket can serve it: what the store has, else pulled
+        first, whole.
 
         Args:
             image: As `pull` takes it.

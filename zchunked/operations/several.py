@@ -1,4 +1,4 @@
-"""Pull several images as one: over the same connections, each byte once, each with a receipt of its own."""
+"""Pull several images as one: over the same connections, each byte once."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ from zchunked.receipt import Receipt
 from zchunked.sources.shared_line import Place, SharedLine
 from zchunked.store.images import StoredImage
 
-_MOST_AT_ONCE = 4  # each has a dozen threads and a table of contents in memory; more would share the same link
+# Each has a dozen threads and a table of contents in memory; more would share the same link
+_MOST_AT_ONCE = 4
 Outcome = StoredImage | ZPullError
 
 
 def pull_all(
     context: Context, references: Sequence[ImageReference], to: Sequence[AnyDestination], *, force: bool
 ) -> Iterator[tuple[Receipt, Outcome]]:
-    """What became of each, in their order, as soon as it is known; exports are written by the caller's thread.
+    """What became of each, in their order, as soon as it is known; exports are written by the
+    caller's thread.
 
-    A layer that several of them lack is fetched by one of them, which the others wait for; so do those of one
-    repository, for versions of an image have frames in common. After Ctrl-C the outcome of all that are not done is
-    InterruptedPullError. To leave the iterator early ends the pulls too.
+    A layer that several of them lack is fetched by one of them, which the others wait for; so do
+    those of one repository, for versions of an image have frames in common. After Ctrl-C the
+    outcome of all that are not done is InterruptedPullError. To leave the iterator early ends the
+    pulls too.
     """
     side_by_side = _SideBySide(context, references, to, force=force)
     with closing(side_by_side):
@@ -118,5 +121,7 @@ class _SideBySide:
 
 
 def _at_once(count: int, options: Options) -> int:
-    """One after the other where a minimum is asked of each, for none has the whole link otherwise."""
+    """One after the other where a minimum is asked of each, for none has the whole link
+    otherwise.
+    """
     return 1 if options.stall_limits.min_rate is not None else max(1, min(count, options.jobs, _MOST_AT_ONCE))

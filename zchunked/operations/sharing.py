@@ -1,4 +1,4 @@
-"""Publish an image to a directory or bucket: have it whole in the store, then send what is not there."""
+"""Publish an image to a directory or bucket: have it whole, then send what is lacking."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def publish(
     platform: Platform | None,
     receipt: Receipt,
 ) -> tuple[str, Sent]:
-    """An image in the store is published as it is; one that is not is pulled first, whole. `typed`: TARGET's text.
+    """An image in the store is published as it is; one that is not is pulled first, whole. `typed`:
+    TARGET's text.
 
     Returns what the target is called, and what went up.
     """

@@ -1,4 +1,4 @@
-"""Have an image whole in the store, to be published or pushed: as it is there, otherwise pulled first."""
+"""Have an image whole in the store, pulled if it must be, to publish or push it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from zchunked.store.images import StoredImage, load
 
 
 class SourceImage:
-    """The source's side of a publication or a push: not opened at all for an image that is complete in the store."""
+    """The source's side of a publication or a push: not opened at all for an image that is complete
+    in the store.
+    """
 
     def __init__(
         self,
@@ -31,8 +33,11 @@ class SourceImage:
         receipt: Receipt,
         stack: ExitStack,
     ) -> None:
-        """What is opened is closed with `stack`. `platform`: of the stored image; None takes the newest."""
-        # What is shared is the registry's own blobs, so of one that came in parts the rest is fetched.
+        """What is opened is closed with `stack`. `platform`: of the stored image; None takes the
+        newest.
+        """
+        # What is shared is the registry's own blobs, so of one that came in parts the rest is
+        # fetched.
         options = context.options
         self._context = replace(context, options=replace(options, gaps=replace(options.gaps, exact=True)))
         self._reference, self._platform, self._receipt, self._stack = reference, platform, receipt, stack
@@ -43,7 +48,9 @@ class SourceImage:
         return self._work.bytes_here if self._work else self._receipt.bytes.cached
 
     def complete(self) -> StoredImage:
-        """The image with all its blobs whole; what the store has is the image, wherever its tag points by now."""
+        """The image with all its blobs whole; what the store has is the image, wherever its tag
+        points by now.
+        """
         image = self._stored()
         if image is None or not is_complete(self._context.store, image):
             image = self._pull(image).run()
@@ -56,7 +63,9 @@ class SourceImage:
         return image
 
     def used(self, use: Callable[[StoredImage], None]) -> StoredImage:
-        """Complete the image and use it. Where the disk has spoilt it, it is healed and used once more."""
+        """Complete the image and use it. Where the disk has spoilt it, it is healed and used once
+        more.
+        """
         image = self.complete()
         try:
             use(image)

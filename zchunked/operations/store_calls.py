@@ -55,7 +55,8 @@ class StoreCalls(OpenedStore):
     def verify(
         self, image: str | None = None, *, platform: str | Platform | None = None, quick: bool = False
     ) -> Findings:
-        """Hash what the store holds again and drop what is damaged; the next pull fetches that again.
+        """Hash what the store holds again and drop what is damaged; the next pull fetches that
+        again.
 
         Args:
             image: One stored image, as `export` takes it. None: the whole store.
@@ -82,7 +83,8 @@ class StoreCalls(OpenedStore):
         return verify(store, only=only, is_quick=quick)
 
     def remove(self, *images: str) -> list[Image]:
-        """Forget images; `gc` then frees what no other image needs. All of them, or none where one is not there.
+        """Forget images; `gc` then frees what no other image needs. All of them, or none where one
+        is not there.
 
         Args:
             images: As `export` takes them.
@@ -110,7 +112,8 @@ class StoreCalls(OpenedStore):
     def gc(self, options: GcOptions | None = None, *, keep: Sequence[str] | None = None) -> Freed:
         """Free what no image and no running pull needs, beside other processes.
 
-        What this client has read or pulled since it was opened counts as in use: close it before, where that shall go.
+        What this client has read or pulled since it was opened counts as in use: close it before,
+        where that shall go.
 
         Args:
             options: Budgets in bytes and seconds (`zchunked.maintenance.gc.GcOptions`). None: no budget.
@@ -140,7 +143,8 @@ class StoreCalls(OpenedStore):
         return collect(store.folder, options)
 
     def status(self) -> list[PullStatus]:
-        """Pulls and ingests that are under way or were interrupted, in whatever process; oldest first.
+        """Pulls and ingests that are under way or were interrupted, in whatever process; oldest
+        first.
 
         Returns:
             One entry for each, with its layers: bytes that are here, and bytes in all.

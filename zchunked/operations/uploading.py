@@ -33,7 +33,8 @@ def resumable(pusher: Pusher) -> Iterator[None]:
         yield
     except TransferError as error:
         told = "" if isinstance(error, PermanentError) else "; what arrived stays there, run the same command to resume"
-        failure = PermanentError(f"{error}{told}")  # in the words of a push, to which those of a pull add nothing
+        # In the words of a push, to which those of a pull add nothing
+        failure = PermanentError(f"{error}{told}")
         failure.uploaded = uploaded_by(pusher)
         raise failure from error
     except ZPullError as error:
@@ -42,7 +43,9 @@ def resumable(pusher: Pusher) -> Iterator[None]:
 
 
 def registry_target(text: str, *, offline: bool = False) -> Reference:
-    """Where to push. UsageError for anything but a registry, and for a digest: that is the source's."""
+    """Where to push. UsageError for anything but a registry, and for a digest: that is the
+    source's.
+    """
     target = parse_image(text)
     if not isinstance(target, Reference):
         raise UsageError(

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EngineDestination:
-    """An engine that was found to answer. `load`: stream an archive into it, even where it could pull from here."""
+    """An engine that was found to answer. `load`: stream an archive into it, even where it could
+    pull from here.
+    """
 
     engine: Engine
     load: bool = False
@@ -42,7 +44,9 @@ AnyDestination = Destination | EngineDestination
 
 
 def handover_of(context: Context, image: str, to: Sequence[AnyDestination]) -> Handover | None:
-    """What gives an image to engines while it is pulled; None where no engine can take it so. The caller closes it."""
+    """What gives an image to engines while it is pulled; None where no engine can take it so. The
+    caller closes it.
+    """
     engines = [one.engine for one in to if isinstance(one, EngineDestination) and not one.load]
     engines = [engine for engine in engines if not engine.is_remote]
     if not engines:
@@ -61,7 +65,9 @@ def write(
     force: bool,
     handover: Handover | None = None,
 ) -> None:
-    """Put it on the receipt as well; a manifest that is not the registry's is warned of. Raises as `export` does."""
+    """Put it on the receipt as well; a manifest that is not the registry's is warned of. Raises as
+    `export` does.
+    """
     if isinstance(to, EngineDestination):
         from zchunked.serve.transfer import deliver  # noqa: PLC0415 - an extra
 

@@ -1,4 +1,4 @@
-"""What of an image can be handed out while it is pulled: how far each blob is put together, and which are proved."""
+"""Follow a pull: how far each blob is put together, so that it can be handed out meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from zchunked.store.images import StoredImage
 
 @dataclass(slots=True)
 class _Blob:
-    """`upto`: all before it is here. `rounds`: how often what was here of it turned out wrong and came anew."""
+    """`upto`: all before it is here. `rounds`: how often what was here of it turned out wrong and
+    came anew.
+    """
 
     assembly: Assembly | None = None
     upto: int = 0
@@ -26,13 +28,17 @@ class _Blob:
 
 
 class Arriving:
-    """Thread-safe. Told by the workers of one pull, asked by those who stream its blobs meanwhile."""
+    """Thread-safe. Told by the workers of one pull, asked by those who stream its blobs
+    meanwhile.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blobs: dict[Digest, _Blob] = {}
         self.on_image: Callable[[StoredImage], None] = lambda _: None
-        """Called by the pull's thread when manifest and config are in the store, before any layer is."""
+        """Called by the pull's thread when manifest and config are in the store, before any layer
+        is.
+        """
         self.on_change: Callable[[], None] = lambda: None
         """Called by a worker when more can be read, or a blob is proved."""
 
@@ -41,7 +47,9 @@ class Arriving:
     def assembly(
         self, store: Store, layer: Descriptor, stand_ins: Callable[[], StandIns], arrived: Arrived
     ) -> tuple[Assembly, Callable[[Iterator[bytes]], None]]:
-        """A blob that is about to be put together, and what checks its blocks: raises as `check_blob` does."""
+        """A blob that is about to be put together, and what checks its blocks: raises as
+        `check_blob` does.
+        """
         made = Assembly(store, layer, stand_ins, arrived)
         with self._lock:
             blob = self._blobs.setdefault(layer.digest, _Blob())
@@ -61,7 +69,9 @@ class Arriving:
         self.on_change()
 
     def restart(self, digest: Digest) -> None:
-        """It was wrong, and comes anew: whoever has been sent some of it must not be sent the rest."""
+        """It was wrong, and comes anew: whoever has been sent some of it must not be sent the
+        rest.
+        """
         with self._lock:
             rounds = self._blobs.setdefault(digest, _Blob()).rounds
             self._blobs[digest] = _Blob(rounds=rounds + 1)

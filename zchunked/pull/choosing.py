@@ -33,7 +33,9 @@ class WayChooser:
         here: list[ByteRange],
         coming: Collection[bytes],
     ) -> None:
-        """Fill `ways`, and take one. `coming`: digests of chunks that layers before this one fetch."""
+        """Fill `ways`, and take one. `coming`: digests of chunks that layers before this one
+        fetch.
+        """
         gaps, contents = self._gaps, work.contents
         assert contents is not None
         is_known = any(source != work.layer.digest for source in stand_ins.blobs)
@@ -105,7 +107,9 @@ class WayChooser:
             self._rates[work.layer.digest] = rate
 
     def is_too_slow(self, work: LayerTask, means: LinkConditions) -> bool:
-        """Whether the link is so much slower than it was taken for that a layer should not have come whole."""
+        """Whether the link is so much slower than it was taken for that a layer should not have
+        come whole.
+        """
         taken, rate = self._rates.get(work.layer.digest), means.link.rate
         is_by_time = work.way == "whole" and work.entry.reason == FASTER_WHOLE
         return is_by_time and rate is not None and taken is not None and rate * MOVED < taken
@@ -120,7 +124,9 @@ def _lean_need(work: LayerTask, contents: LayerIndex, coming: Collection[bytes])
 
 
 def _why(work: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:
-    """What the receipt says where the way is not the obvious one; None for exact with something here."""
+    """What the receipt says where the way is not the obvious one; None for exact with something
+    here.
+    """
     if work.way == "exact":
         return "no tar-split is trusted, so the lean way is not possible" if is_metered else None
     if work.way == "lean":

@@ -1,4 +1,4 @@
-"""Know the conditions of a pull: the link as measured now or earlier, and what work costs on this machine."""
+"""Know the conditions of a pull: the link, and what work costs on this machine."""
 
 from __future__ import annotations
 

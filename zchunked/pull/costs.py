@@ -1,4 +1,4 @@
-"""Say what a pull will cost, on its receipt; refuse one that costs too much, or needs a network it may not use."""
+"""Estimate what a pull will cost; refuse one that costs more than is allowed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from zchunked.pull.session import PullSession
 
 
 def record_estimate(session: PullSession, tasks: Sequence[LayerTask], cost_again: int) -> None:
-    """Of the layers that have their orders. `cost_again`: bytes of the manifest that the pull asks for too."""
+    """Of the layers that have their orders. `cost_again`: bytes of the manifest that the pull asks
+    for too.
+    """
     asked, conditions = int(not session.origin.root), session.conditions
     means, receipt = conditions.now(), session.receipt
     cost = estimate(tasks, means, first_bytes=cost_again, first_requests=asked)
@@ -23,7 +25,9 @@ def record_estimate(session: PullSession, tasks: Sequence[LayerTask], cost_again
 
 
 def refuse_plan(session: PullSession, tasks: Sequence[LayerTask]) -> None:
-    """Raise RefusedError where the orders are more than is allowed, NotFoundError for a byte when offline."""
+    """Raise RefusedError where the orders are more than is allowed, NotFoundError for a byte when
+    offline.
+    """
     options, receipt, traffic = session.options, session.receipt, session.traffic
     if options.offline:
         refuse_missing(receipt.reference, tasks, session.store)

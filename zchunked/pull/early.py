@@ -1,7 +1,7 @@
-"""Ask for chunks of a layer whose table of contents an earlier run has brought, while it is read once more.
+"""Request chunks of a layer while its table of contents, stored earlier, is read again.
 
-To read a long table and to plan by it takes a second or two. A run that is killed sooner would bring nothing, and
-neither would all that follow.
+To read a long table and to plan by it takes a second or two. A run that is killed sooner would
+bring nothing, and neither would all that follow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, Spans
 from zchunked.store import Store
 
-_MOST_BYTES = 8 << 20  # for each layer: what a fast link brings until the plan is made, which asks more cleverly
+# For each layer: what a fast link brings until the plan is made, which asks more cleverly
+_MOST_BYTES = 8 << 20
 _HEADER_BYTES = 512  # a gap between two wanted payloads that is no longer holds a header frame
 
 
@@ -30,8 +31,9 @@ _HEADER_BYTES = 512  # a gap between two wanted payloads that is no longer holds
 class EarlyTerms:
     """Under which chunks may be asked for before their layer is planned.
 
-    `runs`: the requests for these spans of a layer. `is_indexed`: whether the store can tell which chunks it has.
-    `is_coming`: whether another layer brings the chunk of this digest. `is_thrifty`: header frames are not wanted.
+    `runs`: the requests for these spans of a layer. `is_indexed`: whether the store can tell which
+    chunks it has. `is_coming`: whether another layer brings the chunk of this digest. `is_thrifty`:
+    header frames are not wanted.
     """
 
     runs: Callable[[Descriptor, list[ByteRange]], list[Run]]
@@ -43,7 +45,8 @@ class EarlyTerms:
 def is_table_proved(store: Store, layer: Descriptor, location: Location) -> bool:
     """Whether all of the table is in the store, and is what its digest promises."""
     span = location.toc.span
-    if location.is_joined or not store.covers(layer.digest, span):  # joined frames: ends are known at the very end
+    # Joined frames: ends are known at the very end
+    if location.is_joined or not store.covers(layer.digest, span):
         return False
     hasher = hashlib.sha256()
     for piece in store.stream(layer.digest, span):

@@ -16,7 +16,9 @@ from zchunked.receipt import Estimate, WayEstimate
 
 @dataclass(frozen=True, slots=True)
 class LinkConditions:
-    """What a schedule may count on: workers, the link, and how many spans of a blob one request may ask for."""
+    """What a schedule may count on: workers, the link, and how many spans of a blob one request may
+    ask for.
+    """
 
     jobs: int
     link: Link
@@ -28,7 +30,9 @@ class LinkConditions:
 def ways_of(
     works: Sequence[LayerTask], means: LinkConditions, *, first_bytes: int, first_requests: int
 ) -> list[WayEstimate]:
-    """The three ways for the image: of a layer that cannot come one of them, what it will cost counts."""
+    """The three ways for the image: of a layer that cannot come one of them, what it will cost
+    counts.
+    """
     if means.is_free:
         return []
     first = means.link.seconds(first_bytes, first_requests, means.jobs)

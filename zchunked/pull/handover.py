@@ -1,4 +1,4 @@
-"""Take over what pulls that ended early had received: enter their chunks, so that other images find them too."""
+"""Take over the chunks that interrupted pulls have received, so that other images find them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ _WORTH = 10
 def take_over(
     store: Store, repository: str, own: Collection[Digest], fetch: Callable[[Order], None], limits: Limits
 ) -> None:
-    """Of interrupted pulls of the repository; `own` are layers of this pull, which looks at those itself.
+    """Of interrupted pulls of the repository; `own` are layers of this pull, which looks at those
+    itself.
 
-    `fetch` brings a table of contents, or not: asked for where it weighs next to nothing beside what was received. Each
-    chunk is checked before it is entered. What cannot be read is left alone.
+    `fetch` brings a table of contents, or not: asked for where it weighs next to nothing beside
+    what was received. Each chunk is checked before it is entered. What cannot be read is left
+    alone.
     """
     for row in store.pulls.rows():
         if not row.name.startswith(repository) or store.pulls.is_running(row):

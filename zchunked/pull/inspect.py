@@ -1,4 +1,4 @@
-"""What a layer's blob holds, found out before anything is planned: table of contents and tar-split, or why neither."""
+"""Fetch what tells how a layer's blob is made, TOC and tar-split, or say why it comes whole."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ _SHORT_TABLE = 512 << 10  # bytes: about 10 000 files, which take 50 ms
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MetadataFetcher:
-    """Looks into layers, each on a worker of the fetch lane. `files`: the source's blobs, where they are files here.
+    """Looks into layers, each on a worker of the fetch lane. `files`: the source's blobs, where
+    they are files here.
 
-    `may_take`: whether a blob may be taken whole at once, where that is free or the host leaves no choice.
-    `may_grow`: also where it is not free; a plan that may be refused comes first. `is_thrifty`: no byte of a blob's
-    tail is fetched that the lean way has no use for. `is_idle`: whether a layer's TOC would tell nothing that could
-    make it come another way than whole; `skip` says why, as one of so many bytes comes. `early_runs`: requests for
-    chunks of a layer that is not planned yet;
-    None: there are none. `is_indexed`: whether the store can tell which chunks it has. `is_coming`: whether a layer
-    that is planned brings the chunk of a digest.
+    `may_take`: whether a blob may be taken whole at once, where that is free or the host leaves no
+    choice. `may_grow`: also where it is not free; a plan that may be refused comes first.
+    `is_thrifty`: no byte of a blob's tail is fetched that the lean way has no use for. `is_idle`:
+    whether a layer's TOC would tell nothing that could make it come another way than whole; `skip`
+    says why, as one of so many bytes comes. `early_runs`: requests for chunks of a layer that is
+    not planned yet; None: there are none. `is_indexed`: whether the store can tell which chunks it
+    has. `is_coming`: whether a layer that is planned brings the chunk of a digest.
     """
 
     store: Store
@@ -59,7 +60,9 @@ class MetadataFetcher:
     is_coming: Callable[[bytes], bool] = lambda _: False
 
     def look_into(self, layer: Descriptor, insight: LayerMetadata, crew: WorkerPool) -> None:
-        """Bring TOC and tar-split of a layer that can be pulled in parts; else say why it comes whole."""
+        """Bring TOC and tar-split of a layer that can be pulled in parts; else say why it comes
+        whole.
+        """
         insight.is_here = self._adopt(layer)
         insight.here_before = total(self.store.covered(layer.digest))
         if self.store.is_whole(layer.digest):
@@ -84,7 +87,9 @@ class MetadataFetcher:
         return self.may_take and self.may_grow
 
     def _has_table(self, layer: Descriptor) -> bool:
-        """Whether an earlier run has brought what tells of its frames; else it was taking the layer whole."""
+        """Whether an earlier run has brought what tells of its frames; else it was taking the layer
+        whole.
+        """
         form = format_of(layer)
         try:
             span = form.tail(layer.size) or form.locate(layer, limits=self.limits).toc.span
@@ -93,7 +98,9 @@ class MetadataFetcher:
         return self.store.covers(layer.digest, span)
 
     def _adopt(self, layer: Descriptor) -> bool:
-        """Take it over whole, as a file that is here, where that copies nothing. Its proof is still to come."""
+        """Take it over whole, as a file that is here, where that copies nothing. Its proof is still
+        to come.
+        """
         if not self.may_take or self.files is None or self.store.covers(layer.digest, _whole(layer)):
             return False
         return self.store.adopt(layer.digest, layer.size, self.files.open_blob(layer))
@@ -111,7 +118,8 @@ class MetadataFetcher:
         return form.locate(layer, self.store.read(blob, *least), self.limits)
 
     def _bring(self, layer: Descriptor, location: Location, insight: LayerMetadata, crew: WorkerPool) -> None:
-        """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are neighbours.
+        """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are
+        neighbours.
 
         The TOC comes first, and is read as it comes.
         """
@@ -146,7 +154,9 @@ class MetadataFetcher:
                 return
 
     def _reader(self, layer: Descriptor, location: Location, insight: LayerMetadata, crew: WorkerPool) -> TableReader:
-        """Of its TOC. Of a long one that an earlier run has brought, chunks are asked for while it is read."""
+        """Of its TOC. Of a long one that an earlier run has brought, chunks are asked for while it
+        is read.
+        """
 
         def found(contents: LayerIndex) -> None:
             insight.contents = contents
@@ -174,11 +184,11 @@ def _whole(layer: Descriptor) -> ByteRange:
 
 
 def table_rank(layer: Descriptor, limits: Limits) -> int:
-    """Layers are planned by rank, those of one rank as the manifest lists them. 0: a TOC that is read in no time, or
-    none; each further rank is twice as long.
+    """Layers are planned by rank, those of one rank as the manifest lists them. 0: a TOC that is
+    read in no time, or none; each further rank is twice as long.
 
-    A run that is killed while it reads a long table has asked for chunks of other layers by then; otherwise such runs
-    would bring nothing, however often.
+    A run that is killed while it reads a long table has asked for chunks of other layers by then;
+    otherwise such runs would bring nothing, however often.
     """
     try:
         return (format_of(layer).locate(layer, limits=limits).toc.span.size // _SHORT_TABLE).bit_length()

@@ -26,8 +26,9 @@ class LayerTask:
     - unknown: neither `contents` nor `way`;
     - understood (`LayerMetadata.describe`): `contents` where there is a TOC, else `way` is `whole`;
     - planned (the scheduler): `way` and `order`, with `stand_ins` (exact) or `places` (lean);
-    - ended: `proof`, or `failure`; of one that failed, `repair.py` decides whether it is planned again. Then `trust`
-      says which frames may still stand in, and `again` what arrived damaged and was ordered once more.
+    - ended: `proof`, or `failure`; of one that failed, `repair.py` decides whether it is planned
+      again. Then `trust` says which frames may still stand in, and `again` what arrived damaged and
+      was ordered once more.
     """
 
     layer: Descriptor
@@ -41,8 +42,10 @@ class LayerTask:
     known: KnownFrames | None = None
     stand_ins: StandIns = field(default_factory=StandIns)
     trust: Trust = Trust.ALL
-    refused: set[int] = field(default_factory=set)  # starts of frames that others stood in for in vain
-    refused_chunks: set[bytes] = field(default_factory=set)  # the same of chunks, by digest: its own blob has them
+    # Starts of frames that others stood in for in vain
+    refused: set[int] = field(default_factory=set)
+    # The same of chunks, by digest: its own blob has them
+    refused_chunks: set[bytes] = field(default_factory=set)
     order: Order | None = None
     proof: Proof | None = None
     failure: ZPullError | None = None
@@ -69,7 +72,9 @@ class LayerTask:
 
     @cached_property
     def frames(self) -> FrameMap | None:
-        """None where its contents are not known, or contradict themselves: then no frame stands in for another."""
+        """None where its contents are not known, or contradict themselves: then no frame stands in
+        for another.
+        """
         if self.contents is None:
             return None
         try:

@@ -1,4 +1,4 @@
-"""What is known of a layer's blob before it is planned: its table of contents, or why it has none."""
+"""What is known of a layer's blob before it is planned: its TOC, or why it has none."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from zchunked.ranges import ByteRange, merge
 class LayerMetadata:
     """What a layer's blob holds, or why it comes whole. Filled by one worker while others look.
 
-    `here_before`: bytes of it that were here. `contents` is set once the TOC is read: then chunks can be asked for,
-    though the tar-split may still be on its way. `is_complete`: it has come and was checked, nothing changes any more;
-    until then `coming` is being fetched. `begun`: orders of chunks that are being fetched without a plan; no more of
-    them come once `contents` is set.
+    `here_before`: bytes of it that were here. `contents` is set once the TOC is read: then chunks
+    can be asked for, though the tar-split may still be on its way. `is_complete`: it has come and
+    was checked, nothing changes any more; until then `coming` is being fetched. `begun`: orders of
+    chunks that are being fetched without a plan; no more of them come once `contents` is set.
     """
 
     here_before: int = 0

@@ -1,4 +1,4 @@
-"""Fetch and prove the layers that a pull lacks: looked into, planned, fetched and proved, all at the same time."""
+"""Plan, fetch and prove the layers that a pull lacks, all of it at the same time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ _SOON_SECONDS = 1.0
 
 
 class Layers:
-    """Of one pull. Methods run on the thread that waits for the workers, which calls `tick` meanwhile."""
+    """Of one pull. Methods run on the thread that waits for the workers, which calls `tick`
+    meanwhile.
+    """
 
     def __init__(self, session: PullSession) -> None:
         options = self._options = session.options
@@ -84,7 +86,9 @@ class Layers:
                 pool.submit("fetch", partial(self._fetcher.look_into, layer, metadata, pool))
 
     def _prepare_store(self) -> None:
-        """Have the frames of stored blobs entered in the index, where a table of contents may ask for them."""
+        """Have the frames of stored blobs entered in the index, where a table of contents may ask
+        for them.
+        """
         may_skip = self._may_skip()
         if not self._store.frames.holds_any():
             if may_skip:
@@ -96,7 +100,9 @@ class Layers:
             self._fetcher = replace(self._fetcher, skip=self._stored.skip)
 
     def _may_skip(self) -> bool:
-        """Whether time may decide that a layer comes whole without a look at its table of contents."""
+        """Whether time may decide that a layer comes whole without a look at its table of
+        contents.
+        """
         options = self._options
         counts_bytes = options.gaps.is_metered or options.max_bytes is not None
         return self._fetcher.may_take and not (counts_bytes or options.seeds)
@@ -109,7 +115,9 @@ class Layers:
     # ── plans ──
 
     def only_plan(self, after: Layers | None = None) -> None:
-        """Fetch no layer: so none may come whole while it is looked into. `after`: those that come first."""
+        """Fetch no layer: so none may come whole while it is looked into. `after`: those that come
+        first.
+        """
         self._fetcher = replace(self._fetcher, may_take=False, early_runs=None)
         self._is_plan = True
         self.scheduler = after.scheduler if after is not None else self._new_scheduler()
@@ -168,7 +176,9 @@ class Layers:
         self._session.count_cached()
 
     def _replan(self, tasks: list[LayerTask]) -> None:
-        """Make runs anew that no worker has begun, where link or host are not as they were planned for."""
+        """Make runs anew that no worker has begun, where link or host are not as they were planned
+        for.
+        """
         now = self._session.clock()
         if now - self._replanned < _REPLAN_SECONDS:
             return
@@ -255,6 +265,8 @@ class Layers:
                 self._session.pool.submit("prove", partial(self._prover.prove, task))
 
     def index_later(self, tasks: list[LayerTask], manifest: str) -> None:
-        """Have the frames of blobs that were fetched whole entered in the index when first wanted."""
+        """Have the frames of blobs that were fetched whole entered in the index when first
+        wanted.
+        """
         whole = [task.layer for task in tasks if task.proof is not None and task.way == "whole"]
         self._stored.index_later(whole, manifest)

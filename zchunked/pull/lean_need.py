@@ -1,4 +1,4 @@
-"""Find what the lean way has to fetch: chunks that are nowhere in the store, those of an earlier run checked again."""
+"""Find the chunks to fetch the lean way; check again what an earlier run left unchecked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from zchunked.store.chunks import Place
 def check_loose(
     contents: LayerIndex, own: dict[bytes, int], store: Store, found: dict[bytes, Place]
 ) -> list[ByteRange]:
-    """Chunks whose bytes an earlier run left behind, but not yet the row that says so. Returns where bad ones lay."""
+    """Chunks whose bytes an earlier run left behind, but not yet the row that says so. Returns
+    where bad ones lay.
+    """
     blob, toc = contents.layer.digest, contents.toc
     here = Spans(store.covered(blob))
     loose = [
@@ -44,7 +46,8 @@ def wanted_of(
     found: dict[bytes, Place],
     coming: dict[bytes, Place],
 ) -> tuple[list[ByteRange], list[ByteRange], ChunkChecks]:
-    """Spans that are wanted of the layer's blob, those of them that are metadata, and the chunks to check.
+    """Spans that are wanted of the layer's blob, those of them that are metadata, and the chunks to
+    check.
 
     Fills `places`, and adds to `coming` what this layer will bring.
     """

@@ -1,4 +1,4 @@
-"""What this machine's own work costs: measured over whole pulls, and remembered for the plans of later ones."""
+"""Measure what work costs on this machine over whole pulls, for the plans of later ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def costs_of(measures: Mapping[str, float]) -> WorkCosts:
 
 
 def measured(works: Sequence[LayerTask], cpu_seconds: float, before: WorkCosts) -> dict[str, float]:
-    """What a pull that took so much CPU time teaches: of frames or of chunks, where all layers came one way."""
+    """What a pull that took so much CPU time teaches: of frames or of chunks, where all layers came
+    one way.
+    """
     done = [work for work in works if work.proof is not None and work.contents is not None]
     ways = {work.way for work in done}
     frames = sum(len(work.frames) for work in done if work.frames is not None)

@@ -1,4 +1,4 @@
-"""Find one object of a repository: is it a document or a blob, and how long, before it is fetched."""
+"""Find one object of a repository before it is fetched: document or blob, and its size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class ObjectSearch:
         return resolve(self._root, platform, self._store, self._source.manifest, self._limits)
 
     def document(self, digest: Digest | None) -> Document:
-        """A document of whatever kind, from the store if it is there; None: what the reference names.
+        """A document of whatever kind, from the store if it is there; None: what the reference
+        names.
 
         It is not parsed: what it is does not matter, as long as it is what was promised.
         """
@@ -89,7 +90,9 @@ class ObjectSearch:
         return roots + ([self._root] if self._root else [])
 
     def _search(self, digest: Digest, roots: Sequence[Digest], *, is_asking: bool) -> Descriptor | None:
-        """The descriptor by which a document lists the digest, among these and what they list themselves."""
+        """The descriptor by which a document lists the digest, among these and what they list
+        themselves.
+        """
         todo, seen = list(roots), set(roots)
         for _ in range(_MOST_DOCUMENTS):
             if not todo:

@@ -1,4 +1,4 @@
-"""Fetch single objects of a repository, a manifest or a blob, proved; say where blobs can be downloaded."""
+"""Fetch single objects of a repository, proved; say where blobs can be downloaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from zchunked.store import Store
 class ObjectFetcher:
     """Fetches objects of one repository, on workers that live while the block of `with` lasts.
 
-    Its methods are for the caller's thread, which also gets all events. After one has raised, it is good for no other.
+    Its methods are for the caller's thread, which also gets all events. After one has raised, it is
+    good for no other.
     """
 
     def __init__(self, origin: Origin, store: Store, options: Options, show: Emit) -> None:
@@ -44,13 +45,16 @@ class ObjectFetcher:
     def __exit__(self, *exception: object) -> None:
         """Commit what arrived, however the block ends."""
         self._workers.close()
-        if self._transfer.pool.is_gone:  # a hanging worker still has its writer; what it wrote is safe without us
+        # A hanging worker still has its writer; what it wrote is safe without us
+        if self._transfer.pool.is_gone:
             self._transfer.downloader.close()
 
     # ── documents ──
 
     def manifest(self, platform: Platform | None) -> bytes:
-        """What the reference names, as it was served; with a platform, the manifest of the image for it."""
+        """What the reference names, as it was served; with a platform, the manifest of the image
+        for it.
+        """
         run, search = self._transfer.run, self._search
         if platform is not None:
             return run("fetch", lambda: search.image(platform)).manifest_data
@@ -61,7 +65,9 @@ class ObjectFetcher:
         return self._transfer.run("fetch", lambda: self._search.document(digest)).data
 
     def listing(self, path: str) -> bytes | None:
-        """What a list of the repository says, as `Listed.listing`; None where the source has none."""
+        """What a list of the repository says, as `Listed.listing`; None where the source has
+        none.
+        """
         source = self._origin.source
         if not isinstance(source, Listed):
             return None
@@ -77,9 +83,11 @@ class ObjectFetcher:
     # ── blobs ──
 
     def fetch(self, digest: Digest, media_type: str | None = None) -> Descriptor:
-        """A document or blob of the repository, whole in the store and proved. `media_type` hints at which it is.
+        """A document or blob of the repository, whole in the store and proved. `media_type` hints
+        at which it is.
 
-        Raises NotFoundError, IntegrityError when it came wrong twice; what arrived stays for the next time.
+        Raises NotFoundError, IntegrityError when it came wrong twice; what arrived stays for the
+        next time.
         """
         found = self._transfer.run("fetch", lambda: self._search.find(digest, media_type))
         if not self._store.is_whole(digest):
@@ -88,7 +96,9 @@ class ObjectFetcher:
         return found
 
     def fetch_spans(self, blob: Descriptor, spans: Sequence[ByteRange]) -> None:
-        """Some bytes of a blob into the store; nothing has proved them. Raises as the source does."""
+        """Some bytes of a blob into the store; nothing has proved them. Raises as the source
+        does.
+        """
         fetch_some(self._transfer, blob, spans)
 
     # ── places ──
@@ -99,7 +109,9 @@ class ObjectFetcher:
         return list({blob.digest: blob for blob in (manifest.config, *manifest.layers)}.values())
 
     def locate(self, blobs: Sequence[Digest]) -> dict[Digest, str]:
-        """Where each blob can be downloaded: a URL, or the path of its file for a directory. Fetches none."""
+        """Where each blob can be downloaded: a URL, or the path of its file for a directory.
+        Fetches none.
+        """
         origin, source = self._origin, self._origin.source
         places = {blob: place for blob in blobs if (place := origin.path_of(blob)) is not None}
         if len(places) == len(blobs):

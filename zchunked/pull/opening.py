@@ -1,4 +1,4 @@
-"""Learn what an image is: its manifest, then its config, and at the same time its tables of contents."""
+"""Learn what an image is: manifest, config, and its tables of contents meanwhile."""
 
 from __future__ import annotations
 

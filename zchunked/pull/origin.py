@@ -1,4 +1,4 @@
-"""Where an image or a single object is pulled from: its reference, the opened source, and the traffic counted there."""
+"""Where an image or object is pulled from: reference, opened source, counted traffic."""
 
 from __future__ import annotations
 

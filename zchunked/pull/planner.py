@@ -23,8 +23,8 @@ from zchunked.store.chunks import Place
 class Scheduler:
     """Gives the layers of a pull their ways and orders, one after the other. For one thread.
 
-    What one layer will bring, those after it need not fetch: so their order decides who fetches what, and the same
-    layers in the same order make the same plan, whenever each of them comes.
+    What one layer will bring, those after it need not fetch: so their order decides who fetches
+    what, and the same layers in the same order make the same plan, whenever each of them comes.
     """
 
     def __init__(
@@ -35,7 +35,8 @@ class Scheduler:
         may_take_chunks: bool = False,
         is_plan: bool = False,
     ) -> None:
-        """`may_take_chunks`: bytes alone decide for the lean way: seeds hold chunks, or nothing may be fetched.
+        """`may_take_chunks`: bytes alone decide for the lean way: seeds hold chunks, or nothing may
+        be fetched.
 
         `is_plan`: costs are told, so they are those of the very requests.
         """
@@ -75,7 +76,9 @@ class Scheduler:
         return blob in self._done
 
     def is_coming(self, chunk: bytes) -> bool:
-        """Whether a layer that has been planned brings the chunk of this digest. For any thread; a hint."""
+        """Whether a layer that has been planned brings the chunk of this digest. For any thread; a
+        hint.
+        """
         return chunk in self._coming
 
     # ── ways ──
@@ -153,7 +156,8 @@ class Scheduler:
 
     @staticmethod
     def _count_cached(work: LayerTask, cached: int) -> None:
-        # Later this pull itself may have brought what is here; but what turned out to be damaged was not.
+        # Later this pull itself may have brought what is here; but what turned out to be damaged
+        # was not.
         work.entry.cached_bytes = min(cached, work.entry.cached_bytes) if work.is_again else cached
 
     def _meet_whole_ones(self) -> None:
@@ -179,7 +183,9 @@ class Scheduler:
         return found
 
     def new_terms(self, work: LayerTask, means: LinkConditions) -> RequestShape | None:
-        """How to ask for what is left, where the link or the host are no longer what the plan was made for."""
+        """How to ask for what is left, where the link or the host are no longer what the plan was
+        made for.
+        """
         if work.way == "whole":
             return None
         order, blob = work.order, work.layer.digest
@@ -188,11 +194,12 @@ class Scheduler:
             return None
         terms = shape_of(self._gaps, work, means, subtract(order.wanted, self._store.covered(blob)))
         self._terms[blob] = terms
-        return replace(terms, metadata=0)  # what it may cost has been spent on the runs that have begun
+        # What it may cost has been spent on the runs that have begun
+        return replace(terms, metadata=0)
 
     def take_parts(self, work: LayerTask, means: LinkConditions, left: list[ByteRange]) -> list[tuple[ByteRange, ...]]:
-        """The same of a layer that comes whole and whose TOC was read since: requests for `left`, which nobody has
-        asked for yet, without what stands in for it; then it comes the exact way.
+        """The same of a layer that comes whole and whose TOC was read since: requests for `left`,
+        which nobody has asked for yet, without what stands in for it; then it comes the exact way.
         """
         blob, frames = work.layer.digest, work.frames
         if frames is not None and work.known is not None:

@@ -1,4 +1,4 @@
-"""Prove each layer by its blob's digest or its tar's while it arrives, and record what was proved."""
+"""Prove each layer by its blob's digest or its diff ID while it arrives, and record that."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from zchunked.pull.session import PullSession
 
 
 class LayerProver:
-    """Of one pull. `prove` is for workers of the prove lane, `record` for the thread that waits for them."""
+    """Of one pull. `prove` is for workers of the prove lane, `record` for the thread that waits for
+    them.
+    """
 
     def __init__(self, session: PullSession) -> None:
         self._session, self._store = session, session.store
@@ -42,7 +44,8 @@ class LayerProver:
         """By its own digest; by the diff ID too where that was asked for."""
         pool, layer = self._session.pool, task.layer
         assembly, check = self.arriving.assembly(self._store, layer, lambda: task.stand_ins, self._arrived)
-        with closing(pool.ahead("make", assembly.blocks())) as blocks:  # otherwise its maker waits for ever
+        # Otherwise its maker waits for ever
+        with closing(pool.ahead("make", assembly.blocks())) as blocks:
             check(blocks)
         size = None
         if self._session.options.prove:

@@ -1,4 +1,4 @@
-"""Pull one image into the store: what it is, what is lacking of it, that fetched and proved, its name."""
+"""Pull one image into the store: the whole story on one page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _ROUNDS = 7  # of repairs: each finds other bytes to blame, or trusts fewer fram
 
 
 class Pull:
-    """One pull of one image. Call `run` or `plan` once, on the caller's thread, which also gets all events."""
+    """One pull of one image. Call `run` or `plan` once, on the caller's thread, which also gets all
+    events.
+    """
 
     def __init__(
         self,
@@ -50,9 +52,11 @@ class Pull:
         return last._session.bytes_here  # noqa: SLF001 - a pull as well
 
     def run(self, only: str | None = None) -> StoredImage:
-        """Raise one ZPullError at most; whatever arrived stays, and the receipt is true in any case.
+        """Raise one ZPullError at most; whatever arrived stays, and the receipt is true in any
+        case.
 
-        `only`: the digest of the one layer to bring. Then the image gets no name, for it is not all here.
+        `only`: the digest of the one layer to bring. Then the image gets no name, for it is not all
+        here.
         """
         try:
             with self._session.pulling():
@@ -85,7 +89,9 @@ class Pull:
         self._registration.finish()
 
     def repair(self, image: StoredImage) -> StoredImage:
-        """After `run`: pull again what the disk has spoilt since; onto the same receipt. Raises as `run` does."""
+        """After `run`: pull again what the disk has spoilt since; onto the same receipt. Raises as
+        `run` does.
+        """
         session = self._session
         reverify_layers(session, image.documents.manifest.layers)
         origin = replace(self._origin, digest=image.documents.root)
@@ -93,10 +99,11 @@ class Pull:
         return again.run()
 
     def plan(self, after: Layers | None = None) -> list[LayerTask]:
-        """Fetch no more than manifests and tables of contents, and put an estimate of the rest on the receipt.
+        """Fetch no more than manifests and tables of contents, and put an estimate of the rest on
+        the receipt.
 
-        Returns the layers that are not here yet, each with its order. `after`: the `layers` of pulls
-        that were planned before, and will have fetched them by then. Raises as `run` does.
+        Returns the layers that are not here yet, each with its order. `after`: the `layers` of
+        pulls that were planned before, and will have fetched them by then. Raises as `run` does.
         """
         self.layers.only_plan(after)
         with self._session.pulling():

@@ -1,4 +1,4 @@
-"""Register a pull in the store's log, wait for others that fetch the same, take over what ended pulls left."""
+"""Register a pull in the store's log, and take turns with others that fetch the same."""
 
 from __future__ import annotations
 

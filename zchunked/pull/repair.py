@@ -1,4 +1,4 @@
-"""Repair a layer whose proof failed: drop the bytes to blame, to be fetched again; or all of a layer that lies."""
+"""Repair a layer whose proof failed: drop damaged bytes, or all of a layer that lies."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from zchunked.ranges import ByteRange, merge, subtract, total
 
 
 def repair(tasks: Sequence[LayerTask], session: PullSession, *, is_last: bool) -> None:
-    """Look into each layer that failed. One that is worth another round gets it, unless this `is_last`.
+    """Look into each layer that failed. One that is worth another round gets it, unless this
+    `is_last`.
 
-    Raises the first failure if any of them is without hope, once nothing is left of all such layers.
+    Raises the first failure if any of them is without hope, once nothing is left of all such
+    layers.
     """
     repaired: list[LayerTask] = []
     hopeless: list[LayerTask] = []
@@ -51,7 +53,9 @@ def reverify_layers(session: PullSession, layers: Sequence[Descriptor]) -> None:
 
 
 def _drop(task: LayerTask, session: PullSession) -> None:
-    """Leave nothing of the layer, unless another image has it, by its digest or with another diff ID."""
+    """Leave nothing of the layer, unless another image has it, by its digest or with another diff
+    ID.
+    """
     layer, store = task.layer, session.store
     session.accounts.discard(layer.digest)
     if store.is_whole(layer.digest) or store.is_proved(layer.digest):
@@ -61,7 +65,9 @@ def _drop(task: LayerTask, session: PullSession) -> None:
 
 
 def _repair(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
-    """Return whether something is different now: wrong bytes are gone, or fewer frames are trusted."""
+    """Return whether something is different now: wrong bytes are gone, or fewer frames are
+    trusted.
+    """
     if isinstance(failure, FormatError) or task.order is None:
         return False
     if task.is_lean:
@@ -74,7 +80,9 @@ def _repair(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
 
 
 def _repair_blob(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
-    """The ladder: what is provably damaged; then headers that were predicted; then payloads; then what is left."""
+    """The ladder: what is provably damaged; then headers that were predicted; then payloads; then
+    what is left.
+    """
     contents, frames, blob = task.contents, task.frames, task.layer.digest
     assert contents is not None
     assert frames is not None
@@ -96,7 +104,9 @@ def _repair_blob(task: LayerTask, failure: ZPullError, session: PullSession) -> 
 
 
 def _refuse_frames(task: LayerTask, session: PullSession, starts: Sequence[int]) -> None:
-    """Fetch the frames that begin there; what the index says of those that stood in for them is wrong."""
+    """Fetch the frames that begin there; what the index says of those that stood in for them is
+    wrong.
+    """
     assert task.frames is not None
     keys = dict(zip(task.frames.edges, task.frames.keys, strict=False))
     wrong = set(starts)

@@ -1,4 +1,4 @@
-"""Shape the requests for a layer: which gaps are bought, how many spans share one, when other requests are worth it."""
+"""Shape the requests for a layer: which gaps are bought, how many spans share one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def gap_policy(options: GapOptions, link: Link, jobs: int, needed: Sequence[Byte
 
 @dataclass(frozen=True, slots=True)
 class RequestShape:
-    """What a layer's requests were made for. `metadata`: bytes of it that come besides and are needed all the same.
+    """What a layer's requests were made for. `metadata`: bytes of it that come besides and are
+    needed all the same.
 
     `part`: seconds that a part was taken to cost.
     """
@@ -44,7 +45,9 @@ class RequestShape:
         return runs_for(left, policy=self.policy, jobs=self.jobs, spans=self.spans, metadata=self.metadata)
 
     def differ(self, before: RequestShape) -> bool:
-        """By so much that other requests are worth it. Where many spans share a request, the price of a part counts."""
+        """By so much that other requests are worth it. Where many spans share a request, the price
+        of a part counts.
+        """
         if self.spans != before.spans:
             return True
         if self.spans > 1:

@@ -1,4 +1,4 @@
-"""Resolve a reference: manifest, perhaps behind indexes, each document checked against its digest."""
+"""Resolve a reference to its manifest, perhaps behind indexes; check each document's digest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from zchunked.store import Store
 from zchunked.store.images import ImageDocuments
 
 Fetch = Callable[[Digest | None], Document]
-"""One manifest request, retried as long as it makes sense. What is asked for again came damaged the first time."""
+"""One manifest request, retried as long as it makes sense. What is asked for again came damaged the
+first time.
+"""
 
 Note = Callable[[str], None]
 """Takes what a person may want to know, on whatever thread."""
@@ -28,10 +30,11 @@ def resolve(
     limits: Limits = DEFAULT_LIMITS,
     note: Note = lambda _: None,
 ) -> ImageDocuments:
-    """The image manifest behind a digest, or behind what `fetch(None)` asks for. What is here is not asked for.
+    """The image manifest behind a digest, or behind what `fetch(None)` asks for. What is here is
+    not asked for.
 
-    Artifacts beside the image are passed over, indexes within indexes are searched. Raises NoMatchError when no image
-    is for the platform, ArtifactError when there is no image at all.
+    Artifacts beside the image are passed over, indexes within indexes are searched. Raises
+    NoMatchError when no image is for the platform, ArtifactError when there is no image at all.
     """
     search = _Search(want, store, fetch, limits, note)
     data, media_type = search.document(digest, None)
@@ -83,7 +86,9 @@ class _Search:
         return self.image(root, listed.digest, data, media_type, depth + 1)
 
     def document(self, digest: Digest | None, listed: Descriptor | None) -> tuple[bytes, str]:
-        """With its media type. Nothing that is not what was promised, or cannot be read, is kept."""
+        """With its media type. Nothing that is not what was promised, or cannot be read, is
+        kept.
+        """
         said = listed.media_type if listed else ""
         if digest is not None and (found := self._store.document(digest)) is not None:
             return found, said
@@ -95,7 +100,8 @@ class _Search:
         except (IntegrityError, FormatError):
             answer = self._fetch(digest)
             _check_document(answer, digest, said)
-        if listed is not None and len(answer.data) != listed.size:  # as old docker wrote lists: the digest decides
+        # As old docker wrote lists: the digest decides
+        if listed is not None and len(answer.data) != listed.size:
             self._note(
                 f"the index lists manifest {short(listed.digest)} with {listed.size} bytes, it has {len(answer.data)}; "
                 "its digest is right"
@@ -123,7 +129,9 @@ def _check_layers(manifest: Manifest, limits: Limits) -> None:
 
 
 def _check_known(manifest: Manifest, store: Store) -> None:
-    """A blob that is here has the size that its digest proved; a manifest that says another one lies."""
+    """A blob that is here has the size that its digest proved; a manifest that says another one
+    lies.
+    """
     for blob in (manifest.config, *manifest.layers):
         known = store.whole_size(blob.digest)
         if known not in (None, blob.size):

@@ -1,4 +1,4 @@
-"""The session of one pull: its transfer, what is committed at its end, and what goes on the receipt."""
+"""The session of one pull: what is committed at its end, and what goes on the receipt."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class PullSession(Transfer):
 
     @contextmanager
     def pulling(self) -> Iterator[WorkerPool]:
-        """Workers while the block lasts. At its end all that arrived is committed and accounted for."""
+        """Workers while the block lasts. At its end all that arrived is committed and accounted
+        for.
+        """
         try:
             with self.workers(**_LANES, fetch=self.jobs) as pool:
                 yield pool

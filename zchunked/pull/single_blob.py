@@ -1,4 +1,6 @@
-"""Fetch one blob into the store over several connections: whole, and proved by its digest, or some spans of it."""
+"""Fetch one blob into the store over several connections: whole, and proved by its digest, or some
+spans of it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from zchunked.ranges import ByteRange, total
 
 
 def fetch_whole(transfer: Transfer, blob: Descriptor, on_wrong: Callable[[Digest], None]) -> None:
-    """For the caller's thread, while the transfer has workers. `on_wrong` is called before it comes anew.
+    """For the caller's thread, while the transfer has workers. `on_wrong` is called before it comes
+    anew.
 
     Raises IntegrityError where it came wrong twice, NotFoundError where bytes are missing offline.
     """

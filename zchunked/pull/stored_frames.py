@@ -1,4 +1,4 @@
-"""Index the frames of stored blobs when a pull wants them: at once, or only where a TOC is worth being read."""
+"""Index the frames of stored blobs when a pull wants them, or when reading a TOC pays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from zchunked.pull.session import PullSession
 from zchunked.pull.ways import FASTER_WHOLE, is_worth_reading
 from zchunked.ranges import total
 
-_UNINDEXED = 2  # blobs whose frames may wait until a pull wants them: each of 94,000 files costs it 1.1 s
+# Blobs whose frames may wait until a pull wants them: each of 94,000 files costs it 1.1 s
+_UNINDEXED = 2
 
 
 class StoredFrames:
@@ -34,7 +35,9 @@ class StoredFrames:
         return not self._running
 
     def prepare(self, *, may_wait: bool) -> None:
-        """Index those of blobs that nobody has asked for so far; `may_wait`: but a few of them, which may be no use."""
+        """Index those of blobs that nobody has asked for so far; `may_wait`: but a few of them,
+        which may be no use.
+        """
         self._waiting = deque(self._store.frames.unindexed())
         self._index(len(self._waiting) - (_UNINDEXED if may_wait else 0))
 
@@ -55,7 +58,9 @@ class StoredFrames:
         index_later(self._store, layers, manifest)
 
     def read_late(self, task: LayerTask, look_up: Callable[[LayerTask], None]) -> None:
-        """Have the TOC read of a layer that was to come whole, and what stands in for its rest looked up."""
+        """Have the TOC read of a layer that was to come whole, and what stands in for its rest
+        looked up.
+        """
 
         def work() -> None:
             with suppress(FormatError, IntegrityError, UnsupportedLayerError):
@@ -77,4 +82,5 @@ class StoredFrames:
                 self._running -= 1
 
         if blobs:
-            self._session.pool.submit("read", work)  # before the TOCs of this pull: two in memory at once are too many
+            # Before the TOCs of this pull: two in memory at once are too many
+            self._session.pool.submit("read", work)

@@ -24,10 +24,11 @@ _LOOK_SECONDS = 0.02
 
 @dataclass(slots=True, eq=False)
 class TableReader:
-    """Has the crew's read lane, which is one worker, read a TOC as its bytes come, in turns with other TOCs.
+    """Has the crew's read lane, which is one worker, read a TOC as its bytes come, in turns with
+    other TOCs.
 
-    `found` is told what it says, once that is known to be what its digest promised. It is not read as long as
-    `skip` says why not; then that is `skipped`. `early` looks on meanwhile.
+    `found` is told what it says, once that is known to be what its digest promised. It is not read
+    as long as `skip` says why not; then that is `skipped`. `early` looks on meanwhile.
     """
 
     store: Store
@@ -51,7 +52,9 @@ class TableReader:
         self._read_to = self._asked = self.location.toc.span.start
 
     def look(self) -> None:
-        """Have read what is here by now, if that is enough to be worth it. For the threads that fetch."""
+        """Have read what is here by now, if that is enough to be worth it. For the threads that
+        fetch.
+        """
         with self._looking:
             if self._asked == self.location.toc.span.end or not self._begin():
                 return
@@ -75,7 +78,8 @@ class TableReader:
 
     def _read(self) -> None:
         """Read on for one turn."""
-        if self.early is not None and not self.early.is_ready:  # which has the processor for itself meanwhile
+        # The lookup for early chunks has the processor for itself meanwhile
+        if self.early is not None and not self.early.is_ready:
             self.stop.wait(_LOOK_SECONDS)
             self.crew.submit("read", self._read)
             return

@@ -1,4 +1,4 @@
-"""A session that downloads from one origin into the store: under every pull, and under single objects."""
+"""A session that downloads from one origin into the store, for pulls and single objects."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Take turns with other pulls: what one of them downloads into the store, the others wait for and then use.
+"""Take turns with other pulls: wait for what another one downloads into the store.
 
-A pull claims the repository and each layer that it lacks, in the order of their digests, so that no two wait for
-each other; the system drops the claims of a process that dies, and the next goes on with what that had received.
+A pull claims the repository and each layer that it lacks, in the order of their digests, so that no
+two wait for each other; the system drops the claims of a process that dies, and the next goes on
+with what that had received.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Turns:
     ) -> None:
         """`place`: among the pulls of the same command."""
         self._store, self._stop, self._clock, self._place = store, stop, clock, place
-        self._locks: BlobLocks | None = None  # of this pull alone, so that it excludes those of other threads too
+        # Of this pull alone, so that it excludes those of other threads too
+        self._locks: BlobLocks | None = None
         self._siblings = place.line.claimed if place is not None else set()
         self._claimed: list[str] = []
         self._is_told = False
@@ -40,10 +42,12 @@ class Turns:
     def take(
         self, repository: str, layers: Iterable[Digest], tick: Callable[[], None], number: int = 0
     ) -> Iterator[str]:
-        """Claim them all; yields notes for people when that has to wait. `tick` may end it by raising.
+        """Claim them all; yields notes for people when that has to wait. `tick` may end it by
+        raising.
 
-        Where the one that is waited for brings no byte for half a minute, the pull goes on beside it. `number`: of this
-        pull in the log. Whoever can go on with what an interrupted pull has left goes first.
+        Where the one that is waited for brings no byte for half a minute, the pull goes on beside
+        it. `number`: of this pull in the log. Whoever can go on with what an interrupted pull has
+        left goes first.
         """
         while self._place is not None and not self._place.is_next(_LOOK_SECONDS):
             tick()
@@ -56,7 +60,8 @@ class Turns:
                 self._release(locks)
                 self._stop.wait(2 * _LOOK_SECONDS)
                 yield from self._claim(locks, names, tick)
-        self._store.catch_up()  # also where nobody was waited for: the last one may have ended a moment ago
+        # Also where nobody was waited for: the last one may have ended a moment ago
+        self._store.catch_up()
 
     def _claim(self, locks: BlobLocks, names: list[str], tick: Callable[[], None]) -> Iterator[str]:
         for name in names:

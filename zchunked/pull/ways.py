@@ -28,8 +28,9 @@ _LEAN_GAIN, _LEAN_SECONDS = 0.95, 0.1  # the registry's own blob is given up for
 class WorkCosts:
     """What this machine needs, in seconds of one core: measured, and remembered from pull to pull.
 
-    `frame`: to look up, fetch and assemble one frame, the exact way. `chunk`: to fetch, check and decode one, the lean
-    way. `byte`: to write and hash a byte of a blob. `tar_byte`: to make and hash one of a tar.
+    `frame`: to look up, fetch and assemble one frame, the exact way. `chunk`: to fetch, check and
+    decode one, the lean way. `byte`: to write and hash a byte of a blob. `tar_byte`: to make and
+    hash one of a tar.
     """
 
     frame: float = 20e-6
@@ -78,8 +79,8 @@ def rough_cost(
 def is_worth_reading(toc_bytes: int, blob_bytes: int, link: Link, costs: WorkCosts) -> bool:
     """Whether a TOC could tell anything that makes a layer come another way than whole.
 
-    Not where the blob's missing bytes come sooner than its frames are looked up: 0.8 s against 3.3 s, for 94,000 files
-    and 200 MB over loopback.
+    Not where the blob's missing bytes come sooner than its frames are looked up: 0.8 s against 3.3
+    s, for 94,000 files and 200 MB over loopback.
     """
     if link.rate is None:
         return True
@@ -88,10 +89,11 @@ def is_worth_reading(toc_bytes: int, blob_bytes: int, link: Link, costs: WorkCos
 
 
 def gap_in_parts(needed: Sequence[ByteRange], link: Link) -> int:
-    """The longest gap to buy between spans that share a request, where the host takes its time for each part.
+    """The longest gap to buy between spans that share a request, where the host takes its time for
+    each part.
 
-    No gap but those that are shorter than a part's header costs fewer bytes bought than left; of longer ones as many
-    are bought as the same rule asks for by which a way is chosen.
+    No gap but those that are shorter than a part's header costs fewer bytes bought than left; of
+    longer ones as many are bought as the same rule asks for by which a way is chosen.
     """
     rate = link.rate or _USUAL_RATE
     if link.part * len(needed) <= _LATER:
@@ -117,8 +119,9 @@ def _cost(way: Way, size: int, requests: int, parts: int, work: float, link: Lin
 def choose(costs: Sequence[WayCost], *, is_rate_known: bool) -> WayCost:
     """The way to take among those that are possible.
 
-    Of exact and whole the one with the fewest bytes that is not much slower than the other. Lean, where its fewer
-    bytes also save time: it ends with other bytes than the registry's, and nobody gives these up for a trifle.
+    Of exact and whole the one with the fewest bytes that is not much slower than the other. Lean,
+    where its fewer bytes also save time: it ends with other bytes than the registry's, and nobody
+    gives these up for a trifle.
     """
     same = [cost for cost in costs if cost.way != "lean"]
     lean = next((cost for cost in costs if cost.way == "lean"), None)

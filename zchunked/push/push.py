@@ -1,4 +1,4 @@
-"""Push a shipment to a registry: the blobs that it lacks, several at a time, then the documents in order."""
+"""Push a shipment to a registry: the blobs that it lacks, then the documents in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from zchunked.sources.registry_upload import RegistryUploads
 
 
 class Pusher:
-    """One shipment to one repository. `run` once, on the caller's thread, which also gets all events."""
+    """One shipment to one repository. `run` once, on the caller's thread, which also gets all
+    events.
+    """
 
     def __init__(
         self,
@@ -27,7 +29,9 @@ class Pusher:
         session: Session,
         mount_from: Sequence[str] = (),
     ) -> None:
-        """`session`: of this push alone. `mount_from`: repositories there that may have the blobs."""
+        """`session`: of this push alone. `mount_from`: repositories there that may have the
+        blobs.
+        """
         self._registry, self._memory, self._session = registry, memory, session
         self._mount_from = tuple(mount_from)
         self._lock = threading.Lock()
@@ -58,7 +62,8 @@ class Pusher:
         self._session.wait()
         lacking = sum(parcel.blob.size for parcel in self._lacking)
         self._session.show(Planned(self.pushed.skipped_bytes + lacking, self.pushed.skipped_bytes, lacking))
-        for parcel in sorted(self._lacking, key=lambda one: -one.blob.size):  # or the largest would end alone
+        # The largest first, or it would end alone
+        for parcel in sorted(self._lacking, key=lambda one: -one.blob.size):
             pool.submit("send", partial(self._upload, parcel))
         self._session.wait()
         for manifest, data in shipment.documents:

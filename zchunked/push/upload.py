@@ -1,4 +1,4 @@
-"""One blob's upload: chunks at the location given, on from where the registry says after a fault, or in one piece."""
+"""Upload one blob in chunks or in one piece, resumed where the registry says after a fault."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from zchunked.sources.registry_upload import (
 
 _SMALL_BYTES = 1 << 20  # a blob up to here goes in one piece: one request less, and little to lose
 _FIRST_CHUNK, _LONGEST_CHUNK, _SHORTEST_CHUNK = 512 << 10, 128 << 20, 64 << 10
-# A chunk is at most this part of what came through since the last fault: with a fault, half of one is lost. So 1 GB
-# takes 50 requests where nothing breaks, and where all 5 MB something does, 1.02 times the blob is sent.
+# A chunk is at most this part of what came through since the last fault: with a fault, half of one
+# is lost. So 1 GB takes 50 requests where nothing breaks, and where all 5 MB something does, 1.02
+# times the blob is sent.
 _FIRST_SHARE, _SHARE_AFTER_FAULT = 8, 64
 _MOST_BEGINNINGS = 20  # of one blob without a byte more than before
 _MOST_ENDINGS = 3  # of one blob that the registry does not take, though it has every byte
@@ -41,7 +42,9 @@ class UploadMemory(Protocol):
 
 @dataclass(slots=True)
 class Pushed:
-    """What became of a push so far. Blobs, and bytes of blobs; `sent` counts what was handed over, however often."""
+    """What became of a push so far. Blobs, and bytes of blobs; `sent` counts what was handed over,
+    however often.
+    """
 
     blobs: int = 0
     sent: int = 0
@@ -53,7 +56,8 @@ class Pushed:
 
 
 class ChunkSizes:
-    """How long a chunk may be: long where all is well, short where links break and what was under way is lost.
+    """How long a chunk may be: long where all is well, short where links break and what was under
+    way is lost.
 
     For all uploads of a push; thread-safe.
     """
@@ -77,7 +81,9 @@ class ChunkSizes:
             self._size = min(max(self._size, self._since_fault // self._share), self._most)
 
     def broke(self, lost: int) -> None:
-        """A chunk, of which so many bytes that were sent did not arrive: some registries keep none of it."""
+        """A chunk, of which so many bytes that were sent did not arrive: some registries keep none
+        of it.
+        """
         with self._lock:
             self._share = _SHARE_AFTER_FAULT
             if lost > self._since_fault // self._share:
@@ -92,7 +98,9 @@ class ChunkSizes:
 
 
 class BlobUpload:
-    """Brings one blob to one repository. `go_on` until it returns; what it raises may be forgiven in between."""
+    """Brings one blob to one repository. `go_on` until it returns; what it raises may be forgiven
+    in between.
+    """
 
     def __init__(
         self,
@@ -149,7 +157,9 @@ class BlobUpload:
         self._memory.remember_upload(self._registry.name, self._blob.digest, None)
 
     def _refused(self, error: TransferError) -> None:
-        """A chunk: go on as the registry says, or anew, or in one piece, where that has not been tried."""
+        """A chunk: go on as the registry says, or anew, or in one piece, where that has not been
+        tried.
+        """
         if self._has_to_be_whole:
             raise error
         if self._confirmed:
@@ -204,7 +214,8 @@ class BlobUpload:
 
     def _begin(self, mount_from: tuple[str, ...]) -> bool:
         digest = self._blob.digest
-        if self._beginnings and self._registry.has(self._blob):  # the last answer was lost, and said that
+        # The last answer was lost, and said that
+        if self._beginnings and self._registry.has(self._blob):
             return False
         self._beginnings += 1
         self._beginnings_in_vain += 1
@@ -243,11 +254,14 @@ class BlobUpload:
         self._upload = upload
 
     def _end(self, call: Callable[[], None]) -> None:
-        """The last request of an upload: a registry that then has no such blob got other bytes, or lost some."""
+        """The last request of an upload: a registry that then has no such blob got other bytes, or
+        lost some.
+        """
         try:
             call()
         except UploadLostError as error:
-            if not self._endings:  # the disk may be to blame: only bytes that are read from the beginning are verified
+            # The disk may be to blame: only bytes that are read from the beginning are verified
+            if not self._endings:
                 for _ in self._pieces(0):
                     pass
             self._endings += 1
