@@ -20,6 +20,7 @@ from zchunked.formats.toc_reader import TocReader
 from zchunked.layers import index_frames
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest
+from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
 from zchunked.pull import inspect, table
 from zchunked.ranges import ByteRange, total
@@ -156,3 +157,32 @@ def test_frames_that_were_entered_before_a_kill_are_not_entered_again(
         assert store.frames.unindexed() == []
         assert store.frames.indexed_to(blob) == 0
         assert len(store.chunks_of(Digest(OLD.digest))) == len(OLD.chunks)
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_a_host_that_has_lost_its_ranges_sends_the_layer_once(jobs: int, tmp_path: Path) -> None:
+    source = MemorySource(image([NEW]), ranges=False)
+    with interrupted(tmp_path, TOC, ByteRange(5000, 40_000)) as store:
+        outcome = pull(source, store, jobs=jobs)
+        assert store.is_whole(Digest(NEW.digest))
+    assert outcome.receipt.layers[0].mode == "whole"
+    assert [run for digest, run in source.asked if digest == NEW.digest] == [(ByteRange(0, NEW.size),)]
+
+
+@pytest.mark.parametrize("way", [EXACT, LEAN], ids=["exact", "lean"])
+def test_content_that_comes_damaged_early_comes_again(way: GapOptions, tmp_path: Path) -> None:
+    first = next(chunk for chunk in NEW.chunks if chunk.file == "f001")
+    left = [1]
+
+    def change(blob: Descriptor, at: int, piece: bytes) -> bytes:
+        if blob.digest == NEW.digest and left[0] and at <= first.start + 60 < at + len(piece):
+            left[0] -= 1
+            return piece[: first.start + 60 - at] + b"?" + piece[first.start + 61 - at :]
+        return piece
+
+    source = MemorySource(image([NEW]), spans=4, change=change)
+    with interrupted(tmp_path, TOC) as store:
+        outcome = pull(source, store, gaps=way)
+    assert outcome.receipt.layers[0].proved
+    assert 0 < outcome.receipt.bytes.wasted < 30_000
+    assert left == [0]
