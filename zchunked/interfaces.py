@@ -99,7 +99,7 @@ class HostMemory(Protocol):
 class Announcing(Protocol):
     """A source that has something to tell while it works. Safe to use from several threads."""
 
-    def hear(self, emit: Emit) -> None:
+    def set_listener(self, emit: Emit) -> None:
         """Where its events go from now on."""
 
 
@@ -107,10 +107,10 @@ class Announcing(Protocol):
 class Failover(Protocol):
     """What a source with others behind it can be told, and tells. Safe to use from several threads."""
 
-    def distrust(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
+    def report_corruption(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
         """What came of this blob or document was wrong, in these spans or anywhere: ask somebody else next time."""
 
-    def hear(self, emit: Emit) -> None:
+    def set_listener(self, emit: Emit) -> None:
         """Where its events go from now on."""
 
 

@@ -84,7 +84,7 @@ def mirrored(*sources: Scripted) -> tuple[MirroredSource, list[Event]]:
     last = len(sources) - 1
     members = [Member(f"m{number}", one, is_mirror=number != last) for number, one in enumerate(sources)]
     source = MirroredSource(members)
-    source.hear(events.append)
+    source.set_listener(events.append)
     return source, events
 
 
@@ -201,7 +201,7 @@ def test_a_primary_that_never_answers_is_not_waited_for_while_a_mirror_does() ->
         read(source)
     for _ in range(3):
         read(source)
-    source.distrust(BLOB.digest)
+    source.report_corruption(BLOB.digest)
     for _ in range(3):
         read(source)
     assert len(primary.asked) == 1
@@ -255,10 +255,10 @@ def test_a_mirror_that_lied_is_dropped_and_the_next_read_goes_elsewhere() -> Non
     mirror, primary = Scripted(), Scripted()
     source, events = mirrored(mirror, primary)
     read(source, ByteRange(0, 1000))
-    source.distrust(BLOB.digest, [ByteRange(1000, 2000)])
+    source.report_corruption(BLOB.digest, [ByteRange(1000, 2000)])
     assert not events, "it did not send those"
-    source.distrust(BLOB.digest, [ByteRange(900, 1100)])
-    source.distrust(BLOB.digest, [ByteRange(900, 1100)])
+    source.report_corruption(BLOB.digest, [ByteRange(900, 1100)])
+    source.report_corruption(BLOB.digest, [ByteRange(900, 1100)])
     read(source)
     assert (len(mirror.asked), len(primary.asked), len(events)) == (1, 1, 1)
 
@@ -267,7 +267,7 @@ def test_only_who_sent_the_wrong_bytes_is_to_blame() -> None:
     first, second, primary = Scripted([(1000, TransientError)]), Scripted(), Scripted()
     source, events = mirrored(first, second, primary)
     read(source)
-    source.distrust(BLOB.digest, [ByteRange(2000, 2100)])
+    source.report_corruption(BLOB.digest, [ByteRange(2000, 2100)])
     assert "m1" in said(events)[-1]
     read(source)
     assert (len(first.asked), len(second.asked), len(primary.asked)) == (2, 1, 0)
@@ -278,7 +278,7 @@ def test_a_document_that_is_wrong_is_fetched_from_somebody_else() -> None:
     source, events = mirrored(mirror, primary)
     for _ in range(2):
         source.manifest(None)
-    source.distrust(None)
+    source.report_corruption(None)
     source.manifest(None)
     assert (mirror.documents, primary.documents, len(events)) == (2, 1, 1)
 
@@ -288,7 +288,7 @@ def test_a_primary_that_lied_comes_after_the_mirrors_that_were_set_aside() -> No
     source, _ = mirrored(mirror, primary)
     read(source, ByteRange(0, 10))
     read(source)
-    source.distrust(BLOB.digest, [ByteRange(100, 200)])
+    source.report_corruption(BLOB.digest, [ByteRange(100, 200)])
     read(source)
     assert (len(mirror.asked), len(primary.asked)) == (3, 1)
 
@@ -335,7 +335,7 @@ def test_whatever_breaks_what_comes_is_right_and_an_end_without_an_error_is_the_
         with suppress(ZPullError):
             assert read(source, *spans) == spans
         if has_lied:
-            source.distrust(BLOB.digest)
+            source.report_corruption(BLOB.digest)
     kinds = {fault[1] for script in scripts for fault in script if fault}
     if kinds <= {TransientError, NoAnswerError, SilentError}:
         assert read(source, *spans) == spans, "what passes, passes"

@@ -149,6 +149,6 @@ class Downloader:
                 state.at_work.remove(run)
                 self.arrivals.complete(state.order.blob.digest, run)
 
-    def distrust(self, blob: Digest, spans: Sequence[ByteRange]) -> None:
+    def report_corruption(self, blob: Digest, spans: Sequence[ByteRange]) -> None:
         """What came of these spans was wrong: where there is another source, the next fetch goes there."""
-        self._source.distrust(blob, spans)
+        self._source.report_corruption(blob, spans)

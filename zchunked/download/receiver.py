@@ -107,5 +107,5 @@ class Receiver:
         Returns how much of them this pull had brought.
         """
         taken = self._deliveries.take_back(order, spans)
-        self._source.distrust(order.blob.digest, taken)
+        self._source.report_corruption(order.blob.digest, taken)
         return total(taken)

@@ -25,12 +25,12 @@ class RetryingSource:
         self._inner = inner
         self._chameleon = chameleon
         if isinstance(inner, Announcing):
-            inner.hear(chameleon.emit)
+            inner.set_listener(chameleon.emit)
 
-    def distrust(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
+    def report_corruption(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
         """What came was not what its digest promised: a source with others behind it asks another one next."""
         if isinstance(self._inner, Failover):
-            self._inner.distrust(digest, spans)
+            self._inner.report_corruption(digest, spans)
 
     def manifest(self, digest: Digest | None) -> Document:
         document = self._chameleon.run(lambda: self._inner.manifest(digest))

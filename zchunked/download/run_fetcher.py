@@ -121,7 +121,7 @@ class RunFetcher:
         """Once more, on a new request; wrong twice is the end."""
         checks, order = state.order.checks, state.order
         spans = [ByteRange(checks.starts[chunk], checks.ends[chunk]) for chunk in bad]
-        self._store.distrust(order.blob.digest, spans)
+        self._store.report_corruption(order.blob.digest, spans)
         self._receiver.take_back(order, spans)
         self._emit(Noted(f"layer {short(order.blob.digest)}: {len(bad)} of its chunks came damaged, fetching again"))
         state.uncheck(bad)
@@ -129,7 +129,7 @@ class RunFetcher:
             self._insist(state, [span])
         for span in spans:
             if still := state.check(self._store, span):
-                self._store.distrust(order.blob.digest, [span])
+                self._store.report_corruption(order.blob.digest, [span])
                 self._receiver.take_back(order, [span])
                 digest = checks.digests[still[0]].hex()
                 raise IntegrityError(

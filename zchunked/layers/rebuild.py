@@ -59,10 +59,10 @@ class Rebuild:
 
     def tar(self) -> Iterator[bytes]:
         """The tar in blocks. FormatError or IntegrityError at a contradiction; the caller checks the diff ID."""
-        return judged(self.blocks())
+        return verified_blocks(self.blocks())
 
     def blocks(self) -> Iterator[Block]:
-        """The same, for who has `judged` it in another thread."""
+        """The same with what is due before each block, for `verified_blocks` in another thread."""
         left = self._limits.tar_bytes
         for data in self._joined():
             left -= len(data)
@@ -205,7 +205,7 @@ class Rebuild:
         return chunk_data(self._store, place, size, self._limits)
 
 
-def judged(blocks: Iterable[Block]) -> Iterator[bytes]:
+def verified_blocks(blocks: Iterable[Block]) -> Iterator[bytes]:
     """The blocks, after what is due before each of them."""
     for data, due in blocks:
         for task in due:

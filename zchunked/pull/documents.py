@@ -42,7 +42,7 @@ class DocumentFetcher:
         source, accounts = self._session.source, self._session.accounts
         if digest in self._sizes:  # once more: it came damaged
             accounts.document(-self._sizes[digest])
-            source.distrust(digest)
+            source.report_corruption(digest)
         document = source.manifest(digest)
         self._sizes[digest] = document.cost
         accounts.document(document.cost)
@@ -59,7 +59,7 @@ class DocumentFetcher:
             if data is not None:
                 return data
             session.accounts.discard(digest)
-            session.source.distrust(digest)
+            session.source.report_corruption(digest)
             whole = [ByteRange(0, config.size)] if config.size else []
             left = session.store.missing(digest, whole)
             session.downloader.now(Order(config, [(span,) for span in left], whole, whole))

@@ -146,7 +146,7 @@ class MetadataFetcher:
                 wrong = list(insight.coming)
                 if insight.contents is not None and tarsplit is not None:
                     wrong = [tarsplit.span]
-                gone = self.store.distrust(layer.digest, wrong)
+                gone = self.store.report_corruption(layer.digest, wrong)
                 self.fetcher.take_back(order, gone)
                 if is_last or not gone:
                     raise

@@ -36,7 +36,7 @@ def check_loose(
             bad.append(ByteRange(start, end))
     if good:
         store.add_chunks(blob, contents.layer.size, sorted(good))
-    return store.distrust(blob, bad) if bad else []
+    return store.report_corruption(blob, bad) if bad else []
 
 
 def wanted_of(

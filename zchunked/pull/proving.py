@@ -7,7 +7,7 @@ from contextlib import closing
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.formats.budget import ImageBudget
 from zchunked.layers.proof import Proof, prove, tar_of_blob
-from zchunked.layers.rebuild import Rebuild, judged
+from zchunked.layers.rebuild import Rebuild, verified_blocks
 from zchunked.layers.stand_ins import frame_rows
 from zchunked.oci.digest import Digest
 from zchunked.pull.arriving import Arriving
@@ -61,7 +61,7 @@ class LayerProver:
         assert contents is not None
         blocks = Rebuild(self._store, contents, task.places, self._arrived, self._limits).blocks()
         with closing(self._session.pool.ahead("make", blocks)) as made:
-            tar = self.budget.counted(task.layer.digest, judged(made))
+            tar = self.budget.counted(task.layer.digest, verified_blocks(made))
             return Proof(is_blob=False, tar_size=prove(tar, task.layer, task.diff_id))
 
     def record(self, task: LayerTask, proof: Proof) -> None:

@@ -59,7 +59,7 @@ def _drop(task: LayerTask, session: PullSession) -> None:
     layer, store = task.layer, session.store
     session.accounts.discard(layer.digest)
     if store.is_whole(layer.digest) or store.is_proved(layer.digest):
-        store.distrust(layer.digest, [ByteRange(0, max(layer.size, 1))])
+        store.report_corruption(layer.digest, [ByteRange(0, max(layer.size, 1))])
     else:
         store.forget(layer.digest)
 
@@ -130,7 +130,7 @@ def _once_more(task: LayerTask, failure: ZPullError, session: PullSession, wrong
     if not wrong or task.order is None:
         return False
     store, blob = session.store, task.layer.digest
-    wrong = store.distrust(blob, wrong)
+    wrong = store.report_corruption(blob, wrong)
     if not wrong:
         return False  # the blob was proved, so it is not to blame
     task.here_before = total(store.covered(blob))

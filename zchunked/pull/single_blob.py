@@ -35,7 +35,7 @@ def fetch_whole(transfer: Transfer, blob: Descriptor, on_wrong: Callable[[Digest
         if is_intact(store, blob.digest, blob.size):
             store.set_whole(blob.digest, blob.size)
             return
-        store.distrust(blob.digest, [ByteRange(0, max(blob.size, 1))])
+        store.report_corruption(blob.digest, [ByteRange(0, max(blob.size, 1))])
         on_wrong(blob.digest)
         transfer.show(Noted(f"blob {blob.digest} is not what its digest says: dropped"))
     raise IntegrityError(f"blob {blob.digest}: its {blob.size} bytes came twice and have another digest")

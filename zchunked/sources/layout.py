@@ -60,10 +60,10 @@ class LayoutSource:
     def close(self) -> None:
         self._objects.close()
 
-    def hear(self, emit: Emit) -> None:
+    def set_listener(self, emit: Emit) -> None:
         """As `Announcing.hear`."""
         if isinstance(self._objects, Announcing):
-            self._objects.hear(emit)
+            self._objects.set_listener(emit)
 
     def manifest(self, digest: Digest | None) -> Document:
         """Raises IntegrityError as well: only the layout's index says what the image of a tag has to be."""

@@ -74,11 +74,11 @@ class MirroredSource:
         for member in self._members:
             member.source.close()
 
-    def hear(self, emit: Emit) -> None:
+    def set_listener(self, emit: Emit) -> None:
         self._emit = emit
         for member in self._members:
             if isinstance(member.source, Announcing):
-                member.source.hear(emit)
+                member.source.set_listener(emit)
 
     def manifest(self, digest: Digest | None) -> Document:
         failures: list[_Failure] = []
@@ -151,7 +151,7 @@ class MirroredSource:
             raise NotFoundError(f"none of the hosts tells where {digest} is")
         raise self._sum(failures) from failures[-1].error
 
-    def distrust(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
+    def report_corruption(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
         """Drop the mirrors that sent any of it; the primary is asked again only when nobody else can be."""
         dropped = []
         with self._lock:

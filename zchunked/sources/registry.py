@@ -36,9 +36,9 @@ class RegistrySource:
         """Close the connections."""
         self._home.http.close()
 
-    def hear(self, emit: Emit) -> None:
+    def set_listener(self, emit: Emit) -> None:
         """As `Announcing.hear`."""
-        self._home.hear(emit)
+        self._home.set_listener(emit)
 
     def manifest(self, digest: Digest | None) -> Document:
         which = digest or self._reference.digest or self._reference.tag

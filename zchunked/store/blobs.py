@@ -120,7 +120,7 @@ class Blobs(OpenedFolder, BlobReads):
         self._index.set_whole(blob, size)
         self._proved_at[blob] = self._session.files
 
-    def distrust(self, blob: Digest, spans: Iterable[ByteRange]) -> list[ByteRange]:
+    def report_corruption(self, blob: Digest, spans: Iterable[ByteRange]) -> list[ByteRange]:
         """Forget bytes that are not what a manifest or a TOC says, as far as that may be believed; returns which.
 
         Of a blob that was proved only what came since: a stranger's claim about it is no reason to drop it.

@@ -41,7 +41,7 @@ class SmallObjects(Blobs):
             self.drop_lost(blob)
         if digest_of(data) == blob:
             return data
-        (self.distrust if known is None else self.evict)(blob, [span])
+        (self.report_corruption if known is None else self.evict)(blob, [span])
         return None
 
     def document(self, digest: Digest) -> bytes | None:

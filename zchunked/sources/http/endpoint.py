@@ -43,7 +43,7 @@ class RegistryEndpoint:
         self._scheme, self._may_be_plain = address.scheme, address.may_be_plain
         self._lock = threading.Lock()
 
-    def hear(self, emit: Emit) -> None:
+    def set_listener(self, emit: Emit) -> None:
         """Where warnings about credentials go from now on."""
         self._auth.emit = emit
 

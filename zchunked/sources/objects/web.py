@@ -32,9 +32,9 @@ class StaticObjects:
         """Close the connections."""
         self._home.http.close()
 
-    def hear(self, emit: Emit) -> None:
+    def set_listener(self, emit: Emit) -> None:
         """As `Announcing.hear`."""
-        self._home.hear(emit)
+        self._home.set_listener(emit)
 
     def get(self, path: str, most: int) -> bytes:
         what = f"{self.name}/{path}"
