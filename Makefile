@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types floors coverage matrix fuzz bench counts fixtures changelog dist pyz venv clean
+.PHONY: help demo test check lint types floors coverage matrix fuzz bench stores counts fixtures changelog dist pyz venv clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ fuzz: venv  ## every parser by atheris, where that is installed, and every prope
 
 bench: venv  ## BENCH=small takes a minute, BENCH=full makes the tables of docs/benchmarks.md
 	$(BIN)/python -m tests.bench $(BENCH)
+
+stores: venv  ## what looking after a large store costs, in CPU seconds
+	$(BIN)/python -m tests.bench.stores
 
 counts: venv  ## instructions instead of seconds, by valgrind; some minutes
 	$(BIN)/python -m tests.bench.counts

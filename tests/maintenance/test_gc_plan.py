@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from zchunked.maintenance.gc_plan import Budget, GcPlan, Holder, plan
 from zchunked.ranges import ByteRange, total
-from zchunked.store.collector import FileRow
 
 
 def holder(name: str, *blobs: str, at: float = 0.0, fixed: bool = False, **parts: list[ByteRange]) -> Holder:
@@ -17,10 +16,10 @@ def holder(name: str, *blobs: str, at: float = 0.0, fixed: bool = False, **parts
 
 
 ROWS = [
-    FileRow("f", 0, 100, "one", 0),
-    FileRow("f", 40, 60, "two", 0),  # shared with `one`
-    FileRow("g", 0, 1000, "two", 20),
-    FileRow("h", 0, 10, "three", 0),
+    ("f", 0, 100, "one", 0),
+    ("f", 40, 60, "two", 0),  # shared with `one`
+    ("g", 0, 1000, "two", 20),
+    ("h", 0, 10, "three", 0),
 ]
 SIZES = {"f": 100, "g": 1000, "h": 10, "orphan": 7}
 
@@ -57,7 +56,7 @@ def test_a_budget_takes_the_oldest_first_and_never_what_runs() -> None:
 
 
 def test_a_budget_compacts_files_of_which_more_than_half_is_alive() -> None:
-    rows = [FileRow("f", 0, 70, "one", 0), FileRow("g", 0, 90, "one", 70)]
+    rows = [("f", 0, 70, "one", 0), ("g", 0, 90, "one", 70)]
     found = plan([holder("image", "one")], rows, {"f": 100, "g": 100}, ["one"], budget=Budget(170))
     assert found.compact == ["f"]
     assert found.kept_bytes == 170
@@ -72,18 +71,18 @@ def test_a_budget_compacts_files_of_which_more_than_half_is_alive() -> None:
 def test_the_bytes_alive_are_those_of_the_rows_that_stay(
     rows: list[tuple[int, int, str, int]], images: list[tuple[set[str], int]]
 ) -> None:
-    laid = sorted(FileRow("f", at, at + length, blob, start) for at, length, blob, start in rows)
+    laid = sorted(("f", at, at + length, blob, start) for at, length, blob, start in rows)
     holders = [holder(str(number), *blobs, at=float(at)) for number, (blobs, at) in enumerate(images)]
     found = plan(holders, laid, {"f": 100}, list("abcd"))
     kept = {blob for blobs, _ in images for blob in blobs}
-    alive = {byte for row in laid if row.blob in kept for byte in range(row.at, row.end)}
+    alive = {byte for _, at, end, blob, _ in laid if blob in kept for byte in range(at, end)}
     assert [file.live for file in found.files] == [len(alive)]
     assert set(found.dead) == set("abcd") - kept
 
 
 @given(st.integers(0, 130), st.permutations(range(4)))
 def test_a_budget_is_met_by_the_latest_images_that_fit(most: int, order: list[int]) -> None:
-    rows = [FileRow("f", 30 * number, 30 * number + 30, "abcd"[number], 0) for number in range(4)]
+    rows = [("f", 30 * number, 30 * number + 30, "abcd"[number], 0) for number in range(4)]
     images = [holder(str(number), "abcd"[number], at=float(order[number])) for number in range(4)]
     found = plan(images, rows, {"f": 120}, list("abcd"), budget=Budget(most))
     assert len(found.given_up) == 4 - min(most // 30, 4)

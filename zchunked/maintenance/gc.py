@@ -151,7 +151,7 @@ class _Findings:
         self.rests: dict[tuple[str, str], set[str]] = {}
         self._manifests: dict[str, Manifest | None] = {}
         self._rebuilt: dict[tuple[str, str], dict[str, list[ByteRange]] | None] = {}
-        self.rows = list(collector.file_rows())
+        self.rows = collector.file_rows()
         self._pinned = collector.pinned()
         kept = _chosen(self.refs, options, now)
         self.refs_over = [ref for ref in self.refs if ref not in kept]
@@ -164,9 +164,12 @@ class _Findings:
     def plan(self, aim: int | None) -> GcPlan:
         sizes = self._collector.file_sizes()
         overhead = self._collector.disk_bytes() - sum(sizes.values())
-        busy = self._collector.busy_files() | {row.file for row in self.rows if row.blob in self._pinned}
+        busy = self._collector.busy_files() | self._files_of(self._pinned)
         budget = Budget(aim, overhead) if aim is not None else None
         return plan(self.holders, self.rows, sizes, self.blobs, busy=busy, budget=budget)
+
+    def _files_of(self, blobs: set[str]) -> set[str]:
+        return {row[0] for row in self.rows if row[3] in blobs} if blobs else set()
 
     def layers_of_images(self) -> list[tuple[str, str]]:
         """(layer, manifest) of every image that stays."""
@@ -183,17 +186,12 @@ class _Findings:
         return Holder(ref, frozenset({ref.root, *reaches}), ref.pulled, ref.pulled >= self._since, parts)
 
     def _of_pulls(self, options: GcOptions, now: float) -> Iterator[Holder]:
-        written = self._collector.written()
-        last: dict[str, float] = {}
-        for row in self.rows:
-            last[row.blob] = max(last.get(row.blob, 0.0), written.get(row.file, 0.0))
         for pull in self.pulls:
             is_running = self._collector.pulls.is_running(pull)
             reaches, parts = self._reach(pull.manifest) if pull.platform else ({pull.manifest}, {})
-            at = max([pull.began, *(last.get(blob, 0.0) for blob in reaches)])
+            at = max([pull.began, *map(self._collector.pulls.last_written, reaches)])
             if is_running or (options.keep is None and options.keep_last is None and now - at <= options.expiry):
                 yield Holder(pull, frozenset(reaches), at, is_running or pull.began >= self._since, parts)
-        self._last = last
 
     def _of_processes(self) -> Iterator[Holder]:
         """What processes use, and what the layers among that were rebuilt from."""
@@ -205,14 +203,14 @@ class _Findings:
         """Blobs that came in part, for no image that is known: objects, and pulls by other means."""
         if options.keep is not None or options.keep_last is not None:
             return
-        here: dict[str, int] = {}
-        for row in self.rows:
-            here[row.blob] = here.get(row.blob, 0) + row.end - row.at
+        here = self._collector.weights()
         reached = {blob for holder in self.holders for blob in (*holder.reaches, *holder.parts)}
         proved = self._collector.proved()
         for blob, size in self._sizes.items():
-            at, is_part = self._last.get(blob, 0.0), 0 < here.get(blob, 0) < size
-            if is_part and blob not in reached and blob not in proved and now - at <= options.expiry:
+            if not 0 < here.get(blob, 0) < size or blob in reached or blob in proved:
+                continue
+            at = self._collector.pulls.last_written(blob)
+            if now - at <= options.expiry:
                 yield Holder(("download", blob), frozenset({blob}), at)
 
     # ── what a manifest reaches ──

@@ -121,10 +121,11 @@ class _Wants:
 
     def ranges(self, row: FileRow) -> list[tuple[int, int, int]]:
         """(at, end, rank) of the row's parts that somebody wants, ascending where several."""
-        rank = self.rank(row.blob)
-        found = [(row.at, row.end, rank)] if rank < _NOBODY else []
-        shift, start, end = row.at - row.start, row.start, row.start + row.end - row.at
-        for other, spans in self.parts.get(row.blob, ()):
+        _, at, until, blob, start = row
+        rank = self.rank(blob)
+        found = [(at, until, rank)] if rank < _NOBODY else []
+        shift, end = at - start, start + until - at
+        for other, spans in self.parts.get(blob, ()):
             if other < rank:
                 for span in spans:
                     low, high = max(span.start, start), min(span.end, end)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import compress
-from operator import add, and_
 from typing import NamedTuple
 
 from zchunked.oci.digest import Digest
@@ -39,12 +38,18 @@ class Chunks(Blobs):
         for which, numbers, starts, lengths in self._index.find_chunks(ordered):
             for number in set(numbers) - known.keys():
                 blob = self.blob_of(number)
-                known[number], ranks[number] = (blob, Spans(self.covered(blob))), (not self.is_whole(blob), number)
-            for number in sorted(set(numbers), key=ranks.__getitem__):
-                blob, here = known[number]
-                held = map(and_, map(number.__eq__, numbers), here.hold_each(starts, map(add, starts, lengths)))
-                rows = compress(zip(which, starts, lengths, strict=True), held)
-                found.update([(ordered[at], Place(blob, start, length)) for at, start, length in rows])
+                size = self.whole_size(blob)  # extents of one that is whole may be many, and tell nothing more
+                here = self.covered(blob) if size is None else [ByteRange(0, size)]
+                known[number], ranks[number] = (blob, Spans(here)), (size is None, number)
+            by_blob: dict[int, list[int]] = {}
+            for row, number in enumerate(numbers):
+                by_blob.setdefault(number, []).append(row)
+            for number in sorted(by_blob, key=ranks.__getitem__):
+                (blob, spans), rows = known[number], by_blob[number]
+                its = [starts[row] for row in rows]
+                held = spans.hold_each(its, [starts[row] + lengths[row] for row in rows])
+                found.update([(ordered[which[row]], Place(blob, starts[row], lengths[row]))
+                              for row in compress(rows, held)])  # fmt: skip
         return found
 
     def blob_of(self, number: int) -> Digest:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from zchunked.errors import LocalError
 from zchunked.ranges import ByteRange
+from zchunked.store import places
 from zchunked.store.database import Index
 from zchunked.store.disk_errors import local_error
 from zchunked.store.locks import BlobLocks
@@ -25,14 +26,8 @@ _SPARE_SHARE = 4  # the index is written anew when more than a fourth of its pag
 _SPARE_PAGES = 64
 
 
-class FileRow(NamedTuple):
-    """Bytes [at, end) of a file, which are bytes of a blob from `start` on."""
-
-    file: str
-    at: int
-    end: int
-    blob: str
-    start: int
+FileRow = tuple[str, int, int, str, int]
+"""(file, at, end, blob, start): bytes [at, end) of a file are bytes of a blob from `start` on."""
 
 
 class Ref(NamedTuple):
@@ -75,10 +70,15 @@ class Collector:
         """Names, newest first; pulls that were begun and not finished."""
         return [Ref(*row) for row in self._index.refs()], self.pulls.rows()
 
-    def file_rows(self) -> Iterator[FileRow]:
+    def file_rows(self) -> Sequence[FileRow]:
         """All extents, by file and place in it."""
         sql = "SELECT file, at, at + length, digest, start FROM extents JOIN blobs ON blobs.id = blob ORDER BY file, at"
-        return map(FileRow._make, self._index.rows(sql))
+        return self._index.rows(sql)
+
+    def weights(self) -> dict[str, int]:
+        """Bytes of each blob that are here; where extents overlap they count twice."""
+        sql = "SELECT digest, sum(length) FROM extents JOIN blobs ON blobs.id = blob GROUP BY blob"
+        return dict(self._index.rows(sql))
 
     def rests(self) -> dict[tuple[str, str], set[str]]:
         """(layer, diff ID) → the blobs whose chunks its proof took."""
@@ -115,14 +115,6 @@ class Collector:
                     with suppress(FileNotFoundError):
                         sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
         return sizes
-
-    def written(self) -> dict[str, float]:
-        """When each byte file was last written to, in seconds since the epoch."""
-        times = {}
-        for name in self.file_sizes():
-            with suppress(FileNotFoundError):
-                times[name] = (self._folder / name).stat(follow_symlinks=False).st_mtime
-        return times
 
     def disk_bytes(self) -> int:
         """All files of the store, the index too."""
@@ -240,6 +232,7 @@ def _forget_blobs(db: sqlite3.Connection, drop: Drop, names: Sequence[str]) -> N
     still = "SELECT kept.digest FROM temp.kept JOIN blobs ON blobs.digest = kept.name WHERE blobs.id = chunks.blob"
     db.execute(f"DELETE FROM chunks WHERE blob IN {ids} AND digest NOT IN ({still})")
     db.execute(f"DELETE FROM headers WHERE blob IN {ids}")
+    places.forget(db, ids)
     db.execute(f"DELETE FROM unindexed WHERE blob IN {ids}")
     db.execute(f"DELETE FROM indexing WHERE blob IN {ids}")
     db.execute("DELETE FROM strangers WHERE blob IN (SELECT name FROM temp.dead)")
@@ -326,3 +319,4 @@ def _swap(db: sqlite3.Connection, old: str, new: str, moves: list[tuple[int, int
         {"old": old, "new": new},
     )
     db.execute("DELETE FROM extents WHERE file = ?", (old,))
+    places.move(db, old, new)

@@ -13,7 +13,7 @@ from typing import Any
 from zchunked.errors import LocalError
 from zchunked.oci.digest import RAW_SIZE
 from zchunked.ranges import ByteRange, merge
-from zchunked.store import damage, salvage
+from zchunked.store import damage, places, salvage
 from zchunked.store.disk_errors import index_advice, local_error
 from zchunked.store.hints_schema import HINTS
 from zchunked.store.open_index import OpenIndex, copy_index, open_index
@@ -92,7 +92,7 @@ class Index:
                 f"the store at {self._path.parent} was made by {age} version of zpull; use another --store"
                 f" (its format is {version}, this version knows {_VERSION})"
             )
-        self.ensure([_SEEDS, *HINTS])
+        self.ensure([_SEEDS, places.TABLE, *HINTS])
 
     def ensure(self, tables: Sequence[str]) -> None:
         """Make those that an older zpull did not; no lock is taken where there are all of them."""
@@ -174,7 +174,12 @@ class Index:
             for file, its in by_file.items():
                 for some in batches(its):
                     db.execute(sql, {"blob": blob, "file": file, "count": len(some), "packed": packed_rows(some)})
+            places.add(db, blob, [(file, sum([row[1] for row in its])) for file, its in by_file.items()])
         return True
+
+    def places(self) -> list[tuple[str, str, int]]:
+        """(blob, file, bytes that it has there), as far as is remembered."""
+        return self.rows(places.QUERY)
 
     def extents(self, digest: str) -> Rows:
         sql = f"SELECT start, start + length, file, at FROM extents WHERE blob = {_ID} ORDER BY start"
@@ -196,6 +201,7 @@ class Index:
         """Drop a blob's extents, chunks and proofs. Bytes that other blobs share stay theirs."""
         with self.transaction() as db:
             db.execute(f"DELETE FROM extents WHERE blob = {_ID}", (digest,))
+            db.execute(f"DELETE FROM places WHERE blob = {_ID}", (digest,))
             db.execute(f"DELETE FROM chunks WHERE blob = {_ID}", (digest,))
             db.execute("UPDATE blobs SET whole = 0 WHERE digest = ?", (digest,))
             db.execute("DELETE FROM layers WHERE digest = ?", (digest,))

@@ -64,6 +64,10 @@ class Store(SmallObjects, Chunks):
     def set_image(self, name: str, platform: str, manifest: Digest, root: Digest) -> None:
         self._index.set_ref(name, platform, manifest, root)
 
+    def places(self) -> list[tuple[str, str, int]]:
+        """(blob, byte file, bytes that it has there): sums, as far as they are remembered."""
+        return self._index.places()
+
     def images(self) -> list[Image]:
         """Newest first."""
         return [Image(n, p, Digest(m), Digest(r), t) for n, p, m, r, t in self._index.refs()]
