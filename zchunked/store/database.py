@@ -177,10 +177,6 @@ class Index:
             places.add(db, blob, [(file, sum([row[1] for row in its])) for file, its in by_file.items()])
         return True
 
-    def places(self) -> list[tuple[str, str, int]]:
-        """(blob, file, bytes that it has there), as far as is remembered."""
-        return self.rows(places.QUERY)
-
     def extents(self, digest: str) -> Rows:
         sql = f"SELECT start, start + length, file, at FROM extents WHERE blob = {_ID} ORDER BY start"
         return self.rows(sql, (digest,))

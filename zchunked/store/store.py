@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zchunked.oci.digest import Digest
+from zchunked.store import places
 from zchunked.store.chunks import Chunks
 from zchunked.store.small_objects import SmallObjects
 
@@ -66,7 +67,7 @@ class Store(SmallObjects, Chunks):
 
     def places(self) -> list[tuple[str, str, int]]:
         """(blob, byte file, bytes that it has there): sums, as far as they are remembered."""
-        return self._index.places()
+        return self._index.rows(places.QUERY)
 
     def images(self) -> list[Image]:
         """Newest first."""
