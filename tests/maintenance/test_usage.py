@@ -56,7 +56,7 @@ def test_common_frames_are_shared_in_both_directions(tmp_path: Path) -> None:
     made = [image([chunked_layer(make_tar(common | files(41 + number, 5, 10_000)))]) for number in range(3)]
     with Store(tmp_path) as store:
         for number, one in enumerate(made):
-            pull(MemorySource(one), store, f"host.example/app:v{number}", frugality=GapOptions(exact=True))
+            pull(MemorySource(one), store, f"host.example/app:v{number}", gaps=GapOptions(exact=True))
     with Store(tmp_path, reads_only=True) as store:
         for row in usage(store):
             assert row.shared == pytest.approx(300_000, rel=0.02)
