@@ -61,7 +61,7 @@ class LayoutSource:
         self._objects.close()
 
     def set_listener(self, emit: Emit) -> None:
-        """As `Announcing.hear`."""
+        """As `Announcing.set_listener`."""
         if isinstance(self._objects, Announcing):
             self._objects.set_listener(emit)
 

@@ -37,7 +37,7 @@ class RegistrySource:
         self._home.http.close()
 
     def set_listener(self, emit: Emit) -> None:
-        """As `Announcing.hear`."""
+        """As `Announcing.set_listener`."""
         self._home.set_listener(emit)
 
     def manifest(self, digest: Digest | None) -> Document:

@@ -33,7 +33,7 @@ class StaticObjects:
         self._home.http.close()
 
     def set_listener(self, emit: Emit) -> None:
-        """As `Announcing.hear`."""
+        """As `Announcing.set_listener`."""
         self._home.set_listener(emit)
 
     def get(self, path: str, most: int) -> bytes:
