@@ -22,6 +22,7 @@ import pytest
 T = TypeVar("T")
 TRIXIE = Path(os.environ.get("ZPULL_TRIXIE", Path(__file__).parents[3] / ".cache" / "trixie"))
 SYSTEM_PATH = "/usr/sbin:/sbin"  # where Debian keeps servers; not in everybody's PATH
+TOOLS = Path(os.environ.get("ZPULL_TOOLS", Path(__file__).parents[3] / ".cache" / "tools"))
 USER, PASSWORD = "tester", "testing"  # of every registry started with auth=True
 _BCRYPT = "$2b$05$ztideboardharbourabcdep7PftclCWtxd3OSYmkIQvAtjGanXoYy"
 # Root's skopeo and podman remember there which blobs they saw where, and may push another writer's blob for their own.
@@ -69,6 +70,17 @@ class Tool:
         )
         assert done.returncode == 0, f"{' '.join(argv)} ended with {done.returncode}:\n{done.stderr[-4000:]}"
         return done.stdout
+
+
+def built(name: str) -> Tool:
+    """A tool of tests/peers/tools.sh. Without Go it cannot be had: then it is never required."""
+    path = TOOLS / name
+    if not path.exists():
+        reason = f"{name} is not here; tests/peers/tools.sh .cache/tools, which needs Go"
+        if os.environ.get("ZPULL_REQUIRE_PEERS") == "1" and shutil.which("go"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return Tool((str(path),))
 
 
 def skopeo_old() -> Tool:

@@ -1,0 +1,90 @@
+"""Other people's clients pull through the server, and the specification's own suite finds it conformant."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.build.golden import Golden
+from tests.helpers.servers import peers
+from tests.helpers.servers.registry import Registry
+from tests.serve.conftest import Start, start
+
+__all__ = ["start"]
+V1 = Golden("demo", "demo-v1")
+DIGEST = str(V1.expect["manifest"]["digest"])
+
+
+def is_whole(layout: Path) -> bool:
+    """Whether a layout holds the image, byte for byte."""
+    blobs = layout / "blobs" / "sha256"
+    wanted = [DIGEST, V1.expect["config"]["digest"], *(layer["digest"] for layer in V1.layers)]
+    return all("sha256:" + hashlib.sha256((blobs / one[7:]).read_bytes()).hexdigest() == one for one in wanted)
+
+
+@pytest.mark.peer
+def test_the_conformance_suite_passes(start: Start, tmp_path: Path) -> None:
+    """The pull part, and tags; this upstream has no referrers."""
+    suite = peers.built("conformance")
+    with Registry(V1.layout) as registry:
+        for tag in {*registry.content.tags} - {"demo-v1"}:
+            del registry.content.tags[tag]  # for this upstream knows no `last`
+        served = start(registry)
+        asked = {
+            "OCI_REGISTRY": f"127.0.0.1:{served.port}",
+            "OCI_TLS": "disabled",
+            "OCI_REPO1": "local/demo",
+            "OCI_REPO2": "local/other",
+            "OCI_API_PUSH": "false",
+            "OCI_API_BLOBS_DELETE": "false",
+            "OCI_API_MANIFESTS_DELETE": "false",
+            "OCI_API_TAGS_DELETE": "false",
+            "OCI_API_REFERRER": "false",
+            "OCI_RO_DATA_TAGS": "demo-v1",
+            "OCI_RO_DATA_MANIFESTS": DIGEST,
+            "OCI_RO_DATA_BLOBS": " ".join(str(layer["digest"]) for layer in V1.layers),
+            "OCI_RESULTS_DIR": str(tmp_path),
+        }
+        env = {**peers.environment(), **asked}
+        # Of images that it did not push itself it knows no names, and falls over its own last report.
+        said = subprocess.run(suite.argv, env=env, capture_output=True, text=True, timeout=120, check=False).stderr
+    assert "failed test" not in said
+    done = {(one.method, one.path.split("/")[4]) for one in served.access if one.status == 200 and "/demo/" in one.path}
+    assert done >= {(method, kind) for method in ("GET", "HEAD") for kind in ("manifests", "blobs")} | {("GET", "tags")}
+
+
+@pytest.mark.peer
+def test_crane_pulls_through_the_server(start: Start, tmp_path: Path) -> None:
+    crane = peers.built("crane")
+    with Registry(V1.layout) as registry:
+        name = f"127.0.0.1:{start(registry).port}/local/demo"
+        assert crane("digest", f"{name}:demo-v1").strip() == DIGEST
+        assert "demo-v1" in crane("ls", name).split()
+        crane("pull", "--format", "oci", f"{name}:demo-v1", tmp_path / "layout")
+    assert is_whole(tmp_path / "layout")
+
+
+@pytest.mark.peer
+def test_regctl_pulls_through_the_server(start: Start, tmp_path: Path) -> None:
+    regctl = peers.Tool(peers.built("regctl").argv, {"HOME": str(tmp_path)})
+    with Registry(V1.layout) as registry:
+        host = f"127.0.0.1:{start(registry).port}"
+        regctl("registry", "set", "--tls", "disabled", host)
+        assert json.loads(regctl("manifest", "get", "--format", "raw-body", f"{host}/local/demo:demo-v1"))
+        regctl("image", "copy", f"{host}/local/demo:demo-v1", f"ocidir://{tmp_path}/layout:v1")
+    assert is_whole(tmp_path / "layout")
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_skopeo_pulls_through_the_server(which: str, start: Start, tmp_path: Path) -> None:
+    skopeo = peers.skopeo_old() if which == "old" else peers.skopeo_new()
+    with Registry(V1.layout) as registry:
+        name = f"docker://127.0.0.1:{start(registry).port}/local/demo:demo-v1"
+        skopeo("copy", "--src-tls-verify=false", name, f"oci:{tmp_path}/layout:v1")
+        assert "demo-v1" in json.loads(skopeo("inspect", "--tls-verify=false", name))["RepoTags"]
+    assert is_whole(tmp_path / "layout")
