@@ -93,7 +93,7 @@ class Bench:
         order = Order(LAYER, [tuple(spans)], [*spans], [*spans])
         with self.crew:
             try:
-                self.crew.submit("fetch", lambda: self.downloader.now(order, crew=self.crew, may_grow=may_grow))
+                self.crew.submit("fetch", lambda: self.downloader.now(order, pool=self.crew, may_grow=may_grow))
                 self.crew.wait(lambda: None)
             finally:
                 self.stop.set()

@@ -353,7 +353,7 @@ def test_what_is_planned_anew_comes_once_and_all_of_it(
         fetcher.close()
         assert fetcher.to_come() == 0
         assert subtract(merge(wanted), store.covered(blob.digest)) == []
-        fetcher.arrivals.wait_for(blob.digest, one.size)
+        fetcher.watermarks.wait_for(blob.digest, one.size)
         asked = [span for _, spans in source.asked for span in spans]
         assert total(asked) == total(merge(asked))
 

@@ -32,12 +32,12 @@ class BlobDownload:
         queue: Sequence[Run] = (),
         may_grow: bool = True,
         came: Callable[[], None] | None = None,
-        crew: WorkerPool | None = None,
+        pool: WorkerPool | None = None,
     ) -> None:
-        """`may_grow`: to the whole blob, where the host has no ranges. `came` is called as bytes come. `crew`: who may
+        """`may_grow`: to the whole blob, where the host has no ranges. `came` is called as bytes come. `pool`: who may
         help with what a broken connection left.
         """
-        self.order, self.may_grow, self.came, self.crew = order, may_grow, came, crew
+        self.order, self.may_grow, self.came, self.pool = order, may_grow, came, pool
         self.queue = deque(queue)
         self.at_work: list[Run] = []
         self.lock = threading.Lock()

@@ -34,9 +34,9 @@ class Downloader:
     ) -> None:
         """`can_drain`: whether reads of the source wait for nothing once `stop` is set."""
         self._source, self._store, self._stop = source, store, stop
-        self.arrivals = Watermarks(stop)
+        self.watermarks = Watermarks(stop)
         receiver = self._receiver = Receiver(source, store, accounts, emit, stop, can_drain)
-        self._runs = RunFetcher(receiver, store, self.arrivals, emit, stop, self._share)
+        self._runs = RunFetcher(receiver, store, self.watermarks, emit, stop, self._share)
         self.without_ranges = self._runs.without_ranges
         """Blobs that turned out to come whole or not at all."""
         self.commit_early, self.settle, self.take_back = receiver.commit_early, receiver.settle, receiver.take_back
@@ -44,14 +44,14 @@ class Downloader:
         self._states: dict[Digest, BlobDownload] = {}
 
     def order(self, pool: WorkerPool, order: Order) -> None:
-        """Queue all runs. Who waits in `arrivals` learns as they come."""
+        """Queue all runs. Who waits in `watermarks` learns as they come."""
         whole = (ByteRange(0, order.blob.size),)
         if order.runs and order.wanted == [*whole] and not self._source.serves_ranges(order.blob):
             order.runs = [whole]  # each of several workers would be sent all of it
         state = BlobDownload(order, queue=order.runs)
         with self._lock:
             self._states[order.blob.digest] = state
-        self.arrivals.expect(order.blob.digest, order.runs)
+        self.watermarks.expect(order.blob.digest, order.runs)
         for _ in order.runs:
             pool.submit("fetch", lambda: self._run_next(state))
 
@@ -61,7 +61,7 @@ class Downloader:
         if blob in self.without_ranges:
             return
         state = self._states[blob]
-        for _ in range(state.replan(plan, lambda runs: self.arrivals.expect(blob, runs))):
+        for _ in range(state.replan(plan, lambda runs: self.watermarks.expect(blob, runs))):
             pool.submit("fetch", lambda: self._run_next(state))
 
     def to_come(self) -> int:
@@ -78,19 +78,19 @@ class Downloader:
         *,
         may_grow: bool = True,
         came: Callable[[], None] | None = None,
-        crew: WorkerPool | None = None,
+        pool: WorkerPool | None = None,
         is_shared: bool = False,
     ) -> None:
         """Work an order off in the caller's thread, one run after the other, and commit it.
 
-        `came` is called as bytes come, which nobody has checked. With a `crew`, whose worker the caller is, others
+        `came` is called as bytes come, which nobody has checked. With a `pool`, whose worker the caller is, others
         help once a connection has broken, or from the start (`is_shared`); then `came` is called in their threads, too.
         Where that would take the whole blob, and it may not grow to that, RangeIgnoredError is raised.
         """
-        state = BlobDownload(order, queue=order.runs, may_grow=may_grow, came=came, crew=crew)
-        if crew is not None and is_shared:
+        state = BlobDownload(order, queue=order.runs, may_grow=may_grow, came=came, pool=pool)
+        if pool is not None and is_shared:
             for _ in order.runs[1:]:
-                crew.submit("fetch", lambda: self._help(state))
+                pool.submit("fetch", lambda: self._help(state))
         try:
             while self._take_next(state):
                 pass
@@ -109,7 +109,7 @@ class Downloader:
             return False
         try:
             if not self._runs.run(state, run):
-                self.arrivals.wait_for(state.order.blob.digest, state.order.blob.size)
+                self.watermarks.wait_for(state.order.blob.digest, state.order.blob.size)
         finally:
             with state.lock:
                 state.at_work.remove(run)
@@ -122,12 +122,12 @@ class Downloader:
 
     def _share(self, state: BlobDownload, left: list[ByteRange]) -> list[ByteRange]:
         """A connection has broken with so much to go: leave some of it to other workers, and return the rest."""
-        crew = state.crew
-        if crew is None or self._runs.is_whole(state):
+        pool = state.pool
+        if pool is None or self._runs.is_whole(state):
             return left
-        helpers, own = state.leave(left, crew.size("fetch"))
+        helpers, own = state.leave(left, pool.size("fetch"))
         for _ in range(helpers):
-            crew.submit("fetch", lambda: self._help(state))
+            pool.submit("fetch", lambda: self._help(state))
         return own
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class Downloader:
         if run is not None and self._runs.run(state, run):
             with state.lock:
                 state.at_work.remove(run)
-                self.arrivals.complete(state.order.blob.digest, run)
+                self.watermarks.complete(state.order.blob.digest, run)
 
     def report_corruption(self, blob: Digest, spans: Sequence[ByteRange]) -> None:
         """What came of these spans was wrong: where there is another source, the next fetch goes there."""

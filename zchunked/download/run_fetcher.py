@@ -27,12 +27,12 @@ class RunFetcher:
         self,
         receiver: Receiver,
         store: Store,
-        arrivals: Watermarks,
+        watermarks: Watermarks,
         emit: Emit,
         stop: threading.Event,
         share: Share,
     ) -> None:
-        self._receiver, self._store, self._arrivals, self._emit = receiver, store, arrivals, emit
+        self._receiver, self._store, self._watermarks, self._emit = receiver, store, watermarks, emit
         self._share = share
         self._whole = WholeBlobs(stop)
         self.without_ranges = self._whole.without_ranges
@@ -105,7 +105,7 @@ class RunFetcher:
         self._insist(state, self._store.missing(blob.digest, [whole]))
         if bad := state.check(self._store, whole):
             self._refetch(state, bad)
-        self._arrivals.complete_all(blob.digest)
+        self._watermarks.complete_all(blob.digest)
         self._whole.release(blob.digest)
 
     def _insist(self, state: BlobDownload, spans: list[ByteRange]) -> None:

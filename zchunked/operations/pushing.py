@@ -47,7 +47,7 @@ def push(
     with closing(open_uploads(context, target, traffic, mounted)) as registry, ExitStack() as stack:
         work = SourceImage(for_source(context, reference, target), reference, platform, receipt, stack)
 
-        def bring(image: StoredImage) -> None:
+        def send(image: StoredImage) -> None:
             shipment = shipment_of(context.store, image)
             if referrers:
                 with work.objects() as objects:
@@ -57,7 +57,7 @@ def push(
                 pushers[-1].run(shipment, target.tag)
 
         with explained(receipt, lambda: work.bytes_here):
-            work.used(bring)
+            work.used(send)
     pusher = pushers[-1]
     seconds = round(time.monotonic() - began, 3)
     digest = receipt.manifest_digest or ""

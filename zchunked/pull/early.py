@@ -73,8 +73,8 @@ class EarlyChunks:
     def is_ready(self) -> bool:
         return self._terms.is_indexed()
 
-    def look(self, reader: TocReader, crew: WorkerPool) -> None:
-        """Have the crew fetch what is missing of the chunks that were read since the last call."""
+    def look(self, reader: TocReader, pool: WorkerPool) -> None:
+        """Have the pool fetch what is missing of the chunks that were read since the last call."""
         if self._left <= 0:
             return
         starts, ends, sizes, digests, holes = reader.chunks_from(self._next)
@@ -105,10 +105,10 @@ class EarlyChunks:
         wanted = _joined(checks.starts, checks.ends, 0 if self._terms.is_thrifty else _HEADER_BYTES)
         order = Order(self._layer, self._terms.runs(self._layer, missing(wanted, here)), wanted, [], checks)
         self._begun.append(order)
-        crew.submit("fetch", partial(self._fetch, order, crew))
+        pool.submit("fetch", partial(self._fetch, order, pool))
 
-    def _fetch(self, order: Order, crew: WorkerPool) -> None:
-        self._fetcher.now(order, crew=crew, is_shared=True)
+    def _fetch(self, order: Order, pool: WorkerPool) -> None:
+        self._fetcher.now(order, pool=pool, is_shared=True)
         self._begun.remove(order)
 
 

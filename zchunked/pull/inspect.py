@@ -59,28 +59,28 @@ class MetadataFetcher:
     is_indexed: Callable[[], bool] = lambda: True
     is_coming: Callable[[bytes], bool] = lambda _: False
 
-    def look_into(self, layer: Descriptor, insight: LayerMetadata, crew: WorkerPool) -> None:
+    def look_into(self, layer: Descriptor, metadata: LayerMetadata, pool: WorkerPool) -> None:
         """Bring TOC and tar-split of a layer that can be pulled in parts; else say why it comes
         whole.
         """
-        insight.is_here = self._adopt(layer)
-        insight.here_before = total(self.store.covered(layer.digest))
+        metadata.is_here = self._adopt(layer)
+        metadata.here_before = total(self.store.covered(layer.digest))
         if self.store.is_whole(layer.digest):
-            insight.is_here = True
-        elif self.is_idle(layer) and not (insight.here_before and self._has_table(layer)):
-            insight.reason = NOTHING_HERE if kind_of(layer) != "plain" else _why_plain(layer, self.limits)
+            metadata.is_here = True
+        elif self.is_idle(layer) and not (metadata.here_before and self._has_table(layer)):
+            metadata.reason = NOTHING_HERE if kind_of(layer) != "plain" else _why_plain(layer, self.limits)
         else:
             try:
-                self._bring(layer, self._locate(layer), insight, crew)
+                self._fetch_tables(layer, self._locate(layer), metadata, pool)
             except UnsupportedLayerError as error:
-                insight.contents, insight.reason = None, str(error)
+                metadata.contents, metadata.reason = None, str(error)
             except RangeIgnoredError:
                 if self._may_grow:
                     raise
-                insight.reason = NO_RANGES
+                metadata.reason = NO_RANGES
             if layer.digest in self.fetcher.without_ranges:
-                insight.reason = NO_RANGES
-        insight.is_complete = True
+                metadata.reason = NO_RANGES
+        metadata.is_complete = True
 
     @property
     def _may_grow(self) -> bool:
@@ -117,7 +117,7 @@ class MetadataFetcher:
             self.fetcher.now(order, may_grow=self.may_take)
         return form.locate(layer, self.store.read(blob, *least), self.limits)
 
-    def _bring(self, layer: Descriptor, location: Location, insight: LayerMetadata, crew: WorkerPool) -> None:
+    def _fetch_tables(self, layer: Descriptor, location: Location, metadata: LayerMetadata, pool: WorkerPool) -> None:
         """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are
         neighbours.
 
@@ -127,24 +127,24 @@ class MetadataFetcher:
         tail = location.metadata if self.is_thrifty else ByteRange(location.payload_end, layer.size)
         if tail.size > total(parts) + _MOST_BETWEEN:
             tail = location.metadata
-        insight.coming = merge([tail, *parts])
+        metadata.coming = merge([tail, *parts])
         for is_last in (False, True):
-            reader = self._reader(layer, location, insight, crew)
+            reader = self._reader(layer, location, metadata, pool)
             left = self.store.missing(layer.digest, merge([tail, *parts] if not self.is_thrifty else parts))
             if len(left) > 1:
                 left = self.store.missing(layer.digest, merge([tail, *parts]))
-            wanted = parts if self.is_thrifty else list(insight.coming)
+            wanted = parts if self.is_thrifty else list(metadata.coming)
             order = Order(layer, [(span,) for span in left], wanted, wanted)
-            self.fetcher.now(order, may_grow=self._may_grow, came=reader.look, crew=crew)
+            self.fetcher.now(order, may_grow=self._may_grow, came=reader.look, pool=pool)
             try:
                 contents = reader.finish()
                 if contents is None:
-                    insight.reason = reader.skipped
+                    metadata.reason = reader.skipped
                     return
                 check_tarsplit(self.store, contents)
             except IntegrityError:
-                wrong = list(insight.coming)
-                if insight.contents is not None and tarsplit is not None:
+                wrong = list(metadata.coming)
+                if metadata.contents is not None and tarsplit is not None:
                     wrong = [tarsplit.span]
                 gone = self.store.report_corruption(layer.digest, wrong)
                 self.fetcher.take_back(order, gone)
@@ -153,21 +153,21 @@ class MetadataFetcher:
             else:
                 return
 
-    def _reader(self, layer: Descriptor, location: Location, insight: LayerMetadata, crew: WorkerPool) -> TableReader:
+    def _reader(self, layer: Descriptor, location: Location, metadata: LayerMetadata, pool: WorkerPool) -> TableReader:
         """Of its TOC. Of a long one that an earlier run has brought, chunks are asked for while it
         is read.
         """
 
         def found(contents: LayerIndex) -> None:
-            insight.contents = contents
+            metadata.contents = contents
 
         span, early = location.toc.span, None
         if self.early_runs and span.size >= _SHORT_TABLE and is_table_proved(self.store, layer, location):
             terms = EarlyTerms(self.early_runs, self.is_indexed, self.is_coming, self.is_thrifty)
-            early = EarlyChunks(self.store, self.fetcher, layer, insight.begun, terms)
+            early = EarlyChunks(self.store, self.fetcher, layer, metadata.begun, terms)
         toc = format_of(layer).toc_reader(layer, location, self.limits, self.budget)
         skip = partial(self.skip, layer, location.toc.span.size)
-        return TableReader(self.store, layer, location, toc, crew, self.stop, found, skip, early)
+        return TableReader(self.store, layer, location, toc, pool, self.stop, found, skip, early)
 
 
 def _why_plain(layer: Descriptor, limits: Limits) -> str:

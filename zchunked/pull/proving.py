@@ -26,7 +26,7 @@ class LayerProver:
         self._limits = session.options.limits
         self.budget = ImageBudget(self._limits)
         """What all layers of the image may unpack to, together."""
-        self._arrived = session.downloader.arrivals.wait_for
+        self._arrived = session.downloader.watermarks.wait_for
         self.arriving = Arriving()
 
     def prove(self, task: LayerTask) -> None:

@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.02
 
 @dataclass(slots=True, eq=False)
 class TableReader:
-    """Has the crew's read lane, which is one worker, read a TOC as its bytes come, in turns with
+    """Has the pool's read lane, which is one worker, read a TOC as its bytes come, in turns with
     other TOCs.
 
     `found` is told what it says, once that is known to be what its digest promised. It is not read
@@ -35,7 +35,7 @@ class TableReader:
     layer: Descriptor
     location: Location
     toc: TocReader | None
-    crew: WorkerPool
+    pool: WorkerPool
     stop: threading.Event
     found: Callable[[LayerIndex], None]
     skip: Callable[[], str | None]
@@ -74,30 +74,30 @@ class TableReader:
         is_at_it = self._read_to < self._asked
         self._asked = end
         if self._read_to < end and not is_at_it:
-            self.crew.submit("read", self._read)
+            self.pool.submit("read", self._read)
 
     def _read(self) -> None:
         """Read on for one turn."""
         # The lookup for early chunks has the processor for itself meanwhile
         if self.early is not None and not self.early.is_ready:
             self.stop.wait(_LOOK_SECONDS)
-            self.crew.submit("read", self._read)
+            self.pool.submit("read", self._read)
             return
         start, end = self._read_to, min(self._asked, self._read_to + _TURN)
         try:
             if self.toc is not None:
                 self.toc.feed(self.store.read(self.layer.digest, start, end))
                 if self.early is not None:
-                    self.early.look(self.toc, self.crew)
+                    self.early.look(self.toc, self.pool)
                 if end == self.location.toc.span.end:
                     self._contents = LayerIndex.of(self.layer, self.location, self.toc.finish())
                     self.found(self._contents)
-        except ZPullError as error:  # any other ends the pull, where the crew is waited for
+        except ZPullError as error:  # any other ends the pull, where the pool is waited for
             self._error, self.toc = error, None
         with self._looking:
             self._read_to = end
             if end < self._asked:
-                self.crew.submit("read", self._read)
+                self.pool.submit("read", self._read)
         if end == self.location.toc.span.end:
             self.toc = None  # with its buffers: the tar-split may take a while
             self._done.set()

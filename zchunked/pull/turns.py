@@ -22,7 +22,7 @@ _WAITING = "another process is downloading parts of this image into the store; w
 
 
 class Turns:
-    """Those of one pull. Methods are for the thread that waits for the crew."""
+    """Those of one pull. Methods are for the thread that waits for the pool."""
 
     def __init__(
         self,
