@@ -23,7 +23,7 @@ DEMO = Golden("demo", "demo-v1").layout
     [
         (["--bogus"], 2, "--help lists what is possible"),
         (["host.example/Upper/case:tag"], 2, "must be lower case"),
-        (["host/name:bad tag"], 2, "is no tag"),
+        (["host/name:bad tag"], 2, "invalid tag"),
         (["host/name@sha256:12"], 2, "64 lower-case hex digits"),
         (["https://host/name"], 2, "unknown kind of image"),
         (["host/name", "--platform", "amd64"], 2, "os/architecture"),

@@ -159,8 +159,8 @@ def test_a_layout_changed_in_place_after_a_pull_spoils_no_export(folder: Path, t
 @pytest.mark.parametrize(
     ("argv", "code", "says"),
     [
-        (["oci:/nowhere/at/all:v1"], 3, "/nowhere/at/all: no such directory; want an OCI layout"),
-        (["oci:"], 2, "want oci:DIR"),
+        (["oci:/nowhere/at/all:v1"], 3, "/nowhere/at/all: no such directory; expected an OCI layout"),
+        (["oci:"], 2, "expected oci:DIR"),
         (["oci+http://host.example/base:v1"], 2, "--plain-http"),
         (["oci+http://127.0.0.1:1/base:v1", "--patience", "0"], 5, "connection refused"),
         (["export", "oci:/nowhere:v1", "--to", "oci:x"], 3, "pull it first"),

@@ -244,7 +244,7 @@ def test_a_file_not_understood_ends_in_one_line(tmp_path: Path) -> None:
     path.write_text("[[registry]\n")
     ended = zpull(tmp_path, "r.example/x:t", "--registries-conf", path, check=False)
     assert ended.code == 8
-    assert f"{path} is no valid TOML" in ended.error
+    assert f"invalid {path}: expected TOML" in ended.error
     assert "line 1" in ended.error
     assert zpull(tmp_path, "r.example/x:t", "--registries-conf", "missing.conf", check=False).code == 2
 

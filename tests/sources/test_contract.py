@@ -71,9 +71,9 @@ def source(place: Place) -> Iterator[Source]:
 def read(source: Source, blob: Descriptor, spans: Sequence[ByteRange]) -> list[ByteRange]:
     """One read; what came, each byte compared with what belongs there."""
     came = []
-    for haul in source.read(blob, spans):
-        assert haul
-        for position, piece in haul:
+    for pieces in source.read(blob, spans):
+        assert pieces
+        for position, piece in pieces:
             assert piece
             assert DATA[position : position + len(piece)] == piece
             came.append(ByteRange(position, position + len(piece)))

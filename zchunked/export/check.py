@@ -27,6 +27,6 @@ def check_target(to: Destination, *, force: bool = False) -> None:
         elif (descriptor := descriptor_of(path)) is not None:
             os.fstat(descriptor)
         elif real_path(path).is_dir():
-            raise LocalError(f"{path} is a folder; want the name of a file")
+            raise LocalError(f"{path} is a folder; expected the name of a file")
         elif is_regular(path) and not force and path.stat().st_size and not is_archive(path):
             raise taken(path, "image archive")

@@ -46,18 +46,22 @@ def parse_destination(text: str) -> Destination:
             break
     else:
         known = ", ".join(f"{one}:" for one in get_args(Transport))
-        raise UsageError(f"--to {typed(text)}: unknown destination; want one of {known} followed by a path")
+        raise UsageError(f"--to {typed(text)}: unknown destination; expected one of {known} followed by a path")
     path, _, tag = rest.partition(":")
     if not colon or not path:
         raise UsageError(f"--to {typed(text)}: no path after {name}:")
     if "://" in rest:
-        raise UsageError(f"--to {typed(text)}: want a path on this machine after {name}:")
+        raise UsageError(f"--to {typed(text)}: expected a path on this machine after {name}:")
     if path == STDOUT and name == "oci":
         raise UsageError("--to oci: writes a directory; use oci-archive:- for standard output")
     if tag and not _REF_NAME.fullmatch(tag):
-        raise UsageError(f"--to {typed(text)}: want one of oci:DIR[:name], …; what follows the path cannot be a name")
+        raise UsageError(
+            f"--to {typed(text)}: expected one of oci:DIR[:name], …; what follows the path cannot be a name"
+        )
     if tag and transport == "docker-archive" and parse_reference(tag).digest:
-        raise UsageError(f"--to {typed(text)}: want docker-archive:FILE[:name]; a name there has a tag, and no digest")
+        raise UsageError(
+            f"--to {typed(text)}: expected docker-archive:FILE[:name]; a name there has a tag, and no digest"
+        )
     return Destination(transport, Path(path), tag or None, text)
 
 
@@ -65,12 +69,12 @@ def parse_target(text: str) -> LayoutReference:
     """Where to publish: `DIR[:tag]`, `oci:DIR[:tag]`, or a bucket. Raises UsageError."""
     scheme, colon, _ = text.partition(":")
     if colon and (scheme == "docker" or scheme.startswith("oci+") or scheme.endswith("-archive")):
-        raise UsageError(f"{typed(text)}: cannot publish there; want DIR[:tag], {_BUCKETS}")
+        raise UsageError(f"{typed(text)}: cannot publish there; expected DIR[:tag], {_BUCKETS}")
     target = parse_image(text if colon and scheme in _PUBLISHED else f"oci:{text}")
     if not isinstance(target, LayoutReference) or target.digest is not None:
-        raise UsageError(f"{typed(text)}: where to publish has no digest; want DIR[:tag], {_BUCKETS}")
+        raise UsageError(f"{typed(text)}: where to publish has no digest; expected DIR[:tag], {_BUCKETS}")
     if target.tag is not None and not _REF_NAME.fullmatch(target.tag):
         raise UsageError(f"{typed(text)}: what follows the colon cannot be a tag")
     if colon and scheme not in _PUBLISHED and "/" in (target.tag or ""):
-        raise UsageError(f"{typed(text)}: a registry? want DIR[:tag], {_BUCKETS}")
+        raise UsageError(f"{typed(text)}: a registry? expected DIR[:tag], {_BUCKETS}")
     return target

@@ -116,4 +116,4 @@ def is_free(path: Path) -> bool:
 
 def taken(path: Path, what: str) -> LocalError:
     """The error for a place where something else lives."""
-    return LocalError(f"{path} is there already and is no {what}; choose another target, or use --force")
+    return LocalError(f"{path} is there already and is not an {what}; choose another target, or use --force")

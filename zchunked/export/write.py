@@ -49,6 +49,6 @@ def export_shipment(store_name: str, shipment: Shipment, to: Destination, *, for
     """The same of an index and the images that it lists, into an archive. `store_name` as `StoredImage.name`."""
     check_target(to, force=force)
     if to.transport != "oci-archive":
-        raise UsageError(f"{to.transport}: has no room for an index; want oci:, oci-archive: or a registry")
+        raise UsageError(f"{to.transport}: has no room for an index; expected oci:, oci-archive: or a registry")
     with open_sink(to) as sink:
         return Export(to.text, write_shipment(shipment, sink, names_of(store_name, to.tag)))

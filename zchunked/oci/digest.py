@@ -21,7 +21,7 @@ EMPTY = Digest("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7
 def parse_digest(text: str, what: str = "digest") -> Digest:
     """Raise FormatError on other algorithms, upper case, path characters: a digest may become part of a path."""
     if not _DIGEST.fullmatch(text):
-        raise FormatError(f"{what} is {text!r:.100}, want sha256: and 64 lower-case hex digits")
+        raise FormatError(f"invalid {what}: {text!r:.100}; expected sha256: and 64 lower-case hex digits")
     return Digest(text)
 
 
@@ -57,7 +57,7 @@ def verify(data: bytes | bytearray | memoryview, want: Digest, what: str) -> Non
     """Raise IntegrityError unless `data` is what `want` promises."""
     got = digest_of(data)
     if got != want:
-        raise IntegrityError(f"{what}: want {want}, got {got} ({len(data)} bytes)")
+        raise IntegrityError(f"{what}: expected {want}, got {got} ({len(data)} bytes)")
 
 
 def verified(pieces: Iterable[bytes | memoryview], want: Digest, size: int, what: str) -> Iterator[bytes | memoryview]:
@@ -75,4 +75,4 @@ def verified(pieces: Iterable[bytes | memoryview], want: Digest, size: int, what
     if left:
         raise IntegrityError(f"{what}: {left} of {size} bytes are missing")
     if (got := "sha256:" + hasher.hexdigest()) != want:
-        raise IntegrityError(f"{what}: want {want}, got {got}")
+        raise IntegrityError(f"{what}: expected {want}, got {got}")

@@ -160,7 +160,7 @@ def parse_document(data: bytes, content_type: str = "", *, limits: Limits = DEFA
             "the manifest is of Docker schema 1, which lists no sizes and is long retired; rebuild the image"
         )
     if wire.schema_version != 2:
-        raise FormatError(f"the manifest has schemaVersion {wire.schema_version}, want 2")
+        raise FormatError(f"the manifest has schemaVersion {wire.schema_version}; expected 2")
     is_index = wire.manifests is not None
     is_manifest = wire.config is not None or wire.layers is not None
     if not is_manifest and wire.media_type in INDEXES:

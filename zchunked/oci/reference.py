@@ -129,7 +129,7 @@ def parse_source(text: str) -> ImageReference:
     if scheme not in _ENGINES or name.startswith("//"):
         return parse_image(text)
     if not _ENGINE_NAME.fullmatch(name):
-        raise InvalidReferenceError(f"{typed(text)}: want {scheme}:NAME, an image that {scheme} has")
+        raise InvalidReferenceError(f"{typed(text)}: expected {scheme}:NAME, an image that {scheme} has")
     if _IMAGE_ID.fullmatch(name):
         name = f"sha256:{name}"
     elif not re.search("[/:]", name.partition("@")[0]):
@@ -160,9 +160,9 @@ def _layout(text: str, scheme: LayoutScheme, rest: str) -> LayoutReference:
     if scheme == "oci" and "://" in f"{base}:{tag}":
         raise InvalidReferenceError(f"{typed(text)}: oci: names a directory; a web server's layout is oci+https://…")
     if not base or (scheme not in _LOCAL and base.startswith("/")):
-        raise InvalidReferenceError(f"{typed(text)}: want {_SHAPES.get(scheme, scheme + '://bucket/prefix[:tag]')}")
+        raise InvalidReferenceError(f"{typed(text)}: expected {_SHAPES.get(scheme, scheme + '://bucket/prefix[:tag]')}")
     if re.search(r"[\0-\x1f\x7f?#]|(?:^|/)\.\.(?:/|$)", base if scheme not in _LOCAL else ""):
-        raise InvalidReferenceError(f"{typed(text)}: want a host and a path, without ?, # and ..")
+        raise InvalidReferenceError(f"{typed(text)}: expected a host and a path, without ?, # and ..")
     host = _HOST.fullmatch(base.partition("/")[0])
     if scheme not in (*_LOCAL, *_BUCKETS) and (host is None or (host[1] and not 0 < int(host[1]) < 65536)):
         raise InvalidReferenceError(f"{typed(text)}: the host's name is invalid")
@@ -182,21 +182,21 @@ def parse_reference(text: str) -> Reference:
     """`[docker://][host[:port]/]repository[:tag][@sha256:…]`; Docker Hub and `latest` fill what is missing."""
     rest = text.removeprefix("docker://")
     if not rest:
-        raise InvalidReferenceError("the image reference is empty; want host/repository:tag")
+        raise InvalidReferenceError("the image reference is empty; expected host/repository:tag")
     if "://" in rest:
-        raise InvalidReferenceError(f"{typed(text)}: unknown kind of image; want host/repository:tag")
+        raise InvalidReferenceError(f"{typed(text)}: unknown kind of image; expected host/repository:tag")
     rest, at, digest_text = rest.partition("@")
     digest = _reference_digest(text, digest_text) if at else None
     rest, tag = _cut_tag(rest)
     if tag is not None and not _TAG.fullmatch(tag):
-        raise InvalidReferenceError(f"{typed(text)}: {tag!r:.130} is no tag")
+        raise InvalidReferenceError(f"{typed(text)}: invalid tag {tag!r:.130}")
     host, repository = _cut_host(rest)
     port = _HOST.fullmatch(host)
     if port is None or (port[1] and not 0 < int(port[1]) < 65536):
-        raise InvalidReferenceError(f"{typed(text)}: {host!r:.100} is no host name")
+        raise InvalidReferenceError(f"{typed(text)}: invalid host name {host!r:.100}")
     if not _REPOSITORY.fullmatch(repository):
         hint = " (must be lower case)" if _REPOSITORY.fullmatch(repository.lower()) else ""
-        raise InvalidReferenceError(f"{typed(text)}: {repository!r:.100} is no repository name{hint}")
+        raise InvalidReferenceError(f"{typed(text)}: invalid repository name {repository!r:.100}{hint}")
     if len(host) + 1 + len(repository) > _LONGEST:
         raise InvalidReferenceError(f"{typed(text, 80)}…: host and repository are longer than {_LONGEST} characters")
     if tag is None and digest is None:

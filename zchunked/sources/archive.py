@@ -29,7 +29,7 @@ _STDIN = "-"
 _PIECE_BYTES = 1 << 20
 SPANS = 512  # reading one more costs a system call
 _MOST_LINKS = 16
-_WANT = "want what docker save or skopeo copy writes"
+_WANT = "expected what docker save or skopeo copy writes"
 _UNREAD = {b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 _BROKEN = (tarfile.TarError, ValueError, EOFError, OverflowError, ArithmeticError, RecursionError)
 
@@ -143,7 +143,7 @@ class TarObjects:
         """The same handle where it is a plain tar on a disk, else one on a temporary copy."""
         found = os.fstat(handle)
         if stat.S_ISDIR(found.st_mode):
-            raise NotFoundError(f"{self.name} is a folder, want an archive; for a layout in a folder say oci:DIR")
+            raise NotFoundError(f"{self.name} is a folder; expected an archive; for a layout in a folder say oci:DIR")
         is_file = stat.S_ISREG(found.st_mode)
         if is_file and os.lseek(handle, 0, os.SEEK_CUR) == 0 and os.pread(handle, 257 + 5, 0)[257:] == b"ustar":
             return handle
@@ -192,7 +192,7 @@ class TarObjects:
                     elif found.isreg() and not found.issparse():
                         members[name] = Member(found.offset_data, found.size)
         except _BROKEN as error:
-            raise FormatError(f"{self.name} is no tar, or cut short ({error}); {_WANT}") from error
+            raise FormatError(f"{self.name} is not a tar, or cut short ({error}); {_WANT}") from error
         return members
 
 
@@ -206,7 +206,7 @@ def _tar_only(pieces: Iterator[bytes]) -> Iterator[bytes]:
     try:
         tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
-        raise FormatError(f"it is no tar, nor one in gzip or zstd ({error}); {_WANT}") from error
+        raise FormatError(f"it is not a tar, nor one in gzip or zstd ({error}); {_WANT}") from error
     yield head
     yield from pieces
 

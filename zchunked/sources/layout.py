@@ -162,7 +162,7 @@ def parse_index(data: bytes, where: str, limits: Limits = DEFAULT_LIMITS) -> Ind
     except FormatError as error:
         raise FormatError(f"{where}/index.json: {error}; is this the top of an OCI layout?") from error
     if not isinstance(index, Index):
-        raise FormatError(f"{where}/index.json is an image manifest, want the index of an OCI layout")
+        raise FormatError(f"{where}/index.json is an image manifest; expected the index of an OCI layout")
     return index
 
 

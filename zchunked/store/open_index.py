@@ -100,8 +100,17 @@ def _read_into(memory: sqlite3.Connection, path: Path) -> None:
             db.backup(memory)
 
 
+class _Connection(sqlite3.Connection):
+    """Closed when it is dropped, by a store that was not; Python 3.13 warns of one that is still open then."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def _connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri)
+    return sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri, factory=_Connection
+    )
 
 
 def _without_wal(db: sqlite3.Connection) -> sqlite3.Connection:

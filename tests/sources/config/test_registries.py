@@ -152,9 +152,9 @@ def test_what_is_blocked_names_the_file_that_blocks_it() -> None:
         (f"{TABLE}\n[[registry.mirror]]\nlocation='m'\npull-from-mirror='never'", r"mirror\[0\]\.pull-from-mirror"),
         (f"{TABLE}\nmirror-by-digest-only=true\nmirror=[{{location='m',pull-from-mirror='all'}}]", "contradicts"),
         ('[[registry]]\nlocation = "https://a.b"', "without a scheme"),
-        ("[[registry]]\nblocked = true", "is no location"),
+        ("[[registry]]\nblocked = true", "invalid location"),
         ('[[registry]]\nprefix = "a.b"', "has no `location`"),
-        ('[[registry]]\nprefix = "a.*.b"\nlocation = "c.d"', "is no location"),
+        ('[[registry]]\nprefix = "a.*.b"\nlocation = "c.d"', "invalid location"),
         ('[[registry]]\nprefix = "*.a.b/c"', "subdomains only"),
         ('[registries.search]\nregistries = ["docker.io"]', "version 1.*man 5"),
         ("x = " + "[" * 50_000, "no valid TOML"),
@@ -168,7 +168,7 @@ def test_a_file_not_understood_is_named_with_the_place(text: str, says: str) -> 
 
 
 def test_bytes_that_are_no_text() -> None:
-    with pytest.raises(LocalError, match=r"the\.conf: byte 2 is no UTF-8"):
+    with pytest.raises(LocalError, match=r"the\.conf: expected UTF-8, got another byte at 2"):
         parse_registries(b"x=\xff", "the.conf")
 
 

@@ -204,7 +204,7 @@ def test_ten_redirects_and_no_more(peer: Peer, http_: Http, traffic: Traffic) ->
 
 def test_a_redirect_to_another_scheme_is_not_followed(peer: Peer, http_: Http) -> None:
     peer.replies["/a"] = redirect("file:///etc/passwd")
-    with pytest.raises(TransferError, match="want a URL of http"):
+    with pytest.raises(TransferError, match="expected a URL of http"):
         http_.get(f"{peer.url}/a", {})
 
 

@@ -134,8 +134,8 @@ def fed(reader: PartReader, data: bytes) -> tuple[list[tuple[int, bytes]], str]:
     """What it brought, all at once, and what was wrong behind it."""
     came: list[Pieces] = []
     try:
-        for haul in reader.feed(data):
-            came.append(haul)  # noqa: PERF402 - what comes before an error counts
+        for pieces in reader.feed(data):
+            came.append(pieces)  # noqa: PERF402 - what comes before an error counts
     except FormatError as error:
         return _flat(came), str(error)
     return _flat(came), ""

@@ -190,7 +190,7 @@ def _decode(data: bytes, decoder: msgspec.json.Decoder[_Shape], path: Path) -> _
         return decoder.decode(data if data.strip() else b"{}")  # podman and others leave empty files behind
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         # What msgspec says names places, never contents; its cause may hold some, so it is not chained.
-        raise LocalError(f"{path} is no valid file of credentials: {str(error)[:200]}") from None
+        raise LocalError(f"invalid file of credentials {path}: {str(error)[:200]}") from None
 
 
 def _credentials(entry: _Entry, what: str) -> Credentials | None:

@@ -42,7 +42,7 @@ def ask_helper(name: str, server: str, where: str, environment: Mapping[str, str
     What the helper printed is never repeated: it may be the secret.
     """
     if not _NAME.fullmatch(name):
-        raise HelperError(f"{where}: {name!r:.100} is no name of a credential helper")
+        raise HelperError(f"{where}: invalid name of a credential helper: {name!r:.100}")
     program = f"docker-credential-{name}"
     try:
         done = subprocess.run(

@@ -83,9 +83,9 @@ def parse_registries(data: bytes, file: str) -> dict[str, Registry]:
     try:
         found = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise LocalError(f"{file}: byte {error.start} is no UTF-8") from error
+        raise LocalError(f"invalid {file}: expected UTF-8, got another byte at {error.start}") from error
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise LocalError(f"{file} is no valid TOML: {str(error)[:200]}") from error
+        raise LocalError(f"invalid {file}: expected TOML: {str(error)[:200]}") from error
     _refuse_version_1(found.get("registries"), file)
     try:
         wire = msgspec.convert(found, type=_File)
@@ -131,9 +131,9 @@ def _prefix(text: str, where: str) -> str:
 def _location(text: str, where: str) -> str:
     trimmed = text.rstrip("/")
     if "://" in trimmed:
-        raise LocalError(f"{where}: {text!r:.200}: want host[:port][/path], without a scheme")
+        raise LocalError(f"{where}: invalid location {text!r:.200}; expected host[:port][/path], without a scheme")
     if not _PLACE.fullmatch(trimmed):
-        raise LocalError(f"{where}: {text!r:.200} is no location; want host[:port][/path]")
+        raise LocalError(f"{where}: invalid location {text!r:.200}; expected host[:port][/path]")
     return trimmed
 
 

@@ -19,5 +19,5 @@ def contents_of(path: Path, what: str) -> bytes | None:
     except OSError as error:
         raise LocalError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > _MOST_BYTES:
-        raise LocalError(f"{path} has more than {_MOST_BYTES} bytes: that is no {what}")
+        raise LocalError(f"invalid {what} {path}: expected at most {_MOST_BYTES} bytes")
     return data

@@ -131,7 +131,7 @@ class PartReader:
         if head is not None and head.end() - at <= self._head_bytes:
             span, total = parse_content_range(_content_range(head[1]))
             if total not in (None, self._size):
-                raise FormatError(f"a part is of a blob of {total} bytes, want {self._size}")
+                raise FormatError(f"a part of a blob of {total} bytes; expected {self._size}")
             self._begin(span.start, span.end)
             return head.end()
         if data.startswith(b"--", behind):

@@ -117,7 +117,7 @@ def _final(causes: list[BaseException], host: str, *, is_proxy: bool) -> ZPullEr
         hint = _CLOCK_HINT if getattr(cert, "verify_code", 0) in _OUT_OF_TIME else _UNTRUSTED_HINT
         return NoWayError(f"{host}: its TLS certificate is not trusted ({_detail(cert)}); {hint}")
     if odd := _first(causes, MalformedHeadError):
-        return PermanentError(f"{host}: its answer is malformed ({odd}), so this is no HTTP server")
+        return PermanentError(f"{host}: malformed answer ({odd}); expected an HTTP server")
     if _first(causes, UnicodeError):
         return NoWayError(f"{host}: no host can have this name")
     name = _first(causes, gaierror)

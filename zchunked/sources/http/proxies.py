@@ -43,14 +43,16 @@ def _checked(value: str, variable: str) -> str:
     whole = value if "://" in value else f"http://{value}"
     scheme = whole.partition("://")[0].lower()
     if scheme.startswith("socks"):
-        raise UsageError(f"{variable} names a SOCKS proxy ({scheme}://), which is not supported; want http://host:port")
+        raise UsageError(
+            f"{variable} names a SOCKS proxy ({scheme}://), which is not supported; expected http://host:port"
+        )
     try:
         parts = urlsplit(whole)
         if scheme in _PORTS and parts.hostname and parts.port != 0:
             return whole
     except ValueError:
         pass
-    raise UsageError(f"{variable} is not the URL of a proxy; want http://host:port or https://host:port")
+    raise UsageError(f"invalid {variable}; expected the URL of a proxy, http://host:port or https://host:port")
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:

@@ -76,6 +76,8 @@ class Contexts:
     def _make(self, directory: Path | None, *, shows_ours: bool) -> ssl.SSLContext:
         """`shows_ours`: the certificates with a key are for this host to see."""
         context = ssl.create_default_context(cafile=str(self._trust.bundle) if self._trust.bundle else None)
+        # Python 3.13 refuses a CA without key usage, as many private ones are; the container tools do not.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if self._trust.bundle is None and not _has_system_store():
             context.load_verify_locations(self._fallback)
         if not self._trust.verify:

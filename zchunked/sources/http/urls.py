@@ -59,7 +59,7 @@ def _parsed(url: str) -> SplitResult:
             return parts
     except ValueError:
         pass
-    raise PermanentError(f"{shown(url)!r:.300}: want a URL of http or https")
+    raise PermanentError(f"{shown(url)!r:.300}: expected a URL of http or https")
 
 
 def redirect_target(url: str, location: str, *, may_leave_tls: bool = False) -> str:

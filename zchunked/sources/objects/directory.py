@@ -79,7 +79,7 @@ class DirectoryObjects:
         try:
             at = os.open(self._folder, _FOLDER)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFoundError(f"{self.name}: no such directory; want an OCI layout, oci:DIR[:tag]") from error
+            raise NotFoundError(f"{self.name}: no such directory; expected an OCI layout, oci:DIR[:tag]") from error
         except OSError as error:
             raise LocalError(f"{self.name} cannot be read: {error.strerror}") from error
         try:
@@ -101,5 +101,5 @@ class DirectoryObjects:
             os.close(at)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
-            raise FormatError(f"{self.name}/{path} is no regular file")
+            raise FormatError(f"{self.name}/{path}: expected a regular file")
         return handle
