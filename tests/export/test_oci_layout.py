@@ -17,6 +17,7 @@ from tests.helpers.build.front import write_layout as by_another_tool
 from tests.helpers.build.stored import keep_image
 from tests.helpers.harness.command import ARGV, environment
 from zchunked.errors import IntegrityError, LocalError
+from zchunked.export import check_target, parse_destination
 from zchunked.export.atomic import partial_name
 from zchunked.export.folder import FolderTarget
 from zchunked.export.names import Names
@@ -240,6 +241,36 @@ def test_a_layout_that_another_export_made_meanwhile_keeps_what_it_lists(
     assert read_layout(folder).blobs == V1.blobs | V2.blobs
     assert not list(folder.rglob(".*"))
     assert [path.name for path in folder.parent.iterdir()] == ["layout"]
+
+
+def test_a_layout_that_appears_between_two_looks_is_not_in_the_way(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def appears(path: Path) -> bool:
+        path.mkdir(parents=True)
+        path.joinpath("oci-layout").write_text("{}")
+        return False
+
+    monkeypatch.setattr("zchunked.export.folder.is_free", appears)
+    check_target(parse_destination(f"oci:{folder}"))
+
+
+def test_a_folder_is_marked_as_a_layout_before_anything_else_is_moved_into_it(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks at it meanwhile would take it for somebody else's."""
+    folder.mkdir(parents=True)
+    really, moved = Path.rename, []
+
+    def rename(self: Path, target: Path) -> Path:
+        if "blobs" in Path(target).parts:
+            moved.append(folder.joinpath("oci-layout").exists())
+        return really(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    write_layout(store, keep_image(store, V1, name="example.com/app:v1"), folder, Names("v1"))
+    assert moved
+    assert all(moved)
 
 
 @pytest.mark.parametrize("is_there", [False, True])

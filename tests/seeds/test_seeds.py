@@ -9,7 +9,7 @@ import os
 import random
 import socket
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tests.helpers.build.front import Image, chunked_layer, gzip_layer, image, make_tar, read_layout, write_layout
 from tests.helpers.build.golden import Golden
 from tests.helpers.build.stored import quick_folder
+from tests.helpers.harness.extract import extract
 from tests.helpers.harness.pulls import Outcome, open_store, pull
 from tests.helpers.servers.memory import MemorySource
 from zchunked.events import Noted
@@ -32,14 +33,6 @@ from zchunked.store import Store
 DICE = random.Random(5)
 SMALL = {f"usr/share/{number:03}": DICE.randbytes(3000 + number % 7) for number in range(40)}
 LARGE = DICE.randbytes(700_000)  # many chunks
-
-
-def extract(tar: tarfile.TarFile, folder: Path, members: Iterable[tarfile.TarInfo] | None = None) -> None:
-    """Our own tars, so without care; the first releases of Python 3.11 cannot be asked for any."""
-    if hasattr(tarfile, "fully_trusted_filter"):
-        tar.extractall(folder, members, filter="fully_trusted")
-    else:
-        tar.extractall(folder, members)
 
 
 def changed(data: bytes, at: int) -> bytes:

@@ -8,7 +8,7 @@ from zchunked.errors import LocalError
 from zchunked.export.archives import is_archive
 from zchunked.export.atomic import local_errors
 from zchunked.export.destination import Destination
-from zchunked.export.folder import is_free, is_layout, taken
+from zchunked.export.folder import may_take, taken
 from zchunked.export.targets import descriptor_of, is_regular, real_path
 
 
@@ -20,7 +20,7 @@ def check_target(to: Destination, *, force: bool = False) -> None:
     path = to.path
     with local_errors(f"cannot write {path}"):
         if to.transport == "oci":
-            if not (force or is_layout(path) or is_free(path)):
+            if not (force or may_take(path)):
                 raise taken(path, "OCI layout")
         elif to.is_stdout:
             os.fstat(1)

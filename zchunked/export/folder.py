@@ -114,6 +114,12 @@ def is_free(path: Path) -> bool:
     return all(is_partial(child) for child in path.iterdir())
 
 
+def may_take(path: Path) -> bool:
+    """Whether a layout may be written there: the place is free, or a layout already, perhaps since a moment ago."""
+    # In this order: another process may make the layout between the two questions.
+    return is_free(path) or is_layout(path)
+
+
 def taken(path: Path, what: str) -> LocalError:
     """The error for a place where something else lives."""
     return LocalError(f"{path} is there already and is not an {what}; choose another target, or use --force")

@@ -14,7 +14,7 @@ import msgspec
 
 from zchunked.errors import LocalError
 from zchunked.export.atomic import local_errors
-from zchunked.export.folder import FolderTarget, is_free, is_layout, taken
+from zchunked.export.folder import FolderTarget, is_free, is_layout, may_take, taken
 from zchunked.export.layers import layers_of, manifest_of
 from zchunked.export.names import Names
 from zchunked.export.stage import Stage
@@ -51,15 +51,15 @@ def write_layout(
     stage = stage or Stage(folder)
     try:
         with local_errors(f"cannot write {folder}"):
+            if not (force or may_take(folder)):
+                raise taken(folder, "OCI layout")
             if is_layout(folder) or (force and folder.is_dir() and not is_free(folder)):
                 target = FolderTarget(folder, force=force)
                 with target.held(tell):
                     _fill(target, content)
                     _list(target, content)
-            elif force or is_free(folder):
-                _make(folder, content, stage, tell, force=force)
             else:
-                raise taken(folder, "OCI layout")
+                _make(folder, content, stage, tell, force=force)
     except BaseException:
         stage.drop()
         raise
@@ -108,6 +108,7 @@ def _make(folder: Path, content: _Content, stage: Stage, tell: Callable[[str], N
                 stage.folder.rename(folder)  # over the empty folder that is held
                 stage.renamed()
                 return
+        _mark(target)  # before the blobs: whoever looks at the folder meanwhile sees a layout
         for path in content.blobs:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (stage.folder / path).rename(folder / path)
@@ -121,10 +122,14 @@ def _fill(target: FolderTarget, content: _Content) -> None:
             target.put(path, size, pieces())
 
 
-def _list(target: FolderTarget, content: _Content) -> None:
-    """The index comes last, for the rest hangs on it."""
+def _mark(target: FolderTarget) -> None:
     if target.size_of("oci-layout") is None:
         target.put("oci-layout", len(LAYOUT_FILE), [LAYOUT_FILE])
+
+
+def _list(target: FolderTarget, content: _Content) -> None:
+    """The index comes last, for the rest hangs on it."""
+    _mark(target)
     change = partial(
         index_with,
         manifest=content.listed,
