@@ -372,6 +372,17 @@ def test_pull_that_shall_export_heals(tmp_path: Path, hurt: Any, in_parts: Any) 
         assert not verify(on.store).damaged
 
 
+@pytest.mark.parametrize("hurt", [HURTS["byte at 6/12"], HURTS["cut to half"], HURTS["gone"]])
+def test_what_an_export_finds_the_next_pull_heals(tmp_path: Path, hurt: Any) -> None:
+    with Registry({"t": honest()}) as registry:
+        image, target = registry.reference("t"), f"docker-archive:{tmp_path / 'app.tar'}"
+        zpull(tmp_path, image)
+        hurt(max((tmp_path / "store" / "blobs").iterdir(), key=lambda path: path.stat().st_size))
+        assert zpull(tmp_path, "export", image, "--to", target, check=False).code == 6
+        assert receipt(tmp_path, image)["bytes"]["fetched"] > 10_000
+        zpull(tmp_path, "export", image, "--to", target)
+
+
 def test_what_an_export_says_of_damage(tmp_path: Path) -> None:
     with bench(tmp_path, "cold") as on:
         outcome = on.pull(honest())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zchunked.export import DamagedLayerError
+from zchunked.maintenance.blob_check import reverify
 from zchunked.oci.platform import Platform
 from zchunked.operations.context import Context
 from zchunked.operations.pulling import explained
@@ -15,7 +17,7 @@ from zchunked.store.images import find_name, load
 def export_stored(
     context: Context, image: str, platform: Platform | None, to: Sequence[AnyDestination], *, force: bool
 ) -> Receipt:
-    """`image`: as a person calls it. Raises one ZPullError."""
+    """`image`: as a person calls it. Raises one ZPullError; after a DamagedLayerError the next pull heals the image."""
     name, digest = find_name(context.store, image, platform)
     stored, receipt = load(context.store, name, digest, platform), Receipt(name)
     documents = stored.documents
@@ -24,6 +26,10 @@ def export_stored(
     receipt.image_id = documents.manifest.config.digest
     receipt.bytes.image = receipt.bytes.cached = image_bytes(documents.manifest)
     with explained(receipt, lambda: receipt.bytes.image):
-        for destination in to:
-            write(context, stored, destination, receipt, force=force)
+        try:
+            for destination in to:
+                write(context, stored, destination, receipt, force=force)
+        except DamagedLayerError:
+            reverify(context.store, documents.manifest.layers)  # else a pull would find the image complete
+            raise
     return receipt
