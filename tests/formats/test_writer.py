@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import random
 import sys
+import tarfile
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -154,6 +156,39 @@ def test_threads_and_pieces_leave_no_trace_in_the_bytes() -> None:
     threads: list[threading.Thread] = []
     assert write(tar, 77_777, submit=pool(threads), ahead=3) == (blob, written)
     assert len(threads) > 3
+
+
+def _odd(form: int) -> bytes:
+    """Long names, numbers in base 256 or PAX, odd times and attributes, bytes behind the end."""
+    rng, out = random.Random(form), io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as tar:
+        for number, size in enumerate([0, 1, 511, 512, 513, 70_000, 262_144, 262_145, 700_000]):
+            info = tarfile.TarInfo(f"d{number}/" + "n" * (60 * number) + "é" * (number % 2))
+            info.size, info.uid, info.mtime = (
+                size,
+                1 << 3 * number,
+                number * 1.25 if form == tarfile.PAX_FORMAT else number,
+            )
+            if form == tarfile.PAX_FORMAT:
+                info.pax_headers = {"SCHILY.xattr.user.x": "v" * number, "comment": "c" * 900 * number}
+            tar.addfile(info, io.BytesIO(rng.randbytes(size // 2) + bytes(size - size // 2)))
+            link = tarfile.TarInfo(f"l{number}")
+            link.type, link.linkname = tarfile.SYMTYPE, "t" * 30 * number
+            tar.addfile(link)
+    return out.getvalue() + b"behind the end" * 99
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("ahead", [0, 1, 4])
+def test_odd_tars_come_back_and_threads_leave_no_trace(form: int, ahead: int) -> None:
+    if form == tarfile.USTAR_FORMAT:
+        tar = make_tar([Entry(f"f{n}", bytes([n]) * (n * 997), uid=n) for n in range(40)]) + b"x" * 700
+    else:
+        tar = _odd(form)
+    blob, written = write(tar)
+    check(tar, blob, written)
+    threads: list[threading.Thread] = []
+    assert write(tar, 4_099 * (ahead + 1), submit=pool(threads), ahead=ahead) == (blob, written)
 
 
 def test_a_frame_that_is_long_is_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
