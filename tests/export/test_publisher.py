@@ -160,7 +160,7 @@ def test_what_the_disk_has_spoilt_is_brought_again(registry: Registry, tmp_path:
 @pytest.mark.parametrize(
     ("target", "code", "said"),
     [
-        ("{there}", 8, "is no OCI layout"),
+        ("{there}", 8, "is not an OCI layout"),
         ("registry.example:5000/app:v1", 2, "a registry?"),
         ("docker://registry.example/app:v1", 2, "cannot publish there"),
         ("oci+https://cdn.example/app", 2, "cannot publish there"),
