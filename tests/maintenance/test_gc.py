@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -350,3 +351,13 @@ def test_the_next_update_finds_the_frames_that_only_the_dead_blob_was_indexed_wi
         again = pull(MemorySource(version(3)), store, "host.example/app:v3", **wanted).receipt.bytes.needed
     assert again == pytest.approx(needed, rel=0.02)
     assert needed < 0.75 * version(3).layers[0].size
+
+
+@pytest.mark.parametrize("options", [GcOptions(), GcOptions(keep_last=1), GcOptions(max_bytes=1_100_000)], ids=str)
+def test_a_dry_run_says_what_a_collection_frees(two: Path, options: GcOptions) -> None:
+    forget(two, "host.example/app:v1")
+    dry = collect(two, replace(options, is_dry=True))
+    done = collect(two, options)
+    assert (dry.blobs, dry.images) == (done.blobs, done.images)
+    assert dry.bytes == pytest.approx(done.bytes, abs=32 << 10), "but for some pages of the index"
+    assert done.bytes > 400_000
