@@ -135,7 +135,7 @@ def test_a_file_that_is_no_image_is_kept_unless_forced(store: Store, tmp_path: P
     path = tmp_path / "thesis.tex"
     path.write_bytes(b"precious")
     where = parse_destination(f"{to}:{path}")
-    with pytest.raises(LocalError, match=r"is there already and is no .*; choose another target, or use --force"):
+    with pytest.raises(LocalError, match=r"is there already and is not .*; choose another target, or use --force"):
         check_target(where)
     with pytest.raises(LocalError, match="--force"):
         export(store, keep_image(store, IMAGE), where)
@@ -156,7 +156,7 @@ def test_an_archive_of_before_and_an_empty_file_are_replaced(store: Store, tmp_p
 def test_another_tar_is_no_image(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "backup.tar"
     path.write_bytes(make_tar({"index.json": b"{}", "manifest.json": b'{"name":"an extension"}', "x": b"y"}))
-    with pytest.raises(LocalError, match="no image archive"):
+    with pytest.raises(LocalError, match="not an image archive"):
         check_target(parse_destination(f"oci-archive:{path}"))
 
 
