@@ -281,16 +281,10 @@ def test_a_constructor_takes_six_collaborators(name: str) -> None:
                 assert width <= 6, f"{name}.{made.name} takes {width}"
 
 
-FAN_OUT = {
-    "pull.inspect": 16,
-}
-"""Files that import more than twelve of ours; none may grow, and no other may join them."""
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_imports_twelve_of_ours(name: str) -> None:
     ours = modules()[name].ours - {""}
-    assert len(ours) <= FAN_OUT.get(name, 12), f"{name} imports {len(ours)} of our files; it does more than one thing"
+    assert len(ours) <= 12, f"{name} imports {len(ours)} of our files; it does more than one thing"
 
 
 def test_the_table_sees_what_it_should_see(tmp_path: Path) -> None:

@@ -11,22 +11,22 @@ import pytest
 
 from tests.helpers.build.front import Image, chunked_layer, image, make_tar
 from tests.helpers.build.layers import Layer
-from tests.helpers.harness.pulls import open_store, pull
+from tests.helpers.harness.pulls import AMD64, open_store, pull
 from tests.helpers.servers.memory import MemorySource
-from zchunked.download.downloader import Downloader
-from zchunked.download.retry import Chameleon
-from zchunked.download.retrying_source import RetryingSource
-from zchunked.download.workers import WorkerPool
 from zchunked.formats.budget import ImageBudget
 from zchunked.layers.metadata import LayerIndex
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
-from zchunked.options import GapOptions, Patience
+from zchunked.oci.reference import parse_image
+from zchunked.options import GapOptions, Options, Patience
 from zchunked.pull import inspect, table
-from zchunked.pull.inspect import MetadataFetcher, table_rank
+from zchunked.pull.inspect import Inspector, table_rank
 from zchunked.pull.layer_metadata import LayerMetadata
-from zchunked.receipt import Accounts
+from zchunked.pull.origin import Origin
+from zchunked.pull.session import PullSession
+from zchunked.pull.table_fetch import TableFetcher
+from zchunked.receipt import Receipt
 
 TAR = Digest("sha256:" + "4" * 64)
 
@@ -53,7 +53,7 @@ def test_chunks_of_a_layer_behind_one_with_a_long_table_are_asked_for_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = made()
-    monkeypatch.setattr(inspect, "_SHORT_TABLE", 2000)
+    monkeypatch.setattr(inspect, "LONG_TABLE", 2000)
     assert [table_rank(described(one), DEFAULT_LIMITS) for one in content.layers] == [3, 0]
     source = MemorySource(content)
     with open_store(tmp_path) as store:
@@ -70,7 +70,7 @@ def test_a_layer_without_a_table_waits_for_none() -> None:
 def test_tables_that_are_here_are_read_in_turns_so_the_short_one_is_done_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content, stop, done = made(), threading.Event(), []
+    content, done = made(), []
     monkeypatch.setattr(table, "_TURN", 2000)
     of = LayerIndex.of
 
@@ -84,17 +84,19 @@ def test_tables_that_are_here_are_read_in_turns_so_the_short_one_is_done_first(
             writer = store.writer(Digest(one.digest), len(one.blob))
             writer.write(0, one.blob)
             writer.close()
-        source = RetryingSource(MemorySource(content), Chameleon(Patience(0), 2, lambda _: None, stop))
-        fetcher = Downloader(source, store, accounts=Accounts(), emit=lambda _: None, stop=stop)
-        looker = MetadataFetcher(store, fetcher, stop, DEFAULT_LIMITS, ImageBudget())
+        source = MemorySource(content)
+        origin = Origin(parse_image("example.com/app:t"), source, source.traffic, None)
+        options = Options(platform=AMD64, jobs=2, patience=Patience(0))
+        session = PullSession(origin, store, options, Receipt("example.com/app:t"), lambda _: None)
         asked = threading.Event()
-        with WorkerPool({"fetch": 2, "read": 1}, stop) as crew:
-            crew.submit("read", lambda: waits(asked))
+        with session.pulling() as pool:
+            inspector = Inspector(TableFetcher(session, ImageBudget()))
+            pool.submit("read", lambda: waits(asked))
             for one in content.layers:
-                crew.submit("fetch", partial(looker.look_into, described(one), LayerMetadata(), crew))
+                pool.submit("fetch", partial(inspector.look_into, described(one), LayerMetadata()))
             waiting = threading.Event()
-            while crew._lanes["read"].qsize() < 2:
+            while pool._lanes["read"].qsize() < 2:
                 waiting.wait(0.001)
             asked.set()
-            crew.wait(lambda: None)
+            pool.wait(lambda: None)
     assert done == [content.layers[1].digest, content.layers[0].digest]

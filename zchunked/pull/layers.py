@@ -6,16 +6,16 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from zchunked.events import Planned
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.costs import record_estimate, refuse_plan
-from zchunked.pull.inspect import MetadataFetcher, table_rank
+from zchunked.pull.inspect import inspector_of, table_rank
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.layer_metadata import LayerMetadata
 from zchunked.pull.planner import Scheduler
 from zchunked.pull.proving import LayerProver
-from zchunked.pull.request_shape import early_runs
 from zchunked.pull.session import PullSession
 from zchunked.pull.stored_frames import StoredFrames
 
@@ -30,32 +30,18 @@ class Layers:
     """
 
     def __init__(self, session: PullSession) -> None:
-        options = self._options = session.options
+        self._options = session.options
         self._session, self._store = session, session.store
         self._downloader = session.downloader
         self._prover = LayerProver(session)
         self.budget, self.arriving = self._prover.budget, self._prover.arriving
-        self._fetcher = MetadataFetcher(
-            session.store,
-            session.downloader,
-            session.stop,
-            options.limits,
-            self.budget,
-            session.origin.files,
-            may_grow=options.max_bytes is None,
-            is_thrifty=options.gaps.is_metered,
-        )
         self._metadata: dict[str, LayerMetadata] = {}  # by the blob's digest
         self._stored = StoredFrames(session)
         self._reconsidered: list[LayerTask] = []
         self._is_plan = False
-        if not self._must_know_all():
-            self._fetcher = replace(
-                self._fetcher,
-                early_runs=partial(early_runs, options.gaps, session.conditions.now),
-                is_indexed=lambda: self._stored.are_indexed,
-                is_coming=self._is_coming,
-            )
+        self._inspector = inspector_of(session, self.budget, self._are_frames_indexed, self._is_coming)
+        if self._must_know_all():
+            self._read_tables(early=None)
         self._replanned = session.clock()
         self.scheduler = self._new_scheduler()
 
@@ -68,6 +54,13 @@ class Layers:
             may_take_chunks=is_for_bytes,
             is_plan=self._is_plan,
         )
+
+    def _read_tables(self, **change: Any) -> None:
+        """In another way, as the fields of `TableFetcher` say."""
+        self._inspector = replace(self._inspector, tables=replace(self._inspector.tables, **change))
+
+    def _are_frames_indexed(self) -> bool:
+        return self._stored.are_indexed
 
     def _is_coming(self, chunk: bytes) -> bool:
         return self.scheduler.is_coming(chunk)  # each round has a scheduler of its own
@@ -83,7 +76,7 @@ class Layers:
         for layer in layers:
             if layer.digest not in self._metadata:
                 metadata = self._metadata[layer.digest] = LayerMetadata()
-                pool.submit("fetch", partial(self._fetcher.look_into, layer, metadata, pool))
+                pool.submit("fetch", partial(self._inspector.look_into, layer, metadata))
 
     def _prepare_store(self) -> None:
         """Have the frames of stored blobs entered in the index, where a table of contents may ask
@@ -92,12 +85,12 @@ class Layers:
         may_skip = self._may_skip()
         if not self._store.frames.holds_any():
             if may_skip:
-                self._fetcher = replace(self._fetcher, is_idle=self._is_idle)
+                self._inspector = replace(self._inspector, is_idle=self._is_idle)
             return
         may_wait = may_skip and not self._options.gaps.exact
         self._stored.prepare(may_wait=may_wait)
         if may_wait:
-            self._fetcher = replace(self._fetcher, skip=self._stored.skip)
+            self._read_tables(skip=self._stored.skip)
 
     def _may_skip(self) -> bool:
         """Whether time may decide that a layer comes whole without a look at its table of
@@ -105,7 +98,7 @@ class Layers:
         """
         options = self._options
         counts_bytes = options.gaps.is_metered or options.max_bytes is not None
-        return self._fetcher.may_take and not (counts_bytes or options.seeds)
+        return self._inspector.may_take and not (counts_bytes or options.seeds)
 
     def _is_idle(self, layer: Descriptor) -> bool:
         """Whether the lean way would save less than anyone notices, or cost more than it saves."""
@@ -118,7 +111,8 @@ class Layers:
         """Fetch no layer: so none may come whole while it is looked into. `after`: those that come
         first.
         """
-        self._fetcher = replace(self._fetcher, may_take=False, early_runs=None)
+        self._inspector = replace(self._inspector, may_take=False)
+        self._read_tables(early=None)
         self._is_plan = True
         self.scheduler = after.scheduler if after is not None else self._new_scheduler()
 
@@ -198,7 +192,7 @@ class Layers:
     def _import_seeds(self, tasks: list[LayerTask]) -> None:
         """Take chunks from files elsewhere on this machine: these need not be fetched."""
         options, session = self._options, self._session
-        if not options.seeds or options.gaps.exact or self._fetcher.files is not None:
+        if not options.seeds or options.gaps.exact or self._session.origin.files is not None:
             return
         from zchunked.seeds import import_seeds  # noqa: PLC0415 - only needed with seeds
 

@@ -1,0 +1,112 @@
+"""Find and fetch a layer's TOC and tar-split: in one range, the TOC read while it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from zchunked.download.orders import Order
+from zchunked.errors import IntegrityError
+from zchunked.formats.annotations import Location
+from zchunked.formats.budget import ImageBudget
+from zchunked.formats.layer_format import format_of
+from zchunked.layers.metadata import LayerIndex, check_tarsplit
+from zchunked.oci.documents import Descriptor
+from zchunked.pull.early import EarlyChunks, EarlyTerms, is_table_proved
+from zchunked.pull.layer_metadata import LayerMetadata
+from zchunked.pull.table import TableReader
+from zchunked.pull.transfer import Transfer
+from zchunked.ranges import ByteRange, merge, total
+
+LONG_TABLE = 512 << 10
+"""Bytes, compressed: about 10,000 files, which take 50 ms."""
+_MOST_BETWEEN = 4 << 10  # frame headers, the footer, and whatever an unknown writer put there
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TableFetcher:
+    """Works for the layers of one image. `budget`: what all their tables may take of memory.
+
+    `skip`: why a TOC of so many bytes is not read although it arrives, or None. `early`: under
+    which terms chunks of a layer are asked for before its plan; None: they are not.
+    """
+
+    transfer: Transfer
+    budget: ImageBudget
+    skip: Callable[[Descriptor, int], str | None] = lambda *_: None
+    early: EarlyTerms | None = None
+
+    @property
+    def _is_thrifty(self) -> bool:
+        """Whether no byte of a blob's tail is fetched that the lean way has no use for."""
+        return self.transfer.options.gaps.is_metered
+
+    def locate(self, layer: Descriptor, *, may_grow: bool) -> Location:
+        """Fetch the end of the blob where the annotations do not tell where its TOC lies.
+
+        `may_grow`: to the whole blob, where the host serves no ranges. Raises FormatError,
+        UnsupportedLayerError, and what ends a download.
+        """
+        form, blob, store = format_of(layer), layer.digest, self.transfer.store
+        least, tail = form.tail(layer.size), form.tail(layer.size, is_thrifty=self._is_thrifty)
+        limits = self.transfer.options.limits
+        if least is None or tail is None:
+            return form.locate(layer, limits=limits)
+        if not store.covers(blob, least):
+            left = store.missing(blob, [tail])
+            order = Order(layer, [(span,) for span in left], [tail], [tail])
+            self.transfer.downloader.now(order, may_grow=may_grow)
+        return form.locate(layer, store.read(blob, *least), limits)
+
+    def fetch(self, layer: Descriptor, location: Location, metadata: LayerMetadata, *, may_grow: bool) -> None:
+        """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are
+        neighbours.
+
+        The TOC comes first, and is read as it arrives. Raises as `locate` does.
+        """
+        store, downloader = self.transfer.store, self.transfer.downloader
+        tarsplit, parts = location.tarsplit, location.parts
+        tail = location.metadata if self._is_thrifty else ByteRange(location.payload_end, layer.size)
+        if tail.size > total(parts) + _MOST_BETWEEN:
+            tail = location.metadata
+        metadata.coming = merge([tail, *parts])
+        for is_last in (False, True):
+            reader = self._reader(layer, location, metadata)
+            left = store.missing(layer.digest, merge([tail, *parts] if not self._is_thrifty else parts))
+            if len(left) > 1:
+                left = store.missing(layer.digest, merge([tail, *parts]))
+            wanted = parts if self._is_thrifty else list(metadata.coming)
+            order = Order(layer, [(span,) for span in left], wanted, wanted)
+            downloader.now(order, may_grow=may_grow, came=reader.look, pool=self.transfer.pool)
+            try:
+                contents = reader.finish()
+                if contents is None:
+                    metadata.reason = reader.skipped
+                    return
+                check_tarsplit(store, contents)
+            except IntegrityError:
+                wrong = list(metadata.coming)
+                if metadata.contents is not None and tarsplit is not None:
+                    wrong = [tarsplit.span]
+                gone = store.report_corruption(layer.digest, wrong)
+                downloader.take_back(order, gone)
+                if is_last or not gone:
+                    raise
+            else:
+                return
+
+    def _reader(self, layer: Descriptor, location: Location, metadata: LayerMetadata) -> TableReader:
+        """Of its TOC. Of a long one that an earlier run has fetched, chunks are asked for while it
+        is read.
+        """
+
+        def found(contents: LayerIndex) -> None:
+            metadata.contents = contents
+
+        transfer, span, early = self.transfer, location.toc.span, None
+        if self.early and span.size >= LONG_TABLE and is_table_proved(transfer.store, layer, location):
+            early = EarlyChunks(transfer.store, transfer.downloader, layer, metadata.begun, self.early)
+        toc = format_of(layer).toc_reader(layer, location, transfer.options.limits, self.budget)
+        skip = partial(self.skip, layer, span.size)
+        return TableReader(transfer.store, layer, location, toc, transfer.pool, transfer.stop, found, skip, early)
