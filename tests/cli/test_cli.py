@@ -160,7 +160,7 @@ def test_a_target_that_is_in_the_way_is_named_and_left_alone(tmp_path: Path) -> 
     with Registry(DEMO) as registry:
         ended = zpull(tmp_path, registry.reference("demo-v1"), "--to", f"oci:{target}", check=False)
     assert ended.code == 8
-    assert "no OCI layout" in ended.error
+    assert "is not an OCI layout" in ended.error
     assert [path.name for path in target.iterdir()] == ["mine"]
 
 

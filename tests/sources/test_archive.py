@@ -176,9 +176,9 @@ def test_waiting_for_a_pipe_can_be_interrupted(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[bytes, int, str]] = {
-    "nothing": (b"", 7, "no tar"),
-    "no tar": (b"<html>" * 1000, 7, "no tar"),
-    "a bomb": (gzip.compress(bytes(64 << 20)), 7, "no tar"),
+    "nothing": (b"", 7, "not a tar"),
+    "no tar": (b"<html>" * 1000, 7, "not a tar"),
+    "a bomb": (gzip.compress(bytes(64 << 20)), 7, "not a tar"),
     "bzip2": (bz2.compress(tar_of(old())), 7, "compressed with bzip2"),
     "cut short": (tar_of(old())[:3000], 7, ""),
     "half a gzip": (gzip.compress(tar_of(old()))[:-500], 7, ""),

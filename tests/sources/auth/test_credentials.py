@@ -308,7 +308,7 @@ def test_base64_that_was_wrapped(home: dict[str, str], tmp_path: Path, wrap: Cal
 @pytest.mark.parametrize("name", ["../evil", "a b", "x;touch owned", "", "-x", "a\nb"])
 def test_a_helper_name_never_becomes_a_path_or_a_command(home: dict[str, str], tmp_path: Path, name: str) -> None:
     put(tmp_path / "run/containers/auth.json", {"credHelpers": {"r.example": name}})
-    with pytest.raises(LocalError, match="no name of a credential helper"):
+    with pytest.raises(LocalError, match="invalid name of a credential helper"):
         find(home)
 
 
