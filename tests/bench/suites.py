@@ -105,7 +105,7 @@ def pulls(bench: Bench, image: str) -> Iterator[Row]:
                     forget(home)
             for (case, name), costs in found.items():
                 yield _told(bench, Row("pulls", image, link.name, case, name, middle(costs)))
-            if need is None and not (first := found["update", "zpull"][0]).failed:
+            if need is None and not (first := found["update", "zpull --exact"][0]).failed:
                 need = first.need
             if need:
                 ideal = whole.parts(need)
