@@ -25,7 +25,7 @@ from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
-from zchunked.pull import layers, ways
+from zchunked.pull import layers, table, ways
 from zchunked.pull.conditions import Conditions
 from zchunked.pull.estimates import LinkConditions
 from zchunked.ranges import ByteRange
@@ -320,6 +320,31 @@ def test_a_toc_is_not_read_where_the_blob_comes_sooner(tmp_path: Path, monkeypat
         outcome = pull(MemorySource(image([third]), spans=8), store, gaps=EXACT)
         assert outcome.receipt.layers[0].mode == "partial"
         assert outcome.receipt.bytes.fetched < third.size / 3
+
+
+def test_what_a_link_carries_is_not_told_by_its_first_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that nobody knows: a connection that has just begun looks slow, and its blob comes sooner all the same."""
+    of_a_fast_link(monkeypatch)
+    old, new = files(*range(60)), files(*range(20, 80))
+    toc = new.toc_at
+    assert toc is not None
+    with warm(tmp_path, old) as store:
+        came: list[int] = []
+
+        def means(_: Conditions) -> LinkConditions:
+            is_begun = sum(came) < toc.end - toc.offset
+            return LinkConditions(4, Link(0.001, SLOW if is_begun else FAST), lambda _: 8)
+
+        def change(blob: Descriptor, at: int, piece: bytes) -> bytes:
+            came.append(len(piece) if blob.digest == new.digest else 0)
+            return piece
+
+        monkeypatch.setattr(Conditions, "now", means)
+        monkeypatch.setattr(table, "_STRIDE", 100)
+        outcome = pull(MemorySource(image([new]), spans=8, piece=100, change=change), store, "other.example/app:t")
+        assert outcome.receipt.layers[0].mode == "whole"
+        assert len(store.frames.unindexed()) == 2  # nobody read a table
+        assert is_blob(store, new)
 
 
 def test_no_more_than_a_few_blobs_wait_for_their_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,9 +43,12 @@ class StoredFrames:
 
     def skip(self, layer: Descriptor, toc_bytes: int) -> str | None:
         """Why a TOC is not worth being read, or None. The first that is has all frames indexed."""
-        means = self._session.conditions.now()
-        missing = layer.size - total(self._store.covered(layer.digest))
-        if not is_worth_reading(toc_bytes, missing, means.link, means.costs):
+        conditions = self._session.conditions
+        here = total(self._store.covered(layer.digest))
+        if here < toc_bytes and not conditions.is_rate_known:
+            return FASTER_WHOLE  # for now: the first bytes say more of the connection than of the link
+        means = conditions.now()
+        if not is_worth_reading(toc_bytes, layer.size - here, means.link, means.costs):
             return FASTER_WHOLE
         self.index_all()
         return None
