@@ -118,6 +118,7 @@ def test_chunks_of_a_layer_come_while_its_tarsplit_is_on_its_way(warm: Bench) ->
 def test_a_toc_is_read_while_it_is_on_its_way(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     one = NEW[0]
     assert one.toc_at is not None
+    warm.store.remember_measures("link example.com", {"rate": 1e6})  # of an unknown one the first MiB has to tell it
     monkeypatch.setattr(table, "_STRIDE", 100)
     was_read: list[int] = []
     feed = TocReader.feed
