@@ -310,6 +310,21 @@ def test_orders_are_made_anew_where_the_link_has_moved_and_only_there(warm: Benc
     assert scheduler.new_terms(work, means(FAR, spans=100)) is not None
 
 
+def test_a_layer_of_which_all_has_been_asked_for_came_whole(warm: Bench) -> None:
+    """Its table was read too late: nothing is left that a frame of the store could stand in for."""
+    one = NEW[0]
+    descriptor = Descriptor(one.media_type, Digest(one.digest), one.size, annotations=one.annotations)
+    warm.pull(image([one]))
+    work = LayerTask(descriptor, Digest(one.diff_id), LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"))
+    work.contents = read_contents(warm.store, descriptor)
+    work.come_whole("takes less time whole than in parts")
+    scheduler = Scheduler(warm.store, GapOptions())
+    scheduler.plan(work, means(NEAR))
+    scheduler.look_up(work)
+    assert scheduler.take_parts(work, means(NEAR), []) == []
+    assert (work.way, work.entry.mode, work.entry.reason) == ("whole", "whole", "takes less time whole than in parts")
+
+
 NEEDS = st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 500)), min_size=1, max_size=30)
 
 

@@ -88,11 +88,12 @@ class LayerTask:
         self.__dict__.pop("frames", None)  # that it has none was remembered
 
     def frames_of(self, blob: Digest) -> list[int]:
-        """Where frames of another blob start that stand in for its own."""
+        """Where frames of another blob start that its own bytes, or its tar, are made of."""
         its = self.stand_ins
         if blob == self.layer.digest:
             return []
-        return [start for start, source in zip(its.places, its.blobs, strict=True) if source == blob]
+        frames = [start for start, source in zip(its.places, its.blobs, strict=True) if source == blob]
+        return [*frames, *(place.start for place in self.places.values() if place.blob == blob)]
 
     def come_whole(self, reason: str | None) -> None:
         self.way, self.entry.mode, self.entry.reason = "whole", "whole", reason

@@ -200,15 +200,18 @@ class Scheduler:
     def take_parts(self, work: LayerTask, means: LinkConditions, left: list[ByteRange]) -> list[tuple[ByteRange, ...]]:
         """The same of a layer that comes whole and whose TOC was read since: requests for `left`,
         which nobody has asked for yet, without what stands in for it; then it comes the exact way.
+        Where nothing does, it goes on whole.
         """
-        blob, frames = work.layer.digest, work.frames
-        if frames is not None and work.known is not None:
+        blob, frames, order = work.layer.digest, work.frames, work.order
+        if frames is not None and work.known is not None and order is not None:
             others = {place for other in self._planned for place in other.frames_of(blob)}
             rest = Spans(subtract([ByteRange(0, work.layer.size)], left))
             known, coming = work.known, dict(self._coming_frames)
-            work.stand_ins = choose_stand_ins(blob, frames, known, coming, rest, work.trust, work.refused | others)
-            work.way, work.entry.mode, work.entry.reason = "exact", "partial", None
-            work.order.want(subtract(work.order.wanted, work.stand_ins.spans())) if work.order else None
+            found = choose_stand_ins(blob, frames, known, coming, rest, work.trust, work.refused | others)
+            if found.starts:  # none is left when all of the blob has been asked for meanwhile
+                work.stand_ins = found
+                work.way, work.entry.mode, work.entry.reason = "exact", "partial", None
+                order.want(subtract(order.wanted, found.spans()))
         left = subtract(left, work.stand_ins.spans())
         shape = self._terms[blob] = shape_of(self._gaps, work, means, left)
         return shape.runs(left)

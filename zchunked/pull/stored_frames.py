@@ -16,7 +16,7 @@ from zchunked.pull.session import PullSession
 from zchunked.pull.ways import FASTER_WHOLE, is_worth_reading
 from zchunked.ranges import total
 
-# Blobs whose frames may wait until a pull wants them: each of 94,000 files costs it 1.1 s
+# Blobs whose frames may wait until a pull wants them: each of some 100,000 files costs it 1.1 s
 _UNINDEXED = 2
 
 
