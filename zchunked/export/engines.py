@@ -225,19 +225,19 @@ class Engine:
                 os.killpg(process.pid, signal.SIGKILL)
             return process.communicate()[1]
 
+    def _started(self, *words: str, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen([*self._argv, *words], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+        except OSError as error:
+            raise LocalError(f"cannot run {self._argv[0]}: {error.strerror}") from error
+
     # ── by an archive ──
 
     @contextmanager
     def loading(self) -> Iterator[IO[bytes]]:
         """Takes an image archive that carries its name. Raises when the block ends, if the engine did not take it."""
         words = ("images", "import", "-") if self.target.kind == "containerd" else ("load",)
-        try:
-            process = subprocess.Popen(
-                [*self._argv, *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
-        except OSError as error:
-            raise LocalError(f"cannot run {self._argv[0]}: {error.strerror}") from error
-        with process:
+        with self._started(*words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
             assert process.stdin
             assert process.stderr
             broken: OSError | None = None
@@ -268,13 +268,7 @@ class Engine:
         words = ["save", image.image_id]
         if self.target.kind == "podman":
             words[1:1] = ["--quiet", "--format", "oci-archive" if image.is_oci else "docker-archive"]
-        try:
-            process = subprocess.Popen(
-                [*self._argv, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-        except OSError as error:
-            raise LocalError(f"cannot run {self._argv[0]}: {error.strerror}") from error
-        with process:
+        with self._started(*words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
             assert process.stdout
             assert process.stderr
             broken: FormatError | None = None
