@@ -37,7 +37,8 @@ class Layers:
         self.budget, self.arriving = self._prover.budget, self._prover.arriving
         self._metadata: dict[str, LayerMetadata] = {}  # by the blob's digest
         self._stored = StoredFrames(session)
-        self._reconsidered: list[LayerTask] = []
+        self._reconsidered: list[LayerTask] = []  # each once
+        self._read_late: list[LayerTask] = []  # those of them that may still take parts
         self._is_plan = False
         self._inspector = inspector_of(session, self.budget, self._are_frames_indexed, self._is_coming)
         if self._must_know_all():
@@ -183,10 +184,12 @@ class Layers:
                 continue
             if terms := self.scheduler.new_terms(task, means):
                 self._downloader.replan(pool, task.order, terms.runs)
-            elif task in self._reconsidered and task.way == "whole" and task.known is not None:
+            elif task in self._read_late and task.known is not None:
+                self._read_late.remove(task)
                 self._downloader.replan(pool, task.order, partial(self.scheduler.take_parts, task, means))
             elif task not in self._reconsidered and self.scheduler.is_too_slow(task, means):
                 self._reconsidered.append(task)
+                self._read_late.append(task)
                 self._stored.read_late(task, self.scheduler.look_up)
 
     def _import_seeds(self, tasks: list[LayerTask]) -> None:
