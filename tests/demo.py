@@ -1,4 +1,6 @@
-"""`make demo`: zpull against a registry of our own on loopback: a first pull, an update, a link that breaks."""
+"""`make demo`: zpull against a registry of our own on loopback: a first pull, an update, a link
+that breaks.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ _FILES = 700
 def _files(seed: int) -> dict[str, bytes]:
     """A made-up application: many small text files, some of them large."""
     dice = random.Random(seed)
-    words = [bytes(dice.choices(b"abcdefghijklmnopqrstuvwxyz", k=dice.randint(2, 9))) for _ in range(4000)]
+    words = [
+        bytes(dice.choices(b"abcdefghijklmnopqrstuvwxyz", k=dice.randint(2, 9)))
+        for _ in range(4000)
+    ]
 
     def text(size: int) -> bytes:
         return b" ".join(dice.choices(words, k=size // 6))
@@ -37,7 +42,9 @@ def _update(files: dict[str, bytes]) -> dict[str, bytes]:
     changed = {name.replace("/07/", "/07-renamed/"): data for name, data in files.items()}
     for number, name in enumerate(list(changed)[:: _FILES // 12]):
         middle = len(changed[name]) // 2
-        changed[name] = changed[name][:middle] + f" edited {number} ".encode() + changed[name][middle:]
+        changed[name] = (
+            changed[name][:middle] + f" edited {number} ".encode() + changed[name][middle:]
+        )
     return changed | {"srv/app/NEWS": b"This version renames a directory.\n"}
 
 
@@ -47,7 +54,17 @@ def _app(files: dict[str, bytes]) -> Image:
 
 def _pull(reference: str, store: Path, *options: str) -> dict[str, dict[str, int]]:
     """Run the command as a user would: the bar is its own, the receipt is kept."""
-    argv = [sys.executable, "-m", "zchunked", reference, "--store", str(store), "--format", "json", *options]
+    argv = [
+        sys.executable,
+        "-m",
+        "zchunked",
+        reference,
+        "--store",
+        str(store),
+        "--format",
+        "json",
+        *options,
+    ]
     print("\n$ zpull", reference, *options, flush=True)
     done = subprocess.run(argv, stdout=subprocess.PIPE, env=os.environ, check=True)
     receipt: dict[str, dict[str, int]] = json.loads(done.stdout)
@@ -56,7 +73,9 @@ def _pull(reference: str, store: Path, *options: str) -> dict[str, dict[str, int
 
 def _tell(receipt: dict[str, dict[str, int]], sent: int) -> None:
     spent = receipt["bytes"]
-    print(json.dumps({"bytes": spent, "requests": receipt["requests"], "retries": receipt["retries"]}))
+    print(
+        json.dumps({"bytes": spent, "requests": receipt["requests"], "retries": receipt["retries"]})
+    )
     verdict = "agrees" if spent["fetched"] == sent else f"DISAGREES with {spent['fetched']}"
     print(f"the registry says it sent {sent:,} bytes: the receipt {verdict}")
     print(f"that is {100 * spent['fetched'] / spent['image']:.1f} % of the image")
@@ -74,14 +93,31 @@ def main() -> int:
             sent = registry.accounts.body_bytes
             receipt = _pull(registry.reference("v2"), store, "--to", f"oci:{folder}/out")
             _tell(receipt, registry.accounts.body_bytes - sent)
-        print("\n── 3. the same image into an empty store, over a link that breaks every 100 to 200 KB")
+        print(
+            "\n── 3. the same image into an empty store, over a link that breaks every 100 to "
+            "200 KB"
+        )
         faults = [on("blob", reset(after=(100_000, 200_000)))]
         with Registry(versions, rate=_RATE, faults=faults, seed=7) as registry:
             broken = _pull(registry.reference("v2"), Path(folder) / "other")
             twice = registry.accounts.sent_twice()
-            print(json.dumps({"bytes": broken["bytes"], "requests": broken["requests"], "retries": broken["retries"]}))
-            print(f"{broken['retries']} broken connections, and the registry sent {twice:,} bytes twice")
-    print("\nThe three receipts above are what `zpull --format json` prints. Now try: .venv/bin/zpull --help")
+            print(
+                json.dumps(
+                    {
+                        "bytes": broken["bytes"],
+                        "requests": broken["requests"],
+                        "retries": broken["retries"],
+                    }
+                )
+            )
+            print(
+                f"{broken['retries']} broken connections, and the registry sent {twice:,} bytes "
+                "twice"
+            )
+    print(
+        "\nThe three receipts above are what `zpull --format json` prints. Now try: "
+        ".venv/bin/zpull --help"
+    )
     return 0
 
 

@@ -2,8 +2,9 @@
 
     .venv/bin/python -m tests.measure_faults
 
-Every row is one cold pull of a 10 MB image of three layers (two zstd:chunked, one gzip) by the real command from the
-registry of the tests, which counts every byte. Costs are differences from the first row, a pull without faults.
+Every row is one cold pull of a 10 MB image of three layers (two zstd:chunked, one gzip) by the real
+command from the registry of the tests, which counts every byte. Costs are differences from the
+first row, a pull without faults.
 """
 
 from __future__ import annotations
@@ -70,19 +71,35 @@ def rows(made: Image) -> dict[str, tuple[Sequence[Rule], Sequence[Outage]]]:
             (),
         ),
         "every first request of a kind is refused": (
-            [on(kind, refuse(how="rst"), nth=1) for kind in ("token", "manifest", "config", "toc", "blob")],
+            [
+                on(kind, refuse(how="rst"), nth=1)
+                for kind in ("token", "manifest", "config", "toc", "blob")
+            ],
             (),
         ),
         "10 % of all answers are 503": ([on("any", fail(503), probability=0.1)], ()),
         "one 429, Retry-After: 1": ([on("blob", fail(429, retry_after=1), nth=3)], ()),
-        "five 429 as GHCR says it, in the body": ([on("blob", fail_as_ghcr(), nth=range(3, 8))], ()),
+        "five 429 as GHCR says it, in the body": (
+            [on("blob", fail_as_ghcr(), nth=range(3, 8))],
+            (),
+        ),
         "one connection stalls in the middle": ([on("blob", stall(600, after=50_000), nth=3)], ()),
-        "three answers with a wrong Content-Range": ([on(blobs, shift_content_range(), nth=(2, 4, 6))], ()),
+        "three answers with a wrong Content-Range": (
+            [on(blobs, shift_content_range(), nth=(2, 4, 6))],
+            (),
+        ),
         "three answers without a body": ([on(blobs, empty(), nth=(2, 4, 6))], ()),
         "three answers 1000 bytes short": ([on(blobs, missing(1000), nth=(2, 4, 6))], ()),
         "three answers 1000 bytes too long": ([on(blobs, extra(1000), nth=(2, 4, 6))], ()),
         f"one chunk of {chunk.end - chunk.start:,} bytes comes damaged": (
-            [on("blob", flip(chunk.start + 9), nth=1, when=lambda request: _asks(request, layer, chunk.start + 9))],
+            [
+                on(
+                    "blob",
+                    flip(chunk.start + 9),
+                    nth=1,
+                    when=lambda request: _asks(request, layer, chunk.start + 9),
+                )
+            ],
             (),
         ),
         "the gzip layer of 2.5 MB comes damaged": (
@@ -91,13 +108,18 @@ def rows(made: Image) -> dict[str, tuple[Sequence[Rule], Sequence[Outage]]]:
         ),
         "no network for 1 s": ((), [Outage(1, after_bytes=_SIZE // 2)]),
         "no network for 8 s": ((), [Outage(8, after_bytes=_SIZE // 2)]),
-        "no byte for 8 s, connections stay open": ((), [Outage(8, after_bytes=_SIZE // 2, silent=True)]),
+        "no byte for 8 s, connections stay open": (
+            (),
+            [Outage(8, after_bytes=_SIZE // 2, silent=True)],
+        ),
     }
 
 
 def _asks(request: Request, layer: Layer, at: int) -> bool:
     """Whether the byte of the layer at this offset is among what is asked for."""
-    spans = parse_ranges(request.range, len(layer.blob)) if request.range else [(0, len(layer.blob))]
+    spans = (
+        parse_ranges(request.range, len(layer.blob)) if request.range else [(0, len(layer.blob))]
+    )
     return request.digest == layer.digest and any(start <= at < end for start, end in spans or ())
 
 
@@ -116,7 +138,9 @@ def measure(made: Image, rules: Sequence[Rule], outages: Sequence[Outage]) -> Co
 
 
 def deaths(made: Image) -> dict[str, Callable[[Path, Registry], None]]:
-    def killed(home: Path, registry: Registry, number: int = signal.SIGKILL, times: int = 1) -> None:
+    def killed(
+        home: Path, registry: Registry, number: int = signal.SIGKILL, times: int = 1
+    ) -> None:
         dice = random.Random(3)
         for _ in range(times):
             with started(home, registry.reference("t")) as process:
@@ -130,7 +154,9 @@ def deaths(made: Image) -> dict[str, Callable[[Path, Registry], None]]:
             process.communicate()
         for journal in (home / "store" / "blobs").glob("*.map"):
             head, _, body = journal.read_bytes().partition(b"\n")
-            journal.write_bytes(json.dumps(json.loads(head) | {"boot": "another"}).encode() + b"\n" + body)
+            journal.write_bytes(
+                json.dumps(json.loads(head) | {"boot": "another"}).encode() + b"\n" + body
+            )
 
     return {
         "one kill -9": killed,
@@ -164,9 +190,13 @@ def _row(name: str, cost: Cost, base: Cost) -> str:
 
 def main() -> int:
     made = large(_SIZE)
-    head = "| what goes wrong | retries | requests | bytes sent | sent twice | wasted, says the receipt | seconds |"
+    head = (
+        "| what goes wrong | retries | requests | bytes sent | sent twice | wasted, says the "
+        "receipt | seconds |"
+    )
     print(
-        f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; {sum(map(len, made.blobs.values())):,} bytes of image\n"
+        f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; "
+        f"{sum(map(len, made.blobs.values())):,} bytes of image\n"
     )
     print(f"{head}\n|---|---|---|---|---|---|---|")
     base: Cost | None = None

@@ -1,7 +1,8 @@
 """The architecture as a test: who lives on which floor, and who alone may use what.
 
-A room is a folder of `zchunked/` or a lone file. Imports point down, or sideways on the same floor as long as nobody
-goes in circles. Below the workshops the rooms of a floor do not even know each other, the nouns aside.
+A room is a folder of `zchunked/` or a lone file. Imports point down, or sideways on the same floor
+as long as nobody goes in circles. Below the workshops the rooms of a floor do not even know each
+other, the nouns aside.
 """
 
 from __future__ import annotations
@@ -57,10 +58,11 @@ WHO_MAY = {
     "platformdirs": "operations.context",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
     "msgspec": (
-        "oci.documents formats.toc_json formats.toc formats.stargz_toc formats.toc_writer formats.tarsplit "
-        "store.writer sources export convert.layers serve cli"
+        "oci.documents formats.toc_json formats.toc formats.stargz_toc formats.toc_writer "
+        "formats.tarsplit store.writer sources export convert.layers serve cli"
     ),
-    # Two threads that are the first to decode a type crash the process (msgspec 0.22): types are known at import.
+    # Two threads that are the first to decode a type crash the process (msgspec 0.22): types are
+    # known at import.
     "msgspec.json.decode": "",
     "msgspec.convert": "sources.config.registries",
     # The standard library's doors to the world.
@@ -75,8 +77,9 @@ WHO_MAY = {
     "multiprocessing": "",
     "asyncio": "",
     "logging": "",
-    # Threads are started by the crew; others own locks at most. Only a pull that was stopped or slept knows time.
-    # To look a name up nobody can set a bound but by a thread that nobody waits for.
+    # Threads are started by the crew; others own locks at most. Only a pull that was stopped or
+    # slept knows time. To look a name up nobody can set a bound but by a thread that nobody waits
+    # for.
     "threading.Thread": "download.workers sources.http.names",
     "threading.Timer": "",
     "concurrent.futures.ThreadPoolExecutor": "download.workers",
@@ -98,9 +101,12 @@ WHO_MAY = {
     "os.system": "",
 }
 
-PURE = [*FLOORS[0].split(), *FLOORS[1].replace("options", "").split()]  # options name places on this machine
+# options name places on this machine
+PURE = [*FLOORS[0].split(), *FLOORS[1].replace("options", "").split()]
 IMPURE = "os io socket ssl subprocess sqlite3 pathlib shutil tempfile requests urllib3 time"
-"""What the two lowest floors never import: their inputs are bytes and values, their clock is passed in."""
+"""What the two lowest floors never import: their inputs are bytes and values, their clock is passed
+in.
+"""
 
 
 @dataclass
@@ -155,7 +161,9 @@ def read(name: str, path: Path, known: frozenset[str]) -> Module:
 
 
 def note(module: Module, dotted: str, known: frozenset[str]) -> None:
-    """`from zchunked.layer import frames` names a module, `from zchunked.layer.toc import Toc` something in one."""
+    """`from zchunked.layer import frames` names a module, `from zchunked.layer.toc import Toc`
+    something in one.
+    """
     first, _, rest = dotted.partition(".")
     if first != PACKAGE:
         module.uses.add(dotted)
@@ -197,7 +205,9 @@ def test_imports_point_down(name: str) -> None:
         there = other.split(".")[0]
         if there == module.room:
             continue
-        assert module.room, f"the package itself imports {other}: then every import of us pays for it"
+        assert module.room, (
+            f"the package itself imports {other}: then every import of us pays for it"
+        )
         assert floor(there) <= floor(module.room), f"{name} looks up at {other}"
         if floor(there) == floor(module.room):
             assert floor(there) in SHARED, f"{name} looks sideways at {other}"
@@ -227,7 +237,9 @@ def uses_of(thing: str) -> Iterator[str]:
 @pytest.mark.parametrize("thing", WHO_MAY)
 def test_each_door_to_the_world_is_in_its_room(thing: str) -> None:
     for name in uses_of(thing):
-        assert is_in(name, WHO_MAY[thing]), f"{name} uses {thing}; only {WHO_MAY[thing] or 'nobody'} may"
+        assert is_in(name, WHO_MAY[thing]), (
+            f"{name} uses {thing}; only {WHO_MAY[thing] or 'nobody'} may"
+        )
 
 
 def test_every_library_from_outside_has_a_place_in_the_table() -> None:
@@ -241,7 +253,9 @@ def test_decoders_are_made_at_import_by_one_thread(name: str) -> None:
     for function in ast.walk(tree(modules()[name])):
         if isinstance(function, ast.FunctionDef):
             made = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
-            assert "msgspec.json.Decoder" not in {dotted_name(call.func) for call in made}, function.name
+            assert "msgspec.json.Decoder" not in {dotted_name(call.func) for call in made}, (
+                function.name
+            )
 
 
 def tree(module: Module) -> ast.Module:
@@ -288,12 +302,17 @@ def test_a_file_imports_twelve_of_ours(name: str) -> None:
 
 
 def test_the_table_sees_what_it_should_see(tmp_path: Path) -> None:
-    """The reader of imports against every way to spell one: a test that looks away proves nothing."""
+    """The reader of imports against every way to spell one: a test that looks away proves
+    nothing.
+    """
     path = tmp_path / "x.py"
     path.write_text(
-        "import os.path, threading as t\nfrom time import sleep as rest\nfrom zchunked.layer import frames\n"
-        "from zchunked.store.store import Place\nfrom concurrent.futures import ThreadPoolExecutor\n"
-        "def f():\n    import tqdm\n    t.Thread(); rest(1); os.environ['A']; print(1); zchunked.x\n"
+        "import os.path, threading as t\nfrom time import sleep as rest\nfrom zchunked.layer "
+        "import frames\n"
+        "from zchunked.store.store import Place\nfrom concurrent.futures import "
+        "ThreadPoolExecutor\n"
+        "def f():\n    import tqdm\n    t.Thread(); rest(1); os.environ['A']; print(1); "
+        "zchunked.x\n"
     )
     found = read("x", path, frozenset({"", "layer", "layer.frames", "store", "store.store"}))
     assert found.ours == {"layer.frames", "store.store"}

@@ -1,4 +1,6 @@
-"""The library as a stranger's program uses it: documented, typed, quick to import, and every example runs."""
+"""The library as a stranger's program uses it: documented, typed, quick to import, and every
+example runs.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,14 @@ from zchunked.receipt import Receipt
 
 DEMO = Golden("demo", "demo-v1").layout
 DOCS = Path(__file__).parents[1] / "docs/library.md"
-PROGRAMS = re.findall(r"## ([^\n]+)\n+```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-CALLS = [name for name, _ in inspect.getmembers(zchunked.Client, inspect.isfunction) if not name.startswith("_")]
+PROGRAMS = re.findall(
+    r"## ([^\n]+)\n+```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL
+)
+CALLS = [
+    name
+    for name, _ in inspect.getmembers(zchunked.Client, inspect.isfunction)
+    if not name.startswith("_")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +42,9 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def examples_of(name: str, thing: object) -> list[doctest.DocTest]:
-    return [test for test in doctest.DocTestFinder(recurse=False).find(thing, name) if test.examples]
+    return [
+        test for test in doctest.DocTestFinder(recurse=False).find(thing, name) if test.examples
+    ]
 
 
 PUBLIC = [(name, getattr(zchunked, name)) for name in zchunked.__all__]
@@ -53,7 +63,9 @@ def test_every_public_name_has_an_example_that_runs(name: str, thing: object) ->
 @pytest.mark.parametrize("name", [name for name in CALLS if name != "close"])
 def test_every_call_says_what_it_takes_returns_and_raises(name: str) -> None:
     text = inspect.getdoc(getattr(zchunked.Client, name)) or ""
-    takes = [one for one in inspect.signature(getattr(zchunked.Client, name)).parameters if one != "self"]
+    takes = [
+        one for one in inspect.signature(getattr(zchunked.Client, name)).parameters if one != "self"
+    ]
     assert "Raises:" in text or "raises as" in text
     for parameter in takes if "Args:" in text else []:
         assert f"    {parameter}: " in text
@@ -97,7 +109,10 @@ def test_an_import_loads_nothing_that_pulls(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "zchunked" in loaded
-    assert not {"requests", "urllib3", "zstandard", "sqlite3", "tqdm", "tenacity", "http", "ssl"} & loaded
+    assert (
+        not {"requests", "urllib3", "zstandard", "sqlite3", "tqdm", "tenacity", "http", "ssl"}
+        & loaded
+    )
 
 
 def test_events_come_on_the_callers_thread_and_the_receipt_agrees_with_the_server() -> None:
@@ -113,7 +128,10 @@ def test_events_come_on_the_callers_thread_and_the_receipt_agrees_with_the_serve
 
 def test_an_error_carries_its_receipt_and_never_ends_the_process() -> None:
     options = zchunked.Options(patience=zchunked.Patience(0))
-    with Registry(DEMO, auth="basic") as registry, zchunked.Client("store", options=options) as client:
+    with (
+        Registry(DEMO, auth="basic") as registry,
+        zchunked.Client("store", options=options) as client,
+    ):
         with pytest.raises(errors.AccessDeniedError) as denied:
             client.pull(registry.reference("demo-v1"))
         assert isinstance(denied.value.receipt, Receipt)
@@ -139,7 +157,10 @@ def test_objects_and_places() -> None:
         assert published.reference == "oci:published:v9"
         assert published.sent.blobs == 4
         assert client.verify().damaged == []
-    assert zchunked.pull("oci:published:v9", store="other").manifest_digest == published.manifest_digest
+    assert (
+        zchunked.pull("oci:published:v9", store="other").manifest_digest
+        == published.manifest_digest
+    )
 
 
 OUTSIDE = """
@@ -164,7 +185,16 @@ def test_a_program_outside_the_tree_type_checks_against_the_wheel(tmp_path: Path
     if find_spec("hatchling") is None or find_spec("build") is None:
         pytest.skip("no hatchling here to build a wheel with")
     root = DOCS.parents[1]
-    argv = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(root)]
+    argv = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path / "dist"),
+        str(root),
+    ]
     subprocess.run(argv, check=True, capture_output=True)
     (wheel,) = tmp_path.joinpath("dist").glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
@@ -172,7 +202,15 @@ def test_a_program_outside_the_tree_type_checks_against_the_wheel(tmp_path: Path
         packed.extractall(tmp_path / "site")
     tmp_path.joinpath("outside.py").write_text(OUTSIDE)
     checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=cache", "outside.py"],
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--config-file=",
+            "--cache-dir=cache",
+            "outside.py",
+        ],
         env=environment(tmp_path, {"MYPYPATH": str(tmp_path / "site")}),
         capture_output=True,
         text=True,

@@ -9,9 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zchunked.errors import FormatError
-from zchunked.ranges import ByteRange, Spans, merge, parse_content_range, range_header, subtract, total
+from zchunked.ranges import (
+    ByteRange,
+    Spans,
+    merge,
+    parse_content_range,
+    range_header,
+    subtract,
+    total,
+)
 
-SPANS = st.builds(lambda start, size: ByteRange(start, start + size), st.integers(0, 60), st.integers(1, 15))
+SPANS = st.builds(
+    lambda start, size: ByteRange(start, start + size), st.integers(0, 60), st.integers(1, 15)
+)
 LISTS = st.lists(SPANS, max_size=8)
 
 
@@ -31,7 +41,9 @@ def numbers(spans: list[ByteRange]) -> set[int]:
 
 def is_orderly(spans: list[ByteRange]) -> bool:
     """Ascending, disjoint, none empty."""
-    return all(span.size > 0 for span in spans) and all(a.end <= b.start for a, b in itertools.pairwise(spans))
+    return all(span.size > 0 for span in spans) and all(
+        a.end <= b.start for a, b in itertools.pairwise(spans)
+    )
 
 
 @given(LISTS)
@@ -51,7 +63,9 @@ def test_subtract_is_the_difference_of_sets(spans: list[ByteRange], have: list[B
 
 
 @given(disjoint(), disjoint())
-def test_what_is_taken_away_and_what_stays_add_up(spans: list[ByteRange], have: list[ByteRange]) -> None:
+def test_what_is_taken_away_and_what_stays_add_up(
+    spans: list[ByteRange], have: list[ByteRange]
+) -> None:
     left = subtract(spans, have)
     assert total(left) + total(subtract(spans, left)) == total(spans)
     assert subtract(left, have) == left
@@ -100,7 +114,9 @@ def test_whatever_a_server_writes_there_is_a_range_or_a_format_error(text: str) 
 
 
 @given(disjoint(), LISTS)
-def test_spans_hold_what_lies_in_one_of_them(spans: list[ByteRange], asked: list[ByteRange]) -> None:
+def test_spans_hold_what_lies_in_one_of_them(
+    spans: list[ByteRange], asked: list[ByteRange]
+) -> None:
     ours = Spans(spans)
     held = [any(span.start <= one.start and one.end <= span.end for span in spans) for one in asked]
     assert [ours.hold(one.start, one.end) for one in asked] == held

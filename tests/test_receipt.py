@@ -28,7 +28,9 @@ BOOKINGS = st.lists(
 
 
 @given(BOOKINGS)
-def test_fetched_is_the_sum_of_the_columns(bookings: list[tuple[str, Digest, int, int, int]]) -> None:
+def test_fetched_is_the_sum_of_the_columns(
+    bookings: list[tuple[str, Digest, int, int, int]],
+) -> None:
     traffic, accounts, receipt = Traffic(time.monotonic), Accounts(), Receipt("app")
     for kind, blob, a, b, c in bookings:
         if kind == "discard":
@@ -85,7 +87,9 @@ def test_layers_are_listed_and_a_blob_that_is_listed_twice_was_fetched_once() ->
     manifest = parse_document(source.manifest)
     assert isinstance(manifest, Manifest)
     receipt, accounts, traffic = Receipt("app"), Accounts(), Traffic(time.monotonic)
-    receipt.list_layers(manifest, parse_config(source.config, 3).diff_ids, ["plain", "zstd:chunked", "plain"])
+    receipt.list_layers(
+        manifest, parse_config(source.config, 3).diff_ids, ["plain", "zstd:chunked", "plain"]
+    )
     accounts.fetched(Digest(base.digest), 30)
     accounts.fetched(Digest(base.digest), 12)
     accounts.fetched(Digest(app.digest), 5)
@@ -95,7 +99,11 @@ def test_layers_are_listed_and_a_blob_that_is_listed_twice_was_fetched_once() ->
     ]
     assert [layer.fetched_bytes for layer in receipt.layers] == [42, 5, 0]
     assert receipt.image_id == source.config_digest
-    assert receipt.bytes.image == image_bytes(manifest) == len(source.config) + 2 * base.size + app.size
+    assert (
+        receipt.bytes.image
+        == image_bytes(manifest)
+        == len(source.config) + 2 * base.size + app.size
+    )
 
 
 def test_counting_from_many_threads_loses_nothing() -> None:
@@ -114,4 +122,8 @@ def test_counting_from_many_threads_loses_nothing() -> None:
     for thread in threads:
         thread.join()
     assert accounts.total() == ByteCounts(needed=8000, gap=16_000)
-    assert (traffic.requests, traffic.fetched, accounts.fetched_of(BLOBS[0])) == (8000, 24_000, 24_000)
+    assert (traffic.requests, traffic.fetched, accounts.fetched_of(BLOBS[0])) == (
+        8000,
+        24_000,
+        24_000,
+    )

@@ -23,7 +23,8 @@ def pull(
     connection: Connection | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> PullResult:
-    """Download what is missing of an image, prove it, and write it where it is wanted: `Client.pull` in one call.
+    """Download what is missing of an image, prove it, and write it where it is wanted:
+    `Client.pull` in one call.
 
     Args, returns and raises as `Client` and `Client.pull` have them.
 

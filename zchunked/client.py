@@ -16,8 +16,8 @@ from zchunked.results import (
     PullResult,
 )
 
-# What does the work is imported when it is asked for: `import zchunked` is quick, and so is `zpull --version`.
-# ruff: noqa: PLC0415
+# What does the work is imported when it is asked for: `import zchunked` is quick, and so is `zpull
+# --version`. ruff: noqa: PLC0415
 
 
 class Client(SendingCalls, ReadingCalls):
@@ -30,7 +30,8 @@ class Client(SendingCalls, ReadingCalls):
     InterruptedPullError.
 
     Args:
-        store: Folder that keeps downloaded bytes; made when it is missing. None: `zpull` in the user's cache folder.
+        store: Folder that keeps downloaded bytes; made when it is missing. None: `zpull` in the
+            user's cache folder.
         options: How to pull. None: the defaults.
         connection: How to reach registries. None: as podman and docker would.
         on_event: Called with each event of `zchunked.events`; must return soon, for the pull waits.
@@ -57,10 +58,11 @@ class Client(SendingCalls, ReadingCalls):
         """Download what is missing of an image, prove it, and write it where it is wanted.
 
         Args:
-            image: `[docker://]host/repository[:tag][@digest]`, `oci:DIR[:tag]`, `oci+https://host/base[:tag]`,
-                `s3://bucket/prefix[:tag]`.
-            to: One or several of `oci:DIR[:name]`, `oci-archive:FILE[:name]`, `docker-archive:FILE[:name]`; or an
-                engine of this machine, `docker:[NAME]`, `podman:[NAME]`, `containerd:[NAMESPACE/][NAME]`.
+            image: `[docker://]host/repository[:tag][@digest]`, `oci:DIR[:tag]`,
+                `oci+https://host/base[:tag]`, `s3://bucket/prefix[:tag]`.
+            to: One or several of `oci:DIR[:name]`, `oci-archive:FILE[:name]`,
+                `docker-archive:FILE[:name]`; or an engine of this machine, `docker:[NAME]`,
+                `podman:[NAME]`, `containerd:[NAMESPACE/][NAME]`.
             platform: `os/architecture[/variant]` to take of an index. None: as the options say.
             force: Let `to` replace a file, or fill a folder, that holds no image.
             load: Stream an archive into the engine, even where it could pull from this process.
@@ -73,7 +75,8 @@ class Client(SendingCalls, ReadingCalls):
             NotFoundError: There is no such image, or none for the platform.
             AccessDeniedError: The registry refuses the credentials, or their absence.
             TransferError: The network failed for longer than the patience; the same call resumes.
-            IntegrityError: Bytes are not what their digest promised, and no better ones could be had.
+            IntegrityError: Bytes are not what their digest promised, and no better ones could be
+                had.
             FormatError: Metadata is malformed.
             LocalError: The disk or a destination fails.
             RefusedError: It would cost more than `max_bytes` allows.
@@ -112,11 +115,13 @@ class Client(SendingCalls, ReadingCalls):
             load: As for `pull`.
 
         Returns:
-            For each image, in order and as soon as it is known, what `pull` returns or the error that it raises: one
-            that fails stops no other. Leaving the iterator early ends the pulls that are under way.
+            For each image, in order and as soon as it is known, what `pull` returns or the error
+            that it raises: one that fails stops no other. Leaving the iterator early ends the pulls
+            that are under way.
 
         Raises:
-            UsageError: A reference, a destination or the platform cannot be understood; before anything is done.
+            UsageError: A reference, a destination or the platform cannot be understood; before
+                anything is done.
 
         Example:
             >>> import zchunked
@@ -154,7 +159,9 @@ class Client(SendingCalls, ReadingCalls):
         layers, _ = plan(self._context(platform), reference, receipt)
         return _plan_of(receipt, layers)
 
-    def plan_all(self, images: Sequence[str], *, platform: str | Platform | None = None) -> Iterator[Plan | ZPullError]:
+    def plan_all(
+        self, images: Sequence[str], *, platform: str | Platform | None = None
+    ) -> Iterator[Plan | ZPullError]:
         """Say what `pull_all` would cost: no image counts what one before it brings.
 
         Args, returns and raises as `pull_all` has them.
@@ -185,7 +192,8 @@ class Client(SendingCalls, ReadingCalls):
         """Write a stored image somewhere, without the network.
 
         Args:
-            image: The reference it was pulled by, `name@digest`, a digest, or the unique beginning of one.
+            image: The reference it was pulled by, `name@digest`, a digest, or the unique beginning
+                of one.
             to: Destinations, as `pull` takes them; at least one.
             platform: Of the stored image, where several were pulled by that name. None: the newest.
             force: As for `pull`.

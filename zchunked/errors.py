@@ -13,7 +13,8 @@ from zchunked.oci.quoting import safe_line
 
 
 class ZPullError(Exception):
-    """Root of all errors. The message is one line for people: what, where, expected, got, what to do.
+    """Root of all errors. The message is one line for people: what, where, expected, got, what to
+    do.
 
     Whatever text of a peer it repeats, it is one printable line and holds no password of a URL.
 
@@ -28,7 +29,9 @@ class ZPullError(Exception):
 
     exit_code = 1
     receipt: Any = None
-    """Of a pull that failed: the `zchunked.receipt.Receipt` of what it cost. None where nothing was begun."""
+    """Of a pull that failed: the `zchunked.receipt.Receipt` of what it cost. None where nothing was
+    begun.
+    """
 
     sent: Any = None
     """Of a publication that failed: the `zchunked.results.Sent` of what went up."""
@@ -37,7 +40,9 @@ class ZPullError(Exception):
     """Of a push that failed: the `zchunked.results.Uploaded` of what went up."""
 
     converted: Any = None
-    """Of a conversion that failed: the `zchunked.results.ConvertResult` of what was done by then."""
+    """Of a conversion that failed: the `zchunked.results.ConvertResult` of what was done by
+    then.
+    """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(safe_line(message))
@@ -82,9 +87,10 @@ class PermanentError(TransferError):
 class TransientError(TransferError):
     """A failure that karma may forgive.
 
-    `retry_after` is the server's own wish in seconds, None when it has none. `most_tries` bounds the
-    tries of one request that may end so, one after the other, where waiting seldom helps; None leaves it to karma.
-    `if_lasting`: what it turns out to be once they are used up; None: a failure of the network.
+    `retry_after` is the server's own wish in seconds, None when it has none. `most_tries` bounds
+    the tries of one request that may end so, one after the other, where waiting seldom helps; None
+    leaves it to karma. `if_lasting`: what it turns out to be once they are used up; None: a failure
+    of the network.
     """
 
     def __init__(
@@ -106,7 +112,9 @@ class RangeIgnoredError(TransferError):
 
 
 class MultiRangeRefusedError(TransferError):
-    """The host does not answer several ranges in one request; it has been noted, so ask again for single ones."""
+    """The host does not answer several ranges in one request; it has been noted, so ask again for
+    single ones.
+    """
 
 
 class IntegrityError(ZPullError):
@@ -130,7 +138,9 @@ class LimitError(FormatError):
 
 
 class UnsupportedLayerError(ZPullError):
-    """This layer cannot be pulled in parts; the message is the reason. Whoever catches it takes the layer whole."""
+    """This layer cannot be pulled in parts; the message is the reason. Whoever catches it takes the
+    layer whole.
+    """
 
 
 class LocalError(ZPullError):

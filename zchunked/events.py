@@ -19,7 +19,9 @@ from zchunked.oci.quoting import safe_line
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What is known to be needed; sent again when the plan changes. All in compressed bytes; here + need = total."""
+    """What is known to be needed; sent again when the plan changes. All in compressed bytes; here +
+    need = total.
+    """
 
     total_bytes: int
     here_bytes: int
@@ -57,7 +59,9 @@ class GaveUp:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Something a person may want to know: a layer that comes whole, a host that lost its ranges."""
+    """Something a person may want to know: a layer that comes whole, a host that lost its
+    ranges.
+    """
 
     text: str
 
@@ -77,9 +81,11 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """A request was answered. `url` holds no credential and no signature; `seconds` until its answer began.
+    """A request was answered. `url` holds no credential and no signature; `seconds` until its
+    answer began.
 
-    `status` is 0 where nothing more is known than that it failed. `ranges` as they were asked for, perhaps none.
+    `status` is 0 where nothing more is known than that it failed. `ranges` as they were asked for,
+    perhaps none.
     """
 
     method: str
@@ -113,4 +119,15 @@ class Converted:
     bytes: int
 
 
-Event = Planned | Arrived | Retried | GaveUp | Noted | Warned | Requested | Pulled | Converting | Converted
+Event = (
+    Planned
+    | Arrived
+    | Retried
+    | GaveUp
+    | Noted
+    | Warned
+    | Requested
+    | Pulled
+    | Converting
+    | Converted
+)

@@ -15,14 +15,17 @@ Emit = Callable[[Event], None]
 """Takes an event from any thread, at once."""
 
 Pieces = Sequence[tuple[int, bytes | memoryview]]
-"""What one receive brought: (position in the blob, piece) for each piece, none of them empty, as they arrived."""
+"""What one receive brought: (position in the blob, piece) for each piece, none of them empty, as
+they arrived.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """A manifest or index as served; `media_type` is what the source called it, perhaps nothing.
 
-    `listing`: bytes of what had to be read to find it, each time. `was_here`: its own bytes were not asked for.
+    `listing`: bytes of what had to be read to find it, each time. `was_here`: its own bytes were
+    not asked for.
     """
 
     data: bytes
@@ -43,7 +46,9 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Tags or referrers as served; `link` and `filters` are the headers Link and OCI-Filters-Applied."""
+    """Tags or referrers as served; `link` and `filters` are the headers Link and
+    OCI-Filters-Applied.
+    """
 
     data: bytes
     media_type: str
@@ -53,7 +58,9 @@ class Listing:
 
 @runtime_checkable
 class Naming(Protocol):
-    """A source that can tell what its reference names without sending it. Raises as `Source` does."""
+    """A source that can tell what its reference names without sending it. Raises as `Source`
+    does.
+    """
 
     def named(self) -> Digest | None:
         """The digest as the host says and nobody has checked; None when it does not say."""
@@ -83,14 +90,18 @@ class TrafficCounts(Protocol):
 
     @property
     def gained(self) -> int:
-        """Bytes by which documents grew when they were unpacked: they came, but not over the wire."""
+        """Bytes by which documents grew when they were unpacked: they came, but not over the
+        wire.
+        """
 
 
 class HostMemory(Protocol):
     """What was learnt of a host in earlier pulls. Safe to use from several threads."""
 
     def recall(self, host: str) -> int | None:
-        """How many spans one request may ask of it (0: no ranges); None when nothing is known or it is too old."""
+        """How many spans one request may ask of it (0: no ranges); None when nothing is known or it
+        is too old.
+        """
 
     def learn(self, host: str, spans: int) -> None: ...
 
@@ -105,46 +116,63 @@ class Announcing(Protocol):
 
 @runtime_checkable
 class Failover(Protocol):
-    """What a source with others behind it can be told, and tells. Safe to use from several threads."""
+    """What a source with others behind it can be told, and tells. Safe to use from several
+    threads.
+    """
 
-    def report_corruption(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
-        """What came of this blob or document was wrong, in these spans or anywhere: ask somebody else next time."""
+    def report_corruption(
+        self, digest: Digest | None, spans: Sequence[ByteRange] | None = None
+    ) -> None:
+        """What came of this blob or document was wrong, in these spans or anywhere: ask somebody
+        else next time.
+        """
 
     def set_listener(self, emit: Emit) -> None:
         """Where its events go from now on."""
 
 
 class Source(Protocol):
-    """Where an image's bytes come from. Vouches for none of them. Tries once. Safe to use from several threads.
+    """Where an image's bytes come from. Vouches for none of them. Tries once. Safe to use from
+    several threads.
 
-    Raises NotFoundError, AccessDeniedError, TransientError (worth another try) or TransferError (not worth it).
+    Raises NotFoundError, AccessDeniedError, TransientError (worth another try) or TransferError
+    (not worth it).
     """
 
     def manifest(self, digest: Digest | None) -> Document:
         """The document of this digest; None asks for whatever the reference names."""
 
     def spans_per_request(self, blob: Descriptor) -> int:
-        """How many spans one `read` may ask for, as far as is known now: 0 means that ranges are not served."""
+        """How many spans one `read` may ask for, as far as is known now: 0 means that ranges are
+        not served.
+        """
 
     def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         """Yield every byte of the spans (ascending, disjoint).
 
-        Each item holds all that was received so far: nothing is held back while the source waits for more, so a kill
-        meanwhile costs nothing that arrived. Ends after the last byte or raises TransientError; what was yielded before
-        is good to keep. A host may send more than was asked for: the whole blob, from its beginning. Raises
-        RangeIgnoredError before the first item when it has no answer to a range at all. One span over the whole blob
-        is asked for without a range.
+        Each item holds all that was received so far: nothing is held back while the source waits
+        for more, so a kill meanwhile costs nothing that arrived. Ends after the last byte or raises
+        TransientError; what was yielded before is good to keep. A host may send more than was asked
+        for: the whole blob, from its beginning. Raises RangeIgnoredError before the first item when
+        it has no answer to a range at all. One span over the whole blob is asked for without a
+        range.
         """
 
     def close(self) -> None:
-        """Let go of connections. Whoever opened the source closes it, when nobody reads any more."""
+        """Let go of connections. Whoever opened the source closes it, when nobody reads any
+        more.
+        """
 
 
 class Files(Protocol):
-    """Blobs that are files of this machine, so that a store may take them over without reading them."""
+    """Blobs that are files of this machine, so that a store may take them over without reading
+    them.
+    """
 
     def open_blob(self, blob: Descriptor) -> int:
-        """A handle on a regular file that should be the blob; the caller closes it. Raises as `Source` does."""
+        """A handle on a regular file that should be the blob; the caller closes it. Raises as
+        `Source` does.
+        """
 
 
 @runtime_checkable

@@ -52,7 +52,8 @@ class GapOptions:
 
     Args:
         exact: End with the registry's own blobs, put together from what is stored and the rest.
-        max_gap: The most unneeded bytes to buy to save a request. 0: none, as `lean`. None: by the link.
+        max_gap: The most unneeded bytes to buy to save a request. 0: none, as `lean`. None: by the
+            link.
         lean: Fetch the fewest bytes, for a metered link; tars are rebuilt, and have other digests.
 
     Example:
@@ -84,9 +85,11 @@ class Options:
         max_bytes: Refuse a pull that would fetch more bytes. None: no limit.
         rate: Bytes per second of the link to reckon with. None: as measured.
         limit_rate: Receive no more bytes per second, all connections together. None: no limit.
-        seeds: Folders, tar files and OCI layouts of this machine whose files may stand in for chunks.
+        seeds: Folders, tar files and OCI layouts of this machine whose files may stand in for
+            chunks.
         offline: Send no request; fail with NotFoundError where a byte is missing.
-        prove: Hold each layer's tar against its diff ID in the pull, and not when a tar is first made of it.
+        prove: Hold each layer's tar against its diff ID in the pull, and not when a tar is first
+            made of it.
         takes_turns: Wait for what another process is downloading into the store, and use it.
         limits: What numbers of a peer are held against.
 

@@ -1,4 +1,6 @@
-"""Byte ranges, half-open everywhere; only the HTTP header is inclusive, and only this file knows it."""
+"""Byte ranges, half-open everywhere; only the HTTP header is inclusive, and only this file knows
+it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,15 @@ from typing import NamedTuple
 
 from zchunked.errors import FormatError
 
-_CONTENT_RANGE = re.compile(r"bytes[ ]+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
+_CONTENT_RANGE = re.compile(
+    r"bytes[ ]+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE
+)
 
 
 class ByteRange(NamedTuple):
-    """Bytes [start, end) of a blob; never empty. A tuple, because there may be a hundred thousand of them."""
+    """Bytes [start, end) of a blob; never empty. A tuple, because there may be a hundred thousand
+    of them.
+    """
 
     start: int
     end: int
@@ -37,7 +43,9 @@ def range_header(spans: Sequence[ByteRange]) -> str:
 
 
 def parse_content_range(text: str) -> tuple[ByteRange, int | None]:
-    """The range that an answer carries and the whole size it states (None for `*`). Raises FormatError."""
+    """The range that an answer carries and the whole size it states (None for `*`). Raises
+    FormatError.
+    """
     found = _CONTENT_RANGE.fullmatch(text.strip())
     if found is None:
         raise FormatError(f"Content-Range is {text!r:.80}, want bytes FIRST-LAST/SIZE")
@@ -61,7 +69,9 @@ def merge(spans: Iterable[ByteRange]) -> list[ByteRange]:
 
 
 def append(spans: list[ByteRange], span: ByteRange) -> None:
-    """One more; a span that goes on where the last one ended grows it, so that many small pieces stay one."""
+    """One more; a span that goes on where the last one ended grows it, so that many small pieces
+    stay one.
+    """
     if spans and spans[-1].end == span.start:
         span = ByteRange(spans.pop().start, span.end)
     spans.append(span)
@@ -105,7 +115,9 @@ def total(spans: Iterable[ByteRange]) -> int:
 
 
 class Spans:
-    """Ascending, disjoint spans that are asked about again and again: each question costs what it touches."""
+    """Ascending, disjoint spans that are asked about again and again: each question costs what it
+    touches.
+    """
 
     def __init__(self, spans: Sequence[ByteRange]) -> None:
         self._starts = [span.start for span in spans]
@@ -137,4 +149,7 @@ class Spans:
     def hold_each(self, starts: Iterable[int], ends: Iterable[int]) -> list[bool]:
         """The same of many, in any order."""
         lows, highs = [-1, *self._starts], [-1, *self._ends]
-        return [end <= highs[bisect_right(lows, start) - 1] for start, end in zip(starts, ends, strict=True)]
+        return [
+            end <= highs[bisect_right(lows, start) - 1]
+            for start, end in zip(starts, ends, strict=True)
+        ]

@@ -1,4 +1,6 @@
-"""The receipt: what a pull cost, with every byte in exactly one column. Also the accounts it is written from."""
+"""The receipt: what a pull cost, with every byte in exactly one column. Also the accounts it is
+written from.
+"""
 
 from __future__ import annotations
 
@@ -90,8 +92,9 @@ class Accounts:
 class LayerEntry:
     """One layer on the receipt. Bytes are compressed bytes of this layer.
 
-    `identical`: the store has the registry's own blob, every byte. `proved`: by which digests, so far; None of a layer
-    that is not here. `reason` says why it came the way it did, where that is not the obvious one.
+    `identical`: the store has the registry's own blob, every byte. `proved`: by which digests, so
+    far; None of a layer that is not here. `reason` says why it came the way it did, where that is
+    not the obvious one.
     """
 
     digest: str
@@ -108,7 +111,9 @@ class LayerEntry:
 
 @dataclass(slots=True)
 class Bytes:
-    """`image` and `cached` as the registry lists them; fetched = needed + metadata + gap + wasted, always."""
+    """`image` and `cached` as the registry lists them; fetched = needed + metadata + gap + wasted,
+    always.
+    """
 
     image: int = 0
     cached: int = 0
@@ -132,7 +137,9 @@ class Export:
 
 @dataclass(slots=True)
 class Estimate:
-    """What a pull right after this plan will fetch. `seconds` is None where no rate was given or measured."""
+    """What a pull right after this plan will fetch. `seconds` is None where no rate was given or
+    measured.
+    """
 
     bytes: int
     requests: int
@@ -141,7 +148,9 @@ class Estimate:
 
 @dataclass(slots=True)
 class WayEstimate:
-    """What the image would cost if each layer came one way, as far as it can; `taken`: that is what a pull would do."""
+    """What the image would cost if each layer came one way, as far as it can; `taken`: that is what
+    a pull would do.
+    """
 
     way: str
     bytes: int
@@ -152,7 +161,9 @@ class WayEstimate:
 
 @dataclass(slots=True)
 class Receipt:
-    """Where every byte of a pull went; of a plan, what it did itself and an estimate of the pull."""
+    """Where every byte of a pull went; of a plan, what it did itself and an estimate of the
+    pull.
+    """
 
     reference: str
     platform: str | None = None
@@ -181,12 +192,15 @@ class Receipt:
         if export.manifest_digest in (None, self.manifest_digest):
             return None
         self.warnings.append(
-            f"{export.to} has manifest {export.manifest_digest}, not the registry's {self.manifest_digest}: "
-            "layers that came in parts are plain tars there; --exact keeps the registry's"
+            f"{export.to} has manifest {export.manifest_digest}, not the registry's "
+            f"{self.manifest_digest}: layers that came in parts are plain tars there; --exact "
+            "keeps the registry's"
         )
         return self.warnings[-1]
 
-    def list_layers(self, manifest: Manifest, diff_ids: tuple[Digest, ...], kinds: list[str]) -> None:
+    def list_layers(
+        self, manifest: Manifest, diff_ids: tuple[Digest, ...], kinds: list[str]
+    ) -> None:
         self.image_id = manifest.config.digest
         self.layers = [
             LayerEntry(layer.digest, diff_id, layer.size, kind)

@@ -1,9 +1,11 @@
-"""Draws docs/plots/tolerance.svg: how long an outage in mid-pull is borne, by link speed and patience.
+"""Draws docs/plots/tolerance.svg: how long an outage in mid-pull is borne, by link speed and
+patience.
 
     .venv/bin/python docs/plots/tolerance.py [--check]
 
-Measured on the class that decides, `zchunked.karma.Karma`, on a clock of its own: steady progress for 25 minutes, then
-silence. `--check` writes nothing and fails where the picture is not what the code does.
+Measured on the class that decides, `zchunked.karma.Karma`, on a clock of its own: steady progress
+for 25 minutes, then silence. `--check` writes nothing and fails where the picture is not what the
+code does.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ def tolerance(patience: float, speed: float) -> float:
     steps = 400
     for _ in range(steps):
         now += _STEADY_SECONDS / steps
-        # What a steady stream is worth at the end of a step of this length: the integral of its decay.
+        # What a steady stream is worth at the end of a step of this length: the integral of its
+        # decay.
         tau, length = patience / 14, _STEADY_SECONDS / steps
         karma.gain(round(speed * tau * (1 - math.exp(-length / tau))))
     return karma.tolerance()
@@ -44,8 +47,12 @@ def _y(seconds: float) -> float:
     return _TOP + _HEIGHT * (1 - share)
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "middle", color: str = "#333", more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}"{more}>{text}</text>'
+def _text(
+    x: float, y: float, text: str, *, anchor: str = "middle", color: str = "#333", more: str = ""
+) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}"{more}>{text}</text>'
+    )
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, color: str = "#ddd") -> str:
@@ -54,13 +61,20 @@ def _line(x1: float, y1: float, x2: float, y2: float, color: str = "#ddd") -> st
 
 def _axes() -> list[str]:
     parts = []
-    for power, name in enumerate(("1 kB/s", "10 kB/s", "100 kB/s", "1 MB/s", "10 MB/s", "100 MB/s", "1 GB/s")):
+    for power, name in enumerate(
+        ("1 kB/s", "10 kB/s", "100 kB/s", "1 MB/s", "10 MB/s", "100 MB/s", "1 GB/s")
+    ):
         x = _x(10 ** (3 + power))
         parts += [_line(x, _TOP, x, _TOP + _HEIGHT), _text(x, _TOP + _HEIGHT + 18, name)]
     for seconds in (1, 3, 10, 30, 100, 300, 1000):
         y = _y(seconds)
-        parts += [_line(_LEFT, y, _LEFT + _WIDTH, y), _text(_LEFT - 8, y + 4, f"{seconds} s", anchor="end")]
-    parts.append(_text(_LEFT + _WIDTH / 2, _TOP - 18, "Outage borne in mid-pull, by the speed of the link"))
+        parts += [
+            _line(_LEFT, y, _LEFT + _WIDTH, y),
+            _text(_LEFT - 8, y + 4, f"{seconds} s", anchor="end"),
+        ]
+    parts.append(
+        _text(_LEFT + _WIDTH / 2, _TOP - 18, "Outage borne in mid-pull, by the speed of the link")
+    )
     return parts
 
 
@@ -74,7 +88,9 @@ def picture() -> str:
         parts.append(_text(x + 6, y + 4, f"--patience {patience}", anchor="start", color=color))
     size = f'width="{_LEFT + _WIDTH + 110}" height="{_TOP + _HEIGHT + 40}"'
     font = 'font-family="sans-serif" font-size="12"'
-    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>', *parts, "</svg>", ""])
+    return "\n".join(
+        [f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>', *parts, "</svg>", ""]
+    )
 
 
 def main() -> int:
@@ -82,7 +98,10 @@ def main() -> int:
         return int(_OUT.read_text(encoding="utf-8") != picture())
     _OUT.write_text(picture(), encoding="utf-8")
     for patience in _PATIENCE:
-        row = ", ".join(f"{speed:g} B/s {tolerance(patience, speed):.0f} s" for speed in (1e3, 1e5, 1e6, 1e7, 1e8))
+        row = ", ".join(
+            f"{speed:g} B/s {tolerance(patience, speed):.0f} s"
+            for speed in (1e3, 1e5, 1e6, 1e7, 1e8)
+        )
         print(f"--patience {patience}: {row}")
     return 0
 

@@ -2,8 +2,9 @@
 
     python -m tests.bench small|full [--only pulls,habits,growth] [--image NAME] [--disk] [--report]
 
-A full run writes docs/benchmarks.md and docs/benchmarks.svg, a small one writes beside its results in .cache/bench/.
-With --only, what other suites found in earlier runs stays in the tables. --report measures nothing.
+A full run writes docs/benchmarks.md and docs/benchmarks.svg, a small one writes beside its results
+in .cache/bench/. With --only, what other suites found in earlier runs stays in the tables. --report
+measures nothing.
 """
 
 from __future__ import annotations
@@ -54,12 +55,22 @@ def _options() -> argparse.Namespace:
         prog="python -m tests.bench", description=__doc__.splitlines()[0] if __doc__ else None
     )
     parser.add_argument("size", choices=("small", "full"), nargs="?", default="small")
-    parser.add_argument("--only", default=",".join(_SUITES), help="suites, with commas between them")
+    parser.add_argument(
+        "--only", default=",".join(_SUITES), help="suites, with commas between them"
+    )
     parser.add_argument("--image", help="of the pulls: only this image")
-    parser.add_argument("--links", default="0,1,2,3", help="of the pulls: only over these, from 0 for loopback")
-    parser.add_argument("--repeats", type=int, help="of what is done over a fast link; the median counts")
-    parser.add_argument("--disk", action="store_true", help="clients work on the disk instead of in memory")
-    parser.add_argument("--report", action="store_true", help="measure nothing, write the tables again")
+    parser.add_argument(
+        "--links", default="0,1,2,3", help="of the pulls: only over these, from 0 for loopback"
+    )
+    parser.add_argument(
+        "--repeats", type=int, help="of what is done over a fast link; the median counts"
+    )
+    parser.add_argument(
+        "--disk", action="store_true", help="clients work on the disk instead of in memory"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="measure nothing, write the tables again"
+    )
     return parser.parse_args()
 
 
@@ -74,7 +85,9 @@ def _in_memory(work: Path, *, disk: bool) -> None:
             os.execvp("unshare", ["unshare", "--mount", "sh", "-c", _MOUNT, str(work), *again])
 
 
-def _measure(kept: Results, found: Corpora, options: argparse.Namespace, work: Path, stack: ExitStack) -> None:
+def _measure(
+    kept: Results, found: Corpora, options: argparse.Namespace, work: Path, stack: ExitStack
+) -> None:
     front, registry = suites.serving(work / "servers", found.storage, stack)
     repeats = options.repeats or (3 if options.size == "full" else 1)
     links, habits = (LINKS, tuple(suites.HABITS)) if options.size == "full" else (LINKS[::2], _FEW)

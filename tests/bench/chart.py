@@ -1,4 +1,6 @@
-"""One picture, with the standard library: how long updates took over links, as multiples of the physical limit."""
+"""One picture, with the standard library: how long updates took over links, as multiples of the
+physical limit.
+"""
 
 from __future__ import annotations
 
@@ -20,29 +22,35 @@ class Group:
     values: Sequence[float | None]
 
 
-def svg(title: str, series: Sequence[str], groups: Sequence[Group], marks: Sequence[tuple[float, str]]) -> str:
+def svg(
+    title: str, series: Sequence[str], groups: Sequence[Group], marks: Sequence[tuple[float, str]]
+) -> str:
     """Horizontal bars; `marks` are upright lines with a word each."""
     scale = (_WIDTH - _LABEL - 70) / _MOST
     parts: list[str] = []
     at = _TOP
     for group in groups:
         middle = at + len(series) * _BAR / 2 + 4
-        parts.append(f'<text x="{_LABEL - 10}" y="{middle:.0f}" text-anchor="end">{escape(group.title)}</text>')
+        parts.append(
+            f'<text x="{_LABEL - 10}" y="{middle:.0f}" '
+            f'text-anchor="end">{escape(group.title)}</text>'
+        )
         for colour, value in zip(_COLOURS, group.values, strict=False):
             if value is not None:
                 width = min(value, _MOST) * scale
                 parts.append(
-                    f'<rect x="{_LABEL}" y="{at + 1}" width="{width:.1f}" height="{_BAR - 2}" fill="{colour}"/>'
-                    f'<text x="{_LABEL + width + 5:.1f}" y="{at + _BAR - 3}" font-size="11">{value:.2f}</text>'
+                    f'<rect x="{_LABEL}" y="{at + 1}" width="{width:.1f}" height="{_BAR - 2}" '
+                    f'fill="{colour}"/><text x="{_LABEL + width + 5:.1f}" y="{at + _BAR - 3}" '
+                    f'font-size="11">{value:.2f}</text>'
                 )
             at += _BAR
         at += _GAP
     for value, word in marks:
         x = _LABEL + value * scale
         parts.append(
-            f'<line x1="{x:.1f}" y1="{_TOP - 6}" x2="{x:.1f}" y2="{at - _GAP + 4}" '
-            f'stroke="#444" stroke-dasharray="3 3"/>'
-            f'<text x="{x:.1f}" y="{at + 4}" text-anchor="middle" font-size="11">{escape(word)}</text>'
+            f'<line x1="{x:.1f}" y1="{_TOP - 6}" x2="{x:.1f}" y2="{at - _GAP + 4}" stroke="#444" '
+            f'stroke-dasharray="3 3"/><text x="{x:.1f}" y="{at + 4}" text-anchor="middle" '
+            f'font-size="11">{escape(word)}</text>'
         )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {at + 20}" '

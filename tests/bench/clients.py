@@ -1,4 +1,6 @@
-"""Who is measured: zpull and its peers, each with a home folder of its own and a command for one pull."""
+"""Who is measured: zpull and its peers, each with a home folder of its own and a command for one
+pull.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Client(Protocol):
 
 
 def freeze(engine: Path) -> str:
-    """Copy the package as it is now, so that nobody's editor changes it while it is measured; a name for this state."""
+    """Copy the package as it is now, so that nobody's editor changes it while it is measured; a
+    name for this state.
+    """
     source = Path(__file__).parents[2] / "zchunked"
     shutil.copytree(source, engine / source.name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(engine)], check=True)
@@ -63,8 +67,21 @@ class Zpull:
 
     def _command(self, home: Path, *words: str) -> Command:
         # Over a link https would be tried first: two round trips that no host of images costs.
-        argv = (sys.executable, "-P", "-m", "zchunked", *words, "--plain-http", "--format", "json", *self.options)
-        return Command((*argv, "--store", str(home / "store")), {"HOME": str(home), "PYTHONPATH": str(self.engine)})
+        argv = (
+            sys.executable,
+            "-P",
+            "-m",
+            "zchunked",
+            *words,
+            "--plain-http",
+            "--format",
+            "json",
+            *self.options,
+        )
+        return Command(
+            (*argv, "--store", str(home / "store")),
+            {"HOME": str(home), "PYTHONPATH": str(self.engine)},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +92,36 @@ class Skopeo:
 
     def pull(self, home: Path, host: str, image: str, tag: str) -> Command:
         tool = peers.skopeo_new()
-        words = ("copy", "--src-tls-verify=false", f"docker://{host}/{image}:{tag}", f"oci:{home}/layout:{tag}")
+        words = (
+            "copy",
+            "--src-tls-verify=false",
+            f"docker://{host}/{image}:{tag}",
+            f"oci:{home}/layout:{tag}",
+        )
         home.mkdir(parents=True, exist_ok=True)
         return Command((*tool.argv, *words), tool.env)
 
 
 @dataclass(frozen=True, slots=True)
 class Podman:
-    """Pulls partially into overlay storage, which is unpacked files: it does more than to keep the bytes."""
+    """Pulls partially into overlay storage, which is unpacked files: it does more than to keep the
+    bytes.
+    """
 
     name: str = "podman"
 
     def pull(self, home: Path, host: str, image: str, tag: str) -> Command:
         tool = peers.podman_new(home)
-        return Command((*tool.argv, "pull", "--tls-verify=false", f"{host}/{image}:{tag}"), tool.env)
+        return Command(
+            (*tool.argv, "pull", "--tls-verify=false", f"{host}/{image}:{tag}"), tool.env
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Curl:
-    """No client of registries: it shows what the bytes alone cost. Of each blob the first `sizes` bytes, or all."""
+    """No client of registries: it shows what the bytes alone cost. Of each blob the first `sizes`
+    bytes, or all.
+    """
 
     blobs: tuple[tuple[str, int | None], ...]
     """Digest, and how much of it."""
@@ -104,14 +132,22 @@ class Curl:
         argv = ["curl", "--silent", "--show-error", "--parallel"]
         for number, (digest, size) in enumerate(self.blobs):
             part = ["--range", f"0-{size - 1}"] if size is not None else []
-            argv += [*(["--next"] if number else []), "--fail", *part, "--output", f"{home}/{number}"]
+            argv += [
+                *(["--next"] if number else []),
+                "--fail",
+                *part,
+                "--output",
+                f"{home}/{number}",
+            ]
             argv.append(f"http://{host}/v2/{image}/blobs/{digest}")
         return Command(tuple(argv))
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Downloads layers, all at once, and takes the digests of blob and tar: the least that proves a diff ID."""
+    """Downloads layers, all at once, and takes the digests of blob and tar: the least that proves a
+    diff ID.
+    """
 
     layers: tuple[str, ...]
     name: str = "curl, zstd, openssl"
@@ -122,12 +158,17 @@ class Tools:
 
     def pull(self, home: Path, host: str, image: str, tag: str) -> Command:
         urls = [f"http://{host}/v2/{image}/blobs/{digest}" for digest in self.layers]
-        prove = "{ curl -sSf $url | tee /dev/fd/3 | zstd -dcq | openssl sha256 >&2; } 3>&1 | openssl sha256"
+        prove = (
+            "{ curl -sSf $url | tee /dev/fd/3 | zstd -dcq | openssl sha256 >&2; } 3>&1 | "
+            "openssl sha256"
+        )
         return Command(("sh", "-c", f"for url; do {prove} & done; wait", "sh", *urls))
 
 
 def keep(home: Path, saved: Path) -> None:
-    """Keep what a client remembers. It goes back to where it was: podman's storage knows its own path."""
+    """Keep what a client remembers. It goes back to where it was: podman's storage knows its own
+    path.
+    """
     subprocess.run(["cp", "--archive", "--reflink=auto", str(home), str(saved)], check=True)
 
 
@@ -155,9 +196,14 @@ class Manifest:
         return Tools(tuple(digest for digest, _ in self.blobs[1:]))
 
     def parts(self, need: int) -> Curl:
-        """As many bytes as are needed, in one piece of each blob, in proportion to its size: nobody can do better."""
+        """As many bytes as are needed, in one piece of each blob, in proportion to its size: nobody
+        can do better.
+        """
         share = min(1.0, need / self.size)
-        return Curl(tuple((digest, max(1, int(size * share))) for digest, size in self.blobs), "curl, ideal ranges")
+        return Curl(
+            tuple((digest, max(1, int(size * share))) for digest, size in self.blobs),
+            "curl, ideal ranges",
+        )
 
 
 def manifest(host: str, image: str, tag: str) -> Manifest:

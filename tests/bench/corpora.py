@@ -1,4 +1,6 @@
-"""The images that are measured: built once from public packages, pushed by a real writer, kept under .cache/bench/."""
+"""The images that are measured: built once from public packages, pushed by a real writer, kept
+under .cache/bench/.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,11 @@ def _finish(layout: Path, tags: Mapping[str, Sequence[str]]) -> None:
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         }
         described = [_descriptor(layout, hexed, "layer.v1.tar") for hexed in layers]
-        document = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": _put(layout, config, "config.v1+json")}
+        document = {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "config": _put(layout, config, "config.v1+json"),
+        }
         manifest = _put(layout, document | {"layers": described}, "manifest.v1+json")
         listed.append(manifest | {"annotations": {"org.opencontainers.image.ref.name": tag}})
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
@@ -124,7 +130,11 @@ def _put(layout: Path, document: object, media_type: str) -> dict[str, object]:
 
 def _descriptor(layout: Path, hexed: str, media_type: str) -> dict[str, object]:
     size = (layout / "blobs" / "sha256" / hexed).stat().st_size
-    return {"mediaType": f"application/vnd.oci.image.{media_type}", "digest": f"sha256:{hexed}", "size": size}
+    return {
+        "mediaType": f"application/vnd.oci.image.{media_type}",
+        "digest": f"sha256:{hexed}",
+        "size": size,
+    }
 
 
 def _push(layout: Path, name: str, storage: Path) -> None:

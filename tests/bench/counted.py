@@ -1,7 +1,8 @@
-"""What `counts` counts: the parts of a lean update that cost, one after the other, on one thread, without a network.
+"""What `counts` counts: the parts of a lean update that cost, one after the other, on one thread,
+without a network.
 
-`python -m tests.bench.counted FOLDER` works on what `lay_out` made there, and calls `getppid`, which nobody else does,
-after each stage; a counter that watches for it can tell stages apart.
+`python -m tests.bench.counted FOLDER` works on what `lay_out` made there, and calls `getppid`,
+which nobody else does, after each stage; a counter that watches for it can tell stages apart.
 """
 
 from __future__ import annotations
@@ -24,25 +25,45 @@ from zchunked.pull.planner import Scheduler
 from zchunked.receipt import LayerEntry
 from zchunked.store import Store
 
-STAGES = ("start", "table of contents", "look-up, schedule", "chunks checked, entered", "rebuild, proof")
+STAGES = (
+    "start",
+    "table of contents",
+    "look-up, schedule",
+    "chunks checked, entered",
+    "rebuild, proof",
+)
 BEFORE, AFTER, LAYER = "before", "after", "layer.json"
-"""In the folder: a store with the first version, one with both, and which layer the second version is."""
+"""In the folder: a store with the first version, one with both, and which layer the second version
+is.
+"""
 _SPANS = 400
 
 
 def main(folder: Path) -> None:
     found = json.loads((folder / LAYER).read_text())
     layer = Descriptor(**found["layer"])
-    work = LayerTask(layer, found["diff_id"], LayerEntry(layer.digest, found["diff_id"], layer.size, "zstd:chunked"))
+    work = LayerTask(
+        layer,
+        found["diff_id"],
+        LayerEntry(layer.digest, found["diff_id"], layer.size, "zstd:chunked"),
+    )
     with Store(folder / BEFORE) as before, Store(folder / AFTER) as after:
         os.getppid()
         work.contents = read_contents(after, layer)
         os.getppid()
-        checks = Scheduler(before, GapOptions(lean=True)).plan(work, LinkConditions(8, Link(), lambda _: _SPANS)).checks
+        checks = (
+            Scheduler(before, GapOptions(lean=True))
+            .plan(work, LinkConditions(8, Link(), lambda _: _SPANS))
+            .checks
+        )
         os.getppid()
         asked = list(zip(checks.starts, checks.ends, checks.sizes, checks.digests, strict=True))
         assert all(are_chunks(after, layer.digest, asked))
-        before.add_chunks(layer.digest, layer.size, [(digest, at, end - at, size) for at, end, size, digest in asked])
+        before.add_chunks(
+            layer.digest,
+            layer.size,
+            [(digest, at, end - at, size) for at, end, size, digest in asked],
+        )
         os.getppid()
         prove(Rebuild(after, work.contents, work.places).tar(), layer, work.diff_id)
         os.getppid()

@@ -2,8 +2,8 @@
 
     python -m tests.bench.counts [--files 10000]
 
-Takes some minutes. Needs valgrind, which knows no SHA instructions: OpenSSL hashes with others, many times as many.
-Nor does it know what a cache miss costs.
+Takes some minutes. Needs valgrind, which knows no SHA instructions: OpenSSL hashes with others,
+many times as many. Nor does it know what a cache miss costs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ FAMILIES = {
     "SQLite": r"sqlite",
     "crc64": r"fastcrc",
 }
-"""Who spends them, by the name of the shared object; the first that fits, looking from the end of this list."""
+"""Who spends them, by the name of the shared object; the first that fits, looking from the end of
+this list.
+"""
 _OTHERS = "others"
 
 
@@ -56,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def lay_out(folder: Path, files: int) -> None:
-    """A store with the first version of a made-up image, one with both versions, and what the second one's layer is."""
+    """A store with the first version of a made-up image, one with both versions, and what the
+    second one's layer is.
+    """
     before = corpus.grow(files, files)
     versions = [_image(version) for version in (before, corpus.change(before, files, share=_SHARE))]
     sources = [MemorySource(version, piece=1 << 20) for version in versions]
@@ -66,7 +70,9 @@ def lay_out(folder: Path, files: int) -> None:
         pull(sources[0], store)
         found = pull(sources[1], store).image
     assert found is not None
-    (folder / LAYER).write_text(describe(found.documents.manifest.layers[0], found.config.diff_ids[0]))
+    (folder / LAYER).write_text(
+        describe(found.documents.manifest.layers[0], found.config.diff_ids[0])
+    )
 
 
 def _image(files: corpus.Files) -> Image:
@@ -76,19 +82,30 @@ def _image(files: corpus.Files) -> Image:
 def count(folder: Path) -> tuple[int, list[Counter[str]]]:
     """Chunks of the layer, and instructions by shared object, stage by stage."""
     out = folder / "callgrind"
-    argv = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}", "--dump-before=getppid"]
+    argv = [
+        "valgrind",
+        "--quiet",
+        "--tool=callgrind",
+        f"--callgrind-out-file={out}",
+        "--dump-before=getppid",
+    ]
     options = ["--compress-strings=no", "--compress-pos=no", "--dump-line=no"]
     env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     env |= {"PYTHONHASHSEED": "0", "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
     subprocess.run([sys.executable, "-c", "import tests.bench.counted"], env=env, check=True)
     words = [*argv, *options, sys.executable, "-m", "tests.bench.counted", str(folder)]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, env=env, check=True)
-    dumps = [spent((folder / f"callgrind.{part}").read_text().splitlines()) for part in range(1, len(STAGES) + 1)]
+    dumps = [
+        spent((folder / f"callgrind.{part}").read_text().splitlines())
+        for part in range(1, len(STAGES) + 1)
+    ]
     return json.loads(done.stdout)["chunks"], dumps
 
 
 def spent(lines: Iterable[str]) -> Counter[str]:
-    """A callgrind profile's own costs by shared object; what was spent in functions that were called is theirs."""
+    """A callgrind profile's own costs by shared object; what was spent in functions that were
+    called is theirs.
+    """
     found: Counter[str] = Counter()
     holder, is_call = "", False
     for line in lines:
@@ -120,7 +137,11 @@ def table(stages: Iterable[tuple[str, Counter[str]]], files: int, chunks: int) -
         families: Counter[str] = Counter()
         for path, cost in objects.items():
             families[family(path)] += cost
-        numbers = [families.total() / 1e6, families.total() / chunks / 1e3, *(families[name] / 1e6 for name in names)]
+        numbers = [
+            families.total() / 1e6,
+            families.total() / chunks / 1e3,
+            *(families[name] / 1e6 for name in names),
+        ]
         yield f"| {stage} | " + " | ".join(f"{number:,.1f}" for number in numbers) + " |"
 
 

@@ -1,10 +1,13 @@
-"""A link in user space: a TCP relay with a rate and a round-trip time. A process of its own; it has work to do.
+"""A link in user space: a TCP relay with a rate and a round-trip time. A process of its own; it has
+work to do.
 
-`python -m tests.bench.link HOST:PORT BYTES_PER_SECOND RTT_SECONDS` prints the port it listens on, and runs until ended.
+`python -m tests.bench.link HOST:PORT BYTES_PER_SECOND RTT_SECONDS` prints the port it listens on,
+and runs until ended.
 
-Each direction is one wire of that rate, shared by all connections in turn, a short queue before it; what leaves the
-wire arrives half a round trip later. A new connection's first bytes wait one round trip more, for the handshake that
-loopback does at once. Not imitated: slow start, loss, and the framing of packets.
+Each direction is one wire of that rate, shared by all connections in turn, a short queue before it;
+what leaves the wire arrives half a round trip later. A new connection's first bytes wait one round
+trip more, for the handshake that loopback does at once. Not imitated: slow start, loss, and the
+framing of packets.
 """
 
 from __future__ import annotations
@@ -41,7 +44,9 @@ class Link:
     """Seconds."""
 
     def limit(self, size: int) -> float:
-        """The least seconds in which anybody can ask and receive `size` bytes: four round trips come on top."""
+        """The least seconds in which anybody can ask and receive `size` bytes: four round trips
+        come on top.
+        """
         return (size / self.rate if self.rate else 0.0) + 4 * self.rtt
 
 
@@ -92,7 +97,9 @@ class _Wire:
 
 @dataclass(eq=False)
 class _Lane:
-    """From one socket to another. `on_its_way` counts bytes read and not yet taken by the receiver."""
+    """From one socket to another. `on_its_way` counts bytes read and not yet taken by the
+    receiver.
+    """
 
     source: socket.socket
     target: socket.socket
@@ -130,10 +137,16 @@ class _Relay:
         writing = [lane for lane in self._lanes if lane.arrived]
         moments = [self._due[0][0]] if self._due else []
         if len(reading) < len(ready):
-            moments += [wire.free_at - _QUEUE_SECONDS for wire in (self._down, self._up) if not wire.is_open(now)]
+            moments += [
+                wire.free_at - _QUEUE_SECONDS
+                for wire in (self._down, self._up)
+                if not wire.is_open(now)
+            ]
         timeout = max(0.0, min(moments) - now) if moments else None
         inputs = [self._listener, *(lane.source for lane in reading)]
-        readable, writable, _ = select.select(inputs, [lane.target for lane in writing], [], timeout)
+        readable, writable, _ = select.select(
+            inputs, [lane.target for lane in writing], [], timeout
+        )
         may_read, may_write = set(readable), set(writable)
         if self._listener in may_read:
             self._accept()
@@ -155,7 +168,10 @@ class _Relay:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             end.setblocking(False)
         shaken = time.monotonic() + self._rtt * 1.5
-        self._lanes += [_Lane(client, server, self._up, shaken), _Lane(server, client, self._down, shaken)]
+        self._lanes += [
+            _Lane(client, server, self._up, shaken),
+            _Lane(server, client, self._down, shaken),
+        ]
 
     def _read(self, lane: _Lane) -> None:
         data = b""
@@ -165,7 +181,9 @@ class _Relay:
             lane.ended = True
         lane.on_its_way += len(data)
         left = lane.wire.book(time.monotonic(), len(data))
-        heapq.heappush(self._due, (max(left + self._rtt / 2, lane.shaken), next(self._order), lane, data))
+        heapq.heappush(
+            self._due, (max(left + self._rtt / 2, lane.shaken), next(self._order), lane, data)
+        )
 
     def _deliver(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
@@ -212,7 +230,8 @@ def main() -> None:
     address, _, port = sys.argv[1].rpartition(":")
     relay = _Relay((address, int(port)), float(sys.argv[2]), float(sys.argv[3]))
     with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -15)  # a network does not wait for the programs that use it
+        # a network does not wait for the programs that use it
+        os.setpriority(os.PRIO_PROCESS, 0, -15)
     print(relay.port, flush=True)
     while True:
         relay.turn()

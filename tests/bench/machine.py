@@ -1,4 +1,6 @@
-"""The surroundings of a run, in general words: what a reader needs to judge the numbers, and no names of machines."""
+"""The surroundings of a run, in general words: what a reader needs to judge the numbers, and no
+names of machines.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +42,8 @@ def _memory() -> str:
 
 def _version(*argv: str) -> str:
     """The first number with a dot in it that the command says of itself."""
-    done = subprocess.run(argv, capture_output=True, text=True, env=peers.environment(), check=False)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=peers.environment(), check=False
+    )
     found = re.search(r"\d+(?:\.\d+)+", done.stdout + done.stderr)
     return found[0] if found else "unknown"

@@ -1,4 +1,6 @@
-"""A command run once and what it cost: seconds, CPU, memory, and bytes and requests as the server wrote them down."""
+"""A command run once and what it cost: seconds, CPU, memory, and bytes and requests as the server
+wrote them down.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def run(command: Command, folder: Path) -> Cost:
     argv = [sys.executable, "-I", "-S", str(_LAUNCH), str(result), str(_TIMEOUT), *command.argv]
     with out.open("w") as stdout, err.open("w") as stderr:
         env = {**peers.environment(), **command.env}
-        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=env) as launcher:
+        with subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=env
+        ) as launcher:
             try:
                 launcher.wait()
             finally:
@@ -76,9 +80,14 @@ def run(command: Command, folder: Path) -> Cost:
     said = out.read_text(errors="replace").strip()
     failed = None
     if row["code"]:
-        failed = f"ended with {row['code']}: {(err.read_text(errors='replace').strip() or said).splitlines()[-1:]}"
+        failed = (
+            f"ended with {row['code']}: "
+            f"{(err.read_text(errors='replace').strip() or said).splitlines()[-1:]}"
+        )
     receipt = json.loads(said) if said.startswith("{") and not failed else {}
-    return Cost(row["wall"], row["cpu"], row["peak"], receipt=receipt, failed=failed, others=row["others"])
+    return Cost(
+        row["wall"], row["cpu"], row["peak"], receipt=receipt, failed=failed, others=row["others"]
+    )
 
 
 def middle(costs: Iterable[Cost]) -> Cost:

@@ -1,4 +1,5 @@
-"""What the corpora are made of: names and versions of public packages, and which of them the next version moves.
+"""What the corpora are made of: names and versions of public packages, and which of them the next
+version moves.
 
 A version is an upper bound ("the newest not above"), for a mirror need not have every release.
 """
@@ -10,7 +11,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Npm:
-    """A `node_modules`: these packages and all they depend on; then some move on and the others stay."""
+    """A `node_modules`: these packages and all they depend on; then some move on and the others
+    stay.
+    """
 
     pins: str
     moved: str
@@ -32,7 +35,8 @@ class Size:
     grown: tuple[int, ...] = field(default=())
 
 
-# What one web application has: a framework, a UI kit, icons, an editor, build tools, tests, a small server, cloud SDKs.
+# What one web application has: a framework, a UI kit, icons, an editor, build tools, tests, a small
+# server, cloud SDKs.
 _NPM_FULL = """
 next@14.0.4 react@18.2.0 react-dom@18.2.0 @mui/material@5.15.3 @mui/icons-material@5.15.3
 lucide-react@0.303.0 @fortawesome/fontawesome-free@6.5.1 three@0.160.0 monaco-editor@0.45.0
@@ -78,8 +82,17 @@ SIZES = {
         (10_000, 20_000, 40_000, 80_000),
     ),
     "small": Size(
-        Npm("typescript@5.3.3 lodash@4.17.21 rxjs@7.8.1 express@4.18.2", "typescript@5.4.5 express@4.19.2"),
-        Pip((("babel==2.14.0", "babel==2.14.0"), ("django==5.0", "django==5.0.4"), ("sqlalchemy==2.0.25",) * 2)),
+        Npm(
+            "typescript@5.3.3 lodash@4.17.21 rxjs@7.8.1 express@4.18.2",
+            "typescript@5.4.5 express@4.19.2",
+        ),
+        Pip(
+            (
+                ("babel==2.14.0", "babel==2.14.0"),
+                ("django==5.0", "django==5.0.4"),
+                ("sqlalchemy==2.0.25",) * 2,
+            )
+        ),
         (1_000, 2_000, 4_000),
     ),
 }

@@ -70,8 +70,9 @@ def _page(results: Results) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
     yield from _prose(
-        "Written by `make bench BENCH=full`; do not edit. Ratios are of one run on one machine, and what we hold on "
-        "to; seconds are that machine's. All clients, the registry and the imitated links share its cores."
+        "Written by `make bench BENCH=full`; do not edit. Ratios are of one run on one machine, "
+        "and what we hold on to; seconds are that machine's. All clients, the registry and the "
+        "imitated links share its cores."
     )
     yield from _about(results)
     yield from _targets(results)
@@ -88,19 +89,21 @@ def _page(results: Results) -> Iterator[str]:
 def _about(results: Results) -> Iterator[str]:
     if about := results.about:
         yield from _prose(
-            f"Run on {about['date']}: {about['cores']} cores, {about['memory']} of memory, Linux {about['kernel']}, "
-            f"Python {about['python']}; skopeo {about['skopeo']}, podman {about['podman']} (root, overlay), curl "
-            f"{about['curl']}, docker-registry {about['docker-registry']} behind nginx {about['nginx']}, which reads "
-            "blobs from the registry's folder itself, as a CDN would. Clients keep "
-            f"their files {'in memory' if about['work'] == 'memory' else 'on the disk'}. Over fast links the median of "
-            f"{about['repeats']} runs, clients taking turns; over slow ones one run. When it began "
-            f"the machine's load was {about['load']}: 0 is best. The sources of zpull hash to {about['engine']}."
+            f"Run on {about['date']}: {about['cores']} cores, {about['memory']} of memory, Linux "
+            f"{about['kernel']}, Python {about['python']}; skopeo {about['skopeo']}, podman "
+            f"{about['podman']} (root, overlay), curl {about['curl']}, docker-registry "
+            f"{about['docker-registry']} behind nginx {about['nginx']}, which reads blobs from "
+            "the registry's folder itself, as a CDN would. Clients keep their files "
+            f"{'in memory' if about['work'] == 'memory' else 'on the disk'}. Over fast links the "
+            f"median of {about['repeats']} runs, clients taking turns; over slow ones one run. "
+            f"When it began the machine's load was {about['load']}: 0 is best. The sources of "
+            f"zpull hash to {about['engine']}."
         )
     sizes = ", ".join(f"{image} {_mega(size)} MB" for image, size in results.sizes.items())
     yield from _prose(
-        f"Images (compressed, the newer version): {sizes}. `node` is one layer of `node_modules`, `python` three "
-        "layers of `site-packages`, of which the lowest did not change; both of public packages, listed in "
-        "`tests/bench/packages.py`."
+        f"Images (compressed, the newer version): {sizes}. `node` is one layer of "
+        "`node_modules`, `python` three layers of `site-packages`, of which the lowest did not "
+        "change; both of public packages, listed in `tests/bench/packages.py`."
     )
 
 
@@ -109,8 +112,12 @@ def _targets(results: Results) -> Iterator[str]:
     yield ""
     rows = []
     for verdict in targets.verdicts(results):
-        measured = _NONE if verdict.measured is None else f"{verdict.measured:.3g} {verdict.unit}".strip()
-        rows.append((verdict.what, f"≤ {verdict.bound:g} {verdict.unit}".strip(), measured, verdict.holds))
+        measured = (
+            _NONE if verdict.measured is None else f"{verdict.measured:.3g} {verdict.unit}".strip()
+        )
+        rows.append(
+            (verdict.what, f"≤ {verdict.bound:g} {verdict.unit}".strip(), measured, verdict.holds)
+        )
     yield from _table(("what", "target", "measured", "holds"), rows)
     if off := targets.misstated(results):
         yield "Receipt and server disagree about the bytes of:"
@@ -120,7 +127,10 @@ def _targets(results: Results) -> Iterator[str]:
         yield "In every pull of zpull the receipt's `fetched` was what the server had counted."
     yield ""
     if found := targets.disturbed(results):
-        yield f"During {len(found)} pulls on loopback others were busy, so that their seconds mean little:"
+        yield (
+            f"During {len(found)} pulls on loopback others were busy, so that their seconds mean "
+            "little:"
+        )
         yield ""
         yield from (f"- {line}" for line in found[:_FEW])
         yield from [f"- and {len(found) - _FEW} more"] if len(found) > _FEW else []
@@ -133,11 +143,11 @@ def _updates(results: Results) -> Iterator[str]:
     yield "## Bytes of an update"
     yield ""
     yield from _prose(
-        "*Need*: what the way taken cannot do without, by zpull's receipt: of the exact way missing frames, changed "
-        "headers and the blob's tail, of the lean one missing chunks, TOCs and tar-splits (of other clients: the "
-        "same); of a whole layer all of it. *Wire*: body bytes as nginx "
-        "counted them, part headers included: those of zpull and podman from docker-registry itself, whose part "
-        "headers are the longest."
+        "*Need*: what the way taken cannot do without, by zpull's receipt: of the exact way "
+        "missing frames, changed headers and the blob's tail, of the lean one missing chunks, "
+        "TOCs and tar-splits (of other clients: the same); of a whole layer all of it. *Wire*: "
+        "body bytes as nginx counted them, part headers included: those of zpull and podman "
+        "from docker-registry itself, whose part headers are the longest."
     )
     rows = []
     for image in results.sizes:
@@ -160,12 +170,25 @@ def _updates(results: Results) -> Iterator[str]:
                     )
                 )
     yield from _table(
-        ("image", "client", "way", "need, MB", "wire, MB", "wire / need", "of the image", "requests"), rows
+        (
+            "image",
+            "client",
+            "way",
+            "need, MB",
+            "wire, MB",
+            "wire / need",
+            "of the image",
+            "requests",
+        ),
+        rows,
     )
     for image in results.sizes:
         if (cost := results.update(image, "zpull")) is not None:
             spent = cost.receipt["bytes"]
-            parts = ", ".join(f"{name} {spent[name]:,}" for name in ("needed", "metadata", "gap", "wasted", "fetched"))
+            parts = ", ".join(
+                f"{name} {spent[name]:,}"
+                for name in ("needed", "metadata", "gap", "wasted", "fetched")
+            )
             yield f"zpull's receipt for `{image}`: {parts}."
     yield ""
 
@@ -182,7 +205,15 @@ def _side_by_side(results: Results, case: str, title: str) -> Iterator[str]:
                 walls = _times(ratio(cost.wall, base.wall if base else None))
                 per_gigabyte = f"{cost.cpu / (cost.wire / 1e9):.1f}" if cost.wire > 1e6 else _NONE
                 rows.append(
-                    (image, client, way_of(cost) or _NONE, f"{cost.wall:.2f}", walls, *_numbers(cost), per_gigabyte)
+                    (
+                        image,
+                        client,
+                        way_of(cost) or _NONE,
+                        f"{cost.wall:.2f}",
+                        walls,
+                        *_numbers(cost),
+                        per_gigabyte,
+                    )
                 )
     head = (
         "image",
@@ -202,7 +233,10 @@ def _side_by_side(results: Results, case: str, title: str) -> Iterator[str]:
 def _links(results: Results) -> Iterator[str]:
     yield "## Over links"
     yield ""
-    yield "The limit is need (of the way taken) / rate + 4 round trips; of a cold pull, image / rate + 4 round trips."
+    yield (
+        "The limit is need (of the way taken) / rate + 4 round trips; of a cold pull, image / "
+        "rate + 4 round trips."
+    )
     yield ""
     rows = []
     for image in results.sizes:
@@ -251,15 +285,32 @@ def _habits(results: Results) -> Iterator[str]:
         yield "## Hosts with habits"
         yield ""
         yield from _prose(
-            f"zpull updating `{found[0].image}` over {LINKS[2].name} from a registry of our own that answers ranges in "
-            "its own way; the client is told nothing."
+            f"zpull updating `{found[0].image}` over {LINKS[2].name} from a registry of our own "
+            "that answers ranges in its own way; the client is told nothing."
         )
         need, rows = results.need(found[0].image), []
         for row in found:
             cost = row.cost
-            per_need, of_image = ratio(cost.wire, need), ratio(cost.wire, results.sizes.get(row.image))
-            numbers = (_times(per_need, 3), _times(of_image, 3), f"{cost.requests:,}", f"{cost.wall:.2f}")
-            rows.append((row.where, *(numbers if not cost.failed else (_NONE, _NONE, _NONE, f"**{cost.failed:.80}**"))))
+            per_need, of_image = (
+                ratio(cost.wire, need),
+                ratio(cost.wire, results.sizes.get(row.image)),
+            )
+            numbers = (
+                _times(per_need, 3),
+                _times(of_image, 3),
+                f"{cost.requests:,}",
+                f"{cost.wall:.2f}",
+            )
+            rows.append(
+                (
+                    row.where,
+                    *(
+                        numbers
+                        if not cost.failed
+                        else (_NONE, _NONE, _NONE, f"**{cost.failed:.80}**")
+                    ),
+                )
+            )
         yield from _table(("habit", "wire / need", "wire / image", "requests", "wall, s"), rows)
 
 
@@ -268,18 +319,36 @@ def _growth(results: Results) -> Iterator[str]:
     if found:
         yield "## Growth"
         yield ""
-        yield "zpull on loopback, a made-up image of so many files (7 kB each on the average, 30 % of them change)."
+        yield (
+            "zpull on loopback, a made-up image of so many files (7 kB each on the average, 30 "
+            "% of them change)."
+        )
         yield ""
         rows = []
         for row in found:
             thousands, cost = int(row.where) / 1000, row.cost
             each = (f"{1000 * cost.wall / thousands:.1f}", f"{1000 * cost.cpu / thousands:.1f}")
             rows.append(
-                (row.case, f"{int(row.where):,}", f"{cost.wall:.2f}", f"{cost.cpu:.2f}", _mebi(cost.peak), *each)
+                (
+                    row.case,
+                    f"{int(row.where):,}",
+                    f"{cost.wall:.2f}",
+                    f"{cost.cpu:.2f}",
+                    _mebi(cost.peak),
+                    *each,
+                )
             )
         rows.sort(key=lambda row: (list(_CASES).index(row[0]), int(row[1].replace(",", ""))))
         yield from _table(
-            ("case", "files", "wall, s", "CPU, s", "peak, MiB", "wall, ms per 1,000 files", "CPU, ms per 1,000 files"),
+            (
+                "case",
+                "files",
+                "wall, s",
+                "CPU, s",
+                "peak, MiB",
+                "wall, ms per 1,000 files",
+                "CPU, ms per 1,000 files",
+            ),
             rows,
         )
 
@@ -288,7 +357,10 @@ def _plans(results: Results) -> Iterator[str]:
     if rows := [(image, link, f"{off:+.2f} %") for image, link, off in targets.plans(results)]:
         yield "## Said beforehand"
         yield ""
-        yield "What a pull fetched right after `zpull plan`, by the server's count, against what the plan had said."
+        yield (
+            "What a pull fetched right after `zpull plan`, by the server's count, against what "
+            "the plan had said."
+        )
         yield ""
         yield from _table(("image", "link", "off by"), rows)
 
@@ -299,10 +371,15 @@ def _not_done(results: Results) -> Iterator[str]:
     for text in _UNDONE.strip().split("\n\n"):
         yield from _item(text)
     if results.about.get("work") == "memory":
-        yield from _item("No disk below the clients: their files lay in memory, where `fdatasync` is free.")
+        yield from _item(
+            "No disk below the clients: their files lay in memory, where `fdatasync` is free."
+        )
     for row in results.rows:
         if cost := row.cost.failed:
-            yield from _item(f"Failed: {row.suite}, {row.image}, {row.where}, {row.case}, {row.client}: {cost:.160}")
+            yield from _item(
+                f"Failed: {row.suite}, {row.image}, {row.where}, {row.case}, {row.client}: "
+                f"{cost:.160}"
+            )
     if not any(targets.plans(results)):
         yield from _item("`zpull plan` was not there to be measured.")
 
@@ -310,7 +387,9 @@ def _not_done(results: Results) -> Iterator[str]:
 def _picture(results: Results) -> str:
     series = ("zpull", "podman", "skopeo", "curl, ideal ranges")
     groups = [
-        chart.Group(f"{image}, {link.name}", [over_limit(results, image, link, client) for client in series])
+        chart.Group(
+            f"{image}, {link.name}", [over_limit(results, image, link, client) for client in series]
+        )
         for image in results.sizes
         for link in LINKS[1:]
     ]

@@ -1,4 +1,6 @@
-"""What was measured, as rows; kept as JSON between runs, so that one suite may be run again alone."""
+"""What was measured, as rows; kept as JSON between runs, so that one suite may be run again
+alone.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Results:
 
     def find(self, suite: str, **wanted: str) -> Iterator[Row]:
         for row in self.rows:
-            if row.suite == suite and all(getattr(row, name) == value for name, value in wanted.items()):
+            if row.suite == suite and all(
+                getattr(row, name) == value for name, value in wanted.items()
+            ):
                 yield row
 
     def cost(self, suite: str, image: str, where: str, case: str, client: str) -> Cost | None:
@@ -48,17 +52,24 @@ class Results:
         return found.cost if found and not found.cost.failed else None
 
     def update(self, image: str, client: str) -> Cost | None:
-        """The one whose bytes count: from docker-registry where that was measured, else on loopback."""
-        rows = (self.cost("pulls", image, where, "update", client) for where in (REGISTRY, "loopback"))
+        """The one whose bytes count: from docker-registry where that was measured, else on
+        loopback.
+        """
+        rows = (
+            self.cost("pulls", image, where, "update", client) for where in (REGISTRY, "loopback")
+        )
         return next(filter(None, rows), None)
 
     def need(self, image: str, client: str = "zpull --exact") -> int | None:
         """What an update needs, from zpull's own receipts, by the way that this client takes.
 
-        Of zpull: what came but gaps and waste. Others keep chunks and no blobs: what the lean way needs.
+        Of zpull: what came but gaps and waste. Others keep chunks and no blobs: what the lean way
+        needs.
         """
         names = [client] if client.startswith("zpull") else ["zpull --lean"]
-        found = (self.cost("pulls", image, "loopback", "update", name) for name in [*names, "zpull"])
+        found = (
+            self.cost("pulls", image, "loopback", "update", name) for name in [*names, "zpull"]
+        )
         return next((cost.need for cost in found if cost), None)
 
     def replace(self, rows: Sequence[Row]) -> None:

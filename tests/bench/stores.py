@@ -1,7 +1,8 @@
-"""What looking after a large store costs, in CPU seconds: `python -m tests.bench.stores [--images 100]`.
+"""What looking after a large store costs, in CPU seconds: `python -m tests.bench.stores [--images
+100]`.
 
-The store is made of rows and sparse files, so it takes half a minute and little of the disk: each image has three
-layers of 3,000 extents, two of three in files of the images before it.
+The store is made of rows and sparse files, so it takes half a minute and little of the disk: each
+image has three layers of 3,000 extents, two of three in files of the images before it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ from zchunked.store import Store
 
 _FILE_BYTES = 100 << 20
 _LAYERS, _EXTENTS = 3, 3000
-_TARGETS = {"images": 0.3, "status": 0.3, "gc --dry-run": 10.0, "gc --keep-last 50": 10.0, "find 30,000 frames": 1.0}
+_TARGETS = {
+    "images": 0.3,
+    "status": 0.3,
+    "gc --dry-run": 10.0,
+    "gc --keep-last 50": 10.0,
+    "find 30,000 frames": 1.0,
+}
 """Seconds."""
 
 
@@ -42,7 +49,10 @@ def table(folder: Path, count: int) -> Iterator[str]:
     build(folder, count)
     size = (folder / "index.sqlite").stat().st_size
     extents, frames = count * _LAYERS * _EXTENTS, count * _LAYERS * _EXTENTS // 3
-    yield f"{count} images, {count * _FILE_BYTES >> 30} GiB in files, {extents:,} extents, {frames:,} frames."
+    yield (
+        f"{count} images, {count * _FILE_BYTES >> 30} GiB in files, {extents:,} extents, "
+        f"{frames:,} frames."
+    )
     yield ""
     yield "| | CPU seconds | target |"
     yield "|---|--:|--:|"
@@ -66,8 +76,12 @@ def tasks(folder: Path) -> dict[str, Callable[[], object]]:
 
 
 def find(folder: Path) -> None:
-    """What a plan asks for a layer of 30,000 files: where each frame lies, and whether it is there."""
-    wanted = [_digest(number % 100, number % _LAYERS, number // 100 * 3) for number in range(30_000)]
+    """What a plan asks for a layer of 30,000 files: where each frame lies, and whether it is
+    there.
+    """
+    wanted = [
+        _digest(number % 100, number % _LAYERS, number // 100 * 3) for number in range(30_000)
+    ]
     with Store(folder) as store:
         assert len(store.find_chunks(wanted)) == len(set(wanted))
 
@@ -95,7 +109,9 @@ def build(folder: Path, count: int) -> None:
             _image(store, number, layers)
 
 
-def _layer(store: Store, files: list[str], number: int, layer: int, dice: random.Random) -> tuple[Digest, int]:
+def _layer(
+    store: Store, files: list[str], number: int, layer: int, dice: random.Random
+) -> tuple[Digest, int]:
     blob = digest_of(f"{number}-{layer}".encode())
     rows: list[tuple[int, int, str, int]] = []
     size = 0
@@ -122,9 +138,21 @@ def _image(store: Store, number: int, layers: list[tuple[Digest, int]]) -> None:
         "os": "linux", "architecture": "amd64", "number": number, "rootfs": {"type": "layers", "diff_ids": diff_ids},
     }).encode()  # fmt: skip
     kind = "application/vnd.oci.image."
-    listed = [{"mediaType": kind + "layer.v1.tar+zstd", "digest": blob, "size": size} for blob, size in layers]
-    descriptor = {"mediaType": kind + "config.v1+json", "digest": store.put(config), "size": len(config)}
-    document = {"schemaVersion": 2, "mediaType": kind + "manifest.v1+json", "config": descriptor, "layers": listed}
+    listed = [
+        {"mediaType": kind + "layer.v1.tar+zstd", "digest": blob, "size": size}
+        for blob, size in layers
+    ]
+    descriptor = {
+        "mediaType": kind + "config.v1+json",
+        "digest": store.put(config),
+        "size": len(config),
+    }
+    document = {
+        "schemaVersion": 2,
+        "mediaType": kind + "manifest.v1+json",
+        "config": descriptor,
+        "layers": listed,
+    }
     manifest = store.put(json.dumps(document).encode())
     store.set_image(f"registry.example/app:v{number}", "linux/amd64", manifest, manifest)
 

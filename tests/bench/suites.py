@@ -1,4 +1,6 @@
-"""What is measured: clients side by side over links, hosts with habits of their own, images that grow."""
+"""What is measured: clients side by side over links, hosts with habits of their own, images that
+grow.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class Bench:
         return self.work / client.name.replace(" ", "-").replace(":", "")
 
     def prepare(self, client: Client, image: str) -> Path | None:
-        """What the client remembers once it has the first version; None when it cannot pull at all."""
+        """What the client remembers once it has the first version; None when it cannot pull at
+        all.
+        """
         home = self.home(client)
         saved = home.with_suffix(".saved")
         forget(home)
@@ -78,10 +82,17 @@ class Bench:
 
 
 def pulls(bench: Bench, image: str) -> Iterator[Row]:
-    """All clients, cold and from the first version to the second, over all links. Clients take turns."""
+    """All clients, cold and from the first version to the second, over all links. Clients take
+    turns.
+    """
     whole = clients.manifest(bench.front.host, image, AFTER)
     ways = [Zpull(bench.engine, options=("--exact",)), Zpull(bench.engine, options=("--lean",))]
-    players: list[Client] = [Zpull(bench.engine), Zpull(bench.engine, exports=True), Skopeo(), Podman()]
+    players: list[Client] = [
+        Zpull(bench.engine),
+        Zpull(bench.engine, exports=True),
+        Skopeo(),
+        Podman(),
+    ]
     saved = {player.name: place for player in players if (place := bench.prepare(player, image))}
     if "zpull" in saved:  # all ways begin with the same store
         saved |= {player.name: saved["zpull"] for player in ways}
@@ -92,8 +103,12 @@ def pulls(bench: Bench, image: str) -> Iterator[Row]:
         with linked(link, bench.front.host) as host:
             tools = [whole.proved()] if Tools.are_here() else []
             for player in _cold_players(link, [*players, whole.whole(), *tools]):
-                costs = [_cold(bench, player, link, host, image) for _ in range(_repeats(bench, link))]
-                yield _told(bench, Row("pulls", image, link.name, "cold", player.name, middle(costs)))
+                costs = [
+                    _cold(bench, player, link, host, image) for _ in range(_repeats(bench, link))
+                ]
+                yield _told(
+                    bench, Row("pulls", image, link.name, "cold", player.name, middle(costs))
+                )
             found: dict[tuple[str, str], list[Cost]] = {}
             for _ in range(_repeats(bench, link)):
                 for player in _update_players(link, players):
@@ -109,21 +124,31 @@ def pulls(bench: Bench, image: str) -> Iterator[Row]:
                 need = first.need
             if need:
                 ideal = whole.parts(need)
-                costs = [_cold(bench, ideal, link, host, image) for _ in range(_repeats(bench, link))]
-                yield _told(bench, Row("pulls", image, link.name, "update", ideal.name, middle(costs)))
+                costs = [
+                    _cold(bench, ideal, link, host, image) for _ in range(_repeats(bench, link))
+                ]
+                yield _told(
+                    bench, Row("pulls", image, link.name, "update", ideal.name, middle(costs))
+                )
             yield from _planned(bench, link, host, image, saved["zpull"])
     yield from _from_registry(bench, players, image, saved)
     for player in players:
         bench.done(player)
 
 
-def _from_registry(bench: Bench, players: Sequence[Client], image: str, saved: Mapping[str, Path]) -> Iterator[Row]:
-    """Updates for their bytes: no parts have longer headers than docker-registry's. Its CPU time spoils the rest."""
+def _from_registry(
+    bench: Bench, players: Sequence[Client], image: str, saved: Mapping[str, Path]
+) -> Iterator[Row]:
+    """Updates for their bytes: no parts have longer headers than docker-registry's. Its CPU time
+    spoils the rest.
+    """
     for player in players:
         if player.name in {"zpull", "zpull --exact", "zpull --lean", "podman"}:
             home = bench.home(player)
             forget(home, saved[player.name])
-            cost = bench.once(player.pull(home, bench.registry.host, image, AFTER), LINKS[0], bench.registry)
+            cost = bench.once(
+                player.pull(home, bench.registry.host, image, AFTER), LINKS[0], bench.registry
+            )
             forget(home)
             yield _told(bench, Row("pulls", image, REGISTRY, "update", player.name, cost))
 
@@ -137,11 +162,17 @@ def _cold_players(link: Link, players: Sequence[Client]) -> list[Client]:
     if link.rtt > SLOW.rtt:
         return []
     players = [player for player in players if player.name not in {"zpull --exact", "zpull --lean"}]
-    return [player for player in players if link.rtt < SLOW.rtt or player.name in {"zpull", "skopeo", "curl"}]
+    return [
+        player
+        for player in players
+        if link.rtt < SLOW.rtt or player.name in {"zpull", "skopeo", "curl"}
+    ]
 
 
 def _update_players(link: Link, players: Sequence[Client]) -> list[Client]:
-    return [player for player in players if link.rtt <= SLOW.rtt or player.name in {"zpull", "podman"}]
+    return [
+        player for player in players if link.rtt <= SLOW.rtt or player.name in {"zpull", "podman"}
+    ]
 
 
 def _cold(bench: Bench, player: Client, link: Link, host: str, image: str) -> Cost:
@@ -169,11 +200,16 @@ def habits(bench: Bench, image: str) -> Iterator[Row]:
     """Only zpull: updating from hosts that answer ranges in their own ways, over the slow link."""
     layout = bench.work / "habits"
     source = f"docker://{bench.front.host}/{image}:{AFTER}"
-    peers.skopeo_new()("copy", "--src-tls-verify=false", source, f"oci:{layout}:{AFTER}", timeout=600)
+    peers.skopeo_new()(
+        "copy", "--src-tls-verify=false", source, f"oci:{layout}:{AFTER}", timeout=600
+    )
     player = Zpull(bench.engine)
     saved = bench.prepare(player, image)
     for name in bench.habits if saved else ():
-        with Registry(layout, repository=image, **HABITS[name]) as registry, linked(SLOW, registry.host) as host:
+        with (
+            Registry(layout, repository=image, **HABITS[name]) as registry,
+            linked(SLOW, registry.host) as host,
+        ):
             home = bench.home(player)
             forget(home, saved)
             cost = run(player.pull(home, host, image, AFTER), bench.work / "said")
@@ -185,7 +221,9 @@ def habits(bench: Bench, image: str) -> Iterator[Row]:
 
 
 def growth(bench: Bench, grown: Mapping[int, str]) -> Iterator[Row]:
-    """Only zpull, on loopback: a made-up image at several sizes, cold, updated, and once more for nothing."""
+    """Only zpull, on loopback: a made-up image at several sizes, cold, updated, and once more for
+    nothing.
+    """
     player, loopback = Zpull(bench.engine), LINKS[0]
     for count, image in grown.items():
         saved = bench.prepare(player, image)
@@ -199,14 +237,18 @@ def growth(bench: Bench, grown: Mapping[int, str]) -> Iterator[Row]:
             found["nothing"].append(bench.once(command, loopback))
         for case, costs in found.items():
             if costs:
-                yield _told(bench, Row("growth", image, str(count), case, player.name, middle(costs)))
+                yield _told(
+                    bench, Row("growth", image, str(count), case, player.name, middle(costs))
+                )
         bench.done(player)
 
 
 def serving(folder: Path, storage: Path, stack: ExitStack) -> tuple[peers.Server, peers.Server]:
-    """A registry behind nginx, which counts: once with the blobs read by nginx itself, as a CDN does, once without.
+    """A registry behind nginx, which counts: once with the blobs read by nginx itself, as a CDN
+    does, once without.
 
-    docker-registry reads 4 MiB of a blob for each part of an answer: 72 GB and 9 s of a core for one update of 72 MB.
+    docker-registry reads 4 MiB of a blob for each part of an answer: 72 GB and 9 s of a core for
+    one update of 72 MB.
     """
     registry = stack.enter_context(peers.docker_registry(folder / "registry", storage=storage))
     rules = _BLOBS % (storage / "docker" / "registry" / "v2" / "blobs")
@@ -224,7 +266,10 @@ _BLOBS = r"""
 def _told(bench: Bench, row: Row) -> Row:
     cost = row.cost
     numbers = (
-        f"{cost.wall:8.2f} s {cost.cpu:8.2f} s CPU {cost.peak / 1048576:6.0f} MiB {cost.wire:13,} B {cost.requests:6}"
+        f"{cost.wall:8.2f} s {cost.cpu:8.2f} s CPU {cost.peak / 1048576:6.0f} MiB "
+        f"{cost.wire:13,} B {cost.requests:6}"
     )
-    bench.say(f"  {row.image:12} {row.where:26} {row.case:8} {row.client:20} {cost.failed or numbers}")
+    bench.say(
+        f"  {row.image:12} {row.where:26} {row.case:8} {row.client:20} {cost.failed or numbers}"
+    )
     return row

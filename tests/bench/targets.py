@@ -42,7 +42,9 @@ def bytes_per_need(results: Results, image: str, client: str) -> float | None:
 
 
 def way_of(cost: Cost) -> str:
-    """Which ways the layers that were lacking came, by zpull's receipt; nothing of other clients."""
+    """Which ways the layers that were lacking came, by zpull's receipt; nothing of other
+    clients.
+    """
     ways = {
         "whole" if layer["mode"] == "whole" else "exact" if layer["identical"] else "lean"
         for layer in cost.receipt.get("layers", ())
@@ -59,7 +61,9 @@ def over_limit(results: Results, image: str, link: Link, client: str) -> float |
 
 
 def over_curl(results: Results, image: str, link: Link) -> float | None:
-    """Seconds of an update against 1.1 times those that curl takes for the whole blobs, and half a second."""
+    """Seconds of an update against 1.1 times those that curl takes for the whole blobs, and half a
+    second.
+    """
     cost = results.cost("pulls", image, link.name, "update", "zpull")
     whole = results.cost("pulls", image, link.name, "cold", "curl")
     return ratio(cost.wall if cost else None, whole.wall * 1.1 + 0.5 if whole else None)
@@ -79,7 +83,9 @@ def against(
     """One client's number, `wall` or `cpu`, against another's."""
     mine = results.cost("pulls", image, link.name, case, one)
     theirs = results.cost("pulls", image, link.name, case, other)
-    return ratio(getattr(mine, number) if mine else None, getattr(theirs, number) if theirs else None)
+    return ratio(
+        getattr(mine, number) if mine else None, getattr(theirs, number) if theirs else None
+    )
 
 
 def verdicts(results: Results) -> Iterator[Verdict]:
@@ -91,9 +97,13 @@ def verdicts(results: Results) -> Iterator[Verdict]:
     whole = [ratio(cost.wire, results.sizes.get("node")) or 0.0 for cost in none if not cost.failed]
     yield Verdict("hosts without ranges: bytes / image", max(whole, default=None), 1.01)
     failed = [row for row in results.find("habits") if row.cost.failed]
-    yield Verdict("hosts with habits: pulls that failed", float(len(failed)) if whole else None, 0, "")
+    yield Verdict(
+        "hosts with habits: pulls that failed", float(len(failed)) if whole else None, 0, ""
+    )
     nothing = results.cost("pulls", "python", LOOPBACK.name, "nothing", "zpull")
-    yield Verdict("nothing to do (python): requests", float(nothing.requests) if nothing else None, 1, "")
+    yield Verdict(
+        "nothing to do (python): requests", float(nothing.requests) if nothing else None, 1, ""
+    )
     yield Verdict("nothing to do (python): wall", nothing.wall if nothing else None, 0.4, "s")
     off = [abs(bytes_off) for _, _, bytes_off in plans(results)]
     yield Verdict("plan: bytes that a pull then fetches, off by", max(off, default=None), 3, "%")
@@ -111,7 +121,10 @@ def plans(results: Results) -> Iterator[tuple[str, str, float]]:
 def misstated(results: Results) -> list[str]:
     """Pulls whose receipt and server disagree on the bytes."""
     return [
-        f"{row.suite}: {row.image}, {row.where}, {row.case}, {row.client}: by {row.cost.misstated:,} bytes"
+        (
+            f"{row.suite}: {row.image}, {row.where}, {row.case}, {row.client}: by "
+            f"{row.cost.misstated:,} bytes"
+        )
         for row in results.rows
         if row.cost.misstated
     ]
@@ -120,7 +133,10 @@ def misstated(results: Results) -> list[str]:
 def disturbed(results: Results) -> list[str]:
     """Pulls on loopback during which strangers were busy, so that their seconds mean little."""
     return [
-        f"{row.suite}: {row.image}, {row.where}, {row.case}, {row.client}: {row.cost.others / row.cost.wall:.1f} cores"
+        (
+            f"{row.suite}: {row.image}, {row.where}, {row.case}, {row.client}: "
+            f"{row.cost.others / row.cost.wall:.1f} cores"
+        )
         for row in results.rows
         if (row.where == LOOPBACK.name or row.suite == "growth") and row.cost.is_disturbed
     ]
@@ -128,7 +144,10 @@ def disturbed(results: Results) -> list[str]:
 
 def _habit(results: Results, where: str) -> float | None:
     cost = results.cost("habits", "node", where, "update", "zpull")
-    return ratio(cost.wire if cost else None, cost.need if cost and cost.receipt else results.need("node", "zpull"))
+    return ratio(
+        cost.wire if cost else None,
+        cost.need if cost and cost.receipt else results.need("node", "zpull"),
+    )
 
 
 def _of_updates(results: Results) -> Iterator[Verdict]:
@@ -138,12 +157,17 @@ def _of_updates(results: Results) -> Iterator[Verdict]:
     for image, bound in (("python", 1.045), ("node", 1.066)):
         measured = bytes_per_need(results, image, "zpull --lean")
         yield Verdict(f"update of {image}, lean: bytes / need, several ranges", measured, bound)
-    yield Verdict("update of node: bytes / need, single ranges, 40 ms", _habit(results, SINGLE), 1.10)
+    yield Verdict(
+        "update of node: bytes / need, single ranges, 40 ms", _habit(results, SINGLE), 1.10
+    )
     for image, walls, cpus in (("node", 0.2, 0.2), ("python", 0.35, 0.3)):
         for number, bound in (("wall", walls), ("cpu", cpus)):
             measured = against(results, image, LOOPBACK, "update", number, "podman")
             yield Verdict(f"update of {image}, loopback: {number} / podman's", measured, bound)
-    peaks = [results.cost("pulls", "node", LOOPBACK.name, "update", name) for name in ("zpull", "zpull --exact")]
+    peaks = [
+        results.cost("pulls", "node", LOOPBACK.name, "update", name)
+        for name in ("zpull", "zpull --exact")
+    ]
     peak = max([cost.peak / 2**20 for cost in peaks if cost], default=None)
     yield Verdict("update of node, exact too: peak memory", peak, 150, "MiB")
 
@@ -153,7 +177,11 @@ def _of_cold_pulls(results: Results, image: str) -> Iterator[Verdict]:
         measured = against(results, image, LOOPBACK, "cold", "wall", "skopeo", client)
         yield Verdict(f"cold {image}, loopback: {client}: wall / skopeo's", measured, 2)
     cold = results.cost("pulls", image, LOOPBACK.name, "cold", "zpull")
-    yield Verdict(f"cold {image}: bytes / image", ratio(cold.wire if cold else None, results.sizes[image]), 1.0001)
+    yield Verdict(
+        f"cold {image}: bytes / image",
+        ratio(cold.wire if cold else None, results.sizes[image]),
+        1.0001,
+    )
     for link in (GIGABIT, SLOW):
         measured = against(results, image, link, "cold", "wall", "curl")
         yield Verdict(f"cold {image}, {link.name}: wall / curl's", measured, 1.05)
@@ -161,9 +189,13 @@ def _of_cold_pulls(results: Results, image: str) -> Iterator[Verdict]:
 
 def _of_links(results: Results, image: str) -> Iterator[Verdict]:
     measured = over_curl(results, image, GIGABIT)
-    yield Verdict(f"update of {image}, {GIGABIT.name}: wall / (1.1 × curl's of all + 0.5 s)", measured, 1)
+    yield Verdict(
+        f"update of {image}, {GIGABIT.name}: wall / (1.1 × curl's of all + 0.5 s)", measured, 1
+    )
     for link in (SLOW, SLOWER):
         measured = over_limit(results, image, link, "zpull")
-        yield Verdict(f"update of {image}, {link.name}: wall / (need / rate + 4 round trips)", measured, 1.10)
+        yield Verdict(
+            f"update of {image}, {link.name}: wall / (need / rate + 4 round trips)", measured, 1.10
+        )
     measured = over_other_ways(results, image, SLOW)
     yield Verdict(f"update of {image}, {SLOW.name}: wall / that of the quicker way", measured, 1.05)

@@ -26,7 +26,9 @@ from tests.peers import corpus
 RECEIPT = {"bytes": {"needed": 900, "metadata": 100, "gap": 20, "wasted": 0, "fetched": 1_020}}
 
 
-def cost(wall: float = 1.0, wire: int = 1_020, *, receipt: bool = True, failed: str | None = None) -> Cost:
+def cost(
+    wall: float = 1.0, wire: int = 1_020, *, receipt: bool = True, failed: str | None = None
+) -> Cost:
     return Cost(wall, wall / 2, 64 << 20, wire, 3, RECEIPT if receipt else {}, failed=failed)
 
 
@@ -65,22 +67,43 @@ def test_bytes_are_those_that_docker_registry_sent_where_they_are_known(results:
 
 def test_seconds_beside_busy_strangers_are_told(results: Results) -> None:
     assert targets.disturbed(results) == []
-    results.rows.append(row("zpull", "80000", "cold", replace(cost(11.0), others=16.5), suite="growth"))
+    results.rows.append(
+        row("zpull", "80000", "cold", replace(cost(11.0), others=16.5), suite="growth")
+    )
     assert targets.disturbed(results) == ["growth: node, 80000, cold, zpull: 1.5 cores"]
 
 
-def test_blobs_come_from_the_folder_of_the_registry_and_all_else_from_the_registry(tmp_path: Path) -> None:
+def test_blobs_come_from_the_folder_of_the_registry_and_all_else_from_the_registry(
+    tmp_path: Path,
+) -> None:
     peers.require("docker-registry", "nginx")
     blob = bytes(range(256)) * 40
     hexed = hashlib.sha256(blob).hexdigest()
-    path = tmp_path / "storage" / "docker" / "registry" / "v2" / "blobs" / "sha256" / hexed[:2] / hexed / "data"
+    path = (
+        tmp_path
+        / "storage"
+        / "docker"
+        / "registry"
+        / "v2"
+        / "blobs"
+        / "sha256"
+        / hexed[:2]
+        / hexed
+        / "data"
+    )
     path.parent.mkdir(parents=True)
     path.write_bytes(blob)
     with ExitStack() as stack:
         front, registry = serving(tmp_path / "servers", tmp_path / "storage", stack)
-        asked = Request(f"{front.url}/v2/some/image/blobs/sha256:{hexed}", headers={"Range": "bytes=3-9,300-499"})
+        asked = Request(
+            f"{front.url}/v2/some/image/blobs/sha256:{hexed}",
+            headers={"Range": "bytes=3-9,300-499"},
+        )
         with urlopen(asked, timeout=10) as answer:
-            assert (answer.status, answer.headers.get_content_type()) == (206, "multipart/byteranges")
+            assert (answer.status, answer.headers.get_content_type()) == (
+                206,
+                "multipart/byteranges",
+            )
             assert blob[300:500] in answer.read()
         with urlopen(f"{front.url}/v2/", timeout=10) as answer:
             assert answer.headers["Docker-Distribution-Api-Version"] == "registry/2.0"
@@ -111,7 +134,9 @@ def test_verdicts_know_yes_from_no_from_unknown(results: Results) -> None:
         ([], ""),
     ],
 )
-def test_the_way_is_that_of_the_layers_that_were_lacking(layers: list[tuple[str, bool]], way: str) -> None:
+def test_the_way_is_that_of_the_layers_that_were_lacking(
+    layers: list[tuple[str, bool]], way: str
+) -> None:
     receipt = {"layers": [{"mode": mode, "identical": same} for mode, same in layers]}
     assert targets.way_of(replace(cost(), receipt=receipt)) == way
 
@@ -127,7 +152,9 @@ def test_the_middle_is_each_numbers_own_and_a_failure_stays_one() -> None:
     assert middle([cost(), cost(failed="no")]).failed == "no"
 
 
-def test_results_survive_a_file_and_a_second_run_replaces_its_own(results: Results, tmp_path: Path) -> None:
+def test_results_survive_a_file_and_a_second_run_replaces_its_own(
+    results: Results, tmp_path: Path
+) -> None:
     results.save(tmp_path / "results.json")
     again = load(tmp_path / "results.json")
     assert again == results
@@ -136,20 +163,29 @@ def test_results_survive_a_file_and_a_second_run_replaces_its_own(results: Resul
     assert load(tmp_path / "absent.json") == Results()
 
 
-def test_the_page_has_a_table_for_what_is_known_and_a_dash_for_what_is_not(results: Results, tmp_path: Path) -> None:
+def test_the_page_has_a_table_for_what_is_known_and_a_dash_for_what_is_not(
+    results: Results, tmp_path: Path
+) -> None:
     report.write(results, tmp_path)
     page = (tmp_path / "benchmarks.md").read_text()
-    assert "| update of node, exact: bytes / need, several ranges | ≤ 1.12 × | 1.02 × | yes |" in page
+    assert (
+        "| update of node, exact: bytes / need, several ranges | ≤ 1.12 × | 1.02 × | yes |" in page
+    )
     assert "ended with 22" in page
     assert max(len(line) for line in page.splitlines() if not line.startswith("|")) <= 120
     assert (tmp_path / "benchmarks.svg").read_text().count("<rect") > 2
 
 
 def test_long_bars_are_cut_and_keep_their_figures() -> None:
-    drawn = chart.svg("a < b", ["one"], [chart.Group("g", [100.0]), chart.Group("h", [None])], [(1.0, "1")])
+    drawn = chart.svg(
+        "a < b", ["one"], [chart.Group("g", [100.0]), chart.Group("h", [None])], [(1.0, "1")]
+    )
     assert "a &lt; b" in drawn
     assert ">100.00<" in drawn
-    assert max(float(word.split('"')[1]) for word in drawn.split("width=")[2:] if "%" not in word) < 860
+    assert (
+        max(float(word.split('"')[1]) for word in drawn.split("width=")[2:] if "%" not in word)
+        < 860
+    )
 
 
 def test_ideal_ranges_add_up_to_the_need() -> None:
@@ -168,7 +204,13 @@ def test_a_tree_is_the_same_tar_every_time(tmp_path: Path) -> None:
     (tree / "b" / "run").touch()
     assert write_tar(tree, "srv/app", tmp_path / "2.tar") == first
     with tarfile.open(tmp_path / "1.tar") as tar:
-        assert [info.name for info in tar] == ["srv", "srv/app", "srv/app/a", "srv/app/b", "srv/app/b/run"]
+        assert [info.name for info in tar] == [
+            "srv",
+            "srv/app",
+            "srv/app/a",
+            "srv/app/b",
+            "srv/app/b/run",
+        ]
         assert {info.uid for info in tar} == {0}
         assert tar.getmember("srv/app/b/run").mode == 0o755
 
@@ -178,14 +220,23 @@ def test_a_command_is_run_and_its_failure_told(tmp_path: Path) -> None:
     assert found.failed is None
     assert found.receipt == {"bytes": {}}
     assert found.peak > 0
-    assert "ended with 3: ['why']" == run(Command(("sh", "-c", "echo why >&2; exit 3")), tmp_path).failed
+    assert (
+        "ended with 3: ['why']"
+        == run(Command(("sh", "-c", "echo why >&2; exit 3")), tmp_path).failed
+    )
 
 
 def test_the_relay_carries_every_byte_and_the_end(tmp_path: Path) -> None:
     corpus.layout(tmp_path / "layout", {"v1": [corpus.tar(corpus.grow(1, 40))]})
-    with Registry(tmp_path / "layout") as registry, linked(Link("fast", 1e9, 0.001), registry.host) as host:
+    with (
+        Registry(tmp_path / "layout") as registry,
+        linked(Link("fast", 1e9, 0.001), registry.host) as host,
+    ):
         for digest, blob in registry.content.blobs.items():
             with socket.create_connection((host.split(":")[0], int(host.split(":")[1]))) as there:
-                there.sendall(f"GET /v2/demo/blobs/{digest} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                there.sendall(
+                    f"GET /v2/demo/blobs/{digest} HTTP/1.1\r\nHost: x\r\nConnection: "
+                    "close\r\n\r\n".encode()
+                )
                 answer = b"".join(iter(lambda there=there: there.recv(65_536), b""))  # type: ignore[misc]
             assert answer.partition(b"\r\n\r\n")[2] == blob

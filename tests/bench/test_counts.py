@@ -35,7 +35,10 @@ def test_an_instruction_is_counted_once_where_it_was_spent() -> None:
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("/venv/lib/python3.11/site-packages/zstandard/backend_c.cpython-311-x86_64-linux-gnu.so", "zstd"),
+        (
+            "/venv/lib/python3.11/site-packages/zstandard/backend_c.cpython-311-x86_64-linux-gnu.so",
+            "zstd",
+        ),
         ("/usr/lib/python3.11/lib-dynload/_sqlite3.cpython-311-x86_64-linux-gnu.so", "SQLite"),
         ("/lib/x86_64-linux-gnu/libc.so.6", "C library"),
         ("/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "C library"),

@@ -1,4 +1,6 @@
-"""Public packages, installed by their ordinary clients, and the tars that a build would make of them."""
+"""Public packages, installed by their ordinary clients, and the tars that a build would make of
+them.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,16 @@ _MTIME = 1_700_000_000  # of every file: real builds set it too, and a second bu
 
 
 def node_modules(folder: Path, pins: str, before: Path | None = None) -> Path:
-    """Install `pins` into a new folder; with `before`, an earlier one, all that `pins` does not name stays as it is."""
+    """Install `pins` into a new folder; with `before`, an earlier one, all that `pins` does not
+    name stays as it is.
+    """
     if before:
         shutil.copytree(before, folder, symlinks=True)
     else:
         folder.mkdir(parents=True)
-        (folder / "package.json").write_text('{"name": "bench", "version": "1.0.0", "private": true}')
+        (folder / "package.json").write_text(
+            '{"name": "bench", "version": "1.0.0", "private": true}'
+        )
     bounds = ["@<=".join(pin.rsplit("@", 1)) for pin in pins.split()]
     quiet = ("--no-audit", "--no-fund", "--no-progress", "--loglevel=error")
     options = ("--ignore-scripts", "--legacy-peer-deps", "--prefer-offline", *quiet)
@@ -35,17 +41,29 @@ def site_packages(folder: Path, pins: str) -> Path:
     """Unpack the wheels of `pins`, and nothing they depend on, into a new folder."""
     folder.mkdir(parents=True)
     wheels = [word for platform in _WHEELS for word in ("--platform", platform)]
-    chosen = ["--quiet", "--no-deps", "--no-compile", "--only-binary=:all:", "--python-version=3.11", *wheels]
+    chosen = [
+        "--quiet",
+        "--no-deps",
+        "--no-compile",
+        "--only-binary=:all:",
+        "--python-version=3.11",
+        *wheels,
+    ]
     bounds = [pin.replace("==", "<=") for pin in pins.split()]
-    _install([sys.executable, "-m", "pip", "install", *chosen, "--target", str(folder), *bounds], folder)
-    shutil.rmtree(folder / "bin", ignore_errors=True)  # scripts that name the interpreter of this machine
+    _install(
+        [sys.executable, "-m", "pip", "install", *chosen, "--target", str(folder), *bounds], folder
+    )
+    # scripts that name the interpreter of this machine
+    shutil.rmtree(folder / "bin", ignore_errors=True)
     return folder
 
 
 def _install(argv: list[str], folder: Path) -> None:
     done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{' '.join(argv[:3])} … ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        raise SystemExit(
+            f"{' '.join(argv[:3])} … ended with {done.returncode}:\n{done.stderr[-3000:]}"
+        )
 
 
 def write_tar(tree: Path, under: str, target: Path) -> str:

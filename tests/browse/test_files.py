@@ -1,4 +1,6 @@
-"""Files of pulled images: the same from a whole blob and from chunks, and none from a damaged layer."""
+"""Files of pulled images: the same from a whole blob and from chunks, and none from a damaged
+layer.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,18 @@ def two_layers() -> Image:
     return image([chunked_layer(lower), chunked_layer(upper)])
 
 
-@pytest.mark.parametrize("gaps", [GapOptions(exact=True), GapOptions(lean=True)], ids=["exact", "lean"])
+@pytest.mark.parametrize(
+    "gaps", [GapOptions(exact=True), GapOptions(lean=True)], ids=["exact", "lean"]
+)
 def test_files_are_those_of_all_layers(gaps: GapOptions, tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         pulled = pull(MemorySource(two_layers()), store, gaps=gaps).image
         assert pulled is not None
         files = list_files(store, pulled)
-        assert {path: entry.layer for path, entry in files.items()} == {"etc/conf": 1, "etc/kept": 0}
+        assert {path: entry.layer for path, entry in files.items()} == {
+            "etc/conf": 1,
+            "etc/kept": 0,
+        }
         assert files["etc/conf"].size == len(NEW)
         assert read_file(store, pulled, "/etc/conf") == NEW
         assert read_file(store, pulled, "etc/kept") == b"kept"

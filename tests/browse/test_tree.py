@@ -71,7 +71,9 @@ def test_layers_are_applied_in_order(layers: list[list[str]], left: set[str]) ->
     ],
 )
 def test_links_lead_to_files_inside_the_image(path: str, found: str) -> None:
-    tree = tree_of(["usr/", "usr/bin/", "usr/bin/sh", "bin -> usr/bin", "abs -> /bin/sh", "implied/file"])
+    tree = tree_of(
+        ["usr/", "usr/bin/", "usr/bin/sh", "bin -> usr/bin", "abs -> /bin/sh", "implied/file"]
+    )
     assert find_file(tree, path).path == found
 
 

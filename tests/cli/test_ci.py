@@ -30,7 +30,9 @@ def path(tmp_path: Path) -> str:
     return f"{script.parent}:{os.environ['PATH']}"
 
 
-def test_the_shell_script_trims_the_cache_and_the_next_run_uses_it(path: str, tmp_path: Path) -> None:
+def test_the_shell_script_trims_the_cache_and_the_next_run_uses_it(
+    path: str, tmp_path: Path
+) -> None:
     page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     sent = []
@@ -40,7 +42,9 @@ def test_the_shell_script_trims_the_cache_and_the_next_run_uses_it(path: str, tm
             if number:  # as a CI service does: packed, kept, unpacked elsewhere
                 with tarfile.open(tmp_path / "kept.tar") as archive:
                     extract(archive, cache)
-            env = environment(tmp_path, {"PATH": path, "IMAGE": registry.reference(tag), "CACHE": str(cache)})
+            env = environment(
+                tmp_path, {"PATH": path, "IMAGE": registry.reference(tag), "CACHE": str(cache)}
+            )
             env["WORK"] = str(tmp_path / f"work{number}")
             Path(env["WORK"]).mkdir()
             before = registry.accounts.body_bytes
@@ -67,7 +71,9 @@ def test_the_action_pulls_what_is_listed_and_keeps_no_more(path: str, tmp_path: 
             "TO": f"oci:{tmp_path / 'out'}\n",
             "GITHUB_OUTPUT": str(tmp_path / "output"),
         })  # fmt: skip
-        subprocess.run(["bash", "-eo", "pipefail", "-c", script], env=env, check=True, capture_output=True)
+        subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", script], env=env, check=True, capture_output=True
+        )
         assert (tmp_path / "out" / "index.json").exists()
         said = (tmp_path / "output").read_text()
         assert f"{registry.reference('v2').rpartition(':')[0]}@sha256:" in said

@@ -1,4 +1,6 @@
-"""The command as a user meets it: verbs, exit codes, one line for each error, nothing but the result on stdout."""
+"""The command as a user meets it: verbs, exit codes, one line for each error, nothing but the
+result on stdout.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ DEMO = Golden("demo", "demo-v1").layout
         (["127.0.0.1:1/name", "--patience", "0"], 5, "connection refused"),
     ],
 )
-def test_an_error_is_one_line_and_a_documented_exit_code(argv: list[str], code: int, says: str, tmp_path: Path) -> None:
+def test_an_error_is_one_line_and_a_documented_exit_code(
+    argv: list[str], code: int, says: str, tmp_path: Path
+) -> None:
     ended = zpull(tmp_path, *argv, check=False)
     assert ended.code == code, ended.err
     assert says in ended.error
@@ -94,7 +98,12 @@ def test_options_come_from_the_environment_and_what_is_typed_wins(tmp_path: Path
         env = {"ZPULL_FORMAT": "json", "ZPULL_EXACT": "1", "ZPULL_JOBS": "2"}
         told = json.loads(zpull(tmp_path, registry.reference("demo-v1"), env=env).out)
         assert {layer["mode"] for layer in told["layers"]} == {"whole"}
-        assert zpull(tmp_path, registry.reference("demo-v1"), "--format", "text", env=env).out.count("@") == 1
+        assert (
+            zpull(tmp_path, registry.reference("demo-v1"), "--format", "text", env=env).out.count(
+                "@"
+            )
+            == 1
+        )
 
 
 def test_images_lists_what_was_pulled(tmp_path: Path) -> None:
@@ -107,7 +116,16 @@ def test_images_lists_what_was_pulled(tmp_path: Path) -> None:
             (registry.reference("multi-platform"), "linux/arm64"),
         }
         head, *lines = zpull(tmp_path, "images").out.splitlines()
-        assert head.split() == ["IMAGE", "PLATFORM", "DIGEST", "SIZE", "SHARED", "PROVED", "BY", "PULLED"]
+        assert head.split() == [
+            "IMAGE",
+            "PLATFORM",
+            "DIGEST",
+            "SIZE",
+            "SHARED",
+            "PROVED",
+            "BY",
+            "PULLED",
+        ]
         assert len(lines) == 2
         assert all("just now" in line and "kB" in line for line in lines)
         assert all(row["size"] > 1000 for row in rows)
@@ -122,7 +140,9 @@ def test_an_export_takes_what_zpull_printed(tmp_path: Path) -> None:
         told = zpull(tmp_path, "export", name, "-q", "--to", f"oci:{tmp_path}/{number}").out
         assert told == f"{digest}\n"
     for name, code in (("sha256:", 2), ("sha256:0123456789", 3), (registry.reference("absent"), 3)):
-        assert zpull(tmp_path, "export", name, "--to", f"oci:{tmp_path}/x", check=False).code == code
+        assert (
+            zpull(tmp_path, "export", name, "--to", f"oci:{tmp_path}/x", check=False).code == code
+        )
 
 
 def test_verbose_shows_requests_without_secrets(tmp_path: Path) -> None:
@@ -166,9 +186,21 @@ def test_a_target_that_is_in_the_way_is_named_and_left_alone(tmp_path: Path) -> 
 
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     with Registry(DEMO) as registry:
-        argv = [sys.executable, "-m", "zchunked", "-q", registry.reference("demo-v1"), "--to", "docker-archive:-"]
+        argv = [
+            sys.executable,
+            "-m",
+            "zchunked",
+            "-q",
+            registry.reference("demo-v1"),
+            "--to",
+            "docker-archive:-",
+        ]
         with subprocess.Popen(
-            argv, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            argv,
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         ) as sender:
             assert sender.stdout is not None
             sender.stdout.close()
@@ -198,9 +230,15 @@ def test_the_manual_page_has_every_option(tmp_path: Path) -> None:
 
 
 def test_the_version_is_quick_to_say(tmp_path: Path) -> None:
-    code = "import sys; from zchunked.cli import run; run(['--version']); print(sorted(sys.modules))"
+    code = (
+        "import sys; from zchunked.cli import run; run(['--version']); print(sorted(sys.modules))"
+    )
     loaded = subprocess.run(
-        [sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     for heavy in ("requests", "zstandard", "tqdm", "sqlite3", "msgspec"):
         assert f"'{heavy}'" not in loaded

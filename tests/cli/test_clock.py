@@ -1,4 +1,6 @@
-"""The command on a machine whose clock was never set: nothing is refused for it, and no library complains of it."""
+"""The command on a machine whose clock was never set: nothing is refused for it, and no library
+complains of it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from tests.helpers.servers.registry import Registry
 def at(moment: str, home: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run at that time of the wall clock; warnings are shown unless we keep them away."""
     argv = ["faketime", moment, sys.executable, "-m", "zchunked", *map(str, words)]
-    done = subprocess.run(argv, env=environment(home), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        argv, env=environment(home), capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "arning" not in done.stderr
@@ -31,6 +35,9 @@ def test_a_clock_that_was_never_set(tmp_path: Path) -> None:
         said = at("1970-01-02", tmp_path, v2, "--progress", "json").stderr
     assert [json.loads(line)["event"] for line in said.splitlines()][-1] == "pulled"
     assert v2 in at("1970-01-01 00:00:00", tmp_path, "images").stdout
-    for words in (["gc", "--max-age", "60d"], ["export", v2, "--to", f"oci-archive:{tmp_path}/v2.tar"]):
+    for words in (
+        ["gc", "--max-age", "60d"],
+        ["export", v2, "--to", f"oci-archive:{tmp_path}/v2.tar"],
+    ):
         assert at("1970-01-02", tmp_path, *words).stderr == ""
     assert "just now" not in zpull(tmp_path, "images").out.splitlines()[-1]

@@ -1,4 +1,6 @@
-"""Completions, in the shells themselves: verbs, options, files, images of the store, with a verb and without."""
+"""Completions, in the shells themselves: verbs, options, files, images of the store, with a verb
+and without.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ CASES = [
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where a `zpull` with one image in its store is."""
-    tmp_path.joinpath("zpull").write_text("#!/bin/sh\nprintf 'IMAGE  PLATFORM\\nhost:5000/x:v1  linux\\n'\n")
+    tmp_path.joinpath("zpull").write_text(
+        "#!/bin/sh\nprintf 'IMAGE  PLATFORM\\nhost:5000/x:v1  linux\\n'\n"
+    )
     tmp_path.joinpath("zpull").chmod(0o755)
     tmp_path.joinpath("credentials").touch()
     return tmp_path
@@ -43,7 +47,9 @@ def script(shell: str, folder: Path) -> Path:
 
 
 def printed(shell: str, folder: Path, code: str) -> set[str]:
-    done = subprocess.run([shell, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [shell, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
     return {line.partition("\t")[0].strip() for line in done.stdout.splitlines()}
 
 
@@ -58,8 +64,12 @@ def test_completions_are_printed(shell: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "wanted", "unwanted"), CASES)
-def test_bash_completes(words: list[str], wanted: set[str], unwanted: set[str], folder: Path) -> None:
-    """As bash calls: words end at colons, and what is offered stands in for the part behind the last one."""
+def test_bash_completes(
+    words: list[str], wanted: set[str], unwanted: set[str], folder: Path
+) -> None:
+    """As bash calls: words end at colons, and what is offered stands in for the part behind the
+    last one.
+    """
     line = " ".join(["zpull", *words])
     script("bash", folder)
     found = printed(
@@ -75,10 +85,14 @@ def test_bash_completes(words: list[str], wanted: set[str], unwanted: set[str], 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="no fish on this machine")
 @pytest.mark.parametrize(("words", "wanted", "unwanted"), CASES)
-def test_fish_completes(words: list[str], wanted: set[str], unwanted: set[str], folder: Path) -> None:
+def test_fish_completes(
+    words: list[str], wanted: set[str], unwanted: set[str], folder: Path
+) -> None:
     script("fish", folder)
     line = " ".join(["zpull", *words])
-    found = printed("fish", folder, f"set PATH . $PATH; source completion.fish; complete -C {line!r}")
+    found = printed(
+        "fish", folder, f"set PATH . $PATH; source completion.fish; complete -C {line!r}"
+    )
     assert wanted <= found
     assert not unwanted & found
 

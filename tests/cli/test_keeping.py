@@ -54,7 +54,9 @@ def test_gc_keeps_named_images_and_says_what_goes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [("--max-size", "1k"), ("env",)])
-def test_gc_keeps_a_budget_from_the_command_or_the_environment(how: tuple[str, ...], tmp_path: Path) -> None:
+def test_gc_keeps_a_budget_from_the_command_or_the_environment(
+    how: tuple[str, ...], tmp_path: Path
+) -> None:
     with Registry(versions()) as registry:
         zpull(tmp_path, registry.reference("v1"))
         if how == ("env",):
@@ -71,21 +73,33 @@ def weight(home: Path) -> int:
 
 def test_a_pull_leaves_the_store_below_its_budget(tmp_path: Path) -> None:
     common = files(60, 20, 10_000)
-    made = {f"v{n}": image([chunked_layer(make_tar(common | files(61 + n, 20, 10_000)))]) for n in range(4)}
+    made = {
+        f"v{n}": image([chunked_layer(make_tar(common | files(61 + n, 20, 10_000)))])
+        for n in range(4)
+    }
     budget = 850_000  # two versions and a half
     with Registry(made) as registry:
         for tag in made:
-            done = zpull(tmp_path, registry.reference(tag), "-q", env={"ZPULL_STORE_MAX": str(budget)})
+            done = zpull(
+                tmp_path, registry.reference(tag), "-q", env={"ZPULL_STORE_MAX": str(budget)}
+            )
             assert done.err == ""
             assert weight(tmp_path) <= 1.02 * budget
             assert_right(tmp_path, registry, tag)
         there = zpull(tmp_path, "images", "-q").out.split()
         assert 1 < len(there) < 4, "the oldest went, and no more than had to"
-        done = zpull(tmp_path, *map(registry.reference, made), env={"ZPULL_STORE_MAX": "1k"}, check=False)
+        done = zpull(
+            tmp_path, *map(registry.reference, made), env={"ZPULL_STORE_MAX": "1k"}, check=False
+        )
         assert done.code == 0
         for tag in made:
             assert_right(tmp_path, registry, tag)  # what the command itself has brought stays
-        assert zpull(tmp_path, registry.reference("v0"), env={"ZPULL_STORE_MAX": "much"}, check=False).code == 2
+        assert (
+            zpull(
+                tmp_path, registry.reference("v0"), env={"ZPULL_STORE_MAX": "much"}, check=False
+            ).code
+            == 2
+        )
         dry = zpull(tmp_path, "plan", registry.reference("v0"), env={"ZPULL_STORE_MAX": "1k"})
         assert dry.code == 0
         assert zpull(tmp_path, "images", "-q").out.count("\n") == 4

@@ -16,7 +16,8 @@ class Terminal(io.TextIOWrapper):
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x1b[2Jgone", b"\x00\x01", "\x9b2J".encode(), b"\x07", "\u202eelif".encode(), b"\x7f"]
+    "data",
+    [b"\x1b[2Jgone", b"\x00\x01", "\x9b2J".encode(), b"\x07", "\u202eelif".encode(), b"\x7f"],
 )
 def test_nothing_that_moves_a_cursor_reaches_a_terminal(data: bytes) -> None:
     out, file = io.BytesIO(), io.BytesIO()

@@ -1,4 +1,6 @@
-"""Words and variables: each value passes the same parser, and whoever mistypes one is told what was expected."""
+"""Words and variables: each value passes the same parser, and whoever mistypes one is told what was
+expected.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def test_certificate_checks_are_off_where_false_was_said(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["on", "off", "2", "t", "f", "truee", " ", "none", "disable"])
-@pytest.mark.parametrize("flag", ["--tls-verify", "--plain-http", "--offline", "--quiet", "--exact", "--verbose"])
+@pytest.mark.parametrize(
+    "flag", ["--tls-verify", "--plain-http", "--offline", "--quiet", "--exact", "--verbose"]
+)
 def test_any_other_word_for_a_switch_is_an_error(flag: str, word: str) -> None:
     variable = "ZPULL_" + flag[2:].upper().replace("-", "_")
     with pytest.raises(UsageError, match=f"invalid {variable}: expected true or false"):
@@ -50,7 +54,11 @@ def test_any_other_word_for_a_switch_is_an_error(flag: str, word: str) -> None:
 def test_images_may_stand_between_options() -> None:
     parsed = parse(["a/b", "--format", "json", "c/d", "-q", "--to=oci:x", "e/f", "-j", "3"], {})
     assert parsed.values["image"] == ["a/b", "c/d", "e/f"]
-    assert (parsed.values["format"], parsed.values["quiet"], parsed.values["jobs"]) == ("json", True, 3)
+    assert (parsed.values["format"], parsed.values["quiet"], parsed.values["jobs"]) == (
+        "json",
+        True,
+        3,
+    )
     with pytest.raises(UsageError, match="expected one argument"):
         parse(["a/b", "c/d", "--to"], {})
 
@@ -133,7 +141,9 @@ def test_a_switch_swallows_no_word_behind_it() -> None:
     assert parse(["--tls-verify", "false", IMAGE], {}).values["tls_verify"] is False
 
 
-@pytest.mark.parametrize("argv", [["-v", "plan", IMAGE], ["--jobs", "2", "plan", IMAGE], ["--jobs=2", "plan", IMAGE]])
+@pytest.mark.parametrize(
+    "argv", [["-v", "plan", IMAGE], ["--jobs", "2", "plan", IMAGE], ["--jobs=2", "plan", IMAGE]]
+)
 def test_options_may_stand_before_the_verb(argv: list[str]) -> None:
     assert (parse(argv, {}).verb, parse(argv, {}).values["image"]) == ("plan", [IMAGE])
 
@@ -166,8 +176,9 @@ def test_a_word_that_resembles_a_verb_is_no_image(word: str, instead: str) -> No
 
 @pytest.mark.parametrize(
     "word",
-    "alpine bash caddy dart debian fedora gcc ghost golang hitch httpd mysql nginx node perl php plone postgres "
-    "python redis registry ros ruby rust sl solr storm swift unit vault znc ls:latest "
+    "alpine bash caddy dart debian fedora gcc ghost golang hitch httpd mysql nginx node perl "
+    "php plone postgres python redis registry ros ruby rust sl solr storm swift unit vault znc "
+    "ls:latest "
     "docker.io/library/ls".split(),
 )
 def test_other_bare_words_are_images_of_docker_hub(word: str) -> None:
@@ -204,7 +215,10 @@ def test_every_option_says_what_happens_and_has_a_parser_for_its_default() -> No
     ],
 )
 def test_a_password_that_was_typed_in_the_wrong_place_is_not_repeated(
-    argv: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    argv: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from zchunked.cli import run  # noqa: PLC0415
 

@@ -29,7 +29,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def shown(style: Style, *, explain: bool = False, out: io.StringIO | None = None, seconds: float = 0) -> str:
+def shown(
+    style: Style, *, explain: bool = False, out: io.StringIO | None = None, seconds: float = 0
+) -> str:
     """What is written when each event comes `seconds` after the other."""
     out, now = out or io.StringIO(), 0.0
     progress = Progress(style, out, explain=explain, clock=lambda: now, now=lambda: 1e9 + now)
@@ -44,7 +46,9 @@ def shown(style: Style, *, explain: bool = False, out: io.StringIO | None = None
 def test_json_is_one_object_per_event_with_all_of_it() -> None:
     lines = [json.loads(line) for line in shown("json", seconds=1).splitlines()]
     assert [line["event"] for line in lines] == [type(event).__name__.lower() for event in EVENTS]
-    assert [line["time"] for line in lines] == [1e9 + number for number in range(1, len(EVENTS) + 1)]
+    assert [line["time"] for line in lines] == [
+        1e9 + number for number in range(1, len(EVENTS) + 1)
+    ]
     assert lines[0] == {
         "event": "planned",
         "time": 1e9 + 1,
@@ -115,8 +119,13 @@ def test_none_is_silent() -> None:
 @pytest.mark.parametrize("style", ["plain", "none", "bar"])
 def test_decisions_of_the_chameleon_are_told_to_those_who_ask(style: Style) -> None:
     text = shown(style, explain=True)
-    assert "connection reset; try 1, karma 1.2e+06 -> 1.2e+06, again in 0.25 s, 400 kB to go\n" in text
-    assert "connection reset; try 7, karma 0.5 -> -0.5, giving up: patience is spent, 0 B to go\n" in text
+    assert (
+        "connection reset; try 1, karma 1.2e+06 -> 1.2e+06, again in 0.25 s, 400 kB to go\n" in text
+    )
+    assert (
+        "connection reset; try 7, karma 0.5 -> -0.5, giving up: patience is spent, 0 B to go\n"
+        in text
+    )
     assert "karma" not in shown(style)
 
 

@@ -34,7 +34,13 @@ def reference() -> Iterator[str]:
 def ended(home: Path, command: str, redirect: str) -> tuple[int, str]:
     text = f"{' '.join(ARGV)} {command} {redirect}"
     done = subprocess.run(
-        ["bash", "-c", text], env=environment(home), cwd=home, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", text],
+        env=environment(home),
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -46,7 +52,9 @@ def ended(home: Path, command: str, redirect: str) -> tuple[int, str]:
     "{reference}", "{reference} -q", "{reference} --format json", "plan {reference}", "locate {reference}",
     "fetch {reference}", "publish {reference} there", "export {name} --to oci-archive:-",
 ])  # fmt: skip
-def test_a_result_that_is_lost_is_exit_code_8(home: Path, reference: str, command: str, redirect: str) -> None:
+def test_a_result_that_is_lost_is_exit_code_8(
+    home: Path, reference: str, command: str, redirect: str
+) -> None:
     code, text = ended(home, command.format(reference=reference, name=NAME), redirect)
     assert code == 8, text
     assert text.count("zpull: error: ") == 1

@@ -1,4 +1,6 @@
-"""Several images in one command: a receipt for each, each byte once, and one that fails stops no other."""
+"""Several images in one command: a receipt for each, each byte once, and one that fails stops no
+other.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_each_image_has_a_receipt_and_shared_bytes_come_once(tmp_path: Path) -> 
         first, second = objects(done.out)
         assert [first["reference"], second["reference"]] == names
         assert second["bytes"]["cached"] > 0
-        assert first["bytes"]["fetched"] + second["bytes"]["fetched"] == registry.accounts.body_bytes
+        assert (
+            first["bytes"]["fetched"] + second["bytes"]["fetched"] == registry.accounts.body_bytes
+        )
         index = json.loads((tmp_path / "out" / "index.json").read_bytes())
         assert len(index["manifests"]) == 2
 
@@ -50,8 +54,15 @@ def test_a_list_has_one_image_a_line_and_comments(is_piped: bool, tmp_path: Path
         names = [registry.reference(tag) for tag in ("v1", "v2")]
         text = f"# what this device runs\n\n{names[0]}  # the old one\n{names[1]}\r\n{names[0]}\n"
         (tmp_path / "list").write_text(text)
-        done = zpull(tmp_path, "--from", "-" if is_piped else tmp_path / "list", stdin=text if is_piped else "")
-        assert [line.partition("@")[0] for line in done.out.splitlines()] == [name.rpartition(":")[0] for name in names]
+        done = zpull(
+            tmp_path,
+            "--from",
+            "-" if is_piped else tmp_path / "list",
+            stdin=text if is_piped else "",
+        )
+        assert [line.partition("@")[0] for line in done.out.splitlines()] == [
+            name.rpartition(":")[0] for name in names
+        ]
         plan = zpull(tmp_path, "plan", "--from", tmp_path / "list", "--format", "json")
         assert [one["estimate"]["bytes"] for one in objects(plan.out)] < [2000, 2000]
 
@@ -68,7 +79,9 @@ def test_one_that_fails_stops_no_other(tmp_path: Path) -> None:
 def test_the_exit_code_is_the_highest_and_each_error_has_a_line(tmp_path: Path) -> None:
     with Registry(versions()) as registry:
         absent, unreachable = registry.reference("none"), "127.0.0.1:1/app:t"
-        done = zpull(tmp_path, absent, unreachable, registry.reference("v1"), "--patience", "0", check=False)
+        done = zpull(
+            tmp_path, absent, unreachable, registry.reference("v1"), "--patience", "0", check=False
+        )
         assert done.code == 5
         told = [line for line in done.err.splitlines() if line.startswith("zpull: error: ")]
         assert [line.split()[2] for line in told] == [f"{absent}:", f"{unreachable}:"]
@@ -107,13 +120,19 @@ def test_versions_side_by_side_cost_what_one_after_the_other_does(tmp_path: Path
         asked = registry.accounts.connections
         done = zpull(tmp_path / "all", *map(registry.reference, made), "--format", "json")
         receipts = objects(done.out)
-        assert registry.accounts.body_bytes - union == sum(one["bytes"]["fetched"] for one in receipts)
+        assert registry.accounts.body_bytes - union == sum(
+            one["bytes"]["fetched"] for one in receipts
+        )
         assert registry.accounts.body_bytes <= 2.01 * union
-        assert registry.accounts.connections - asked <= 8 + len(made), "they use each other's connections"
+        assert registry.accounts.connections - asked <= 8 + len(made), (
+            "they use each other's connections"
+        )
         for tag, receipt in zip(made, receipts, strict=True):
             balanced(receipt)
             assert_right(tmp_path / "all", registry, tag)
-        assert receipts[0]["bytes"]["fetched"] > 5 * receipts[1]["bytes"]["fetched"], "the first one brings the rest"
+        assert receipts[0]["bytes"]["fetched"] > 5 * receipts[1]["bytes"]["fetched"], (
+            "the first one brings the rest"
+        )
 
 
 def test_a_plan_of_several_counts_each_byte_once(tmp_path: Path) -> None:
@@ -154,7 +173,10 @@ def test_whoever_leaves_early_ends_the_rest(tmp_path: Path) -> None:
 
 
 def test_one_job_is_one_connection(tmp_path: Path) -> None:
-    with Registry(versions()) as registry, Client(tmp_path / "store", options=Options(jobs=1)) as client:
+    with (
+        Registry(versions()) as registry,
+        Client(tmp_path / "store", options=Options(jobs=1)) as client,
+    ):
         outcomes = [*client.pull_all([registry.reference(tag) for tag in ("v1", "v2")])]
         assert not [one for one in outcomes if isinstance(one, ZPullError)]
         assert registry.accounts.connections == 3, "one, after each has tried to speak TLS"
@@ -170,7 +192,9 @@ def test_one_job_is_one_connection(tmp_path: Path) -> None:
         ["pull"],
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_is_done(argv: list[str], tmp_path: Path) -> None:
+def test_what_cannot_be_meant_is_refused_before_anything_is_done(
+    argv: list[str], tmp_path: Path
+) -> None:
     done = zpull(tmp_path, *argv, check=False)
     assert done.code == 2
     assert done.error

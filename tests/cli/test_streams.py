@@ -1,4 +1,6 @@
-"""The command where its surroundings lack something: streams, a home, letters, room on the disk behind a stream."""
+"""The command where its surroundings lack something: streams, a home, letters, room on the disk
+behind a stream.
+"""
 
 from __future__ import annotations
 
@@ -60,19 +62,27 @@ def test_closed_and_full_streams(line: str, code: int, tmp_path: Path) -> None:
 def test_nothing_is_written_into_files_that_were_opened_on_closed_streams(tmp_path: Path) -> None:
     shell(tmp_path, '$Z "$1" <&- >&- 2>&-', IMAGE)
     assert shell(tmp_path, "$Z verify").returncode == 0
-    assert shell(tmp_path, '$Z export "$1" --to oci:"$2"', IMAGE, str(tmp_path / "out")).returncode == 0
+    assert (
+        shell(tmp_path, '$Z export "$1" --to oci:"$2"', IMAGE, str(tmp_path / "out")).returncode
+        == 0
+    )
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8"])
 @pytest.mark.parametrize("utf8", ["0", "1"])
-def test_paths_that_are_no_text_and_locales_without_letters(locale: str, utf8: str, tmp_path: Path) -> None:
+def test_paths_that_are_no_text_and_locales_without_letters(
+    locale: str, utf8: str, tmp_path: Path
+) -> None:
     strange = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9-\xff")
     os.makedirs(strange)  # noqa: PTH103 - the name is no text
     layout = strange + "/in"
     os.symlink(DEMO, layout)  # noqa: PTH211
     extra = {"LC_ALL": locale, "PYTHONUTF8": utf8, "PYTHONCOERCECLOCALE": "0"}
     for line in (
-        '$Z "$1" --store "$2/store" --to oci:"$2/out" --to oci-archive:"$2/out.tar" --digestfile "$2/digest"',
+        (
+            '$Z "$1" --store "$2/store" --to oci:"$2/out" --to oci-archive:"$2/out.tar" '
+            '--digestfile "$2/digest"'
+        ),
         '$Z "$1" --store "$2/store" --format json',
         '$Z images --store "$2/store"',
         '$Z export "$1" --store "$2/store" --to docker-archive:"$2/export.tar"',
@@ -103,11 +113,20 @@ def test_without_a_home_the_error_names_the_option(home: str | None, tmp_path: P
         "from zchunked.cli import main\n"
         "main()\n"
     )
-    surroundings = {name: value for name, value in environment(tmp_path).items() if name not in ("HOME", "ZPULL_STORE")}
+    surroundings = {
+        name: value
+        for name, value in environment(tmp_path).items()
+        if name not in ("HOME", "ZPULL_STORE")
+    }
     if home is not None:
         surroundings["HOME"] = home
     done = subprocess.run(
-        [sys.executable, "-c", code], env=surroundings, cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env=surroundings,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 8
     assert "--store" in done.stderr
@@ -122,8 +141,15 @@ def test_without_a_home_a_named_store_is_enough(tmp_path: Path) -> None:
 
 
 def test_warnings_of_libraries_stay_away_from_people(tmp_path: Path) -> None:
-    code = "from zchunked.cli.streams import prepare; prepare(); import warnings; warnings.warn('the clock is way off')"
+    code = (
+        "from zchunked.cli.streams import prepare; prepare(); import warnings; "
+        "warnings.warn('the clock is way off')"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stderr == ""

@@ -49,7 +49,14 @@ def manifest_of(layout: Path) -> tuple[dict[str, Any], Manifest]:
 
 @pytest.mark.parametrize(
     "name",
-    ["demo:plain-gzip", "demo:plain-tar", "demo:plain-zstd", "demo:g1-old", "edge:empty-layer", "edge:edge-junk"],
+    [
+        "demo:plain-gzip",
+        "demo:plain-tar",
+        "demo:plain-zstd",
+        "demo:g1-old",
+        "edge:empty-layer",
+        "edge:edge-junk",
+    ],
 )
 def test_every_kind_of_layer_becomes_one_that_updates_in_parts(name: str, tmp_path: Path) -> None:
     golden = Golden(*name.split(":"))
@@ -61,7 +68,9 @@ def test_every_kind_of_layer_becomes_one_that_updates_in_parts(name: str, tmp_pa
         tar = b"".join(unpacked([blob(tmp_path / "out", layer.digest)]))
         assert "sha256:" + hashlib.sha256(tar).hexdigest() == diff_id
     assert told["bytes"]["after"] == sum(layer.size for layer in manifest.layers)
-    assert all(layer["digest"] in {one.digest for one in manifest.layers} for layer in told["layers"])
+    assert all(
+        layer["digest"] in {one.digest for one in manifest.layers} for layer in told["layers"]
+    )
 
 
 def test_layers_that_are_zstd_chunked_are_kept_with_the_manifest(tmp_path: Path) -> None:
@@ -99,10 +108,15 @@ def _gzip_again(golden: Golden, folder: Path) -> Path:
         return {"digest": f"sha256:{digest}", "size": len(data)}
 
     document = json.loads(golden.blob(golden.expect["manifest"]["digest"]))
-    config = put(golden.blob(document["config"]["digest"])) | {"mediaType": document["config"]["mediaType"]}
+    config = put(golden.blob(document["config"]["digest"])) | {
+        "mediaType": document["config"]["mediaType"]
+    }
     layers = [
         put(gzip.compress(b"".join(unpacked([golden.blob(layer["digest"])])), mtime=0))
-        | {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "annotations": {"who": "me", MARK: "stale"}}
+        | {
+            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+            "annotations": {"who": "me", MARK: "stale"},
+        }
         for layer in document["layers"]
     ]
     manifest = {
@@ -129,14 +143,21 @@ def test_a_base_that_images_share_is_converted_once(tmp_path: Path) -> None:
     again = convert(tmp_path, source_of(Golden("demo", "plain-zstd")), tmp_path / "again")
     assert {layer["outcome"] for layer in first["layers"]} == {"converted"}
     assert {layer["outcome"] for layer in again["layers"]} == {"remembered"}
-    assert [layer["digest"] for layer in first["layers"]] == [layer["digest"] for layer in again["layers"]]
-    other = convert(tmp_path, source_of(Golden("demo", "plain-zstd")), tmp_path / "level", "--level", "9")
+    assert [layer["digest"] for layer in first["layers"]] == [
+        layer["digest"] for layer in again["layers"]
+    ]
+    other = convert(
+        tmp_path, source_of(Golden("demo", "plain-zstd")), tmp_path / "level", "--level", "9"
+    )
     assert {layer["outcome"] for layer in other["layers"]} == {"converted"}
 
 
 def test_the_same_bytes_in_every_store(tmp_path: Path) -> None:
     source = source_of(Golden("demo", "plain-gzip"))
-    digests = {convert(tmp_path / name, source, tmp_path / name / "out")["manifest_digest"] for name in ("a", "b")}
+    digests = {
+        convert(tmp_path / name, source, tmp_path / name / "out")["manifest_digest"]
+        for name in ("a", "b")
+    }
     assert len(digests) == 1
 
 
@@ -164,7 +185,9 @@ def test_levels_that_are_none(words: tuple[str, str], tmp_path: Path) -> None:
 def test_all_platforms_make_an_index_that_tools_with_zstd_prefer(tmp_path: Path) -> None:
     golden = Golden("demo", "multi-platform-mixed")
     target = tmp_path / "out"
-    told = command.receipt(tmp_path, "convert", source_of(golden), f"oci:{target}:t", "--platform", "all")
+    told = command.receipt(
+        tmp_path, "convert", source_of(golden), f"oci:{target}:t", "--platform", "all"
+    )
     [entry] = json.loads((target / "index.json").read_bytes())["manifests"]
     index = json.loads(blob(target, entry["digest"]))
     assert entry["digest"] == told["manifest_digest"]
@@ -191,7 +214,9 @@ def test_old_instances_stay_for_tools_that_know_no_zstd(tmp_path: Path) -> None:
     for one in (old, new):
         for layer in json.loads(blob(target, one["digest"]))["layers"]:
             blob(target, layer["digest"])
-    archive = command.zpull(tmp_path, "convert", source_of(golden), f"oci-archive:{tmp_path}/a.tar", "--add")
+    archive = command.zpull(
+        tmp_path, "convert", source_of(golden), f"oci-archive:{tmp_path}/a.tar", "--add"
+    )
     assert archive.out.rpartition("@")[2].strip() == told["manifest_digest"]
 
 
@@ -205,20 +230,33 @@ def test_an_image_is_converted_into_a_registry(tmp_path: Path) -> None:
         assert registry.manifests["team/app"]["v1"] == registry.manifests["team/app"][digest]
         again = command.zpull(tmp_path, "convert", source_of(golden), target, "--platform", "all")
         assert again.out == ended.out
-        told = command.receipt(tmp_path, "push", target, f"{registry.host}/team/copy:v1", "--offline=false")
+        told = command.receipt(
+            tmp_path, "push", target, f"{registry.host}/team/copy:v1", "--offline=false"
+        )
         assert told["push"]["mounted"] == len(registry.blobs["team/copy"])
 
 
-@pytest.mark.parametrize("target", ["/no/such/form", "oci+https://host/base", "somewhere@sha256:" + "0" * 64])
+@pytest.mark.parametrize(
+    "target", ["/no/such/form", "oci+https://host/base", "somewhere@sha256:" + "0" * 64]
+)
 def test_targets_that_are_none(target: str, tmp_path: Path) -> None:
-    ended = command.zpull(tmp_path, "convert", source_of(Golden("demo", "plain-gzip")), target, check=False)
+    ended = command.zpull(
+        tmp_path, "convert", source_of(Golden("demo", "plain-gzip")), target, check=False
+    )
     assert ended.code == 2
     assert ended.out == ""
 
 
 def test_rewritten_timestamps_give_another_image_and_say_so(tmp_path: Path) -> None:
     golden = Golden("demo", "demo-v1")
-    told = convert(tmp_path, source_of(golden), tmp_path / "out", "--rewrite-timestamp", "1000000000", "--normalize")
+    told = convert(
+        tmp_path,
+        source_of(golden),
+        tmp_path / "out",
+        "--rewrite-timestamp",
+        "1000000000",
+        "--normalize",
+    )
     assert told["image_id"] != golden.expect["config"]["digest"]
     assert "other diff IDs" in told["notes"][0]
     _, manifest = manifest_of(tmp_path / "out")
@@ -227,7 +265,9 @@ def test_rewritten_timestamps_give_another_image_and_say_so(tmp_path: Path) -> N
         tar = b"".join(unpacked([blob(tmp_path / "out", layer.digest)]))
         assert "sha256:" + hashlib.sha256(tar).hexdigest() == diff_id
         assert all(member.mtime <= 10**18 for member in parse_tar(tar)[0])
-    again = convert(tmp_path, f"oci:{tmp_path}/out:t", tmp_path / "again", "--rewrite-timestamp", "1000000000")
+    again = convert(
+        tmp_path, f"oci:{tmp_path}/out:t", tmp_path / "again", "--rewrite-timestamp", "1000000000"
+    )
     assert again["image_id"] == told["image_id"]
 
 
@@ -249,7 +289,14 @@ def test_what_an_update_will_cost(tmp_path: Path) -> None:
     assert cost["lean"] < cost["exact"] < changed / 4
     raw = _gzip_again(golden, tmp_path / "gzip")
     ended = command.zpull(
-        tmp_path, "convert", source_of(newer), f"oci:{tmp_path}/again", "--against", f"oci:{raw}", "--progress", "plain"
+        tmp_path,
+        "convert",
+        source_of(newer),
+        f"oci:{tmp_path}/again",
+        "--against",
+        f"oci:{raw}",
+        "--progress",
+        "plain",
     )
     assert "an update from" in ended.err
 
@@ -274,7 +321,9 @@ def test_a_dry_run_says_what_it_would_fetch_and_writes_nothing(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["demo:plain-gzip", "demo:demo-v1", "edge:edge-nonutf8"])
 def test_progress_counts_every_layer_once(name: str, tmp_path: Path) -> None:
-    """Layers that are converted, that are kept, and that are read twice since no table of contents can tell of them."""
+    """Layers that are converted, that are kept, and that are read twice since no table of contents
+    can tell of them.
+    """
     golden = Golden(*name.split(":"))
     raw = _gzip_again(golden, tmp_path / "gzip") if name.startswith("edge") else golden.layout
     source = f"oci:{raw}" if name.startswith("edge") else source_of(golden)

@@ -1,4 +1,6 @@
-"""`docker:` and `podman:` as SOURCE: the archive that an engine saves, by a stand-in for the engine."""
+"""`docker:` and `podman:` as SOURCE: the archive that an engine saves, by a stand-in for the
+engine.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ def saved(folder: Path, kind: str) -> Path:
             add(f"blobs/{digest.replace(':', '/')}", GZIP.blob(digest))
         if kind == "docker":
             names = [f"blobs/{digest.replace(':', '/')}" for digest in blobs]
-            add("manifest.json", json.dumps([{"Config": names[0], "RepoTags": None, "Layers": names[1:]}]).encode())
+            add(
+                "manifest.json",
+                json.dumps([{"Config": names[0], "RepoTags": None, "Layers": names[1:]}]).encode(),
+            )
         else:
             data = GZIP.blob(manifest)
             add(f"blobs/{manifest.replace(':', '/')}", data)
@@ -90,19 +95,36 @@ def test_an_image_of_an_engine_is_pushed(tmp_path: Path) -> None:
         assert registry.manifests["team/app"]["v1"] == GZIP.blob(GZIP.expect["manifest"]["digest"])
 
 
-def test_an_engine_that_is_missing_or_stopped_or_has_no_such_image_is_said_first(tmp_path: Path) -> None:
+def test_an_engine_that_is_missing_or_stopped_or_has_no_such_image_is_said_first(
+    tmp_path: Path,
+) -> None:
     with UploadRegistry() as registry:
         words = f"{registry.host}/team/app:v1"
         (tmp_path / "nothing").mkdir()
         missing = command.zpull(
-            tmp_path, "push", "docker:app", words, env={"PATH": str(tmp_path / "nothing")}, check=False
+            tmp_path,
+            "push",
+            "docker:app",
+            words,
+            env={"PATH": str(tmp_path / "nothing")},
+            check=False,
         )
-        assert (missing.code, "docker:app:latest: there is no docker on this machine" in missing.err) == (8, True)
-        env = engine(tmp_path / "bin", "docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+        assert (
+            missing.code,
+            "docker:app:latest: there is no docker on this machine" in missing.err,
+        ) == (8, True)
+        env = engine(
+            tmp_path / "bin", "docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1"
+        )
         stopped = command.zpull(tmp_path, "push", "docker:app", words, env=env, check=False)
-        assert (stopped.code, "docker: Cannot connect to the Docker daemon" in stopped.err) == (8, True)
+        assert (stopped.code, "docker: Cannot connect to the Docker daemon" in stopped.err) == (
+            8,
+            True,
+        )
         env = engine(tmp_path / "bin", "docker", answers(tmp_path / "none", tmp_path / "calls"))
-        unknown = command.zpull(tmp_path, "convert", "docker:other", f"oci:{tmp_path}/out:v1", env=env, check=False)
+        unknown = command.zpull(
+            tmp_path, "convert", "docker:other", f"oci:{tmp_path}/out:v1", env=env, check=False
+        )
         assert (unknown.code, "No such image: other:latest" in unknown.err) == (8, True)
         assert "save" not in (tmp_path / "calls").read_text()
         assert not registry.hits
@@ -114,6 +136,8 @@ def test_an_engine_that_ends_early_is_to_blame(size: int, tmp_path: Path) -> Non
     os.truncate(archive, min(size, archive.stat().st_size))
     script = answers(archive, tmp_path / "calls", "echo 'write: the disk is broken' >&2; exit 1")
     env = engine(tmp_path / "bin", "docker", script)
-    failed = command.zpull(tmp_path, "convert", "docker:app", f"oci:{tmp_path}/out:v1", env=env, check=False)
+    failed = command.zpull(
+        tmp_path, "convert", "docker:app", f"oci:{tmp_path}/out:v1", env=env, check=False
+    )
     assert (failed.code, "docker: write: the disk is broken" in failed.err) == (8, True)
     assert not (tmp_path / "out").exists()

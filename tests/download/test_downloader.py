@@ -32,7 +32,9 @@ TAIL = [ByteRange(1, len(BLOB))]
 
 
 class Breaking:
-    """Each request brings 64 KiB, then its connection breaks. Counts how many are served at the same time."""
+    """Each request brings 64 KiB, then its connection breaks. Counts how many are served at the
+    same time.
+    """
 
     def __init__(self, meet: int = 0, error: Exception | None = None) -> None:
         """`meet`: requests behind the first one wait until so many are there."""
@@ -73,7 +75,9 @@ class Breaking:
 
 
 class Bench:
-    def __init__(self, folder: Path, source: Breaking, jobs: int = 4, *, drains: bool = False) -> None:
+    def __init__(
+        self, folder: Path, source: Breaking, jobs: int = 4, *, drains: bool = False
+    ) -> None:
         self.stop = threading.Event()
         self.events: list[Event] = []
         self.chameleon = Chameleon(Patience(), jobs, self.events.append, self.stop)
@@ -93,7 +97,9 @@ class Bench:
         order = Order(LAYER, [tuple(spans)], [*spans], [*spans])
         with self.crew:
             try:
-                self.crew.submit("fetch", lambda: self.downloader.now(order, pool=self.crew, may_grow=may_grow))
+                self.crew.submit(
+                    "fetch", lambda: self.downloader.now(order, pool=self.crew, may_grow=may_grow)
+                )
                 self.crew.wait(lambda: None)
             finally:
                 self.stop.set()
@@ -104,7 +110,9 @@ class Bench:
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 4])
-def test_what_is_left_of_a_broken_request_comes_over_several_connections(jobs: int, tmp_path: Path) -> None:
+def test_what_is_left_of_a_broken_request_comes_over_several_connections(
+    jobs: int, tmp_path: Path
+) -> None:
     source = Breaking(meet=jobs if jobs > 1 else 0)
     bench = Bench(tmp_path, source, jobs)
     bench.now()
@@ -126,8 +134,12 @@ def test_a_link_that_holds_sees_one_request(tmp_path: Path) -> None:
     assert bench.has_all()
 
 
-@pytest.mark.parametrize("error", [AccessDeniedError("no more"), RangeIgnoredError("no more")], ids=["403", "200"])
-def test_what_a_helper_fails_with_is_the_failure_of_whom_it_helps(error: Exception, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error", [AccessDeniedError("no more"), RangeIgnoredError("no more")], ids=["403", "200"]
+)
+def test_what_a_helper_fails_with_is_the_failure_of_whom_it_helps(
+    error: Exception, tmp_path: Path
+) -> None:
     with pytest.raises(type(error)):
         Bench(tmp_path, Breaking(meet=2, error=error)).now(TAIL, may_grow=False)
 

@@ -86,7 +86,9 @@ def test_an_outage_from_the_start_is_borne_for_exactly_the_patience(patience: fl
 
 
 @given(PATIENCE, LIFE)
-def test_tolerance_says_when_a_failure_becomes_final(patience: float, life: list[tuple[str, float]]) -> None:
+def test_tolerance_says_when_a_failure_becomes_final(
+    patience: float, life: list[tuple[str, float]]
+) -> None:
     for share, is_final in ((0.99, False), (1.01, True)):
         clock = Clock()
         karma = Karma(patience, clock)
@@ -114,7 +116,8 @@ def test_the_classic_chameleon_has_no_endowment_and_a_time_constant_of_one_secon
     karma.gain(1_000_000)
     clock.now += 1
     assert karma.value() == pytest.approx(1_000_000 / math.e)
-    assert karma.tolerance() == pytest.approx(math.log(1_000_000) - 1)  # a megabyte buys about fourteen seconds
+    # a megabyte buys about fourteen seconds
+    assert karma.tolerance() == pytest.approx(math.log(1_000_000) - 1)
 
 
 def test_steady_progress_at_a_rate_is_worth_tau_times_the_logarithm_of_it() -> None:

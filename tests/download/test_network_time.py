@@ -61,8 +61,12 @@ def test_a_clock_that_goes_back_takes_nothing_away() -> None:
 class Watched:
     def __init__(self, **stall_limits: float) -> None:
         self.clock, self.traffic = Clock(), Traffic(Clock())
-        self.chameleon = Chameleon(Patience(10), 4, lambda _: None, threading.Event(), clock=self.clock)
-        self.watchdog = Watchdog(StallLimits(**stall_limits), self.traffic, self.chameleon, self.clock)
+        self.chameleon = Chameleon(
+            Patience(10), 4, lambda _: None, threading.Event(), clock=self.clock
+        )
+        self.watchdog = Watchdog(
+            StallLimits(**stall_limits), self.traffic, self.chameleon, self.clock
+        )
 
     def go_on(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -77,7 +81,10 @@ def test_a_slow_disk_is_not_below_the_minimum_rate() -> None:
             stack.enter_context(watched.chameleon.time.on_the_line())
             stack.enter_context(watched.chameleon.local_work())
         watched.go_on(600)
-    with watched.chameleon.time.on_the_line(), pytest.raises(TransferError, match="below the minimum rate"):
+    with (
+        watched.chameleon.time.on_the_line(),
+        pytest.raises(TransferError, match="below the minimum rate"),
+    ):
         watched.go_on(30)
 
 
@@ -91,5 +98,8 @@ def test_a_slow_disk_is_not_a_server_that_brings_nothing() -> None:
 
 def test_a_deadline_is_of_the_wall_clock() -> None:
     watched = Watched(deadline=60)
-    with watched.chameleon.local_work(), pytest.raises(TransferError, match="the deadline of 60 s has passed"):
+    with (
+        watched.chameleon.local_work(),
+        pytest.raises(TransferError, match="the deadline of 60 s has passed"),
+    ):
         watched.go_on(90)

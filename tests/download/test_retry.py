@@ -1,4 +1,6 @@
-"""The Chameleon at work, on a clock and a sleep of the test's own: hours of bad network in no time."""
+"""The Chameleon at work, on a clock and a sleep of the test's own: hours of bad network in no
+time.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,12 @@ class World:
         self.events: list[Event] = []
         self.stop = threading.Event()
         self.chameleon = Chameleon(
-            Patience(patience, retries), jobs, self.events.append, self.stop, clock=lambda: self.now, sleep=self.sleep
+            Patience(patience, retries),
+            jobs,
+            self.events.append,
+            self.stop,
+            clock=lambda: self.now,
+            sleep=self.sleep,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -58,10 +65,16 @@ Step = Callable[[], None]
 
 
 class Bad:
-    """A source with a script: for each request how many bytes come before the error, if there is one."""
+    """A source with a script: for each request how many bytes come before the error, if there is
+    one.
+    """
 
     def __init__(
-        self, *script: tuple[int, Exception | None], spans: int = 1, piece: int = 997, together: int = 1
+        self,
+        *script: tuple[int, Exception | None],
+        spans: int = 1,
+        piece: int = 997,
+        together: int = 1,
     ) -> None:
         """`together`: how many pieces make a haul."""
         self.script = iter(script)
@@ -214,7 +227,8 @@ def test_retries_may_be_capped(retries: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [NotFoundError("x"), AccessDeniedError("x"), TransferError("x"), RangeIgnoredError("x")]
+    "error",
+    [NotFoundError("x"), AccessDeniedError("x"), TransferError("x"), RangeIgnoredError("x")],
 )
 def test_what_will_not_change_is_not_tried_again(error: Exception) -> None:
     world = World()
@@ -238,7 +252,10 @@ def test_every_decision_is_told_with_karma_before_and_after() -> None:
             raise error
 
     world.chameleon.run(attempt)
-    assert [(event.cause, event.attempt) for event in world.retried] == [("first", 1), ("second", 2)]
+    assert [(event.cause, event.attempt) for event in world.retried] == [
+        ("first", 1),
+        ("second", 2),
+    ]
     assert all(event.karma_after == event.karma_before - 1 for event in world.retried)
     assert sum(event.wait for event in world.retried) == pytest.approx(world.now)
 
@@ -321,7 +338,9 @@ def test_a_fetch_that_breaks_every_16_kib_goes_on_at_once() -> None:
             raise fail()
 
     world, source = World(), Breaks()
-    RetryingSource(source, world.chameleon).fetch(blob, [ByteRange(0, blob.size)], lambda haul: step)
+    RetryingSource(source, world.chameleon).fetch(
+        blob, [ByteRange(0, blob.size)], lambda haul: step
+    )
     assert len(source.asked) == 10
     assert world.now == 0
 
@@ -369,17 +388,27 @@ def fetch(source: Bad, spans: list[ByteRange], world: World | None = None) -> tu
 @st.composite
 def wanted(draw: st.DrawFn) -> list[ByteRange]:
     spans, at = [], 0
-    for gap, size in draw(st.lists(st.tuples(st.integers(1, 900), st.integers(1, 1500)), min_size=1, max_size=4)):
+    for gap, size in draw(
+        st.lists(st.tuples(st.integers(1, 900), st.integers(1, 1500)), min_size=1, max_size=4)
+    ):
         spans.append(ByteRange(at + gap, at + gap + size))
         at += gap + size
     return spans
 
 
-@given(wanted(), st.lists(st.integers(1, 2500), max_size=8), st.integers(1, 4), st.integers(1, 1200), st.integers(1, 5))
+@given(
+    wanted(),
+    st.lists(st.integers(1, 2500), max_size=8),
+    st.integers(1, 4),
+    st.integers(1, 1200),
+    st.integers(1, 5),
+)
 def test_after_any_failures_only_the_rest_is_asked_for(
     spans: list[ByteRange], cuts: list[int], per_request: int, piece: int, together: int
 ) -> None:
-    source = Bad(*((cut, fail()) for cut in cuts), spans=per_request, piece=piece, together=together)
+    source = Bad(
+        *((cut, fail()) for cut in cuts), spans=per_request, piece=piece, together=together
+    )
     kept, world = fetch(source, spans)
     assert kept.holds(spans), "every wanted byte once, and no other"
     done = 0
@@ -537,21 +566,29 @@ def test_some_failures_are_worth_few_tries(tries: int, is_final: bool) -> None:
 def test_few_tries_are_counted_by_request() -> None:
     world = World()
     source = Bad(*[(0, TransientError("a quota of pulls", most_tries=3))] * 9)
-    with pytest.raises(TransferError, match="gave up after 3 tries: a quota of pulls; more tries seldom help"):
+    with pytest.raises(
+        TransferError, match="gave up after 3 tries: a quota of pulls; more tries seldom help"
+    ):
         RetryingSource(source, world.chameleon).manifest(None)
     assert source.manifests == 3
 
 
 def test_few_tries_are_those_that_end_alike() -> None:
-    odd = TransientError("of another size", most_tries=2, if_lasting=IntegrityError("it is of another size"))
+    odd = TransientError(
+        "of another size", most_tries=2, if_lasting=IntegrityError("it is of another size")
+    )
     source = Bad((0, odd), (0, TransientError("reset")), (0, odd), (len(BLOB), None))
     RetryingSource(source, World().chameleon).fetch(DESCRIPTOR, WHOLE, len)
 
 
 def test_what_lasts_is_told_as_what_it_is() -> None:
-    odd = TransientError("of another size", most_tries=2, if_lasting=IntegrityError("it is of another size"))
+    odd = TransientError(
+        "of another size", most_tries=2, if_lasting=IntegrityError("it is of another size")
+    )
     with pytest.raises(IntegrityError, match="it is of another size"):
-        RetryingSource(Bad((0, odd), (0, odd), (len(BLOB), None)), World().chameleon).fetch(DESCRIPTOR, WHOLE, len)
+        RetryingSource(Bad((0, odd), (0, odd), (len(BLOB), None)), World().chameleon).fetch(
+            DESCRIPTOR, WHOLE, len
+        )
 
 
 def _notes(world: World) -> list[str]:
@@ -572,7 +609,9 @@ def test_a_person_is_told_once_per_silence_and_why() -> None:
     assert not _notes(world)
     look(20)
     assert len(_notes(world)) == 1
-    assert _notes(world)[0].startswith("waiting for the network: h: connection refused; giving up in about ")
+    assert _notes(world)[0].startswith(
+        "waiting for the network: h: connection refused; giving up in about "
+    )
     world.chameleon.gain(1)
     look(20)
     assert len(_notes(world)) == 1  # nothing is asked for, so nothing is waited for

@@ -168,7 +168,9 @@ def scarce(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("count", [3, 4, 9])
-def test_with_few_threads_each_lane_has_one_before_any_has_two(count: int, scarce: Callable[[int], None]) -> None:
+def test_with_few_threads_each_lane_has_one_before_any_has_two(
+    count: int, scarce: Callable[[int], None]
+) -> None:
     scarce(count)
     crew = WorkerPool({"make": 2, "prove": 2, "fetch": 8}, threading.Event())
     done: list[int] = []
@@ -183,7 +185,9 @@ def test_with_few_threads_each_lane_has_one_before_any_has_two(count: int, scarc
     assert crew.is_gone
 
 
-def test_a_lane_without_a_thread_is_local_trouble_and_leaves_none_behind(scarce: Callable[[int], None]) -> None:
+def test_a_lane_without_a_thread_is_local_trouble_and_leaves_none_behind(
+    scarce: Callable[[int], None],
+) -> None:
     scarce(2)
     crew = WorkerPool({"make": 1, "prove": 1, "fetch": 8}, threading.Event())
     with pytest.raises(LocalError, match="no more threads: 2 of 10"), crew:

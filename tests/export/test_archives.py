@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.build.front import chunked_layer, gzip_layer, image, make_tar, read_layout, sha256
+from tests.helpers.build.front import (
+    chunked_layer,
+    gzip_layer,
+    image,
+    make_tar,
+    read_layout,
+    sha256,
+)
 from tests.helpers.build.stored import keep_image
 from zchunked.errors import IntegrityError
 from zchunked.export.archives import write_docker_archive, write_oci_archive
@@ -29,7 +36,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def members(data: bytes) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r|") as tar:  # as a stream: nothing may rely on seeking
+    # as a stream: nothing may rely on seeking
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r|") as tar:
         found = [(member.name, tar.extractfile(member)) for member in tar if member.isfile()]
         contents = {}
         for name, _ in found:
@@ -44,7 +52,9 @@ def members(data: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("in_parts", [[], [1]])
-def test_an_oci_archive_is_a_layout_in_a_tar(store: Store, tmp_path: Path, in_parts: list[int]) -> None:
+def test_an_oci_archive_is_a_layout_in_a_tar(
+    store: Store, tmp_path: Path, in_parts: list[int]
+) -> None:
     sink = io.BytesIO()
     digest = write_oci_archive(
         store, keep_image(store, IMAGE, in_parts=in_parts), sink, Names("v1", "example.com/app:v1")
@@ -53,7 +63,8 @@ def test_an_oci_archive_is_a_layout_in_a_tar(store: Store, tmp_path: Path, in_pa
     (listed,) = json.loads(found["manifest.json"])
     assert listed["RepoTags"] == ["example.com/app:v1"]
     assert sha256(found[listed["Config"]]) == IMAGE.config_digest
-    for_docker = [BASE.blob, APP.tar, BASE.blob]  # gzip as it is, zstd as a plain tar: docker 20.10 cannot unpack it
+    # gzip as it is, zstd as a plain tar: docker 20.10 cannot unpack it
+    for_docker = [BASE.blob, APP.tar, BASE.blob]
     assert [found[name] for name in listed["Layers"]] == for_docker
     (entry,) = json.loads(found["index.json"])["manifests"]
     assert entry["annotations"]["io.containerd.image.name"] == "example.com/app:v1"
@@ -71,13 +82,19 @@ def test_an_oci_archive_is_a_layout_in_a_tar(store: Store, tmp_path: Path, in_pa
 
 @pytest.mark.parametrize("in_parts", [[], [1]])
 @pytest.mark.parametrize("tag", ["example.com/app:v1", None])
-def test_a_docker_archive_holds_plain_tars(store: Store, in_parts: list[int], tag: str | None) -> None:
+def test_a_docker_archive_holds_plain_tars(
+    store: Store, in_parts: list[int], tag: str | None
+) -> None:
     sink = io.BytesIO()
     write_docker_archive(store, keep_image(store, IMAGE, in_parts=in_parts), sink, Names("v1", tag))
     found = members(sink.getvalue())
     (listed,) = json.loads(found["manifest.json"])
     assert listed["RepoTags"] == ([tag] if tag else None)
-    assert sha256(found[listed["Config"]]) == IMAGE.config_digest == "sha256:" + listed["Config"].removesuffix(".json")
+    assert (
+        sha256(found[listed["Config"]])
+        == IMAGE.config_digest
+        == "sha256:" + listed["Config"].removesuffix(".json")
+    )
     assert [sha256(found[name]) for name in listed["Layers"]] == IMAGE.diff_ids
     assert len(found) == 4, "a layer that is listed twice is there once"
     assert len(sink.getvalue()) % tarfile.RECORDSIZE == 0

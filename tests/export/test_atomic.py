@@ -12,7 +12,14 @@ import pytest
 
 from zchunked.errors import IntegrityError, LocalError
 from zchunked.export import atomic
-from zchunked.export.atomic import local_errors, partial_name, sweep, sweep_beside, whole_file, write_whole
+from zchunked.export.atomic import (
+    local_errors,
+    partial_name,
+    sweep,
+    sweep_beside,
+    whole_file,
+    write_whole,
+)
 
 
 def names(folder: Path) -> set[str]:
@@ -79,7 +86,9 @@ def test_a_partial_name_cannot_be_guessed_and_nothing_planted_there_is_followed(
     assert guessed[0].is_symlink()
 
 
-def test_what_killed_writers_left_is_swept_and_what_living_ones_write_is_not(tmp_path: Path) -> None:
+def test_what_killed_writers_left_is_swept_and_what_living_ones_write_is_not(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "app.tar"
     partial_name(path).write_bytes(b"half")
     partial_name(tmp_path / "app").write_bytes(b"of another file")
@@ -103,5 +112,8 @@ def test_a_long_name_has_room_for_a_partial_one(tmp_path: Path) -> None:
     ("number", "message"), [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "Permission denied")]
 )
 def test_the_systems_errors_in_our_own_words(number: int, message: str) -> None:
-    with pytest.raises(LocalError, match=f"cannot write x: {message}"), local_errors("cannot write x"):
+    with (
+        pytest.raises(LocalError, match=f"cannot write x: {message}"),
+        local_errors("cannot write x"),
+    ):
         raise OSError(number, os.strerror(number))

@@ -30,7 +30,12 @@ from zchunked.export import parse_destination
 ])  # fmt: skip
 def test_a_destination_is_understood(text: str, transport: str, path: str, tag: str | None) -> None:
     found = parse_destination(text)
-    assert (found.transport, found.path, found.tag, found.text) == (transport, Path(path), tag, text)
+    assert (found.transport, found.path, found.tag, found.text) == (
+        transport,
+        Path(path),
+        tag,
+        text,
+    )
     assert found.is_stdout == (path == "-")
 
 
@@ -52,12 +57,17 @@ def test_a_destination_is_understood(text: str, transport: str, path: str, tag: 
     ],
 )
 def test_what_is_no_destination_says_what_would_be(text: str) -> None:
-    with pytest.raises(UsageError, match=r"^--to .*(expected (one of )?oci:|no path after|oci-archive:-)"):
+    with pytest.raises(
+        UsageError, match=r"^--to .*(expected (one of )?oci:|no path after|oci-archive:-)"
+    ):
         parse_destination(text)
 
 
 @given(
-    st.text() | st.builds("{}:{}".format, st.sampled_from(["oci", "oci-archive", "docker-archive"]), st.text("ab:/.-"))
+    st.text()
+    | st.builds(
+        "{}:{}".format, st.sampled_from(["oci", "oci-archive", "docker-archive"]), st.text("ab:/.-")
+    )
 )
 def test_whatever_the_text_a_destination_or_a_usage_error(text: str) -> None:
     try:

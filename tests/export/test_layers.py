@@ -1,4 +1,6 @@
-"""What an export carries: the registry's own bytes where they are here whole, else the plain tar, proved either way."""
+"""What an export carries: the registry's own bytes where they are here whole, else the plain tar,
+proved either way.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,12 @@ from zchunked.oci.documents import OCI_LAYER_TAR, OCI_MANIFEST, Manifest, parse_
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
-FILES = {"etc/": b"", "etc/hello": b"hello\n", "big": bytes(range(256)) * 40, "hole": b"x" * 9 + bytes(3000)}
+FILES = {
+    "etc/": b"",
+    "etc/hello": b"hello\n",
+    "big": bytes(range(256)) * 40,
+    "hole": b"x" * 9 + bytes(3000),
+}
 BASE = gzip_layer(make_tar({"base": b"base"}))
 APP = chunked_layer(make_tar(FILES), cut=every(2500))
 IMAGE = image([BASE, APP, zstd_layer(make_tar({}))])
@@ -66,30 +73,41 @@ def test_a_layer_that_is_here_in_parts_is_carried_as_its_tar(store: Store, gener
     for layer, descriptor in zip(layers, found.layers, strict=True):
         blob = b"".join(layer.blob())
         assert (sha256(blob), len(blob)) == (descriptor.digest, descriptor.size)
-    assert "annotations" not in json.loads(data)["layers"][1], "they speak of bytes that are not there"
+    assert "annotations" not in json.loads(data)["layers"][1], (
+        "they speak of bytes that are not there"
+    )
 
 
 def test_docker_types_become_oci_types_in_a_manifest_of_our_own(store: Store) -> None:
     source = image([BASE, zstd_layer(make_tar({"z": b"z"}))], media_type=DOCKER_MANIFEST)
     stored = keep_image(store, source)
     layers = layers_of(store, stored)
-    assert manifest_of(stored, layers) == (source.manifest, DOCKER_MANIFEST), "all is here: nothing is rewritten"
+    assert manifest_of(stored, layers) == (source.manifest, DOCKER_MANIFEST), (
+        "all is here: nothing is rewritten"
+    )
     parts = [layers[0], type(layers[1])(store, layers[1].layer, layers[1].diff_id, is_whole=False)]
     listed = json.loads(manifest_of(stored, parts)[0])
     assert listed["mediaType"] == OCI_MANIFEST
     assert listed["config"]["mediaType"] == "application/vnd.oci.image.config.v1+json"
-    assert [layer["mediaType"] for layer in listed["layers"]] == [OCI_LAYER_TAR + "+gzip", OCI_LAYER_TAR]
+    assert [layer["mediaType"] for layer in listed["layers"]] == [
+        OCI_LAYER_TAR + "+gzip",
+        OCI_LAYER_TAR,
+    ]
 
 
 @pytest.mark.parametrize("in_parts", [[], [1]])
-def test_bytes_that_were_damaged_since_the_proof_are_not_exported(store: Store, in_parts: list[int]) -> None:
+def test_bytes_that_were_damaged_since_the_proof_are_not_exported(
+    store: Store, in_parts: list[int]
+) -> None:
     stored = keep_image(store, IMAGE, in_parts=in_parts)
     chunk = APP.chunks[2]
     for file in (store.folder / "blobs").glob("*-*"):
         data = file.read_bytes()
         at = data.find(APP.blob[chunk.start : chunk.end])
         if at >= 0:
-            file.write_bytes(data[:at] + bytes(chunk.end - chunk.start) + data[at + chunk.end - chunk.start :])
+            file.write_bytes(
+                data[:at] + bytes(chunk.end - chunk.start) + data[at + chunk.end - chunk.start :]
+            )
     layer = layers_of(store, stored)[1]
     with pytest.raises(IntegrityError):
         list(layer.blob())

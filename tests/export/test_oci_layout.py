@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.build.front import DOCKER_MANIFEST, chunked_layer, gzip_layer, image, make_tar, read_layout
+from tests.helpers.build.front import (
+    DOCKER_MANIFEST,
+    chunked_layer,
+    gzip_layer,
+    image,
+    make_tar,
+    read_layout,
+)
 from tests.helpers.build.front import write_layout as by_another_tool
 from tests.helpers.build.stored import keep_image
 from tests.helpers.harness.command import ARGV, environment
@@ -45,7 +52,10 @@ def folder(tmp_path: Path) -> Path:
 
 def tags(folder: Path) -> dict[str | None, str]:
     entries = json.loads((folder / "index.json").read_bytes())["manifests"]
-    return {entry.get("annotations", {}).get("org.opencontainers.image.ref.name"): entry["digest"] for entry in entries}
+    return {
+        entry.get("annotations", {}).get("org.opencontainers.image.ref.name"): entry["digest"]
+        for entry in entries
+    }
 
 
 def test_a_whole_image_comes_out_as_the_registry_has_it(store: Store, folder: Path) -> None:
@@ -57,14 +67,20 @@ def test_a_whole_image_comes_out_as_the_registry_has_it(store: Store, folder: Pa
     assert {path.name for path in folder.parent.iterdir()} == {"layout"}
 
 
-def test_an_image_in_parts_comes_out_with_plain_tars_and_the_same_id(store: Store, folder: Path) -> None:
+def test_an_image_in_parts_comes_out_with_plain_tars_and_the_same_id(
+    store: Store, folder: Path
+) -> None:
     digest = write_layout(store, keep_image(store, V1, in_parts=[1]), folder, Names("v1"))
     found = read_layout(folder)
     assert found.tags["v1"] == digest != V1.digest
     manifest = parse_document(found.manifests[digest][1])
     assert isinstance(manifest, Manifest)
     assert manifest.config.digest == V1.config_digest
-    assert found.blobs == {V1.config_digest: V1.config, BASE.digest: BASE.blob, V1.layers[1].diff_id: V1.layers[1].tar}
+    assert found.blobs == {
+        V1.config_digest: V1.config,
+        BASE.digest: BASE.blob,
+        V1.layers[1].diff_id: V1.layers[1].tar,
+    }
 
 
 def test_a_docker_image_keeps_its_manifest(store: Store, folder: Path) -> None:
@@ -112,7 +128,9 @@ def test_an_empty_folder_is_a_fine_place(store: Store, folder: Path) -> None:
     assert tags(folder) == {"v1": V1.digest}
 
 
-def test_the_current_folder_is_a_fine_place(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder_is_a_fine_place(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
     write_layout(store, keep_image(store, V1), Path(), Names("v1"))
@@ -143,12 +161,24 @@ def test_what_is_no_layout_is_left_alone(store: Store, folder: Path, there: str)
     with pytest.raises(LocalError):
         write_layout(store, keep_image(store, V1), folder, Names("v1"))
     assert b"precious" in {
-        path.read_bytes() for path in folder.parents[1].rglob("*") if path.is_file() and path.stat().st_size < 99
+        path.read_bytes()
+        for path in folder.parents[1].rglob("*")
+        if path.is_file() and path.stat().st_size < 99
     }
 
 
 @pytest.mark.parametrize(
-    "index", [b"", b"{", b"[]", b"{}", b'{"manifests":5}', b'{"manifests":[5]}', b'{"manifests":{"a":1}}', b"\xff"]
+    "index",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"manifests":5}',
+        b'{"manifests":[5]}',
+        b'{"manifests":{"a":1}}',
+        b"\xff",
+    ],
 )
 def test_a_broken_index_is_not_overwritten(store: Store, folder: Path, index: bytes) -> None:
     folder.mkdir(parents=True)
@@ -191,7 +221,9 @@ def test_a_blob_that_a_crash_left_short_is_written_again(store: Store, folder: P
     assert digest_of(blob.read_bytes()) == BASE.digest
 
 
-def test_what_a_killed_export_left_is_used_again_once_it_is_proved(store: Store, folder: Path) -> None:
+def test_what_a_killed_export_left_is_used_again_once_it_is_proved(
+    store: Store, folder: Path
+) -> None:
     left = Stage(folder)
     blobs = left.blobs
     blobs.mkdir(parents=True)
@@ -227,7 +259,10 @@ def test_a_layout_that_another_export_made_meanwhile_keeps_what_it_lists(
     """Both begin when nothing is there."""
     if is_there:
         folder.mkdir(parents=True)
-    first, second = (keep_image(store, one, name=f"example.com/app:{tag}") for one, tag in ((V1, "v1"), (V2, "v2")))
+    first, second = (
+        keep_image(store, one, name=f"example.com/app:{tag}")
+        for one, tag in ((V1, "v1"), (V2, "v2"))
+    )
     really = FolderTarget.held
 
     def late(self: FolderTarget, tell: Callable[[str], None]) -> AbstractContextManager[None]:
@@ -274,13 +309,17 @@ def test_a_folder_is_marked_as_a_layout_before_anything_else_is_moved_into_it(
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_many_processes_write_to_one_layout_and_all_are_listed(tmp_path: Path, folder: Path, is_there: bool) -> None:
+def test_many_processes_write_to_one_layout_and_all_are_listed(
+    tmp_path: Path, folder: Path, is_there: bool
+) -> None:
     images = [image([BASE, gzip_layer(make_tar({"n": bytes([number])}))]) for number in range(4)]
     with Store(tmp_path / "store") as store:
         for number, one in enumerate(images):
             keep_image(store, one, name=f"example.com/app:v{number}")
         if is_there:
-            write_layout(store, keep_image(store, V1, name="example.com/other:t"), folder, Names("first"))
+            write_layout(
+                store, keep_image(store, V1, name="example.com/other:t"), folder, Names("first")
+            )
     ended = [
         subprocess.Popen([*ARGV, "export", f"example.com/app:v{number}", "--to", f"oci:{folder}"],
                          env=environment(tmp_path), stdout=subprocess.DEVNULL)
@@ -307,7 +346,9 @@ def test_an_export_waits_for_the_one_before_and_says_so(store: Store, folder: Pa
     assert tags(folder) == {"v1": V1.digest, "v2": V2.digest}
 
 
-def test_a_blob_of_the_right_size_and_the_wrong_content_is_written_again(store: Store, folder: Path) -> None:
+def test_a_blob_of_the_right_size_and_the_wrong_content_is_written_again(
+    store: Store, folder: Path
+) -> None:
     write_layout(store, keep_image(store, V1), folder, Names("v1"))
     for digest in V1.blobs:
         path = folder / "blobs" / "sha256" / digest[7:]
@@ -316,7 +357,9 @@ def test_a_blob_of_the_right_size_and_the_wrong_content_is_written_again(store: 
     assert read_layout(folder).blobs == V1.blobs
 
 
-def test_a_planted_link_is_replaced_and_never_followed(store: Store, folder: Path, tmp_path: Path) -> None:
+def test_a_planted_link_is_replaced_and_never_followed(
+    store: Store, folder: Path, tmp_path: Path
+) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(BASE.blob)
     write_layout(store, keep_image(store, V1), folder, Names("v1"))

@@ -1,4 +1,6 @@
-"""Publishing: what is there afterwards, what was sent for it, and that no reader ever sees half of it."""
+"""Publishing: what is there afterwards, what was sent for it, and that no reader ever sees half of
+it.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,17 @@ def name_of(registry: Registry, one: Golden) -> str:
 def published(
     home: Path, image: str, target: str | Path, *options: str, bucket: Bucket | None = None
 ) -> dict[str, Any]:
-    return command.receipt(home, "publish", image, target, *options, env=bucket.environment if bucket else None)
+    return command.receipt(
+        home, "publish", image, target, *options, env=bucket.environment if bucket else None
+    )
 
 
 def tags(index_json: bytes) -> dict[str, str]:
     entries = json.loads(index_json)["manifests"]
-    return {entry["annotations"]["org.opencontainers.image.ref.name"]: entry["digest"] for entry in entries}
+    return {
+        entry["annotations"]["org.opencontainers.image.ref.name"]: entry["digest"]
+        for entry in entries
+    }
 
 
 def manifest(one: Golden) -> str:
@@ -73,25 +80,41 @@ def test_a_directory_holds_the_registrys_own_blobs(registry: Registry, tmp_path:
     assert receipt["requests"] == registry.accounts.count()
 
 
-def test_what_was_pulled_in_parts_is_completed_with_its_missing_bytes_alone(registry: Registry, tmp_path: Path) -> None:
+def test_what_was_pulled_in_parts_is_completed_with_its_missing_bytes_alone(
+    registry: Registry, tmp_path: Path
+) -> None:
     command.zpull(tmp_path, name_of(registry, V1))
     pulled = command.receipt(tmp_path, name_of(registry, V2), "--lean")
     assert "partial" in {layer["mode"] for layer in pulled["layers"]}
     receipt = published(tmp_path, name_of(registry, V2), tmp_path / "out")
-    whole = sum({layer["digest"]: layer["size"] for layer in receipt["layers"] if layer["mode"] == "partial"}.values())
+    whole = sum(
+        {
+            layer["digest"]: layer["size"]
+            for layer in receipt["layers"]
+            if layer["mode"] == "partial"
+        }.values()
+    )
     here = sum({layer["digest"]: layer["cached_bytes"] for layer in receipt["layers"]}.values())
     assert 0 < receipt["bytes"]["fetched"] < whole
     spent = receipt["bytes"]
-    assert spent["needed"] + spent["metadata"] + here == sum(layer["size"] for layer in receipt["layers"])
+    assert spent["needed"] + spent["metadata"] + here == sum(
+        layer["size"] for layer in receipt["layers"]
+    )
     assert spent["wasted"] == 0
     assert read_layout(tmp_path / "out").tags == {V2.tag: manifest(V2)}
 
 
-def test_an_image_that_is_whole_in_the_store_needs_no_network(registry: Registry, tmp_path: Path) -> None:
+def test_an_image_that_is_whole_in_the_store_needs_no_network(
+    registry: Registry, tmp_path: Path
+) -> None:
     command.zpull(tmp_path, name_of(registry, V1), "--exact")
     before = registry.accounts.count()
     receipt = published(tmp_path, name_of(registry, V1), f"oci:{tmp_path}/out:stable")
-    assert (registry.accounts.count() - before, receipt["requests"], receipt["bytes"]["fetched"]) == (0, 0, 0)
+    assert (
+        registry.accounts.count() - before,
+        receipt["requests"],
+        receipt["bytes"]["fetched"],
+    ) == (0, 0, 0)
     assert receipt["image_id"] == V1.expect["config"]["digest"]
     assert read_layout(tmp_path / "out").tags == {"stable": manifest(V1)}
 
@@ -104,12 +127,16 @@ def test_the_published_directory_can_be_pulled_again(registry: Registry, tmp_pat
     assert [layer["diff_id"] for layer in receipt["layers"]] == V1.expect["diff_ids"]
 
 
-def test_publishers_to_one_directory_lose_none_of_their_images(registry: Registry, tmp_path: Path) -> None:
+def test_publishers_to_one_directory_lose_none_of_their_images(
+    registry: Registry, tmp_path: Path
+) -> None:
     command.zpull(tmp_path, name_of(registry, V1), "--exact")
     argv = [*command.ARGV, "publish", name_of(registry, V1), "-q"]
     runs = [
         subprocess.Popen(
-            [*argv, f"{tmp_path}/out:t{number}"], env=command.environment(tmp_path), stdout=subprocess.PIPE
+            [*argv, f"{tmp_path}/out:t{number}"],
+            env=command.environment(tmp_path),
+            stdout=subprocess.PIPE,
         )
         for number in range(4)
     ]
@@ -142,7 +169,9 @@ def test_images_of_two_platforms_share_a_tag(tmp_path: Path) -> None:
     assert {entry["digest"] for entry in entries} == {document.digest for document in both.values()}
     assert len(entries) == 2
     for platform, document in both.items():
-        receipt = command.receipt(tmp_path / "device", f"oci:{tmp_path}/out:v1", "--platform", platform)
+        receipt = command.receipt(
+            tmp_path / "device", f"oci:{tmp_path}/out:v1", "--platform", platform
+        )
         assert receipt["manifest_digest"] == document.digest
 
 
@@ -175,7 +204,14 @@ def test_a_target_that_cannot_be_meant_is_refused_before_anything_is_fetched(
     there = tmp_path / "thesis"
     there.mkdir()
     (there / "chapter.tex").write_bytes(b"precious")
-    done = command.zpull(tmp_path, "publish", name_of(registry, V1), target.format(there=there), *PATIENCE, check=False)
+    done = command.zpull(
+        tmp_path,
+        "publish",
+        name_of(registry, V1),
+        target.format(there=there),
+        *PATIENCE,
+        check=False,
+    )
     assert (done.code, said in done.error) == (code, True), done.err
     assert [path.name for path in there.iterdir()] == ["chapter.tex"]
     if code == 2:
@@ -185,13 +221,17 @@ def test_a_target_that_cannot_be_meant_is_refused_before_anything_is_fetched(
 # ── a bucket ──
 
 
-def test_a_bucket_gets_its_index_last_and_a_device_pulls_it(registry: Registry, bucket: Bucket, tmp_path: Path) -> None:
+def test_a_bucket_gets_its_index_last_and_a_device_pulls_it(
+    registry: Registry, bucket: Bucket, tmp_path: Path
+) -> None:
     receipt = published(tmp_path, name_of(registry, V1), f"s3://{NAME}/fleet/app", bucket=bucket)
     assert receipt["manifest_digest"] == manifest(V1)
     assert bucket.written()[-1] == INDEX
     assert tags(bucket.objects[INDEX]) == {V1.tag: manifest(V1)}
     before = len(bucket.log)
-    device = command.receipt(tmp_path / "device", f"s3://{NAME}/fleet/app:{V1.tag}", env=bucket.environment)
+    device = command.receipt(
+        tmp_path / "device", f"s3://{NAME}/fleet/app:{V1.tag}", env=bucket.environment
+    )
     assert [layer["diff_id"] for layer in device["layers"]] == V1.expect["diff_ids"]
     assert device["requests"] == len(bucket.log) - before
 
@@ -221,7 +261,9 @@ def test_a_publisher_that_fails_leaves_the_index_alone_and_goes_on_where_it_was(
     image, place = name_of(registry, V1), f"s3://{NAME}/fleet/app"
     config = V1.expect["config"]["digest"].partition(":")[2]
     bucket.before = lambda method, key: 503 if method == "PUT" and config in key else None
-    done = command.zpull(tmp_path, "publish", image, place, *PATIENCE, env=bucket.environment, check=False)
+    done = command.zpull(
+        tmp_path, "publish", image, place, *PATIENCE, env=bucket.environment, check=False
+    )
     assert done.code == 5
     assert "run the same command to resume" in done.error
     assert INDEX not in bucket.objects
@@ -252,7 +294,14 @@ def test_a_deadline_ends_it(registry: Registry, bucket: Bucket, tmp_path: Path) 
     bucket.before = lambda _method, _key: 503
     place = f"s3://{NAME}/x"
     done = command.zpull(
-        tmp_path, "publish", name_of(registry, V1), place, "--deadline", "0.5", env=bucket.environment, check=False
+        tmp_path,
+        "publish",
+        name_of(registry, V1),
+        place,
+        "--deadline",
+        "0.5",
+        env=bucket.environment,
+        check=False,
     )
     assert (done.code, "deadline" in done.error) == (5, True)
 
@@ -291,33 +340,56 @@ def test_a_publisher_that_is_killed_leaves_a_good_index_and_goes_on(
     assert tags(bucket.objects[INDEX]) == {V1.tag: manifest(V1), V2.tag: manifest(V2)}
 
 
-def test_no_secret_of_the_bucket_is_ever_shown(registry: Registry, bucket: Bucket, tmp_path: Path) -> None:
+def test_no_secret_of_the_bucket_is_ever_shown(
+    registry: Registry, bucket: Bucket, tmp_path: Path
+) -> None:
     bucket.before = lambda _method, _key: 403
     done = command.zpull(
-        tmp_path, "publish", name_of(registry, V1), f"s3://{NAME}/x", env=bucket.environment, check=False
+        tmp_path,
+        "publish",
+        name_of(registry, V1),
+        f"s3://{NAME}/x",
+        env=bucket.environment,
+        check=False,
     )
     assert done.code == 4
     assert "AWS_ACCESS_KEY_ID" in done.error
-    assert not any(bucket.environment[name] in done.err + done.out for name in bucket.environment if "KEY" in name)
+    assert not any(
+        bucket.environment[name] in done.err + done.out
+        for name in bucket.environment
+        if "KEY" in name
+    )
 
 
 def test_offline_a_directory_can_be_published_to_and_a_bucket_cannot(
     registry: Registry, bucket: Bucket, tmp_path: Path
 ) -> None:
     image = name_of(registry, V1)
-    absent = command.zpull(tmp_path, "publish", image, tmp_path / "out", "--offline", "--format", "json", check=False)
+    absent = command.zpull(
+        tmp_path, "publish", image, tmp_path / "out", "--offline", "--format", "json", check=False
+    )
     assert (absent.code, "error" in absent.receipt) == (3, True)
     command.zpull(tmp_path, image, "--exact")
     before = registry.accounts.count()
     assert published(tmp_path, image, tmp_path / "out", "--offline")["exports"]
     refused = command.zpull(
-        tmp_path, "publish", image, f"s3://{NAME}/x", "--offline", env=bucket.environment, check=False
+        tmp_path,
+        "publish",
+        image,
+        f"s3://{NAME}/x",
+        "--offline",
+        env=bucket.environment,
+        check=False,
     )
     assert (refused.code, bucket.log, registry.accounts.count() - before) == (2, [], 0)
 
 
-def test_a_dry_run_says_what_it_would_fetch(registry: Registry, bucket: Bucket, tmp_path: Path) -> None:
+def test_a_dry_run_says_what_it_would_fetch(
+    registry: Registry, bucket: Bucket, tmp_path: Path
+) -> None:
     place = f"s3://{NAME}/x"
-    done = command.zpull(tmp_path, "publish", name_of(registry, V1), place, "--dry-run", env=bucket.environment)
+    done = command.zpull(
+        tmp_path, "publish", name_of(registry, V1), place, "--dry-run", env=bucket.environment
+    )
     assert "a pull fetches" in done.out
     assert bucket.log == []

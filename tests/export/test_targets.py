@@ -1,4 +1,6 @@
-"""Files that are named as targets: regular ones are replaced whole, everything else is written through."""
+"""Files that are named as targets: regular ones are replaced whole, everything else is written
+through.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +125,9 @@ def test_what_shells_pass_is_written_through(store: Store, tmp_path: Path, comma
 
 
 @pytest.mark.parametrize("command", ["/dev/fd/3 3>&-", "/dev/stdout >&-", "- >&-"])
-def test_a_closed_descriptor_is_an_error_before_anything_is_opened(store: Store, tmp_path: Path, command: str) -> None:
+def test_a_closed_descriptor_is_an_error_before_anything_is_opened(
+    store: Store, tmp_path: Path, command: str
+) -> None:
     """A file of the store could get its number."""
     done = shell(tmp_path, f"export --to oci-archive:{command}")
     assert done.returncode == 8
@@ -131,11 +135,15 @@ def test_a_closed_descriptor_is_an_error_before_anything_is_opened(store: Store,
 
 
 @pytest.mark.parametrize("to", [*ARCHIVES, "oci"])
-def test_a_file_that_is_no_image_is_kept_unless_forced(store: Store, tmp_path: Path, to: str) -> None:
+def test_a_file_that_is_no_image_is_kept_unless_forced(
+    store: Store, tmp_path: Path, to: str
+) -> None:
     path = tmp_path / "thesis.tex"
     path.write_bytes(b"precious")
     where = parse_destination(f"{to}:{path}")
-    with pytest.raises(LocalError, match=r"is there already and is not .*; choose another target, or use --force"):
+    with pytest.raises(
+        LocalError, match=r"is there already and is not .*; choose another target, or use --force"
+    ):
         check_target(where)
     with pytest.raises(LocalError, match="--force"):
         export(store, keep_image(store, IMAGE), where)
@@ -145,7 +153,9 @@ def test_a_file_that_is_no_image_is_kept_unless_forced(store: Store, tmp_path: P
 
 
 @pytest.mark.parametrize("to", ARCHIVES)
-def test_an_archive_of_before_and_an_empty_file_are_replaced(store: Store, tmp_path: Path, to: str) -> None:
+def test_an_archive_of_before_and_an_empty_file_are_replaced(
+    store: Store, tmp_path: Path, to: str
+) -> None:
     path = tmp_path / "x.tar"
     path.touch()
     for one in ARCHIVES:
@@ -155,21 +165,29 @@ def test_an_archive_of_before_and_an_empty_file_are_replaced(store: Store, tmp_p
 
 def test_another_tar_is_no_image(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "backup.tar"
-    path.write_bytes(make_tar({"index.json": b"{}", "manifest.json": b'{"name":"an extension"}', "x": b"y"}))
+    path.write_bytes(
+        make_tar({"index.json": b"{}", "manifest.json": b'{"name":"an extension"}', "x": b"y"})
+    )
     with pytest.raises(LocalError, match="not an image archive"):
         check_target(parse_destination(f"oci-archive:{path}"))
 
 
-def test_a_link_to_an_archive_stays_and_the_archive_is_replaced(store: Store, tmp_path: Path) -> None:
+def test_a_link_to_an_archive_stays_and_the_archive_is_replaced(
+    store: Store, tmp_path: Path
+) -> None:
     tmp_path.joinpath("latest.tar").symlink_to("app.tar")
     for _ in range(2):
-        export(store, keep_image(store, IMAGE), parse_destination(f"oci-archive:{tmp_path}/latest.tar"))
+        export(
+            store, keep_image(store, IMAGE), parse_destination(f"oci-archive:{tmp_path}/latest.tar")
+        )
     assert tmp_path.joinpath("latest.tar").is_symlink()
     assert tarfile.is_tarfile(tmp_path / "app.tar")
 
 
 @ROOT
-def test_a_strangers_link_in_a_folder_for_everybody_is_not_followed(store: Store, tmp_path: Path) -> None:
+def test_a_strangers_link_in_a_folder_for_everybody_is_not_followed(
+    store: Store, tmp_path: Path
+) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
     os.chown(folder, 1000, 1000)

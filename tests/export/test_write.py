@@ -48,8 +48,14 @@ def test_a_layout_calls_the_image_what_it_was_called_or_what_was_said(
 
 def test_archives_are_files_that_appear_complete(store: Store, tmp_path: Path) -> None:
     stored = keep_image(store, IMAGE)
-    assert export(store, stored, parse_destination(f"oci-archive:{tmp_path}/o.tar")).manifest_digest == IMAGE.digest
-    assert export(store, stored, parse_destination(f"docker-archive:{tmp_path}/d.tar")).manifest_digest is None
+    assert (
+        export(store, stored, parse_destination(f"oci-archive:{tmp_path}/o.tar")).manifest_digest
+        == IMAGE.digest
+    )
+    assert (
+        export(store, stored, parse_destination(f"docker-archive:{tmp_path}/d.tar")).manifest_digest
+        is None
+    )
     with tarfile.open(tmp_path / "d.tar") as tar:
         manifest = tar.extractfile("manifest.json")
         assert manifest is not None
@@ -60,9 +66,15 @@ def test_archives_are_files_that_appear_complete(store: Store, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("to", ["oci-archive", "docker-archive"])
-def test_a_target_in_a_folder_that_is_not_there_is_a_local_error(store: Store, tmp_path: Path, to: str) -> None:
+def test_a_target_in_a_folder_that_is_not_there_is_a_local_error(
+    store: Store, tmp_path: Path, to: str
+) -> None:
     with pytest.raises(LocalError, match="cannot write"):
-        export(store, keep_image(store, IMAGE), parse_destination(f"{to}:{tmp_path}/no/such/folder/x.tar"))
+        export(
+            store,
+            keep_image(store, IMAGE),
+            parse_destination(f"{to}:{tmp_path}/no/such/folder/x.tar"),
+        )
 
 
 def test_a_target_that_is_a_folder_is_a_local_error(store: Store, tmp_path: Path) -> None:
@@ -94,7 +106,9 @@ def test_standard_output_gets_the_archive_and_nothing_else(
     ("docker-archive:-:app:v1", None, "docker.io/library/app:v1", "docker.io/library/app:v1"),
     ("h.io/app:v1", "An/Odd.Name", "An/Odd.Name", None),
 ])  # fmt: skip
-def test_what_an_export_is_called(pulled: str, said: str | None, tag: str | None, full: str | None) -> None:
+def test_what_an_export_is_called(
+    pulled: str, said: str | None, tag: str | None, full: str | None
+) -> None:
     assert names_of(pulled, said) == Names(tag, full)
 
 

@@ -15,7 +15,9 @@ from zchunked.oci.documents import Descriptor, Manifest, parse_document
 
 @dataclass(frozen=True)
 class Real:
-    """A layer by a real writer. `truths` as in EXPECT.json; `sound`: its tar is what the config promises."""
+    """A layer by a real writer. `truths` as in EXPECT.json; `sound`: its tar is what the config
+    promises.
+    """
 
     name: str
     descriptor: Descriptor
@@ -59,8 +61,12 @@ def reals() -> list[Real]:
             continue
         manifest = parse_document(golden.blob(golden.expect["manifest"]["digest"]))
         assert isinstance(manifest, Manifest)
-        for number, (descriptor, truths) in enumerate(zip(manifest.layers, golden.layers, strict=True)):
+        for number, (descriptor, truths) in enumerate(
+            zip(manifest.layers, golden.layers, strict=True)
+        ):
             if truths["kind"] == "zstd:chunked":
                 sound = "decompresses_to" not in truths
-                found.setdefault(descriptor.digest, Real(f"{golden}-{number}", descriptor, sound, golden, truths))
+                found.setdefault(
+                    descriptor.digest, Real(f"{golden}-{number}", descriptor, sound, golden, truths)
+                )
     return list(found.values())

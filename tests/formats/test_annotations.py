@@ -33,7 +33,9 @@ GOOD = chunked_layer(TAR)
 
 
 def described(layer: Layer, media_type: str | None = None, **changes: str | None) -> Descriptor:
-    """The layer's descriptor with annotations changed by the last part of their name; None takes one away."""
+    """The layer's descriptor with annotations changed by the last part of their name; None takes
+    one away.
+    """
     marks = dict(layer.annotations)
     prefix = OLD_PREFIX if OLD_PREFIX + "manifest-checksum" in marks else PREFIX
     for name, text in changes.items():
@@ -46,12 +48,18 @@ def described(layer: Layer, media_type: str | None = None, **changes: str | None
 
 @pytest.mark.parametrize("real", reals(), ids=str)
 def test_finds_what_real_writers_wrote(real: Real) -> None:
-    found, toc, tar_split = locate(real.descriptor), real.truths["toc"], real.truths.get("tar_split")
+    found, toc, tar_split = (
+        locate(real.descriptor),
+        real.truths["toc"],
+        real.truths.get("tar_split"),
+    )
     assert found.toc.span == ByteRange(toc["offset"], toc["offset"] + toc["length"])
     assert (found.toc.decoded_bytes, found.toc_digest) == (toc["ulen"], toc["digest"])
     assert (found.tarsplit is None) == (tar_split is None)
     if found.tarsplit and tar_split:
-        assert found.tarsplit.span == ByteRange(tar_split["offset"], tar_split["offset"] + tar_split["length"])
+        assert found.tarsplit.span == ByteRange(
+            tar_split["offset"], tar_split["offset"] + tar_split["length"]
+        )
         assert found.tarsplit.decoded_bytes == tar_split["ulen"]
         assert found.metadata == ByteRange(found.toc.span.start, found.tarsplit.span.end)
     else:
@@ -65,7 +73,9 @@ def test_finds_what_real_writers_wrote(real: Real) -> None:
 def test_all_four_generations(generation: int, parts: int, vouched: bool) -> None:
     found = locate(described(chunked_layer(TAR, generation=generation)))  # type: ignore[arg-type]
     assert 1 + (found.tarsplit is not None) == parts
-    assert (found.tarsplit_digest is not None) == vouched, "G4 says it in the TOC, before G3 nobody does"
+    assert (found.tarsplit_digest is not None) == vouched, (
+        "G4 says it in the TOC, before G3 nobody does"
+    )
 
 
 def test_parts_that_lie_apart_are_not_bought_in_one_range() -> None:
@@ -86,7 +96,9 @@ def test_parts_that_lie_apart_are_not_bought_in_one_range() -> None:
     (gzip_layer(TAR, annotations=GOOD.annotations), "plain", "gzip layer without a table of contents"),
     (tar_layer(TAR, annotations=GOOD.annotations), "plain", "tar layer without a table of contents"),
 ])  # fmt: skip
-def test_other_kinds_of_layer_come_whole_with_the_reason(layer: Layer, kind: str, reason: str) -> None:
+def test_other_kinds_of_layer_come_whole_with_the_reason(
+    layer: Layer, kind: str, reason: str
+) -> None:
     assert kind_of(described(layer)) == kind
     with pytest.raises(UnsupportedLayerError, match=reason):
         locate(described(layer))
@@ -106,7 +118,9 @@ def test_encrypted_layers_are_not_looked_into() -> None:
 
 
 def test_a_layer_with_both_marks_comes_whole() -> None:
-    both = Descriptor(GOOD.media_type, Digest(GOOD.digest), GOOD.size, GOOD.annotations | {STARGZ: DIGEST})
+    both = Descriptor(
+        GOOD.media_type, Digest(GOOD.digest), GOOD.size, GOOD.annotations | {STARGZ: DIGEST}
+    )
     with pytest.raises(UnsupportedLayerError, match="as eStargz and as zstd:chunked"):
         locate(both)
 
@@ -130,7 +144,12 @@ def test_sloppy_numbers_are_not_guessed_at(text: str) -> None:
     with pytest.raises(UnsupportedLayerError, match="want decimal numbers"):
         locate(described(GOOD, manifest_position=text))
     with pytest.raises(UnsupportedLayerError, match="want decimal numbers"):
-        locate(described(GOOD, tarsplit_position=text.removesuffix(":1") if text.count(":") == 3 else text + "x"))
+        locate(
+            described(
+                GOOD,
+                tarsplit_position=text.removesuffix(":1") if text.count(":") == 3 else text + "x",
+            )
+        )
 
 
 @pytest.mark.parametrize("kind", [0, 2, 10])
@@ -153,7 +172,8 @@ def test_a_table_above_our_limits_comes_whole_before_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "position", ["0:9", "7:9", "8:0", f"8:{GOOD.size}", f"{GOOD.size}:1", f"{2**63 - 1}:{2**63 - 1}"]
+    "position",
+    ["0:9", "7:9", "8:0", f"8:{GOOD.size}", f"{GOOD.size}:1", f"{2**63 - 1}:{2**63 - 1}"],
 )
 def test_a_place_outside_of_the_blob_is_a_lie(position: str) -> None:
     with pytest.raises(FormatError, match="is said to lie at"):
@@ -169,7 +189,15 @@ def test_parts_on_top_of_each_other_are_a_lie(tarsplit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "sha256:", DIGEST.upper(), "sha512:" + "0" * 128, "sha256:../../../../etc/passwd", DIGEST + "\n"]
+    "text",
+    [
+        "",
+        "sha256:",
+        DIGEST.upper(),
+        "sha512:" + "0" * 128,
+        "sha256:../../../../etc/passwd",
+        DIGEST + "\n",
+    ],
 )
 def test_a_digest_of_another_form_is_a_lie(text: str) -> None:
     with pytest.raises(FormatError):
@@ -178,9 +206,9 @@ def test_a_digest_of_another_form_is_a_lie(text: str) -> None:
         locate(described(GOOD, tarsplit_checksum=text))
 
 
-NUMBERS = st.one_of(st.integers(0, 2 * GOOD.size), st.integers(0, 2**64), st.text("0123456789:+-_ x", max_size=4)).map(
-    str
-)
+NUMBERS = st.one_of(
+    st.integers(0, 2 * GOOD.size), st.integers(0, 2**64), st.text("0123456789:+-_ x", max_size=4)
+).map(str)
 TEXTS = st.one_of(
     st.text(),
     st.lists(NUMBERS, max_size=5).map(":".join),

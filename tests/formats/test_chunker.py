@@ -1,4 +1,6 @@
-"""Cuts are those of containers/storage: by numpy, by integers, and however the content comes in pieces."""
+"""Cuts are those of containers/storage: by numpy, by integers, and however the content comes in
+pieces.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,22 @@ from hypothesis import strategies as st
 
 from tests.helpers.build import cut
 from zchunked.formats import chunker
-from zchunked.formats.chunker import Chunker, Search, cut_many, fastest_search, holes, search_with_integers
+from zchunked.formats.chunker import (
+    Chunker,
+    Search,
+    cut_many,
+    fastest_search,
+    holes,
+    search_with_integers,
+)
 
 SEARCHES = {"numpy": fastest_search(), "integers": search_with_integers}
 
 
 def rolled(data: bytes) -> list[int]:
-    """The checksum byte by byte, as the writers keep it: the offsets of the bytes that a chunk ends with."""
+    """The checksum byte by byte, as the writers keep it: the offsets of the bytes that a chunk ends
+    with.
+    """
     ring, at, s1, s2 = [0] * 64, 0, 64 * 31, 64 * 63 * 31
     found = []
     for offset, byte in enumerate(data):
@@ -87,7 +98,12 @@ def test_the_pieces_a_content_comes_in_leave_no_trace(seed: int, cuts: list[int]
     assert [*chunks([data[a:b] for a, b in pairwise(edges)])] == wanted
 
 
-@given(st.lists(st.sampled_from([b"x", b"\0", bytes(7), bytes(512), bytes(1023), bytes(1024), b"\0x\0"]), max_size=40))
+@given(
+    st.lists(
+        st.sampled_from([b"x", b"\0", bytes(7), bytes(512), bytes(1023), bytes(1024), b"\0x\0"]),
+        max_size=40,
+    )
+)
 def test_holes_are_runs_of_1024_zeros_or_more(pieces: list[bytes]) -> None:
     data = b"".join(pieces)
     wanted = [found for found in cut.pieces(data, cut.rolling) if found[0] < found[1]]
@@ -110,10 +126,18 @@ def test_many_contents_are_cut_as_each_alone(seed: int, sizes: list[int], betwee
     found = cut_many(contents)
     for number, data in enumerate(contents):
         wanted = [(end, kind) for start, end, kind in cut.pieces(data, cut.rolling) if start < end]
-        assert found.get(number, [(len(data), bool(wanted and wanted[0][1]))][: len(data)]) == wanted
+        assert (
+            found.get(number, [(len(data), bool(wanted and wanted[0][1]))][: len(data)]) == wanted
+        )
 
 
-@given(st.lists(st.sampled_from([b"x", b"\0", bytes(511), bytes(512), bytes(1023), bytes(1024), bytes(3000)])))
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"x", b"\0", bytes(511), bytes(512), bytes(1023), bytes(1024), bytes(3000)]
+        )
+    )
+)
 def test_holes_are_found_wherever_they_lie(parts: list[bytes]) -> None:
     data = b"".join(parts)
     assert [*holes(data, len(data))] == [found.span() for found in re.finditer(rb"\0{1024,}", data)]

@@ -56,7 +56,9 @@ def test_every_member_of_a_gzip_layer_however_it_is_cut(blob: bytes, size: int) 
 
 
 def test_the_input_of_zlib_is_linear_in_the_blob(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Zlib copies what it did not use at each member's end: a piece with 20,000 members is not copied 20,000 times."""
+    """Zlib copies what it did not use at each member's end: a piece with 20,000 members is not
+    copied 20,000 times.
+    """
     given = 0
     real = zlib.decompressobj
 
@@ -80,7 +82,12 @@ def test_the_input_of_zlib_is_linear_in_the_blob(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     "blob",
-    [EMPTY_MEMBER[:-1], member(b"abc") + EMPTY_MEMBER[:5], member(b"abc") + b"junk", member(b"abc") + b"\0\0junk"],
+    [
+        EMPTY_MEMBER[:-1],
+        member(b"abc") + EMPTY_MEMBER[:5],
+        member(b"abc") + b"junk",
+        member(b"abc") + b"\0\0junk",
+    ],
     ids=["cut short", "second one cut short", "junk behind", "zeros, then junk"],
 )
 @pytest.mark.parametrize("size", [1, 1 << 20])
@@ -97,16 +104,24 @@ def test_a_bomb_of_many_members_ends_at_the_limit() -> None:
 
 
 LENGTHS = st.lists(
-    st.integers(0, 3000) | st.sampled_from([256 << 10, (256 << 10) + 1, 600_000]), min_size=1, max_size=5
+    st.integers(0, 3000) | st.sampled_from([256 << 10, (256 << 10) + 1, 600_000]),
+    min_size=1,
+    max_size=5,
 )
 
 
 @given(LENGTHS, st.lists(st.integers(0, 5000), max_size=4), st.integers(0, 3))
 @example([600_000, 1024, 512], [], 0)
 @example([256 << 10, 256 << 10, 1], [], 2)
-def test_a_gzip_file_of_several_members_is_their_content(lengths: list[int], edges: list[int], zeros: int) -> None:
-    """In one piece as well: a member that needs several steps is followed by others in the same piece."""
+def test_a_gzip_file_of_several_members_is_their_content(
+    lengths: list[int], edges: list[int], zeros: int
+) -> None:
+    """In one piece as well: a member that needs several steps is followed by others in the same
+    piece.
+    """
     members = [bytes((number + 1,)) * length for number, length in enumerate(lengths)]
     data = b"".join(gzip.compress(member, mtime=0) for member in members) + bytes(zeros)
     bounds = sorted({0, len(data), *(edge for edge in edges if edge < len(data))})
-    assert b"".join(unpacked([data[start:end] for start, end in pairwise(bounds)])) == b"".join(members)
+    assert b"".join(unpacked([data[start:end] for start, end in pairwise(bounds)])) == b"".join(
+        members
+    )

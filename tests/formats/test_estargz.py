@@ -1,4 +1,6 @@
-"""eStargz, and zstd:chunked by stargz: found, read, tiled and predicted; and whatever a peer makes of them."""
+"""eStargz, and zstd:chunked by stargz: found, read, tiled and predicted; and whatever a peer makes
+of them.
+"""
 
 from __future__ import annotations
 
@@ -49,12 +51,17 @@ class Read:
         spans = pairwise(self.frames.edges)
         return [
             (key, kind, self.blob[start:end])
-            for key, kind, (start, end) in zip(self.frames.keys, self.frames.kinds, spans, strict=True)
+            for key, kind, (start, end) in zip(
+                self.frames.keys, self.frames.kinds, spans, strict=True
+            )
         ]
 
     def damaged(self, blob: bytes | None = None) -> list[int]:
         numbers = [number for number, kind in enumerate(self.frames.kinds) if kind == PAYLOAD]
-        data = [(blob or self.blob)[self.frames.edges[one] : self.frames.edges[one + 1]] for one in numbers]
+        data = [
+            (blob or self.blob)[self.frames.edges[one] : self.frames.edges[one + 1]]
+            for one in numbers
+        ]
         return format_of(self.descriptor).damaged(self.toc, self.frames, numbers, data)
 
 
@@ -71,7 +78,9 @@ def read(layer: Descriptor, blob: bytes, limits: Limits = Limits(), piece: int =
 
 
 def described(layer: Layer, **changes: Any) -> Descriptor:
-    return replace(Descriptor(layer.media_type, Digest(layer.digest), layer.size, layer.annotations), **changes)
+    return replace(
+        Descriptor(layer.media_type, Digest(layer.digest), layer.size, layer.annotations), **changes
+    )
 
 
 def read_layer(layer: Layer, **options: Any) -> Read:
@@ -98,7 +107,9 @@ def golden(tag: str) -> list[tuple[Read, Digest]]:
     found = next(one for one in index["manifests"] if one["annotations"][name] == tag)
     manifest = parse_document((blobs / found["digest"][7:]).read_bytes())
     assert isinstance(manifest, Manifest)
-    config: Config = parse_config((blobs / manifest.config.digest[7:]).read_bytes(), len(manifest.layers))
+    config: Config = parse_config(
+        (blobs / manifest.config.digest[7:]).read_bytes(), len(manifest.layers)
+    )
     return [
         (read(layer, (blobs / layer.digest[7:]).read_bytes()), diff_id)
         for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
@@ -113,7 +124,8 @@ def test_real_layers_are_tiled_by_sound_frames(tag: str, number: int) -> None:
     layer, diff_id = golden(tag)[number]
     tiles(layer.frames, layer.descriptor.size)
     assert layer.damaged() == []
-    whole = [b"".join(unpacked([data])) for _, _, data in layer.parts()]  # no frame is cut in its middle
+    # no frame is cut in its middle
+    whole = [b"".join(unpacked([data])) for _, _, data in layer.parts()]
     assert digest_of(b"".join(whole)) == diff_id
     assert layer.toc.tarsplit_digest is None
 
@@ -132,7 +144,11 @@ def test_equal_keys_are_equal_bytes_in_real_layers_and_nothing_is_missed(
 def test_a_real_update_fetches_what_a_comparison_of_bytes_leaves() -> None:
     """Most files have a new time in v2, and their header lies in the frame of the file before."""
     have = {(key, len(data)) for key, _, data in golden("demo-v1")[1][0].parts() if key}
-    left = [len(data) for key, _, data in golden("demo-v2")[1][0].parts() if (key, len(data)) not in have]
+    left = [
+        len(data)
+        for key, _, data in golden("demo-v2")[1][0].parts()
+        if (key, len(data)) not in have
+    ]
     assert (sum(left), golden("demo-v2")[1][0].descriptor.size) == (212_481, 230_592)
 
 
@@ -160,7 +176,9 @@ SHAPES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_every_shape_is_tiled_by_sound_frames(shape: dict[str, Any], compression: Compression) -> None:
+def test_every_shape_is_tiled_by_sound_frames(
+    shape: dict[str, Any], compression: Compression
+) -> None:
     layer = stargz_layer(make_tar(BASE), compression=compression, **shape)
     found = read_layer(layer, piece=7)
     tiles(found.frames, layer.size)
@@ -173,7 +191,9 @@ def test_every_shape_is_tiled_by_sound_frames(shape: dict[str, Any], compression
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_exactly_the_frames_with_other_content_are_found(shape: dict[str, Any], compression: Compression) -> None:
+def test_exactly_the_frames_with_other_content_are_found(
+    shape: dict[str, Any], compression: Compression
+) -> None:
     layer = stargz_layer(make_tar(BASE), compression=compression, **shape)
     found = read_layer(layer)
     for number, kind in enumerate(found.frames.kinds):
@@ -185,7 +205,11 @@ def test_exactly_the_frames_with_other_content_are_found(shape: dict[str, Any], 
 
 def changed(number: int, **values: object) -> list[Entry]:
     entries = list(BASE)
-    kept = {"name": entries[number].name, "type": entries[number].type, "linkname": entries[number].linkname}
+    kept = {
+        "name": entries[number].name,
+        "type": entries[number].type,
+        "linkname": entries[number].linkname,
+    }
     entries[number] = Entry(**({"data": entries[number].data} | kept | values))  # type: ignore[arg-type]
     return entries
 
@@ -203,9 +227,13 @@ CHANGES: list[tuple[int, dict[str, Any]]] = [
 def test_of_one_writer_equal_keys_are_equal_bytes(
     number: int, values: dict[str, Any], shape: dict[str, Any], compression: Compression
 ) -> None:
-    """And of frames that are the same, all are found where the frames are cut at the same places."""
+    """And of frames that are the same, all are found where the frames are cut at the same
+    places.
+    """
     old = read_layer(stargz_layer(make_tar(BASE), compression=compression, **shape))
-    new = read_layer(stargz_layer(make_tar(changed(number, **values)), compression=compression, **shape))
+    new = read_layer(
+        stargz_layer(make_tar(changed(number, **values)), compression=compression, **shape)
+    )
     have = {key: data for key, _, data in old.parts() if key}
     for key, kind, data in new.parts():
         if key in have:
@@ -238,7 +266,9 @@ def test_the_last_payload_and_the_tail_are_always_fetched() -> None:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_layer_without_payloads_is_headers_and_tail(compression: Compression) -> None:
-    layer = stargz_layer(make_tar([Entry("etc/", type="dir"), Entry("etc/empty")]), compression=compression)
+    layer = stargz_layer(
+        make_tar([Entry("etc/", type="dir"), Entry("etc/empty")]), compression=compression
+    )
     frames = read_layer(layer).frames
     tiles(frames, layer.size)
     assert bytes(frames.kinds) == bytes((HEADER, TAIL))
@@ -254,12 +284,17 @@ def test_what_a_layer_is_is_told_by_type_and_annotations_alone() -> None:
     assert format_of(described(GOOD)).name == "estargz"
     docker = described(GOOD, media_type="application/vnd.docker.image.rootfs.diff.tar.gzip")
     assert format_of(docker).name == "estargz"
-    for layer in (described(stargz_layer(make_tar(BASE), compression="zstd")), described(gzip_layer(b""))):
+    for layer in (
+        described(stargz_layer(make_tar(BASE), compression="zstd")),
+        described(gzip_layer(b"")),
+    ):
         assert format_of(layer).name == "zstd:chunked"
         assert format_of(layer).tail(layer.size) is None
     for media_type in (LAYER, LAYER + "+gzip+encrypted"):
         with pytest.raises(UnsupportedLayerError):
-            format_of(described(GOOD, media_type=media_type)).locate(described(GOOD, media_type=media_type))
+            format_of(described(GOOD, media_type=media_type)).locate(
+                described(GOOD, media_type=media_type)
+            )
 
 
 def test_two_names_for_one_table_are_read_only_where_stargz_writes_them() -> None:
@@ -267,7 +302,11 @@ def test_two_names_for_one_table_are_read_only_where_stargz_writes_them() -> Non
     assert format_of(described(layer)).locate(described(layer)).is_joined
     with pytest.raises(UnsupportedLayerError, match="as eStargz and as zstd:chunked"):
         locate(described(layer))
-    renamed = {PREFIX + key.rpartition(".")[2]: text for key, text in layer.annotations.items() if "manifest" in key}
+    renamed = {
+        PREFIX + key.rpartition(".")[2]: text
+        for key, text in layer.annotations.items()
+        if "manifest" in key
+    }
     both = described(layer, annotations=renamed | {STARGZ_DIGEST: "sha256:" + "0" * 64})
     with pytest.raises(UnsupportedLayerError, match="as eStargz and as zstd:chunked"):
         format_of(both).locate(both)
@@ -329,7 +368,9 @@ def test_whatever_the_tail_a_place_in_the_blob_or_one_of_two_errors(tail: bytes)
         assert 0 < found.toc.span.start < found.toc.span.end <= GOOD.size
 
 
-@pytest.mark.parametrize("text", ["", "sha256:", "sha256:" + "G" * 64, "sha512:" + "0" * 128, "../../etc/passwd"])
+@pytest.mark.parametrize(
+    "text", ["", "sha256:", "sha256:" + "G" * 64, "sha512:" + "0" * 128, "../../etc/passwd"]
+)
 def test_a_digest_of_another_form_is_a_lie(text: str) -> None:
     with pytest.raises(FormatError):
         estargz.locate(described(GOOD, annotations={STARGZ_DIGEST: text}), GOOD.blob)
@@ -350,7 +391,10 @@ def text_of(member: bytes, edges: Sequence[int] = (), limits: Limits = Limits())
     return text
 
 
-@given(st.binary(max_size=3000) | st.integers(0, 1 << 20).map(bytes), st.lists(st.integers(0, 4000), max_size=6))
+@given(
+    st.binary(max_size=3000) | st.integers(0, 1 << 20).map(bytes),
+    st.lists(st.integers(0, 4000), max_size=6),
+)
 def test_any_cut_of_the_member_gives_the_text(text: bytes, edges: list[int]) -> None:
     assert text_of(member_of(text), edges) == text
 
@@ -397,7 +441,9 @@ def test_what_is_no_table_is_refused(member: bytes, words: str) -> None:
 
 
 def test_a_damaged_table_is_told_from_one_that_lies() -> None:
-    """The digest is over the text: bytes that do not decode to it came damaged, whatever is wrong with them."""
+    """The digest is over the text: bytes that do not decode to it came damaged, whatever is wrong
+    with them.
+    """
     assert GOOD.toc_at is not None
     for at in range(GOOD.toc_at.offset + 10, GOOD.size - 51 - 8, 37):
         blob = bytearray(GOOD.blob)
@@ -412,7 +458,9 @@ def test_a_damaged_table_is_told_from_one_that_lies() -> None:
 
 
 @given(json_mutants(GOOD.toc), st.sampled_from(COMPRESSIONS))
-def test_whatever_the_table_says_a_tiling_or_an_error(toc: object, compression: Compression) -> None:
+def test_whatever_the_table_says_a_tiling_or_an_error(
+    toc: object, compression: Compression
+) -> None:
     text = json.dumps(toc).encode()
     layer = stargz_layer(make_tar(BASE), compression=compression, edit_toc_json=lambda _: text)
     try:
@@ -432,11 +480,20 @@ def entry(toc: dict[str, Any], name: str, chunk: int = 0) -> dict[str, Any]:
 LIES = {
     "beyond the tail": (lambda toc: entry(toc, "lib/four").update(offset=1 << 40), FormatError),
     "at the blob's first byte": (lambda toc: entry(toc, "etc/one").update(offset=0), FormatError),
-    "two in one place": (lambda toc: entry(toc, "etc/two").update(offset=entry(toc, "etc/one")["offset"]), FormatError),
+    "two in one place": (
+        lambda toc: entry(toc, "etc/two").update(offset=entry(toc, "etc/one")["offset"]),
+        FormatError,
+    ),
     "backwards": (lambda toc: entry(toc, "lib/four").update(offset=1), UnsupportedLayerError),
     "no digest": (lambda toc: entry(toc, "etc/one").update(digest=""), UnsupportedLayerError),
-    "chunks without digests": (lambda toc: entry(toc, "etc/two", 1).update(chunkDigest=""), UnsupportedLayerError),
-    "another digest": (lambda toc: entry(toc, "etc/one").update(chunkDigest="sha256:" + "0" * 64), FormatError),
+    "chunks without digests": (
+        lambda toc: entry(toc, "etc/two", 1).update(chunkDigest=""),
+        UnsupportedLayerError,
+    ),
+    "another digest": (
+        lambda toc: entry(toc, "etc/one").update(chunkDigest="sha256:" + "0" * 64),
+        FormatError,
+    ),
     "chunks apart": (lambda toc: entry(toc, "etc/two", 1).update(chunkOffset=999), FormatError),
     "too short": (lambda toc: entry(toc, "etc/two").update(size=1900), FormatError),
 }
@@ -447,7 +504,9 @@ LIES = {
 def test_lies_about_places_are_refused(lie: str, compression: Compression) -> None:
     edit, error = LIES[lie]
     with pytest.raises(error):
-        read_layer(stargz_layer(make_tar(BASE), compression=compression, chunk_bytes=1000, edit_toc=edit))
+        read_layer(
+            stargz_layer(make_tar(BASE), compression=compression, chunk_bytes=1000, edit_toc=edit)
+        )
 
 
 def test_where_files_end_is_not_read_where_frames_go_on() -> None:
@@ -462,7 +521,9 @@ def test_where_files_end_is_not_read_where_frames_go_on() -> None:
 
 
 def test_a_frame_that_decodes_without_end_is_no_flood() -> None:
-    """Content first, then zeros: the check stops at the limit of a tar, and holds a step at most."""
+    """Content first, then zeros: the check stops at the limit of a tar, and holds a step at
+    most.
+    """
     found = read_layer(GOOD)
     number = found.frames.kinds.index(PAYLOAD)
     chunk = found.frames.chunks[number]
@@ -471,7 +532,9 @@ def test_a_frame_that_decodes_without_end_is_no_flood() -> None:
     tracemalloc.start()
     try:
         form = format_of(found.descriptor)
-        assert form.damaged(found.toc, found.frames, [number], [bomb], Limits(tar_bytes=MiB)) == [number]
+        assert form.damaged(found.toc, found.frames, [number], [bomb], Limits(tar_bytes=MiB)) == [
+            number
+        ]
         assert tracemalloc.get_traced_memory()[1] < 2 * MiB
     finally:
         tracemalloc.stop()

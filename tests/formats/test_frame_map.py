@@ -40,7 +40,13 @@ def tiles(frames: FrameMap, size: int) -> None:
     assert frames.edges[0] == 0
     assert frames.edges[-1] == size
     assert all(start < end for start, end in pairwise(frames.edges))
-    assert len(frames) == len(frames.keys) == len(frames.chunks) == len(frames.sizes) == len(frames.edges) - 1
+    assert (
+        len(frames)
+        == len(frames.keys)
+        == len(frames.chunks)
+        == len(frames.sizes)
+        == len(frames.edges) - 1
+    )
     assert frames.lengths() == [end - start for start, end in pairwise(frames.edges)]
     assert {len(key) for key in frames.keys} <= {0, RAW_SIZE}
 
@@ -49,7 +55,9 @@ def parts(frames: FrameMap, blob: bytes) -> list[tuple[bytes, int, bytes]]:
     """Key, kind and bytes of each frame."""
     return [
         (key, kind, blob[start:end])
-        for key, kind, (start, end) in zip(frames.keys, frames.kinds, pairwise(frames.edges), strict=True)
+        for key, kind, (start, end) in zip(
+            frames.keys, frames.kinds, pairwise(frames.edges), strict=True
+        )
     ]
 
 
@@ -60,8 +68,12 @@ def test_the_frames_of_real_blobs_are_where_the_truth_has_them(real: Real) -> No
     spans = {(chunk["start"], chunk["end"]): chunk for chunk in real.truths["chunks"]}
     at = list(pairwise(frames.edges))
     if real.truths["chunks"]:  # of a sparse file there are none in the tar
-        assert [span for span, kind in zip(at, frames.kinds, strict=True) if kind == PAYLOAD] == list(spans)
-    for (start, end), kind, key, size in zip(at, frames.kinds, frames.keys, frames.sizes, strict=True):
+        assert [
+            span for span, kind in zip(at, frames.kinds, strict=True) if kind == PAYLOAD
+        ] == list(spans)
+    for (start, end), kind, key, size in zip(
+        at, frames.kinds, frames.keys, frames.sizes, strict=True
+    ):
         if kind == PAYLOAD and spans:
             assert key == raw(spans[start, end]["digest"])
             assert size == spans[start, end]["usize"]
@@ -76,7 +88,9 @@ def test_the_frames_of_real_blobs_are_where_the_truth_has_them(real: Real) -> No
 
 @pytest.mark.parametrize(("old", "new"), list(product(reals(), reals())), ids=str)
 def test_equal_keys_and_lengths_are_equal_bytes(old: Real, new: Real) -> None:
-    """Of one writer every prediction holds; of two, only payload frames of one length may differ."""
+    """Of one writer every prediction holds; of two, only payload frames of one length may
+    differ.
+    """
     have: dict[tuple[bytes, int], set[bytes]] = {}
     for key, _, data in parts(map_of(old), old.blob):
         have.setdefault((key, len(data)), set()).add(data)
@@ -92,9 +106,16 @@ def test_equal_keys_and_lengths_are_equal_bytes(old: Real, new: Real) -> None:
 
 def test_an_update_fetches_what_changed_and_no_more() -> None:
     """The figure is what a comparison of all frames, byte by byte, leaves to be fetched."""
-    old, new = (next(real for real in reals() if real.name == name) for name in ("demo:demo-v1-1", "demo:demo-v2-1"))
+    old, new = (
+        next(real for real in reals() if real.name == name)
+        for name in ("demo:demo-v1-1", "demo:demo-v2-1")
+    )
     have = {(key, len(data)) for key, _, data in parts(map_of(old), old.blob)}
-    left = [data for key, _, data in parts(map_of(new), new.blob) if not key or (key, len(data)) not in have]
+    left = [
+        data
+        for key, _, data in parts(map_of(new), new.blob)
+        if not key or (key, len(data)) not in have
+    ]
     assert sum(map(len, left)) == 41_317
     assert new.descriptor.size == 232_860
 
@@ -118,7 +139,11 @@ def header_keys(*entries: Entry) -> list[bytes]:
 
 def changed(number: int, **values: object) -> list[Entry]:
     entries = list(BASE)
-    kept = {"name": entries[number].name, "type": entries[number].type, "linkname": entries[number].linkname}
+    kept = {
+        "name": entries[number].name,
+        "type": entries[number].type,
+        "linkname": entries[number].linkname,
+    }
     entries[number] = Entry(**({"data": entries[number].data} | kept | values))  # type: ignore[arg-type]
     return entries
 
@@ -152,7 +177,11 @@ def test_whatever_goes_into_a_header_frame_is_part_of_its_key(
 
 
 def test_the_builders_zone_is_no_part_of_a_key() -> None:
-    entries = [*BASE, Entry("var/late", b"4", mtime="1700000000.123456789"), Entry("end", b"5", mtime=3)]
+    entries = [
+        *BASE,
+        Entry("var/late", b"4", mtime="1700000000.123456789"),
+        Entry("end", b"5", mtime=3),
+    ]
     keys = map_of_layer(chunked_layer(make_tar(entries))).keys
     assert len(set(keys)) > len(entries)
     for zone in (timezone(timedelta(hours=5, minutes=45)), timezone(-timedelta(hours=11))):
@@ -169,11 +198,17 @@ def test_a_time_that_is_none_is_left_as_it_is() -> None:
     tiles(map_of_layer(layer := chunked_layer(make_tar(BASE), edit_toc=edit)), layer.size)
 
 
-NAMES = st.sampled_from(['a},{"type":"reg","name":"b', '"digest":"', "},{", "a\nb", "é", 'x","digest":"sha256:y', "z"])
+NAMES = st.sampled_from(
+    ['a},{"type":"reg","name":"b', '"digest":"', "},{", "a\nb", "é", 'x","digest":"sha256:y', "z"]
+)
 ENTRIES = st.lists(
     st.builds(
         lambda name, data, kind, xattr, mtime: Entry(
-            name, data if kind == "reg" else b"", type=kind, mtime=mtime, xattrs={xattr: b"v"} if xattr else {}
+            name,
+            data if kind == "reg" else b"",
+            type=kind,
+            mtime=mtime,
+            xattrs={xattr: b"v"} if xattr else {},
         ),
         NAMES,
         st.integers(0, 3000).map(bytes) | st.binary(max_size=600),
@@ -187,8 +222,12 @@ ENTRIES = st.lists(
 
 
 @given(ENTRIES, ENTRIES)
-def test_in_one_writers_blobs_equal_keys_are_equal_content(one: list[Entry], two: list[Entry]) -> None:
-    """Names that look like JSON, and all sizes: of every two frames with one key, the bytes are the same."""
+def test_in_one_writers_blobs_equal_keys_are_equal_content(
+    one: list[Entry], two: list[Entry]
+) -> None:
+    """Names that look like JSON, and all sizes: of every two frames with one key, the bytes are the
+    same.
+    """
     seen: dict[bytes, bytes] = {}
     for entries in (one, two):
         layer = chunked_layer(make_tar(entries), cut=every(1000))
@@ -206,7 +245,9 @@ GOOD = chunked_layer(make_tar(BASE), cut=every(512))
 
 
 @given(json_mutants(json.loads(GOOD.toc_json)), st.integers(-3, 2000), st.integers(-3, 4000))
-def test_whatever_the_toc_says_a_tiling_or_an_error(toc: object, payload_end: int, size: int) -> None:
+def test_whatever_the_toc_says_a_tiling_or_an_error(
+    toc: object, payload_end: int, size: int
+) -> None:
     try:
         parsed = parse_toc(json.dumps(toc).encode(), toc_at(GOOD))
         frames = frame_map(parsed, payload_end, size)
@@ -235,14 +276,23 @@ def test_of_a_toc_in_another_order_payloads_are_known_and_headers_are_not() -> N
 
 def test_two_files_in_one_range_are_one_frame() -> None:
     toc = json.loads(GOOD.toc_json)
-    one, two = (next(entry for entry in toc["entries"] if entry["name"] == name) for name in ("bin/one", "etc/two"))
-    for entry in [entry for entry in toc["entries"] if entry["name"] == "etc/two" and entry["type"] == "chunk"]:
+    one, two = (
+        next(entry for entry in toc["entries"] if entry["name"] == name)
+        for name in ("bin/one", "etc/two")
+    )
+    for entry in [
+        entry for entry in toc["entries"] if entry["name"] == "etc/two" and entry["type"] == "chunk"
+    ]:
         toc["entries"].remove(entry)
-    chunks = [entry for entry in toc["entries"] if entry["name"] == "bin/one" and entry["type"] == "chunk"]
+    chunks = [
+        entry for entry in toc["entries"] if entry["name"] == "bin/one" and entry["type"] == "chunk"
+    ]
     two.update({key: one[key] for key in one if key not in ("name", "mode", "modtime")})
     at = toc["entries"].index(two) + 1
     toc["entries"][at:at] = [chunk | {"name": "etc/two"} for chunk in chunks]
-    frames = frame_map(parse_toc(json.dumps(toc).encode(), toc_at(GOOD)), toc_at(GOOD) - 8, GOOD.size)
+    frames = frame_map(
+        parse_toc(json.dumps(toc).encode(), toc_at(GOOD)), toc_at(GOOD) - 8, GOOD.size
+    )
     tiles(frames, GOOD.size)
     assert len(frames) < len(map_of_layer(GOOD))
 

@@ -1,4 +1,6 @@
-"""Tars are read as Go reads them; what containers/storage refuses or would lose is refused, with the reason."""
+"""Tars are read as Go reads them; what containers/storage refuses or would lose is refused, with
+the reason.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +44,16 @@ def test_real_tars_are_read_as_an_independent_parser_reads_them(real: Real) -> N
     assert [member.header for member, _ in members] == [one.header for one in wanted]
     for (member, payload), one in zip(members, wanted, strict=True):
         assert (member.name, member.kind, member.link_name) == (one.name, one.type, one.linkname)
-        assert (member.mode, member.size, member.uid, member.gid) == (one.mode, one.size, one.uid, one.gid)
+        assert (member.mode, member.size, member.uid, member.gid) == (
+            one.mode,
+            one.size,
+            one.uid,
+            one.gid,
+        )
         assert (member.mtime, member.atime, member.ctime) == (one.mtime, one.atime, one.ctime)
-        assert {name.decode("utf-8", "surrogateescape"): x for name, x in member.xattrs.items()} == one.xattrs
+        assert {
+            name.decode("utf-8", "surrogateescape"): x for name, x in member.xattrs.items()
+        } == one.xattrs
         assert payload == one.data
 
 
@@ -75,7 +84,9 @@ def test_formats_older_and_odder_than_ustar() -> None:
     v7 = resigned(HEADER, 257, bytes(8)) + b"hello" + bytes(507)
     folder = resigned(resigned(header(Entry("b/")), 257, bytes(8)), 156, b"\0")
     gnu = resigned(resigned(header(Entry("c")), 257, b"ustar  \0"), 345, b"00000000012\0")
-    star = resigned(resigned(header(Entry("e")), 345, b"p\0"), 476, b"00000000001\0 00000000002\0tar\0"[:12])
+    star = resigned(
+        resigned(header(Entry("e")), 345, b"p\0"), 476, b"00000000001\0 00000000002\0tar\0"[:12]
+    )
     members = [member for member, _ in read(v7 + folder + gnu + star)[0]]
     assert [(one.name, one.kind) for one in members] == [
         (b"a", "reg"), (b"b/", "dir"), (b"c", "reg"), (b"p/e", "reg"),
@@ -94,7 +105,9 @@ def test_links_have_no_payload_whatever_their_header_says() -> None:
     assert [payload for _, payload in read(tar)[0]] == [b"hello", b""]
 
 
-@pytest.mark.parametrize("end", [b"", bytes(512), bytes(1024), bytes(10_240), bytes(1024) + b"junk"])
+@pytest.mark.parametrize(
+    "end", [b"", bytes(512), bytes(1024), bytes(10_240), bytes(1024) + b"junk"]
+)
 def test_every_end_of_an_archive(end: bytes) -> None:
     _, found, rest = read(make_tar([Entry("a", b"x")], end=end))
     assert found + rest == bytes(511) + end
@@ -128,7 +141,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "PAX number": (pax(b"12 size=1_0\n"), "decimal"),
     "PAX time": (pax(b"13 mtime=1e5\n"), "time"),
     "endless extensions": (pax(b"12 path=abc\n")[:1024] * 4000, "bytes of headers"),
-    "endless extension": (resigned(resigned(HEADER, 156, b"x"), 124, b"%011o\0" % (2 << 20)), "extension"),
+    "endless extension": (
+        resigned(resigned(HEADER, 156, b"x"), 124, b"%011o\0" % (2 << 20)),
+        "extension",
+    ),
 }
 
 
@@ -136,7 +152,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 def test_what_no_table_of_contents_can_say_is_refused(case: str) -> None:
     tar, reason = REFUSED[case]
     with pytest.raises(UnsupportedLayerError, match=reason):
-        read(tar + END_OF_ARCHIVE if case.startswith(("PAX s", "glob", "cont", "old", "unk")) else tar)
+        read(
+            tar + END_OF_ARCHIVE
+            if case.startswith(("PAX s", "glob", "cont", "old", "unk"))
+            else tar
+        )
 
 
 @given(st.binary(max_size=2000), st.integers(0, 1500))

@@ -20,7 +20,9 @@ def rewritten(tar: bytes, rewriter: TarRewriter, size: int = 1 << 20) -> bytes:
     return b"".join(rewriter(tar[at : at + size] for at in range(0, len(tar), size)))
 
 
-@pytest.mark.parametrize("rewriter", [TarRewriter(EPOCH), TarRewriter(None, True), TarRewriter(EPOCH, True)], ids=str)
+@pytest.mark.parametrize(
+    "rewriter", [TarRewriter(EPOCH), TarRewriter(None, True), TarRewriter(EPOCH, True)], ids=str
+)
 @pytest.mark.parametrize("real", [real for real in reals() if real.sound], ids=str)
 def test_files_stay_what_they_are(real: Real, rewriter: TarRewriter) -> None:
     tar = b"".join(unpacked([real.blob]))
@@ -33,7 +35,13 @@ def test_files_stay_what_they_are(real: Real, rewriter: TarRewriter) -> None:
         assert (old.name, old.type, old.linkname, old.mode, old.size) == (
             new.name, new.type, new.linkname, new.mode, new.size,
         )  # fmt: skip
-        assert (old.uid, old.gid, old.dev, old.xattrs, old.data) == (new.uid, new.gid, new.dev, new.xattrs, new.data)
+        assert (old.uid, old.gid, old.dev, old.xattrs, old.data) == (
+            new.uid,
+            new.gid,
+            new.dev,
+            new.xattrs,
+            new.data,
+        )
         assert new.mtime == min(old.mtime, latest)
         if rewriter.normalize:
             assert (new.atime, new.ctime) == (None, None)
@@ -43,7 +51,10 @@ def test_files_stay_what_they_are(real: Real, rewriter: TarRewriter) -> None:
 
 
 def test_a_tar_without_anything_to_change_keeps_every_byte() -> None:
-    tar = make_tar([Entry("a", b"x" * 700, mtime=5), Entry("b", mtime="7.5", pax={"comment": "c"})]) + b"junk"
+    tar = (
+        make_tar([Entry("a", b"x" * 700, mtime=5), Entry("b", mtime="7.5", pax={"comment": "c"})])
+        + b"junk"
+    )
     assert rewritten(tar, TarRewriter(EPOCH)) == tar
 
 
@@ -60,7 +71,10 @@ def made_by(form: int, mtime: float, user: str, atime: str) -> bytes:
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_two_builds_become_the_same(form: int) -> None:
-    builds = made_by(form, 1_700_000_000.25, "me", "1.5"), made_by(form, 1_700_009_999.5, "you", "2.5")
+    builds = (
+        made_by(form, 1_700_000_000.25, "me", "1.5"),
+        made_by(form, 1_700_009_999.5, "you", "2.5"),
+    )
     assert builds[0] != builds[1]
     rewriter = TarRewriter(EPOCH, normalize=True)
     assert rewritten(builds[0], rewriter) == rewritten(builds[1], rewriter)

@@ -46,7 +46,9 @@ def test_lines_say_what_stands_between_the_files() -> None:
     assert [len(line.payload or b"") for line in files] == [0, 8, 8, 0]
 
 
-@pytest.mark.parametrize("real", [real for real in reals() if real.truths.get("tar_split")], ids=str)
+@pytest.mark.parametrize(
+    "real", [real for real in reals() if real.truths.get("tar_split")], ids=str
+)
 def test_the_lines_of_real_writers(real: Real) -> None:
     lines = lines_of([real.tarsplit_text])
     assert len(lines) == real.truths["tar_split"]["lines"]
@@ -62,7 +64,9 @@ def test_any_cut_into_pieces_gives_the_same_lines(edges: list[int]) -> None:
 
 
 def test_a_long_text_comes_in_batches_so_that_memory_stays_small() -> None:
-    line = json.dumps({"type": 2, "payload": base64.b64encode(bytes(3000)).decode()}).encode() + b"\n"
+    line = (
+        json.dumps({"type": 2, "payload": base64.b64encode(bytes(3000)).decode()}).encode() + b"\n"
+    )
     text = line * 1000
     batches = list(parse_lines(text[at : at + 10_000] for at in range(0, len(text), 10_000)))
     assert len(batches) > 10
@@ -70,7 +74,8 @@ def test_a_long_text_comes_in_batches_so_that_memory_stays_small() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\n", b"\n\n", b"  \n", TEXT.rstrip(), TEXT + b"\n\n", TEXT.replace(b"\n", b" \r\n\n")]
+    "text",
+    [b"", b"\n", b"\n\n", b"  \n", TEXT.rstrip(), TEXT + b"\n\n", TEXT.replace(b"\n", b" \r\n\n")],
 )
 def test_white_space_between_lines_is_nothing(text: bytes) -> None:
     assert len(lines_of([text])) in (0, 9)
@@ -96,7 +101,9 @@ def test_a_broken_line_is_refused(text: bytes) -> None:
 
 
 @given(
-    mutants(TEXT) | st.binary() | st.lists(st.sampled_from(TEXT.splitlines(keepends=True))).map(b"".join),
+    mutants(TEXT)
+    | st.binary()
+    | st.lists(st.sampled_from(TEXT.splitlines(keepends=True))).map(b"".join),
     st.lists(st.integers(0, 10**6), max_size=5),
 )
 def test_whatever_the_bytes_lines_or_a_format_error(text: bytes, edges: list[int]) -> None:

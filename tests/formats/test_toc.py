@@ -1,4 +1,6 @@
-"""The table of contents: what writers say comes through, and nothing that contradicts itself does."""
+"""The table of contents: what writers say comes through, and nothing that contradicts itself
+does.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.formats.reals import Real, reals
-from tests.helpers.build.front import Entry, Json, Layer, chunked_layer, dumps, every, make_tar, never, rolling, sha256
+from tests.helpers.build.front import (
+    Entry,
+    Json,
+    Layer,
+    chunked_layer,
+    dumps,
+    every,
+    make_tar,
+    never,
+    rolling,
+    sha256,
+)
 from tests.helpers.build.mutants import brief, json_mutants, mutants
 from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
 from zchunked.formats.toc import Toc, TocParser, parse_toc
@@ -69,36 +82,48 @@ def chunks_of(toc: Toc) -> list[tuple[str, int, int, str, int, int]]:
 @given(
     st.dictionaries(
         st.text("abcdé/._", min_size=1, max_size=8).map(lambda name: "f" + name.replace("/", "_")),
-        st.binary(max_size=300) | st.integers(0, 5000).map(bytes) | st.integers(1, 9000).map(lambda n: b"\1\2\3" * n),
+        st.binary(max_size=300)
+        | st.integers(0, 5000).map(bytes)
+        | st.integers(1, 9000).map(lambda n: b"\1\2\3" * n),
         max_size=6,
     ),
     st.sampled_from([1, 2, 3, 4]),
     st.sampled_from([never, rolling, every(100), every(1000)]),
 )
-def test_the_columns_say_where_every_chunk_really_lies(files: dict[str, bytes], generation: Any, cut: Any) -> None:
+def test_the_columns_say_where_every_chunk_really_lies(
+    files: dict[str, bytes], generation: Any, cut: Any
+) -> None:
     layer = chunked_layer(make_tar(files), generation=generation, cut=cut)
     assert layer.toc_at is not None
     toc = parse_toc(layer.toc_json, layer.toc_at.offset)
     assert toc.names == list(files)
     assert list(toc.sizes) == [len(data) for data in files.values()]
-    assert chunks_of(toc) == [(c.file, c.at, c.usize, c.digest, c.start, c.end) for c in layer.chunks]
+    assert chunks_of(toc) == [
+        (c.file, c.at, c.usize, c.digest, c.start, c.end) for c in layer.chunks
+    ]
     for chunk, truth in enumerate(layer.chunks):
         if truth.zeros:
             assert toc.holes[chunk]
         if toc.holes[chunk]:
             assert sha256(bytes(truth.usize)) == truth.digest
-    several = {number for number in range(len(files)) if toc.first[number + 1] - toc.first[number] > 1}
+    several = {
+        number for number in range(len(files)) if toc.first[number + 1] - toc.first[number] > 1
+    }
     assert {number: from_raw(digest) for number, digest in toc.file_digests.items()} == {
         number: sha256(list(files.values())[number]) for number in several
     }
     assert (toc.tarsplit_digest is not None) == (generation == 4)
 
 
-@pytest.mark.parametrize("real", [real for real in reals() if "pax-sparse" not in real.name], ids=str)
+@pytest.mark.parametrize(
+    "real", [real for real in reals() if "pax-sparse" not in real.name], ids=str
+)
 def test_the_tables_of_real_writers(real: Real) -> None:
     toc, want = real.toc, real.truths["chunks"]
     found = sorted(chunks_of(toc), key=lambda row: row[4])
-    assert [row[1:] for row in found] == [(c["at"], c["usize"], c["digest"], c["start"], c["end"]) for c in want]
+    assert [row[1:] for row in found] == [
+        (c["at"], c["usize"], c["digest"], c["start"], c["end"]) for c in want
+    ]
     assert len(toc.names) == real.truths["entry_count"]
     starts = [toc.starts[toc.first[number]] for number in toc.blob_order()]
     assert starts == sorted(starts)
@@ -115,20 +140,28 @@ def test_entries_in_another_order_than_the_blob_are_sorted_by_their_place() -> N
 @pytest.mark.parametrize("entries", [b"null", b"[]"])
 def test_an_empty_layer_has_an_empty_table(entries: bytes) -> None:
     toc = parse(b'{"version":1,"entries":' + entries + b"}")
-    assert (toc.names, list(toc.starts), toc.blob_order(), toc.tarsplit_digest) == ([], [], [], None)
+    assert (toc.names, list(toc.starts), toc.blob_order(), toc.tarsplit_digest) == (
+        [],
+        [],
+        [],
+        None,
+    )
 
 
 def test_chunks_that_are_marked_as_zeros_once_are_holes_wherever_they_occur() -> None:
     toc = parse(LAYER.toc_json)
     sizes = {toc.names[number]: toc.first[number] for number in range(len(toc.names))}
     assert toc.holes[sizes["hole"] + 1]
-    assert not toc.holes[sizes["zeros"]], "nothing says so: its digest is that of 3000 zeros, which no hole has"
+    assert not toc.holes[sizes["zeros"]], (
+        "nothing says so: its digest is that of 3000 zeros, which no hole has"
+    )
 
 
 @pytest.mark.parametrize("edit", [
     lambda toc: toc.update(unknown={"a": [1, 2]}),
     lambda toc: entry(toc, "etc/hello").update(unknown="x"),
-    lambda toc: entry(toc, "etc/hello").update(chunkDigest=entry(toc, "etc/hello")["digest"]),  # writers before 1.38
+    # writers before 1.38
+    lambda toc: entry(toc, "etc/hello").update(chunkDigest=entry(toc, "etc/hello")["digest"]),
     lambda toc: entry(toc, "empty").update(digest=EMPTY, offset=0, endOffset=0),
     lambda toc: entry(toc, "etc/").update(size=4096),  # a header may say so; no payload follows
     lambda toc: entry(toc, "etc/hello").update(name='quo"te": "x', linkName='":":'),
@@ -155,8 +188,12 @@ def test_any_legal_spelling_of_json_is_read(text: bytes) -> None:
 
 LIES: dict[str, Callable[[Json], object]] = {
     "no version": lambda toc: toc.pop("version"),
-    "chunk without a file": lambda toc: toc["entries"].insert(0, {"type": "chunk", "name": "x", "offset": 9}),
-    "chunk after a directory": lambda toc: toc["entries"].insert(1, {"type": "chunk", "name": "etc/", "offset": 9}),
+    "chunk without a file": lambda toc: toc["entries"].insert(
+        0, {"type": "chunk", "name": "x", "offset": 9}
+    ),
+    "chunk after a directory": lambda toc: toc["entries"].insert(
+        1, {"type": "chunk", "name": "etc/", "offset": 9}
+    ),
     "chunk of another file": lambda toc: entry(toc, "hole", 1).update(name="big"),
     "no name": lambda toc: entry(toc, "etc/hello").pop("name"),
     "gap between chunks": lambda toc: entry(toc, "big", 1).update(chunkOffset=2501),
@@ -165,27 +202,37 @@ LIES: dict[str, Callable[[Json], object]] = {
     "chunks too long": lambda toc: entry(toc, "big").update(size=10239),
     "empty chunk": lambda toc: entry(toc, "hole", 1).update(chunkSize=0),
     "ends before it starts": lambda toc: entry(toc, "etc/hello").update(endOffset=1),
-    "ends where it starts": lambda toc: entry(toc, "etc/hello").update(endOffset=entry(toc, "etc/hello")["offset"]),
+    "ends where it starts": lambda toc: entry(toc, "etc/hello").update(
+        endOffset=entry(toc, "etc/hello")["offset"]
+    ),
     "starts at nothing": lambda toc: entry(toc, "etc/hello").update(offset=0),
     "no offset": lambda toc: entry(toc, "etc/hello").pop("offset"),
-    "chunks backwards": lambda toc: entry(toc, "hole", 1).update(offset=entry(toc, "hole")["offset"]),
+    "chunks backwards": lambda toc: entry(toc, "hole", 1).update(
+        offset=entry(toc, "hole")["offset"]
+    ),
     "reaches into the table": lambda toc: entry(toc, "zeros").update(endOffset=TOC_START - 7),
     "reaches out of the world": lambda toc: entry(toc, "zeros").update(endOffset=2**63 - 1),
-    "overlaps another file": lambda toc: entry(toc, "etc/hello").update(endOffset=entry(toc, "etc/copy")["offset"] + 1),
+    "overlaps another file": lambda toc: entry(toc, "etc/hello").update(
+        endOffset=entry(toc, "etc/copy")["offset"] + 1
+    ),
     "no digest": lambda toc: entry(toc, "etc/hello").pop("digest"),
     "no digest of a chunk": lambda toc: entry(toc, "hole", 1).pop("chunkDigest"),
     "digest as path": lambda toc: entry(toc, "etc/hello").update(digest="../../etc/passwd"),
     "chunk digest as path": lambda toc: entry(toc, "hole", 1).update(chunkDigest="/etc/passwd"),
     "file digest as path": lambda toc: entry(toc, "hole").update(digest="sha256:" + "/" * 64),
     "tar-split digest as path": lambda toc: toc.update(tarSplitDigest="../x"),
-    "digest in upper case": lambda toc: entry(toc, "etc/hello").update(digest=sha256(b"hello\n").upper()),
+    "digest in upper case": lambda toc: entry(toc, "etc/hello").update(
+        digest=sha256(b"hello\n").upper()
+    ),
     "two digests for one chunk": lambda toc: entry(toc, "etc/hello").update(chunkDigest=EMPTY),
     "one digest, two sizes": lambda toc: entry(toc, "etc/hello").update(size=7),
     "digest of nothing": lambda toc: entry(toc, "zeros").update(digest=EMPTY),
     "hole of other bytes": lambda toc: entry(toc, "hole").update(chunkType="zeros"),
     "empty file with a payload": lambda toc: entry(toc, "empty").update(offset=10, endOffset=20),
     "empty file with a digest": lambda toc: entry(toc, "empty").update(digest=sha256(b"x")),
-    "empty file with chunks": lambda toc: toc["entries"].insert(4, {"type": "chunk", "name": "empty", "offset": 9}),
+    "empty file with chunks": lambda toc: toc["entries"].insert(
+        4, {"type": "chunk", "name": "empty", "offset": 9}
+    ),
     "negative size": lambda toc: entry(toc, "etc/hello").update(size=-6),
     "fractional size": lambda toc: entry(toc, "etc/hello").update(size=6.5),
     "size as text": lambda toc: entry(toc, "etc/hello").update(size="6"),
@@ -215,7 +262,9 @@ ODD: dict[str, Callable[[Json], object]] = {
     "unknown type of chunk": lambda toc: entry(toc, "hole", 1).update(chunkType="random"),
     "no end (stargz)": lambda toc: entry(toc, "etc/hello").pop("endOffset"),
     "a name twice": lambda toc: entry(toc, "etc/copy").update(name="etc/hello"),
-    "a name twice after cleaning": lambda toc: entry(toc, "etc/copy").update(name="./etc//x/../hello"),
+    "a name twice after cleaning": lambda toc: entry(toc, "etc/copy").update(
+        name="./etc//x/../hello"
+    ),
     "a directory that is a file, too": lambda toc: entry(toc, "etc/").update(name="etc/hello/"),
     "NUL in a name": lambda toc: entry(toc, "etc/").update(name="a\0b"),
     "half a surrogate in a name": lambda toc: entry(toc, "etc/").update(name="a\udc80"),
@@ -262,7 +311,9 @@ def doubled(draw: st.DrawFn) -> bytes:
     """An entry of which one key stands twice, under a name that does its best to hide it."""
     name = draw(st.text('":\\ a\té', max_size=8))
     escaped = draw(st.booleans())
-    text = json.dumps({"type": "dir", "name": "n" + name, "mode": 1}, ensure_ascii=draw(st.booleans()))
+    text = json.dumps(
+        {"type": "dir", "name": "n" + name, "mode": 1}, ensure_ascii=draw(st.booleans())
+    )
     if escaped:
         text = text.replace('\\"', "\\u0022").replace("n:", "n\\u003a")
     blank = draw(st.sampled_from(["", " ", "\n\t"]))
@@ -303,7 +354,9 @@ def test_numbers_above_our_limits_stop_before_they_cost_anything() -> None:
 
 
 TABLE = json.loads(LAYER.toc_json)
-G1 = chunked_layer(make_tar({"a": b"hello\n", "b/": b"", "c": b"x" * 3000}), generation=1, cut=every(1000))
+G1 = chunked_layer(
+    make_tar({"a": b"hello\n", "b/": b"", "c": b"x" * 3000}), generation=1, cut=every(1000)
+)
 STARTS = st.integers(0, TOC_START + 100) | st.integers(0, 2**63)
 
 
@@ -311,8 +364,17 @@ def check_sound(toc: Toc, toc_start: int) -> None:
     """What everything above relies on without looking again."""
     chunks = len(toc.starts)
     assert len(toc.names) == len(toc.sizes) == len(toc.first) - 1
-    assert chunks == len(toc.ends) == len(toc.chunk_sizes) == len(toc.digests) == len(toc.holes) == toc.first[-1]
-    assert all(0 < start < end <= toc_start - 8 for start, end in zip(toc.starts, toc.ends, strict=True))
+    assert (
+        chunks
+        == len(toc.ends)
+        == len(toc.chunk_sizes)
+        == len(toc.digests)
+        == len(toc.holes)
+        == toc.first[-1]
+    )
+    assert all(
+        0 < start < end <= toc_start - 8 for start, end in zip(toc.starts, toc.ends, strict=True)
+    )
     assert all(size > 0 for size in toc.chunk_sizes)
     assert all(len(digest) == 32 for digest in toc.digests)
     for number, size in enumerate(toc.sizes):
@@ -348,7 +410,12 @@ def in_pieces(data: bytes, toc_start: int, step: int, batch_bytes: int) -> Toc:
 
 
 SPACED = json.dumps(TABLE).encode()
-ODD_NAMES = dumps({**TABLE, "entries": [*TABLE["entries"], {"type": "dir", "name": 'a},{"/'}, *TABLE["entries"][2:3]]})
+ODD_NAMES = dumps(
+    {
+        **TABLE,
+        "entries": [*TABLE["entries"], {"type": "dir", "name": 'a},{"/'}, *TABLE["entries"][2:3]],
+    }
+)
 OTHER_ORDER = dumps({"entries": TABLE["entries"], "version": 1})
 
 
@@ -356,7 +423,9 @@ OTHER_ORDER = dumps({"entries": TABLE["entries"], "version": 1})
     st.sampled_from([LAYER.toc_json, SPACED, ODD_NAMES, OTHER_ORDER]),
     mutants(LAYER.toc_json), mutants(ODD_NAMES), json_mutants(TABLE).map(dumps),
 ), st.integers(1, 4000), st.integers(1, 3000))  # fmt: skip
-def test_however_the_text_is_cut_the_table_is_the_same(data: bytes, step: int, batch_bytes: int) -> None:
+def test_however_the_text_is_cut_the_table_is_the_same(
+    data: bytes, step: int, batch_bytes: int
+) -> None:
     try:
         want = columns(parse(data))
     except (FormatError, UnsupportedLayerError):
@@ -367,7 +436,9 @@ def test_however_the_text_is_cut_the_table_is_the_same(data: bytes, step: int, b
 
 
 def test_entries_are_taken_as_they_come_and_their_text_dropped() -> None:
-    data = dumps({"version": 1, "entries": [{"type": "dir", "name": f"d{number}"} for number in range(500)]})
+    data = dumps(
+        {"version": 1, "entries": [{"type": "dir", "name": f"d{number}"} for number in range(500)]}
+    )
     reader = EntryReader(batch_bytes=1000)
     batches = [reader.feed(data[at : at + 500]) for at in range(0, len(data), 500)]
     came = [len(batch.entries) for batch in batches if batch]
@@ -399,7 +470,9 @@ def test_text_that_cannot_be_taken_is_tried_once(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("zchunked.formats.toc_json._batch", none_of_it)
     reader = EntryReader(batch_bytes=1000)
-    assert not any(reader.feed(LAYER.toc_json[at : at + 10]) for at in range(0, len(LAYER.toc_json), 10))
+    assert not any(
+        reader.feed(LAYER.toc_json[at : at + 10]) for at in range(0, len(LAYER.toc_json), 10)
+    )
     assert len(tried) <= 1
     assert len(reader.finish()[1]) == len(TABLE["entries"])
 
@@ -409,7 +482,14 @@ def test_the_bytes_of_all_files_are_limited_wherever_a_batch_ends(at: int) -> No
     """A file may stay open at the end of a batch: its chunks could follow."""
     entries: list[Json] = [{"type": "dir", "name": f"d{number}"} for number in range(6)]
     entries[at:at] = [
-        {"type": "reg", "name": "f", "size": 2**60, "digest": sha256(b""), "offset": 9, "endOffset": 20}
+        {
+            "type": "reg",
+            "name": "f",
+            "size": 2**60,
+            "digest": sha256(b""),
+            "offset": 9,
+            "endOffset": 20,
+        }
         | {"chunkType": "zeros", "chunkDigest": sha256(b"")}
     ]
     data = dumps({"version": 1, "entries": entries})

@@ -1,4 +1,6 @@
-"""Blobs of the writer: the tar again by every way to read one, the TOC and tar-split of real writers, refusals."""
+"""Blobs of the writer: the tar again by every way to read one, the TOC and tar-split of real
+writers, refusals.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,13 @@ from zchunked.formats.writer import MEDIA_TYPE, LayerWriter, WrittenLayer
 from zchunked.limits import Limits
 from zchunked.oci.documents import Descriptor
 
-MADE = {"d/": b"", "d/a": b"hello\n", "d/b": b"hello\n", "d/empty": b"", "d/hole": b"x" * 16 + bytes(2048) + b"y" * 16}
+MADE = {
+    "d/": b"",
+    "d/a": b"hello\n",
+    "d/b": b"hello\n",
+    "d/empty": b"",
+    "d/hole": b"x" * 16 + bytes(2048) + b"y" * 16,
+}
 
 
 def write(tar: bytes, size: int = 1 << 20, **options: Any) -> tuple[bytes, WrittenLayer]:
@@ -43,13 +51,17 @@ def write(tar: bytes, size: int = 1 << 20, **options: Any) -> tuple[bytes, Writt
 
 
 def location(written: WrittenLayer) -> Location:
-    return locate(Descriptor(MEDIA_TYPE, written.digest, written.size, annotations=written.annotations))
+    return locate(
+        Descriptor(MEDIA_TYPE, written.digest, written.size, annotations=written.annotations)
+    )
 
 
 def texts(blob: bytes, where: Location) -> tuple[bytes, bytes]:
     assert where.tarsplit is not None
     spans = where.toc, where.tarsplit
-    toc, tarsplit = (zstd.decode(blob[one.span.start : one.span.end], one.decoded_bytes) for one in spans)
+    toc, tarsplit = (
+        zstd.decode(blob[one.span.start : one.span.end], one.decoded_bytes) for one in spans
+    )
     return toc, tarsplit
 
 
@@ -69,13 +81,19 @@ def check(tar: bytes, blob: bytes, written: WrittenLayer) -> None:
     for chunk, digest in enumerate(toc.digests):
         data = b"".join(zstd.stream([blob[toc.starts[chunk] : toc.ends[chunk]]]))
         assert (len(data), hashlib.sha256(data).digest()) == (toc.chunk_sizes[chunk], digest)
-    numbers = [int.from_bytes(blob[at : at + 8], "little") for at in range(len(blob) - 64, len(blob), 8)]
+    numbers = [
+        int.from_bytes(blob[at : at + 8], "little") for at in range(len(blob) - 64, len(blob), 8)
+    ]
     parts = where.toc, where.tarsplit
-    toc_numbers, tarsplit_numbers = ([one.span.start, one.span.size, one.decoded_bytes] for one in parts)
+    toc_numbers, tarsplit_numbers = (
+        [one.span.start, one.span.size, one.decoded_bytes] for one in parts
+    )
     assert numbers == [*toc_numbers, 1, *tarsplit_numbers, int.from_bytes(b"GNUlInUx", "little")]
 
 
-@pytest.mark.parametrize("real", [real for real in reals() if real.sound and real.location.tarsplit], ids=str)
+@pytest.mark.parametrize(
+    "real", [real for real in reals() if real.sound and real.location.tarsplit], ids=str
+)
 def test_toc_and_tar_split_are_those_of_the_reference_writer(real: Real) -> None:
     tar = b"".join(unpacked([real.blob]))
     if "nonutf8" in real.name and real.name.endswith("1"):
@@ -86,7 +104,8 @@ def test_toc_and_tar_split_are_those_of_the_reference_writer(real: Real) -> None
     check(tar, blob, written)
     toc, tarsplit = texts(blob, location(written))
     assert without_places(toc) == without_places(real.toc_json)
-    if not real.name.startswith("edge:edge-2"):  # 1.5 MB behind the end of the archive, in other portions
+    # 1.5 MB behind the end of the archive, in other portions
+    if not real.name.startswith("edge:edge-2"):
         assert tarsplit == real.tarsplit_text
 
 
@@ -108,10 +127,16 @@ def without_places(toc: bytes) -> Any:
 def test_the_worked_example_to_the_letter() -> None:
     real = next(real for real in reals() if real.name.startswith("worked-example"))
     toc, _ = texts(*_located(b"".join(unpacked([real.blob]))))
-    shape = [{key: value for key, value in entry.items() if "ffset" not in key} for entry in json.loads(toc)["entries"]]
+    shape = [
+        {key: value for key, value in entry.items() if "ffset" not in key}
+        for entry in json.loads(toc)["entries"]
+    ]
     wanted = json.loads(real.toc_json)["entries"]
-    assert shape == [{key: value for key, value in entry.items() if "ffset" not in key} for entry in wanted]
-    assert [[*entry] for entry in json.loads(toc)["entries"]] == [[*entry] for entry in wanted]  # the same order
+    assert shape == [
+        {key: value for key, value in entry.items() if "ffset" not in key} for entry in wanted
+    ]
+    # the same order
+    assert [[*entry] for entry in json.loads(toc)["entries"]] == [[*entry] for entry in wanted]
 
 
 def _located(tar: bytes) -> tuple[bytes, Location]:
@@ -122,7 +147,10 @@ def _located(tar: bytes) -> tuple[bytes, Location]:
 @given(st.binary(min_size=1, max_size=64), st.integers(0, 1 << 20), st.integers(1, 200_000))
 def test_any_tar_of_any_pieces_comes_back(unit: bytes, seed: int, size: int) -> None:
     rng = random.Random(seed)
-    files = {f"f{number}": unit * rng.randrange(3000) + rng.randbytes(rng.randrange(9)) for number in range(9)}
+    files = {
+        f"f{number}": unit * rng.randrange(3000) + rng.randbytes(rng.randrange(9))
+        for number in range(9)
+    }
     tar = make_tar(MADE | files) + bytes(rng.choice([0, 1, 512, 9216]))
     blob, written = write(tar, size)
     check(tar, blob, written)
@@ -150,7 +178,10 @@ def pool(stop: list[threading.Thread]) -> Callable[[Callable[[], Frames]], Calla
 def test_threads_and_pieces_leave_no_trace_in_the_bytes() -> None:
     rng = random.Random(5)
     files = {f"f{number}": rng.randbytes(rng.randrange(60_000)) for number in range(120)}
-    tar = make_tar(files | {"long": b"no cut here " * 500_000, "hole": bytes(9_000_000), "long-tail": bytes(3) * 7})
+    tar = make_tar(
+        files
+        | {"long": b"no cut here " * 500_000, "hole": bytes(9_000_000), "long-tail": bytes(3) * 7}
+    )
     blob, written = write(tar)
     check(tar, blob, written)
     threads: list[threading.Thread] = []
@@ -170,7 +201,10 @@ def _odd(form: int) -> bytes:
                 number * 1.25 if form == tarfile.PAX_FORMAT else number,
             )
             if form == tarfile.PAX_FORMAT:
-                info.pax_headers = {"SCHILY.xattr.user.x": "v" * number, "comment": "c" * 900 * number}
+                info.pax_headers = {
+                    "SCHILY.xattr.user.x": "v" * number,
+                    "comment": "c" * 900 * number,
+                }
             tar.addfile(info, io.BytesIO(rng.randbytes(size // 2) + bytes(size - size // 2)))
             link = tarfile.TarInfo(f"l{number}")
             link.type, link.linkname = tarfile.SYMTYPE, "t" * 30 * number
@@ -182,7 +216,10 @@ def _odd(form: int) -> bytes:
 @pytest.mark.parametrize("ahead", [0, 1, 4])
 def test_odd_tars_come_back_and_threads_leave_no_trace(form: int, ahead: int) -> None:
     if form == tarfile.USTAR_FORMAT:
-        tar = make_tar([Entry(f"f{n}", bytes([n]) * (n * 997), uid=n) for n in range(40)]) + b"x" * 700
+        tar = (
+            make_tar([Entry(f"f{n}", bytes([n]) * (n * 997), uid=n) for n in range(40)])
+            + b"x" * 700
+        )
     else:
         tar = _odd(form)
     blob, written = write(tar)
@@ -192,7 +229,9 @@ def test_odd_tars_come_back_and_threads_leave_no_trace(form: int, ahead: int) ->
 
 
 def test_a_frame_that_is_long_is_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file without a cut, a hole, headers in a row, and bytes behind the end: each far above what is held."""
+    """A file without a cut, a hole, headers in a row, and bytes behind the end: each far above what
+    is held.
+    """
     monkeypatch.setattr(writer_frames, "LONG_BYTES", 50_000)
     monkeypatch.setattr(writer, "_WHOLE_BYTES", 10_000)
     entries = [Entry(f"e{number}") for number in range(300)]

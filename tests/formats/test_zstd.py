@@ -1,4 +1,6 @@
-"""Frames: any cut of the bytes gives the same content, any loss is noticed, no claim of a frame is believed."""
+"""Frames: any cut of the bytes gives the same content, any loss is noticed, no claim of a frame is
+believed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ SMALLEST = MAGIC + b"\x20\x00\x01\x00\x00"
 
 
 def compress(data: bytes, *, checksum: bool = True, sized: bool = False, level: int = 3) -> bytes:
-    return zstandard.ZstdCompressor(level=level, write_checksum=checksum, write_content_size=sized).compress(data)
+    return zstandard.ZstdCompressor(
+        level=level, write_checksum=checksum, write_content_size=sized
+    ).compress(data)
 
 
 def skippable(payload: bytes, kind: int = 0) -> bytes:
@@ -41,10 +45,14 @@ FRAMES = st.one_of(
         st.booleans(),
         st.booleans(),
     ),
-    st.builds(lambda junk, kind: (b"", skippable(junk, kind)), st.binary(max_size=40), st.integers(0, 15)),
+    st.builds(
+        lambda junk, kind: (b"", skippable(junk, kind)), st.binary(max_size=40), st.integers(0, 15)
+    ),
     st.sampled_from([(b"", EMPTY_FRAME), (b"", SMALLEST), (b"", skippable(MAGIC * 3))]),
 )
-BLOBS = st.lists(FRAMES, max_size=6).map(lambda parts: (b"".join(a for a, _ in parts), b"".join(b for _, b in parts)))
+BLOBS = st.lists(FRAMES, max_size=6).map(
+    lambda parts: (b"".join(a for a, _ in parts), b"".join(b for _, b in parts))
+)
 
 
 def cut(data: bytes, edges: list[float]) -> Iterator[memoryview]:
@@ -59,7 +67,9 @@ EDGES = st.lists(st.floats(0, 1), max_size=8)
 @given(BLOBS, EDGES)
 @example((b"", SMALLEST * 5000), [])
 @example((b"", EMPTY_FRAME * 3000 + skippable(b"") * 1000), [0.5])
-def test_any_cut_into_pieces_gives_the_same_content(blob: tuple[bytes, bytes], edges: list[float]) -> None:
+def test_any_cut_into_pieces_gives_the_same_content(
+    blob: tuple[bytes, bytes], edges: list[float]
+) -> None:
     content, data = blob
     assert b"".join(frames.stream(cut(data, edges))) == content
     assert frames.decode(data, len(content)) == content
@@ -75,7 +85,9 @@ def test_byte_by_byte_is_a_cut_too(blob: tuple[bytes, bytes]) -> None:
 
 
 @given(st.lists(FRAMES, min_size=1, max_size=4), st.floats(0, 1, exclude_max=True), EDGES)
-def test_a_truncation_anywhere_is_noticed(parts: list[tuple[bytes, bytes]], where: float, edges: list[float]) -> None:
+def test_a_truncation_anywhere_is_noticed(
+    parts: list[tuple[bytes, bytes]], where: float, edges: list[float]
+) -> None:
     data = b"".join(frame for _, frame in parts)
     end = int(where * len(data))
     boundaries, at = {0}, 0
@@ -103,10 +115,15 @@ def test_only_the_exact_size_will_do(blob: tuple[bytes, bytes], off: int) -> Non
 
 
 @given(
-    mutants(compress(b"hello world\n" * 50) + skippable(b"junk") + compress(bytes(70_000), sized=True)) | st.binary(),
+    mutants(
+        compress(b"hello world\n" * 50) + skippable(b"junk") + compress(bytes(70_000), sized=True)
+    )
+    | st.binary(),
     EDGES,
 )
-def test_whatever_the_bytes_the_promised_size_or_a_format_error(data: bytes, edges: list[float]) -> None:
+def test_whatever_the_bytes_the_promised_size_or_a_format_error(
+    data: bytes, edges: list[float]
+) -> None:
     with contextlib.suppress(FormatError):
         assert len(frames.decode(data, 70_600)) == 70_600
     try:
@@ -122,7 +139,10 @@ def test_a_real_layer_decodes_to_its_tar_and_each_chunk_to_itself(real: Real) ->
     tar = b"".join(frames.stream([blob]))
     assert digest_of(tar) == real.truths.get("decompresses_to", real.truths["diff_id"])
     for chunk in real.truths["chunks"]:
-        assert digest_of(frames.decode(blob[chunk["start"] : chunk["end"]], chunk["usize"])) == chunk["digest"]
+        assert (
+            digest_of(frames.decode(blob[chunk["start"] : chunk["end"]], chunk["usize"]))
+            == chunk["digest"]
+        )
 
 
 # ── frames that lie ──
@@ -174,12 +194,19 @@ def test_the_windows_of_real_writers_are_accepted() -> None:
         data = MAGIC + b"\x00" + bytes([(log - 10) << 3]) + b"\x01\x00\x00"
         assert list(frames.stream([data])) == []
     with pytest.raises(FormatError):
-        list(frames.stream([MAGIC + b"\x00" + bytes([(23 - 10) << 3]) + b"\x01\x00\x00"], Limits(window_bytes=1 << 20)))
+        list(
+            frames.stream(
+                [MAGIC + b"\x00" + bytes([(23 - 10) << 3]) + b"\x01\x00\x00"],
+                Limits(window_bytes=1 << 20),
+            )
+        )
 
 
 def test_a_frame_that_needs_a_dictionary_is_refused() -> None:
     dictionary = zstandard.ZstdCompressionDict(b"hello world, this is a dictionary of words " * 20)
-    data = zstandard.ZstdCompressor(dict_data=dictionary).compress(b"hello world, this is a dictionary")
+    data = zstandard.ZstdCompressor(dict_data=dictionary).compress(
+        b"hello world, this is a dictionary"
+    )
     with pytest.raises(FormatError):
         frames.decode(data, 33)
 
@@ -191,7 +218,8 @@ def test_a_wrong_checksum_is_noticed_although_the_size_is_right() -> None:
 
 
 @pytest.mark.parametrize(
-    "rest", [b"\0", b"junk", MAGIC, MAGIC[:3], skippable(b"abc")[:-1], b"\x50\x2a\x4d\x18\xff\xff\xff\xff"]
+    "rest",
+    [b"\0", b"junk", MAGIC, MAGIC[:3], skippable(b"abc")[:-1], b"\x50\x2a\x4d\x18\xff\xff\xff\xff"],
 )
 def test_anything_but_whole_frames_at_the_end_is_refused(rest: bytes) -> None:
     data = compress(b"hello") + rest
@@ -209,19 +237,30 @@ def test_an_error_does_not_spoil_the_next_decoding() -> None:
         assert frames.decode(good, 5) == b"hello"
 
 
-SHAPES = st.sampled_from(["whole", "two", "cut", "more", "skippable", "unsized", "longer", "shorter"])
+SHAPES = st.sampled_from(
+    ["whole", "two", "cut", "more", "skippable", "unsized", "longer", "shorter"]
+)
 
 
 @given(
-    st.lists(st.tuples(st.binary(min_size=1, max_size=3000), st.integers(1, 200), SHAPES, st.booleans()), max_size=6)
+    st.lists(
+        st.tuples(st.binary(min_size=1, max_size=3000), st.integers(1, 200), SHAPES, st.booleans()),
+        max_size=6,
+    )
 )
-def test_many_chunks_at_once_are_what_each_is_alone(rows: list[tuple[bytes, int, str, bool]]) -> None:
-    """Raw, repeated and compressed blocks, with and without a checksum; and all that is no chunk of its size."""
+def test_many_chunks_at_once_are_what_each_is_alone(
+    rows: list[tuple[bytes, int, str, bool]],
+) -> None:
+    """Raw, repeated and compressed blocks, with and without a checksum; and all that is no chunk of
+    its size.
+    """
     chunks: list[bytes] = []
     sizes: list[int] = []
     for content, times, shape, is_summed in rows:
         data = content * times
-        frame = zstandard.ZstdCompressor(write_checksum=is_summed, write_content_size=shape != "unsized").compress(data)
+        frame = zstandard.ZstdCompressor(
+            write_checksum=is_summed, write_content_size=shape != "unsized"
+        ).compress(data)
         made = {
             "two": frame + frame,
             "cut": frame[:-1],
@@ -229,7 +268,9 @@ def test_many_chunks_at_once_are_what_each_is_alone(rows: list[tuple[bytes, int,
             "skippable": b"\x50\x2a\x4d\x18\x01\0\0\0x" + frame,
         }
         chunks.append(made.get(shape, frame))
-        sizes.append(max(1, len(data) + {"longer": 1, "shorter": -1, "two": len(data)}.get(shape, 0)))
+        sizes.append(
+            max(1, len(data) + {"longer": 1, "shorter": -1, "two": len(data)}.get(shape, 0))
+        )
 
     def alone(chunk: bytes, size: int) -> bytes | None:
         try:
@@ -242,7 +283,9 @@ def test_many_chunks_at_once_are_what_each_is_alone(rows: list[tuple[bytes, int,
     assert frames.decode_many([memoryview(chunk) for chunk in chunks], sizes) == want
 
 
-@pytest.mark.parametrize(("at", "flip"), [(0, 1), (1, 1), (2, 1), (3, 1), (5, 0xF8)], ids=[*"zstd", "window"])
+@pytest.mark.parametrize(
+    ("at", "flip"), [(0, 1), (1, 1), (2, 1), (3, 1), (5, 0xF8)], ids=[*"zstd", "window"]
+)
 def test_a_frame_with_a_broken_header_is_broken_among_others_too(at: int, flip: int) -> None:
     frame = bytearray(compress(b"one"))
     frame[at] ^= flip
@@ -259,4 +302,6 @@ def test_every_window_is_taken_or_refused_alone_and_among_others_alike() -> None
             alone: bytes | None = frames.decode(bytes(frame), 3)
         except FormatError:
             alone = None
-        assert frames.decode_many([bytes(frame), compress(b"two")], [3, 3]) == [alone, b"two"], hex(window)
+        assert frames.decode_many([bytes(frame), compress(b"two")], [3, 3]) == [alone, b"two"], hex(
+            window
+        )

@@ -1,4 +1,5 @@
-"""`make fuzz`: atheris, guided by coverage, where it is installed; the property tests look after the rest.
+"""`make fuzz`: atheris, guided by coverage, where it is installed; the property tests look after
+the rest.
 
 python -m tests.fuzz [SECONDS] [PARSER…]
 """
@@ -20,8 +21,8 @@ _LAST_LINES = 30
 
 
 def main(words: list[str]) -> int:
-    """Seconds for each parser. What was learnt stays in `.cache/fuzz`, so that the next run goes on from there, and so
-    does an input that crashes a parser. 1 if there was one.
+    """Seconds for each parser. What was learnt stays in `.cache/fuzz`, so that the next run goes on
+    from there, and so does an input that crashes a parser. 1 if there was one.
     """
     if importlib.util.find_spec("atheris") is None:
         print("atheris is not installed: hypothesis looks alone (pip install atheris)")
@@ -42,14 +43,22 @@ def _run(name: str, seeds: list[bytes], seconds: int) -> bool:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(seeds):
         Path(corpus, f"seed-{number}").write_bytes(data)
-    options = [f"-max_total_time={seconds}", f"-artifact_prefix={_FOLDER}/{name}-", "-rss_limit_mb=512", "-timeout=10"]
+    options = [
+        f"-max_total_time={seconds}",
+        f"-artifact_prefix={_FOLDER}/{name}-",
+        "-rss_limit_mb=512",
+        "-timeout=10",
+    ]
     argv = [sys.executable, "-m", "tests.fuzz", "--one", name, str(corpus), *options]
     done = subprocess.run(argv, check=False, capture_output=True, text=True, errors="replace")
     if done.returncode:
         print(f"{name}: failed", *done.stderr.splitlines()[-_LAST_LINES:], sep="\n", flush=True)
         return False
     runs, covered = _DONE.search(done.stderr), _COVERED.findall(done.stderr)
-    print(f"{name}: {runs[1] if runs else 0} inputs, {covered[-1] if covered else 0} branches", flush=True)
+    print(
+        f"{name}: {runs[1] if runs else 0} inputs, {covered[-1] if covered else 0} branches",
+        flush=True,
+    )
     return True
 
 

@@ -1,4 +1,6 @@
-"""Every parser of foreign bytes, as a function of bytes that may raise a ZPullError and nothing else."""
+"""Every parser of foreign bytes, as a function of bytes that may raise a ZPullError and nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ def _tar(data: bytes) -> None:
 
 
 def _estargz(data: bytes) -> None:
-    blob = Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", digest_of(data), max(len(data), 1), {})
+    blob = Descriptor(
+        "application/vnd.oci.image.layer.v1.tar+gzip", digest_of(data), max(len(data), 1), {}
+    )
     locate(blob, data, LIMITS)
 
 
@@ -107,7 +111,9 @@ def _recipe(data: bytes) -> None:
 def _annotations(data: bytes) -> None:
     """The type of a layer, then a name and a value in turn, a line each."""
     kind, *lines = data.decode("latin-1").split("\n")
-    layer = Descriptor(kind, digest_of(data), 1 << 20, dict(zip(lines[::2], lines[1::2], strict=False)))
+    layer = Descriptor(
+        kind, digest_of(data), 1 << 20, dict(zip(lines[::2], lines[1::2], strict=False))
+    )
     locate_chunked(layer, LIMITS, may_be_joined=True)
 
 
@@ -125,7 +131,9 @@ def _frames(data: bytes) -> None:
 def _answer(data: bytes) -> None:
     """An answer's status and headers, a line each; what was asked for: one span, or three."""
     status, *lines = data.decode("latin-1").split("\n")
-    headers = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    headers = {
+        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
     blob = Descriptor("application/octet-stream", digest_of(b""), 1000, {})
     number = int(status) if status.isascii() and status.isdigit() and len(status) == 3 else 206
     spans = [ByteRange(0, 10), ByteRange(20, 30), ByteRange(990, 1000)]
@@ -152,7 +160,9 @@ def _image_archive(scheme: LayoutScheme) -> Parser:
         with NamedTemporaryFile() as file:
             file.write(data)
             file.flush()
-            with closing(open_archive(LayoutReference(scheme, file.name, None, None), limits=LIMITS)) as objects:
+            with closing(
+                open_archive(LayoutReference(scheme, file.name, None, None), limits=LIMITS)
+            ) as objects:
                 index = parse_index(objects.get("index.json", 1 << 20), "here", LIMITS)
                 find_image(index, None, "here")
 
@@ -220,7 +230,11 @@ def seeds() -> dict[str, list[bytes]]:
     stargz = stargz_layer(tar, chunk_bytes=200)
     made = image([layer])
     name = digest_of(made.manifest)
-    descriptor = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": name, "size": len(made.manifest)}
+    descriptor = {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": name,
+        "size": len(made.manifest),
+    }
     index = {
         "schemaVersion": 2,
         "manifests": [descriptor | {"annotations": {"org.opencontainers.image.ref.name": "t"}}],
@@ -230,10 +244,19 @@ def seeds() -> dict[str, list[bytes]]:
         b'{"type":1,"name":"a","size":6,"payload":"AAAAAAAAAAA=","position":1}',
         b"",
     ]
-    conf = [b"[[registry]]", b'prefix = "*.x"', b'location = "m.x/y"', b"[[registry.mirror]]", b"location = 'm'"]
+    conf = [
+        b"[[registry]]",
+        b'prefix = "*.x"',
+        b'location = "m.x/y"',
+        b"[[registry.mirror]]",
+        b"location = 'm'",
+    ]
     part = b"--part\r\nContent-Range: bytes 0-9/1000\r\n\r\n0123456789\r\n--part--\r\n"
     saved = json.dumps([{"Config": "c.json", "RepoTags": ["a/b:t"], "Layers": ["l.tar"]}]).encode()
-    old, new = {"manifest.json": saved, "c.json": made.config, "l.tar": tar}, {"index.json": json.dumps(index).encode()}
+    old, new = (
+        {"manifest.json": saved, "c.json": made.config, "l.tar": tar},
+        {"index.json": json.dumps(index).encode()},
+    )
     assert stargz.toc_at is not None
     return {
         "toc": [layer.toc_json, parts.toc_json],
@@ -259,7 +282,7 @@ def seeds() -> dict[str, list[bytes]]:
             b"206\nContent-Type: multipart/byteranges; boundary=x",
             b"206\nContent-Range: bytes 0-9/1000",
             b"429\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT\nDate: Sun, 06 Nov 1994 08:49:30 GMT",
-            b"307\nLocation: https://s3.example/b?X-Amz-Date=20260101T000000Z&X-Amz-Expires=600&X-Amz-Signature=0",
+            (b"307\nLocation: " b"https://s3.example/b?X-Amz-Date=20260101T000000Z&X-Amz-Expires=600&X-Amz-Signature=0"),
         ],
         "refusal": [b'{"errors":[{"code":"DENIED","message":"no"}]}', b"<Error><Code>NoSuchKey</Code></Error>"],
         "credentials": [b'{"auths":{"host.example":{"auth":"YTpi"}},"credHelpers":{"x.example":"y"},"credsStore":"z"}'],

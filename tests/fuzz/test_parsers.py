@@ -25,7 +25,8 @@ def changed(data: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
 @pytest.mark.parametrize("name", PARSERS)
 def test_honest_input_is_understood(name: str) -> None:
     for data in SEEDS[name]:
-        if name not in ("estargz", "tarsplit", "credentials"):  # halves of something; a helper that is not here
+        # halves of something; a helper that is not here
+        if name not in ("estargz", "tarsplit", "credentials"):
             PARSERS[name](data)
 
 

@@ -1,7 +1,8 @@
-"""Run the command many times, each time in a fork of a process that has loaded all of it, and measure each child.
+"""Run the command many times, each time in a fork of a process that has loaded all of it, and
+measure each child.
 
-`python -m tests.hostile.forked < RUNS`: a JSON list of runs; prints a list of what came of them. Loading takes longer
-than a refusal does, and memory and time of a child are its own.
+`python -m tests.hostile.forked < RUNS`: a JSON list of runs; prints a list of what came of them.
+Loading takes longer than a refusal does, and memory and time of a child are its own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from pathlib import Path
 
 from tests.helpers.harness.command import environment
 
-_LOADED = ("cli.dispatch", "cli.streams", "cli.commands.pull", "operations.pulling", "sources.registry", "pull.pull")
+_LOADED = (
+    "cli.dispatch",
+    "cli.streams",
+    "cli.commands.pull",
+    "operations.pulling",
+    "sources.registry",
+    "pull.pull",
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Cost:
-    """Exit code (negative: the signal), most memory at a time in bytes, seconds of CPU and of a clock."""
+    """Exit code (negative: the signal), most memory at a time in bytes, seconds of CPU and of a
+    clock.
+    """
 
     code: int
     peak_bytes: int
@@ -43,7 +53,9 @@ def run_all(runs: Sequence[Run]) -> list[Cost]:
     """One after the other."""
     text = json.dumps([asdict(one) for one in runs])
     argv = [sys.executable, "-m", "tests.hostile.forked"]
-    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        argv, input=text, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
     return [Cost(**one) for one in json.loads(done.stdout)]
 
 

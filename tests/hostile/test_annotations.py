@@ -76,7 +76,9 @@ LEFT_OUT: dict[str, tuple[Callable[[dict[str, str]], None], str]] = {
 
 @pytest.mark.parametrize("start", COLD_AND_WARM)
 @pytest.mark.parametrize(("edit", "words"), LEFT_OUT.values(), ids=[name[:60] for name in LEFT_OUT])
-def test_annotations_that_say_nothing_usable(tmp_path: Path, start: str, edit: Any, words: Any) -> None:
+def test_annotations_that_say_nothing_usable(
+    tmp_path: Path, start: str, edit: Any, words: Any
+) -> None:
     with bench(tmp_path, start) as on:
         on.whole(annotated(edit_annotations=edit), words)
 
@@ -118,12 +120,22 @@ def test_digest_in_the_annotations_that_is_a_path(tmp_path: Path, bad: Any) -> N
 
 
 @pytest.mark.parametrize(
-    "bad", [bad for bad in BAD_DIGESTS.values() if bad], ids=[name for name in BAD_DIGESTS if name != "empty"]
+    "bad",
+    [bad for bad in BAD_DIGESTS.values() if bad],
+    ids=[name for name in BAD_DIGESTS if name != "empty"],
 )
 def test_digest_of_the_tar_split_that_is_a_path(tmp_path: Path, bad: Any) -> None:
     with bench(tmp_path, "warm") as on:
-        on.lies(annotated(generation=3, edit_annotations=marks(split_digest=bad)), MALFORMED, "tar-split digest")
-        on.lies(annotated(edit_toc=lambda toc: toc.update(tarSplitDigest=bad)), MALFORMED, "tarSplitDigest")
+        on.lies(
+            annotated(generation=3, edit_annotations=marks(split_digest=bad)),
+            MALFORMED,
+            "tar-split digest",
+        )
+        on.lies(
+            annotated(edit_toc=lambda toc: toc.update(tarSplitDigest=bad)),
+            MALFORMED,
+            "tarSplitDigest",
+        )
 
 
 @pytest.mark.parametrize("where", ["config", "layers"])

@@ -1,4 +1,6 @@
-"""Bombs: what all layers of an image cost together is bounded, before anything of it is fetched or hashed."""
+"""Bombs: what all layers of an image cost together is bounded, before anything of it is fetched or
+hashed.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def holes(*sizes: int) -> bytes:
 
 @pytest.mark.parametrize("limits", [Limits(image_entries_count=12), Limits(image_toc_bytes=3_000)])
 @pytest.mark.parametrize("start", IN_PARTS)
-def test_layers_whose_tables_together_are_too_large_come_whole(tmp_path: Path, start: str, limits: Limits) -> None:
+def test_layers_whose_tables_together_are_too_large_come_whole(
+    tmp_path: Path, start: str, limits: Limits
+) -> None:
     """Of five layers some fit; the image is right all the same."""
     content = layers(5)
     with bench(tmp_path, start) as on:
@@ -46,7 +50,10 @@ def test_layers_whose_tables_together_are_too_large_come_whole(tmp_path: Path, s
         on.is_right(outcome, content)
         modes = [entry.mode for entry in outcome.receipt.layers]
         assert 0 < modes.count("whole") < 5
-        assert any("the image's tables of contents have" in (entry.reason or "") for entry in outcome.receipt.layers)
+        assert any(
+            "the image's tables of contents have" in (entry.reason or "")
+            for entry in outcome.receipt.layers
+        )
 
 
 def test_a_table_that_is_read_again_is_counted_once() -> None:
@@ -86,7 +93,13 @@ def test_files_larger_than_their_bytes_can_be_come_whole(tmp_path: Path, start: 
 def test_a_bomb_of_several_whole_layers_is_refused_as_one(tmp_path: Path, count: int) -> None:
     content = image([gzip_layer(make_tar({f"f{at}": bytes(2 << 20)})) for at in range(count)])
     with bench(tmp_path, "metered") as on:
-        on.refused(content, MALFORMED, "decompression bomb", limits=Limits(image_tar_bytes=1 << 20), prove=True)
+        on.refused(
+            content,
+            MALFORMED,
+            "decompression bomb",
+            limits=Limits(image_tar_bytes=1 << 20),
+            prove=True,
+        )
 
 
 def test_an_image_that_is_honestly_empty_inside_is_taken(tmp_path: Path) -> None:

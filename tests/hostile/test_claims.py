@@ -63,9 +63,22 @@ def lies_about(target: Image) -> dict[str, Image]:
     manifest: Json = {"digest": target.digest, "size": len(target.manifest)}
     found: dict[str, Image] = {}
     for name, blob in (("layer", layer), ("config", config), ("manifest", manifest)):
-        for size in (1, 100, blob["size"] - 1, blob["size"], blob["size"] + 1, blob["size"] + 5000, 3 << 20, 600 << 20):
-            found[f"its {name} as a config of {size}"] = image([victim()], edit_manifest=config_is(blob, size=size))
-            found[f"its {name} as a layer of {size}"] = image([victim()], edit_manifest=layer_is(blob, size=size))
+        for size in (
+            1,
+            100,
+            blob["size"] - 1,
+            blob["size"],
+            blob["size"] + 1,
+            blob["size"] + 5000,
+            3 << 20,
+            600 << 20,
+        ):
+            found[f"its {name} as a config of {size}"] = image(
+                [victim()], edit_manifest=config_is(blob, size=size)
+            )
+            found[f"its {name} as a layer of {size}"] = image(
+                [victim()], edit_manifest=layer_is(blob, size=size)
+            )
             bare = layer_is(blob, size=size, annotations={})
             found[f"its {name} as a bare layer of {size}"] = image([victim()], edit_manifest=bare)
     for by in (-5000, -1, 1, 17, 5000):
@@ -81,14 +94,20 @@ def _other_diff_id(config: Json) -> None:
 
 def state(store: Store) -> list[Any]:
     blobs = [digest for digest, _, _ in store.blobs()]
-    return [(blob, store.covered(blob), store.whole_size(blob), store.is_proved(blob)) for blob in blobs]
+    return [
+        (blob, store.covered(blob), store.whole_size(blob), store.is_proved(blob)) for blob in blobs
+    ]
 
 
 def unharmed(on: Bench, target: Image, before: list[Any]) -> None:
     after = {row[0]: row for row in state(on.store)}
     for blob, covered, size, is_proved in before:
         _, now, now_size, now_proved = after[blob]
-        assert not [span for span in covered if not any(s.start <= span.start and span.end <= s.end for s in now)]
+        assert not [
+            span
+            for span in covered
+            if not any(s.start <= span.start and span.end <= s.end for s in now)
+        ]
         assert size in (None, now_size)
         assert now_proved or not is_proved
     on.reopen()
@@ -103,7 +122,9 @@ TARGETS = {"zstd:chunked": honest, "gzip": plain}
 
 @pytest.mark.parametrize("start", ["metered", "warm", "cold"])
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-def test_lies_about_the_blobs_of_a_pulled_image(tmp_path: Path, start: str, target: Callable[[], Image]) -> None:
+def test_lies_about_the_blobs_of_a_pulled_image(
+    tmp_path: Path, start: str, target: Callable[[], Image]
+) -> None:
     with bench(tmp_path, start) as on:
         on.pull(target())
         for name, lie in lies_about(target()).items():
@@ -140,7 +161,9 @@ def test_a_toc_that_lies_about_sizes_convicts_no_chunk(tmp_path: Path) -> None:
         unharmed(on, honest(), before)
 
 
-def test_a_small_object_is_never_read_whole_if_it_is_not_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_object_is_never_read_whole_if_it_is_not_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Store(tmp_path / "store") as store:
         data = noise(5 << 20, 4)
         blob = digest_of(data)

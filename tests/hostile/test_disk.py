@@ -1,4 +1,6 @@
-"""Damage on our own disk: every byte of the store may be wrong, and the next pull heals it by fetching again."""
+"""Damage on our own disk: every byte of the store may be wrong, and the next pull heals it by
+fetching again.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,10 @@ def becomes_a_link_to_nothing(path: Path) -> None:
 HURTS: dict[str, Callable[[Path], object]] = {
     "first byte": rewrite(lambda data: flipped(data, 0)),
     "last byte": rewrite(lambda data: flipped(data, -1)),
-    **{f"byte at {n}/12": rewrite(lambda data, n=n: flipped(data, len(data) * n // 12)) for n in (3, 6, 9)},  # type: ignore[misc]
+    **{
+        f"byte at {n}/12": rewrite(lambda data, n=n: flipped(data, len(data) * n // 12))
+        for n in (3, 6, 9)
+    },  # type: ignore[misc]
     "every byte": rewrite(lambda data: bytes(byte ^ 0xFF for byte in data)),
     "zeros, as after a power loss": rewrite(lambda data: bytes(len(data))),
     "moved by one": rewrite(lambda data: b"\0" + data[:-1]),
@@ -99,7 +104,9 @@ def test_damage_before_an_update(tmp_path: Path, hurt: Any, only_largest: Any) -
         healed = on.pull(honest())
         on.is_right(healed, honest())
         spent = healed.receipt.bytes
-        assert spent.cached + spent.needed <= spent.image, "what this pull brought was not here before"
+        assert spent.cached + spent.needed <= spent.image, (
+            "what this pull brought was not here before"
+        )
         on.reopen()
         again = on.pull(honest())
         on.is_right(again, honest())
@@ -118,12 +125,16 @@ def test_only_the_damaged_chunk_is_fetched_again(tmp_path: Path) -> None:
 
 
 def test_what_a_pull_brought_before_it_healed_was_not_here(tmp_path: Path) -> None:
-    """Half of a layer is gone, and one chunk of the rest is damaged: the second round finds nearly all of it here."""
+    """Half of a layer is gone, and one chunk of the rest is damaged: the second round finds nearly
+    all of it here.
+    """
     metered = GapOptions(max_gap=0)
     layer = Digest(honest().layers[0].digest)
     with bench(tmp_path, "cold") as on:
         on.pull(honest(), gaps=metered)
-        chunks = [ByteRange(start, start + length) for _, start, length, _ in on.store.chunks_of(layer)]
+        chunks = [
+            ByteRange(start, start + length) for _, start, length, _ in on.store.chunks_of(layer)
+        ]
         hurt, gone = chunks[0], chunks[len(chunks) // 2 :]
         on.store.evict(layer, gone)
         good = on.store.read(layer, hurt.start, hurt.end)
@@ -138,7 +149,9 @@ def test_what_a_pull_brought_before_it_healed_was_not_here(tmp_path: Path) -> No
 @pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "in parts"])
 @pytest.mark.parametrize("hurt", HURTS.values(), ids=HURTS)
 def test_damage_at_rest_is_told_and_healed(tmp_path: Path, hurt: Any, in_parts: Any) -> None:
-    """An export never hands out a wrong byte; `verify` finds the damage, and the next pull fetches what it dropped."""
+    """An export never hands out a wrong byte; `verify` finds the damage, and the next pull fetches
+    what it dropped.
+    """
     with bench(tmp_path, "cold") as on:
         on.pull(honest(), gaps=GapOptions(max_gap=0 if in_parts else None))
         damage(on, hurt)
@@ -156,7 +169,9 @@ def test_damage_at_rest_is_told_and_healed(tmp_path: Path, hurt: Any, in_parts: 
 
 
 @pytest.mark.parametrize("which", ["manifest", "config"])
-@pytest.mark.parametrize("hurt", [HURTS["first byte"], HURTS["cut to half"], HURTS["gone"], HURTS["grown"]])
+@pytest.mark.parametrize(
+    "hurt", [HURTS["first byte"], HURTS["cut to half"], HURTS["gone"], HURTS["grown"]]
+)
 def test_damaged_document(tmp_path: Path, which: Any, hurt: Any) -> None:
     content = honest()
     data = content.manifest if which == "manifest" else content.config
@@ -214,7 +229,9 @@ def test_damaged_header_frames_of_an_interrupted_pull(tmp_path: Path, generation
 
 @pytest.mark.parametrize("part", ["toc_at", "tar_split_at"])
 @pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "in parts"])
-def test_damaged_toc_or_tar_split_of_an_interrupted_pull(tmp_path: Path, part: Any, in_parts: Any) -> None:
+def test_damaged_toc_or_tar_split_of_an_interrupted_pull(
+    tmp_path: Path, part: Any, in_parts: Any
+) -> None:
     content = honest()
     layer = content.layers[0]
     at = getattr(layer, part)
@@ -279,7 +296,9 @@ def test_index_that_lies(tmp_path: Path, statement: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no database" * 1000, b"SQLite format 3\0" + bytes(5000)], ids=["empty", "junk", "half"]
+    "data",
+    [b"", b"no database" * 1000, b"SQLite format 3\0" + bytes(5000)],
+    ids=["empty", "junk", "half"],
 )
 def test_index_that_is_no_database(tmp_path: Path, data: Any) -> None:
     """One clear line, and nothing is lost: without an index there is nothing to lose."""
@@ -320,26 +339,35 @@ def test_journal_that_is_none(tmp_path: Path, data: Any) -> None:
 
 
 def test_evicted_bytes_that_another_layer_rests_on(tmp_path: Path) -> None:
-    """A layer is fetched whole over what is here of it; a damaged chunk of that goes; the line breaks.
+    """A layer is fetched whole over what is here of it; a damaged chunk of that goes; the line
+    breaks.
 
     The other image, which uses that chunk, must not believe itself complete.
     """
     content, layer = honest(), honest().layers[0]
-    other = image([chunked_layer(make_tar({"program": CONTENT["bin/app"], "x": b"x"}), cut=every(CHUNK))])
+    other = image(
+        [chunked_layer(make_tar({"program": CONTENT["bin/app"], "x": b"x"}), cut=every(CHUNK))]
+    )
     with bench(tmp_path, "cold") as on:
         on.pull(content, gaps=GapOptions(max_gap=0))
         on.partial(other, name="example.com/other:t")
         sql(on, f"DELETE FROM layers WHERE digest = '{layer.digest}'")
         chunk = next(chunk for chunk in layer.chunks if chunk.file == "bin/app")
         frame = layer.blob[chunk.start : chunk.end]
-        damage(on, rewrite(lambda data: data.replace(frame, flipped(frame, len(frame) // 2))), only_largest=False)
+        damage(
+            on,
+            rewrite(lambda data: data.replace(frame, flipped(frame, len(frame) // 2))),
+            only_largest=False,
+        )
         with pytest.raises(TransferError):
             on.pull(content, change=cut_at(layer.digest, chunk.start), gaps=GapOptions(exact=True))
         on.is_right(on.pull(other, "example.com/other:t"), other)
 
 
 def test_damaged_bytes_that_two_layers_rest_on(tmp_path: Path) -> None:
-    """What `verify` drops of one layer, another needs too: both are whole again after a pull of each."""
+    """What `verify` drops of one layer, another needs too: both are whole again after a pull of
+    each.
+    """
     with bench(tmp_path, "warm") as on:
         on.is_right(on.pull(honest()), honest())  # rests on bytes of the old layer
         damage(on, HURTS["byte at 6/12"])
@@ -387,7 +415,9 @@ def test_what_an_export_says_of_damage(tmp_path: Path) -> None:
     with bench(tmp_path, "cold") as on:
         outcome = on.pull(honest())
         damage(on, HURTS["byte at 6/12"])
-        with pytest.raises(DamagedLayerError, match="run `zpull verify`, then pull the image again") as caught:
+        with pytest.raises(
+            DamagedLayerError, match="run `zpull verify`, then pull the image again"
+        ) as caught:
             on.is_right(outcome, honest())
         is_clear_line(str(caught.value))
         assert honest().layers[0].digest in str(caught.value)
@@ -406,8 +436,12 @@ def test_only_the_damage_comes_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["manifest", "config", "all"])
-@pytest.mark.parametrize("hurt", [HURTS["first byte"], HURTS["cut to nothing"], HURTS["gone"], HURTS["a folder"]])
-def test_commands_on_a_store_with_damaged_documents(tmp_path: Path, capsys: Any, which: Any, hurt: Any) -> None:
+@pytest.mark.parametrize(
+    "hurt", [HURTS["first byte"], HURTS["cut to nothing"], HURTS["gone"], HURTS["a folder"]]
+)
+def test_commands_on_a_store_with_damaged_documents(
+    tmp_path: Path, capsys: Any, which: Any, hurt: Any
+) -> None:
     content = honest()
     with bench(tmp_path, "cold") as on:
         on.pull(content)
@@ -445,7 +479,11 @@ def test_command_that_pulls_and_exports_heals(tmp_path: Path, hurt: Any) -> None
         assert not archive.exists()
         told = receipt(tmp_path, image, "--to", f"oci-archive:{archive}")
         spent = told["bytes"]
-        assert spent["fetched"] == spent["needed"] + spent["metadata"] + spent["gap"] + spent["wasted"] > 0
+        assert (
+            spent["fetched"]
+            == spent["needed"] + spent["metadata"] + spent["gap"] + spent["wasted"]
+            > 0
+        )
         assert [export["to"] for export in told["exports"]] == [f"oci-archive:{archive}"]
         assert archive.exists()
         zpull(tmp_path, "verify")
@@ -453,6 +491,7 @@ def test_command_that_pulls_and_exports_heals(tmp_path: Path, hurt: Any) -> None
         argv = [*ARGV, image, "--to", "docker-archive:-"]
         broken = subprocess.run(argv, env=environment(tmp_path), capture_output=True, check=False)
         assert broken.returncode == 6
-        assert b"run the same command again" in broken.stderr  # what was written there cannot be taken back
+        # what was written there cannot be taken back
+        assert b"run the same command again" in broken.stderr
         zpull(tmp_path, "verify")
         zpull(tmp_path, "export", image, "--to", f"docker-archive:{tmp_path}/docker.tar")

@@ -41,11 +41,15 @@ def swapped(content: Image, digest: str, data: bytes) -> Layout:
     found = layout({"t": content})
     for documents in (found.manifests, found.blobs):
         if digest in documents:
-            documents[digest] = (documents[digest][0], data) if documents is found.manifests else data  # type: ignore[assignment]
+            documents[digest] = (
+                (documents[digest][0], data) if documents is found.manifests else data
+            )  # type: ignore[assignment]
     return found
 
 
-def fails(folder: Path, content: Layout, error: type[Exception], words: str, digest: str | None = None) -> MemorySource:
+def fails(
+    folder: Path, content: Layout, error: type[Exception], words: str, digest: str | None = None
+) -> MemorySource:
     source = MemorySource(content)
     with bench(folder, "cold") as on, pytest.raises(error, match=words):
         on.pull_from(source, digest=Digest(digest) if digest else None)
@@ -57,7 +61,9 @@ def fails(folder: Path, content: Layout, error: type[Exception], words: str, dig
 def test_manifest_of_another_digest(tmp_path: Path) -> None:
     wanted = honest()
     other = wanted.manifest.replace(b'"schemaVersion":2', b'"schemaVersion": 2')
-    fails(tmp_path, swapped(wanted, wanted.digest, other), IntegrityError, "manifest", wanted.digest)
+    fails(
+        tmp_path, swapped(wanted, wanted.digest, other), IntegrityError, "manifest", wanted.digest
+    )
 
 
 def test_manifest_of_another_digest_behind_an_index(tmp_path: Path) -> None:
@@ -92,7 +98,9 @@ def test_config_of_another_digest_is_asked_for_twice_and_refused(tmp_path: Path)
     assert asked == [(ByteRange(0, len(wanted.config)),)] * 2
 
 
-@pytest.mark.parametrize(("size", "error"), [(-1, IntegrityError), (5 << 20, FormatError), (1 << 62, FormatError)])
+@pytest.mark.parametrize(
+    ("size", "error"), [(-1, IntegrityError), (5 << 20, FormatError), (1 << 62, FormatError)]
+)
 def test_config_of_another_size(tmp_path: Path, size: Any, error: Any) -> None:
     def lie(manifest: Json) -> None:
         manifest["config"]["size"] = size if size > 0 else manifest["config"]["size"] + size
@@ -115,7 +123,9 @@ BROKEN_MANIFESTS: dict[str, Callable[[Json], Json | None]] = {
     "five thousand layers": lambda m: m.update(layers=m["layers"] * 5000),
     "one blob, two sizes": lambda m: m["layers"].append(m["layers"][0] | {"size": 5}),
     "annotation that is no text": lambda m: m["layers"][0]["annotations"].update(x=1),
-    "config that is a layer": lambda m: m["config"].update(mediaType="application/vnd.oci.image.layer.v1.tar"),
+    "config that is a layer": lambda m: m["config"].update(
+        mediaType="application/vnd.oci.image.layer.v1.tar"
+    ),
     "lone surrogate": lambda m: m["layers"][0].update(mediaType="\ud800"),
 }
 
@@ -172,7 +182,9 @@ def test_diff_ids_that_prove_nothing(tmp_path: Path, diff_ids: Any, words: Any) 
 
 def test_config_without_rootfs(tmp_path: Path) -> None:
     with bench(tmp_path, "cold") as on:
-        on.refused(image([victim()], edit_config=lambda config: {"os": "linux"}), MALFORMED, "0 diff IDs")
+        on.refused(
+            image([victim()], edit_config=lambda config: {"os": "linux"}), MALFORMED, "0 diff IDs"
+        )
 
 
 def test_reading_an_image_as_two(tmp_path: Path) -> None:

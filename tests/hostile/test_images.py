@@ -1,7 +1,8 @@
-"""Hostile images, nearly two hundred, pulled by the real command: its words, exit codes, memory and time.
+"""Hostile images, nearly two hundred, pulled by the real command: its words, exit codes, memory and
+time.
 
-The other files of this folder know each attack from inside; here are the same images as a registry serves them, and
-bombs in their full size.
+The other files of this folder know each attack from inside; here are the same images as a registry
+serves them, and bombs in their full size.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ Make = Callable[[], Document | Layout]
 
 @dataclass(frozen=True)
 class Family:
-    """Images of one kind. `codes`: with which a pull in parts may end; where nothing has to be believed the image may
-    come all the same. `ways`: options; `warm` is a store that has an older version.
+    """Images of one kind. `codes`: with which a pull in parts may end; where nothing has to be
+    believed the image may come all the same. `ways`: options; `warm` is a store that has an older
+    version.
     """
 
     images: dict[str, Make]
@@ -62,12 +64,16 @@ class Family:
 
 
 def some(edits: dict[str, Any]) -> dict[str, Any]:
-    """A dozen of them, from the first to the last: all are pulled by the other files, at a tenth of the cost."""
+    """A dozen of them, from the first to the last: all are pulled by the other files, at a tenth of
+    the cost.
+    """
     step = max(1, len(edits) // MOST_OF_A_KIND)
     return dict(list(edits.items())[::step][:MOST_OF_A_KIND])
 
 
-def of(edits: dict[str, Any], hook: str, pick: Callable[[Any], Any] = lambda edit: edit) -> dict[str, Make]:
+def of(
+    edits: dict[str, Any], hook: str, pick: Callable[[Any], Any] = lambda edit: edit
+) -> dict[str, Make]:
     """A victim for each edit."""
 
     def make(edit: Any) -> Make:
@@ -109,7 +115,9 @@ def entries_text(count: int, name: str) -> Callable[[bytes], bytes]:
     """So many directories, none of which is in the tar."""
 
     def edit(_: bytes) -> bytes:
-        each = b",".join(b'{"type":"dir","name":"%s/%d"}' % (name.encode(), number) for number in range(count))
+        each = b",".join(
+            b'{"type":"dir","name":"%s/%d"}' % (name.encode(), number) for number in range(count)
+        )
         return b'{"version":1,"entries":[' + each + b"]}"
 
     return edit
@@ -139,11 +147,15 @@ def with_hole(number: int, size: int) -> Layer:
 
 def members_of(size: int, count: int) -> Layer:
     """So many gzip members of zeros."""
-    return Layer(gzip.compress(bytes(size)) * count, b"", "application/vnd.oci.image.layer.v1.tar+gzip")
+    return Layer(
+        gzip.compress(bytes(size)) * count, b"", "application/vnd.oci.image.layer.v1.tar+gzip"
+    )
 
 
 def frames_of(size: int, count: int) -> Layer:
-    return Layer(zstandard.compress(bytes(size)) * count, b"", "application/vnd.oci.image.layer.v1.tar+zstd")
+    return Layer(
+        zstandard.compress(bytes(size)) * count, b"", "application/vnd.oci.image.layer.v1.tar+zstd"
+    )
 
 
 def segments(total: int) -> Layer:
@@ -171,7 +183,13 @@ BOMBS: dict[str, Make] = {
         [victim(edit_toc_json=lambda text: text[:-1] + b',"x":"' + b"x" * (90 * MiB) + b'"}')]
     ),
     "a table of brackets": lambda: image(
-        [victim(edit_toc_json=lambda text: text[:-1] + b',"x":' + b"[" * (4 * MiB) + b"]" * (4 * MiB) + b"}")]
+        [
+            victim(
+                edit_toc_json=lambda text: (
+                    text[:-1] + b',"x":' + b"[" * (4 * MiB) + b"]" * (4 * MiB) + b"}"
+                )
+            )
+        ]
     ),
     "a table of a million empty entries": lambda: image(
         [victim(edit_toc_json=lambda _: b'{"version":1,"entries":[' + b"{}," * 1_000_000 + b"{}]}")]
@@ -180,27 +198,44 @@ BOMBS: dict[str, Make] = {
         [victim(edit_toc_json=lambda _: b'{"version":1,"entries":[' + b"1," * 1_000_000 + b"1]}")]
     ),
     "an entry with three hundred thousand attributes": lambda: image(
-        [victim(edit_toc=sets("bin/app", xattrs={f"user.{number}": "" for number in range(300_000)}))]
+        [
+            victim(
+                edit_toc=sets("bin/app", xattrs={f"user.{number}": "" for number in range(300_000)})
+            )
+        ]
     ),
-    "six layers with holes of 200 MiB": lambda: image([with_hole(number, 200 * MiB) for number in range(6)]),
+    "six layers with holes of 200 MiB": lambda: image(
+        [with_hole(number, 200 * MiB) for number in range(6)]
+    ),
     "a tar-split of 400 MiB": lambda: image([segments(400 * MiB)]),
     "a hundred layers": lambda: image(
         [chunked_layer(make_tar({f"{number}": b"%d" % number})) for number in range(100)]
     ),
-    "three hundred layers of nothing": lambda: image([zstd_layer(b"%d" % number) for number in range(300)]),
+    "three hundred layers of nothing": lambda: image(
+        [zstd_layer(b"%d" % number) for number in range(300)]
+    ),
     "gzip of 512 MiB": lambda: image([members_of(64 * MiB, 8)]),
     "zstd of 3 GiB": lambda: image([frames_of(256 * MiB, 12)]),
     "an eStargz table of 100 MiB": lambda: image(
-        [stargz_layer(victim_tar(), edit_toc_json=lambda text: text[:-1] + b" " * (100 * MiB) + b"}")]
+        [
+            stargz_layer(
+                victim_tar(), edit_toc_json=lambda text: text[:-1] + b" " * (100 * MiB) + b"}"
+            )
+        ]
     ),
     "a config of 4 MB of history": lambda: image(
-        [victim()], edit_config=lambda config: config.update(history=[{"created_by": "x"}] * 180_000)
+        [victim()],
+        edit_config=lambda config: config.update(history=[{"created_by": "x"}] * 180_000),
     ),
     "a config of 4 MB of diff IDs": lambda: image(
-        [victim()], edit_config=lambda config: config["rootfs"].update(diff_ids=["sha256:" + "a" * 64] * 50_000)
+        [victim()],
+        edit_config=lambda config: config["rootfs"].update(
+            diff_ids=["sha256:" + "a" * 64] * 50_000
+        ),
     ),
     "a manifest of 4 MB of annotations": lambda: image(
-        [victim()], edit_manifest=lambda found: found.update(annotations={f"{n}": "x" for n in range(280_000)})
+        [victim()],
+        edit_manifest=lambda found: found.update(annotations={f"{n}": "x" for n in range(280_000)}),
     ),
     "an index of four thousand instances": lambda: index([image([victim()])] * 4000),
     "indexes eight deep": lambda: deep(8),
@@ -269,7 +304,9 @@ def served(family: Family) -> Iterator[tuple[str, Document | Layout]]:
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_hostile_images_are_refused_in_a_line_and_cost_little(family: Family, tmp_path: Path) -> None:
+def test_hostile_images_are_refused_in_a_line_and_cost_little(
+    family: Family, tmp_path: Path
+) -> None:
     content = Layout()
     for tag, made in served(family):
         one = made if isinstance(made, Layout) else layout({"t": made})
@@ -285,7 +322,15 @@ def test_hostile_images_are_refused_in_a_line_and_cost_little(family: Family, tm
                 if way[0] == "warm":
                     put_warm_store(home)
                 options = [word for word in way if word != "warm"]
-                argv = [registry.reference(f"i{number}"), "-q", "-j", "2", "--format", "json", *options]
+                argv = [
+                    registry.reference(f"i{number}"),
+                    "-q",
+                    "-j",
+                    "2",
+                    "--format",
+                    "json",
+                    *options,
+                ]
                 runs.append(Run(argv, str(home)))
                 names.append((name, way))
         costs = run_all(runs)
@@ -299,7 +344,9 @@ def test_hostile_images_are_refused_in_a_line_and_cost_little(family: Family, tm
         if why := complaint(run, cost.code, allowed):
             bad.append(f"{name} {way}: {why}")
         if cost.peak_bytes > MOST_BYTES or cost.cpu_seconds > MOST_SECONDS:
-            bad.append(f"{name} {way}: {cost.peak_bytes / MiB:.0f} MiB, {cost.cpu_seconds:.1f} s of CPU")
+            bad.append(
+                f"{name} {way}: {cost.peak_bytes / MiB:.0f} MiB, {cost.cpu_seconds:.1f} s of CPU"
+            )
     assert not bad, "\n".join(bad)
 
 
@@ -310,7 +357,10 @@ def complaint(run: Run, code: int, allowed: set[int]) -> str:
         return f"exit {code}: {said[-300:]}"
     lines = said.splitlines()
     if code != OK:
-        if len([line for line in lines if line.startswith("zpull: error: ")]) != 1 or "this is a bug" in said:
+        if (
+            len([line for line in lines if line.startswith("zpull: error: ")]) != 1
+            or "this is a bug" in said
+        ):
             return f"not one error in {said[-300:]!r}"
         if not all(line.isprintable() and len(line) < 700 for line in lines) or len(lines) > 1:
             return f"not one line: {said[-300:]!r}"

@@ -1,4 +1,6 @@
-"""Pulls that end at any byte: the next one goes on there, asks for no byte twice, and ends right."""
+"""Pulls that end at any byte: the next one goes on there, asks for no byte twice, and ends
+right.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,28 @@ from typing import Any
 import pytest
 
 from tests.helpers.build.front import Image, chunked_layer, every, gzip_layer, image, make_tar
-from tests.helpers.harness.hostile import CHUNK, Bench, bench, flips, honest, noise, old_image, victim, victim_tar
+from tests.helpers.harness.hostile import (
+    CHUNK,
+    Bench,
+    bench,
+    flips,
+    honest,
+    noise,
+    old_image,
+    victim,
+    victim_tar,
+)
 from tests.helpers.harness.pulls import open_store
 from zchunked.download.retry import Stopped
 from zchunked.download.watermarks import Watermarks
-from zchunked.errors import AccessDeniedError, IntegrityError, NotFoundError, TransferError, TransientError, ZPullError
+from zchunked.errors import (
+    AccessDeniedError,
+    IntegrityError,
+    NotFoundError,
+    TransferError,
+    TransientError,
+    ZPullError,
+)
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
@@ -28,9 +47,13 @@ KINDS = {"whole": EXACT, "in parts": METERED}
 
 
 class Wire:
-    """Notes each byte of a blob that was sent, and fails before the piece number `fails`, counted over all pulls."""
+    """Notes each byte of a blob that was sent, and fails before the piece number `fails`, counted
+    over all pulls.
+    """
 
-    def __init__(self, fails: Callable[[int], bool], error: Callable[[str], ZPullError] = TransientError) -> None:
+    def __init__(
+        self, fails: Callable[[int], bool], error: Callable[[str], ZPullError] = TransientError
+    ) -> None:
         self.sent: Counter[tuple[str, int]] = Counter()
         self._fails, self._error = fails, error
         self._numbers = itertools.count(1)
@@ -118,7 +141,9 @@ def test_resume_of_a_whole_layer_with_another_plan(tmp_path: Path) -> None:
 
 
 def killed(folder: Path, content: Image, wire: Wire, gaps: GapOptions) -> Path:
-    """The store as a kill -9 leaves it in the midst of a piece: nothing was closed or committed for the occasion."""
+    """The store as a kill -9 leaves it in the midst of a piece: nothing was closed or committed for
+    the occasion.
+    """
     there = folder / "killed"
 
     def change(blob: Descriptor, at: int, data: bytes) -> bytes:
@@ -147,7 +172,9 @@ def test_resume_after_a_kill(tmp_path: Path, kind: str, piece: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_resume_with_a_journal_cut_short(tmp_path: Path, kind: str) -> None:
-    """After a power loss the last records may be half there; what they said is fetched again and nothing breaks."""
+    """After a power loss the last records may be half there; what they said is fetched again and
+    nothing breaks.
+    """
     content = honest()
     there = killed(tmp_path, content, Wire(lambda number: number == 80), KINDS[kind])
     journals = list((there / "store" / "blobs").glob("*.map"))
@@ -228,7 +255,9 @@ def test_break_while_toc_and_tar_split_come(tmp_path: Path, position: int) -> No
 
 
 def test_damaged_piece_and_a_break(tmp_path: Path) -> None:
-    """A wrong chunk is fetched again, and the line breaks meanwhile: only that chunk comes twice."""
+    """A wrong chunk is fetched again, and the line breaks meanwhile: only that chunk comes
+    twice.
+    """
     content = honest()
     layer = content.layers[0]
     chunk = next(chunk for chunk in layer.chunks if (chunk.file, chunk.at) == ("bin/app", CHUNK))
@@ -250,7 +279,9 @@ def test_damaged_piece_and_a_break(tmp_path: Path) -> None:
 
 def test_interrupted_image_and_another_that_shares_with_it(tmp_path: Path) -> None:
     """What came of one image does not confuse the other."""
-    other = image([chunked_layer(make_tar({"z": b"z" * 5000})[:-1024] + victim_tar(), cut=every(CHUNK))])
+    other = image(
+        [chunked_layer(make_tar({"z": b"z" * 5000})[:-1024] + victim_tar(), cut=every(CHUNK))]
+    )
     wire = Wire(lambda number: number == 90)
     with bench(tmp_path, "cold") as on:
         with pytest.raises(TransferError):
@@ -304,7 +335,9 @@ def test_the_receipt_of_a_resumed_pull(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["toc_at", "tar_split_at"])
-def test_metadata_that_comes_damaged_is_asked_for_again_in_one_request(tmp_path: Path, part: str) -> None:
+def test_metadata_that_comes_damaged_is_asked_for_again_in_one_request(
+    tmp_path: Path, part: str
+) -> None:
     """What lies between the two parts is no reason for two."""
     layer = victim()
     assert layer.toc_at is not None

@@ -64,7 +64,10 @@ PAYLOADS: dict[str, tuple[Callable[[bytes], bytes], int]] = {
     "too many bytes": (lambda frame: squeezed(unpacked(frame) + b"!"), INTEGRITY),
     "nothing": (lambda frame: squeezed(b""), INTEGRITY),
     "a bomb": (lambda frame: squeezed(bytes(64 << 20)), INTEGRITY),
-    "a frame that claims the right size": (lambda frame: zstandard.compress(unpacked(frame)[:-1] + b"!"), INTEGRITY),
+    "a frame that claims the right size": (
+        lambda frame: zstandard.compress(unpacked(frame)[:-1] + b"!"),
+        INTEGRITY,
+    ),
     "a wrong checksum of the frame": (lambda frame: frame[:-1] + bytes([frame[-1] ^ 1]), MALFORMED),
     "a frame cut short": (lambda frame: frame[:-1], MALFORMED),
     "no frame": (lambda frame: bytes(len(frame)), MALFORMED),
@@ -81,7 +84,9 @@ PAYLOADS: dict[str, tuple[Callable[[bytes], bytes], int]] = {
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize(("make", "when_whole"), PAYLOADS.values(), ids=PAYLOADS)
-def test_payload_that_is_not_what_all_promise(tmp_path: Path, start: str, make: Any, when_whole: Any) -> None:
+def test_payload_that_is_not_what_all_promise(
+    tmp_path: Path, start: str, make: Any, when_whole: Any
+) -> None:
     def edit(chunk: Chunk, frame: bytes) -> bytes:
         return make(frame) if (chunk.file, chunk.at) == ("bin/app", CHUNK) else frame
 
@@ -106,7 +111,9 @@ HOSTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("start", IN_PARTS)
 @pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
-def test_wrong_payload_from_every_kind_of_host(tmp_path: Path, start: str, host: dict[str, Any]) -> None:
+def test_wrong_payload_from_every_kind_of_host(
+    tmp_path: Path, start: str, host: dict[str, Any]
+) -> None:
     def edit(chunk: Chunk, frame: bytes) -> bytes:
         return squeezed(b"?" * chunk.usize) if chunk.file == "bin/app" else frame
 
@@ -129,7 +136,9 @@ def test_chunk_that_is_wrong_is_asked_for_once_more(tmp_path: Path) -> None:
         with pytest.raises(IntegrityError, match="twice"):
             on.pull(image([layer]))
         assert on.last is not None
-        asked = [span for digest, spans in on.last.asked if digest == layer.digest for span in spans]
+        asked = [
+            span for digest, spans in on.last.asked if digest == layer.digest for span in spans
+        ]
         assert sum(span.start <= start < span.end for span in asked) == 2
 
 
@@ -138,7 +147,10 @@ def test_payload_damaged_on_its_way_is_asked_for_again(tmp_path: Path, start: st
     layer = victim()
     chunk = next(chunk for chunk in layer.chunks if (chunk.file, chunk.at) == ("bin/app", CHUNK))
     with bench(tmp_path, start) as on:
-        outcome = on.pull(image([layer]), change=flips(layer.digest, range(chunk.start + 50, chunk.end - 50), times=1))
+        outcome = on.pull(
+            image([layer]),
+            change=flips(layer.digest, range(chunk.start + 50, chunk.end - 50), times=1),
+        )
         on.is_right(outcome, image([layer]))
         assert outcome.receipt.bytes.wasted > 0
 
@@ -149,7 +161,9 @@ def test_payload_damaged_on_its_way_every_time(tmp_path: Path, start: str) -> No
     chunk = next(chunk for chunk in layer.chunks if (chunk.file, chunk.at) == ("bin/app", CHUNK))
     with bench(tmp_path, start) as on:
         on.refused_for_good(
-            image([layer]), INTEGRITY, change=flips(layer.digest, range(chunk.start + 50, chunk.end - 50))
+            image([layer]),
+            INTEGRITY,
+            change=flips(layer.digest, range(chunk.start + 50, chunk.end - 50)),
         )
 
 
@@ -159,7 +173,9 @@ def test_payload_damaged_on_its_way_every_time(tmp_path: Path, start: str) -> No
 def test_header_frame_damaged_on_its_way_is_asked_for_again(
     tmp_path: Path, start: str, generation: Any, at: Any
 ) -> None:
-    """Where no tar-split can be trusted the frames between the payloads come too. No digest vouches for them alone."""
+    """Where no tar-split can be trusted the frames between the payloads come too. No digest vouches
+    for them alone.
+    """
     layer = victim(generation=generation)
     first, end = layer.gaps[2]
     where = range(first + at, first + at + 1) if at >= 0 else range(end + at, end)
@@ -199,7 +215,9 @@ def test_toc_whose_lie_is_seen_in_the_content(tmp_path: Path, start: str, edit: 
 
 @pytest.mark.parametrize("start", STARTS)
 def test_data_that_is_called_a_hole(tmp_path: Path, start: str) -> None:
-    """With the digest of zeros, so it would not be fetched. Too few bytes for its frames to come whole."""
+    """With the digest of zeros, so it would not be fetched. Too few bytes for its frames to come
+    whole.
+    """
     edit = sets("bin/app", 1, chunkType="zeros", chunkDigest=sha256(bytes(CHUNK)))
     with bench(tmp_path, start) as on:
         on.lies_for_good(image([victim(edit_toc=edit)]), INTEGRITY, "checksum in the tar-split")
@@ -249,20 +267,27 @@ def test_diff_id_of_another_tar(tmp_path: Path, start: str, generation: Any) -> 
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize(
-    "kind", [zstd_layer, lambda tar: Layer(tar, tar, "application/vnd.oci.image.layer.v1.tar")], ids=["zstd", "tar"]
+    "kind",
+    [zstd_layer, lambda tar: Layer(tar, tar, "application/vnd.oci.image.layer.v1.tar")],
+    ids=["zstd", "tar"],
 )
 def test_diff_id_of_another_tar_in_a_plain_layer(tmp_path: Path, start: str, kind: Any) -> None:
     content = image(
-        [kind(b"anything" * 999)], edit_config=lambda config: config["rootfs"].update(diff_ids=[sha256(b"x")])
+        [kind(b"anything" * 999)],
+        edit_config=lambda config: config["rootfs"].update(diff_ids=[sha256(b"x")]),
     )
     with bench(tmp_path, start) as on:
         on.refused_for_good(content, INTEGRITY, "unpacks to", prove=True)
 
 
 @pytest.mark.parametrize("start", ["cold", "exact"])
-def test_diff_id_of_another_tar_is_caught_when_a_tar_is_first_made(tmp_path: Path, start: str) -> None:
+def test_diff_id_of_another_tar_is_caught_when_a_tar_is_first_made(
+    tmp_path: Path, start: str
+) -> None:
     """The blob is the registry's own, so the pull is right; what the config says of it is not."""
-    content = image([victim()], edit_config=lambda config: config["rootfs"].update(diff_ids=[sha256(b"x")]))
+    content = image(
+        [victim()], edit_config=lambda config: config["rootfs"].update(diff_ids=[sha256(b"x")])
+    )
     with bench(tmp_path, start) as on:
         outcome = on.pull(content)
         on.is_identical(outcome, content)
@@ -310,11 +335,15 @@ def test_ambiguity_attack(tmp_path: Path, start: str) -> None:
 
 @pytest.mark.parametrize("start", STARTS)
 def test_ambiguity_attack_the_other_way_round(tmp_path: Path, start: str) -> None:
-    """Here the config commits to what the TOC says, so whoever takes the frames at their word is told."""
+    """Here the config commits to what the TOC says, so whoever takes the frames at their word is
+    told.
+    """
     layer = ambiguous()
     good, evil = noise(5000, 8), noise(5000, 9)
     seen = make_tar({"bin/login": evil, "share/doc": good, "shared": SHARED})
-    content = image([layer], edit_config=lambda config: config["rootfs"].update(diff_ids=[sha256(seen)]))
+    content = image(
+        [layer], edit_config=lambda config: config["rootfs"].update(diff_ids=[sha256(seen)])
+    )
     with bench(tmp_path, start) as on:
         if start in ("cold", "exact"):
             on.refused_for_good(content, INTEGRITY, "unpacks to", prove=True)
@@ -336,10 +365,14 @@ def test_refusal_leaves_other_images_ready_for_export(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["cold", "metered"])
 @pytest.mark.parametrize("generation", [1, 4])
-def test_honest_layer_with_a_wrong_diff_id_in_another_image(tmp_path: Path, start: str, generation: Any) -> None:
+def test_honest_layer_with_a_wrong_diff_id_in_another_image(
+    tmp_path: Path, start: str, generation: Any
+) -> None:
     """The layer is here and proved; who lies is the other image, and it alone goes."""
     content = image([victim(generation=generation)])
-    evil = image(content.layers, edit_config=lambda config: config["rootfs"].update(diff_ids=[sha256(b"x")]))
+    evil = image(
+        content.layers, edit_config=lambda config: config["rootfs"].update(diff_ids=[sha256(b"x")])
+    )
     with bench(tmp_path, start) as on:
         on.is_right(on.pull(content), content)
         with pytest.raises(IntegrityError, match="unpacks to"):

@@ -1,4 +1,6 @@
-"""Promises that poison the store: a layer that comes whole may claim any chunk, and others rely on it."""
+"""Promises that poison the store: a layer that comes whole may claim any chunk, and others rely on
+it.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,14 @@ LEAN = GapOptions(lean=True)
 
 
 def poisoned(edit: Edit, **hooks: Any) -> Image:
-    """Its files are junk, of the sizes of the victim's; blob digest and diff ID are right, so it may come whole."""
-    files = {"junk": noise(60_000, 20), "junk.conf": noise(len(SECRET), 21), "junk.zeros": bytes(100) + noise(5000, 22)}
+    """Its files are junk, of the sizes of the victim's; blob digest and diff ID are right, so it
+    may come whole.
+    """
+    files = {
+        "junk": noise(60_000, 20),
+        "junk.conf": noise(len(SECRET), 21),
+        "junk.zeros": bytes(100) + noise(5000, 22),
+    }
     return image([chunked_layer(make_tar(files), cut=every(CHUNK), edit_toc=edit, **hooks)])
 
 
@@ -66,7 +74,9 @@ POISON: dict[str, Edit] = {
     "chunks of a program": claims_to_hold("junk", CONTENT["bin/app"]),
     "a small file": claims_to_hold("junk.conf", SECRET),
     "both": both(claims_to_hold("junk", CONTENT["bin/app"]), claims_to_hold("junk.conf", SECRET)),
-    "in the wrong range": both(claims_to_hold("junk", CONTENT["bin/app"]), moves("junk", 1, offset=-100)),
+    "in the wrong range": both(
+        claims_to_hold("junk", CONTENT["bin/app"]), moves("junk", 1, offset=-100)
+    ),
     "one of them thrice": claims_to_hold(
         "junk", CONTENT["bin/app"][CHUNK : 2 * CHUNK] * 3 + CONTENT["bin/app"][3 * CHUNK :]
     ),
@@ -103,17 +113,24 @@ def test_poisoned_layer_below_in_the_same_image(tmp_path: Path, start: str) -> N
         on.is_right(outcome, content)
 
 
-@pytest.mark.parametrize("way", [LEAN, GapOptions(max_gap=0), GapOptions()], ids=["lean", "metered", "exact"])
+@pytest.mark.parametrize(
+    "way", [LEAN, GapOptions(max_gap=0), GapOptions()], ids=["lean", "metered", "exact"]
+)
 def test_many_liars_cost_one_more_round(tmp_path: Path, way: GapOptions) -> None:
-    """More than there are rounds of repairs; chunks of a length of their own, so that all of them have rows."""
+    """More than there are rounds of repairs; chunks of a length of their own, so that all of them
+    have rows.
+    """
     with bench(tmp_path, "warm") as on:
         for number in range(12):
             junk = noise(60_000, 40 + number)
             junk = b"".join(
-                junk[at : at + CHUNK - 150 * number] + b"ab" * 75 * number for at in range(0, 60_000, CHUNK)
+                junk[at : at + CHUNK - 150 * number] + b"ab" * 75 * number
+                for at in range(0, 60_000, CHUNK)
             )
             lie = claims_to_hold("junk", CONTENT["bin/app"])
-            evil = image([chunked_layer(make_tar({"junk": junk[:60_000]}), cut=every(CHUNK), edit_toc=lie)])
+            evil = image(
+                [chunked_layer(make_tar({"junk": junk[:60_000]}), cut=every(CHUNK), edit_toc=lie)]
+            )
             on.pull(evil, f"example.com/evil:{number}", gaps=GapOptions(exact=True))
         outcome = on.pull(honest(), gaps=way)
         on.is_right(outcome, honest())
@@ -123,10 +140,16 @@ def test_many_liars_cost_one_more_round(tmp_path: Path, way: GapOptions) -> None
 
 
 def test_what_was_checked_goes_before_what_was_claimed(tmp_path: Path) -> None:
-    """A row of a blob that came in parts was entered after hashing; one of a blob that came whole is its TOC's word."""
+    """A row of a blob that came in parts was entered after hashing; one of a blob that came whole
+    is its TOC's word.
+    """
     with bench(tmp_path, "cold") as on:
         on.pull(honest(), gaps=GapOptions(max_gap=0))
-        on.pull(poisoned(claims_to_hold("junk", CONTENT["bin/app"])), "example.com/evil:t", gaps=GapOptions(exact=True))
+        on.pull(
+            poisoned(claims_to_hold("junk", CONTENT["bin/app"])),
+            "example.com/evil:t",
+            gaps=GapOptions(exact=True),
+        )
         index_all(on.store)
         for chunk in honest().layers[0].chunks:
             for place in on.store.find_chunks([raw(Digest(chunk.digest))]).values():
@@ -143,7 +166,9 @@ def test_poison_and_damage_at_once(tmp_path: Path) -> None:
     evil = poisoned(claims_to_hold("junk", CONTENT["bin/app"]))
     with bench(tmp_path, "warm") as on:
         on.pull(evil, "example.com/evil:t", gaps=GapOptions(exact=True))
-        blobs = sorted((on.store.folder / "blobs").glob("*-*"), key=lambda path: path.stat().st_size)
+        blobs = sorted(
+            (on.store.folder / "blobs").glob("*-*"), key=lambda path: path.stat().st_size
+        )
         for path in blobs[-2:]:
             data = bytearray(path.read_bytes())
             data[len(data) // 3] ^= 1
@@ -170,7 +195,13 @@ def test_poison_from_an_interrupted_layer(tmp_path: Path) -> None:
 def test_liar_is_kept_out_for_good(tmp_path: Path) -> None:
     """A third image that needs the same chunks fetches nothing in vain."""
     evil = poisoned(claims_to_hold("junk", CONTENT["bin/app"]))
-    third = image([chunked_layer(make_tar([Entry("x", CONTENT["bin/app"]), Entry("y", b"y" * 999)]), cut=every(CHUNK))])
+    third = image(
+        [
+            chunked_layer(
+                make_tar([Entry("x", CONTENT["bin/app"]), Entry("y", b"y" * 999)]), cut=every(CHUNK)
+            )
+        ]
+    )
     with bench(tmp_path, "cold") as on:
         on.pull(evil, "example.com/evil:t", gaps=GapOptions(exact=True))
         on.is_right(on.pull(honest(), gaps=LEAN), honest())
@@ -178,13 +209,18 @@ def test_liar_is_kept_out_for_good(tmp_path: Path) -> None:
         on.is_right(outcome, third)
         assert outcome.receipt.bytes.wasted == 0
         needed = [chunk for chunk in third.layers[0].chunks if chunk.file == "y"]
-        assert outcome.receipt.bytes.needed == total([ByteRange(chunk.start, chunk.end) for chunk in needed])
+        assert outcome.receipt.bytes.needed == total(
+            [ByteRange(chunk.start, chunk.end) for chunk in needed]
+        )
 
 
 @pytest.mark.parametrize("start", IN_PARTS)
 def test_two_hostile_layers(tmp_path: Path, start: str) -> None:
     """Neither leaves anything behind."""
-    tars = [make_tar({"a": noise(9000, 30), "s": SHARED}), make_tar({"b": noise(9000, 31), "s": SHARED})]
+    tars = [
+        make_tar({"a": noise(9000, 30), "s": SHARED}),
+        make_tar({"b": noise(9000, 31), "s": SHARED}),
+    ]
     content = image(
         [chunked_layer(tar) for tar in tars],
         edit_config=lambda config: config["rootfs"].update(diff_ids=[sha256(b"x"), sha256(b"y")]),

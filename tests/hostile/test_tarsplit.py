@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 import zstandard
 
-from tests.helpers.build.front import PREFIX, Entry, Image, Json, chunked_layer, crc64, every, image, make_tar, sha256
+from tests.helpers.build.front import (
+    PREFIX,
+    Entry,
+    Image,
+    Json,
+    chunked_layer,
+    crc64,
+    every,
+    image,
+    make_tar,
+    sha256,
+)
 from tests.helpers.harness.hostile import (
     CHUNK,
     CONTENT,
@@ -36,13 +47,19 @@ POSITION, CHECKSUM = PREFIX + "tarsplit-position", PREFIX + "tarsplit-checksum"
 
 @pytest.mark.parametrize("start", STARTS)
 def test_digest_in_the_toc_and_no_position(tmp_path: Path, start: str) -> None:
-    layer = victim(edit_annotations=lambda marks: {key: value for key, value in marks.items() if key != POSITION})
+    layer = victim(
+        edit_annotations=lambda marks: {
+            key: value for key, value in marks.items() if key != POSITION
+        }
+    )
     with bench(tmp_path, start) as on:
         on.lies_for_good(image([layer]), MALFORMED, "no position")
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_tar_split_of_another_digest_is_asked_for_twice_and_refused(tmp_path: Path, start: str) -> None:
+def test_tar_split_of_another_digest_is_asked_for_twice_and_refused(
+    tmp_path: Path, start: str
+) -> None:
     layer = victim(edit_toc=lambda toc: toc.update(tarSplitDigest=sha256(b"x")))
     with bench(tmp_path, start) as on:
         on.lies_for_good(image([layer]), INTEGRITY, "tar-split of layer")
@@ -50,7 +67,9 @@ def test_tar_split_of_another_digest_is_asked_for_twice_and_refused(tmp_path: Pa
 
 @pytest.mark.parametrize("start", STARTS)
 def test_annotation_vouches_for_another_tar_split(tmp_path: Path, start: str) -> None:
-    layer = victim(generation=3, edit_annotations=lambda marks: marks.update({CHECKSUM: sha256(b"x")}))
+    layer = victim(
+        generation=3, edit_annotations=lambda marks: marks.update({CHECKSUM: sha256(b"x")})
+    )
     with bench(tmp_path, start) as on:
         on.lies_for_good(image([layer]), INTEGRITY, "tar-split of layer")
 
@@ -69,7 +88,8 @@ def test_tar_split_that_nobody_vouches_for_is_not_read(tmp_path: Path, start: st
 
     layer = victim(edit_toc=edit, edit_tar_split_json=lambda text: b"no JSON")
     with bench(tmp_path, start) as on:
-        if start == "metered":  # the lean way needs a tar-split, and of the exact way nothing is here
+        # the lean way needs a tar-split, and of the exact way nothing is here
+        if start == "metered":
             on.is_right(on.pull(image([layer])), image([layer]))
         else:
             on.partial(image([layer]))
@@ -92,7 +112,9 @@ def test_tar_split_damaged_on_its_way_is_asked_for_again(tmp_path: Path, start: 
     at = layer.tar_split_at
     assert at is not None
     with bench(tmp_path, start) as on:
-        outcome = on.pull(image([layer]), change=flips(layer.digest, range(at.offset, at.end), times=1))
+        outcome = on.pull(
+            image([layer]), change=flips(layer.digest, range(at.offset, at.end), times=1)
+        )
         on.is_right(outcome, image([layer]))
         assert outcome.receipt.bytes.wasted >= at.length
 
@@ -100,7 +122,9 @@ def test_tar_split_damaged_on_its_way_is_asked_for_again(tmp_path: Path, start: 
 # ── rows 32 to 34: what it says. A layer that comes whole has no use for it ──
 
 
-def refused_in_parts(folder: Any, start: str, content: Image, exit_code: int = MALFORMED, words: str = "") -> None:
+def refused_in_parts(
+    folder: Any, start: str, content: Image, exit_code: int = MALFORMED, words: str = ""
+) -> None:
     with bench(folder, start) as on:
         if start == "cold":
             on.whole(content, "it costs little more than its parts")
@@ -168,7 +192,9 @@ LINES: dict[str, Callable[[list[Json]], list[Json] | None]] = {
     "payload is a list": lambda lines: segment(lines, [1, 2]),
     "payload is a number": lambda lines: segment(lines, 5),
     "name_raw is no base64": says("lib", name_raw="!!!"),
-    "name_raw of a file the TOC has not": lambda lines: lines.append({"type": 1, "name_raw": "/w==", "payload": None}),
+    "name_raw of a file the TOC has not": lambda lines: lines.append(
+        {"type": 1, "name_raw": "/w==", "payload": None}
+    ),
     "name that writes to the terminal": says("lib", name="\x1b]0;owned\x07\n"),
 }
 
@@ -196,7 +222,9 @@ TEXTS: dict[str, Callable[[bytes], bytes]] = {
     "cut short": lambda text: text[:-3],
     "nothing": lambda text: b"",
     "bad UTF-8": lambda text: text.replace(b"app.conf", b"app\xff\xfeon"),
-    "nesting bomb": lambda text: b'{"type":2,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n" + text,
+    "nesting bomb": lambda text: (
+        b'{"type":2,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n" + text
+    ),
     "nesting bomb without end": lambda text: text + b"[" * 200_000,
     "endless line": lambda text: text + b'{"type":2,"payload":"' + b"A" * (6 << 20) + b'"}\n',
     "endless line without end": lambda text: text + b'{"type":2,"payload":"' + b"A" * (6 << 20),
@@ -227,7 +255,9 @@ def test_broken_tar_split_frame(tmp_path: Path, start: str, edit: Any) -> None:
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("step", [-1, 1, 1000])
-def test_tar_split_that_unpacks_to_another_size_than_claimed(tmp_path: Path, start: str, step: Any) -> None:
+def test_tar_split_that_unpacks_to_another_size_than_claimed(
+    tmp_path: Path, start: str, step: Any
+) -> None:
     def edit(marks: dict[str, str]) -> None:
         offset, length, usize = marks[POSITION].split(":")
         marks[POSITION] = f"{offset}:{length}:{int(usize) + step}"
@@ -238,8 +268,12 @@ def test_tar_split_that_unpacks_to_another_size_than_claimed(tmp_path: Path, sta
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("generation", [2, 4])
-def test_headers_that_make_a_tar_above_our_limit(tmp_path: Path, start: str, generation: Any) -> None:
-    """The files of the TOC are within it; the segments of the tar-split, or the header frames, take it further."""
+def test_headers_that_make_a_tar_above_our_limit(
+    tmp_path: Path, start: str, generation: Any
+) -> None:
+    """The files of the TOC are within it; the segments of the tar-split, or the header frames, take
+    it further.
+    """
     content = image([victim(generation=generation)])
     files = sum(len(data) for data in CONTENT.values()) + len(SHARED) + len(SECRET)
     with bench(tmp_path, start) as on:
@@ -283,7 +317,9 @@ def test_link_whose_header_states_a_size(tmp_path: Path, start: str, kind: Any) 
 
 @pytest.mark.parametrize("start", IN_PARTS)
 def test_name_that_is_not_utf8(tmp_path: Path, start: str) -> None:
-    tar = make_tar([Entry(b"caf\xe9", CONTENT["bin/app"]), Entry(b"caf\xe9s/\xff", b"x"), Entry("c", SHARED)])
+    tar = make_tar(
+        [Entry(b"caf\xe9", CONTENT["bin/app"]), Entry(b"caf\xe9s/\xff", b"x"), Entry("c", SHARED)]
+    )
     with bench(tmp_path, start) as on:
         on.partial(image([chunked_layer(tar, cut=every(CHUNK))]))
 
@@ -291,14 +327,18 @@ def test_name_that_is_not_utf8(tmp_path: Path, start: str) -> None:
 @pytest.mark.parametrize("start", STARTS)
 def test_names_that_the_toc_cannot_tell_apart(tmp_path: Path, start: str) -> None:
     """Both become U+FFFD there."""
-    tar = make_tar([Entry(b"caf\xe9", CONTENT["bin/app"]), Entry(b"caf\xe8", b"x"), Entry("c", SHARED)])
+    tar = make_tar(
+        [Entry(b"caf\xe9", CONTENT["bin/app"]), Entry(b"caf\xe8", b"x"), Entry("c", SHARED)]
+    )
     with bench(tmp_path, start) as on:
         on.whole(image([chunked_layer(tar, cut=every(CHUNK))]), "twice")
 
 
 @pytest.mark.parametrize("start", IN_PARTS)
 def test_content_under_swapped_names(tmp_path: Path, start: str) -> None:
-    """The TOC calls a file by another's name: the tar-split's checksum tells, before any tar is whole."""
+    """The TOC calls a file by another's name: the tar-split's checksum tells, before any tar is
+    whole.
+    """
     edit = both_names("etc/app.conf", "bin/app")
     refused_in_parts(tmp_path, start, image([victim(edit_toc=edit)]))
 

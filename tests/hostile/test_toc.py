@@ -1,4 +1,6 @@
-"""Tables of contents that are no proper JSON, not for us, or odd and no harm; each signed as if it were true."""
+"""Tables of contents that are no proper JSON, not for us, or odd and no harm; each signed as if it
+were true.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,17 @@ from typing import Any
 import pytest
 import zstandard
 
-from tests.helpers.build.front import PREFIX, Entry, Image, Json, chunked_layer, every, image, make_tar, sha256
+from tests.helpers.build.front import (
+    PREFIX,
+    Entry,
+    Image,
+    Json,
+    chunked_layer,
+    every,
+    image,
+    make_tar,
+    sha256,
+)
 from tests.helpers.harness.hostile import (
     CHUNK,
     COLD_AND_WARM,
@@ -50,7 +62,8 @@ def test_toc_of_another_digest_is_asked_for_twice_and_refused(tmp_path: Path, st
             on.pull(image([layer]))
         assert on.last is not None
         asked = [spans[0].start for digest, spans in on.last.asked if digest == layer.digest]
-        frame = range(layer.toc_at.offset - 8, layer.toc_at.offset + 1)  # with or without its header
+        # with or without its header
+        frame = range(layer.toc_at.offset - 8, layer.toc_at.offset + 1)
         assert sum(at in frame for at in asked) == 2
         on.lies(image([layer]), INTEGRITY, "TOC of layer")
 
@@ -67,17 +80,23 @@ def test_toc_damaged_on_its_way_is_asked_for_again(tmp_path: Path, start: str) -
 
 
 def with_dictionary(data: bytes) -> bytes:
-    frame = bytearray(zstandard.ZstdCompressor(write_content_size=False, write_checksum=False).compress(data))
+    frame = bytearray(
+        zstandard.ZstdCompressor(write_content_size=False, write_checksum=False).compress(data)
+    )
     assert frame[4] & 3 == 0
     frame[4] |= 3  # a dictionary's ID of four bytes follows the window's
     return bytes(frame[:6]) + b"\x07\x00\x00\x00" + bytes(frame[6:])
 
 
 def wide_window(data: bytes) -> bytes:
-    """A frame that makes its decoder set aside 2 GiB: a descriptor byte, the largest window byte, one raw block."""
+    """A frame that makes its decoder set aside 2 GiB: a descriptor byte, the largest window byte,
+    one raw block.
+    """
     header = b"\x28\xb5\x2f\xfd" + bytes([0]) + bytes([(31 - 10) << 3])
     blocks = [data[at : at + (1 << 17)] for at in range(0, len(data), 1 << 17)]
-    raw = [(len(block) << 3 | (block is blocks[-1])).to_bytes(3, "little") + block for block in blocks]
+    raw = [
+        (len(block) << 3 | (block is blocks[-1])).to_bytes(3, "little") + block for block in blocks
+    ]
     return header + b"".join(raw)
 
 
@@ -111,7 +130,9 @@ def test_broken_toc_frame(tmp_path: Path, start: str, edit: Any) -> None:
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("step", [-1, 1, 1000])
-def test_toc_that_unpacks_to_another_size_than_claimed(tmp_path: Path, start: str, step: Any) -> None:
+def test_toc_that_unpacks_to_another_size_than_claimed(
+    tmp_path: Path, start: str, step: Any
+) -> None:
     def edit(annotations: dict[str, str]) -> None:
         offset, length, usize, kind = annotations[PREFIX + "manifest-position"].split(":")
         annotations[PREFIX + "manifest-position"] = f"{offset}:{length}:{int(usize) + step}:{kind}"
@@ -127,10 +148,14 @@ TEXTS: dict[str, Callable[[bytes], bytes]] = {
     "nothing": lambda text: b"",
     "byte order mark": lambda text: b"\xef\xbb\xbf" + text,
     "bad UTF-8": lambda text: text.replace(b"app.conf", b"app\xff\xfeon"),
-    "bad UTF-8 in an unknown key": lambda text: text.replace(b'"version"', b'"\xc3\x28":1,"version"'),
+    "bad UTF-8 in an unknown key": lambda text: text.replace(
+        b'"version"', b'"\xc3\x28":1,"version"'
+    ),
     "trailing value": lambda text: text + b"{}",
     "trailing brace": lambda text: text + b"}",
-    "nesting bomb": lambda text: b'{"version":1,"entries":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "nesting bomb": lambda text: (
+        b'{"version":1,"entries":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    ),
     "nesting bomb in an unknown key": lambda text: (
         b'{"x":' + b'{"x":' * 200_000 + b"1" + b"}" * 200_000 + b"," + text[1:]
     ),
@@ -140,9 +165,13 @@ TEXTS: dict[str, Callable[[bytes], bytes]] = {
     "version twice, escaped": lambda text: b'{"\\u0076ersion":2,' + text[1:],
     "entries twice": lambda text: text[:-1] + b',"entries":[]}',
     "tarSplitDigest twice": lambda text: text[:-1] + b',"tarSplitDigest":null}',
-    "name twice": lambda text: text.replace(b'"name":"bin/app"', b'"name":"bin/sh","name":"bin/app"', 1),
+    "name twice": lambda text: text.replace(
+        b'"name":"bin/app"', b'"name":"bin/sh","name":"bin/app"', 1
+    ),
     "size twice": lambda text: text.replace(b'"size":60000', b'"size":1,"size":60000', 1),
-    "size twice, escaped": lambda text: text.replace(b'"size":60000', b'"\\u0073ize":1,"size":60000', 1),
+    "size twice, escaped": lambda text: text.replace(
+        b'"size":60000', b'"\\u0073ize":1,"size":60000', 1
+    ),
     "unknown key twice": lambda text: text.replace(b'"size":60000', b'"x":1,"x":1,"size":60000', 1),
     "comment": lambda text: text.replace(b'"version":1', b'/* */"version":1'),
     "trailing comma": lambda text: text.replace(b'"version":1', b'"version":1,,'),
@@ -195,15 +224,19 @@ def test_toc_that_is_not_for_us(tmp_path: Path, start: str, edit: Any, words: An
 # ── what is odd and no harm ──
 
 HARMLESS: dict[str, Callable[[bytes], bytes]] = {
-    "unknown keys": lambda text: text.replace(b'"size":60000', b'"x":{"size":1},"size":60000').replace(
-        b"{", b'{"y":[{}],', 1
-    ),
+    "unknown keys": lambda text: text.replace(
+        b'"size":60000', b'"x":{"size":1},"size":60000'
+    ).replace(b"{", b'{"y":[{}],', 1),
     "escaped letters": lambda text: text.replace(b"app.conf", b"\\u0061pp.conf"),
     "escaped keys": lambda text: text.replace(b'"size"', b'"\\u0073ize"'),
     "blanks": lambda text: json.dumps(json.loads(text), indent="\t").encode() + b"\r\n",
     "keys in another order": lambda text: json.dumps(json.loads(text), sort_keys=True).encode(),
-    "quotes and colons in a name": lambda text: text.replace(b'"linkName":"usr/lib"', b'"linkName":"a\\":\\"b\\" :"'),
-    "nulls where Go would write none": lambda text: text.replace(b'"type":"dir"', b'"type":"dir","xattrs":null'),
+    "quotes and colons in a name": lambda text: text.replace(
+        b'"linkName":"usr/lib"', b'"linkName":"a\\":\\"b\\" :"'
+    ),
+    "nulls where Go would write none": lambda text: text.replace(
+        b'"type":"dir"', b'"type":"dir","xattrs":null'
+    ),
     "zeros spelt out": lambda text: text.replace(
         b'"type":"dir"', b'"type":"dir","size":0,"offset":0,"chunkSize":0,"digest":""'
     ),
@@ -233,10 +266,19 @@ def test_layer_of_nothing(tmp_path: Path, start: str, entries: Any) -> None:
 @pytest.mark.parametrize("start", IN_PARTS)
 @pytest.mark.parametrize(
     "name",
-    [b"../../../../tmp/zpull-was-here", b"/etc/passwd", b"./a/../b", b"a\nb\x1b[2J", b"caf\xe9", b".wh..wh..opq"],
+    [
+        b"../../../../tmp/zpull-was-here",
+        b"/etc/passwd",
+        b"./a/../b",
+        b"a\nb\x1b[2J",
+        b"caf\xe9",
+        b".wh..wh..opq",
+    ],
 )
 def test_names_do_not_matter_to_the_tar(tmp_path: Path, start: str, name: Any) -> None:
-    tar = make_tar([Entry(name, CONTENT["bin/app"]), Entry("b/..", b"x"), Entry("c", b""), Entry("d", SHARED)])
+    tar = make_tar(
+        [Entry(name, CONTENT["bin/app"]), Entry("b/..", b"x"), Entry("c", b""), Entry("d", SHARED)]
+    )
     with bench(tmp_path, start) as on:
         on.partial(image([chunked_layer(tar, cut=every(CHUNK))]))
 

@@ -1,4 +1,6 @@
-"""A file that cannot be read is trouble of this machine: it accuses nobody, and nothing is dropped for it."""
+"""A file that cannot be read is trouble of this machine: it accuses nobody, and nothing is dropped
+for it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,18 @@ from zchunked.store import Store
 
 TROUBLES = {
     name: getattr(errno, name)
-    for name in ("EMFILE", "ENFILE", "EACCES", "EPERM", "EIO", "ESTALE", "EINTR", "ENOMEM", "ETIMEDOUT", "ENXIO")
+    for name in (
+        "EMFILE",
+        "ENFILE",
+        "EACCES",
+        "EPERM",
+        "EIO",
+        "ESTALE",
+        "EINTR",
+        "ENOMEM",
+        "ETIMEDOUT",
+        "ENXIO",
+    )
 }
 
 
@@ -29,7 +42,9 @@ def breaks(monkeypatch: pytest.MonkeyPatch, on: Bench, call: str, number: int) -
     folder, real = on.store.folder / "blobs", getattr(os, call)
 
     def is_ours(target: Any) -> bool:
-        path = Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else Path(target)
+        path = (
+            Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else Path(target)
+        )
         return path.parent == folder and not path.suffix
 
     def broken(target: Any, *rest: Any, **more: Any) -> Any:
@@ -51,7 +66,10 @@ def test_verify_drops_nothing_that_it_cannot_read(
 ) -> None:
     with bench(tmp_path, "warm") as on:
         on.pull(honest())
-        before, proofs = rows(on.store), [on.store.is_proved(blob) for blob, _, _ in on.store.blobs()]
+        before, proofs = (
+            rows(on.store),
+            [on.store.is_proved(blob) for blob, _, _ in on.store.blobs()],
+        )
         on.reopen()
         with monkeypatch.context() as patch:
             breaks(patch, on, call, number)
@@ -105,7 +123,9 @@ def test_doubt_keeps_what_it_cannot_read(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_writer_whose_sync_failed_once_never_commits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """The kernel forgets pages that it could not write, and the next sync of the same file succeeds."""
+    """The kernel forgets pages that it could not write, and the next sync of the same file
+    succeeds.
+    """
     data, blob = b"x" * 5000, digest_of(b"x" * 5000)
     real, calls = os.fdatasync, 0
 
@@ -131,7 +151,9 @@ def test_a_writer_whose_sync_failed_once_never_commits(
         assert not store.covered(blob), "neither from its journal"
 
 
-def test_a_file_system_that_cannot_sync_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_that_cannot_sync_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some know no sync of a folder, some none at all; SQLite goes on there too."""
 
     def unknown(handle: int) -> None:
@@ -145,7 +167,9 @@ def test_a_file_system_that_cannot_sync_at_all(tmp_path: Path, monkeypatch: pyte
         assert store.document(digest) == b"hello"
 
 
-def test_an_unreadable_journal_is_left_for_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_journal_is_left_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = b"y" * 3000
     blob = digest_of(data)
     dead = Store(tmp_path / "store")
@@ -175,5 +199,7 @@ def test_more_files_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with Store(tmp_path / "store") as store:
         digests = [store.put(bytes([n]) * 100) for n in range(20)]
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-        assert [store.document(digest) for digest in digests] == [bytes([n]) * 100 for n in range(20)]
+        assert [store.document(digest) for digest in digests] == [
+            bytes([n]) * 100 for n in range(20)
+        ]
         assert len(os.listdir("/proc/self/fd")) <= before + 3  # noqa: PTH208

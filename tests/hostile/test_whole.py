@@ -1,4 +1,6 @@
-"""Layers without a table of contents, or with one that is not theirs: whole, and no less suspicious."""
+"""Layers without a table of contents, or with one that is not theirs: whole, and no less
+suspicious.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,10 @@ def test_docker_manifest_loses_the_annotations(tmp_path: Path) -> None:
 
 def test_foreign_layer_is_not_taken_from_elsewhere(tmp_path: Path) -> None:
     def edit(manifest: Json) -> None:
-        manifest["layers"][0]["urls"] = ["http://169.254.169.254/latest/meta-data", "file:///etc/passwd"]
+        manifest["layers"][0]["urls"] = [
+            "http://169.254.169.254/latest/meta-data",
+            "file:///etc/passwd",
+        ]
 
     content = image([victim()], edit_manifest=edit)
     lacking = layout({"t": content})
@@ -97,7 +102,9 @@ BROKEN_WHOLE: dict[str, Callable[[bytes], bytes]] = {
     "zstd frame cut short": lambda tar: zstd_layer(tar).blob[:-3],
     "zstd frame, then junk": lambda tar: zstd_layer(tar).blob + b"junk!",
     "zstd frame, then half a magic": lambda tar: zstd_layer(tar).blob + b"\x28\xb5",
-    "skippable frame without end": lambda tar: zstd_layer(tar).blob + b"\x50\x2a\x4d\x18\xff\xff\xff\xff",
+    "skippable frame without end": lambda tar: (
+        zstd_layer(tar).blob + b"\x50\x2a\x4d\x18\xff\xff\xff\xff"
+    ),
     "gzip cut short": lambda tar: gzip_layer(tar).blob[:-9],
     "gzip with a wrong sum": lambda tar: gzip_layer(tar).blob[:-8] + bytes(8),
 }
@@ -105,7 +112,9 @@ BROKEN_WHOLE: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("start", COLD_AND_WARM)
 @pytest.mark.parametrize("blob", BROKEN_WHOLE.values(), ids=BROKEN_WHOLE)
-def test_whole_layer_that_is_what_its_digest_says_and_still_broken(tmp_path: Path, start: str, blob: Any) -> None:
+def test_whole_layer_that_is_what_its_digest_says_and_still_broken(
+    tmp_path: Path, start: str, blob: Any
+) -> None:
     layer = Layer(blob(victim_tar()), victim_tar(), zstd_layer(b"").media_type)
     with bench(tmp_path, start) as on:
         on.refused(image([layer]), MALFORMED, "no tar", prove=True)

@@ -56,15 +56,26 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def places_in(layer: Layer) -> dict[bytes, Place]:
-    return {raw(Digest(c.digest)): Place(Digest(layer.digest), c.start, c.end - c.start) for c in layer.chunks}
+    return {
+        raw(Digest(c.digest)): Place(Digest(layer.digest), c.start, c.end - c.start)
+        for c in layer.chunks
+    }
 
 
 def rebuilt(
-    store: Store, layer: Layer, places: dict[bytes, Place] | None = None, limits: Limits | None = None
+    store: Store,
+    layer: Layer,
+    places: dict[bytes, Place] | None = None,
+    limits: Limits | None = None,
 ) -> bytes:
     contents = read_contents(store, descriptor_of(layer))
     return b"".join(
-        Rebuild(store, contents, places_in(layer) if places is None else places, limits=limits or Limits()).tar()
+        Rebuild(
+            store,
+            contents,
+            places_in(layer) if places is None else places,
+            limits=limits or Limits(),
+        ).tar()
     )
 
 
@@ -84,7 +95,9 @@ CUTS = st.sampled_from([never, rolling, every(100), every(999)])
 def test_wherever_the_chunks_lie_the_tar_is_the_same(
     files: dict[str, bytes], cut: Any, generation: Any, data: st.DataObject
 ) -> None:
-    """The same contents in three layers: another level of compression, another order, other neighbours."""
+    """The same contents in three layers: another level of compression, another order, other
+    neighbours.
+    """
     layer = chunked_layer(make_tar(files), cut=cut, generation=generation)
     reverse = make_tar([Entry("z" + name, files[name]) for name in reversed(files)])
     holders = [
@@ -92,7 +105,11 @@ def test_wherever_the_chunks_lie_the_tar_is_the_same(
         chunked_layer(reverse, cut=cut, level=19),
         chunked_layer(make_tar({"new": b"other" * 99} | files), cut=cut, level=1),
     ]
-    with quick_folder() as folder, Store(folder / "full") as store, Store(folder / "empty") as empty:
+    with (
+        quick_folder() as folder,
+        Store(folder / "full") as store,
+        Store(folder / "empty") as empty,
+    ):
         keep_metadata(store, layer)
         places = {}
         spans: dict[int, list[ByteRange]] = {}
@@ -138,7 +155,8 @@ def test_holes_are_not_looked_for(store: Store) -> None:
 
 def test_the_tar_comes_in_blocks_and_asks_for_bytes_in_order(store: Store) -> None:
     layer = chunked_layer(
-        make_tar({f"f{number}": bytes([number]) * 100_000 for number in range(20)}), cut=every(30_000)
+        make_tar({f"f{number}": bytes([number]) * 100_000 for number in range(20)}),
+        cut=every(30_000),
     )
     contents = keep_parts(store, layer)
     asked: list[int] = []
@@ -158,11 +176,15 @@ def test_a_tar_of_nothing_but_headers_comes_in_blocks_too(store: Store) -> None:
     assert max(map(len, blocks)) < MiB < len(layer.tar)
 
 
-def test_contents_that_come_again_are_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contents_that_come_again_are_read_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whether they come again at once, or when much else has come in between."""
     files = {f"licence{number}": b"as is" for number in range(0, 40, 2)}
     files |= {f"large{number}": bytes([number]) * 200_000 for number in range(1, 40, 2)}
-    layer = chunked_layer(make_tar(dict(sorted(files.items(), key=lambda file: int(file[0][-2:].lstrip("eg"))))))
+    layer = chunked_layer(
+        make_tar(dict(sorted(files.items(), key=lambda file: int(file[0][-2:].lstrip("eg")))))
+    )
     keep_parts(store, layer)
     read: list[int] = []
     read_many = store.read_many
@@ -176,7 +198,9 @@ def test_contents_that_come_again_are_read_once(store: Store, monkeypatch: pytes
     assert len(read) == len(set(read)) == 21
 
 
-def test_one_chunk_over_and_over_does_not_fill_the_memory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_chunk_over_and_over_does_not_fill_the_memory(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layer = chunked_layer(make_tar({"same": b"0123456789" * 40_000}), cut=every(10))
     contents = keep_parts(store, layer)
     rebuild = Rebuild(store, contents, places_in(layer))
@@ -250,13 +274,17 @@ def test_the_wrong_chunk_at_a_place_is_an_integrity_error(store: Store) -> None:
                 rebuilt(store, LAYER, places | {digest: wrong})
 
 
-def test_chunks_of_the_right_size_in_the_wrong_order_do_not_match_the_files_checksum(store: Store) -> None:
+def test_chunks_of_the_right_size_in_the_wrong_order_do_not_match_the_files_checksum(
+    store: Store,
+) -> None:
     one, two = b"1" * 1000, b"2" * 1000
     layer = chunked_layer(make_tar({"a": one + two}), cut=every(1000))
     keep_parts(store, layer)
     places = places_in(layer)
     first, second = raw(digest_of(one)), raw(digest_of(two))
-    with pytest.raises(IntegrityError, match=r"checksum in the tar-split|digest in the TOC although its chunks do"):
+    with pytest.raises(
+        IntegrityError, match=r"checksum in the tar-split|digest in the TOC although its chunks do"
+    ):
         rebuilt(store, layer, {first: places[second], second: places[first]})
 
 
@@ -276,7 +304,9 @@ def test_a_lying_file_digest_is_noticed_although_all_chunks_are_right(store: Sto
 
     layer = chunked_layer(make_tar({"a": b"1" * 1000 + b"2" * 1000}), cut=every(1000), edit_toc=lie)
     keep_parts(store, layer)
-    with pytest.raises(IntegrityError, match="does not match its digest in the TOC although its chunks do"):
+    with pytest.raises(
+        IntegrityError, match="does not match its digest in the TOC although its chunks do"
+    ):
         rebuilt(store, layer)
 
 
@@ -288,8 +318,15 @@ def test_a_chunk_decodes_to_its_exact_size(store: Store, off: int) -> None:
     assert is_chunk(store, place, chunk.usize, raw(Digest(chunk.digest)))
     assert not is_chunk(store, place, chunk.usize + off, raw(Digest(chunk.digest)))
     assert not is_chunk(store, place, chunk.usize, raw(digest_of(b"x")))
-    assert not is_chunk(store, Place(place.blob, place.start, place.length - 1), chunk.usize, raw(Digest(chunk.digest)))
-    assert not is_chunk(store, Place(digest_of(b"unknown"), 0, 10), chunk.usize, raw(Digest(chunk.digest)))
+    assert not is_chunk(
+        store,
+        Place(place.blob, place.start, place.length - 1),
+        chunk.usize,
+        raw(Digest(chunk.digest)),
+    )
+    assert not is_chunk(
+        store, Place(digest_of(b"unknown"), 0, 10), chunk.usize, raw(Digest(chunk.digest))
+    )
 
 
 def test_a_tar_above_our_limit_is_refused_wherever_its_bytes_come_from(store: Store) -> None:
@@ -306,7 +343,9 @@ def test_damaged_metadata_is_an_integrity_error(store: Store, part: str) -> None
     keep_parts(store, LAYER)
     found = getattr(locate(descriptor_of(LAYER)), part)
     with_damage(store, LAYER, found.span.start + 20)
-    with pytest.raises(IntegrityError, match="TOC of layer" if part == "toc" else "tar-split of layer"):
+    with pytest.raises(
+        IntegrityError, match="TOC of layer" if part == "toc" else "tar-split of layer"
+    ):
         read_contents(store, descriptor_of(LAYER))
 
 
@@ -316,7 +355,9 @@ def test_missing_metadata_is_an_integrity_error(store: Store) -> None:
 
 
 def test_a_tar_split_that_no_digest_vouches_for_is_not_used(store: Store) -> None:
-    layer = chunked_layer(make_tar(FILES), generation=4, edit_toc=lambda toc: toc.pop("tarSplitDigest") and toc)
+    layer = chunked_layer(
+        make_tar(FILES), generation=4, edit_toc=lambda toc: toc.pop("tarSplitDigest") and toc
+    )
     contents = keep_parts(store, layer)
     assert contents.tarsplit is None
     with pytest.raises(IntegrityError, match="no digest vouches for a tar-split"):
@@ -368,8 +409,16 @@ EDGES = st.lists(st.integers(0, 10**6), max_size=8) | st.just(list(range(12)))
 
 @given(EDGES)
 def test_a_whole_layer_of_any_kind_unpacks_to_its_tar_however_it_is_cut(edges: list[int]) -> None:
-    members = gzip.compress(TAR[:1000]) + gzip.compress(b"") + gzip.compress(TAR[1000:]) + bytes(700)
-    for blob in (tar_layer(TAR).blob, gzip_layer(TAR).blob, zstd_layer(TAR).blob, LAYER.blob, members):
+    members = (
+        gzip.compress(TAR[:1000]) + gzip.compress(b"") + gzip.compress(TAR[1000:]) + bytes(700)
+    )
+    for blob in (
+        tar_layer(TAR).blob,
+        gzip_layer(TAR).blob,
+        zstd_layer(TAR).blob,
+        LAYER.blob,
+        members,
+    ):
         assert b"".join(unpacked(cut(blob, edges))) == TAR
 
 
@@ -398,10 +447,20 @@ def test_a_broken_layer_is_refused(blob: bytes) -> None:
 
 @given(
     st.binary(max_size=300),
-    st.sampled_from([b"", b"\x1f\x8b\x08\0", b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18", gzip_layer(TAR).blob[:100]]),
+    st.sampled_from(
+        [
+            b"",
+            b"\x1f\x8b\x08\0",
+            b"\x28\xb5\x2f\xfd",
+            b"\x50\x2a\x4d\x18",
+            gzip_layer(TAR).blob[:100],
+        ]
+    ),
     EDGES,
 )
-def test_whatever_the_bytes_a_tar_or_a_format_error(junk: bytes, start: bytes, edges: list[int]) -> None:
+def test_whatever_the_bytes_a_tar_or_a_format_error(
+    junk: bytes, start: bytes, edges: list[int]
+) -> None:
     try:
         for block in unpacked(cut(start + junk, edges)):
             assert block
@@ -409,7 +468,9 @@ def test_whatever_the_bytes_a_tar_or_a_format_error(junk: bytes, start: bytes, e
         pass
 
 
-@pytest.mark.parametrize("compress", [lambda data: data, gzip.compress, lambda data: zstd_layer(data).blob])
+@pytest.mark.parametrize(
+    "compress", [lambda data: data, gzip.compress, lambda data: zstd_layer(data).blob]
+)
 def test_a_bomb_stops_at_our_limit(compress: Any) -> None:
     blob = compress(bytes(30 * MiB))
     pieces = [blob[at : at + MiB] for at in range(0, len(blob), MiB)]

@@ -15,7 +15,9 @@ from zchunked.store.frame_index import FINGERPRINT_BYTES
 
 BLOB, OTHER = Digest("sha256:" + "1" * 64), Digest("sha256:" + "2" * 64)
 FRAMES = st.lists(
-    st.tuples(st.sampled_from([PAYLOAD, HEADER]), st.integers(0, 6), st.integers(1, 3)), min_size=1, max_size=30
+    st.tuples(st.sampled_from([PAYLOAD, HEADER]), st.integers(0, 6), st.integers(1, 3)),
+    min_size=1,
+    max_size=30,
 )
 
 
@@ -63,13 +65,17 @@ def test_a_frame_that_is_not_here_is_taken_from_where_it_is(
     for number, kind in enumerate(its.kinds):
         start, end = its.edges[number], its.edges[number + 1]
         frame = its.keys[number], end - start
-        place = known.payloads.get(frame) or (known.headers.get(frame) if trust is Trust.ALL else None)
+        place = known.payloads.get(frame) or (
+            known.headers.get(frame) if trust is Trust.ALL else None
+        )
         if here.hold(start, end) and kind == PAYLOAD and frame[0]:
             fetched.setdefault(frame, (BLOB, start))
     for number, kind in enumerate(its.kinds):
         start, end = its.edges[number], its.edges[number + 1]
         frame = its.keys[number], end - start
-        place = known.payloads.get(frame) or (known.headers.get(frame) if trust is Trust.ALL else None)
+        place = known.payloads.get(frame) or (
+            known.headers.get(frame) if trust is Trust.ALL else None
+        )
         if here.hold(start, end):
             continue
         if place is None and kind == PAYLOAD and frame[0]:
@@ -77,11 +83,18 @@ def test_a_frame_that_is_not_here_is_taken_from_where_it_is(
         if place is not None and place != (BLOB, start) and start not in refused:
             expected[start] = place
     found = choose_stand_ins(BLOB, its, known, {}, here, trust, refused)
-    assert dict(zip(found.starts, zip(found.blobs, found.places, strict=True), strict=True)) == expected
-    assert found.spans() == merge([ByteRange(*span) for span in zip(found.starts, found.ends, strict=True)])
+    assert (
+        dict(zip(found.starts, zip(found.blobs, found.places, strict=True), strict=True))
+        == expected
+    )
+    assert found.spans() == merge(
+        [ByteRange(*span) for span in zip(found.starts, found.ends, strict=True)]
+    )
 
 
-@given(FRAMES, st.none() | st.sets(st.tuples(st.just(PAYLOAD), st.integers(1, 6), st.integers(1, 3))))
+@given(
+    FRAMES, st.none() | st.sets(st.tuples(st.just(PAYLOAD), st.integers(1, 6), st.integers(1, 3)))
+)
 def test_rows_are_the_first_frame_of_each_key_that_is_new(
     frames: list[tuple[int, int, int]], rows: set[tuple[int, int, int]] | None
 ) -> None:
@@ -91,8 +104,14 @@ def test_rows_are_the_first_frame_of_each_key_that_is_new(
     for number, (kind, key) in enumerate(zip(its.kinds, its.keys, strict=True)):
         length = its.edges[number + 1] - its.edges[number]
         if key and (known is None or (key, length) not in known.payloads):
-            first.setdefault((kind, key if kind == PAYLOAD else key[:FINGERPRINT_BYTES]), (its.edges[number], length))
+            first.setdefault(
+                (kind, key if kind == PAYLOAD else key[:FINGERPRINT_BYTES]),
+                (its.edges[number], length),
+            )
     for kind, (keys, numbers) in zip((PAYLOAD, HEADER), frame_rows(its, known), strict=True):
         assert keys == sorted(keys)
-        rows_of = {(kind, key): (start, length) for key, (start, length, _) in zip(keys, numbers, strict=True)}
+        rows_of = {
+            (kind, key): (start, length)
+            for key, (start, length, _) in zip(keys, numbers, strict=True)
+        }
         assert rows_of == {name: place for name, place in first.items() if name[0] == kind}

@@ -1,4 +1,6 @@
-"""A collection on real stores: what stays can be exported, what goes is gone, beside others and after kills."""
+"""A collection on real stores: what stays can be exported, what goes is gone, beside others and
+after kills.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,10 @@ def test_an_update_keeps_the_old_versions_bytes_that_it_was_rebuilt_from(two: Pa
     assert_exports(two, version(2), "host.example/app:v2")
     assert weight(two) < 1.05 * version(2).layers[0].size
     with Store(two) as store:
-        assert store.proof(Digest(version(2).layers[0].digest), Digest(version(2).layers[0].diff_id)) is not None
+        assert (
+            store.proof(Digest(version(2).layers[0].digest), Digest(version(2).layers[0].diff_id))
+            is not None
+        )
         outcome = pull(MemorySource(version(3)), store, "host.example/app:v3", gaps=LEAN)
     assert outcome.receipt.bytes.cached > BIG * 9_000, "what is kept is found by the next update"
 
@@ -156,7 +161,9 @@ def test_a_size_budget_is_kept(tmp_path: Path, share: float) -> None:
     assert freed.after <= 1.02 * budget
     assert freed.over == 0
     left = names(folder)
-    assert left == [f"host.example/app:v{number}" for number in reversed(range(6))][: len(left)], "the latest stay"
+    assert left == [f"host.example/app:v{number}" for number in reversed(range(6))][: len(left)], (
+        "the latest stay"
+    )
     for name in left:
         assert_exports(folder, version(int(name[-1]), shared=4), name)
 
@@ -187,7 +194,9 @@ def test_a_proof_that_a_running_pull_relies_on_stays_with_all_it_rests_on(two: P
     assert_exports(two, version(2), "host.example/app:again")
 
 
-def test_a_pull_that_ends_while_the_plan_is_made_is_seen(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pull_that_ends_while_the_plan_is_made_is_seen(
+    two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its name was not there when the plan was made, and its process is gone when the rows go."""
     forget(two, "host.example/app:v1")
     forgets = Collector.forget
@@ -317,7 +326,9 @@ def test_a_kill_at_any_step_leaves_a_store_that_the_next_collection_finishes(
 
 @pytest.fixture
 def exact(tmp_path: Path) -> Path:
-    """v1 whole, v2 assembled from frames of it and its own: the registry's own blobs, with bytes in common."""
+    """v1 whole, v2 assembled from frames of it and its own: the registry's own blobs, with bytes in
+    common.
+    """
     with Store(tmp_path / "store") as store:
         pulled(store, version(1), "host.example/app:v1", jobs=1)
         pulled(store, version(2), "host.example/app:v2", gaps=GapOptions(exact=True))
@@ -339,21 +350,31 @@ def test_frames_live_as_long_as_one_blob_that_has_them(exact: Path) -> None:
     assert_exports(exact, version(2), "host.example/app:v2")
 
 
-def test_the_next_update_finds_the_frames_that_only_the_dead_blob_was_indexed_with(exact: Path, tmp_path: Path) -> None:
-    """A frame that two blobs share has one row: when that blob goes, the other one's frames are indexed again."""
+def test_the_next_update_finds_the_frames_that_only_the_dead_blob_was_indexed_with(
+    exact: Path, tmp_path: Path
+) -> None:
+    """A frame that two blobs share has one row: when that blob goes, the other one's frames are
+    indexed again.
+    """
     wanted: dict[str, Any] = {"gaps": GapOptions(exact=True)}
     shutil.copytree(exact, tmp_path / "other")
     with Store(tmp_path / "other") as store:
-        needed = pull(MemorySource(version(3)), store, "host.example/app:v3", **wanted).receipt.bytes.needed
+        needed = pull(
+            MemorySource(version(3)), store, "host.example/app:v3", **wanted
+        ).receipt.bytes.needed
     forget(exact, "host.example/app:v1")
     collect(exact, GcOptions())
     with Store(exact) as store:
-        again = pull(MemorySource(version(3)), store, "host.example/app:v3", **wanted).receipt.bytes.needed
+        again = pull(
+            MemorySource(version(3)), store, "host.example/app:v3", **wanted
+        ).receipt.bytes.needed
     assert again == pytest.approx(needed, rel=0.02)
     assert needed < 0.75 * version(3).layers[0].size
 
 
-@pytest.mark.parametrize("options", [GcOptions(), GcOptions(keep_last=1), GcOptions(max_bytes=1_100_000)], ids=str)
+@pytest.mark.parametrize(
+    "options", [GcOptions(), GcOptions(keep_last=1), GcOptions(max_bytes=1_100_000)], ids=str
+)
 def test_a_dry_run_says_what_a_collection_frees(two: Path, options: GcOptions) -> None:
     forget(two, "host.example/app:v1")
     dry = collect(two, replace(options, is_dry=True))

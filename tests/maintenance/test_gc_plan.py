@@ -11,7 +11,9 @@ from zchunked.maintenance.gc_plan import Budget, GcPlan, Holder, plan
 from zchunked.ranges import ByteRange, total
 
 
-def holder(name: str, *blobs: str, at: float = 0.0, fixed: bool = False, **parts: list[ByteRange]) -> Holder:
+def holder(
+    name: str, *blobs: str, at: float = 0.0, fixed: bool = False, **parts: list[ByteRange]
+) -> Holder:
     return Holder(name, frozenset(blobs), at, fixed, parts)
 
 
@@ -31,7 +33,12 @@ def planned(*holders: Holder, budget: Budget | None = None, busy: tuple[str, ...
 def test_what_nobody_reaches_goes_and_shared_bytes_live_as_long_as_one_who_has_them() -> None:
     found = planned(holder("image", "two"))
     assert found.dead == ["one", "three"]
-    assert {file.name: file.live for file in found.files} == {"f": 20, "g": 1000, "h": 0, "orphan": 0}
+    assert {file.name: file.live for file in found.files} == {
+        "f": 20,
+        "g": 1000,
+        "h": 0,
+        "orphan": 0,
+    }
     assert found.compact == ["f"]
     assert found.kept_bytes == 1020
 
@@ -48,7 +55,11 @@ def test_a_file_that_somebody_uses_is_not_compacted() -> None:
 
 
 def test_a_budget_takes_the_oldest_first_and_never_what_runs() -> None:
-    new, old, runs = holder("new", "three", at=2), holder("old", "two", at=1), holder("runs", "one", fixed=True)
+    new, old, runs = (
+        holder("new", "three", at=2),
+        holder("old", "two", at=1),
+        holder("runs", "one", fixed=True),
+    )
     assert planned(new, old, runs, budget=Budget(2000)).given_up == []
     assert planned(new, old, runs, budget=Budget(500)).given_up == [old]
     assert planned(new, old, runs, budget=Budget(0)).given_up == [new, old]
@@ -64,7 +75,10 @@ def test_a_budget_compacts_files_of_which_more_than_half_is_alive() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 40), st.integers(1, 30), st.sampled_from("abcd"), st.integers(0, 50)), max_size=20
+        st.tuples(
+            st.integers(0, 40), st.integers(1, 30), st.sampled_from("abcd"), st.integers(0, 50)
+        ),
+        max_size=20,
     ),
     st.lists(st.tuples(st.sets(st.sampled_from("abcd")), st.integers(0, 9)), max_size=4),
 )
@@ -72,7 +86,9 @@ def test_the_bytes_alive_are_those_of_the_rows_that_stay(
     rows: list[tuple[int, int, str, int]], images: list[tuple[set[str], int]]
 ) -> None:
     laid = sorted(("f", at, at + length, blob, start) for at, length, blob, start in rows)
-    holders = [holder(str(number), *blobs, at=float(at)) for number, (blobs, at) in enumerate(images)]
+    holders = [
+        holder(str(number), *blobs, at=float(at)) for number, (blobs, at) in enumerate(images)
+    ]
     found = plan(holders, laid, {"f": 100}, list("abcd"))
     kept = {blob for blobs, _ in images for blob in blobs}
     alive = {byte for _, at, end, blob, _ in laid if blob in kept for byte in range(at, end)}

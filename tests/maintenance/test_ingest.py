@@ -1,4 +1,6 @@
-"""Blobs that are announced before they come: taken in, resumed, refused when they are others; and used by pulls."""
+"""Blobs that are announced before they come: taken in, resumed, refused when they are others; and
+used by pulls.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,10 @@ def test_a_blob_is_taken_in(source: type[io.BytesIO], size: int | None, tmp_path
 
 def test_one_that_is_cut_short_is_resumed_and_told_meanwhile(tmp_path: Path) -> None:
     half = LAYER.blob[: LAYER.size // 2]
-    with Client(tmp_path) as client, pytest.raises(IntegrityError, match="send it again, these are kept"):
+    with (
+        Client(tmp_path) as client,
+        pytest.raises(IntegrityError, match="send it again, these are kept"),
+    ):
         client.ingest(LAYER.digest, Pipe(half), size=LAYER.size)
     with Client(tmp_path) as client:
         (told,) = client.status()
@@ -81,16 +86,22 @@ def test_a_pull_finds_what_was_taken_in(tmp_path: Path) -> None:
     assert outcome.receipt.bytes.needed == 0
     collect(tmp_path, GcOptions(), now=lambda: began + 15 * DAY)
     with Store(tmp_path) as store:
-        assert all(store.is_whole(Digest(layer.digest)) for layer in made.layers), "the image keeps it"
+        assert all(store.is_whole(Digest(layer.digest)) for layer in made.layers), (
+            "the image keeps it"
+        )
         assert store.pulls.rows() == []
 
 
 def test_the_command_reads_standard_input(tmp_path: Path) -> None:
     argv = [*ARGV, "ingest", "--digest", LAYER.digest, "--size", str(LAYER.size)]
-    done = subprocess.run(argv, input=LAYER.blob, env=environment(tmp_path), capture_output=True, check=True)
+    done = subprocess.run(
+        argv, input=LAYER.blob, env=environment(tmp_path), capture_output=True, check=True
+    )
     assert done.stdout.decode().strip() == LAYER.digest
     assert zpull(tmp_path, "ingest", check=False).code == 2
-    assert zpull(tmp_path, "ingest", "--digest", LAYER.digest.replace("sha256", "md5"), check=False).code in (2, 7)
+    assert zpull(
+        tmp_path, "ingest", "--digest", LAYER.digest.replace("sha256", "md5"), check=False
+    ).code in (2, 7)
 
 
 def test_a_client_removes_and_collects(tmp_path: Path) -> None:

@@ -24,7 +24,11 @@ def test_a_running_pull_is_told_with_what_is_not_committed_yet(tmp_path: Path) -
         writer.write(0, layer.blob[:1000])
         (found,) = status(other, now=lambda: puller.pulls.rows()[0].began + 2)
         writer.close()
-    assert (found.reference, found.platform, found.is_running) == ("host/app:v1", "linux/amd64", True)
+    assert (found.reference, found.platform, found.is_running) == (
+        "host/app:v1",
+        "linux/amd64",
+        True,
+    )
     assert [(one.here, one.size) for one in found.layers] == [
         (1000 if one is layer else 0, one.size) for one in made.layers
     ]

@@ -20,7 +20,10 @@ from zchunked.options import GapOptions
 from zchunked.store import Store
 
 BASE = gzip_layer(make_tar(files(1, 5, 10_000)))
-APPS = {f"app{number}": image([BASE, chunked_layer(make_tar(files(number, 4, 5_000)))]) for number in (2, 3)}
+APPS = {
+    f"app{number}": image([BASE, chunked_layer(make_tar(files(number, 4, 5_000)))])
+    for number in (2, 3)
+}
 
 
 def weigh(made: Image) -> int:
@@ -53,17 +56,24 @@ def test_one_name_more_for_the_same_image_shares_nothing(tmp_path: Path) -> None
 
 def test_common_frames_are_shared_in_both_directions(tmp_path: Path) -> None:
     common = files(40, 30, 10_000)
-    made = [image([chunked_layer(make_tar(common | files(41 + number, 5, 10_000)))]) for number in range(3)]
+    made = [
+        image([chunked_layer(make_tar(common | files(41 + number, 5, 10_000)))])
+        for number in range(3)
+    ]
     with Store(tmp_path) as store:
         for number, one in enumerate(made):
-            pull(MemorySource(one), store, f"host.example/app:v{number}", gaps=GapOptions(exact=True))
+            pull(
+                MemorySource(one), store, f"host.example/app:v{number}", gaps=GapOptions(exact=True)
+            )
     with Store(tmp_path, reads_only=True) as store:
         for row in usage(store):
             assert row.shared == pytest.approx(300_000, rel=0.02)
             assert 0 < (row.shared or 0) < (row.size or 0) - 45_000
         newest = usage(store)[0]
     with Store(tmp_path) as store:
-        store.collector().forget_names([(f"host.example/app:v{number}", "linux/amd64") for number in (0, 1)])
+        store.collector().forget_names(
+            [(f"host.example/app:v{number}", "linux/amd64") for number in (0, 1)]
+        )
     collect(tmp_path, GcOptions())
     with Store(tmp_path, reads_only=True) as store:
         (row,) = usage(store)
@@ -101,5 +111,8 @@ def test_the_commands_say_so(tmp_path: Path) -> None:
     assert first["proved"] in ("blob", "diff_id", "both", "mixed")
     assert "PROVED BY" in zpull(tmp_path, "images").out
     assert "sizes alone checked" in zpull(tmp_path, "verify", "--quick").out
-    assert json.loads(zpull(tmp_path, "verify", first["reference"], "--format", "json").out)["damaged"] == []
+    assert (
+        json.loads(zpull(tmp_path, "verify", first["reference"], "--format", "json").out)["damaged"]
+        == []
+    )
     assert zpull(tmp_path, "verify", "host.example/none:t", check=False).code == 3

@@ -73,7 +73,9 @@ def test_nothing_has_a_digest_too() -> None:
 
 
 def test_a_mismatch_says_what_where_wanted_and_got() -> None:
-    with pytest.raises(IntegrityError, match=rf"the TOC: expected {GOOD}, got {digest_of(b'abc')} \(3 bytes\)"):
+    with pytest.raises(
+        IntegrityError, match=rf"the TOC: expected {GOOD}, got {digest_of(b'abc')} \(3 bytes\)"
+    ):
         verify(b"abc", Digest(GOOD), "the TOC")
 
 

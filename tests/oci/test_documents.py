@@ -62,7 +62,9 @@ def test_a_manifest_lists_config_and_layers() -> None:
     assert isinstance(found, Manifest)
     assert found.media_type == OCI_MANIFEST
     assert found.config == Descriptor(OCI_CONFIG, Digest(IMAGE.config_digest), len(IMAGE.config))
-    assert [(layer.digest, layer.size) for layer in found.layers] == [(one.digest, one.size) for one in IMAGE.layers]
+    assert [(layer.digest, layer.size) for layer in found.layers] == [
+        (one.digest, one.size) for one in IMAGE.layers
+    ]
     assert found.layers[0].annotations == IMAGE.layers[0].annotations
     assert found.layers[1].annotations == {}
 
@@ -88,8 +90,13 @@ def test_of_a_layers_urls_those_of_the_web_are_kept() -> None:
 def test_an_index_lists_instances_by_platform() -> None:
     found = parse_document(INDEX.manifest)
     assert isinstance(found, Index)
-    assert [one.platform for one in found.instances] == [Platform("linux", "amd64"), Platform("linux", "arm64")]
-    assert [one.descriptor.digest for one in found.instances] == [one.digest for one in INDEX.instances]
+    assert [one.platform for one in found.instances] == [
+        Platform("linux", "amd64"),
+        Platform("linux", "arm64"),
+    ]
+    assert [one.descriptor.digest for one in found.instances] == [
+        one.digest for one in INDEX.instances
+    ]
 
 
 @pytest.mark.parametrize("golden", all_golden(), ids=str)
@@ -104,8 +111,12 @@ def test_the_documents_of_real_tools_are_read(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST])
-@pytest.mark.parametrize("said", ["", "application/json", "text/plain", OCI_MANIFEST + "; charset=utf-8", OCI_INDEX])
-def test_what_the_text_says_of_itself_counts_more_than_what_the_server_calls_it(media_type: str, said: str) -> None:
+@pytest.mark.parametrize(
+    "said", ["", "application/json", "text/plain", OCI_MANIFEST + "; charset=utf-8", OCI_INDEX]
+)
+def test_what_the_text_says_of_itself_counts_more_than_what_the_server_calls_it(
+    media_type: str, said: str
+) -> None:
     found = parse_document(manifest(mediaType=media_type), said)
     assert isinstance(found, Manifest)
     assert found.media_type == media_type
@@ -134,8 +145,12 @@ BAD = {
     "version 3": manifest(schemaVersion=3),
     "version in words": manifest(schemaVersion="2"),
     "schema 1": b'{"schemaVersion":1,"fsLayers":[]}',
-    "schema 1 by type": manifest(mediaType="application/vnd.docker.distribution.manifest.v1+prettyjws"),
-    "an index that calls itself a manifest": dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "manifests": []}),
+    "schema 1 by type": manifest(
+        mediaType="application/vnd.docker.distribution.manifest.v1+prettyjws"
+    ),
+    "an index that calls itself a manifest": dumps(
+        {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "manifests": []}
+    ),
     "a manifest that calls itself an index": manifest(mediaType=OCI_INDEX),
     "an artifact": manifest(config=DESCRIPTOR | {"mediaType": "application/vnd.oci.empty.v1+json"}),
     "negative size": manifest(layers=[DESCRIPTOR | {"size": -1}]),
@@ -181,7 +196,9 @@ def test_whatever_the_bytes_a_document_or_a_format_error(data: bytes, said: str)
     except FormatError:
         return
     blobs = (
-        [found.config, *found.layers] if isinstance(found, Manifest) else [one.descriptor for one in found.instances]
+        [found.config, *found.layers]
+        if isinstance(found, Manifest)
+        else [one.descriptor for one in found.instances]
     )
     assert all(0 <= blob.size < 2**63 and len(blob.digest) == 71 for blob in blobs)
 
@@ -219,13 +236,20 @@ def test_whatever_the_bytes_a_config_or_a_format_error(data: bytes) -> None:
 # ── platforms ──
 
 NAMES = (
-    st.sampled_from(["", "amd64", "x86_64", "ARM64", "aarch64", "arm", "armhf", "386", "riscv64", "s390x"]) | st.text()
+    st.sampled_from(
+        ["", "amd64", "x86_64", "ARM64", "aarch64", "arm", "armhf", "386", "riscv64", "s390x"]
+    )
+    | st.text()
 )
-VARIANTS = st.sampled_from(["", "v1", "v2", "v3", "v5", "v6", "v7", "v8", "V8", "7", "8"]) | st.text(max_size=4)
+VARIANTS = st.sampled_from(
+    ["", "v1", "v2", "v3", "v5", "v6", "v7", "v8", "V8", "7", "8"]
+) | st.text(max_size=4)
 
 
 @given(st.sampled_from(["linux", "Linux", "windows"]), NAMES, VARIANTS)
-def test_spelling_a_platform_again_changes_nothing(os: str, architecture: str, variant: str) -> None:
+def test_spelling_a_platform_again_changes_nothing(
+    os: str, architecture: str, variant: str
+) -> None:
     platform = normalised(os, architecture, variant)
     assert normalised(platform.os, platform.architecture, platform.variant) == platform
 
@@ -233,7 +257,8 @@ def test_spelling_a_platform_again_changes_nothing(os: str, architecture: str, v
 @given(st.text("linuxamd64v78/ARM", max_size=20) | st.text())
 def test_a_platform_reads_as_it_was_written(text: str) -> None:
     platform = parse_platform(text)
-    if platform is not None and text.isprintable():  # what a terminal could act on is shown as escapes
+    # what a terminal could act on is shown as escapes
+    if platform is not None and text.isprintable():
         assert parse_platform(str(platform)) == platform
 
 
@@ -263,7 +288,9 @@ def listing(*platforms: str | None, zstd: tuple[int, ...] = ()) -> Index:
     return Index(
         tuple(
             Instance(
-                Descriptor(OCI_MANIFEST, Digest(DIGEST), number, ZSTD_INSTANCE if number in zstd else {}),
+                Descriptor(
+                    OCI_MANIFEST, Digest(DIGEST), number, ZSTD_INSTANCE if number in zstd else {}
+                ),
                 parse_platform(text) if text else None,
             )
             for number, text in enumerate(platforms)
@@ -343,7 +370,9 @@ def test_a_platform_may_be_null_too(key: str) -> None:
     config = json.loads(IMAGE.config) | {key: None}
     assert len(parse_config(dumps(config), 2).diff_ids) == 2
     entry = DESCRIPTOR | {"platform": {"os": "linux", "architecture": "amd64"} | {key: None}}
-    found = parse_document(dumps({"schemaVersion": 2, "manifests": [entry, entry | {"platform": {key: None}}]}))
+    found = parse_document(
+        dumps({"schemaVersion": 2, "manifests": [entry, entry | {"platform": {key: None}}]})
+    )
     assert isinstance(found, Index)
     assert found.instances[1].platform is None
 
@@ -352,8 +381,12 @@ def test_a_platform_may_be_null_too(key: str) -> None:
     "application/octet-stream", "text/html", "text/html; charset=utf-8", "", None, "text/plain", "application/json",
     "Application/VND.docker.container.image.v1+JSON", f"{OCI_CONFIG}; charset=utf-8",
 ])  # fmt: skip
-def test_a_config_of_a_type_that_says_nothing_is_judged_by_what_is_in_it(media_type: str | None) -> None:
-    assert isinstance(parse_document(manifest(config=DESCRIPTOR | {"mediaType": media_type})), Manifest)
+def test_a_config_of_a_type_that_says_nothing_is_judged_by_what_is_in_it(
+    media_type: str | None,
+) -> None:
+    assert isinstance(
+        parse_document(manifest(config=DESCRIPTOR | {"mediaType": media_type})), Manifest
+    )
 
 
 @pytest.mark.parametrize("media_type", [
@@ -372,7 +405,9 @@ def test_artifacts_are_refused(media_type: str) -> None:
     ({"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}, False),
     ({"platform": {"os": "unknown", "architecture": "unknown"}}, False),
 ])  # fmt: skip
-def test_what_an_index_says_of_an_entry_tells_images_from_artifacts(said: Json, is_image: bool) -> None:
+def test_what_an_index_says_of_an_entry_tells_images_from_artifacts(
+    said: Json, is_image: bool
+) -> None:
     entry = DESCRIPTOR | {"mediaType": OCI_MANIFEST} | said
     found = parse_document(dumps({"schemaVersion": 2, "manifests": [entry]}))
     assert isinstance(found, Index)

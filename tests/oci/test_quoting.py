@@ -29,7 +29,9 @@ def test_whatever_a_peer_says_becomes_one_printable_line(text: str) -> None:
     assert safe_line(safe_line(text)) == safe_line(text)
 
 
-@pytest.mark.parametrize("text", ["\x1b[2J", "a\nzpull: done", "a\r", "\x9b1A", "a\u202eb", "\u2028", "\x07"])
+@pytest.mark.parametrize(
+    "text", ["\x1b[2J", "a\nzpull: done", "a\r", "\x9b1A", "a\u202eb", "\u2028", "\x07"]
+)
 def test_what_moves_a_cursor_or_forges_a_line_is_escaped(text: str) -> None:
     assert printable(text).isascii()
     assert printable(text) != text

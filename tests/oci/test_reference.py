@@ -32,7 +32,9 @@ DOMAINS = matching(rf"{LABEL}(\.{LABEL}){{1,3}}(:[1-9][0-9]{{0,3}})?")
 HOSTS = st.one_of(
     DOMAINS,
     matching(rf"{LABEL}:[1-9][0-9]{{0,3}}"),
-    st.sampled_from(["localhost", "localhost:5000", "127.0.0.1:5000", "[::1]", "[::1]:5000", "Registry"]),
+    st.sampled_from(
+        ["localhost", "localhost:5000", "127.0.0.1:5000", "[::1]", "[::1]:5000", "Registry"]
+    ),
 ).filter(lambda host: host not in (DOCKER_HUB, "index.docker.io"))
 REPOSITORIES = matching(rf"{COMPONENT}(/{COMPONENT}){{0,3}}")
 TAGS = matching("[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
@@ -41,7 +43,9 @@ DIGESTS = st.binary(min_size=32, max_size=32).map(lambda raw: Digest(f"sha256:{r
 
 @st.composite
 def references(draw: st.DrawFn) -> Reference:
-    tag, digest = draw(st.one_of(st.tuples(TAGS, st.none() | DIGESTS), st.tuples(st.none() | TAGS, DIGESTS)))
+    tag, digest = draw(
+        st.one_of(st.tuples(TAGS, st.none() | DIGESTS), st.tuples(st.none() | TAGS, DIGESTS))
+    )
     if draw(st.booleans()):
         return Reference(draw(HOSTS), draw(REPOSITORIES), tag, digest)
     path = draw(REPOSITORIES)
@@ -117,14 +121,17 @@ def test_a_message_stays_one_short_line_and_says_what_to_do() -> None:
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:5000", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:5000"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:5000", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:5000"]
+)
 def test_loopback_is_this_machine(host: str) -> None:
     assert is_loopback(host)
     assert Reference(host, "a", "t", None).is_loopback
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost.evil.com", "127.0.0.1.nip.io", "128.0.0.1", "10.0.0.1", "localhostx", "[::2]", ""]
+    "host",
+    ["localhost.evil.com", "127.0.0.1.nip.io", "128.0.0.1", "10.0.0.1", "localhostx", "[::2]", ""],
 )
 def test_what_only_looks_like_loopback_is_not(host: str) -> None:
     assert not is_loopback(host)
@@ -202,7 +209,9 @@ def test_images_of_engines_are_read_again_as_they_are_written(text: str, written
     assert parse_image(written) == found
 
 
-@pytest.mark.parametrize("text", ["docker:dind", "docker:dind@sha256:" + "a" * 64, "docker://app", "podman:v4"])
+@pytest.mark.parametrize(
+    "text", ["docker:dind", "docker:dind@sha256:" + "a" * 64, "docker://app", "podman:v4"]
+)
 def test_what_could_always_be_an_image_of_docker_hub_still_is(text: str) -> None:
     assert isinstance(parse_image(text), Reference)
 

@@ -1,4 +1,6 @@
-"""A registry filled once by real writers, for all workers; each worker runs a server of its own over the same files."""
+"""A registry filled once by real writers, for all workers; each worker runs a server of its own
+over the same files.
+"""
 
 import fcntl
 import os
@@ -23,7 +25,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def once(done: Path, make: Callable[[], None]) -> None:
-    """Call `make` if nobody has before; whoever comes in the meantime waits for the one who is at it."""
+    """Call `make` if nobody has before; whoever comes in the meantime waits for the one who is at
+    it.
+    """
     with done.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
@@ -33,7 +37,9 @@ def once(done: Path, make: Callable[[], None]) -> None:
 
 @pytest.fixture(scope="session")
 def plain(shared: Path) -> Path:
-    """The layout of plain tars that every writer is given: v1 and v2 of 3,000 files, on one base of 600."""
+    """The layout of plain tars that every writer is given: v1 and v2 of 3,000 files, on one base of
+    600.
+    """
     folder = shared / "plain"
 
     def make() -> None:
@@ -48,12 +54,16 @@ def plain(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def registry(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[peers.Server]:
-    with peers.docker_registry(tmp_path_factory.mktemp("registry"), storage=shared / "storage") as server:
+    with peers.docker_registry(
+        tmp_path_factory.mktemp("registry"), storage=shared / "storage"
+    ) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def front(registry: peers.Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[peers.Server]:
+def front(
+    registry: peers.Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[peers.Server]:
     """An nginx before the registry: pull through it to know the ranges and the bytes."""
     with peers.nginx(tmp_path_factory.mktemp("front"), upstream=registry.url) as server:
         yield server
@@ -82,9 +92,16 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[peers.Server]:
 
 
 def push(skopeo: peers.Tool, layout: Path, registry: peers.Server, repository: str) -> None:
-    """Convert and push each tag. One repository per writer, lest one takes over the blobs of another."""
+    """Convert and push each tag. One repository per writer, lest one takes over the blobs of
+    another.
+    """
     for tag in TAGS:
         target = f"docker://{registry.host}/{repository}:{tag}"
         skopeo(
-            "copy", "--dest-tls-verify=false", "--dest-compress-format", "zstd:chunked", f"oci:{layout}:{tag}", target
+            "copy",
+            "--dest-tls-verify=false",
+            "--dest-compress-format",
+            "zstd:chunked",
+            f"oci:{layout}:{tag}",
+            target,
         )

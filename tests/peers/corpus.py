@@ -1,4 +1,6 @@
-"""Images as people have them: thousands of files, and a next version in which little changed. Standard library only."""
+"""Images as people have them: thousands of files, and a next version in which little changed.
+Standard library only.
+"""
 
 import hashlib
 import json
@@ -11,14 +13,21 @@ from pathlib import Path
 
 Files = dict[str, bytes]
 _WORDS = (
-    "anchor basin beacon buoy cable chart current depth dock draught ebb estuary ferry flood gauge harbour hull inlet "
-    "jetty keel knot latitude ledger lock marina mooring neap pilot pontoon quay reef rope sail sextant shoal sluice "
-    "sounding spring station surge tide tonnage vessel wave weir wharf"
+    "anchor basin beacon buoy cable chart current depth dock draught ebb estuary ferry flood "
+    "gauge harbour hull inlet jetty keel knot latitude ledger lock marina mooring neap pilot "
+    "pontoon quay reef rope sail sextant shoal sluice sounding spring station surge tide "
+    "tonnage vessel wave weir wharf"
 ).split()
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _REF_NAME = "org.opencontainers.image.ref.name"
-# How often a size is drawn, and between which bounds (bytes): most files are small, most bytes are in large ones.
-_SIZES = ((0.600, 100, 2_000), (0.300, 2_000, 8_000), (0.095, 8_000, 40_000), (0.005, 300_000, 900_000))
+# How often a size is drawn, and between which bounds (bytes): most files are small, most bytes are
+# in large ones.
+_SIZES = (
+    (0.600, 100, 2_000),
+    (0.300, 2_000, 8_000),
+    (0.095, 8_000, 40_000),
+    (0.005, 300_000, 900_000),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,9 @@ class Truth:
 
 
 def grow(seed: int, count: int, *, under: str = "srv/app") -> Files:
-    """`count` files below `under`, always the same ones for the same arguments; about 7 kB each on the average."""
+    """`count` files below `under`, always the same ones for the same arguments; about 7 kB each on
+    the average.
+    """
     rng = random.Random(f"{seed} {count} {under}")
     lines = [" ".join(rng.choices(_WORDS, k=rng.randint(3, 12))) for _ in range(3_000)]
     files: Files = {}
@@ -46,7 +57,9 @@ def grow(seed: int, count: int, *, under: str = "srv/app") -> Files:
 
 
 def change(files: Files, seed: int, *, share: float = 0.05) -> Files:
-    """The next version: `share` of the files edited in the middle, a directory renamed, some new, some gone."""
+    """The next version: `share` of the files edited in the middle, a directory renamed, some new,
+    some gone.
+    """
     rng = random.Random(f"change {seed}")
     names = sorted(files)
     renamed = rng.choice(names).rsplit("/", 2)[0]
@@ -55,14 +68,22 @@ def change(files: Files, seed: int, *, share: float = 0.05) -> Files:
     gone = set(rng.sample(names, len(names) // 200)) - edited
     after: Files = {}
     for name in names:
-        target = f"{renamed}-next/{name.removeprefix(renamed + '/')}" if name.startswith(renamed + "/") else name
+        target = (
+            f"{renamed}-next/{name.removeprefix(renamed + '/')}"
+            if name.startswith(renamed + "/")
+            else name
+        )
         if name not in gone:
             after[target] = _edit(rng, files[name]) if name in edited else files[name]
-    return after | grow(seed + 1, max(1, len(names) // 200), under=names[0].split("/", 2)[0] + "/new")
+    return after | grow(
+        seed + 1, max(1, len(names) // 200), under=names[0].split("/", 2)[0] + "/new"
+    )
 
 
 def tar(files: Mapping[str, bytes]) -> bytes:
-    """Files and their directories, sorted, then exactly two zero blocks: old writers lose what follows those."""
+    """Files and their directories, sorted, then exactly two zero blocks: old writers lose what
+    follows those.
+    """
     folders = {str(parent) for name in files for parent in Path(name).parents} - {"."}
     out = BytesIO()
     for name in sorted({*folders, *files}):
@@ -87,7 +108,11 @@ def layout(folder: Path, images: Mapping[str, Sequence[bytes]]) -> None:
     def put(data: bytes, media_type: str) -> dict[str, object]:
         digest = hashlib.sha256(data).hexdigest()
         (blobs / digest).write_bytes(data)
-        return {"mediaType": f"application/vnd.oci.image.{media_type}", "digest": f"sha256:{digest}", "size": len(data)}
+        return {
+            "mediaType": f"application/vnd.oci.image.{media_type}",
+            "digest": f"sha256:{digest}",
+            "size": len(data),
+        }
 
     listed = []
     for tag, tars in images.items():
@@ -101,11 +126,15 @@ def layout(folder: Path, images: Mapping[str, Sequence[bytes]]) -> None:
 
 
 def truth(folder: Path, tag: str) -> Truth:
-    """What holds for an image of `layout`, whoever compresses and carries it. A plain layer's digest is its diff ID."""
+    """What holds for an image of `layout`, whoever compresses and carries it. A plain layer's
+    digest is its diff ID.
+    """
     listed = json.loads((folder / "index.json").read_text())["manifests"]
     digest = next(entry["digest"] for entry in listed if entry["annotations"][_REF_NAME] == tag)
     manifest = json.loads((folder / "blobs" / digest.replace(":", "/")).read_text())
-    return Truth(manifest["config"]["digest"], tuple(layer["digest"] for layer in manifest["layers"]))
+    return Truth(
+        manifest["config"]["digest"], tuple(layer["digest"] for layer in manifest["layers"])
+    )
 
 
 def _config(diff_ids: Sequence[object]) -> bytes:

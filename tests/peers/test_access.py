@@ -1,4 +1,6 @@
-"""Ways into a real registry behind TLS and a password: files, helpers, standard input; and what a closed door says."""
+"""Ways into a real registry behind TLS and a password: files, helpers, standard input; and what a
+closed door says.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def helper(folder: Path, name: str, script: str) -> None:
     """A credential helper program; it notes what it was asked."""
     folder.mkdir(exist_ok=True)
     program = folder / f"docker-credential-{name}"
-    program.write_text(f'#!/bin/sh\nread -r server || true\necho "$1 $server" >> {folder}/asked\n{script}\n')
+    program.write_text(
+        f'#!/bin/sh\nread -r server || true\necho "$1 $server" >> {folder}/asked\n{script}\n'
+    )
     program.chmod(0o755)
 
 
@@ -48,11 +52,17 @@ def knows(user: str, secret: str) -> str:
     return f"printf '%s' '{json.dumps({'ServerURL': 'x', 'Username': user, 'Secret': secret})}'"
 
 
-def pull(closed: peers.Server, home: Path, *words: str | Path, check: bool = True, **how: object) -> command.Ended:
-    return command.zpull(home, f"{closed.host}/closed:v1", "--format", "json", *words, check=check, **how)  # type: ignore[arg-type]
+def pull(
+    closed: peers.Server, home: Path, *words: str | Path, check: bool = True, **how: object
+) -> command.Ended:
+    return command.zpull(
+        home, f"{closed.host}/closed:v1", "--format", "json", *words, check=check, **how
+    )  # type: ignore[arg-type]
 
 
-def test_credentials_come_from_standard_input(closed: peers.Server, certs: Path, plain: Path, tmp_path: Path) -> None:
+def test_credentials_come_from_standard_input(
+    closed: peers.Server, certs: Path, plain: Path, tmp_path: Path
+) -> None:
     with closed.watched() as hits:
         ended = pull(closed, tmp_path, "--creds", "-", "--cert-dir", certs, stdin=f"{CREDS}\n")
     assert ended.receipt["image_id"] == corpus.truth(plain, "v1").config_digest
@@ -61,8 +71,12 @@ def test_credentials_come_from_standard_input(closed: peers.Server, certs: Path,
     assert peers.PASSWORD not in ended.err
 
 
-def test_a_wrong_password_is_denied_and_not_repeated(closed: peers.Server, certs: Path, tmp_path: Path) -> None:
-    ended = pull(closed, tmp_path, "--creds", f"{peers.USER}:wr0ng", "--cert-dir", certs, check=False)
+def test_a_wrong_password_is_denied_and_not_repeated(
+    closed: peers.Server, certs: Path, tmp_path: Path
+) -> None:
+    ended = pull(
+        closed, tmp_path, "--creds", f"{peers.USER}:wr0ng", "--cert-dir", certs, check=False
+    )
     assert ended.code == 4
     assert f"the credentials of user '{peers.USER}' do not open it" in ended.error
     assert "wr0ng" not in ended.err
@@ -73,7 +87,9 @@ def test_a_wrong_password_is_denied_and_not_repeated(closed: peers.Server, certs
 
 
 @pytest.mark.parametrize("verify", [(), ("--tls-verify=true",)])
-def test_a_ca_that_nobody_knows_says_what_to_do(closed: peers.Server, tmp_path: Path, verify: tuple[str, ...]) -> None:
+def test_a_ca_that_nobody_knows_says_what_to_do(
+    closed: peers.Server, tmp_path: Path, verify: tuple[str, ...]
+) -> None:
     ended = pull(closed, tmp_path, "--creds", CREDS, *verify, check=False)
     assert ended.code == 5
     assert "certificate is not trusted" in ended.error
@@ -83,14 +99,27 @@ def test_a_ca_that_nobody_knows_says_what_to_do(closed: peers.Server, tmp_path: 
     pull(closed, tmp_path, "--creds", CREDS, "--tls-verify=false")
 
 
-def test_certificates_are_found_by_the_name_of_the_host(closed: peers.Server, certs: Path, tmp_path: Path) -> None:
+def test_certificates_are_found_by_the_name_of_the_host(
+    closed: peers.Server, certs: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / ".config/containers/certs.d" / closed.host
     folder.parent.mkdir(parents=True)
     folder.symlink_to(certs)
     pull(closed, tmp_path, "--creds", CREDS)
     folder.unlink()
-    pull(closed, tmp_path, "--creds", CREDS, "--store", tmp_path / "b", env={"ZPULL_CERT_DIR": str(certs)})
-    assert pull(closed, tmp_path, "--creds", CREDS, "--cert-dir", tmp_path / "none", check=False).code == 8
+    pull(
+        closed,
+        tmp_path,
+        "--creds",
+        CREDS,
+        "--store",
+        tmp_path / "b",
+        env={"ZPULL_CERT_DIR": str(certs)},
+    )
+    assert (
+        pull(closed, tmp_path, "--creds", CREDS, "--cert-dir", tmp_path / "none", check=False).code
+        == 8
+    )
 
 
 def test_a_registry_that_wants_to_see_our_certificate(plain: Path, tmp_path: Path) -> None:
@@ -98,27 +127,47 @@ def test_a_registry_that_wants_to_see_our_certificate(plain: Path, tmp_path: Pat
     with peers.docker_registry(tmp_path / "registry", tls=True, mutual=True) as server:
         folder = tmp_path / "certs"
         folder.mkdir()
-        for name, here in {"ca.pem": "ca.crt", "client.cert": "client.cert", "client.key": "client.key"}.items():
+        for name, here in {
+            "ca.pem": "ca.crt",
+            "client.cert": "client.cert",
+            "client.key": "client.key",
+        }.items():
             shutil.copy(tmp_path / "registry" / name, folder / here)
-        skopeo("copy", "--dest-cert-dir", folder, f"oci:{plain}:v1", f"docker://{server.host}/closed:v1")
+        skopeo(
+            "copy",
+            "--dest-cert-dir",
+            folder,
+            f"oci:{plain}:v1",
+            f"docker://{server.host}/closed:v1",
+        )
         pull(server, tmp_path, "--cert-dir", folder)
         (folder / "client.key").unlink()
         ended = pull(server, tmp_path, "--cert-dir", folder, check=False)
         assert ended.code == 8
         assert "client.cert lacks its key, client.key" in ended.error
         (folder / "client.cert").unlink()
-        assert pull(server, tmp_path, "--cert-dir", folder, "--patience", "0", check=False).code == 5
+        assert (
+            pull(server, tmp_path, "--cert-dir", folder, "--patience", "0", check=False).code == 5
+        )
 
 
 @pytest.mark.parametrize("entry", ["credHelpers", "credsStore"])
-def test_a_helper_program_keeps_the_password(closed: peers.Server, certs: Path, tmp_path: Path, entry: str) -> None:
+def test_a_helper_program_keeps_the_password(
+    closed: peers.Server, certs: Path, tmp_path: Path, entry: str
+) -> None:
     helper(tmp_path / "bin", "vault", knows(peers.USER, peers.PASSWORD))
-    config = {"credHelpers": {closed.host: "vault"}} if entry == "credHelpers" else {"credsStore": "vault"}
+    config = (
+        {"credHelpers": {closed.host: "vault"}}
+        if entry == "credHelpers"
+        else {"credsStore": "vault"}
+    )
     (tmp_path / ".docker").mkdir()
     (tmp_path / ".docker/config.json").write_text(json.dumps(config))
     env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
     ended = pull(closed, tmp_path, "--cert-dir", certs, env=env)
-    assert (tmp_path / "bin/asked").read_text() == f"get {closed.host}\n", "asked once, for all connections"
+    assert (tmp_path / "bin/asked").read_text() == f"get {closed.host}\n", (
+        "asked once, for all connections"
+    )
     assert peers.PASSWORD not in ended.err + ended.out
 
 
@@ -144,7 +193,9 @@ def test_a_helper_program_that_is_of_no_help(
     assert "hush" not in ended.err + ended.out
 
 
-def test_an_authfile_by_option_or_variable(closed: peers.Server, certs: Path, tmp_path: Path) -> None:
+def test_an_authfile_by_option_or_variable(
+    closed: peers.Server, certs: Path, tmp_path: Path
+) -> None:
     auth = tmp_path / "auth.json"
     skopeo = peers.skopeo_old()
     skopeo(
@@ -178,7 +229,9 @@ def test_a_proxy_of_the_environment_leads_to_a_registry_behind_tls(
         assert all(head.startswith(f"CONNECT {name} ".encode()) for head in through.asked)
         before = len(through.asked)
         apart = ("--store", tmp_path / "b", "--patience", "0")
-        ended = command.zpull(tmp_path, *words, *apart, env=env | {"NO_PROXY": "registry.test"}, check=False)
+        ended = command.zpull(
+            tmp_path, *words, *apart, env=env | {"NO_PROXY": "registry.test"}, check=False
+        )
         assert ended.code == 5
         assert "the name does not exist" in ended.error
         assert len(through.asked) == before
@@ -186,10 +239,14 @@ def test_a_proxy_of_the_environment_leads_to_a_registry_behind_tls(
         assert len(through.asked) == before, "loopback needs no proxy"
 
 
-def test_a_proxy_that_refuses_is_named_without_its_password(closed: peers.Server, tmp_path: Path) -> None:
+def test_a_proxy_that_refuses_is_named_without_its_password(
+    closed: peers.Server, tmp_path: Path
+) -> None:
     with proxy(closed.host, refuses=True) as through:
         env = {"HTTPS_PROXY": f"http://me:hush-hush@{through.host}"}
-        ended = command.zpull(tmp_path, "registry.test/closed:v1", "--patience", "0", env=env, check=False)
+        ended = command.zpull(
+            tmp_path, "registry.test/closed:v1", "--patience", "0", env=env, check=False
+        )
     assert ended.code == 4
     assert "407 from the proxy" in ended.error
     assert "hush" not in ended.err

@@ -1,4 +1,6 @@
-"""Other people's clients pull through the server, and the specification's own suite finds it conformant."""
+"""Other people's clients pull through the server, and the specification's own suite finds it
+conformant.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ def is_whole(layout: Path) -> bool:
     """Whether a layout holds the image, byte for byte."""
     blobs = layout / "blobs" / "sha256"
     wanted = [DIGEST, V1.expect["config"]["digest"], *(layer["digest"] for layer in V1.layers)]
-    return all("sha256:" + hashlib.sha256((blobs / one[7:]).read_bytes()).hexdigest() == one for one in wanted)
+    return all(
+        "sha256:" + hashlib.sha256((blobs / one[7:]).read_bytes()).hexdigest() == one
+        for one in wanted
+    )
 
 
 @pytest.mark.peer
@@ -50,11 +55,20 @@ def test_the_conformance_suite_passes(start: Start, tmp_path: Path) -> None:
             "OCI_RESULTS_DIR": str(tmp_path),
         }
         env = {**peers.environment(), **asked}
-        # Of images that it did not push itself it knows no names, and falls over its own last report.
-        said = subprocess.run(suite.argv, env=env, capture_output=True, text=True, timeout=120, check=False).stderr
+        # Of images that it did not push itself it knows no names, and falls over its own last
+        # report.
+        said = subprocess.run(
+            suite.argv, env=env, capture_output=True, text=True, timeout=120, check=False
+        ).stderr
     assert "failed test" not in said
-    done = {(one.method, one.path.split("/")[4]) for one in served.access if one.status == 200 and "/demo/" in one.path}
-    assert done >= {(method, kind) for method in ("GET", "HEAD") for kind in ("manifests", "blobs")} | {("GET", "tags")}
+    done = {
+        (one.method, one.path.split("/")[4])
+        for one in served.access
+        if one.status == 200 and "/demo/" in one.path
+    }
+    assert done >= {
+        (method, kind) for method in ("GET", "HEAD") for kind in ("manifests", "blobs")
+    } | {("GET", "tags")}
 
 
 @pytest.mark.peer
@@ -74,7 +88,9 @@ def test_regctl_pulls_through_the_server(start: Start, tmp_path: Path) -> None:
     with Registry(V1.layout) as registry:
         host = f"127.0.0.1:{start(registry).port}"
         regctl("registry", "set", "--tls", "disabled", host)
-        assert json.loads(regctl("manifest", "get", "--format", "raw-body", f"{host}/local/demo:demo-v1"))
+        assert json.loads(
+            regctl("manifest", "get", "--format", "raw-body", f"{host}/local/demo:demo-v1")
+        )
         regctl("image", "copy", f"{host}/local/demo:demo-v1", f"ocidir://{tmp_path}/layout:v1")
     assert is_whole(tmp_path / "layout")
 

@@ -62,7 +62,11 @@ def kind(made: peers.Server, monkeypatch: pytest.MonkeyPatch) -> str:
             hits = made.hits()[before:]
             return len(hits), sum(hit.sent for hit in hits)
 
-        keys = {"AWS_ACCESS_KEY_ID": swift.KEY, "AWS_SECRET_ACCESS_KEY": swift.SECRET, "AWS_REGION": swift.REGION}
+        keys = {
+            "AWS_ACCESS_KEY_ID": swift.KEY,
+            "AWS_SECRET_ACCESS_KEY": swift.SECRET,
+            "AWS_REGION": swift.REGION,
+        }
         yield place_at(f"s3://{BUCKET}/{prefix}", served, keys | {"AWS_ENDPOINT_URL": made.url})
 
     monkeypatch.setitem(KINDS, "layout-swift", on_swift)

@@ -20,11 +20,15 @@ pytestmark = pytest.mark.peer
 def layout(plain: Path, tmp_path: Path) -> Path:
     """v1 and v2, converted."""
     for tag in TAGS:
-        command.zpull(tmp_path / "home", "convert", f"oci:{plain}:{tag}", f"oci:{tmp_path}/converted:{tag}")
+        command.zpull(
+            tmp_path / "home", "convert", f"oci:{plain}:{tag}", f"oci:{tmp_path}/converted:{tag}"
+        )
     return tmp_path / "converted"
 
 
-def test_skopeo_unpacks_the_same_layers_to_the_same_config(layout: Path, plain: Path, tmp_path: Path) -> None:
+def test_skopeo_unpacks_the_same_layers_to_the_same_config(
+    layout: Path, plain: Path, tmp_path: Path
+) -> None:
     for skopeo in (peers.skopeo_old(), peers.skopeo_new()):
         skopeo("copy", "--dest-decompress", f"oci:{layout}:v2", f"dir:{tmp_path}/plain")
         manifest = json.loads((tmp_path / "plain" / "manifest.json").read_text())
@@ -38,7 +42,14 @@ def test_skopeo_takes_it_for_zstd_chunked_and_leaves_it_alone(
 ) -> None:
     skopeo = peers.skopeo_new()
     target = f"docker://{registry.host}/converted/kept:v1"
-    skopeo("copy", "--dest-tls-verify=false", "--dest-compress-format", "zstd:chunked", f"oci:{layout}:v1", target)
+    skopeo(
+        "copy",
+        "--dest-tls-verify=false",
+        "--dest-compress-format",
+        "zstd:chunked",
+        f"oci:{layout}:v1",
+        target,
+    )
     kept = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", target))
     assert kept["layers"] == json.loads(skopeo("inspect", "--raw", f"oci:{layout}:v1"))["layers"]
 
@@ -49,7 +60,9 @@ def test_podman_updates_it_partially_to_the_same_tree(
     skopeo, podman = peers.skopeo_new(), peers.podman_new(tmp_path / "podman")
     for tag in TAGS:
         target = f"docker://{registry.host}/converted/app:{tag}"
-        skopeo("copy", "--preserve-digests", "--dest-tls-verify=false", f"oci:{layout}:{tag}", target)
+        skopeo(
+            "copy", "--preserve-digests", "--dest-tls-verify=false", f"oci:{layout}:{tag}", target
+        )
     podman("pull", "--tls-verify=false", f"{front.host}/converted/app:v1")
     with front.watched() as hits:
         podman("pull", "--tls-verify=false", f"{front.host}/converted/app:v2")
@@ -65,7 +78,9 @@ def test_an_update_of_a_converted_image_costs_little(
     skopeo = peers.skopeo_old()
     for tag in TAGS:
         target = f"docker://{registry.host}/converted/own:{tag}"
-        skopeo("copy", "--preserve-digests", "--dest-tls-verify=false", f"oci:{layout}:{tag}", target)
+        skopeo(
+            "copy", "--preserve-digests", "--dest-tls-verify=false", f"oci:{layout}:{tag}", target
+        )
     command.zpull(tmp_path / "puller", f"{front.host}/converted/own:v1")
     receipt = command.receipt(tmp_path / "puller", f"{front.host}/converted/own:v2")
     assert receipt["bytes"]["fetched"] < receipt["bytes"]["image"] / 4
@@ -76,10 +91,15 @@ def test_a_conversion_goes_straight_into_a_registry(
 ) -> None:
     home = tmp_path / "home"
     for tag in TAGS:
-        command.zpull(home, "convert", f"oci:{plain}:{tag}", f"{registry.host}/converted/direct:{tag}")
+        command.zpull(
+            home, "convert", f"oci:{plain}:{tag}", f"{registry.host}/converted/direct:{tag}"
+        )
     with registry.watched() as hits:
         told = command.receipt(
-            home, "push", f"{registry.host}/converted/direct:v2", f"{registry.host}/converted/copy:v2"
+            home,
+            "push",
+            f"{registry.host}/converted/direct:v2",
+            f"{registry.host}/converted/copy:v2",
         )
     assert told["push"]["mounted"] == 3
     assert {"PATCH"}.isdisjoint(hit.method for hit in hits)
@@ -92,7 +112,9 @@ def test_a_conversion_goes_straight_into_a_registry(
 
 
 def _raw(server: peers.Server, image: str) -> str:
-    return peers.skopeo_old()("inspect", "--raw", "--tls-verify=false", f"docker://{server.host}/{image}")
+    return peers.skopeo_old()(
+        "inspect", "--raw", "--tls-verify=false", f"docker://{server.host}/{image}"
+    )
 
 
 def test_push_with_password_over_tls(plain: Path, tmp_path: Path) -> None:
@@ -105,14 +127,22 @@ def test_push_with_password_over_tls(plain: Path, tmp_path: Path) -> None:
         options = ("--cert-dir", certificates, "--creds", f"{peers.USER}:{peers.PASSWORD}")
         command.zpull(tmp_path / "home", "push", f"oci:{plain}:v1", target, *options)
         closed = command.zpull(
-            tmp_path / "home", "push", f"oci:{plain}:v1", target, "--cert-dir", certificates, check=False
+            tmp_path / "home",
+            "push",
+            f"oci:{plain}:v1",
+            target,
+            "--cert-dir",
+            certificates,
+            check=False,
         )
         assert closed.code == 4
         command.zpull(tmp_path / "other", target, *options)
 
 
 def test_what_docker_saves_is_converted_from_standard_input(plain: Path, tmp_path: Path) -> None:
-    peers.skopeo_old()("copy", f"oci:{plain}:v1", f"docker-archive:{tmp_path}/saved.tar:localhost/tides:v1")
+    peers.skopeo_old()(
+        "copy", f"oci:{plain}:v1", f"docker-archive:{tmp_path}/saved.tar:localhost/tides:v1"
+    )
     with (tmp_path / "saved.tar").open("rb") as saved:
         done = subprocess.run(
             [*command.ARGV, "convert", "docker-archive:-", f"oci:{tmp_path}/out:v1"],
@@ -121,5 +151,6 @@ def test_what_docker_saves_is_converted_from_standard_input(plain: Path, tmp_pat
     assert done.returncode == 0, done.stderr
     manifest = json.loads(peers.skopeo_old()("inspect", "--raw", f"oci:{tmp_path}/out:v1"))
     assert all(
-        "io.github.containers.zstd-chunked.tarsplit-position" in one["annotations"] for one in manifest["layers"]
+        "io.github.containers.zstd-chunked.tarsplit-position" in one["annotations"]
+        for one in manifest["layers"]
     )

@@ -1,4 +1,6 @@
-"""The corpus is what it claims to be: the same every time, and changed as an update changes an image."""
+"""The corpus is what it claims to be: the same every time, and changed as an update changes an
+image.
+"""
 
 import tarfile
 from io import BytesIO
@@ -24,7 +26,9 @@ def test_an_update_changes_little() -> None:
     assert 0.04 < len(edited) / len(BEFORE) < 0.07
     assert any(len(AFTER[name]) > 300_000 for name in edited)
     assert any("/new/" in name for name in fresh)
-    assert any(content not in {*AFTER.values()} for name, content in BEFORE.items() if name not in AFTER)
+    assert any(
+        content not in {*AFTER.values()} for name, content in BEFORE.items() if name not in AFTER
+    )
 
 
 def test_a_tar_ends_in_two_zero_blocks() -> None:

@@ -1,4 +1,6 @@
-"""Real engines pull through the server, and are given images: the registry's own, under the right name."""
+"""Real engines pull through the server, and are given images: the registry's own, under the right
+name.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +52,16 @@ def test_docker_pulls_through_the_server(docker: dict[str, str], start: Start) -
         served = start(registry)
         name = f"127.0.0.1:{served.port}/local/demo:plain-gzip"
         engines.run(docker, "docker", "pull", "--quiet", name)
-        assert engines.run(docker, "docker", "image", "inspect", "--format", "{{.Id}}", name).strip() == CONFIG
+        assert (
+            engines.run(docker, "docker", "image", "inspect", "--format", "{{.Id}}", name).strip()
+            == CONFIG
+        )
 
 
 @pytest.mark.peer
-def test_containerd_pulls_through_the_server(containerd: dict[str, str], start: Start, tmp_path: Path) -> None:
+def test_containerd_pulls_through_the_server(
+    containerd: dict[str, str], start: Start, tmp_path: Path
+) -> None:
     with Registry(V1.layout) as registry:
         served = start(registry)
         hosts = tmp_path / "hosts" / "local"
@@ -62,26 +69,45 @@ def test_containerd_pulls_through_the_server(containerd: dict[str, str], start: 
         (hosts / "hosts.toml").write_text(
             f'[host."http://127.0.0.1:{served.port}"]\n  capabilities = ["pull", "resolve"]\n'
         )
-        engines.run(containerd, "ctr", "images", "pull", "--hosts-dir", str(hosts.parent), "local/demo:demo-v1")
+        engines.run(
+            containerd,
+            "ctr",
+            "images",
+            "pull",
+            "--hosts-dir",
+            str(hosts.parent),
+            "local/demo:demo-v1",
+        )
         assert V1.expect["manifest"]["digest"] in engines.run(containerd, "ctr", "images", "ls")
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("which", ["old", "new"])
 def test_podman_pulls_through_the_server(which: str, start: Start, tmp_path: Path) -> None:
-    podman = peers.podman(tmp_path / "podman") if which == "old" else peers.podman_new(tmp_path / "podman")
+    podman = (
+        peers.podman(tmp_path / "podman")
+        if which == "old"
+        else peers.podman_new(tmp_path / "podman")
+    )
     with Registry(V1.layout) as registry:
         served = start(registry)
         name = f"127.0.0.1:{served.port}/local/demo:demo-v1"
         podman("pull", "--quiet", "--tls-verify=false", name)
-        assert json.loads(podman("image", "inspect", name))[0]["Id"] == V1.expect["config"]["digest"][7:]
+        assert (
+            json.loads(podman("image", "inspect", name))[0]["Id"]
+            == V1.expect["config"]["digest"][7:]
+        )
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("load", [False, True])
 @pytest.mark.parametrize("kind", ["docker", "containerd"])
 def test_an_engine_is_given_an_image(
-    kind: str, load: bool, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    load: bool,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     environment: dict[str, str] = request.getfixturevalue(kind)
     for name, value in environment.items():
@@ -90,13 +116,20 @@ def test_an_engine_is_given_an_image(
     assert target is not None
     with Store(tmp_path / "store") as store:
         source = MemorySource(read_layout(GZIP.layout), "plain-gzip")
-        image = pull(source, store, "example.com/demo:plain-gzip", gaps=GapOptions(exact=True)).image
+        image = pull(
+            source, store, "example.com/demo:plain-gzip", gaps=GapOptions(exact=True)
+        ).image
         assert image is not None
         given = deliver(store, image, Engine(target), load=load)
     assert given.manifest_digest == (None if load else DIGEST)
     if kind == "docker":
         listed = engines.run(
-            environment, "docker", "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"
+            environment,
+            "docker",
+            "images",
+            "--no-trunc",
+            "--format",
+            "{{.Repository}}:{{.Tag}} {{.ID}}",
         )
         assert f"{target.name} {CONFIG}" in listed
     else:
@@ -110,7 +143,9 @@ def test_the_command_gives_docker_an_update(docker: dict[str, str], tmp_path: Pa
     with Registry(V1.layout) as registry:
         for tag in ("plain-gzip", "demo-v1"):
             found = receipt(tmp_path, registry.reference(tag), "--to", "docker:", env=docker)
-            assert found["exports"] == [{"to": "docker:", "manifest_digest": found["manifest_digest"]}]
+            assert found["exports"] == [
+                {"to": "docker:", "manifest_digest": found["manifest_digest"]}
+            ]
             assert all(layer["identical"] for layer in found["layers"])
         form = "{{.Repository}}:{{.Tag}} {{.ID}}"
         listed = engines.run(docker, "docker", "images", "--no-trunc", "--format", form)
@@ -125,9 +160,13 @@ def test_an_image_that_docker_has_is_converted(docker: dict[str, str], tmp_path:
         engines.run(docker, "docker", "pull", "--quiet", name)
         engines.run(docker, "docker", "tag", name, "tides")
         for number, text in enumerate(["tides", CONFIG, CONFIG[7:19], name]):
-            told = receipt(tmp_path, "convert", f"docker:{text}", f"oci:{tmp_path}/out{number}:v1", env=docker)
+            told = receipt(
+                tmp_path, "convert", f"docker:{text}", f"oci:{tmp_path}/out{number}:v1", env=docker
+            )
             assert told["images"][0]["image_id"] == CONFIG
-        gone = zpull(tmp_path, "push", "docker:gone", f"{registry.host}/app:v1", env=docker, check=False)
+        gone = zpull(
+            tmp_path, "push", "docker:gone", f"{registry.host}/app:v1", env=docker, check=False
+        )
         assert (gone.code, "No such image" in gone.err) == (8, True)
 
 
@@ -136,7 +175,11 @@ def test_an_image_that_docker_has_is_converted(docker: dict[str, str], tmp_path:
 @pytest.mark.parametrize("has", ["oci", "docker"])
 def test_an_image_that_podman_has_is_converted(has: str, which: str, tmp_path: Path) -> None:
     """Its config keeps its digest, whichever kind of manifest it came with."""
-    podman = peers.podman(tmp_path / "podman") if which == "old" else peers.podman_new(tmp_path / "podman")
+    podman = (
+        peers.podman(tmp_path / "podman")
+        if which == "old"
+        else peers.podman_new(tmp_path / "podman")
+    )
     if has == "oci":
         with Registry(GZIP.layout) as registry:
             podman("pull", "--quiet", "--tls-verify=false", registry.reference("plain-gzip"))
@@ -149,12 +192,15 @@ def test_an_image_that_podman_has_is_converted(has: str, which: str, tmp_path: P
     podman("tag", config[7:], "tides")
     program = tmp_path / "bin" / "podman"
     program.parent.mkdir()
-    argv = ["/usr/bin/podman" if word == "podman" else word for word in podman.argv]  # or it would find itself
+    # or it would find itself
+    argv = ["/usr/bin/podman" if word == "podman" else word for word in podman.argv]
     program.write_text(f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
     program.chmod(0o755)
     env = {**podman.env, "PATH": f"{program.parent}:{os.environ['PATH']}"}
     for number, text in enumerate(["tides", "localhost/tides:latest", config[7:]]):
-        told = receipt(tmp_path, "convert", f"podman:{text}", f"oci:{tmp_path}/out{number}:v1", env=env)
+        told = receipt(
+            tmp_path, "convert", f"podman:{text}", f"oci:{tmp_path}/out{number}:v1", env=env
+        )
         assert told["images"][0]["image_id"] == config
     gone = zpull(tmp_path, "push", "podman:gone", "registry.invalid/app:v1", env=env, check=False)
     assert (gone.code, "gone" in gone.err) == (8, True)
@@ -164,10 +210,16 @@ def test_an_image_that_podman_has_is_converted(has: str, which: str, tmp_path: P
 @pytest.mark.parametrize("which", ["old", "new"])
 def test_the_command_gives_podman_an_update(which: str, tmp_path: Path) -> None:
     """It has no other name for it, and the registry's own digest."""
-    podman = peers.podman(tmp_path / "podman") if which == "old" else peers.podman_new(tmp_path / "podman")
+    podman = (
+        peers.podman(tmp_path / "podman")
+        if which == "old"
+        else peers.podman_new(tmp_path / "podman")
+    )
     program = tmp_path / "bin" / "podman"
     program.parent.mkdir()
-    program.write_text(f"""#!/bin/sh\nPATH={os.environ["PATH"]}\nexec {shlex.join(podman.argv)} "$@"\n""")
+    program.write_text(
+        f"""#!/bin/sh\nPATH={os.environ["PATH"]}\nexec {shlex.join(podman.argv)} "$@"\n"""
+    )
     program.chmod(0o755)
     env = {**podman.env, "PATH": f"{program.parent}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
     with Registry(V1.layout) as registry:
@@ -175,17 +227,24 @@ def test_the_command_gives_podman_an_update(which: str, tmp_path: Path) -> None:
             receipt(tmp_path, registry.reference(golden.tag), "--to", "podman:", env=env)
             image = json.loads(podman("image", "inspect", registry.reference(golden.tag)))[0]
             assert image["Id"] == golden.expect["config"]["digest"][7:]
-            assert f"{registry.host}/demo@{golden.expect['manifest']['digest']}" in image["RepoDigests"]
+            assert (
+                f"{registry.host}/demo@{golden.expect['manifest']['digest']}"
+                in image["RepoDigests"]
+            )
             assert "zpull-transfer" not in podman("images", "--all", "--digests")
     assert not [*tmp_path.glob("zpull-*")]
 
 
 @pytest.mark.peer
-def test_docker_forgets_the_passing_name_when_zpull_is_killed(docker: dict[str, str], tmp_path: Path) -> None:
+def test_docker_forgets_the_passing_name_when_zpull_is_killed(
+    docker: dict[str, str], tmp_path: Path
+) -> None:
     """A shell that outlives it sees to that."""
     with Registry(V1.layout, rate=20_000) as registry:
         words = [registry.reference("demo-v1"), "--plain-http", "--to", "docker:"]
-        process = subprocess.Popen([*ARGV, *words], env={**environment(tmp_path), **docker}, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [*ARGV, *words], env={**environment(tmp_path), **docker}, stderr=subprocess.PIPE
+        )
         peers.wait_for(lambda: registry.accounts.blob_bytes > 5_000, "some bytes")
         process.kill()
         process.communicate()
@@ -196,7 +255,9 @@ def test_docker_forgets_the_passing_name_when_zpull_is_killed(docker: dict[str, 
 def test_destinations_that_are_engines() -> None:
     assert parse_engine("oci:x") is None
     assert parse_engine("docker:") == EngineTarget("docker", None, text="docker:")
-    assert parse_engine("podman:app") == EngineTarget("podman", "docker.io/library/app:latest", text="podman:app")
+    assert parse_engine("podman:app") == EngineTarget(
+        "podman", "docker.io/library/app:latest", text="podman:app"
+    )
     for text, namespace, name in (
         ("containerd:k8s.io/", "k8s.io", None),
         ("containerd:k8s.io/quay.io/app:v1", "k8s.io", "quay.io/app:v1"),
@@ -208,7 +269,9 @@ def test_destinations_that_are_engines() -> None:
         parse_engine("docker:app@sha256:" + "0" * 64)
 
 
-def test_a_missing_engine_is_named_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_engine_is_named_before_anything_is_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(LocalError, match="there is no docker on this machine"):
         Engine(EngineTarget("docker", None, text="docker:"))

@@ -33,9 +33,14 @@ def pulled(home: Path, path: Path, name: str, *words: str | Path, **how: Any) ->
     return ended.receipt
 
 
-def test_an_empty_mirror_a_dead_one_and_a_good_one(front: peers.Server, old: str, plain: Path, tmp_path: Path) -> None:
+def test_an_empty_mirror_a_dead_one_and_a_good_one(
+    front: peers.Server, old: str, plain: Path, tmp_path: Path
+) -> None:
     """All servers together sent what the receipt says, and the primary nothing at all."""
-    with peers.docker_registry(tmp_path / "empty") as empty, peers.docker_registry(tmp_path / "primary") as primary:
+    with (
+        peers.docker_registry(tmp_path / "empty") as empty,
+        peers.docker_registry(tmp_path / "primary") as primary,
+    ):
         path = conf(tmp_path, primary.host, at(empty.host), at("127.0.0.1:1"), at(front.host))
         for tag in ("v1", "v2"):
             with front.watched() as good, empty.watched() as lacking, primary.watched() as last:
@@ -48,7 +53,9 @@ def test_an_empty_mirror_a_dead_one_and_a_good_one(front: peers.Server, old: str
             assert {layer["mode"] for layer in receipt["layers"]} <= {"whole", "partial", "cached"}
 
 
-def test_a_mirror_that_lacks_a_blob(registry: peers.Server, old: str, plain: Path, tmp_path: Path) -> None:
+def test_a_mirror_that_lacks_a_blob(
+    registry: peers.Server, old: str, plain: Path, tmp_path: Path
+) -> None:
     """It has v1 and is asked for v2: the layers that both have come from it."""
     skopeo = peers.skopeo_old()
     with peers.docker_registry(tmp_path / "mirror") as mirror, registry.watched():
@@ -63,24 +70,53 @@ def test_a_mirror_that_lacks_a_blob(registry: peers.Server, old: str, plain: Pat
         assert receipt["bytes"]["fetched"] == sum(hit.sent for hit in (*first, *last))
         assert any(hit.is_blob and hit.status in (200, 206) for hit in first)
         assert any(hit.is_blob and hit.status in (200, 206) for hit in last)
-        assert not {hit.path for hit in first if hit.status in (200, 206)} & {hit.path for hit in last}
+        assert not {hit.path for hit in first if hit.status in (200, 206)} & {
+            hit.path for hit in last
+        }
 
 
 def test_a_mirror_killed_in_the_middle_of_a_layer(
     registry: peers.Server, old: str, plain: Path, shared: Path, tmp_path: Path
 ) -> None:
-    """It trickles; once some bytes are here it is gone. The primary sends the rest and no byte twice."""
-    with peers.docker_registry(tmp_path / "primary", storage=shared / "storage") as primary, primary.watched() as hits:
+    """It trickles; once some bytes are here it is gone. The primary sends the rest and no byte
+    twice.
+    """
+    with (
+        peers.docker_registry(tmp_path / "primary", storage=shared / "storage") as primary,
+        primary.watched() as hits,
+    ):
         name = f"{primary.host}/{old}:v1"
-        with peers.nginx(tmp_path / "mirror", upstream=registry.url, rules="limit_rate 100k;") as mirror:
+        with peers.nginx(
+            tmp_path / "mirror", upstream=registry.url, rules="limit_rate 100k;"
+        ) as mirror:
             path = conf(tmp_path, primary.host, at(mirror.host))
-            argv = [*command.ARGV, name, "--registries-conf", str(path), "--format", "json", "--patience", "0"]
+            argv = [
+                *command.ARGV,
+                name,
+                "--registries-conf",
+                str(path),
+                "--format",
+                "json",
+                "--patience",
+                "0",
+            ]
             running = subprocess.Popen(
-                argv, env=command.environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                argv,
+                env=command.environment(tmp_path),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
             store = tmp_path / "store"
             peers.wait_for(
-                lambda: sum(file.stat().st_size for file in store.rglob("*") if file.parent.name == "blobs") > 150_000,
+                lambda: (
+                    sum(
+                        file.stat().st_size
+                        for file in store.rglob("*")
+                        if file.parent.name == "blobs"
+                    )
+                    > 150_000
+                ),
                 "bytes from the mirror",
             )
         out, err = running.communicate(timeout=60)
@@ -94,13 +130,18 @@ def test_a_mirror_killed_in_the_middle_of_a_layer(
     assert 0 < direct < receipt["bytes"]["fetched"] - 100_000
 
 
-def test_a_mirror_behind_tls_of_its_own_making(registry: peers.Server, old: str, shared: Path, tmp_path: Path) -> None:
+def test_a_mirror_behind_tls_of_its_own_making(
+    registry: peers.Server, old: str, shared: Path, tmp_path: Path
+) -> None:
     """Without `insecure` its certificate is refused, and that is said; the primary serves."""
     with peers.docker_registry(tmp_path / "mirror", storage=shared / "storage", tls=True) as mirror:
         name = f"{registry.host}/{old}:v1"
         path = conf(tmp_path, registry.host, at(mirror.host))
         ended = command.zpull(tmp_path, name, "--registries-conf", path, "--patience", "0")
-        assert f"going on without mirror {mirror.host}/{old}: {mirror.host}: its TLS certificate is not" in ended.err
+        assert (
+            f"going on without mirror {mirror.host}/{old}: {mirror.host}: its TLS "
+            "certificate is not"
+        ) in ended.err
         path = conf(tmp_path, registry.host, at(mirror.host, "insecure = true"))
         with registry.watched() as primary, mirror.watched() as hits:
             receipt = pulled(tmp_path, path, name, "--store", tmp_path / "b")
@@ -119,9 +160,21 @@ def test_a_mirror_with_a_password_and_a_location_that_is_rewritten(
             *(f"docker://{registry.host}/{old}:v1", f"docker://{mirror.host}/deep/copy:v1"),
         )  # fmt: skip
         auth = tmp_path / "auth.json"
-        skopeo("login", "--tls-verify=false", "--authfile", auth, "-u", peers.USER, "-p", peers.PASSWORD, mirror.host)
+        skopeo(
+            "login",
+            "--tls-verify=false",
+            "--authfile",
+            auth,
+            "-u",
+            peers.USER,
+            "-p",
+            peers.PASSWORD,
+            mirror.host,
+        )
         path = tmp_path / "registries.conf"
-        table = '[[registry]]\nprefix = "*.corp.test"\nlocation = "127.0.0.1:1"\n[[registry.mirror]]\n'
+        table = (
+            '[[registry]]\nprefix = "*.corp.test"\nlocation = "127.0.0.1:1"\n[[registry.mirror]]\n'
+        )
         path.write_text(table + at(f"{mirror.host}/deep"))
         receipt = pulled(tmp_path, path, "eu.corp.test/copy:v1", "--authfile", auth)
         assert receipt["image_id"] == corpus.truth(plain, "v1").config_digest

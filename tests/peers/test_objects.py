@@ -17,7 +17,9 @@ from tests.helpers.servers import peers
 def test_the_older_image_as_a_seed_leaves_the_update(
     writer: str, front: peers.Server, plain: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """The layout holds plain tars of v1 and v2; a home that pulled v1 is what the seed is compared with."""
+    """The layout holds plain tars of v1 and v2; a home that pulled v1 is what the seed is compared
+    with.
+    """
     repository = request.getfixturevalue(writer)
     layout = json.loads((plain / "index.json").read_bytes())
     layout["manifests"] = layout["manifests"][:1]
@@ -38,15 +40,23 @@ def test_the_older_image_as_a_seed_leaves_the_update(
 def test_objects_of_a_real_registry(front: peers.Server, new: str, tmp_path: Path) -> None:
     def fetch(*words: str) -> bytes:
         argv = [*command.ARGV, "fetch", "-q", f"{front.host}/{new}:v1", *words]
-        return subprocess.run(argv, env=command.environment(tmp_path), capture_output=True, check=True).stdout
+        return subprocess.run(
+            argv, env=command.environment(tmp_path), capture_output=True, check=True
+        ).stdout
 
     manifest = json.loads(fetch())
     for one in (manifest["config"], *manifest["layers"]):
         data = fetch(one["digest"])
-        assert ("sha256:" + hashlib.sha256(data).hexdigest(), len(data)) == (one["digest"], one["size"])
+        assert ("sha256:" + hashlib.sha256(data).hexdigest(), len(data)) == (
+            one["digest"],
+            one["size"],
+        )
     with front.watched() as hits:
-        told = json.loads(command.zpull(tmp_path, "locate", f"{front.host}/{new}:v1", "--format", "json").out)
+        told = json.loads(
+            command.zpull(tmp_path, "locate", f"{front.host}/{new}:v1", "--format", "json").out
+        )
     assert [one["url"] for one in told] == [
-        f"{front.url}/v2/{new}/blobs/{one['digest']}" for one in (manifest["config"], *manifest["layers"])
+        f"{front.url}/v2/{new}/blobs/{one['digest']}"
+        for one in (manifest["config"], *manifest["layers"])
     ]
     assert sum(hit.sent for hit in hits if hit.is_blob) <= len(told)

@@ -14,7 +14,9 @@ from tests.helpers.servers import peers, swift
 from tests.peers import corpus
 
 pytestmark = pytest.mark.peer
-GENERATION_1 = {f"io.containers.zstd-chunked.{name}" for name in ("manifest-checksum", "manifest-position")}
+GENERATION_1 = {
+    f"io.containers.zstd-chunked.{name}" for name in ("manifest-checksum", "manifest-position")
+}
 GENERATION_4 = {
     f"io.github.containers.zstd-chunked.{name}"
     for name in ("manifest-checksum", "manifest-position", "tarsplit-position")
@@ -38,12 +40,16 @@ def layers(server: peers.Server, image: str) -> list[dict[str, Any]]:
 
 def test_the_new_writer_makes_generation_4(registry: peers.Server, new: str) -> None:
     for tag in ("v1", "v2"):
-        assert [GENERATION_4] * 2 == [{*layer["annotations"]} for layer in layers(registry, f"{new}:{tag}")]
+        assert [GENERATION_4] * 2 == [
+            {*layer["annotations"]} for layer in layers(registry, f"{new}:{tag}")
+        ]
 
 
 def test_the_old_writer_makes_generation_1(registry: peers.Server, old: str) -> None:
     for tag in ("v1", "v2"):
-        assert [GENERATION_1] * 2 == [{*layer["annotations"]} for layer in layers(registry, f"{old}:{tag}")]
+        assert [GENERATION_1] * 2 == [
+            {*layer["annotations"]} for layer in layers(registry, f"{old}:{tag}")
+        ]
 
 
 @pytest.mark.parametrize("writer", ["new", "old"])
@@ -56,7 +62,9 @@ def test_a_writer_keeps_the_config(
     assert [*wanted.diff_ids] == json.loads(config)["rootfs"]["diff_ids"]
 
 
-def test_both_servers_count_the_bytes_of_a_range(registry: peers.Server, front: peers.Server, old: str) -> None:
+def test_both_servers_count_the_bytes_of_a_range(
+    registry: peers.Server, front: peers.Server, old: str
+) -> None:
     layer = layers(registry, f"{old}:v1")[0]["digest"]
     path = f"/v2/{old}/blobs/{layer}"
     with registry.watched() as behind, front.watched() as before:
@@ -92,10 +100,21 @@ def test_a_registry_with_tls_and_passwords(tmp_path: Path, plain: Path) -> None:
         certificates = tmp_path / "certificates"
         certificates.mkdir()
         certificates.joinpath("ca.crt").write_bytes(server.ca.read_bytes())
-        options = ("--dest-cert-dir", certificates, "--dest-creds", f"{peers.USER}:{peers.PASSWORD}")
+        options = (
+            "--dest-cert-dir",
+            certificates,
+            "--dest-creds",
+            f"{peers.USER}:{peers.PASSWORD}",
+        )
         skopeo("copy", *options, f"oci:{plain}:v1", f"docker://{server.host}/closed:v1")
         with pytest.raises(AssertionError, match="authentication required"):
-            skopeo("inspect", "--no-creds", "--cert-dir", certificates, f"docker://{server.host}/closed:v1")
+            skopeo(
+                "inspect",
+                "--no-creds",
+                "--cert-dir",
+                certificates,
+                f"docker://{server.host}/closed:v1",
+            )
         assert {401, 201} <= {hit.status for hit in server.hits()}
 
 
@@ -108,18 +127,26 @@ def test_a_bucket_gives_ranges(s3: peers.Server) -> None:
     obstore.put(store, "high/water", b"0123456789" * 100)
     with s3.watched() as hits:
         assert b"234" == bytes(obstore.get_range(store, "high/water", start=2, end=5))
-    assert [("GET", 206, 3, "bytes=2-4")] == [(hit.method, hit.status, hit.sent, hit.range) for hit in hits]
+    assert [("GET", 206, 3, "bytes=2-4")] == [
+        (hit.method, hit.status, hit.sent, hit.range) for hit in hits
+    ]
     assert ["high/water"] == [entry["path"] for batch in obstore.list(store) for entry in batch]
 
 
 def test_podman_loads_an_archive(tmp_path: Path, plain: Path) -> None:
     podman = peers.podman(tmp_path / "podman")
-    peers.skopeo_old()("copy", f"oci:{plain}:v1", f"docker-archive:{tmp_path}/image.tar:localhost/tides:v1")
+    peers.skopeo_old()(
+        "copy", f"oci:{plain}:v1", f"docker-archive:{tmp_path}/image.tar:localhost/tides:v1"
+    )
     podman("load", "--input", tmp_path / "image.tar")
-    assert corpus.truth(plain, "v1").config_digest == podman("images", "--no-trunc", "--quiet").strip()
+    assert (
+        corpus.truth(plain, "v1").config_digest == podman("images", "--no-trunc", "--quiet").strip()
+    )
 
 
-def test_the_new_podman_pulls_partially(front: peers.Server, new: str, plain: Path, tmp_path: Path) -> None:
+def test_the_new_podman_pulls_partially(
+    front: peers.Server, new: str, plain: Path, tmp_path: Path
+) -> None:
     podman = peers.podman_new(tmp_path / "podman")
     podman("pull", "--tls-verify=false", f"{front.host}/{new}:v1")
     with front.watched() as hits:

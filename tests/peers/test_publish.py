@@ -41,11 +41,20 @@ def store_at(s3: peers.Server, prefix: str) -> S3Store:
 
 
 def objects(s3: peers.Server, prefix: str) -> dict[str, int]:
-    return {entry["path"]: entry["size"] for batch in obstore.list(store_at(s3, prefix)) for entry in batch}
+    return {
+        entry["path"]: entry["size"]
+        for batch in obstore.list(store_at(s3, prefix))
+        for entry in batch
+    }
 
 
 def test_a_fleet_is_served_from_a_bucket(
-    s3: peers.Server, bucket: dict[str, str], front: peers.Server, new: str, plain: Path, tmp_path: Path
+    s3: peers.Server,
+    bucket: dict[str, str],
+    front: peers.Server,
+    new: str,
+    plain: Path,
+    tmp_path: Path,
 ) -> None:
     place = f"s3://{BUCKET}/apps/tides"
     for tag in ("v1", "v2"):
@@ -53,10 +62,19 @@ def test_a_fleet_is_served_from_a_bucket(
     before: dict[str, int] = {}
     for tag in ("v1", "v2"):
         with s3.watched() as hits:
-            receipt = command.receipt(tmp_path / "publisher", "publish", f"{front.host}/{new}:{tag}", place, env=bucket)
+            receipt = command.receipt(
+                tmp_path / "publisher", "publish", f"{front.host}/{new}:{tag}", place, env=bucket
+            )
         after = objects(s3, "apps/tides")
-        written = {hit.path.rpartition("apps/tides/")[2] for hit in hits if hit.method == "PUT" and hit.status == 200}
-        assert {path.partition("?")[0] for path in written} == {*(after.keys() - before.keys()), "index.json"}
+        written = {
+            hit.path.rpartition("apps/tides/")[2]
+            for hit in hits
+            if hit.method == "PUT" and hit.status == 200
+        }
+        assert {path.partition("?")[0] for path in written} == {
+            *(after.keys() - before.keys()),
+            "index.json",
+        }
         assert receipt["exports"][0]["manifest_digest"] == receipt["manifest_digest"]
         before = after
     spent = {}
@@ -64,7 +82,9 @@ def test_a_fleet_is_served_from_a_bucket(
         with s3.watched() as hits:
             receipt = command.receipt(tmp_path / "device", f"{place}:{tag}", env=bucket)
         assert receipt["image_id"] == corpus.truth(plain, tag).config_digest
-        assert tuple(layer["diff_id"] for layer in receipt["layers"]) == tuple(corpus.truth(plain, tag).diff_ids)
+        assert tuple(layer["diff_id"] for layer in receipt["layers"]) == tuple(
+            corpus.truth(plain, tag).diff_ids
+        )
         assert receipt["bytes"]["fetched"] == sum(hit.sent for hit in hits)
         assert receipt["requests"] == len(hits)
         spent[tag] = receipt["bytes"]
@@ -75,7 +95,9 @@ def test_a_large_layer_goes_up_in_parts(
     s3: peers.Server, bucket: dict[str, str], registry: peers.Server, tmp_path: Path
 ) -> None:
     layout = tmp_path / "large"
-    corpus.layout(layout, {"v1": [corpus.tar(corpus.grow(9, 40, under="noise")).ljust(14 << 20, b"\0")]})
+    corpus.layout(
+        layout, {"v1": [corpus.tar(corpus.grow(9, 40, under="noise")).ljust(14 << 20, b"\0")]}
+    )
     with s3.watched() as hits:
         command.zpull(tmp_path, "publish", f"oci:{layout}:v1", f"s3://{BUCKET}/large", env=bucket)
     assert len([hit for hit in hits if "partNumber" in hit.path]) >= 2
@@ -83,10 +105,15 @@ def test_a_large_layer_goes_up_in_parts(
     assert receipt["image_id"] == corpus.truth(layout, "v1").config_digest
 
 
-def test_a_wrong_key_and_a_missing_bucket_are_told_apart(bucket: dict[str, str], tmp_path: Path) -> None:
+def test_a_wrong_key_and_a_missing_bucket_are_told_apart(
+    bucket: dict[str, str], tmp_path: Path
+) -> None:
     wrong = bucket | {"AWS_SECRET_ACCESS_KEY": "not-this-one"}
     refused = command.zpull(tmp_path, f"s3://{BUCKET}/apps/tides:v1", env=wrong, check=False)
-    assert (refused.code, "SignatureDoesNotMatch" in refused.err or "signature" in refused.err) == (4, True)
+    assert (refused.code, "SignatureDoesNotMatch" in refused.err or "signature" in refused.err) == (
+        4,
+        True,
+    )
     assert "not-this-one" not in refused.err
     missing = command.zpull(tmp_path, "s3://ebb/apps/tides:v1", env=bucket, check=False)
     assert (missing.code, "bucket does not exist" in missing.error) == (3, True)
@@ -97,8 +124,20 @@ def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A directory, and where python's own web server shows it."""
     folder = tmp_path / "www"
     folder.mkdir()
-    argv = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(folder), "0"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+    argv = [
+        sys.executable,
+        "-u",
+        "-m",
+        "http.server",
+        "--bind",
+        "127.0.0.1",
+        "--directory",
+        str(folder),
+        "0",
+    ]
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
         assert server.stdout is not None
         port = server.stdout.readline().rpartition("port ")[2].split()[0]
         yield folder, f"127.0.0.1:{port}"
@@ -130,9 +169,14 @@ def test_a_publisher_that_is_killed_leaves_a_layout_that_skopeo_reads(
     command.zpull(tmp_path, f"{front.host}/{new}:v2", "--exact")
     argv = [*command.ARGV, "publish", f"{front.host}/{new}:v2", str(target)]
     fresh = {path.name for path in (target / "blobs" / "sha256").iterdir()}
-    with subprocess.Popen(argv, env=command.environment(tmp_path), stderr=subprocess.DEVNULL) as run:
+    with subprocess.Popen(
+        argv, env=command.environment(tmp_path), stderr=subprocess.DEVNULL
+    ) as run:
         peers.wait_for(
-            lambda: run.poll() is not None or {path.name for path in (target / "blobs" / "sha256").iterdir()} - fresh,
+            lambda: (
+                run.poll() is not None
+                or {path.name for path in (target / "blobs" / "sha256").iterdir()} - fresh
+            ),
             "a blob on its way",
         )
         run.send_signal(signal.SIGKILL)
@@ -140,4 +184,6 @@ def test_a_publisher_that_is_killed_leaves_a_layout_that_skopeo_reads(
     command.zpull(tmp_path, "publish", f"{front.host}/{new}:v2", target)
     for tag in ("v1", "v2"):
         skopeo("copy", f"oci:{target}:{tag}", f"oci:{tmp_path}/copy:{tag}")
-    assert [path.name for path in (target / "blobs" / "sha256").iterdir() if path.name.startswith(".")] == []
+    assert [
+        path.name for path in (target / "blobs" / "sha256").iterdir() if path.name.startswith(".")
+    ] == []

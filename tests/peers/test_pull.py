@@ -25,14 +25,21 @@ def golden(registry: peers.Server, shared: Path) -> str:
         for one in all_golden():
             target = f"docker://{registry.host}/golden/{one.set}:{one.tag}"
             skopeo(
-                "copy", "--all", "--preserve-digests", "--dest-tls-verify=false", f"oci:{one.layout}:{one.tag}", target
+                "copy",
+                "--all",
+                "--preserve-digests",
+                "--dest-tls-verify=false",
+                f"oci:{one.layout}:{one.tag}",
+                target,
             )
 
     once(shared / "golden.done", make)
     return "golden"
 
 
-def pulled(front: peers.Server, home: Path, name: str, *options: str) -> tuple[dict[str, Any], list[peers.Hit]]:
+def pulled(
+    front: peers.Server, home: Path, name: str, *options: str
+) -> tuple[dict[str, Any], list[peers.Hit]]:
     with front.watched() as hits:
         receipt = command.receipt(home, f"{front.host}/{name}", *options)
     spent = receipt["bytes"]
@@ -43,7 +50,9 @@ def pulled(front: peers.Server, home: Path, name: str, *options: str) -> tuple[d
 
 
 @pytest.mark.parametrize("one", VERIFIABLE, ids=str)
-def test_golden_image_from_a_real_registry(one: Golden, front: peers.Server, golden: str, tmp_path: Path) -> None:
+def test_golden_image_from_a_real_registry(
+    one: Golden, front: peers.Server, golden: str, tmp_path: Path
+) -> None:
     receipt, _ = pulled(front, tmp_path, f"{golden}/{one.set}:{one.tag}")
     assert receipt["image_id"] == one.expect["config"]["digest"]
     assert receipt["manifest_digest"] == one.expect["manifest"]["digest"]
@@ -55,7 +64,12 @@ def test_unverifiable_image_is_refused_in_one_line(
     one: Golden, front: peers.Server, golden: str, tmp_path: Path
 ) -> None:
     ended = command.zpull(
-        tmp_path, f"{front.host}/{golden}/{one.set}:{one.tag}", "--to", f"oci:{tmp_path}/out", "--prove", check=False
+        tmp_path,
+        f"{front.host}/{golden}/{one.set}:{one.tag}",
+        "--to",
+        f"oci:{tmp_path}/out",
+        "--prove",
+        check=False,
     )
     assert ended.code == 6
     assert "unpacks to" in ended.error
@@ -64,7 +78,9 @@ def test_unverifiable_image_is_refused_in_one_line(
     assert command.zpull(tmp_path, "images").out == ""
 
 
-def test_golden_update_costs_what_its_truths_say(front: peers.Server, golden: str, tmp_path: Path) -> None:
+def test_golden_update_costs_what_its_truths_say(
+    front: peers.Server, golden: str, tmp_path: Path
+) -> None:
     command.zpull(tmp_path, f"{front.host}/{golden}/demo:demo-v1")
     receipt, hits = pulled(front, tmp_path, f"{golden}/demo:demo-v2", "--lean")
     layers = {layer["digest"] for layer in receipt["layers"]}
@@ -96,12 +112,22 @@ def test_cold_pull_keeps_the_registrys_manifest_and_skopeo_reads_the_layout(
 ) -> None:
     skopeo = peers.skopeo_old()
     receipt, _ = pulled(
-        front, tmp_path, f"{new}:v1", "--to", f"oci:{tmp_path}/out:v1", "--to", f"oci-archive:{tmp_path}/a.tar"
+        front,
+        tmp_path,
+        f"{new}:v1",
+        "--to",
+        f"oci:{tmp_path}/out:v1",
+        "--to",
+        f"oci-archive:{tmp_path}/a.tar",
     )
     assert [layer["mode"] for layer in receipt["layers"]] == ["whole", "whole"]
-    assert {export["manifest_digest"] for export in receipt["exports"]} == {receipt["manifest_digest"]}
+    assert {export["manifest_digest"] for export in receipt["exports"]} == {
+        receipt["manifest_digest"]
+    }
     raw = skopeo("inspect", "--raw", f"oci:{tmp_path}/out:v1")
-    assert raw == skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{front.host}/{new}:v1")
+    assert raw == skopeo(
+        "inspect", "--raw", "--tls-verify=false", f"docker://{front.host}/{new}:v1"
+    )
     for source in (f"oci:{tmp_path}/out:v1", f"oci-archive:{tmp_path}/a.tar"):
         skopeo("copy", source, f"dir:{tmp_path}/copy")
 
@@ -112,7 +138,11 @@ def test_update_exports_are_read_by_skopeo_and_podman(
     command.zpull(tmp_path, f"{front.host}/{new}:v1")
     receipt, _ = pulled(front, tmp_path, f"{new}:v2")
     name = f"{front.host}/{new}:v2"
-    to = [f"oci:{tmp_path}/out", f"oci-archive:{tmp_path}/oci.tar", f"docker-archive:{tmp_path}/docker.tar"]
+    to = [
+        f"oci:{tmp_path}/out",
+        f"oci-archive:{tmp_path}/oci.tar",
+        f"docker-archive:{tmp_path}/docker.tar",
+    ]
     command.zpull(tmp_path, "export", name, *(word for one in to for word in ("--to", one)))
     skopeo, podman = peers.skopeo_old(), peers.podman(tmp_path / "podman")
     for source in (
@@ -129,7 +159,9 @@ def test_update_exports_are_read_by_skopeo_and_podman(
     )
 
 
-def test_docker_archive_streams_to_podman(front: peers.Server, new: str, plain: Path, tmp_path: Path) -> None:
+def test_docker_archive_streams_to_podman(
+    front: peers.Server, new: str, plain: Path, tmp_path: Path
+) -> None:
     podman = peers.podman(tmp_path / "podman")
     with subprocess.Popen(
         [sys.executable, "-m", "zchunked", "-q", f"{front.host}/{new}:v1", "--to", "docker-archive:-"],
@@ -143,7 +175,9 @@ def test_docker_archive_streams_to_podman(front: peers.Server, new: str, plain: 
             check=False,
         )
     assert (sender.returncode, done.returncode) == (0, 0), done.stderr
-    assert podman("images", "--no-trunc", "--quiet").strip() == corpus.truth(plain, "v1").config_digest
+    assert (
+        podman("images", "--no-trunc", "--quiet").strip() == corpus.truth(plain, "v1").config_digest
+    )
 
 
 def test_tls_and_password(tmp_path: Path, plain: Path) -> None:
@@ -155,7 +189,9 @@ def test_tls_and_password(tmp_path: Path, plain: Path) -> None:
         name = f"{server.host}/closed:v1"
         refused = command.zpull(tmp_path, name, env={"SSL_CERT_FILE": str(server.ca)}, check=False)
         assert refused.code == 4, refused.err
-        wrong = command.zpull(tmp_path, name, "--creds", "tester:wrong", "--tls-verify=false", check=False)
+        wrong = command.zpull(
+            tmp_path, name, "--creds", "tester:wrong", "--tls-verify=false", check=False
+        )
         assert wrong.code == 4
         assert "wrong" not in wrong.err.replace("wrong password", "")
         auth = tmp_path / "auth.json"
@@ -178,6 +214,8 @@ def test_tls_and_password(tmp_path: Path, plain: Path) -> None:
             tmp_path, name, env={"SSL_CERT_FILE": str(server.ca), "REGISTRY_AUTH_FILE": str(auth)}
         )
         assert receipt["image_id"] == corpus.truth(plain, "v1").config_digest
-        unknown = command.zpull(tmp_path, name, "--creds", creds, "--store", tmp_path / "other", check=False)
+        unknown = command.zpull(
+            tmp_path, name, "--creds", creds, "--store", tmp_path / "other", check=False
+        )
         assert unknown.code == 5
         assert "certificate" in unknown.error

@@ -1,6 +1,8 @@
-"""Real registries of several makers take what `zpull push` sends: whole, resumed after a kill, and mounted.
+"""Real registries of several makers take what `zpull push` sends: whole, resumed after a kill, and
+mounted.
 
-Debian's docker-registry is installed; the others (distribution 3, crane's, olareg) are used where they are on the PATH.
+Debian's docker-registry is installed; the others (distribution 3, crane's, olareg) are used where
+they are on the PATH.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ def _debians(folder: Path) -> Iterator[str]:
 
 
 def _other(program: str, *words: str) -> Callable[[Path], Iterator[str]]:
-    """A registry that is told its port; `{port}` and `{folder}` stand for it and for where it may write."""
+    """A registry that is told its port; `{port}` and `{folder}` stand for it and for where it may
+    write.
+    """
 
     def serve(folder: Path) -> Iterator[str]:
         if shutil.which(program) is None:
@@ -49,7 +53,11 @@ def _other(program: str, *words: str) -> Callable[[Path], Iterator[str]]:
             port = free.getsockname()[1]
         conf = folder / "config.json"
         storage = {"filesystem": {"rootdirectory": str(folder / "storage")}}
-        conf.write_text(json.dumps({"version": "0.1", "storage": storage, "http": {"addr": f"127.0.0.1:{port}"}}))
+        conf.write_text(
+            json.dumps(
+                {"version": "0.1", "storage": storage, "http": {"addr": f"127.0.0.1:{port}"}}
+            )
+        )
         argv = [program, *(word.format(port=port, folder=folder) for word in words)]
         with (folder / "log").open("w") as log, peers.running(argv, log, log):
             peers.wait_for(lambda: _answers(port), f"an answer of {program}")
@@ -79,10 +87,23 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def test_an_image_is_pushed_resumed_and_mounted(host: str, tmp_path: Path) -> None:
     noise = tmp_path / "noise"
-    corpus.layout(noise, {"t": [corpus.tar({"noise": os.urandom(24 * MiB)}), corpus.tar({"small": b"x"})]})
+    corpus.layout(
+        noise, {"t": [corpus.tar({"noise": os.urandom(24 * MiB)}), corpus.tar({"small": b"x"})]}
+    )
     home, target = tmp_path / "home", f"{host}/team/app:v1"
-    argv = [*command.ARGV, "push", f"oci:{noise}:t", target, "--limit-rate", "8M", "--progress", "json"]
-    with subprocess.Popen(argv, env=command.environment(home), stderr=subprocess.PIPE, text=True) as process:
+    argv = [
+        *command.ARGV,
+        "push",
+        f"oci:{noise}:t",
+        target,
+        "--limit-rate",
+        "8M",
+        "--progress",
+        "json",
+    ]
+    with subprocess.Popen(
+        argv, env=command.environment(home), stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr is not None
         arrived = 0
         for line in process.stderr:
@@ -95,7 +116,12 @@ def test_an_image_is_pushed_resumed_and_mounted(host: str, tmp_path: Path) -> No
     told = command.receipt(home, "push", f"oci:{noise}:t", target)
     assert told["push"]["sent"] <= 25 * MiB
     copied = command.receipt(home, "push", target, f"{host}/team/copy:v2")
-    assert (copied["push"]["sent"], copied["push"]["skipped"] + copied["push"]["mounted"]) == (0, 3), copied
-    peers.skopeo_old()("copy", "--src-tls-verify=false", f"docker://{host}/team/copy:v2", f"dir:{tmp_path}/copy")
+    assert (copied["push"]["sent"], copied["push"]["skipped"] + copied["push"]["mounted"]) == (
+        0,
+        3,
+    ), copied
+    peers.skopeo_old()(
+        "copy", "--src-tls-verify=false", f"docker://{host}/team/copy:v2", f"dir:{tmp_path}/copy"
+    )
     manifest = json.loads((tmp_path / "copy" / "manifest.json").read_text())
     assert manifest["config"]["digest"] == corpus.truth(noise, "t").config_digest

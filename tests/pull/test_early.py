@@ -1,4 +1,6 @@
-"""A run that goes on where a killed one was: it asks for content before it has read a long table of contents again."""
+"""A run that goes on where a killed one was: it asks for content before it has read a long table of
+contents again.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,9 @@ def test_content_is_asked_for_before_the_table_is_read(
         feeds.append(len(piece) if self._layer.digest == NEW.digest else 0)
         waited = threading.Event()
         for _ in range(1000 if piece and sum(feeds) == TOC.size else 0):
-            if any(run[0].start < TOC.start - 8 for digest, run in source.asked if digest == NEW.digest):
+            if any(
+                run[0].start < TOC.start - 8 for digest, run in source.asked if digest == NEW.digest
+            ):
                 break
             waited.wait(0.01)
         else:
@@ -106,8 +110,12 @@ def test_content_is_asked_for_before_the_table_is_read(
 
 @pytest.mark.parametrize("way", [EXACT, LEAN, GapOptions()], ids=["exact", "lean", "as it thinks"])
 @pytest.mark.parametrize("jobs", [1, 4])
-@pytest.mark.parametrize("here", [[TOC], [ByteRange(1000, 30_000), TOC], [ByteRange(90_000, NEW.size)]])
-def test_it_costs_what_it_would_cost_without(jobs: int, way: GapOptions, here: list[ByteRange], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "here", [[TOC], [ByteRange(1000, 30_000), TOC], [ByteRange(90_000, NEW.size)]]
+)
+def test_it_costs_what_it_would_cost_without(
+    jobs: int, way: GapOptions, here: list[ByteRange], tmp_path: Path
+) -> None:
     costs = []
     for name in ("early", "late"):
         with pytest.MonkeyPatch.context() as patch, interrupted(tmp_path / name, *here) as store:
@@ -128,7 +136,10 @@ def test_a_layer_that_was_coming_whole_goes_on_without_its_table(tmp_path: Path)
     with interrupted(tmp_path, here, old=False) as store:
         outcome = pull(source, store)
     assert outcome.receipt.layers[0].mode == "whole"
-    assert total([span for digest, run in source.asked if digest == NEW.digest for span in run]) == NEW.size - here.size
+    assert (
+        total([span for digest, run in source.asked if digest == NEW.digest for span in run])
+        == NEW.size - here.size
+    )
     assert all(run[0].start < TOC.start for digest, run in source.asked[:2] if digest == NEW.digest)
 
 
@@ -166,7 +177,9 @@ def test_a_host_that_has_lost_its_ranges_sends_the_layer_once(jobs: int, tmp_pat
         outcome = pull(source, store, jobs=jobs)
         assert store.is_whole(Digest(NEW.digest))
     assert outcome.receipt.layers[0].mode == "whole"
-    assert [run for digest, run in source.asked if digest == NEW.digest] == [(ByteRange(0, NEW.size),)]
+    assert [run for digest, run in source.asked if digest == NEW.digest] == [
+        (ByteRange(0, NEW.size),)
+    ]
 
 
 @pytest.mark.parametrize("way", [EXACT, LEAN], ids=["exact", "lean"])

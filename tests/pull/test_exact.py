@@ -1,4 +1,6 @@
-"""Pulls that end with the registry's own blobs, put together from frames of older versions and what is fetched."""
+"""Pulls that end with the registry's own blobs, put together from frames of older versions and what
+is fetched.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.build.front import Json, Layer, chunked_layer, image, make_tar, read_layout, sha256
+from tests.helpers.build.front import (
+    Json,
+    Layer,
+    chunked_layer,
+    image,
+    make_tar,
+    read_layout,
+    sha256,
+)
 from tests.helpers.build.golden import Golden
 from tests.helpers.harness.hostile import flips
 from tests.helpers.harness.pulls import Outcome, open_store, pull
@@ -46,7 +56,9 @@ def source_of(golden: Golden, spans: int = 8) -> MemorySource:
     return MemorySource(read_layout(golden.layout), golden.tag, spans=spans, piece=5000)
 
 
-def update(store: Store, before: Golden, after: Golden, gaps: GapOptions = EXACT) -> tuple[Outcome, MemorySource]:
+def update(
+    store: Store, before: Golden, after: Golden, gaps: GapOptions = EXACT
+) -> tuple[Outcome, MemorySource]:
     pull(source_of(before), store, f"example.com/{before.tag}:t", gaps=gaps)
     source = source_of(after)
     return pull(source, store, gaps=gaps), source
@@ -68,12 +80,18 @@ def assert_identical(store: Store, golden: Golden, outcome: Outcome) -> None:
 def assert_books_balance(outcome: Outcome, source: MemorySource) -> None:
     spent = outcome.receipt.bytes
     assert min(spent.needed, spent.metadata, spent.gap, spent.wasted, spent.cached) >= 0
-    assert spent.fetched == spent.needed + spent.metadata + spent.gap + spent.wasted == source.traffic.fetched
+    assert (
+        spent.fetched
+        == spent.needed + spent.metadata + spent.gap + spent.wasted
+        == source.traffic.fetched
+    )
 
 
 @pytest.mark.parametrize("gaps", [EXACT, GapOptions()], ids=["exact", "as planned"])
 @pytest.mark.parametrize(("before", "after"), PAIRS)
-def test_an_update_ends_with_the_registrys_blobs(before: str, after: str, gaps: GapOptions, tmp_path: Path) -> None:
+def test_an_update_ends_with_the_registrys_blobs(
+    before: str, after: str, gaps: GapOptions, tmp_path: Path
+) -> None:
     golden = Golden("demo", after)
     with open_store(tmp_path) as store:
         outcome, source = update(store, Golden("demo", before), golden, gaps)
@@ -109,7 +127,10 @@ def warm(folder: Path, *layers: Layer) -> Iterator[Store]:
 
 def is_blob(store: Store, layer: Layer) -> bool:
     digest = Digest(layer.digest)
-    return store.is_whole(digest) and b"".join(store.stream(digest, ByteRange(0, layer.size))) == layer.blob
+    return (
+        store.is_whole(digest)
+        and b"".join(store.stream(digest, ByteRange(0, layer.size))) == layer.blob
+    )
 
 
 def test_a_frame_lies_in_the_store_once(tmp_path: Path) -> None:
@@ -117,7 +138,10 @@ def test_a_frame_lies_in_the_store_once(tmp_path: Path) -> None:
         outcome = pull(MemorySource(image([NEW])), store, gaps=EXACT)
         assert is_blob(store, NEW)
         assert outcome.receipt.layers[0].identical
-        assert (outcome.receipt.layers[0].mode, outcome.receipt.layers[0].proved) == ("partial", "blob")
+        assert (outcome.receipt.layers[0].mode, outcome.receipt.layers[0].proved) == (
+            "partial",
+            "blob",
+        )
         held = sum(path.stat().st_size for path in (store.folder / "blobs").iterdir())
         assert held < OLD.size + outcome.receipt.bytes.fetched + 5000
     with open_store(tmp_path) as again:
@@ -136,19 +160,29 @@ def test_what_a_predicted_frame_brought_is_found_by_the_next_version(tmp_path: P
 @pytest.mark.parametrize("where", ["payload", "header", "frame's own header"])
 def test_damage_on_the_way_costs_what_was_damaged(where: str, tmp_path: Path) -> None:
     chunk = next(chunk for chunk in NEW.chunks if chunk.file == "f40")
-    at = {"payload": chunk.start + 1000, "header": chunk.start - 20, "frame's own header": chunk.start + 5}[where]
+    at = {
+        "payload": chunk.start + 1000,
+        "header": chunk.start - 20,
+        "frame's own header": chunk.start + 5,
+    }[where]
     with warm(tmp_path) as store:
-        clean = pull(MemorySource(image([OLD, NEW])), open_store(tmp_path / "other"), gaps=EXACT).receipt
+        clean = pull(
+            MemorySource(image([OLD, NEW])), open_store(tmp_path / "other"), gaps=EXACT
+        ).receipt
         assert clean.bytes.wasted == 0
         source = MemorySource(image([NEW]), change=flips(NEW.digest, range(at, at + 1), times=1))
         outcome = pull(source, store, gaps=EXACT)
         assert is_blob(store, NEW)
         assert_books_balance(outcome, source)
         assert 0 < outcome.receipt.bytes.wasted < 10_000
-        assert source.blob_bytes <= NEW.size + len(image([NEW]).config) + outcome.receipt.bytes.wasted
+        assert (
+            source.blob_bytes <= NEW.size + len(image([NEW]).config) + outcome.receipt.bytes.wasted
+        )
 
 
-def test_a_registrys_copy_that_is_bad_is_refused_without_fetching_it_all_again(tmp_path: Path) -> None:
+def test_a_registrys_copy_that_is_bad_is_refused_without_fetching_it_all_again(
+    tmp_path: Path,
+) -> None:
     chunk = next(chunk for chunk in NEW.chunks if chunk.file == "f40")
     with warm(tmp_path) as store:
         where = range(chunk.start + 1000, chunk.start + 1001)
@@ -166,7 +200,11 @@ def test_a_stored_frame_that_is_damaged_is_fetched_and_its_blob_is_doubted(tmp_p
     with warm(tmp_path) as store:
         frame = OLD.blob[chunk.start : chunk.end]
         for path in (store.folder / "blobs").glob("*-*"):
-            path.write_bytes(path.read_bytes().replace(frame, bytes([frame[0]]) + frame[1:500] + b"?" + frame[501:]))
+            path.write_bytes(
+                path.read_bytes().replace(
+                    frame, bytes([frame[0]]) + frame[1:500] + b"?" + frame[501:]
+                )
+            )
         source = MemorySource(image([NEW]))
         outcome = pull(source, store, gaps=EXACT)
         assert is_blob(store, NEW)
@@ -198,7 +236,11 @@ def test_verify_finds_a_flipped_bit_of_a_shared_frame_and_both_images_heal(tmp_p
     with warm(tmp_path) as store:
         pull(MemorySource(image([NEW])), store, gaps=EXACT)
         for path in (store.folder / "blobs").glob("*-*"):
-            path.write_bytes(path.read_bytes().replace(frame, frame[:500] + bytes([frame[500] ^ 1]) + frame[501:]))
+            path.write_bytes(
+                path.read_bytes().replace(
+                    frame, frame[:500] + bytes([frame[500] ^ 1]) + frame[501:]
+                )
+            )
         findings = verify(store)
         assert findings.damaged
         assert sum(one.end - one.start for one in findings.damaged) < 3 * len(frame)
@@ -251,13 +293,20 @@ def test_a_killed_pull_goes_on_with_what_came(tmp_path: Path) -> None:
 
 
 def test_another_encoders_blob_is_no_source(tmp_path: Path) -> None:
-    other = chunked_layer(make_tar({name: data[:1500] * 2 for name, data in tree(*range(40)).items()}), level=1)
-    mine = chunked_layer(make_tar({name: data[:1500] * 2 for name, data in tree(*range(40)).items()}), level=19)
+    other = chunked_layer(
+        make_tar({name: data[:1500] * 2 for name, data in tree(*range(40)).items()}), level=1
+    )
+    mine = chunked_layer(
+        make_tar({name: data[:1500] * 2 for name, data in tree(*range(40)).items()}), level=19
+    )
     with warm(tmp_path, other) as store:
         source = MemorySource(image([mine]))
         outcome = pull(source, store, gaps=EXACT)
         assert is_blob(store, mine)
-        assert outcome.receipt.layers[0].reason in (None, "what is stored of it was written by another encoder")
+        assert outcome.receipt.layers[0].reason in (
+            None,
+            "what is stored of it was written by another encoder",
+        )
         assert source.blob_bytes <= mine.size
 
 
@@ -285,7 +334,8 @@ def test_estargz_comes_in_parts_and_identical(before: str, after: str, tmp_path:
         for layer in outcome.receipt.layers:
             digest = Digest(layer.digest)
             assert b"".join(store.stream(digest, ByteRange(0, layer.size))) == content.blobs[digest]
-        # All that is the same: each change of a header spoils the member before it, and one file is most of the layer.
+        # All that is the same: each change of a header spoils the member before it, and one file is
+        # most of the layer.
         assert sum(layer.cached_bytes for layer in outcome.receipt.layers) >= 19_409 + 18_111
         assert_books_balance(outcome, source)
 
@@ -305,11 +355,15 @@ def of_a_fast_link(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "_REPLAN_SECONDS", 0.0)
 
 
-def test_a_toc_is_not_read_where_the_blob_comes_sooner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_toc_is_not_read_where_the_blob_comes_sooner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     of_a_fast_link(monkeypatch)
     old, new = files(*range(60)), files(*range(20, 80))
     with warm(tmp_path, old) as store:
-        monkeypatch.setattr(Conditions, "now", lambda _: LinkConditions(4, Link(0.001, FAST), lambda _: 8))
+        monkeypatch.setattr(
+            Conditions, "now", lambda _: LinkConditions(4, Link(0.001, FAST), lambda _: 8)
+        )
         source = MemorySource(image([new]), spans=8)
         outcome = pull(source, store)
         assert is_blob(store, new)
@@ -322,8 +376,12 @@ def test_a_toc_is_not_read_where_the_blob_comes_sooner(tmp_path: Path, monkeypat
         assert outcome.receipt.bytes.fetched < third.size / 3
 
 
-def test_what_a_link_carries_is_not_told_by_its_first_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that nobody knows: a connection that has just begun looks slow, and its blob comes sooner all the same."""
+def test_what_a_link_carries_is_not_told_by_its_first_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that nobody knows: a connection that has just begun looks slow, and its blob comes
+    sooner all the same.
+    """
     of_a_fast_link(monkeypatch)
     old, new = files(*range(60)), files(*range(20, 80))
     toc = new.toc_at
@@ -341,18 +399,30 @@ def test_what_a_link_carries_is_not_told_by_its_first_bytes(tmp_path: Path, monk
 
         monkeypatch.setattr(Conditions, "now", means)
         monkeypatch.setattr(table, "_STRIDE", 100)
-        outcome = pull(MemorySource(image([new]), spans=8, piece=100, change=change), store, "other.example/app:t")
+        outcome = pull(
+            MemorySource(image([new]), spans=8, piece=100, change=change),
+            store,
+            "other.example/app:t",
+        )
         assert outcome.receipt.layers[0].mode == "whole"
         assert len(store.frames.unindexed()) == 2  # nobody read a table
         assert is_blob(store, new)
 
 
-def test_no_more_than_a_few_blobs_wait_for_their_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_a_few_blobs_wait_for_their_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     of_a_fast_link(monkeypatch)
-    monkeypatch.setattr(Conditions, "now", lambda _: LinkConditions(4, Link(0.001, FAST), lambda _: 8))
+    monkeypatch.setattr(
+        Conditions, "now", lambda _: LinkConditions(4, Link(0.001, FAST), lambda _: 8)
+    )
     with open_store(tmp_path) as store:
         for first in range(0, 60, 10):
-            pull(MemorySource(image([files(*range(first, first + 20))])), store, f"example.com/i{first}:t")
+            pull(
+                MemorySource(image([files(*range(first, first + 20))])),
+                store,
+                f"example.com/i{first}:t",
+            )
             assert len(store.frames.unindexed()) <= 3
 
 

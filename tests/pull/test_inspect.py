@@ -33,7 +33,9 @@ TAR = Digest("sha256:" + "4" * 64)
 
 def layer(seed: int, count: int) -> Layer:
     dice = random.Random(seed)
-    return chunked_layer(make_tar({f"usr/{seed}/{number:05}": dice.randbytes(700) for number in range(count)}))
+    return chunked_layer(
+        make_tar({f"usr/{seed}/{number:05}": dice.randbytes(700) for number in range(count)})
+    )
 
 
 def made() -> Image:
@@ -64,7 +66,12 @@ def test_chunks_of_a_layer_behind_one_with_a_long_table_are_asked_for_first(
 
 
 def test_a_layer_without_a_table_waits_for_none() -> None:
-    assert table_rank(Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", TAR, 10**9), DEFAULT_LIMITS) == 0
+    assert (
+        table_rank(
+            Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", TAR, 10**9), DEFAULT_LIMITS
+        )
+        == 0
+    )
 
 
 def test_tables_that_are_here_are_read_in_turns_so_the_short_one_is_done_first(

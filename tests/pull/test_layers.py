@@ -1,4 +1,6 @@
-"""What overlaps: chunks come while metadata is still on its way, and requests are made anew as the link changes."""
+"""What overlaps: chunks come while metadata is still on its way, and requests are made anew as the
+link changes.
+"""
 
 from __future__ import annotations
 
@@ -89,13 +91,17 @@ NEW = (layer(*range(60)), layer(*range(40, 90), name="g"))
 """Every other file of the first is in the warm store, and some of the second."""
 
 
-def test_chunks_of_the_first_layer_come_while_the_toc_of_the_second_is_on_its_way(warm: Bench) -> None:
+def test_chunks_of_the_first_layer_come_while_the_toc_of_the_second_is_on_its_way(
+    warm: Bench,
+) -> None:
     first, second = NEW
     assert second.toc_at is not None
     source = MemorySource(image([*NEW]), piece=100)
 
     def first_is_asked_for() -> bool:
-        return any(digest == first.digest and is_chunk_of(first, spans) for digest, spans in source.asked)
+        return any(
+            digest == first.digest and is_chunk_of(first, spans) for digest, spans in source.asked
+        )
 
     source.change = held_back(second, second.toc_at.offset, second.toc_at.end, first_is_asked_for)
     warm.is_right(warm.pull_from(source), image([*NEW]))
@@ -107,7 +113,9 @@ def test_chunks_of_a_layer_come_while_its_tarsplit_is_on_its_way(warm: Bench) ->
     source = MemorySource(image([one]), piece=100)
 
     def is_asked_for() -> bool:
-        return any(is_chunk_of(one, spans) for digest, spans in source.asked if digest == one.digest)
+        return any(
+            is_chunk_of(one, spans) for digest, spans in source.asked if digest == one.digest
+        )
 
     source.change = held_back(one, one.tar_split_at.offset, one.tar_split_at.end, is_asked_for)
     outcome = warm.pull_from(source)
@@ -118,7 +126,8 @@ def test_chunks_of_a_layer_come_while_its_tarsplit_is_on_its_way(warm: Bench) ->
 def test_a_toc_is_read_while_it_is_on_its_way(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     one = NEW[0]
     assert one.toc_at is not None
-    warm.store.remember_measures("link example.com", {"rate": 1e6})  # of an unknown one the first MiB has to tell it
+    # of an unknown one the first MiB has to tell it
+    warm.store.remember_measures("link example.com", {"rate": 1e6})
     monkeypatch.setattr(table, "_STRIDE", 100)
     was_read: list[int] = []
     feed = TocReader.feed
@@ -159,7 +168,9 @@ def test_a_tarsplit_that_comes_damaged_behind_its_chunks_costs_itself_alone(warm
     assert outcome.receipt.bytes.wasted == one.tar_split_at.length
 
 
-def test_a_blob_whose_host_forgets_its_ranges_between_toc_and_tarsplit_comes_whole_once(warm: Bench) -> None:
+def test_a_blob_whose_host_forgets_its_ranges_between_toc_and_tarsplit_comes_whole_once(
+    warm: Bench,
+) -> None:
     one = NEW[0]
     assert one.tar_split_at is not None
     end = one.tar_split_at.offset + 10
@@ -178,13 +189,19 @@ def test_a_blob_whose_host_forgets_its_ranges_between_toc_and_tarsplit_comes_who
     source = Forgetful(image([one]), piece=100)
     outcome = warm.pull_from(source, patience=Patience(_LONG))
     warm.is_right(outcome, image([one]))
-    wholes = [spans for digest, spans in source.asked if digest == one.digest and spans == (ByteRange(0, one.size),)]
+    wholes = [
+        spans
+        for digest, spans in source.asked
+        if digest == one.digest and spans == (ByteRange(0, one.size),)
+    ]
     assert len(wholes) == 1
     assert outcome.receipt.layers[0].mode == "whole"
 
 
 @pytest.mark.parametrize("flipped", [5, 100], ids=["what decodes all the same", "content"])
-def test_a_damaged_chunk_comes_again_from_a_host_that_has_lost_its_ranges(warm: Bench, flipped: int) -> None:
+def test_a_damaged_chunk_comes_again_from_a_host_that_has_lost_its_ranges(
+    warm: Bench, flipped: int
+) -> None:
     one = NEW[0]
     assert one.toc_at is not None
     chunk = next(chunk for chunk in one.chunks if chunk.file == "f1")
@@ -198,20 +215,32 @@ def test_a_damaged_chunk_comes_again_from_a_host_that_has_lost_its_ranges(warm: 
             return super().read(blob, spans)
 
     change = flips(one.digest, range(chunk.start + flipped, chunk.start + flipped + 1), times=1)
-    outcome = warm.pull_from(Forgetful(image([one]), piece=100, change=change), patience=Patience(_LONG))
+    outcome = warm.pull_from(
+        Forgetful(image([one]), piece=100, change=change), patience=Patience(_LONG)
+    )
     warm.is_right(outcome, image([one]))
 
 
 def test_a_file_that_is_found_wrong_early_ends_the_making_of_a_long_tar(tmp_path: Path) -> None:
-    """Its digest is judged by another thread than the one that makes the tar, which must not wait for it for ever."""
+    """Its digest is judged by another thread than the one that makes the tar, which must not wait
+    for it for ever.
+    """
 
     def lie(toc: dict[str, Any]) -> None:
-        entry = next(entry for entry in toc["entries"] if entry["name"] == "a" and entry["type"] == "reg")
+        entry = next(
+            entry for entry in toc["entries"] if entry["name"] == "a" and entry["type"] == "reg"
+        )
         entry["digest"] = "sha256:" + "0" * 64
 
-    files = [Entry("a", noise(1, 40_000)), *[Entry(f"b{number}", noise(number, 200_000)) for number in range(30)]]
+    files = [
+        Entry("a", noise(1, 40_000)),
+        *[Entry(f"b{number}", noise(number, 200_000)) for number in range(30)],
+    ]
     liar = chunked_layer(make_tar(files), cut=every(20_000), edit_toc=lie)
-    with bench(tmp_path, "metered") as on, pytest.raises(IntegrityError, match="although its chunks do"):
+    with (
+        bench(tmp_path, "metered") as on,
+        pytest.raises(IntegrityError, match="although its chunks do"),
+    ):
         on.pull(image([liar]), piece=65536)
 
 
@@ -221,7 +250,11 @@ def test_who_may_refuse_a_plan_sees_all_of_it_first(warm: Bench, options: dict[s
     with pytest.raises((RefusedError, NotFoundError)):
         warm.pull_from(source, **options)
     for one in NEW:
-        assert not [spans for digest, spans in source.asked if digest == one.digest and is_chunk_of(one, spans)]
+        assert not [
+            spans
+            for digest, spans in source.asked
+            if digest == one.digest and is_chunk_of(one, spans)
+        ]
 
 
 def test_a_plan_within_bounds_is_fetched_as_planned(warm: Bench) -> None:
@@ -235,7 +268,8 @@ def test_the_plan_is_told_once_and_what_has_come_by_then_is_not_in_it(warm: Benc
     plan, after = outcome.events[told[0]], outcome.events[told[0] :]
     assert isinstance(plan, Planned)
     arrived = sum(event.bytes for event in after if isinstance(event, Arrived))
-    assert arrived >= plan.need_bytes  # what was on its way when the plan was told counts here, or before
+    # what was on its way when the plan was told counts here, or before
+    assert arrived >= plan.need_bytes
     assert plan.need_bytes <= outcome.receipt.bytes.needed + outcome.receipt.bytes.gap
 
 
@@ -244,15 +278,23 @@ def plan_of(folder: Path, content: Image) -> Receipt:
     source = MemorySource(content)
     with open_store(folder) as store:
         origin = Origin(parse_image("example.com/app:t"), source, source.traffic)
-        Pull(origin, store, Options(AMD64, jobs=2, patience=IMPATIENT), receipt, lambda _: None).plan()
+        Pull(
+            origin, store, Options(AMD64, jobs=2, patience=IMPATIENT), receipt, lambda _: None
+        ).plan()
     return receipt
 
 
-LAYERS = [layer(*range(30)), layer(*range(20, 50), name="g"), layer(*range(10, 25), *range(45, 60), name="h")]
+LAYERS = [
+    layer(*range(30)),
+    layer(*range(20, 50), name="g"),
+    layer(*range(10, 25), *range(45, 60), name="h"),
+]
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
-def test_whichever_toc_comes_first_what_comes_is_what_was_planned(order: tuple[int, ...], tmp_path: Path) -> None:
+def test_whichever_toc_comes_first_what_comes_is_what_was_planned(
+    order: tuple[int, ...], tmp_path: Path
+) -> None:
     """Layers share chunks, and who fetches them is decided by the manifest alone."""
     content = image(LAYERS)
     for folder in ("planned", "pulled"):
@@ -294,9 +336,15 @@ def means(link: Link, spans: int = 1) -> LinkConditions:
 
 def test_orders_are_made_anew_where_the_link_has_moved_and_only_there(warm: Bench) -> None:
     one = NEW[0]
-    descriptor = Descriptor(one.media_type, Digest(one.digest), one.size, annotations=one.annotations)
+    descriptor = Descriptor(
+        one.media_type, Digest(one.digest), one.size, annotations=one.annotations
+    )
     warm.pull(image([one]))
-    work = LayerTask(descriptor, Digest(one.diff_id), LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"))
+    work = LayerTask(
+        descriptor,
+        Digest(one.diff_id),
+        LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"),
+    )
     work.contents = read_contents(warm.store, descriptor)
     work.way = "lean"
     scheduler = Scheduler(warm.store, GapOptions())
@@ -313,16 +361,26 @@ def test_orders_are_made_anew_where_the_link_has_moved_and_only_there(warm: Benc
 def test_a_layer_of_which_all_has_been_asked_for_came_whole(warm: Bench) -> None:
     """Its table was read too late: nothing is left that a frame of the store could stand in for."""
     one = NEW[0]
-    descriptor = Descriptor(one.media_type, Digest(one.digest), one.size, annotations=one.annotations)
+    descriptor = Descriptor(
+        one.media_type, Digest(one.digest), one.size, annotations=one.annotations
+    )
     warm.pull(image([one]))
-    work = LayerTask(descriptor, Digest(one.diff_id), LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"))
+    work = LayerTask(
+        descriptor,
+        Digest(one.diff_id),
+        LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"),
+    )
     work.contents = read_contents(warm.store, descriptor)
     work.come_whole("takes less time whole than in parts")
     scheduler = Scheduler(warm.store, GapOptions())
     scheduler.plan(work, means(NEAR))
     scheduler.look_up(work)
     assert scheduler.take_parts(work, means(NEAR), []) == []
-    assert (work.way, work.entry.mode, work.entry.reason) == ("whole", "whole", "takes less time whole than in parts")
+    assert (work.way, work.entry.mode, work.entry.reason) == (
+        "whole",
+        "whole",
+        "takes less time whole than in parts",
+    )
 
 
 NEEDS = st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 500)), min_size=1, max_size=30)
@@ -331,7 +389,11 @@ NEEDS = st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 500)), min_size=
 @settings(deadline=None)
 @given(NEEDS, st.integers(0, 20), st.sampled_from([0, 100, 1000]), st.sampled_from([0, 100, 1000]))
 def test_what_is_planned_anew_comes_once_and_all_of_it(
-    tmp_path_factory: pytest.TempPathFactory, needs: list[tuple[int, int]], begun: int, before: int, after: int
+    tmp_path_factory: pytest.TempPathFactory,
+    needs: list[tuple[int, int]],
+    begun: int,
+    before: int,
+    after: int,
 ) -> None:
     """Nothing is lost and nothing is asked for twice, however many runs had begun."""
     wanted, at = [], 0
@@ -346,7 +408,9 @@ def test_what_is_planned_anew_comes_once_and_all_of_it(
     with open_store(tmp_path_factory.mktemp("store")) as store:
         events: list[Event] = []
         karma = Chameleon(Patience(1.0), 1, events.append, stop)
-        fetcher = Downloader(RetryingSource(source, karma), store, accounts=Accounts(), emit=events.append, stop=stop)
+        fetcher = Downloader(
+            RetryingSource(source, karma), store, accounts=Accounts(), emit=events.append, stop=stop
+        )
 
         def plan(most: int) -> Callable[[list[ByteRange]], list[Run]]:
             return lambda left: runs_for(left, policy=GapPolicy(most, float("inf")), jobs=1)

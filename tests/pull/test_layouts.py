@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.build.front import Layout, chunked_layer, image, make_tar, read_layout, write_layout
+from tests.helpers.build.front import (
+    Layout,
+    chunked_layer,
+    image,
+    make_tar,
+    read_layout,
+    write_layout,
+)
 from tests.helpers.build.golden import Golden
 from tests.helpers.harness.command import receipt, zpull
 from tests.helpers.servers.faults import on, reset
@@ -37,7 +44,9 @@ def balanced(found: dict[str, Any]) -> dict[str, int]:
 
 
 def is_shared(folder: Path) -> bool:
-    """Whether this file system took the blobs over; then the test's own layout has its blobs linked."""
+    """Whether this file system took the blobs over; then the test's own layout has its blobs
+    linked.
+    """
     return any(path.stat().st_nlink > 1 for path in folder.rglob("*") if path.is_file())
 
 
@@ -67,7 +76,9 @@ def test_a_directory_whose_blobs_cannot_be_shared_is_read_once_and_only_what_is_
         assert grown < found["bytes"]["image"] / 3
 
 
-def test_what_a_directory_brought_makes_an_update_from_elsewhere_partial(folder: Path, tmp_path: Path) -> None:
+def test_what_a_directory_brought_makes_an_update_from_elsewhere_partial(
+    folder: Path, tmp_path: Path
+) -> None:
     zpull(tmp_path, f"oci:{folder}:demo-v1")
     with Registry(V1.layout) as registry:
         found = receipt(tmp_path, registry.reference("demo-v2"))
@@ -83,9 +94,20 @@ def test_a_plan_of_a_directory_takes_nothing_over(folder: Path, tmp_path: Path) 
 
 def test_exports_and_names_of_a_layouts_image(folder: Path, tmp_path: Path) -> None:
     name = f"oci:{folder}:demo-v1"
-    assert zpull(tmp_path, name, "--to", f"oci:{tmp_path}/a").out == f"oci:{folder}@{V1.expect['manifest']['digest']}\n"
+    assert (
+        zpull(tmp_path, name, "--to", f"oci:{tmp_path}/a").out
+        == f"oci:{folder}@{V1.expect['manifest']['digest']}\n"
+    )
     assert zpull(tmp_path, "images").out.splitlines()[1].startswith(name + " ")
-    zpull(tmp_path, "export", name, "--to", f"oci:{tmp_path}/b", "--to", f"docker-archive:{tmp_path}/c.tar")
+    zpull(
+        tmp_path,
+        "export",
+        name,
+        "--to",
+        f"oci:{tmp_path}/b",
+        "--to",
+        f"docker-archive:{tmp_path}/c.tar",
+    )
     for out in ("a", "b"):
         assert read_layout(tmp_path / out).tags == {"demo-v1": V1.expect["manifest"]["digest"]}
     with tarfile.open(tmp_path / "c.tar") as archive:
@@ -96,7 +118,9 @@ def test_exports_and_names_of_a_layouts_image(folder: Path, tmp_path: Path) -> N
 
 def test_a_layout_without_a_tag_exports_without_a_name(folder: Path, tmp_path: Path) -> None:
     content = read_layout(folder)
-    write_layout(folder, Layout({"demo-v1": content.tags["demo-v1"]}, content.manifests, content.blobs))
+    write_layout(
+        folder, Layout({"demo-v1": content.tags["demo-v1"]}, content.manifests, content.blobs)
+    )
     zpull(tmp_path, f"oci:{folder}", "--to", f"oci:{tmp_path}/out")
     entries = json.loads((tmp_path / "out" / "index.json").read_bytes())["manifests"]
     assert [entry.get("annotations") for entry in entries] == [None]
@@ -138,14 +162,18 @@ def test_a_damaged_directory_ends_in_one_line_and_the_target_stays_absent(
     assert zpull(tmp_path, f"oci:{folder}:demo-v1", "--to", f"oci:{tmp_path}/out").code == 0
 
 
-def test_a_layout_changed_in_place_after_a_pull_spoils_no_export(folder: Path, tmp_path: Path) -> None:
+def test_a_layout_changed_in_place_after_a_pull_spoils_no_export(
+    folder: Path, tmp_path: Path
+) -> None:
     zpull(tmp_path, f"oci:{folder}:demo-v1")
     path = blob(folder, max(V1.layers, key=lambda one: one["size"])["digest"])
     good = path.read_bytes()
     with path.open("r+b") as file:
         file.seek(len(good) // 3)
         file.write(b"changed in place")
-    ended = zpull(tmp_path, "export", f"oci:{folder}:demo-v1", "--to", f"oci:{tmp_path}/out", check=False)
+    ended = zpull(
+        tmp_path, "export", f"oci:{folder}:demo-v1", "--to", f"oci:{tmp_path}/out", check=False
+    )
     if path.stat().st_nlink == 1:  # a reflink is a file of its own
         assert ended.code == 0
         return
@@ -159,7 +187,11 @@ def test_a_layout_changed_in_place_after_a_pull_spoils_no_export(folder: Path, t
 @pytest.mark.parametrize(
     ("argv", "code", "says"),
     [
-        (["oci:/nowhere/at/all:v1"], 3, "/nowhere/at/all: no such directory; expected an OCI layout"),
+        (
+            ["oci:/nowhere/at/all:v1"],
+            3,
+            "/nowhere/at/all: no such directory; expected an OCI layout",
+        ),
         (["oci:"], 2, "expected oci:DIR"),
         (["oci+http://host.example/base:v1"], 2, "--plain-http"),
         (["oci+http://127.0.0.1:1/base:v1", "--patience", "0"], 5, "connection refused"),
@@ -188,12 +220,19 @@ def test_a_layout_on_the_web_counts_what_its_server_counts(tmp_path: Path, range
         found = receipt(tmp_path, f"{base}:demo-v2")
         assert plan["requests"] + found["requests"] == accounts.count() - requests
         if ranges:
-            assert plan["bytes"]["fetched"] + found["bytes"]["fetched"] == accounts.body_bytes - size
+            assert (
+                plan["bytes"]["fetched"] + found["bytes"]["fetched"] == accounts.body_bytes - size
+            )
             assert plan["estimate"]["requests"] == found["requests"]
-            assert abs(plan["estimate"]["bytes"] - balanced(found)["fetched"]) < 1000  # part headers are guessed
+            # part headers are guessed
+            assert abs(plan["estimate"]["bytes"] - balanced(found)["fetched"]) < 1000
         again = receipt(tmp_path, f"{base}:demo-v2")
         assert again["requests"] == 1
-        assert again["bytes"]["fetched"] == again["bytes"]["metadata"] == len(registry.content.index_json())
+        assert (
+            again["bytes"]["fetched"]
+            == again["bytes"]["metadata"]
+            == len(registry.content.index_json())
+        )
 
 
 def test_a_directory_needs_no_network_library(tmp_path: Path) -> None:
@@ -220,16 +259,24 @@ def test_a_plan_takes_no_layer_whole_where_there_are_no_ranges(tmp_path: Path) -
 
 
 def test_a_layout_over_a_link_that_keeps_breaking_arrives_all_the_same(tmp_path: Path) -> None:
-    with Registry(V1.layout, faults=[on(("blob", "toc", "config"), reset(after=(0, 60_000)))], seed=7) as registry:
+    with Registry(
+        V1.layout, faults=[on(("blob", "toc", "config"), reset(after=(0, 60_000)))], seed=7
+    ) as registry:
         found = receipt(tmp_path, f"oci+{registry.layout_url}:demo-v1")
         assert found["retries"] > 0
         assert found["image_id"] == V1.expect["config"]["digest"]
         assert found["requests"] == registry.accounts.count()
-        assert balanced(found)["needed"] + found["bytes"]["metadata"] < found["bytes"]["image"] * 1.02
+        assert (
+            balanced(found)["needed"] + found["bytes"]["metadata"] < found["bytes"]["image"] * 1.02
+        )
 
 
-def test_a_killed_pull_of_a_directory_leaves_nothing_that_hurts(folder: Path, tmp_path: Path) -> None:
-    """Between the link and the row that claims it: then the file is nobody's, and the next pull takes it again."""
+def test_a_killed_pull_of_a_directory_leaves_nothing_that_hurts(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Between the link and the row that claims it: then the file is nobody's, and the next pull
+    takes it again.
+    """
     (tmp_path / "store" / "blobs").mkdir(parents=True)
     layer = blob(folder, V1.layers[0]["digest"])
     layer.chmod(0o644)

@@ -1,4 +1,6 @@
-"""Mirrors that are down, lie, lack things, refuse or die: the pull goes on, and the receipt counts them all."""
+"""Mirrors that are down, lie, lack things, refuse or die: the pull goes on, and the receipt counts
+them all.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,17 @@ def conf(home: Path, primary: str, *mirrors: str, more: str = "") -> Path:
     return path
 
 
-def run(home: Path, primary: Registry, *mirrors: Registry | str, options: Sequence[str] = (), **how: Any) -> Ended:
+def run(
+    home: Path, primary: Registry, *mirrors: Registry | str, options: Sequence[str] = (), **how: Any
+) -> Ended:
     hosts = [one if isinstance(one, str) else one.host for one in mirrors]
     words = [primary.reference("demo-v1"), "--format", "json", "--patience", "0", *options]
-    return zpull(home, *words, env={"CONTAINERS_REGISTRIES_CONF": str(conf(home, primary.host, *hosts))}, **how)
+    return zpull(
+        home,
+        *words,
+        env={"CONTAINERS_REGISTRIES_CONF": str(conf(home, primary.host, *hosts))},
+        **how,
+    )
 
 
 def agreed(ended: Ended, *servers: Registry) -> Mapping[str, Any]:
@@ -49,7 +58,9 @@ def agreed(ended: Ended, *servers: Registry) -> Mapping[str, Any]:
     return receipt
 
 
-@pytest.fixture(params=[(), ("--exact",), ("--max-gap", "0")], ids=["as planned", "whole", "in parts"])
+@pytest.fixture(
+    params=[(), ("--exact",), ("--max-gap", "0")], ids=["as planned", "whole", "in parts"]
+)
 def options(request: pytest.FixtureRequest) -> tuple[str, ...]:
     found: tuple[str, ...] = request.param
     return found
@@ -59,7 +70,9 @@ def test_a_good_mirror_is_all_that_is_asked(tmp_path: Path, options: tuple[str, 
     with Registry(DEMO.layout) as primary, Registry(DEMO.layout) as mirror:
         receipt = agreed(run(tmp_path, primary, mirror, options=options), primary, mirror)
         assert primary.accounts.count() == 0
-        assert receipt["reference"] == primary.reference("demo-v1"), "the image keeps the name it was asked for"
+        assert receipt["reference"] == primary.reference("demo-v1"), (
+            "the image keeps the name it was asked for"
+        )
         assert receipt["bytes"]["wasted"] == 0
 
 
@@ -72,7 +85,11 @@ def test_a_mirror_that_is_down_is_said_once_and_costs_nothing(tmp_path: Path) ->
 
 
 def test_mirrors_are_asked_in_their_order(tmp_path: Path) -> None:
-    with Registry(DEMO.layout) as primary, Registry(DEMO.layout) as first, Registry(DEMO.layout) as second:
+    with (
+        Registry(DEMO.layout) as primary,
+        Registry(DEMO.layout) as first,
+        Registry(DEMO.layout) as second,
+    ):
         agreed(run(tmp_path, primary, NOBODY, first, second), primary, first, second)
         assert first.accounts.count()
         assert primary.accounts.count() == second.accounts.count() == 0
@@ -92,7 +109,9 @@ def test_a_mirror_without_the_image(tmp_path: Path) -> None:
         assert mirror.accounts.blob_bytes == 0
 
 
-def test_a_mirror_that_lacks_one_layer_serves_the_others(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_mirror_that_lacks_one_layer_serves_the_others(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
     def lacks(request: Any) -> bool:
         return bool(request.digest == LAYER["digest"])
 
@@ -121,18 +140,27 @@ def test_a_mirror_that_lacks_one_layer_serves_the_others(tmp_path: Path, options
         ("any", fail(400)),
     ],
 )
-def test_a_mirror_that_fails_in_any_way_is_followed_by_the_next(kind: Any, fault: Fault, tmp_path: Path) -> None:
-    with Registry(DEMO.layout) as primary, Registry(DEMO.layout, faults=[on(kind, fault)]) as mirror:
+def test_a_mirror_that_fails_in_any_way_is_followed_by_the_next(
+    kind: Any, fault: Fault, tmp_path: Path
+) -> None:
+    with (
+        Registry(DEMO.layout) as primary,
+        Registry(DEMO.layout, faults=[on(kind, fault)]) as mirror,
+    ):
         agreed(run(tmp_path, primary, mirror), primary, mirror)
 
 
 @pytest.mark.parametrize("kind", ["manifest", "config", "toc", "blob"])
-def test_a_mirror_that_lies_is_dropped_and_that_is_said(kind: Any, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_mirror_that_lies_is_dropped_and_that_is_said(
+    kind: Any, tmp_path: Path, options: tuple[str, ...]
+) -> None:
     at = {"toc": LAYER["toc"]["offset"] + 50, "blob": 5000}.get(kind, 40)
     wrong = replaced(b'{"schemaVersion":2}') if kind == "manifest" else flip(at)
     with (
         Registry(DEMO.layout) as primary,
-        Registry(DEMO.layout, faults=[on(("blob", "toc") if kind == "blob" else kind, wrong)]) as mirror,
+        Registry(
+            DEMO.layout, faults=[on(("blob", "toc") if kind == "blob" else kind, wrong)]
+        ) as mirror,
     ):
         ended = run(tmp_path, primary, mirror, options=options)
         receipt = agreed(ended, primary, mirror)
@@ -150,17 +178,27 @@ def test_a_primary_that_lies_is_followed_by_a_mirror_that_was_set_aside(tmp_path
         agreed(run(tmp_path, primary, mirror), primary, mirror)
 
 
-def test_a_mirror_that_dies_in_the_middle_of_a_layer(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_mirror_that_dies_in_the_middle_of_a_layer(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
     """The primary is asked for the missing bytes alone."""
 
     def is_big(request: Any) -> bool:
         size = int(LAYER["size"])
         spans = parse_ranges(request.range, size) or [(0, size)]
-        return bool(request.digest == LAYER["digest"]) and sum(end - start for start, end in spans) > 60_000
+        return (
+            bool(request.digest == LAYER["digest"])
+            and sum(end - start for start, end in spans) > 60_000
+        )
 
-    faults = [on("any", refuse(), after_bytes=60_000), on(("blob", "toc"), reset(after=50_000), when=is_big)]
+    faults = [
+        on("any", refuse(), after_bytes=60_000),
+        on(("blob", "toc"), reset(after=50_000), when=is_big),
+    ]
     with Registry(DEMO.layout) as primary, Registry(DEMO.layout, faults=faults) as mirror:
-        receipt = agreed(run(tmp_path, primary, mirror, options=["-j", "1", *options]), primary, mirror)
+        receipt = agreed(
+            run(tmp_path, primary, mirror, options=["-j", "1", *options]), primary, mirror
+        )
         assert mirror.accounts.blob_bytes > 40_000
         assert primary.accounts.blob_bytes > 40_000
         assert receipt["bytes"]["wasted"] == 0
@@ -192,7 +230,9 @@ def test_a_mirror_has_credentials_of_its_own(tmp_path: Path) -> None:
         Registry(DEMO.layout, auth="bearer", credentials=("me", "s3cr3t")) as mirror,
     ):
         auth = tmp_path / "auth.json"
-        auth.write_text(json.dumps({"auths": {mirror.host: {"username": "me", "password": "s3cr3t"}}}))
+        auth.write_text(
+            json.dumps({"auths": {mirror.host: {"username": "me", "password": "s3cr3t"}}})
+        )
         agreed(run(tmp_path, primary, mirror, options=["--authfile", str(auth)]), primary, mirror)
         assert primary.accounts.count() == 0
 
@@ -203,10 +243,22 @@ def test_when_all_have_failed_all_are_named(tmp_path: Path) -> None:
         assert ended.code == 5
         assert "503" in ended.error
         assert f"mirror {NOBODY}/demo: {NOBODY}: connection refused" in ended.error
-    with Registry(DEMO.layout, repository="other") as primary, Registry(DEMO.layout, repository="other") as mirror:
+    with (
+        Registry(DEMO.layout, repository="other") as primary,
+        Registry(DEMO.layout, repository="other") as mirror,
+    ):
         path = conf(tmp_path, primary.host, NOBODY, mirror.host)
-        ended = zpull(tmp_path, f"{primary.host}/demo:x", "--registries-conf", path, "--explain-retries", check=False)
-        assert ended.code == 3, "nobody waits for a mirror that is down when the registry says that there is nothing"
+        ended = zpull(
+            tmp_path,
+            f"{primary.host}/demo:x",
+            "--registries-conf",
+            path,
+            "--explain-retries",
+            check=False,
+        )
+        assert ended.code == 3, (
+            "nobody waits for a mirror that is down when the registry says that there is nothing"
+        )
         assert ended.err.count("again in") == 0
 
 
@@ -234,7 +286,12 @@ def test_digest_only_mirrors_are_not_asked_for_tags(tmp_path: Path) -> None:
 def test_what_is_blocked_is_denied_before_anything_is_asked(tmp_path: Path) -> None:
     with Registry(DEMO.layout) as primary:
         path = conf(tmp_path, primary.host, more="blocked = true")
-        ended = zpull(tmp_path, primary.reference("demo-v1"), env={"ZPULL_REGISTRIES_CONF": str(path)}, check=False)
+        ended = zpull(
+            tmp_path,
+            primary.reference("demo-v1"),
+            env={"ZPULL_REGISTRIES_CONF": str(path)},
+            check=False,
+        )
         assert (ended.code, primary.accounts.count()) == (4, 0)
         assert f"is blocked: {path} says so" in ended.error
 
@@ -246,7 +303,9 @@ def test_a_file_not_understood_ends_in_one_line(tmp_path: Path) -> None:
     assert ended.code == 8
     assert f"invalid {path}: expected TOML" in ended.error
     assert "line 1" in ended.error
-    assert zpull(tmp_path, "r.example/x:t", "--registries-conf", "missing.conf", check=False).code == 2
+    assert (
+        zpull(tmp_path, "r.example/x:t", "--registries-conf", "missing.conf", check=False).code == 2
+    )
 
 
 # ── other places that a manifest names ──
@@ -270,12 +329,19 @@ def test_the_urls_of_a_layer_are_asked_when_the_registry_has_none_and_see_no_cre
     content = foreign("http://127.0.0.1:9/x", chunked=chunked)
     digest = max(content.blobs, key=lambda one: b"rootfs" not in content.blobs[one])
     with Registry(content) as elsewhere:
-        listed = foreign(f"{elsewhere.layout_url}/blobs/{digest.replace(':', '/')}", chunked=chunked)
+        listed = foreign(
+            f"{elsewhere.layout_url}/blobs/{digest.replace(':', '/')}", chunked=chunked
+        )
         missing = on(("blob", "toc"), fail(404))
         with Registry(listed, auth="basic", faults=[missing]) as primary:
-            ended = zpull(tmp_path, primary.reference("v1"), "--creds", "user:secret", "--format", "json")
+            ended = zpull(
+                tmp_path, primary.reference("v1"), "--creds", "user:secret", "--format", "json"
+            )
             receipt = ended.receipt
-            assert receipt["bytes"]["fetched"] == primary.accounts.body_bytes + elsewhere.accounts.body_bytes
+            assert (
+                receipt["bytes"]["fetched"]
+                == primary.accounts.body_bytes + elsewhere.accounts.body_bytes
+            )
             assert receipt["requests"] == primary.accounts.count() + elsewhere.accounts.count()
             assert not any(request.authorized for request in elsewhere.accounts.requests)
             assert elsewhere.accounts.blob_bytes > 100
@@ -290,5 +356,12 @@ def test_the_urls_of_a_layer_are_left_alone_while_the_registry_has_it(tmp_path: 
     ):
         path = conf(tmp_path, primary.host, mirror.host)
         zpull(
-            tmp_path, primary.reference("v1"), "--registries-conf", path, "--store", tmp_path / "b", "--patience", "0"
+            tmp_path,
+            primary.reference("v1"),
+            "--registries-conf",
+            path,
+            "--store",
+            tmp_path / "b",
+            "--patience",
+            "0",
         )

@@ -1,4 +1,6 @@
-"""`--offline`: from the store and from seeds alone, without a request; an error says what is missing, in bytes."""
+"""`--offline`: from the store and from seeds alone, without a request; an error says what is
+missing, in bytes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.build.front import chunked_layer, gzip_layer, image, index, make_tar, write_layout
+from tests.helpers.build.front import (
+    chunked_layer,
+    gzip_layer,
+    image,
+    index,
+    make_tar,
+    write_layout,
+)
 from tests.helpers.harness.command import receipt, zpull
 from tests.helpers.harness.rough import files
 from tests.helpers.servers.registry import Registry
@@ -55,7 +64,9 @@ def test_the_error_lists_what_is_missing_by_layer_and_in_total(tmp_path: Path) -
         ended = zpull(tmp_path, by_digest, "--offline", check=False)
         assert registry.accounts.count() == asked
     assert ended.code == 3
-    lacking = sum(chunk.end - chunk.start for chunk in V2.layers[0].chunks if chunk.file.split("/")[2] == "3")
+    lacking = sum(
+        chunk.end - chunk.start for chunk in V2.layers[0].chunks if chunk.file.split("/")[2] == "3"
+    )
     assert missing(ended.error) == [lacking]
     assert f"{lacking} bytes are missing: " in ended.error
     assert V2.layers[0].digest in ended.error
@@ -102,7 +113,9 @@ def test_chunks_that_suffice_are_put_together_and_proved_offline(tmp_path: Path)
         path = tmp_path / "seed" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    told = receipt(tmp_path, f"{registry.host}/demo@{V2.digest}", "--offline", "--seed", tmp_path / "seed")
+    told = receipt(
+        tmp_path, f"{registry.host}/demo@{V2.digest}", "--offline", "--seed", tmp_path / "seed"
+    )
     assert told["requests"] == 0
     assert told["layers"][0]["mode"] == "partial"
     assert zpull(tmp_path, "images", "-q").out.count("\n") == 2

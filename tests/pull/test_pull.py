@@ -33,7 +33,11 @@ def source_of(golden: Golden, **how: int) -> MemorySource:
 def assert_books_balance(outcome: Outcome, source: MemorySource) -> None:
     spent = outcome.receipt.bytes
     assert min(spent.needed, spent.metadata, spent.gap, spent.wasted, spent.cached) >= 0
-    assert spent.fetched == spent.needed + spent.metadata + spent.gap + spent.wasted == source.traffic.fetched
+    assert (
+        spent.fetched
+        == spent.needed + spent.metadata + spent.gap + spent.wasted
+        == source.traffic.fetched
+    )
 
 
 def assert_is(golden: Golden, outcome: Outcome, store: Store) -> None:
@@ -42,13 +46,17 @@ def assert_is(golden: Golden, outcome: Outcome, store: Store) -> None:
     assert outcome.receipt.image_id == golden.expect["config"]["digest"]
     assert list(outcome.image.config.diff_ids) == golden.expect["diff_ids"]
     assert outcome.receipt.bytes.image == golden.expect["image_bytes"]
-    for content, diff_id in zip(layers_of(store, outcome.image), golden.expect["diff_ids"], strict=True):
+    for content, diff_id in zip(
+        layers_of(store, outcome.image), golden.expect["diff_ids"], strict=True
+    ):
         assert "sha256:" + hashlib.sha256(b"".join(content.tar())).hexdigest() == diff_id
 
 
 @pytest.mark.parametrize("golden", VERIFIABLE, ids=str)
 @pytest.mark.parametrize("piece", [7, 65536])
-def test_cold_pull_of_a_golden_image_is_exact_and_balanced(golden: Golden, piece: int, tmp_path: Path) -> None:
+def test_cold_pull_of_a_golden_image_is_exact_and_balanced(
+    golden: Golden, piece: int, tmp_path: Path
+) -> None:
     source = source_of(golden, piece=piece)
     with open_store(tmp_path) as store:
         outcome = pull(source, store)
@@ -58,7 +66,9 @@ def test_cold_pull_of_a_golden_image_is_exact_and_balanced(golden: Golden, piece
 
 
 @pytest.mark.parametrize("golden", VERIFIABLE, ids=str)
-def test_second_pull_of_a_tag_asks_for_its_manifest_and_nothing_else(golden: Golden, tmp_path: Path) -> None:
+def test_second_pull_of_a_tag_asks_for_its_manifest_and_nothing_else(
+    golden: Golden, tmp_path: Path
+) -> None:
     source = source_of(golden)
     with open_store(tmp_path) as store:
         pull(source, store)
@@ -72,7 +82,9 @@ def test_second_pull_of_a_tag_asks_for_its_manifest_and_nothing_else(golden: Gol
 
 @pytest.mark.parametrize("golden", UNVERIFIABLE, ids=str)
 @pytest.mark.parametrize(
-    "gaps", [GapOptions(), GapOptions(exact=True), GapOptions(max_gap=0)], ids=["", "exact", "metered"]
+    "gaps",
+    [GapOptions(), GapOptions(exact=True), GapOptions(max_gap=0)],
+    ids=["", "exact", "metered"],
 )
 def test_unverifiable_image_is_refused_however_it_comes_and_nothing_stays(
     golden: Golden, gaps: GapOptions, tmp_path: Path
@@ -91,9 +103,12 @@ def test_unverifiable_image_is_refused_however_it_comes_and_nothing_stays(
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [("demo-v1", "demo-v2"), ("g1-old", "demo-v2"), ("g1-old", "demo-v1"), ("demo-v1", "g1-old")]
+    ("before", "after"),
+    [("demo-v1", "demo-v2"), ("g1-old", "demo-v2"), ("g1-old", "demo-v1"), ("demo-v1", "g1-old")],
 )
-def test_an_update_fetches_what_is_missing_and_little_else(before: str, after: str, tmp_path: Path) -> None:
+def test_an_update_fetches_what_is_missing_and_little_else(
+    before: str, after: str, tmp_path: Path
+) -> None:
     source = source_of(Golden("demo", after))
     with open_store(tmp_path) as store:
         pull(source_of(Golden("demo", before)), store)
@@ -130,7 +145,9 @@ def test_exact_mode_keeps_the_registrys_blobs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tag", ["multi-platform", "multi-platform-mixed"])
 @pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64"])
-def test_of_two_instances_of_a_platform_the_zstd_one_is_pulled(tag: str, platform: str, tmp_path: Path) -> None:
+def test_of_two_instances_of_a_platform_the_zstd_one_is_pulled(
+    tag: str, platform: str, tmp_path: Path
+) -> None:
     golden = Golden("demo", tag)
     want = parse_platform(platform)
     assert want is not None
@@ -149,12 +166,16 @@ def test_a_host_without_ranges_gives_whole_layers_and_says_so(tmp_path: Path) ->
         outcome = pull(source, store, gaps=GapOptions(lean=True))
         assert_is(golden, outcome, store)
         assert_books_balance(outcome, source)
-    assert {(layer.mode, layer.reason) for layer in outcome.receipt.layers} == {("whole", "its host serves no ranges")}
+    assert {(layer.mode, layer.reason) for layer in outcome.receipt.layers} == {
+        ("whole", "its host serves no ranges")
+    }
     assert source.blob_bytes == golden.expect["image_bytes"]
 
 
 def test_ordinary_layers_come_whole_with_a_reason(tmp_path: Path) -> None:
-    made = image([gzip_layer(make_tar({"a": b"1" * 5000})), chunked_layer(make_tar({"b": b"2" * 5000}))])
+    made = image(
+        [gzip_layer(make_tar({"a": b"1" * 5000})), chunked_layer(make_tar({"b": b"2" * 5000}))]
+    )
     source = MemorySource(made)
     with open_store(tmp_path) as store:
         outcome = pull(source, store)
@@ -192,7 +213,9 @@ def test_a_layer_listed_twice_is_fetched_once(tmp_path: Path) -> None:
     assert source.blob_bytes < layer.size + 2000
 
 
-def test_a_chunk_that_comes_wrong_once_is_fetched_again_and_counted_as_waste(tmp_path: Path) -> None:
+def test_a_chunk_that_comes_wrong_once_is_fetched_again_and_counted_as_waste(
+    tmp_path: Path,
+) -> None:
     golden = Golden("demo", "demo-v2")
     spoiled: list[int] = []
 
@@ -213,7 +236,9 @@ def test_a_chunk_that_comes_wrong_once_is_fetched_again_and_counted_as_waste(tmp
     assert outcome.receipt.bytes.wasted > 0
 
 
-def test_a_chunk_that_comes_wrong_twice_is_an_integrity_error_and_is_not_kept(tmp_path: Path) -> None:
+def test_a_chunk_that_comes_wrong_twice_is_an_integrity_error_and_is_not_kept(
+    tmp_path: Path,
+) -> None:
     golden = Golden("demo", "demo-v2")
     chunk = next(
         c
@@ -269,7 +294,8 @@ def test_a_broken_pull_goes_on_where_it_was(cut_at: int, tmp_path: Path) -> None
     with open_store(tmp_path) as store:
         assert_is(golden, pull(source, store), store)
     manifest = golden.expect["manifest"]["size"]
-    assert first + source.traffic.fetched <= clean_bytes + manifest + 600  # other gaps may be bought
+    # other gaps may be bought
+    assert first + source.traffic.fetched <= clean_bytes + manifest + 600
 
 
 def test_the_wrong_platform_of_a_single_image_is_taken_as_it_is(tmp_path: Path) -> None:

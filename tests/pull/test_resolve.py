@@ -1,4 +1,6 @@
-"""Which image is meant: through indexes of any depth, beside artifacts, and where lists lie about sizes."""
+"""Which image is meant: through indexes of any depth, beside artifacts, and where lists lie about
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -91,19 +93,27 @@ def test_the_search_is_bounded(store: Store) -> None:
         deep = silent(deep)
     with pytest.raises(LimitError, match="indexes within indexes"):
         pulled(store, deep)
-    many = [image([gzip_layer(make_tar({"n": b"%d" % n}))], edit_manifest=_artifact) for n in range(40)]
+    many = [
+        image([gzip_layer(make_tar({"n": b"%d" % n}))], edit_manifest=_artifact) for n in range(40)
+    ]
     with pytest.raises(LimitError, match="among the first 32 manifests"):
         pulled(store, silent(*many))
 
 
 @pytest.mark.parametrize("change", [-190, 190])
-def test_a_list_with_wrong_sizes_and_right_digests_is_pulled_with_a_note(store: Store, change: int) -> None:
+def test_a_list_with_wrong_sizes_and_right_digests_is_pulled_with_a_note(
+    store: Store, change: int
+) -> None:
     def edit(value: Json) -> None:
         value["manifests"][0]["size"] += change
 
     outcome = pulled(store, index([APP], edit=edit))
     assert outcome.receipt.manifest_digest == APP.digest
-    (note,) = [event.text for event in outcome.events if isinstance(event, Noted) and "lists manifest" in event.text]
+    (note,) = [
+        event.text
+        for event in outcome.events
+        if isinstance(event, Noted) and "lists manifest" in event.text
+    ]
     assert f"with {len(APP.manifest) + change} bytes, it has {len(APP.manifest)}" in note
 
 
@@ -111,7 +121,9 @@ def test_a_list_with_wrong_sizes_and_right_digests_is_pulled_with_a_note(store: 
 
 
 @pytest.mark.parametrize("want", [Platform("linux", "arm64"), Platform("windows", "amd64")])
-def test_an_image_for_another_platform_than_asked_is_pulled_with_a_warning(store: Store, want: Platform) -> None:
+def test_an_image_for_another_platform_than_asked_is_pulled_with_a_warning(
+    store: Store, want: Platform
+) -> None:
     outcome = pulled(store, APP, want)
     (warning,) = outcome.receipt.warnings
     assert f"the image is for linux/amd64, not for {want}" in warning
@@ -122,11 +134,17 @@ def test_an_image_for_another_platform_than_asked_is_pulled_with_a_warning(store
     ("linux/arm/v6", "linux/arm/v7"), ("linux/amd64", "linux/amd64/v3"), ("linux/arm64/v8", "linux/arm64"),
     ("linux", "linux/arm64"),
 ])  # fmt: skip
-def test_one_that_runs_there_or_does_not_say_is_no_reason_to_warn(store: Store, has: str, want: str) -> None:
+def test_one_that_runs_there_or_does_not_say_is_no_reason_to_warn(
+    store: Store, has: str, want: str
+) -> None:
     def edit(config: Json) -> None:
         config.pop("architecture", None) if has == "linux" else None
 
-    one = image([gzip_layer(make_tar({"a": b"b"}))], platform=has if "/" in has else "linux/amd64", edit_config=edit)
+    one = image(
+        [gzip_layer(make_tar({"a": b"b"}))],
+        platform=has if "/" in has else "linux/amd64",
+        edit_config=edit,
+    )
     assert pulled(store, one, Platform(*want.split("/"))).receipt.warnings == []
 
 
@@ -142,10 +160,15 @@ def test_the_command_warns_whatever_the_progress(tmp_path: Path, quiet: tuple[st
 
 def entries(folder: Path, *documents: Document, **names: str) -> None:
     """An `index.json` that says nothing but what it must."""
-    listed = [{"mediaType": one.media_type, "digest": one.digest, "size": len(one.manifest)} for one in documents]
+    listed = [
+        {"mediaType": one.media_type, "digest": one.digest, "size": len(one.manifest)}
+        for one in documents
+    ]
     for entry, name in zip(listed, names.values(), strict=False):
         entry["annotations"] = {"org.opencontainers.image.ref.name": name}
-    (folder / "index.json").write_bytes(dumps({"schemaVersion": 2, "mediaType": None, "manifests": listed}))
+    (folder / "index.json").write_bytes(
+        dumps({"schemaVersion": 2, "mediaType": None, "manifests": listed})
+    )
 
 
 @pytest.mark.parametrize("documents", [

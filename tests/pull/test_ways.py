@@ -1,4 +1,6 @@
-"""Which way a layer comes: fewest bytes where that is not much slower, and never the registry's blob for a trifle."""
+"""Which way a layer comes: fewest bytes where that is not much slower, and never the registry's
+blob for a trifle.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from zchunked.ranges import ByteRange
 MB = 1_000_000
 
 
-def costs(exact: tuple[int, float], whole: tuple[int, float], lean: tuple[int, float] | None = None) -> list[WayCost]:
+def costs(
+    exact: tuple[int, float], whole: tuple[int, float], lean: tuple[int, float] | None = None
+) -> list[WayCost]:
     made = [WayCost("exact", exact[0], 1, exact[1]), WayCost("whole", whole[0], 1, whole[1])]
     return [*made, WayCost("lean", lean[0], 1, lean[1])] if lean else made
 
@@ -24,7 +28,8 @@ def costs(exact: tuple[int, float], whole: tuple[int, float], lean: tuple[int, f
     [
         (costs((86 * MB, 1.0), (197 * MB, 0.9)), "exact"),  # little slower, and half the bytes
         (costs((86 * MB, 3.0), (197 * MB, 0.8)), "whole"),  # a fast link never waits for Python
-        (costs((86 * MB, 14.0), (197 * MB, 32.0), (75 * MB, 12.2)), "lean"),  # a slow one never pays for identity
+        # a slow one never pays for identity
+        (costs((86 * MB, 14.0), (197 * MB, 32.0), (75 * MB, 12.2)), "lean"),
         (costs((86 * MB, 1.5), (197 * MB, 1.6), (75 * MB, 6.0)), "exact"),
         (costs((40_000, 0.011), (250_000, 0.03), (35_000, 0.010)), "exact"),  # nobody notices
         (costs((100, 1.0), (100, 1.0)), "exact"),
@@ -35,7 +40,10 @@ def test_the_way_that_is_taken(its: list[WayCost], way: Way) -> None:
 
 
 def test_a_link_that_nobody_knows_is_no_reason_to_give_the_blob_up() -> None:
-    assert choose(costs((86 * MB, 14.0), (197 * MB, 32.0), (75 * MB, 12.2)), is_rate_known=False).way == "exact"
+    assert (
+        choose(costs((86 * MB, 14.0), (197 * MB, 32.0), (75 * MB, 12.2)), is_rate_known=False).way
+        == "exact"
+    )
 
 
 @given(
@@ -51,9 +59,12 @@ def test_what_is_taken_is_never_much_slower_than_the_other_way_to_the_same_blob(
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), min_size=1, max_size=200), st.sampled_from([1, 50])
+    st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), min_size=1, max_size=200),
+    st.sampled_from([1, 50]),
 )
-def test_a_rough_cost_is_near_that_of_the_requests(needs: list[tuple[int, int]], spans: int) -> None:
+def test_a_rough_cost_is_near_that_of_the_requests(
+    needs: list[tuple[int, int]], spans: int
+) -> None:
     needed, at = [], 0
     for size, gap in needs:
         needed.append(ByteRange(at, at + size))
@@ -85,7 +96,9 @@ def spans_of(count: int, size: int, gap: int) -> list[ByteRange]:
 
 
 def test_a_host_that_works_for_each_part_is_asked_for_fewer() -> None:
-    """60,000 parts are half a minute of a host that needs 0.5 ms for each, and nothing of one that does not."""
+    """60,000 parts are half a minute of a host that needs 0.5 ms for each, and nothing of one that
+    does not.
+    """
     needed = spans_of(60_000, 1_400, 1_900)
     assert gap_in_parts(needed, Link(0.001, 300e6)) == PART_BYTES
     bought = gap_in_parts(needed, Link(0.001, 300e6, part=500e-6))
@@ -93,7 +106,8 @@ def test_a_host_that_works_for_each_part_is_asked_for_fewer() -> None:
     cheap = [Link(0.001, 300e6, part=1e-6), Link(0.001, 300e6, part=500e-6)]
     free, dear = (rough_cost("exact", needed, 0.0, link, 8, 185, GapPolicy()) for link in cheap)
     assert dear.seconds > free.seconds + 20
-    assert gap_in_parts(needed[:500], Link(0.001, 300e6, part=500e-6)) == PART_BYTES  # a quarter of a second
+    # a quarter of a second
+    assert gap_in_parts(needed[:500], Link(0.001, 300e6, part=500e-6)) == PART_BYTES
 
 
 @given(
@@ -101,7 +115,9 @@ def test_a_host_that_works_for_each_part_is_asked_for_fewer() -> None:
     st.floats(0, 0.1),
     st.floats(1e6, 1e9),
 )
-def test_gaps_are_bought_as_ways_are_chosen(needs: list[tuple[int, int]], part: float, rate: float) -> None:
+def test_gaps_are_bought_as_ways_are_chosen(
+    needs: list[tuple[int, int]], part: float, rate: float
+) -> None:
     needed, at = [], 0
     for size, gap in needs:
         needed.append(ByteRange(at, at + size))

@@ -23,7 +23,9 @@ DEMO = Golden("demo", "demo-v1")
 SOURCE = f"oci:{DEMO.layout}:{DEMO.tag}"
 
 
-def check(registry: UploadRegistry, golden: Golden, repository: str = "team/app", tag: str = "v1") -> None:
+def check(
+    registry: UploadRegistry, golden: Golden, repository: str = "team/app", tag: str = "v1"
+) -> None:
     data = registry.manifests[repository][tag]
     assert data == golden.blob(golden.expect["manifest"]["digest"])
     document = json.loads(data)
@@ -49,7 +51,9 @@ def test_only_what_changed_goes_up(tmp_path: Path) -> None:
         command.zpull(tmp_path, "push", SOURCE, f"{registry.host}/team/app:v1")
         before = registry.received
         newer = Golden("demo", "demo-v2")
-        told = command.receipt(tmp_path, "push", f"oci:{newer.layout}:{newer.tag}", f"{registry.host}/team/app:v2")
+        told = command.receipt(
+            tmp_path, "push", f"oci:{newer.layout}:{newer.tag}", f"{registry.host}/team/app:v2"
+        )
         check(registry, newer, tag="v2")
         assert told["push"]["skipped"] == 1
         assert registry.received - before == told["push"]["sent"]
@@ -62,7 +66,9 @@ def test_a_push_that_was_killed_goes_on(tmp_path: Path) -> None:
         registry.seconds_per_block = 0.002
         target = f"{registry.host}/team/app:v1"
         argv = [*command.ARGV, "push", f"oci:{noise}", target]
-        with subprocess.Popen(argv, env=command.environment(tmp_path), stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            argv, env=command.environment(tmp_path), stderr=subprocess.DEVNULL
+        ) as process:
             end = time.monotonic() + 60
             while registry.received < 6 * MiB and time.monotonic() < end:
                 time.sleep(0.005)
@@ -102,7 +108,9 @@ def test_where_nothing_can_be_pushed(target: str, code: int, tmp_path: Path) -> 
 
 def test_credentials_are_for_the_target(tmp_path: Path) -> None:
     with UploadRegistry(needs_login=True, elsewhere=True) as registry:
-        command.zpull(tmp_path, "push", SOURCE, f"{registry.host}/team/app:v1", "--creds", "me:secret")
+        command.zpull(
+            tmp_path, "push", SOURCE, f"{registry.host}/team/app:v1", "--creds", "me:secret"
+        )
         check(registry, DEMO)
 
 
@@ -127,8 +135,16 @@ def _signed(registry: UploadRegistry, repository: str, *, by_api: bool) -> tuple
     }  # fmt: skip
     data = json.dumps(document).encode()
     registry.manifests[repository][registry.digest(data)] = data
-    listed = {"mediaType": document["mediaType"], "digest": registry.digest(data), "size": len(data)}
-    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [listed]}
+    listed = {
+        "mediaType": document["mediaType"],
+        "digest": registry.digest(data),
+        "size": len(data),
+    }
+    index = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [listed],
+    }
     text = json.dumps(index).encode()
     if by_api:
         registry.referrers[registry.digest(image)] = text
@@ -152,7 +168,10 @@ def test_signatures_go_with_the_image(by_api: bool, acknowledges: bool, tmp_path
         assert (fallback in second.manifests["mine/app"]) is not acknowledges
         if not acknowledges:
             [entry] = json.loads(second.manifests["mine/app"][fallback])["manifests"]
-            assert (entry["digest"], entry["artifactType"]) == (artifact, "application/vnd.example.signature")
+            assert (entry["digest"], entry["artifactType"]) == (
+                artifact,
+                "application/vnd.example.signature",
+            )
             command.zpull(tmp_path / "other", "push", source, target, "--with-referrers")
             assert len(json.loads(second.manifests["mine/app"][fallback])["manifests"]) == 1
 
@@ -176,7 +195,9 @@ def test_a_program_pushes_and_may_go_to_the_location_itself(tmp_path: Path) -> N
             uploads.finish(upload, digest_of(b"hello"))
         assert registry.blob("team/other", digest_of(b"hello")) == b"hello"
         registry.cut_every = 1
-        impatient = zchunked.Client(tmp_path / "store", options=zchunked.Options(patience=zchunked.Patience(0)))
+        impatient = zchunked.Client(
+            tmp_path / "store", options=zchunked.Options(patience=zchunked.Patience(0))
+        )
         with closing(impatient), pytest.raises(zchunked.errors.TransferError) as failure:
             impatient.push(SOURCE, f"{registry.host}/team/third:v1")
         assert "run the same command to resume" in str(failure.value)
@@ -203,19 +224,36 @@ def check_all(registry: UploadRegistry, repository: str, tag: str) -> int:
 
 
 def test_a_whole_index_goes_up_with_what_is_no_image(tmp_path: Path) -> None:
-    """Two instances of one platform and an attestation are in it; signatures of children are kept."""
+    """Two instances of one platform and an attestation are in it; signatures of children are
+    kept.
+    """
     source = f"oci:{INDEX.layout}:{INDEX.tag}"
     with UploadRegistry() as first, UploadRegistry() as second:
-        told = command.receipt(tmp_path, "push", source, f"{first.host}/team/app:v1", "--platform", "all")
+        told = command.receipt(
+            tmp_path, "push", source, f"{first.host}/team/app:v1", "--platform", "all"
+        )
         assert told["manifest_digest"] == INDEX.expect["index"]["digest"]
         assert told["push"]["sent"] == check_all(first, "team/app", "v1") == first.received
-        again = command.receipt(tmp_path, "push", source, f"{first.host}/team/app:v2", "--platform", "all")
+        again = command.receipt(
+            tmp_path, "push", source, f"{first.host}/team/app:v2", "--platform", "all"
+        )
         assert (again["push"]["sent"], first.received) == (0, told["push"]["sent"])
         artifact, blob = _signed(first, "team/app", by_api=True)
-        words = ("push", f"{first.host}/team/app:v1", f"{second.host}/mine/app:v1", "--platform", "all")
+        words = (
+            "push",
+            f"{first.host}/team/app:v1",
+            f"{second.host}/mine/app:v1",
+            "--platform",
+            "all",
+        )
         told = command.receipt(tmp_path / "other", *words, "--with-referrers")
-        assert told["push"]["sent"] == check_all(second, "mine/app", "v1") + len(b"a signature") + len(b"{}")
-        assert (artifact in second.manifests["mine/app"], second.blob("mine/app", blob)) == (True, b"a signature")
+        assert told["push"]["sent"] == check_all(second, "mine/app", "v1") + len(
+            b"a signature"
+        ) + len(b"{}")
+        assert (artifact in second.manifests["mine/app"], second.blob("mine/app", blob)) == (
+            True,
+            b"a signature",
+        )
 
 
 def test_all_platforms_of_what_is_no_index_are_its_one_image(tmp_path: Path) -> None:
@@ -228,11 +266,19 @@ def test_an_index_that_is_spoilt_on_the_disk_is_healed_and_pushed(tmp_path: Path
     source = f"oci:{INDEX.layout}:{INDEX.tag}"
     with UploadRegistry() as first, UploadRegistry() as second:
         command.zpull(tmp_path, "push", source, f"{first.host}/team/app:v1", "--platform", "all")
-        words = ("push", f"{first.host}/team/app:v1", f"{second.host}/mine/app:v1", "--platform", "all")
+        words = (
+            "push",
+            f"{first.host}/team/app:v1",
+            f"{second.host}/mine/app:v1",
+            "--platform",
+            "all",
+        )
         second.cut_every = 1
         command.zpull(tmp_path / "other", *words, "--patience", "0", check=False)
         second.cut_every = None
-        files = [one for one in (tmp_path / "other" / "store" / "blobs").rglob("*") if one.is_file()]
+        files = [
+            one for one in (tmp_path / "other" / "store" / "blobs").rglob("*") if one.is_file()
+        ]
         largest = max(files, key=lambda one: one.stat().st_size)
         data = bytearray(largest.read_bytes())
         data[len(data) // 2] ^= 1

@@ -1,4 +1,6 @@
-"""Pushes to a registry that holds us to the rules, loses bytes, sessions and connections, and lies."""
+"""Pushes to a registry that holds us to the rules, loses bytes, sessions and connections, and
+lies.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def shipment(*sizes: int, seed: int = 1) -> Shipment:
 class Push:
     """One push to a registry, and what came of it."""
 
-    def __init__(self, registry: UploadRegistry, store: Store, to: str = "team/app:v1", **options: Any) -> None:
+    def __init__(
+        self, registry: UploadRegistry, store: Store, to: str = "team/app:v1", **options: Any
+    ) -> None:
         reference = parse_reference(f"{registry.host}/{to}")
         assert isinstance(reference, Reference)
         self.reference, self.registry = reference, registry
@@ -123,9 +127,10 @@ def test_tokens_are_asked_for_once_and_for_all_that_is_to_be_done(store: Store) 
     with UploadRegistry(needs_login=True) as registry:
         registry.blobs["team/base"] = {}
         Push(registry, store, mount_from=("team/base",)).run(IMAGE).check(IMAGE)
-        assert registry.tokens_seen == {"repository:team/app:pull,push", "repository:team/base:pull"} or {
-            "repository:team/app:pull,push"
-        } <= {*registry.tokens_seen}
+        assert registry.tokens_seen == {
+            "repository:team/app:pull,push",
+            "repository:team/base:pull",
+        } or {"repository:team/app:pull,push"} <= {*registry.tokens_seen}
 
 
 def test_blobs_of_another_repository_are_mounted(store: Store) -> None:
@@ -160,7 +165,9 @@ def test_an_end_whose_answer_is_lost_is_not_sent_again(store: Store) -> None:
         assert registry.received == sum(one.blob.size for one in IMAGE.parcels)
 
 
-def test_a_registry_that_does_not_say_what_it_has_is_believed_when_all_went_well(store: Store) -> None:
+def test_a_registry_that_does_not_say_what_it_has_is_believed_when_all_went_well(
+    store: Store,
+) -> None:
     with UploadRegistry(tells_offset=False) as registry:
         Push(registry, store).run(IMAGE).check(IMAGE)
 
@@ -170,7 +177,9 @@ def test_sessions_that_are_forgotten_are_begun_again(store: Store) -> None:
         Push(registry, store).run(IMAGE).check(IMAGE)
 
 
-@pytest.mark.parametrize("lie", [lambda at: at + 999_999_999, lambda _: 0, lambda at: max(at - 100_000, 0)])
+@pytest.mark.parametrize(
+    "lie", [lambda at: at + 999_999_999, lambda _: 0, lambda at: max(at - 100_000, 0)]
+)
 def test_lies_about_offsets_end_in_the_right_bytes(lie: Any, store: Store) -> None:
     with UploadRegistry(cut_every=3 * MiB) as registry:
         registry.lie, registry.lies_left = lie, 2

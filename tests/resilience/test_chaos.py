@@ -1,4 +1,6 @@
-"""Chaos: whatever goes wrong and whoever is killed, the image ends up right, or the next clean run makes it so."""
+"""Chaos: whatever goes wrong and whoever is killed, the image ends up right, or the next clean run
+makes it so.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.harness.rough import assert_right, balanced, kill_after, run, started, verified, versions
+from tests.helpers.harness.rough import (
+    assert_right,
+    balanced,
+    kill_after,
+    run,
+    started,
+    verified,
+    versions,
+)
 from tests.helpers.servers.accounts import Kind
 from tests.helpers.servers.faults import (
     Fault,
@@ -55,7 +65,9 @@ FAULTS: st.SearchStrategy[Fault] = st.one_of(
     st.builds(fail, st.just(429), retry_after=st.sampled_from([0.1, 0.3, "nonsense"])),
     st.builds(stall, st.just(60.0), after=SIZES),
     st.builds(trickle, st.integers(500, 5000), st.just(0.001)),
-    st.sampled_from([refuse(), refuse(how="rst"), empty(), fail_as_ghcr(), shift_content_range(), wrong_total()]),
+    st.sampled_from(
+        [refuse(), refuse(how="rst"), empty(), fail_as_ghcr(), shift_content_range(), wrong_total()]
+    ),
     st.sampled_from([no_content_range(), ignore_range(), replaced(b"<html>no</html>")]),
 )
 
@@ -109,7 +121,8 @@ def run_once(one: Run, home: Path, registry: Registry) -> int:
             out, err = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             raise AssertionError("it neither finished nor gave up") from None
-    assert "Traceback" not in err or process.returncode == -signal.SIGINT, err  # pressed before Python was up
+    # pressed before Python was up
+    assert "Traceback" not in err or process.returncode == -signal.SIGINT, err
     if out:
         balanced(json.loads(out))
     return process.returncode

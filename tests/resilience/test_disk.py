@@ -1,4 +1,6 @@
-"""What disks do: full, without power, with bits that flip, files that shrink or go. Nothing needs a repair step."""
+"""What disks do: full, without power, with bits that flip, files that shrink or go. Nothing needs a
+repair step.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], None]]:
     home = tmp_path / "home"
     home.mkdir()
     tried = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "zpull-test", home], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "zpull-test", home],
+        capture_output=True,
+        check=False,
     )
     if tried.returncode:
         pytest.skip(f"needs root to mount a tmpfs: {tried.stderr.decode().strip()}")
@@ -68,13 +72,16 @@ def test_a_full_disk_ends_the_pull_and_a_larger_one_continues_it(
             assert registry.accounts.blob_bytes - sent <= 0.25 * SIZE
         small_disk(64 << 20)
         run(home, registry, "big")
-        # What was on its way to a disk that took no more could not be kept, and nothing else came twice.
+        # What was on its way to a disk that took no more could not be kept, and nothing else came
+        # twice.
         assert registry.accounts.sent_twice() <= 3 * 0.25 * SIZE
         assert_right(home, registry, "big")
 
 
 @pytest.mark.parametrize("size", [0, 20_000, 60_000, 150_000, 300_000])
-def test_a_disk_without_room_for_an_index(size: int, small_disk: Callable[[int], None], tmp_path: Path) -> None:
+def test_a_disk_without_room_for_an_index(
+    size: int, small_disk: Callable[[int], None], tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     small_disk(max(size, 4096))
     with Registry({"big": large()}) as registry:
@@ -89,13 +96,17 @@ def test_a_disk_without_room_for_an_index(size: int, small_disk: Callable[[int],
 
 
 def pull_the_plug(home: Path) -> int:
-    """What a kill at this moment and a restart without the page cache leave; returns the bytes that are lost."""
+    """What a kill at this moment and a restart without the page cache leave; returns the bytes that
+    are lost.
+    """
     store = home / "store"
     claimed = committed(home)
     lost = 0
     for journal in (store / "blobs").glob("*.map"):
         head, _, body = journal.read_bytes().partition(b"\n")
-        journal.write_bytes(json.dumps(json.loads(head) | {"boot": "another"}).encode() + b"\n" + body)
+        journal.write_bytes(
+            json.dumps(json.loads(head) | {"boot": "another"}).encode() + b"\n" + body
+        )
         data = journal.with_suffix("")
         keep = claimed.get(data.name, 0)
         lost += data.stat().st_size - keep
@@ -139,7 +150,9 @@ def test_a_restart_in_good_order_costs_as_little_as_a_power_loss(tmp_path: Path)
             process.communicate()
         for journal in (tmp_path / "store" / "blobs").glob("*.map"):
             head, _, body = journal.read_bytes().partition(b"\n")
-            journal.write_bytes(json.dumps(json.loads(head) | {"boot": "another"}).encode() + b"\n" + body)
+            journal.write_bytes(
+                json.dumps(json.loads(head) | {"boot": "another"}).encode() + b"\n" + body
+            )
         assert zpull(tmp_path, "verify").code == 0
         registry.wire._rate = None
         run(tmp_path, registry, "big")
@@ -217,7 +230,9 @@ def test_an_export_never_writes_damage(name: str, tmp_path: Path) -> None:
 
 
 def old_image() -> Image:
-    """A layer without a tar-split: its tar is rebuilt from header frames, which no digest covers alone."""
+    """A layer without a tar-split: its tar is rebuilt from header frames, which no digest covers
+    alone.
+    """
     return image([chunked_layer(make_tar(files(1, 20, 10_000)), generation=1)])
 
 

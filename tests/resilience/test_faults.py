@@ -1,4 +1,6 @@
-"""Every fault at every kind of request, as a user meets it: the command, a real socket, and a server that counts."""
+"""Every fault at every kind of request, as a user meets it: the command, a real socket, and a
+server that counts.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.harness.rough import assert_right, everywhere, gzip_of, run, used, versions, with_v1
+from tests.helpers.harness.rough import (
+    assert_right,
+    everywhere,
+    gzip_of,
+    run,
+    used,
+    versions,
+    with_v1,
+)
 from tests.helpers.servers.accounts import covered
 from tests.helpers.servers.faults import (
     Fault,
@@ -77,7 +87,12 @@ MISLEADING: dict[str, Fault] = {
 }
 """An answer that cannot be trusted is thrown away."""
 
-HARMLESS = {"sends it chunked", "closes behind the body", "has bytes to spare", "has a type of garbage"}
+HARMLESS = {
+    "sends it chunked",
+    "closes behind the body",
+    "has bytes to spare",
+    "has a type of garbage",
+}
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +107,13 @@ def test_an_update_survives_a_request_that(name: str, cache: Path, tmp_path: Pat
         assert all(used(registry)), "every rule must have had its chance"
         blobs = sum(len(data) for data in V2.blobs.values())
         assert registry.accounts.sent_twice() <= 0.02 * blobs
-        assert receipt["bytes"]["fetched"] == registry.accounts.body_bytes, "the receipt and the server agree"
+        assert receipt["bytes"]["fetched"] == registry.accounts.body_bytes, (
+            "the receipt and the server agree"
+        )
         # A connection that is closed without a word may be noticed only by the next request on it.
-        assert name == "closes behind the body" or (receipt["retries"] > 0) is (name not in HARMLESS)
+        assert name == "closes behind the body" or (receipt["retries"] > 0) is (
+            name not in HARMLESS
+        )
         assert_right(tmp_path, registry, "v2")
 
 
@@ -121,7 +140,9 @@ def test_redirects_and_their_targets_may_fail_too(name: str, tmp_path: Path) -> 
         assert_right(tmp_path, registry, "v2")
 
 
-@pytest.mark.parametrize("fault", [reset(after=64 << 10), cut(after=64 << 10)], ids=["reset", "closed"])
+@pytest.mark.parametrize(
+    "fault", [reset(after=64 << 10), cut(after=64 << 10)], ids=["reset", "closed"]
+)
 def test_every_connection_breaks_after_64_kib(fault: Fault, tmp_path: Path) -> None:
     with Registry(versions(), auth="bearer", faults=[on("any", fault)]) as registry:
         receipt = run(tmp_path, registry, "v2").receipt
@@ -132,7 +153,9 @@ def test_every_connection_breaks_after_64_kib(fault: Fault, tmp_path: Path) -> N
 
 
 def test_a_tenth_of_all_answers_is_503(tmp_path: Path) -> None:
-    with Registry(versions(), auth="bearer", faults=[on("any", fail(503), probability=0.1)], seed=3) as registry:
+    with Registry(
+        versions(), auth="bearer", faults=[on("any", fail(503), probability=0.1)], seed=3
+    ) as registry:
         run(tmp_path, registry, "v2", "-j", "4")
         run(tmp_path, registry, "v1", "-j", "4")
         assert registry.accounts.sent_twice() == 0
@@ -155,14 +178,19 @@ def test_a_chunk_that_comes_damaged_once_is_fetched_once_more_and_alone(
     layer = versions()["v2"].layers[0]
     new = next(c for c in layer.chunks if c.file.startswith("usr/share/3/"))
     home = with_v1(tmp_path, cache) if is_update else tmp_path
-    rule = on("blob", flip(new.start + 100), times=1, when=lambda request: request.digest == layer.digest)
+    rule = on(
+        "blob", flip(new.start + 100), times=1, when=lambda request: request.digest == layer.digest
+    )
     with Registry(versions(), faults=[rule], multi_range="400") as registry:
-        # The rule is used up by the first request for the layer, whether or not the chunk is in it: one connection.
+        # The rule is used up by the first request for the layer, whether or not the chunk is in it:
+        # one connection.
         receipt = run(home, registry, "v2", "-j", "1", "--max-gap", "1M").receipt
         size = new.end - new.start
         if registry.accounts.sent_twice():
             assert receipt["bytes"]["wasted"] >= size
-            assert registry.accounts.sent_twice(layer.digest) == size, "the chunk and nothing else comes again"
+            assert registry.accounts.sent_twice(layer.digest) == size, (
+                "the chunk and nothing else comes again"
+            )
         assert_right(home, registry, "v2")
         assert receipt["bytes"]["fetched"] == registry.accounts.body_bytes
     assert receipt["bytes"]["wasted"] == pytest.approx(size, abs=100)
@@ -197,7 +225,9 @@ def test_a_gzip_layer_that_comes_damaged_once_comes_once_more(tmp_path: Path) ->
     rule = on("blob", flip(5000), times=1, when=lambda request: request.digest == gzip)
     with Registry(versions(), faults=[rule]) as registry:
         receipt = run(tmp_path, registry, "v2", "-j", "1").receipt
-        assert registry.accounts.sent_twice(gzip) == receipt["bytes"]["wasted"] == len(V2.blobs[gzip])
+        assert (
+            registry.accounts.sent_twice(gzip) == receipt["bytes"]["wasted"] == len(V2.blobs[gzip])
+        )
         assert receipt["bytes"]["fetched"] == registry.accounts.body_bytes
         assert_right(tmp_path, registry, "v2")
 
@@ -226,7 +256,9 @@ def test_other_things_may_come_damaged_once_but_not_twice(kind: str, tmp_path: P
         run(tmp_path / "other", registry, "v2", check=7 if kind == "manifest" else 6)
 
 
-def test_a_layer_of_another_size_than_listed_is_no_fault_of_the_network(tmp_path: Path, cache: Path) -> None:
+def test_a_layer_of_another_size_than_listed_is_no_fault_of_the_network(
+    tmp_path: Path, cache: Path
+) -> None:
     home = with_v1(tmp_path, cache)
     with Registry(versions(), faults=[on("toc", wrong_total(7))]) as registry:
         ended = run(home, registry, "v2", "-j", "1", check=6)

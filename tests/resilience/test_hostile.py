@@ -1,4 +1,6 @@
-"""Servers that never end: heads, bodies and answers without end cost bounded memory, and karma or a bound ends them."""
+"""Servers that never end: heads, bodies and answers without end cost bounded memory, and karma or a
+bound ends them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "one header": (_HEAD + b"X-Long: ", b"x" * 1024),
     "a status line": (b"HTTP/1.1 200 ", b"x" * 1024),
     "interim answers": (b"", b"HTTP/1.1 100 Continue\r\nX-Number: %d\r\n\r\n"),
-    "a chunked body of single bytes": (_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "a chunked body of single bytes": (
+        _HEAD + b"Transfer-Encoding: chunked\r\n\r\n",
+        b"1\r\nx\r\n",
+    ),
     "a chunked body": (_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"400\r\n" + b"%01024d\r\n"),
     "a body without a length": (_HEAD + b"\r\n", b"%01024d"),
     "an error": (b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
@@ -67,7 +72,9 @@ def cost_of(home: Path, *arguments: str) -> tuple[int, str, int, float]:
     peak = 0
     with (
         (home / "err").open("wb") as err,
-        subprocess.Popen([*ARGV, *arguments], env=environment(home), stdout=err, stderr=err) as child,
+        subprocess.Popen(
+            [*ARGV, *arguments], env=environment(home), stdout=err, stderr=err
+        ) as child,
     ):
         # What wait4 says of memory begins with that of the process we came from, and ours is large.
         while child.poll() is None:

@@ -1,4 +1,6 @@
-"""Pulls that are killed, interrupted, or not alone: what arrived is never asked for again, and the store stays good."""
+"""Pulls that are killed, interrupted, or not alone: what arrived is never asked for again, and the
+store stays good.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,12 @@ def clean_bytes(tmp_path_factory: pytest.TempPathFactory) -> int:
         return registry.accounts.body_bytes
 
 
-def kill_when_read(process: subprocess.Popen[str], registry: Registry, outages: list[Outage], size: int) -> bool:
-    """Kill once so many more bytes were sent, and read: what lies in a socket is lost with its owner."""
+def kill_when_read(
+    process: subprocess.Popen[str], registry: Registry, outages: list[Outage], size: int
+) -> bool:
+    """Kill once so many more bytes were sent, and read: what lies in a socket is lost with its
+    owner.
+    """
     until = registry.accounts.body_bytes + size
     while registry.accounts.body_bytes < until and process.poll() is None:
         time.sleep(0.002)
@@ -63,7 +69,8 @@ def test_twelve_kills_cost_next_to_nothing(clean_bytes: int, tmp_path: Path) -> 
         assert verified(tmp_path).damaged == []
         registry.wire._rate = None
         receipt = run(tmp_path, registry, "big").receipt
-        documents = 12 * (72 + 175 + len(large().manifest))  # tokens and the tag's manifest are asked for by each run
+        # tokens and the tag's manifest are asked for by each run
+        documents = 12 * (72 + 175 + len(large().manifest))
         assert registry.accounts.body_bytes <= 1.03 * clean_bytes + documents
         assert registry.accounts.sent_twice() <= 0.03 * SIZE
         assert receipt["bytes"]["cached"] > 0.3 * SIZE
@@ -86,7 +93,9 @@ def test_kills_in_full_flight_cost_what_was_in_the_sockets(tmp_path: Path) -> No
         assert_right(tmp_path, registry, "big")
 
 
-def test_kills_of_an_update_cost_next_to_nothing(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_kills_of_an_update_cost_next_to_nothing(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     dice = random.Random(7)
     outages: list[Outage] = []
     home = with_v1(tmp_path, tmp_path_factory.mktemp("v1"))
@@ -117,7 +126,9 @@ def test_a_kill_before_the_first_byte_leaves_a_good_store(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["flowing", "hanging"])
-def test_an_interrupt_ends_the_pull_at_once_and_keeps_what_came(hangs: bool, tmp_path: Path) -> None:
+def test_an_interrupt_ends_the_pull_at_once_and_keeps_what_came(
+    hangs: bool, tmp_path: Path
+) -> None:
     rules = [on("blob", stall(60, after=50_000))] if hangs else []
     with Registry({"big": large()}, rate=1_000_000, faults=rules) as registry:
         with started(tmp_path, registry.reference("big")) as process:
@@ -131,7 +142,11 @@ def test_an_interrupt_ends_the_pull_at_once_and_keeps_what_came(hangs: bool, tmp
         assert "Traceback" not in err
         last = err.splitlines()[-1]
         assert re.fullmatch(
-            r"zpull: error: interrupted; \d+ of \d+ bytes are here \(\d+ %\), run the same command to resume", last
+            (
+                r"zpull: error: interrupted; \d+ of \d+ bytes are here \(\d+ %\), run the same "
+                r"command to resume"
+            ),
+            last,
         )
         receipt = json.loads(out)
         balanced(receipt)
@@ -181,10 +196,15 @@ def test_an_interrupt_during_a_wait_ends_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_processes_that_pull_the_same_image_at_once_both_end_right(count: int, tmp_path: Path) -> None:
+def test_processes_that_pull_the_same_image_at_once_both_end_right(
+    count: int, tmp_path: Path
+) -> None:
     with Registry({"big": large()}, auth="bearer", rate=6_000_000) as registry:
         with ExitStack() as stack:
-            all_of_them = [stack.enter_context(started(tmp_path, registry.reference("big"))) for _ in range(count)]
+            all_of_them = [
+                stack.enter_context(started(tmp_path, registry.reference("big")))
+                for _ in range(count)
+            ]
             for process in all_of_them:
                 out, err = process.communicate(timeout=120)
                 assert process.returncode == 0, err
@@ -197,7 +217,10 @@ def test_processes_that_pull_the_same_image_at_once_both_end_right(count: int, t
 
 def test_one_is_killed_beside_another(tmp_path: Path) -> None:
     with Registry({"big": large()}, rate=3_000_000) as registry:
-        with started(tmp_path, registry.reference("big")) as one, started(tmp_path, registry.reference("big")) as two:
+        with (
+            started(tmp_path, registry.reference("big")) as one,
+            started(tmp_path, registry.reference("big")) as two,
+        ):
             kill_after(one, registry, SIZE // 2)
             one.communicate()
             with started(tmp_path, registry.reference("big")) as three:
@@ -222,7 +245,9 @@ def test_verify_beside_a_pull_takes_nothing_away_from_it(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("how", ["an interrupt", "a failure"])
-def test_what_the_kernel_has_received_is_kept_when_a_pull_is_stopped(how: str, tmp_path: Path) -> None:
+def test_what_the_kernel_has_received_is_kept_when_a_pull_is_stopped(
+    how: str, tmp_path: Path
+) -> None:
     """Four answers of 400 kB lie in the sockets, and more of each never comes."""
     made = large(12_000_000)
     faults = [on("blob", stall(60, after=400_000))]

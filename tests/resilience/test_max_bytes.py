@@ -1,4 +1,6 @@
-"""`--max-bytes` is a promise: no more than that is received, whatever becomes of the plan it was held against."""
+"""`--max-bytes` is a promise: no more than that is received, whatever becomes of the plan it was
+held against.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def home(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(home: Path) -> int:
-    """What an update from v1 to v2 costs, by the plan; its tables of contents are here afterwards."""
+    """What an update from v1 to v2 costs, by the plan; its tables of contents are here
+    afterwards.
+    """
     with Registry(versions()) as registry:
         plan = receipt(home, "plan", registry.reference("v2"), *RATE)
     size: int = plan["estimate"]["bytes"]
@@ -30,9 +34,15 @@ def planned(home: Path) -> int:
 
 
 LIES: dict[str, Rule] = {
-    "loses its ranges": on("blob", ignore_range(), when=lambda request: request.digest == PARTS.digest),
-    "sends a whole layer damaged": on("blob", flip(10), when=lambda request: request.digest == GZIP.digest),
-    "sends parts damaged": on("blob", *[flip(at) for at in range(10, len(PARTS.blob), 5000)], nth=1),
+    "loses its ranges": on(
+        "blob", ignore_range(), when=lambda request: request.digest == PARTS.digest
+    ),
+    "sends a whole layer damaged": on(
+        "blob", flip(10), when=lambda request: request.digest == GZIP.digest
+    ),
+    "sends parts damaged": on(
+        "blob", *[flip(at) for at in range(10, len(PARTS.blob), 5000)], nth=1
+    ),
 }
 
 
@@ -49,7 +59,9 @@ def test_no_more_is_received_than_allowed_from_a_host_that(name: str, home: Path
         assert_right(home, registry, "v2")
 
 
-def test_a_host_without_ranges_takes_nothing_whole_before_the_plan_is_held_against_the_limit(home: Path) -> None:
+def test_a_host_without_ranges_takes_nothing_whole_before_the_plan_is_held_against_the_limit(
+    home: Path,
+) -> None:
     with Registry(versions(), single_range="200") as registry:
         ended = run(home, registry, "v2", "--max-bytes", "300k", "-j", "2", check=9)
         assert "the pull would fetch" in ended.error

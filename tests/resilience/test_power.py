@@ -1,4 +1,6 @@
-"""Power loss at every step of a real pull: no row without its bytes, no repair, and the next pull ends right."""
+"""Power loss at every step of a real pull: no row without its bytes, no repair, and the next pull
+ends right.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +23,38 @@ from zchunked.store import Store
 from zchunked.store.images import load
 
 MISSING = strace() is None and not os.environ.get("ZPULL_REQUIRE_PEERS")
-pytestmark = [pytest.mark.peer, pytest.mark.skipif(MISSING, reason="strace is missing: apt-get install strace")]
+pytestmark = [
+    pytest.mark.peer,
+    pytest.mark.skipif(MISSING, reason="strace is missing: apt-get install strace"),
+]
 V1, V2 = Golden("demo", "demo-v1"), Golden("demo", "demo-v2")
 
 
 @pytest.mark.parametrize("command", ["cold", "update"])
-def test_after_a_power_loss_the_store_is_true(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_power_loss_the_store_is_true(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert strace(), "strace is missing: apt-get install strace"
     store = tmp_path / "home" / "store"
     argv = [sys.executable, "-m", "zchunked", "-q"]
     with Registry(V1.layout) as registry:
-        ops = record([*argv, registry.reference("demo-v1")], environment(tmp_path / "home"), store, tmp_path / "trace")
+        ops = record(
+            [*argv, registry.reference("demo-v1")],
+            environment(tmp_path / "home"),
+            store,
+            tmp_path / "trace",
+        )
         if command == "update":
             # It proves what the pull left unproved, so it writes too.
-            ops += record([*argv, "verify"], environment(tmp_path / "home"), store, tmp_path / "trace1")
+            ops += record(
+                [*argv, "verify"], environment(tmp_path / "home"), store, tmp_path / "trace1"
+            )
             before = len(ops)
             ops += record(
-                [*argv, registry.reference("demo-v2")], environment(tmp_path / "home"), store, tmp_path / "trace2"
+                [*argv, registry.reference("demo-v2")],
+                environment(tmp_path / "home"),
+                store,
+                tmp_path / "trace2",
             )
         else:
             before = 0
@@ -50,9 +67,13 @@ def test_after_a_power_loss_the_store_is_true(command: str, tmp_path: Path, monk
             continue
         with Store(place) as opened:
             for blob, _, _ in opened.blobs():
-                assert not opened.drop_lost(blob), f"step {step} of {len(ops)}, {kept} kept: {ops[step]!r:.200}"
+                assert not opened.drop_lost(blob), (
+                    f"step {step} of {len(ops)}, {kept} kept: {ops[step]!r:.200}"
+                )
             found = verify(opened)
-            assert not found.damaged, f"step {step} of {len(ops)}, {kept} kept: {ops[step]!r:.200}: {found}"
+            assert not found.damaged, (
+                f"step {step} of {len(ops)}, {kept} kept: {ops[step]!r:.200}: {found}"
+            )
             if number % 20 == 0:
                 assert pull(MemorySource(read_layout(V2.layout), "demo-v2"), opened).image
 
@@ -77,6 +98,8 @@ def test_after_a_power_loss_during_a_collection_the_store_is_true(
         if step < before:
             continue
         with Store(place) as opened:
-            assert not verify(opened).damaged, f"step {step} of {len(ops)}, {kept} kept: {ops[step]!r:.200}"
+            assert not verify(opened).damaged, (
+                f"step {step} of {len(ops)}, {kept} kept: {ops[step]!r:.200}"
+            )
             assert [image.name for image in opened.images()] == [second]
             load(opened, second, None, None)

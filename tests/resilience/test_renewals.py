@@ -1,4 +1,6 @@
-"""Tokens and signed URLs that run out in mid-pull are renewed without cost, once per expiry, for all workers."""
+"""Tokens and signed URLs that run out in mid-pull are renewed without cost, once per expiry, for
+all workers.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,12 @@ def test_a_token_that_expires_every_twenty_requests(tmp_path: Path) -> None:
         assert receipt["retries"] == 0
         assert registry.accounts.count() > 60, "enough requests for several expiries"
         served = registry.accounts.count() - registry.accounts.count(status=401)
-        assert 10 < registry.accounts.count("token") <= served / 19 + 5, "one renewal for all workers"
-        assert receipt["bytes"]["wasted"] <= 0.01 * receipt["bytes"]["fetched"], "refusals and tokens"
+        assert 10 < registry.accounts.count("token") <= served / 19 + 5, (
+            "one renewal for all workers"
+        )
+        assert receipt["bytes"]["wasted"] <= 0.01 * receipt["bytes"]["fetched"], (
+            "refusals and tokens"
+        )
         assert_right(tmp_path / "metered", registry, "big")
 
 
@@ -47,7 +53,9 @@ def test_redirects_that_expire_every_two_seconds(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("uses", [1, 3])
 def test_redirects_that_are_good_for_a_few_uses(uses: int, tmp_path: Path) -> None:
-    with Registry({"big": large()}, auth="bearer", redirect=True, url_uses=uses, token_uses=5) as registry:
+    with Registry(
+        {"big": large()}, auth="bearer", redirect=True, url_uses=uses, token_uses=5
+    ) as registry:
         receipt = run(tmp_path, registry, "big").receipt
         assert receipt["retries"] == 0
         assert receipt["bytes"]["fetched"] == registry.accounts.body_bytes
@@ -76,7 +84,13 @@ def test_however_a_cdn_says_that_a_url_is_too_old(status: int, tmp_path: Path) -
 def test_everything_expires_all_the_time_over_a_link_that_breaks(tmp_path: Path) -> None:
     rules = [on("blob", fail(503), probability=0.2)]
     with Registry(
-        {"big": large()}, auth="bearer", redirect=True, url_uses=4, token_uses=7, faults=rules, seed=5
+        {"big": large()},
+        auth="bearer",
+        redirect=True,
+        url_uses=4,
+        token_uses=7,
+        faults=rules,
+        seed=5,
     ) as registry:
         receipt = run(tmp_path, registry, "big").receipt
         # Workers that wait for the same renewal share its failure.

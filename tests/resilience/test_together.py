@@ -1,4 +1,6 @@
-"""Workers on one bad link: they back off together, fewer try while it fails, and all are back once it works."""
+"""Workers on one bad link: they back off together, fewer try while it fails, and all are back once
+it works.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,12 @@ class Weather:
         self.tries: list[float] = []
         self.events: list[Event] = []
         self.chameleon = Chameleon(
-            Patience(patience), JOBS, self.events.append, threading.Event(), clock=lambda: self.now, sleep=self.sleep
+            Patience(patience),
+            JOBS,
+            self.events.append,
+            threading.Event(),
+            clock=lambda: self.now,
+            sleep=self.sleep,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -57,7 +64,9 @@ class Weather:
 
 
 def rounds(weather: Weather, count: int) -> list[int]:
-    """Step by step, on one thread: all workers that may try do, then the clock moves on. Returns how many could."""
+    """Step by step, on one thread: all workers that may try do, then the clock moves on. Returns
+    how many could.
+    """
     chameleon, could = weather.chameleon, []
     for _ in range(count):
         allowed = chameleon._allowed
@@ -71,7 +80,9 @@ def rounds(weather: Weather, count: int) -> list[int]:
                 chameleon._allowed = min(JOBS, chameleon._allowed + 1)
             except TransientError as error:
                 waits.append(chameleon.forgive(error).wait)
-        weather.now = max([weather.now + 0.05, chameleon._not_before, *[weather.now + wait for wait in waits[:1]]])
+        weather.now = max(
+            [weather.now + 0.05, chameleon._not_before, *[weather.now + wait for wait in waits[:1]]]
+        )
     return could
 
 
@@ -92,7 +103,9 @@ def test_workers_that_fail_together_wait_together() -> None:
     assert not any(decision.is_final for decision in decisions)
     assert chameleon._not_before > 0, "whoever starts now waits too"
     assert len({decision.wait for decision in decisions}) > 1, "with jitter"
-    assert max(decision.wait for decision in decisions) <= 0.2, "eight failures at once are one wave"
+    assert max(decision.wait for decision in decisions) <= 0.2, (
+        "eight failures at once are one wave"
+    )
 
 
 def test_one_broken_connection_holds_up_nobody_else() -> None:
@@ -113,7 +126,9 @@ def test_one_wish_of_the_server_is_granted_by_all() -> None:
 def test_a_wish_for_less_than_our_shortest_wait_makes_no_flood(wish: float) -> None:
     weather = Weather((0, 30))
     with pytest.raises(TransferError):
-        Weather((0, 1e9), patience=10).chameleon.run(lambda: _raise(TransientError("429", retry_after=wish)))
+        Weather((0, 1e9), patience=10).chameleon.run(
+            lambda: _raise(TransientError("429", retry_after=wish))
+        )
     for _ in range(30):
         decision = weather.chameleon.forgive(TransientError("429", retry_after=wish))
         weather.now += decision.wait
@@ -125,10 +140,13 @@ def _raise(error: Exception) -> None:
 
 
 def test_real_threads_come_through_an_outage_and_end_up_all_at_work() -> None:
-    """Real threads on a made-up clock: whatever the interleaving, everybody finishes and the line is whole again."""
+    """Real threads on a made-up clock: whatever the interleaving, everybody finishes and the line
+    is whole again.
+    """
     weather = Weather((0.2, 12.0))
     threads = [
-        threading.Thread(target=lambda: [weather.chameleon.run(weather.attempt) for _ in range(6)]) for _ in range(JOBS)
+        threading.Thread(target=lambda: [weather.chameleon.run(weather.attempt) for _ in range(6)])
+        for _ in range(JOBS)
     ]
     for thread in threads:
         thread.start()
@@ -165,7 +183,11 @@ def test_a_host_that_never_learns_runs_out_of_karma() -> None:
     source = RetryingSource(Fickle(), weather.chameleon)  # type: ignore[arg-type]
     blob = Descriptor("", Digest("sha256:" + "0" * 64), 1000)
     with pytest.raises(TransferError, match="not like this"):
-        source.fetch(blob, [ByteRange(0, 1), ByteRange(5, 6)], lambda haul: sum(len(piece) for _, piece in haul))
+        source.fetch(
+            blob,
+            [ByteRange(0, 1), ByteRange(5, 6)],
+            lambda haul: sum(len(piece) for _, piece in haul),
+        )
     assert 4 < weather.now < 6
 
 
@@ -188,9 +210,16 @@ class Dribble:
     def __init__(self, rate: float, patience: float = 60, **stall_limits: float) -> None:
         self.now, self.rate, self.traffic = 0.0, rate, Traffic(time.monotonic)
         self.chameleon = Chameleon(
-            Patience(patience), 1, lambda _: None, threading.Event(), clock=lambda: self.now, sleep=lambda _: None
+            Patience(patience),
+            1,
+            lambda _: None,
+            threading.Event(),
+            clock=lambda: self.now,
+            sleep=lambda _: None,
         )
-        self.pace = Watchdog(StallLimits(**stall_limits), self.traffic, self.chameleon, lambda: self.now)
+        self.pace = Watchdog(
+            StallLimits(**stall_limits), self.traffic, self.chameleon, lambda: self.now
+        )
 
     def until_it_ends(self, limit: float, *, is_fetching: bool = True) -> float:
         left = 0.0
@@ -223,8 +252,12 @@ def test_a_slow_link_that_brings_something_new_may_go_on() -> None:
 
 def test_a_minimum_rate_counts_only_while_something_is_fetched() -> None:
     slow = Dribble(rate=1000, min_rate=5000)
-    assert slow.until_it_ends(100, is_fetching=False) >= 100, "a proof that takes its time is no trickle"
-    with pytest.raises(TransferError, match="1000 bytes/s over 10 s is below the minimum rate of 5000"):
+    assert slow.until_it_ends(100, is_fetching=False) >= 100, (
+        "a proof that takes its time is no trickle"
+    )
+    with pytest.raises(
+        TransferError, match="1000 bytes/s over 10 s is below the minimum rate of 5000"
+    ):
         slow.until_it_ends(200)
     assert slow.now < 112
     assert Dribble(rate=6000, min_rate=5000).until_it_ends(100) >= 100

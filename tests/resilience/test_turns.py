@@ -1,4 +1,6 @@
-"""Many pulls on one store at once: each byte is downloaded once, whoever lives or dies, and beside collections."""
+"""Many pulls on one store at once: each byte is downloaded once, whoever lives or dies, and beside
+collections.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,10 @@ def ended(process: subprocess.Popen[str]) -> int:
 
 def test_eight_processes_download_the_union_once(union: int, tmp_path: Path) -> None:
     with Registry(related(), rate=4_000_000) as registry, ExitStack() as stack:
-        every = [stack.enter_context(started(tmp_path, registry.reference(tag))) for tag in [*related()] * 2]
+        every = [
+            stack.enter_context(started(tmp_path, registry.reference(tag)))
+            for tag in [*related()] * 2
+        ]
         assert [ended(process) for process in every] == [0] * 8
         assert registry.accounts.body_bytes <= 1.1 * union
         for tag in related():
@@ -68,11 +73,14 @@ def test_one_that_dies_hands_its_work_over(union: int, tmp_path: Path) -> None:
     with Registry(related(), rate=1_500_000, outages=outages) as registry, ExitStack() as stack:
         first = stack.enter_context(started(tmp_path, registry.reference("v0")))
         assert kill_after(first, registry, 1, 0), "signal 0 only waits until it has begun"
-        rest = [stack.enter_context(started(tmp_path, registry.reference(tag))) for tag in related()]
+        rest = [
+            stack.enter_context(started(tmp_path, registry.reference(tag))) for tag in related()
+        ]
         assert kill_when_read(first, registry, outages, 200_000)
         first.wait()
         assert [ended(process) for process in rest] == [0] * 4
-        # What the dead one had not read comes again, perhaps as frames of another version: up to 64 kB a connection.
+        # What the dead one had not read comes again, perhaps as frames of another version: up to 64
+        # kB a connection.
         assert registry.accounts.body_bytes <= 1.1 * union + 8 * 65_536
         for tag in related():
             assert_right(tmp_path, registry, tag)
@@ -80,7 +88,9 @@ def test_one_that_dies_hands_its_work_over(union: int, tmp_path: Path) -> None:
 
 def test_a_collection_in_a_loop_beside_them_costs_nothing(union: int, tmp_path: Path) -> None:
     with Registry(related(), rate=4_000_000) as registry, ExitStack() as stack:
-        every = [stack.enter_context(started(tmp_path, registry.reference(tag))) for tag in related()]
+        every = [
+            stack.enter_context(started(tmp_path, registry.reference(tag))) for tag in related()
+        ]
         while any(process.poll() is None for process in every):
             assert zpull(tmp_path, "gc", "-q").code == 0
         assert [ended(process) for process in every] == [0] * 4
@@ -122,7 +132,9 @@ def test_one_that_brings_no_byte_is_not_waited_for(tmp_path: Path) -> None:
     with Store(tmp_path) as one, Store(tmp_path) as other:
         first, second = Turns(one, stop), Turns(other, stop, Clock())
         assert list(first.take("host.example/app", LAYERS, lambda: None)) == []
-        assert "going on without it" in list(second.take("host.example/app", LAYERS, lambda: None))[-1]
+        assert (
+            "going on without it" in list(second.take("host.example/app", LAYERS, lambda: None))[-1]
+        )
 
 
 def test_whoever_waits_can_be_interrupted(tmp_path: Path) -> None:
@@ -169,7 +181,8 @@ def test_what_an_interrupted_pull_received_is_found_by_another_version(tmp_path:
     with Store(tmp_path) as store, pytest.raises(EndedError):
         pull(MemorySource(one, change=kill), store, "host.example/app:v0", jobs=1, gaps=lean)
     with Store(tmp_path) as store:
-        store._index.rows("DELETE FROM chunks")  # as after a kill: what was received has extents, and no more
+        # as after a kill: what was received has extents, and no more
+        store._index.rows("DELETE FROM chunks")
         layer = Digest(one.layers[1].digest)
         received = total(store.covered(layer))
         outcome = pull(MemorySource(two), store, "host.example/app:v1", gaps=lean)

@@ -1,4 +1,6 @@
-"""How long a pull waits and when it gives up: Retry-After, patience, caps, and what it says about its decisions."""
+"""How long a pull waits and when it gives up: Retry-After, patience, caps, and what it says about
+its decisions.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,18 @@ import pytest
 
 from tests.helpers.harness.command import Ended, zpull
 from tests.helpers.harness.rough import assert_right, large, run, versions
-from tests.helpers.servers.faults import Fault, Outage, empty, fail, fail_as_ghcr, on, refuse, replaced, reset, stall
+from tests.helpers.servers.faults import (
+    Fault,
+    Outage,
+    empty,
+    fail,
+    fail_as_ghcr,
+    on,
+    refuse,
+    replaced,
+    reset,
+    stall,
+)
 from tests.helpers.servers.registry import Registry
 
 _AGAIN = re.compile(r"zpull: (.*); try (\d+), karma (\S+) -> (\S+), again in ([\d.]+) s")
@@ -43,7 +56,9 @@ def assert_resumable(ended: Ended) -> None:
     ids=["seconds", "fraction", "date", "past date", "nonsense", "body", "ghcr"],
 )
 @pytest.mark.parametrize("kind", ["manifest", "blob"])
-def test_the_servers_wish_is_granted(kind: str, fault: Fault, shortest: float, longest: float, tmp_path: Path) -> None:
+def test_the_servers_wish_is_granted(
+    kind: str, fault: Fault, shortest: float, longest: float, tmp_path: Path
+) -> None:
     with Registry(versions(), faults=[on(kind, fault, nth=1)]) as registry:  # type: ignore[arg-type]
         ended = run(tmp_path, registry, "v1", "-j", "1", "--explain-retries")
     (wait,) = waits(ended)
@@ -60,10 +75,14 @@ def test_a_wish_beyond_our_patience_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [fail(503), reset(after=0), refuse(), replaced(b"{}")], ids="503 reset refuse odd".split()
+    "fault",
+    [fail(503), reset(after=0), refuse(), replaced(b"{}")],
+    ids="503 reset refuse odd".split(),
 )
 @pytest.mark.parametrize("kind", ["token", "toc", "blob"])
-def test_without_patience_the_first_fault_is_the_end(kind: str, fault: Fault, tmp_path: Path) -> None:
+def test_without_patience_the_first_fault_is_the_end(
+    kind: str, fault: Fault, tmp_path: Path
+) -> None:
     rules = [on(kind, fault), on("blob", stall(60, after=0), nth=(2, 3))]  # type: ignore[arg-type]
     with Registry(versions(), auth="bearer", faults=rules) as registry:
         ended = run(tmp_path, registry, "v2", "--patience", "0", check=5)
@@ -119,12 +138,22 @@ def test_every_decision_is_explained_to_people_and_to_programs(tmp_path: Path) -
     assert "broke the connection after 1000 body bytes" in ended.err
     assert re.search(r"again in [\d.]+ s, [\d.]+ kB to go", ended.err)
     assert "3 retries" in ended.err, "the end of a pull says what the faults were"
-    with Registry(versions(), auth="bearer", faults=[*faults, on("blob", fail(404), nth=3)]) as registry:
+    with Registry(
+        versions(), auth="bearer", faults=[*faults, on("blob", fail(404), nth=3)]
+    ) as registry:
         ended = run(tmp_path / "programs", registry, "v1", "-j", "1", "--progress", "json", check=3)
     events = [json.loads(line) for line in ended.err.splitlines() if line.startswith("{")]
     retried = [event for event in events if event["event"] == "retried"]
     assert len(retried) == 3
-    assert set(retried[0]) == {"event", "cause", "karma_before", "karma_after", "wait", "attempt", "time"}
+    assert set(retried[0]) == {
+        "event",
+        "cause",
+        "karma_before",
+        "karma_after",
+        "wait",
+        "attempt",
+        "time",
+    }
     assert all(one["karma_after"] == pytest.approx(one["karma_before"] - 1) for one in retried)
 
 
@@ -135,7 +164,12 @@ def test_giving_up_is_explained_too(tmp_path: Path) -> None:
 
 
 def test_a_failure_that_no_patience_mends_is_not_retried(tmp_path: Path) -> None:
-    for kind, status, code in (("manifest", 404, 3), ("toc", 404, 3), ("manifest", 403, 4), ("token", 403, 4)):
+    for kind, status, code in (
+        ("manifest", 404, 3),
+        ("toc", 404, 3),
+        ("manifest", 403, 4),
+        ("token", 403, 4),
+    ):
         with Registry(versions(), auth="bearer", faults=[on(kind, fail(status))]) as registry:  # type: ignore[arg-type]
             ended = run(tmp_path / f"{kind}{status}", registry, "v1", check=code)
             assert ended.receipt["retries"] == 0
@@ -192,7 +226,9 @@ def test_a_dead_server_is_given_up_after_the_patience(host: object, tmp_path: Pa
 @pytest.mark.parametrize("host", [refusing, mute], ids=lambda host: host.__name__)
 def test_a_dead_server_without_patience(host: object, tmp_path: Path) -> None:
     with host() as name:  # type: ignore[operator]
-        ended = zpull(tmp_path, f"{name}/app:v1", "--patience", "0", "--stall-timeout", "0.5", check=False)
+        ended = zpull(
+            tmp_path, f"{name}/app:v1", "--patience", "0", "--stall-timeout", "0.5", check=False
+        )
     assert_resumable(ended)
     assert "after one try" in ended.error
 
@@ -237,5 +273,6 @@ def test_a_registry_that_is_restarted_meanwhile(tmp_path: Path) -> None:
                 assert process.returncode == 0, err
                 assert json.loads(out)["retries"] > 0
                 sent = first.accounts.blob_bytes + second.accounts.blob_bytes
-                assert sent <= 1.15 * sum(map(len, large().blobs.values()))  # what lay in the socket when it died
+                # what lay in the socket when it died
+                assert sent <= 1.15 * sum(map(len, large().blobs.values()))
                 assert_right(tmp_path, second, "big")

@@ -27,7 +27,11 @@ def test_plan_counts_seeds_and_the_pull_then_fetches_that(tmp_path: Path) -> Non
         assert planned["bytes"]["cached"] > 100_000
         before = registry.accounts.body_bytes
         pulled = receipt(tmp_path, name, "--seed", tmp_path / "root")
-        assert pulled["bytes"]["fetched"] == planned["estimate"]["bytes"] == registry.accounts.body_bytes - before
+        assert (
+            pulled["bytes"]["fetched"]
+            == planned["estimate"]["bytes"]
+            == registry.accounts.body_bytes - before
+        )
         assert pulled["bytes"]["needed"] < 26_000
 
 
@@ -39,6 +43,13 @@ def test_two_seeds_typed_and_one_unreadable(tmp_path: Path) -> None:
                 tmp_path.joinpath("one").write_bytes(data)
                 tar.add(tmp_path / "one", name)
         tmp_path.joinpath("text").write_text("no archive at all")
-        ended = zpull(tmp_path, registry.reference("v1"), "--seed", tmp_path / "text", "--seed", tmp_path / "seed.tar")
+        ended = zpull(
+            tmp_path,
+            registry.reference("v1"),
+            "--seed",
+            tmp_path / "text",
+            "--seed",
+            tmp_path / "seed.tar",
+        )
         assert "text' is left out" in ended.err
         assert "seeds hold 10 of 10 wanted chunks" in ended.err

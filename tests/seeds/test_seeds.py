@@ -1,4 +1,6 @@
-"""Seeds: what of an image lies on this machine already need not come; what changed there does no harm."""
+"""Seeds: what of an image lies on this machine already need not come; what changed there does no
+harm.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,15 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.build.front import Image, chunked_layer, gzip_layer, image, make_tar, read_layout, write_layout
+from tests.helpers.build.front import (
+    Image,
+    chunked_layer,
+    gzip_layer,
+    image,
+    make_tar,
+    read_layout,
+    write_layout,
+)
 from tests.helpers.build.golden import Golden
 from tests.helpers.build.stored import quick_folder
 from tests.helpers.harness.extract import extract
@@ -40,7 +50,11 @@ def changed(data: bytes, at: int) -> bytes:
 
 
 V1 = image([chunked_layer(make_tar(SMALL | {"usr/lib/large": LARGE}))])
-V2_FILES = SMALL | {"usr/lib/large": LARGE, "usr/share/001": b"new one", "usr/share/new": DICE.randbytes(5000)}
+V2_FILES = SMALL | {
+    "usr/lib/large": LARGE,
+    "usr/share/001": b"new one",
+    "usr/share/new": DICE.randbytes(5000),
+}
 V2 = image([chunked_layer(make_tar(V2_FILES))])
 
 
@@ -75,7 +89,9 @@ def as_layout(made: Image, tmp: Path) -> Path:
 
 
 def as_gzip_layout(made: Image, tmp: Path) -> Path:
-    return write_layout(tmp / "layout", {"t": image([gzip_layer(layer.tar) for layer in made.layers])})
+    return write_layout(
+        tmp / "layout", {"t": image([gzip_layer(layer.tar) for layer in made.layers])}
+    )
 
 
 def as_saved(made: Image, tmp: Path) -> Path:
@@ -108,13 +124,21 @@ KINDS: list[Callable[[Image, Path], Path]] = [
 
 def chunks_of(made: Image) -> dict[str, int]:
     """Digest → compressed size of the chunks that are worth fetching."""
-    return {chunk.digest: chunk.end - chunk.start for layer in made.layers for chunk in layer.chunks if not chunk.zeros}
+    return {
+        chunk.digest: chunk.end - chunk.start
+        for layer in made.layers
+        for chunk in layer.chunks
+        if not chunk.zeros
+    }
 
 
 def assert_pulled(outcome: Outcome, made: Image, store: Store) -> None:
     assert outcome.image is not None
     for content, layer in zip(layers_of(store, outcome.image), made.layers, strict=True):
-        assert hashlib.sha256(b"".join(content.tar())).hexdigest() == hashlib.sha256(layer.tar).hexdigest()
+        assert (
+            hashlib.sha256(b"".join(content.tar())).hexdigest()
+            == hashlib.sha256(layer.tar).hexdigest()
+        )
     spent = outcome.receipt.bytes
     assert spent.fetched == spent.needed + spent.metadata + spent.gap + spent.wasted
     assert spent.wasted == 0
@@ -130,9 +154,13 @@ def seeded(made: Image, home: Path, *seeds: Path) -> Outcome:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_what_the_seed_lacks_comes(kind: Callable[[Image, Path], Path], tmp_path: Path) -> None:
+def test_only_what_the_seed_lacks_comes(
+    kind: Callable[[Image, Path], Path], tmp_path: Path
+) -> None:
     seed = kind(V1, tmp_path)
-    lacking = {digest: size for digest, size in chunks_of(V2).items() if digest not in chunks_of(V1)}
+    lacking = {
+        digest: size for digest, size in chunks_of(V2).items() if digest not in chunks_of(V1)
+    }
     outcome = seeded(V2, tmp_path / "one", seed)
     assert outcome.receipt.bytes.needed == sum(lacking.values())
     entry = outcome.receipt.layers[0]
@@ -181,14 +209,18 @@ def test_a_large_file_that_grew_in_the_middle_is_found_by_its_name(tmp_path: Pat
     grown = LARGE[:400_000] + b"something new" + LARGE[400_000:]
     before = image([chunked_layer(make_tar({"usr/lib/large": LARGE}))])
     after = image([chunked_layer(make_tar({"usr/lib/large": grown}))])
-    lacking = {digest: size for digest, size in chunks_of(after).items() if digest not in chunks_of(before)}
+    lacking = {
+        digest: size for digest, size in chunks_of(after).items() if digest not in chunks_of(before)
+    }
     assert len(lacking) < len(chunks_of(after)) / 2
     outcome = seeded(after, tmp_path / "home", as_tree(before, tmp_path))
     assert outcome.receipt.bytes.needed == sum(lacking.values())
 
 
 def test_what_changed_since_it_was_looked_at_is_noticed_by_its_digest(tmp_path: Path) -> None:
-    """The same size, times and inode, and a memory that vouches for it: the bytes tell all the same."""
+    """The same size, times and inode, and a memory that vouches for it: the bytes tell all the
+    same.
+    """
     seed = as_tree(V1, tmp_path)
     with open_store(tmp_path) as store:
         pull(MemorySource(V2), store, seeds=(seed,))
@@ -218,11 +250,14 @@ def test_a_seed_that_changes_later_changes_nothing(tmp_path: Path) -> None:
         assert_pulled(outcome, V2, store)
 
 
-def test_files_are_hashed_once_for_many_pulls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_hashed_once_for_many_pulls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seed = tmp_path / "seed"
     seed.mkdir()
     for number in range(50):
-        seed.joinpath(str(number)).write_bytes(DICE.randbytes(3000))  # the right size, and nothing that is wanted
+        # the right size, and nothing that is wanted
+        seed.joinpath(str(number)).write_bytes(DICE.randbytes(3000))
     opened: list[str] = []
     real = finding.opened
 
@@ -294,7 +329,12 @@ def test_a_long_chunk_is_streamed_and_one_that_lies_leaves_nothing(
     monkeypatch.setattr("zchunked.seeds.chunk_copier.LONG", 10_000)
     data = DICE.randbytes(50_000)
     made = image(
-        [chunked_layer(make_tar({"long": data, "other": DICE.randbytes(100)}), cut=lambda whole: [len(whole)])]
+        [
+            chunked_layer(
+                make_tar({"long": data, "other": DICE.randbytes(100)}),
+                cut=lambda whole: [len(whole)],
+            )
+        ]
     )
     seed = tmp_path / "seed"
     seed.mkdir()
@@ -308,7 +348,9 @@ def test_a_long_chunk_is_streamed_and_one_that_lies_leaves_nothing(
     with open_store(tmp_path / "third") as store:
         packer = Packer(store)
         turns = iter([data, changed(data, 7)])
-        assert not packer.add_long(hashlib.sha256(data).digest(), len(data), lambda: iter([next(turns)]))
+        assert not packer.add_long(
+            hashlib.sha256(data).digest(), len(data), lambda: iter([next(turns)])
+        )
         assert store.find_chunks([hashlib.sha256(data).digest()]) == {}
         assert all(not store.covered(blob) for blob, _, _ in store.blobs())
 
@@ -317,7 +359,9 @@ def test_exact_asks_no_seed(tmp_path: Path) -> None:
     from zchunked.options import GapOptions  # noqa: PLC0415
 
     with open_store(tmp_path) as store:
-        outcome = pull(MemorySource(V1), store, seeds=(as_tree(V1, tmp_path),), gaps=GapOptions(exact=True))
+        outcome = pull(
+            MemorySource(V1), store, seeds=(as_tree(V1, tmp_path),), gaps=GapOptions(exact=True)
+        )
         assert store.is_whole(outcome.image.documents.manifest.layers[0].digest)  # type: ignore[union-attr]
 
 
@@ -325,16 +369,21 @@ def test_an_archive_that_breaks_off_is_good_up_to_there(tmp_path: Path) -> None:
     path = as_tar(V1, tmp_path)
     os.truncate(path, path.stat().st_size // 2)
     lacking = chunks_of(V1)
-    assert 0 < seeded(V1, tmp_path / "home", path).receipt.bytes.needed < sum(lacking.values()) * 0.7
+    assert (
+        0 < seeded(V1, tmp_path / "home", path).receipt.bytes.needed < sum(lacking.values()) * 0.7
+    )
     broken = bytearray(as_tar(V1, tmp_path).read_bytes())
     broken[len(broken) // 2 :] = DICE.randbytes(len(broken) // 2)
     path.write_bytes(broken)
     assert seeded(V1, tmp_path / "other", path).receipt.bytes.needed < sum(lacking.values()) * 0.7
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None
+)
 @given(
-    damage=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=5), cut=st.integers(0, 1 << 20)
+    damage=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=5),
+    cut=st.integers(0, 1 << 20),
 )
 @pytest.mark.parametrize("kind", [as_tar, as_gzip, as_zstd, as_saved])
 def test_a_damaged_archive_gives_what_it_can_and_never_fails(

@@ -50,7 +50,11 @@ class Served:
         """One request; a body that breaks off raises http.client.IncompleteRead."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+            connection.request(
+                method,
+                path,
+                headers={name.replace("_", "-"): value for name, value in headers.items()},
+            )
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read())
         finally:
@@ -67,7 +71,10 @@ class Start:
     def __call__(self, registry: Registry | None, **settings: Any) -> Served:
         store = self.stack.enter_context(Store(self.folder / f"store{settings.pop('store', '')}"))
         upstreams = {"local": registry.host} if registry is not None else {}
-        wanted = replace(Settings(("127.0.0.1", 0), allowed=Allowed(frozenset()), upstreams=upstreams), **settings)
+        wanted = replace(
+            Settings(("127.0.0.1", 0), allowed=Allowed(frozenset()), upstreams=upstreams),
+            **settings,
+        )
 
         def opened(reference: Reference) -> Origin:
             traffic = Traffic(time.monotonic)

@@ -29,7 +29,9 @@ from zchunked.serve.policy import Allowed, Clients
 from zchunked.serve.upstream import Upstream
 from zchunked.store import Store
 
-V1 = image([chunked_layer(make_tar(files(1, 40, 5000))), gzip_layer(make_tar(files(2, 30, 50_000)))])
+V1 = image(
+    [chunked_layer(make_tar(files(1, 40, 5000))), gzip_layer(make_tar(files(2, 30, 50_000)))]
+)
 V2 = image([chunked_layer(make_tar({**files(1, 40, 5000), **files(9, 3, 4000)})), V1.layers[1]])
 ARM = image([gzip_layer(make_tar(files(3, 2, 500)))], platform="linux/arm64")
 BOTH: Index = index([V1, ARM])
@@ -45,9 +47,16 @@ def test_both_forms_of_a_name_give_manifests_and_blobs(form: str, start: Start) 
             assert (answer.status, answer.body) == (200, V1.manifest)
             assert answer.headers["Docker-Content-Digest"] == V1.digest
             assert answer.headers["Content-Type"] == json.loads(V1.manifest)["mediaType"]
-        for digest, data in {V1.config_digest: V1.config, **{layer.digest: layer.blob for layer in V1.layers}}.items():
+        for digest, data in {
+            V1.config_digest: V1.config,
+            **{layer.digest: layer.blob for layer in V1.layers},
+        }.items():
             head = served.ask(form.format(f"blobs/{digest}"), "HEAD")
-            assert (head.status, head.body, head.headers["Content-Length"]) == (200, b"", str(len(data)))
+            assert (head.status, head.body, head.headers["Content-Length"]) == (
+                200,
+                b"",
+                str(len(data)),
+            )
             answer = served.ask(form.format(f"blobs/{digest}"))
             assert (answer.status, answer.body) == (200, data)
             assert answer.headers["Docker-Content-Digest"] == digest
@@ -84,7 +93,11 @@ def test_ranges(start: Start) -> None:
         boundary = several.headers.get_boundary()
         assert boundary
         parts = several.body.split(f"--{boundary}".encode())[1:-1]
-        assert [part.split(b"\r\n\r\n", 1)[1][:-2] for part in parts] == [blob[0:10], blob[100:110], blob[500:600]]
+        assert [part.split(b"\r\n\r\n", 1)[1][:-2] for part in parts] == [
+            blob[0:10],
+            blob[100:110],
+            blob[500:600],
+        ]
 
 
 def test_without_prefetch_only_what_is_asked_for_comes(start: Start) -> None:
@@ -139,7 +152,9 @@ def test_many_clients_are_one_pull(start: Start) -> None:
             thread.join()
         assert bodies == [V1.layers[1].blob] * 20
         until(lambda: not served.ask("/metrics").body.count(b"zpull_flights 1.0"))
-        assert registry.accounts.blob_bytes <= sum(len(layer.blob) for layer in V1.layers) + len(V1.config)
+        assert registry.accounts.blob_bytes <= sum(len(layer.blob) for layer in V1.layers) + len(
+            V1.config
+        )
 
 
 def test_no_client_gets_a_whole_wrong_blob(start: Start) -> None:
@@ -158,7 +173,9 @@ def test_what_was_sent_of_a_blob_that_comes_again_is_not_completed(start: Start)
     wanted = V1.layers[1]
 
     def has_the_beginning(request: Request) -> bool:  # other workers ask for what lies behind
-        return request.digest == wanted.digest and (request.range or "bytes=0-").startswith("bytes=0-")
+        return request.digest == wanted.digest and (request.range or "bytes=0-").startswith(
+            "bytes=0-"
+        )
 
     wrong = on("any", flip(100), times=1, when=has_the_beginning)
     with Registry(IMAGES, faults=[wrong], rate=300_000) as registry:
@@ -181,7 +198,8 @@ def test_a_layer_that_is_proved_goes_out_before_the_others_are_here(start: Start
         return answer
 
     with Registry(
-        {"v1": V1, "both": both}, faults=[on("any", late, when=lambda one: one.digest == other.digest)]
+        {"v1": V1, "both": both},
+        faults=[on("any", late, when=lambda one: one.digest == other.digest)],
     ) as registry:
         served = start(registry)
         served.ask("/v2/local/demo/manifests/v1")
@@ -251,7 +269,10 @@ def test_errors_have_the_specs_form(start: Start) -> None:
             ("/v2/" + "a" * 2000 + "/manifests/v1", 400, "NAME_INVALID"),
         ):
             answer = served.ask(path)
-            assert (answer.status, json.loads(answer.body)["errors"][0]["code"]) == (status, code), path
+            assert (answer.status, json.loads(answer.body)["errors"][0]["code"]) == (
+                status,
+                code,
+            ), path
         assert served.ask("/v2/local/demo/blobs/uploads/", "POST").status == 405
 
 
@@ -302,7 +323,9 @@ def test_a_blob_that_is_dropped_while_it_is_sent_ends_the_answer(tmp_path: Path)
     with Store(tmp_path / "store") as store:
         digest = store.put(b"x" * 1000)
         metrics = Metrics(lambda: 0, lambda: 0)
-        upstream = Upstream(store, lambda _: pytest.fail("asked"), Options(Platform("", "")), metrics)
+        upstream = Upstream(
+            store, lambda _: pytest.fail("asked"), Options(Platform("", "")), metrics
+        )
         flights = Flights(store, upstream, StoreLease(store, None, None), prefetch=False)
         blob = flights.blob("local/demo", digest, is_wanted=True)
         store.evict(digest, [ByteRange(0, 1000)])

@@ -63,7 +63,9 @@ def said(port: int, sent: bytes) -> bytes:
         return got
 
 
-def test_requests_that_come_byte_by_byte_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_that_come_byte_by_byte_do_not_keep_others_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     is_over = threading.Event()
 
     def drip(client: socket.socket) -> None:
@@ -74,7 +76,8 @@ def test_requests_that_come_byte_by_byte_do_not_keep_others_out(monkeypatch: pyt
 
     with small(monkeypatch) as port, ExitStack() as stack:
         clients = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5)) for _ in range(2 * THREADS)
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            for _ in range(2 * THREADS)
         ]
         threads = [threading.Thread(target=drip, args=(client,), daemon=True) for client in clients]
         for thread in threads:
@@ -87,7 +90,9 @@ def test_requests_that_come_byte_by_byte_do_not_keep_others_out(monkeypatch: pyt
                 thread.join(5)
 
 
-def test_connections_that_say_nothing_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_that_say_nothing_do_not_keep_others_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with small(monkeypatch) as port, ExitStack() as stack:
         for _ in range(300):
             stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
@@ -103,13 +108,19 @@ def test_what_has_no_end_is_refused(start: Start) -> None:
         ranges = ",".join(f"{at}-{at}" for at in range(0, 40_000, 2)).encode()
         for sent, statuses in (
             (get + b"X: " + b"y" * 100_000 + b"\r\n\r\n", (b"413", b"431", b"400")),
-            (get + b"".join(b"X%d: y\r\n" % number for number in range(20_000)) + b"\r\n", (b"413", b"431", b"400")),
+            (
+                get + b"".join(b"X%d: y\r\n" % number for number in range(20_000)) + b"\r\n",
+                (b"413", b"431", b"400"),
+            ),
             (b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\n\r\n", (b"414", b"413", b"400")),
             (get + b"Range: bytes=" + ranges + b"\r\n\r\n", (b"413", b"431", b"400")),
             (b"BREW / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", (b"405", b"501", b"400")),
             (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", (b"400",)),
             (b"GET / HTTP/9.9\r\nHost: x\r\nConnection: close\r\n\r\n", (b"505", b"400")),
-            (b"POST /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n", (b"405", b"413")),
+            (
+                b"POST /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n",
+                (b"405", b"413"),
+            ),
         ):
             got = said(served.port, sent)
             assert not got or got.split(b" ", 2)[1] in statuses, (sent[:60], got[:200])
@@ -133,7 +144,9 @@ def test_a_client_that_takes_nothing_holds_up_nobody(start: Start) -> None:
         blob = f"/v2/local/demo/blobs/{IMAGE.layers[0].digest}"
         served.ask(blob)
         for _ in range(20):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=5))
+            client = stack.enter_context(
+                socket.create_connection(("127.0.0.1", served.port), timeout=5)
+            )
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.sendall(f"GET {blob} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert served.ask(blob).body == IMAGE.layers[0].blob

@@ -1,4 +1,6 @@
-"""A server that nobody asks for anything holds nothing: collections beside it free what it has pulled and served."""
+"""A server that nobody asks for anything holds nothing: collections beside it free what it has
+pulled and served.
+"""
 
 from __future__ import annotations
 
@@ -49,15 +51,23 @@ def test_a_client_that_is_still_reading_keeps_what_it_reads(start: Start) -> Non
 
 
 def test_the_store_is_kept_below_its_budget_once_nobody_asks(start: Start) -> None:
-    made = {f"v{number}": image([gzip_layer(make_tar(files(70 + number, 30, 10_000)))]) for number in range(4)}
+    made = {
+        f"v{number}": image([gzip_layer(make_tar(files(70 + number, 30, 10_000)))])
+        for number in range(4)
+    }
     with Registry(made) as registry:
         served = start(registry, rest_seconds=0.05, store_max=700_000)
         for tag, one in made.items():
             served.ask(f"/v2/local/demo/manifests/{tag}")
-            assert len(served.ask(f"/v2/local/demo/blobs/{one.layers[0].digest}").body) == one.layers[0].size
+            assert (
+                len(served.ask(f"/v2/local/demo/blobs/{one.layers[0].digest}").body)
+                == one.layers[0].size
+            )
 
         def weight() -> int:
-            return sum(path.stat().st_size for path in served.store.folder.rglob("*") if path.is_file())
+            return sum(
+                path.stat().st_size for path in served.store.folder.rglob("*") if path.is_file()
+            )
 
         until(lambda: weight() <= 700_000)
         assert weight() > 300_000, "no more goes than has to"

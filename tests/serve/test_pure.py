@@ -48,13 +48,16 @@ def test_both_forms_of_names(path: str, namespace: str, name: str, what: str) ->
 
 
 @pytest.mark.parametrize(
-    "path", ["/v2/", "/v3/a/manifests/b", "/v2/a/tags/other", "/v2/a/blobs/uploads/x", "/etc/passwd"]
+    "path",
+    ["/v2/", "/v3/a/manifests/b", "/v2/a/tags/other", "/v2/a/blobs/uploads/x", "/etc/passwd"],
 )
 def test_other_paths_mean_nothing(path: str) -> None:
     assert parse_path(path, "", {}) is None
 
 
-@pytest.mark.parametrize("path", ["/v2/quay.io/../x/manifests/v1", "/v2/quay.io/A/manifests/v1", "/v2/" + "a" * 3000])
+@pytest.mark.parametrize(
+    "path", ["/v2/quay.io/../x/manifests/v1", "/v2/quay.io/A/manifests/v1", "/v2/" + "a" * 3000]
+)
 def test_names_that_cannot_be(path: str) -> None:
     with pytest.raises(InvalidReferenceError):
         parse_path(path, "", {})
@@ -100,7 +103,10 @@ def test_tokens() -> None:
     assert Clients.of(None).admits(None)
 
 
-@given(st.integers(1, 300), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), min_size=1, max_size=5))
+@given(
+    st.integers(1, 300),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), min_size=1, max_size=5),
+)
 def test_ranges_are_what_a_server_may_send(size: int, pairs: list[tuple[int, int]]) -> None:
     header = "bytes=" + ",".join(f"{first}-{last}" for first, last in pairs)
     try:
@@ -110,7 +116,9 @@ def test_ranges_are_what_a_server_may_send(size: int, pairs: list[tuple[int, int
         return
     if wanted is not None:
         assert all(0 <= span.start < span.end <= size for span in wanted.spans)
-        assert {*wanted.spans} <= {ByteRange(first, min(last + 1, size)) for first, last in pairs if first < size}
+        assert {*wanted.spans} <= {
+            ByteRange(first, min(last + 1, size)) for first, last in pairs if first < size
+        }
 
 
 def test_a_multipart_is_as_long_as_it_says() -> None:
@@ -123,7 +131,10 @@ def test_a_multipart_is_as_long_as_it_says() -> None:
 def test_links_lead_back_to_the_server() -> None:
     asked = Asked("tags", "quay.io", "a/b", "list", "a/b")
     link = '</v2/a/b/tags/list?n=2&last=v2&token=secret>; rel="next"'
-    assert next_page(link, asked, "ns=quay.io&n=2") == '</v2/a/b/tags/list?n=2&last=v2&ns=quay.io>; rel="next"'
+    assert (
+        next_page(link, asked, "ns=quay.io&n=2")
+        == '</v2/a/b/tags/list?n=2&last=v2&ns=quay.io>; rel="next"'
+    )
     assert next_page(None, asked, "") is None
 
 
@@ -149,12 +160,25 @@ def test_each_engine_is_told_the_address(engine: str, is_tls: bool) -> None:
 
 def test_the_page_escapes_what_peers_say() -> None:
     facts = Facts(
-        "1", 1, 2, 3, 4, [], [ImageRow("<script>x</script>", "linux/amd64", "abc", 5)], [HostRow("<b>", 1, None, 1)]
+        "1",
+        1,
+        2,
+        3,
+        4,
+        [],
+        [ImageRow("<script>x</script>", "linux/amd64", "abc", 5)],
+        [HostRow("<b>", 1, None, 1)],
     )
     page = render(facts)
     assert b"<script" not in page
     assert b"<b>&lt;b&gt;</b>" in page
-    assert (human(999), human(1500), human(10**7), age(59), age(7200)) == ("999 B", "1.5 kB", "10 MB", "59 s", "2 h")
+    assert (human(999), human(1500), human(10**7), age(59), age(7200)) == (
+        "999 B",
+        "1.5 kB",
+        "10 MB",
+        "59 s",
+        "2 h",
+    )
 
 
 def test_flights_to_a_host_share_its_karma() -> None:
@@ -174,7 +198,10 @@ def test_flights_to_a_host_share_its_karma() -> None:
 def test_what_one_pull_brings_another_lives_by() -> None:
     now = [0.0]
     shared = SharedKarma(14.0, lambda: now[0])
-    one, two = (Chameleon(Patience(14.0), 1, lambda _: None, threading.Event(), clock=lambda: now[0]) for _ in range(2))
+    one, two = (
+        Chameleon(Patience(14.0), 1, lambda _: None, threading.Event(), clock=lambda: now[0])
+        for _ in range(2)
+    )
     one.karma = two.karma = shared
     now[0] = 20.0
     one.gain(5000)

@@ -1,4 +1,6 @@
-"""The server is killed in the middle of a pull: clients that try again get the rest, and no byte comes twice."""
+"""The server is killed in the middle of a pull: clients that try again get the rest, and no byte
+comes twice.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,10 @@ def test_a_kill_costs_nothing_that_came(tmp_path: Path) -> None:
 
 
 def test_sigterm_ends_it_in_order(tmp_path: Path) -> None:
-    with Registry({"t": IMAGE}) as registry, serving(tmp_path, free_port(), registry.host) as process:
+    with (
+        Registry({"t": IMAGE}) as registry,
+        serving(tmp_path, free_port(), registry.host) as process,
+    ):
         process.terminate()
         assert process.wait(20) in (0, 143)
         assert process.stderr

@@ -18,13 +18,21 @@ from tests.helpers.servers.registry import Registry
 from tests.serve.test_restart import free_port, get, serving
 
 LARGE = image([gzip_layer(make_tar(files(number, 30, 100_000))) for number in (1, 2)])
-SMALL = {f"t{number}": image([gzip_layer(make_tar(files(number, 3, 2000)))]) for number in range(60)}
+SMALL = {
+    f"t{number}": image([gzip_layer(make_tar(files(number, 3, 2000)))]) for number in range(60)
+}
 
 
 def state(process: int) -> tuple[int, int, int]:
     """The most memory it ever had, in MiB; its threads and open files."""
-    told = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
-    return int(told["VmHWM"].split()[0]) >> 10, int(told["Threads"]), len(os.listdir(f"/proc/{process}/fd"))  # noqa: PTH208
+    told = dict(
+        line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines()
+    )
+    return (
+        int(told["VmHWM"].split()[0]) >> 10,
+        int(told["Threads"]),
+        len(os.listdir(f"/proc/{process}/fd")),
+    )  # noqa: PTH208
 
 
 @contextmanager
@@ -41,7 +49,10 @@ def few_files(most: int) -> Iterator[None]:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux")
 def test_fifty_clients_are_one_pull_in_bounded_memory(tmp_path: Path) -> None:
     port, right = free_port(), []
-    with Registry({"t": LARGE}, rate=20_000_000) as registry, serving(tmp_path, port, registry.host) as process:
+    with (
+        Registry({"t": LARGE}, rate=20_000_000) as registry,
+        serving(tmp_path, port, registry.host) as process,
+    ):
 
         def client() -> None:
             get(port, "/v2/local/demo/manifests/t")
@@ -56,7 +67,9 @@ def test_fifty_clients_are_one_pull_in_bounded_memory(tmp_path: Path) -> None:
             thread.join()
         memory, _, _ = state(process.pid)
     assert right == [True] * 100
-    assert registry.accounts.blob_bytes <= sum(len(layer.blob) for layer in LARGE.layers) + len(LARGE.config)
+    assert registry.accounts.blob_bytes <= sum(len(layer.blob) for layer in LARGE.layers) + len(
+        LARGE.config
+    )
     assert memory <= 300
 
 
@@ -64,7 +77,11 @@ def test_fifty_clients_are_one_pull_in_bounded_memory(tmp_path: Path) -> None:
 def test_pull_after_pull_leaves_nothing_behind(tmp_path: Path) -> None:
     """Files of the store stay open, but for no more than an eighth of what may be open."""
     port = free_port()
-    with few_files(400), Registry(SMALL) as registry, serving(tmp_path, port, registry.host) as process:
+    with (
+        few_files(400),
+        Registry(SMALL) as registry,
+        serving(tmp_path, port, registry.host) as process,
+    ):
         seen = []
         for number, one in enumerate(SMALL.values()):
             get(port, f"/v2/local/demo/manifests/t{number}")

@@ -1,4 +1,6 @@
-"""An image handed over while it is pulled: to an engine that looks at what it gets, and to none that is gone."""
+"""An image handed over while it is pulled: to an engine that looks at what it gets, and to none
+that is gone.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ def client(tmp_path: Path) -> Iterator[Client]:
 
 def begun(client: Client, registry: Registry, engine: Engine) -> ImagePull:
     reference = parse_image(registry.reference("t"))
-    return ImagePull(client._context(None), reference, [EngineDestination(engine)], Receipt(str(reference)))
+    return ImagePull(
+        client._context(None), reference, [EngineDestination(engine)], Receipt(str(reference))
+    )
 
 
 def test_an_engine_has_the_first_layer_before_the_last_is_fetched(client: Client) -> None:
@@ -88,7 +92,9 @@ def test_an_engine_has_the_first_layer_before_the_last_is_fetched(client: Client
         all_of(offer)
 
     engine = FakeEngine(pull)
-    with Registry({"t": IMAGE}, faults=[on("any", late, when=lambda one: one.digest == LATE.digest)]) as registry:
+    with Registry(
+        {"t": IMAGE}, faults=[on("any", late, when=lambda one: one.digest == LATE.digest)]
+    ) as registry:
         with closing(begun(client, registry, engine)) as work:
             work.fetch()
             work.deliver(force=False)
@@ -109,7 +115,10 @@ def test_a_pull_that_fails_ends_the_engines(client: Client) -> None:
     content = {"t": IMAGE}
     with Registry(content) as registry:
         del registry.content.blobs[LATE.digest]
-        with closing(begun(client, registry, FakeEngine(pull))) as work, pytest.raises(NotFoundError):
+        with (
+            closing(begun(client, registry, FakeEngine(pull))) as work,
+            pytest.raises(NotFoundError),
+        ):
             work.fetch()
     assert said
 
@@ -124,7 +133,10 @@ def test_an_engine_that_was_too_impatient_gets_it_once_more(client: Client) -> N
             raise LocalError("i/o timeout")
         all_of(offer)
 
-    with Registry({"t": IMAGE}) as registry, closing(begun(client, registry, FakeEngine(pull))) as work:
+    with (
+        Registry({"t": IMAGE}) as registry,
+        closing(begun(client, registry, FakeEngine(pull))) as work,
+    ):
         work.fetch()
         work.deliver(force=False)
     assert len(tries) == 2
@@ -134,17 +146,25 @@ def test_nobody_else_gets_anything(client: Client) -> None:
     def pull(offer: Offer) -> None:
         for wrong in ("zpull-transfer/" + "0" * 32, "demo", "library/demo"):
             with pytest.raises(LocalError, match="404"):
-                get(Offer(offer.address, wrong, offer.digest, offer.platform), f"manifests/{offer.digest}")
+                get(
+                    Offer(offer.address, wrong, offer.digest, offer.platform),
+                    f"manifests/{offer.digest}",
+                )
         with pytest.raises(LocalError, match="404"):
             get(offer, "blobs/sha256:" + "0" * 64)
         all_of(offer)
 
-    with Registry({"t": IMAGE}) as registry, closing(begun(client, registry, FakeEngine(pull))) as work:
+    with (
+        Registry({"t": IMAGE}) as registry,
+        closing(begun(client, registry, FakeEngine(pull))) as work,
+    ):
         work.fetch()
         work.deliver(force=False)
 
 
-def test_docker_is_asked_by_a_shell_that_tidies_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docker_is_asked_by_a_shell_that_tidies_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also when it is ended in the middle of its pull."""
     log = tmp_path / "log"
     script = tmp_path / "docker"
@@ -163,4 +183,6 @@ def test_docker_is_asked_by_a_shell_that_tidies_up(tmp_path: Path, monkeypatch: 
             lambda: "pull" in log.read_text(),
         )
     assert time.monotonic() - began < 30
-    assert log.read_text().splitlines()[-1] == "rmi --no-prune 127.0.0.1:1/zpull-transfer/x@sha256:0"
+    assert (
+        log.read_text().splitlines()[-1] == "rmi --no-prune 127.0.0.1:1/zpull-transfer/x@sha256:0"
+    )

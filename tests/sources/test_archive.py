@@ -1,4 +1,6 @@
-"""Archives as they are in the field, as images to pull: docker's of all ages, piped, compressed, hostile."""
+"""Archives as they are in the field, as images to pull: docker's of all ages, piped, compressed,
+hostile.
+"""
 
 from __future__ import annotations
 
@@ -50,12 +52,18 @@ def tar_of(members: Members) -> bytes:
     return made.getvalue()
 
 
-def listing(one: Image, layers: list[str], *names: str | None, config: str = "config.json") -> bytes:
-    return json.dumps([{"Config": config, "RepoTags": list(names) or None, "Layers": layers}]).encode()
+def listing(
+    one: Image, layers: list[str], *names: str | None, config: str = "config.json"
+) -> bytes:
+    return json.dumps(
+        [{"Config": config, "RepoTags": list(names) or None, "Layers": layers}]
+    ).encode()
 
 
 def old(one: Image = IMAGE) -> Members:
-    """As docker wrote until 24: a folder for each layer, and a link where a layer is one that was written before."""
+    """As docker wrote until 24: a folder for each layer, and a link where a layer is one that was
+    written before.
+    """
     return {
         "1/layer.tar": one.layers[0].tar, "1/VERSION": b"1.0", "1/json": b"{}", "2/layer.tar": one.layers[1].tar,
         "3/layer.tar": "../1/layer.tar", "config.json": one.config, "repositories": b"{}",
@@ -68,7 +76,9 @@ def blob(digest: str) -> str:
 
 
 def new(one: Image = IMAGE, *, packed: bool = False) -> Members:
-    """As docker writes since 25: blobs by their digests; compressed ones with the containerd store."""
+    """As docker writes since 25: blobs by their digests; compressed ones with the containerd
+    store.
+    """
     blobs: Members = {blob(layer.digest if packed else layer.diff_id): layer.blob if packed else layer.tar
                       for layer in one.layers}  # fmt: skip
     names = [blob(layer.digest if packed else layer.diff_id) for layer in one.layers]
@@ -123,7 +133,11 @@ def test_a_compressed_file_and_a_pipe_with_a_name_too(tmp_path: Path) -> None:
     pulled(tmp_path, f"docker-archive:{path}")
     command = f"{' '.join(ARGV)} docker-archive:<(gunzip < {path}) -q"
     done = subprocess.run(
-        ["bash", "-c", command], env=environment(tmp_path), capture_output=True, text=True, check=False
+        ["bash", "-c", command],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -149,7 +163,11 @@ def test_of_several_images_one_has_to_be_named(tmp_path: Path) -> None:
     ]).encode()  # fmt: skip
     path = tmp_path / "app.tar"
     path.write_bytes(tar_of(both))
-    for name, want in (("app:v1", IMAGE), ("docker.io/library/app:v1", IMAGE), ("host/other:y", OTHER)):
+    for name, want in (
+        ("app:v1", IMAGE),
+        ("docker.io/library/app:v1", IMAGE),
+        ("host/other:y", OTHER),
+    ):
         assert receipt(tmp_path, f"docker-archive:{path}:{name}")["image_id"] == want.config_digest
     for name in ("", ":app:v2"):
         refused = zpull(tmp_path, f"docker-archive:{path}{name}", check=False)
@@ -158,7 +176,10 @@ def test_of_several_images_one_has_to_be_named(tmp_path: Path) -> None:
 
 
 def change(**members: bytes | str | None) -> bytes:
-    made = {**old(), **{name.replace("__", "/").replace("_", "."): content for name, content in members.items()}}
+    made = {
+        **old(),
+        **{name.replace("__", "/").replace("_", "."): content for name, content in members.items()},
+    }
     return tar_of({name: content for name, content in made.items() if content is not None})
 
 
@@ -236,7 +257,9 @@ def test_numbers_of_an_archive_meet_our_limits(tmp_path: Path) -> None:
     ("docker-archive:-:app", "docker-archive", "-", "docker.io/library/app:latest"),
     ("docker-archive:x.tar:host:5000/app:v1", "docker-archive", "x.tar", "host:5000/app:v1"),
 ])  # fmt: skip
-def test_archives_are_named_like_targets(text: str, scheme: str, base: str, tag: str | None) -> None:
+def test_archives_are_named_like_targets(
+    text: str, scheme: str, base: str, tag: str | None
+) -> None:
     found = parse_image(text)
     assert isinstance(found, LayoutReference)
     assert (found.scheme, found.base, found.tag, found.is_local) == (scheme, base, tag, True)

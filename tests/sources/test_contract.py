@@ -80,7 +80,9 @@ def read(source: Source, blob: Descriptor, spans: Sequence[ByteRange]) -> list[B
     return merge(came)
 
 
-def read_all(source: Source, spans: Sequence[ByteRange], blob: Descriptor = BLOB) -> list[ByteRange]:
+def read_all(
+    source: Source, spans: Sequence[ByteRange], blob: Descriptor = BLOB
+) -> list[ByteRange]:
     """As many reads as the source wants for these spans."""
     came: list[ByteRange] = []
     left = list(spans)
@@ -138,7 +140,9 @@ def test_what_is_not_there_is_not_found(place: Place) -> None:
     [ByteRange(0, 1), ByteRange(SIZE - 1, SIZE), ByteRange(1000, 2000), ByteRange(1, SIZE)],
     ids=["first", "last", "middle", "all but one"],
 )
-def test_one_span_is_that_span_or_the_whole_blob_from_its_beginning(source: Source, span: ByteRange) -> None:
+def test_one_span_is_that_span_or_the_whole_blob_from_its_beginning(
+    source: Source, span: ByteRange
+) -> None:
     try:
         came = read(source, BLOB, [span])
     except RangeIgnoredError:
@@ -166,7 +170,9 @@ def test_a_missing_blob_is_not_found(source: Source) -> None:
             read(source, ABSENT, [span])
 
 
-@pytest.mark.parametrize("span", [ByteRange(0, SIZE), ByteRange(SIZE - 10, SIZE)], ids=["whole", "end"])
+@pytest.mark.parametrize(
+    "span", [ByteRange(0, SIZE), ByteRange(SIZE - 10, SIZE)], ids=["whole", "end"]
+)
 def test_a_blob_that_is_cut_short_is_an_error_and_what_came_is_right(
     kind: str, tmp_path: Path, span: ByteRange
 ) -> None:
@@ -238,14 +244,19 @@ def pull(place: Place, tag: str, store: Store) -> Receipt:
     with closing(source):
         name = f"{place.base}:{tag}" if place.base else f"example.com/demo:{tag}"
         options = Options(platform=AMD64, jobs=4, patience=IMPATIENT)
-        Pull(Origin(parse_image(name), source, traffic), store, options, receipt, lambda _: None).run()
+        Pull(
+            Origin(parse_image(name), source, traffic), store, options, receipt, lambda _: None
+        ).run()
     spent = receipt.bytes
-    assert spent.fetched == spent.needed + spent.metadata + spent.gap + spent.wasted == traffic.fetched
+    assert (
+        spent.fetched == spent.needed + spent.metadata + spent.gap + spent.wasted == traffic.fetched
+    )
     assert min(spent.needed, spent.metadata, spent.gap, spent.wasted) >= 0
     if place.served and before:
         requests, size = place.served()
         assert receipt.requests == requests - before[0]
-        assert spent.fetched <= size - before[1]  # what a server has sent may be cut off on our side
+        # what a server has sent may be cut off on our side
+        assert spent.fetched <= size - before[1]
     return receipt
 
 
@@ -286,7 +297,9 @@ def test_a_layer_that_is_damaged_at_the_source_ends_the_pull_and_leaves_nothing_
     kind: str, tmp_path: Path
 ) -> None:
     content = read_layout(Golden("demo", "plain-gzip").layout)
-    largest = max(content.blobs, key=lambda digest: len(content.blobs[digest]) * (digest in _layers(content)))
+    largest = max(
+        content.blobs, key=lambda digest: len(content.blobs[digest]) * (digest in _layers(content))
+    )
     data = bytearray(content.blobs[largest])
     data[len(data) // 2] ^= 1
     spoilt = replace(content, blobs=content.blobs | {largest: bytes(data)})

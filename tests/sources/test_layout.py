@@ -34,8 +34,12 @@ def entry(number: int, platform: str = "", media_type: str = OCI_MANIFEST, **nam
     keys = {"ref": REF_NAME, "name": IMAGE_NAME}
     found: Json = {"mediaType": media_type, "digest": f"sha256:{number:064x}", "size": 10}
     if platform:
-        found["platform"] = dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
-    return found | ({"annotations": {keys[key]: name for key, name in names.items()}} if names else {})
+        found["platform"] = dict(
+            zip(("os", "architecture", "variant"), platform.split("/"), strict=False)
+        )
+    return found | (
+        {"annotations": {keys[key]: name for key, name in names.items()}} if names else {}
+    )
 
 
 def index_of(*entries: Mapping[str, object]) -> Index:
@@ -43,7 +47,9 @@ def index_of(*entries: Mapping[str, object]) -> Index:
 
 
 def found(tag: str | None, *entries: Json) -> list[int]:
-    return [int(one.descriptor.digest[7:], 16) for one in find_image(index_of(*entries), tag, "here")]
+    return [
+        int(one.descriptor.digest[7:], 16) for one in find_image(index_of(*entries), tag, "here")
+    ]
 
 
 # ── names ──
@@ -68,11 +74,15 @@ def test_the_only_image_needs_no_name_and_attestations_are_no_images() -> None:
 
 
 def test_a_choice_is_for_the_person() -> None:
-    with pytest.raises(NotFoundError, match=r"here: the layout holds 2 images, so say which; it offers :v1, :v2"):
+    with pytest.raises(
+        NotFoundError, match=r"here: the layout holds 2 images, so say which; it offers :v1, :v2"
+    ):
         found(None, entry(1, ref="v1"), entry(2, ref="v2"))
     with pytest.raises(NotFoundError, match=r"no image is called 'v3'; it offers :v1, :v2"):
         found("v3", entry(1, ref="v1"), entry(2, ref="v2"))
-    with pytest.raises(NotFoundError, match=r"2 images are called 'v1'; it offers @sha256:0+1, @sha256:0+2"):
+    with pytest.raises(
+        NotFoundError, match=r"2 images are called 'v1'; it offers @sha256:0+1, @sha256:0+2"
+    ):
         found("v1", entry(1, ref="v1"), entry(2, ref="v1"))
     with pytest.raises(NotFoundError, match=r"so say which; it offers @sha256:0+1, @"):
         found(None, entry(1), entry(2))
@@ -84,7 +94,9 @@ def test_a_choice_is_for_the_person() -> None:
 
 def test_names_do_not_flood_a_message_nor_drive_a_terminal() -> None:
     with pytest.raises(NotFoundError) as caught:
-        found("x", *[entry(number, ref=f"\x1b[31m{number:03}" + "y" * 1000) for number in range(1000)])
+        found(
+            "x", *[entry(number, ref=f"\x1b[31m{number:03}" + "y" * 1000) for number in range(1000)]
+        )
     text = str(caught.value)
     assert len(text) < 3000
     assert text.endswith("and 980 more")
@@ -92,7 +104,11 @@ def test_names_do_not_flood_a_message_nor_drive_a_terminal() -> None:
 
 
 def test_images_that_differ_by_platform_alone_are_one_index(tmp_path: Path) -> None:
-    entries = [entry(1, "linux/amd64", ref="v1"), entry(2, "linux/arm64", ref="v1"), entry(3, ref="v2")]
+    entries = [
+        entry(1, "linux/amd64", ref="v1"),
+        entry(2, "linux/arm64", ref="v1"),
+        entry(3, ref="v2"),
+    ]
     assert found("v1", *entries) == [1, 2]
     assert found(None, *entries[:2]) == [1, 2]
     tmp_path.joinpath("index.json").write_bytes(dumps({"schemaVersion": 2, "manifests": entries}))
@@ -115,7 +131,9 @@ def test_an_index_is_read_or_malformed_whatever_it_says(data: bytes) -> None:
     assert isinstance(index, Index)
 
 
-@pytest.mark.parametrize("data", [b"", b"<!DOCTYPE html>", b"[]", b"{}", MANIFEST, b'{"schemaVersion":2,"layers":[]}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"<!DOCTYPE html>", b"[]", b"{}", MANIFEST, b'{"schemaVersion":2,"layers":[]}']
+)
 def test_what_is_no_index_is_malformed_and_says_where(data: bytes) -> None:
     with pytest.raises(FormatError, match=r"^here/index\.json"):
         parse_index(data, "here")
@@ -127,7 +145,10 @@ def test_what_is_no_index_is_malformed_and_says_where(data: bytes) -> None:
 def open_layout(folder: Path, tag: str | None = "v1", limits: Limits | None = None) -> LayoutSource:
     objects = DirectoryObjects(folder)
     return LayoutSource(
-        LayoutReference("oci", str(folder), tag, None), objects, files=objects, limits=limits or Limits()
+        LayoutReference("oci", str(folder), tag, None),
+        objects,
+        files=objects,
+        limits=limits or Limits(),
     )
 
 
@@ -216,7 +237,11 @@ def test_a_layout_may_lack_the_file_with_its_version(folder: Path) -> None:
 
 def test_what_is_no_layout_is_not_found(tmp_path: Path) -> None:
     tmp_path.joinpath("file").touch()
-    for name, says in (("absent", "no such directory"), ("file", "no such directory"), (".", "no index.json in it")):
+    for name, says in (
+        ("absent", "no such directory"),
+        ("file", "no such directory"),
+        (".", "no index.json in it"),
+    ):
         with pytest.raises(NotFoundError, match=says):
             open_layout(tmp_path / name).manifest(None)
 
@@ -224,7 +249,9 @@ def test_what_is_no_layout_is_not_found(tmp_path: Path) -> None:
 def test_a_manifest_that_is_here_is_not_read_again(folder: Path) -> None:
     objects = DirectoryObjects(folder)
     reference = LayoutReference("oci", str(folder), "v1", None)
-    source = LayoutSource(reference, objects, documents=lambda digest: MANIFEST if digest == DIGEST else None)
+    source = LayoutSource(
+        reference, objects, documents=lambda digest: MANIFEST if digest == DIGEST else None
+    )
     folder.joinpath(blob_path(DIGEST)).unlink()
     document = source.manifest(None)
     assert document.data == MANIFEST

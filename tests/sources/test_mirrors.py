@@ -1,4 +1,6 @@
-"""Several registries as one: whoever breaks, every byte comes once and right, and only shared failure is failure."""
+"""Several registries as one: whoever breaks, every byte comes once and right, and only shared
+failure is failure.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from zchunked.sources.http.network_errors import NoAnswerError, SilentError
 from zchunked.sources.mirrors import Member, MirroredSource
 
 DATA = random.Random(5).randbytes(3000)
-BLOB = Descriptor("application/octet-stream", digest_of(DATA), len(DATA), urls=("http://elsewhere.invalid/",))
+BLOB = Descriptor(
+    "application/octet-stream", digest_of(DATA), len(DATA), urls=("http://elsewhere.invalid/",)
+)
 WHOLE = ByteRange(0, len(DATA))
 Fault = tuple[int, Callable[[str], ZPullError]]
 """How many bytes come before it."""
@@ -38,7 +42,9 @@ Fault = tuple[int, Callable[[str], ZPullError]]
 
 @dataclass
 class Scripted:
-    """Serves DATA; each call takes the next fault from its script, or the last one if that is to stay."""
+    """Serves DATA; each call takes the next fault from its script, or the last one if that is to
+    stay.
+    """
 
     faults: list[Fault | None] = field(default_factory=list)
     for_good: Fault | None = None
@@ -82,7 +88,9 @@ class Scripted:
 def mirrored(*sources: Scripted) -> tuple[MirroredSource, list[Event]]:
     events: list[Event] = []
     last = len(sources) - 1
-    members = [Member(f"m{number}", one, is_mirror=number != last) for number, one in enumerate(sources)]
+    members = [
+        Member(f"m{number}", one, is_mirror=number != last) for number, one in enumerate(sources)
+    ]
     source = MirroredSource(members)
     source.set_listener(events.append)
     return source, events
@@ -160,7 +168,9 @@ def test_a_mirror_set_aside_is_asked_again_when_all_else_fails() -> None:
     source, _ = mirrored(mirror, primary)
     for _ in range(3):
         assert read(source) == [WHOLE]
-    assert (len(mirror.asked), len(primary.asked)) == (3, 3), "the primary first, as the mirror is aside"
+    assert (len(mirror.asked), len(primary.asked)) == (3, 3), (
+        "the primary first, as the mirror is aside"
+    )
     read(source)
     assert len(mirror.asked) == 4, "it has answered, so all is forgiven"
 
@@ -230,7 +240,9 @@ def test_what_the_primary_says_for_good_is_final_unless_a_mirror_that_lives_had_
     source, _ = mirrored(Scripted(for_good=DEAD), Scripted(for_good=(0, NotFoundError)))
     with pytest.raises(NotFoundError):
         source.manifest(None)
-    source, _ = mirrored(Scripted([None, (500, TransientError)]), Scripted(for_good=(0, NotFoundError)))
+    source, _ = mirrored(
+        Scripted([None, (500, TransientError)]), Scripted(for_good=(0, NotFoundError))
+    )
     read(source)
     with pytest.raises(TransientError):
         read(source)
@@ -317,7 +329,14 @@ def test_all_are_closed() -> None:
     assert all(member.is_closed for member in members)
 
 
-KINDS = [TransientError, NoAnswerError, SilentError, NotFoundError, AccessDeniedError, TransferError]
+KINDS = [
+    TransientError,
+    NoAnswerError,
+    SilentError,
+    NotFoundError,
+    AccessDeniedError,
+    TransferError,
+]
 FAULTS = st.none() | st.tuples(st.integers(0, 3000), st.sampled_from(KINDS))
 
 

@@ -43,7 +43,9 @@ ONE = [ByteRange(1000, 200_000)]
 MANY = [ByteRange(at, at + 10 + at % 700) for at in range(0, 200_000, 1000)]
 
 
-def take(source: RegistrySource, spans: Sequence[ByteRange], blob: Descriptor = BLOB) -> list[ByteRange]:
+def take(
+    source: RegistrySource, spans: Sequence[ByteRange], blob: Descriptor = BLOB
+) -> list[ByteRange]:
     """Which bytes came, all of them right and none of them twice."""
     came: list[ByteRange] = []
     for position, piece in chain.from_iterable(source.read(blob, spans)):
@@ -53,7 +55,9 @@ def take(source: RegistrySource, spans: Sequence[ByteRange], blob: Descriptor = 
     return merge(came)
 
 
-def take_some(source: RegistrySource, spans: Sequence[ByteRange]) -> tuple[list[ByteRange], ZPullError | None]:
+def take_some(
+    source: RegistrySource, spans: Sequence[ByteRange]
+) -> tuple[list[ByteRange], ZPullError | None]:
     """As `take`; what ended it comes out as a value."""
     came: list[ByteRange] = []
     try:
@@ -100,7 +104,9 @@ def test_manifest_ranges_and_whole_blob(
 
 def test_not_found(layout: Layout, open_at: Open) -> None:
     with Registry(layout) as registry:
-        with pytest.raises(NotFoundError, match=r"demo:none: 404 Not Found, the server says 'MANIFEST_UNKNOWN"):
+        with pytest.raises(
+            NotFoundError, match=r"demo:none: 404 Not Found, the server says 'MANIFEST_UNKNOWN"
+        ):
             open_at(registry, "none").manifest(None)
         with pytest.raises(NotFoundError, match="BLOB_UNKNOWN"):
             take(open_at(registry), ONE, Descriptor("x", digest_of(b"other"), 300_000))
@@ -121,8 +127,14 @@ def test_an_oversized_manifest_is_not_read(layout: Layout, open_at: Open, traffi
         with pytest.raises(LimitError):
             open_at(registry, limits=Limits(manifest_bytes=len(MANIFEST) - 1)).manifest(None)
         assert traffic.fetched == 0
-        assert open_at(registry, limits=Limits(manifest_bytes=len(MANIFEST))).manifest(None).data == MANIFEST
-    with Registry(layout, faults=[on("manifest", faults.chunked())]) as registry, pytest.raises(LimitError):
+        assert (
+            open_at(registry, limits=Limits(manifest_bytes=len(MANIFEST))).manifest(None).data
+            == MANIFEST
+        )
+    with (
+        Registry(layout, faults=[on("manifest", faults.chunked())]) as registry,
+        pytest.raises(LimitError),
+    ):
         open_at(registry, limits=Limits(manifest_bytes=len(MANIFEST) - 1)).manifest(None)
 
 
@@ -158,14 +170,20 @@ def test_what_arrived_before_a_break_is_handed_on(
 
 
 @pytest.mark.parametrize("spans", [ONE, WHOLE], ids=["range", "whole"])
-@pytest.mark.parametrize("fault", [faults.chunked(), faults.close(), faults.extra(500), faults.claim_gzip()])
-def test_what_is_odd_but_right_is_taken(layout: Layout, open_at: Open, fault: Fault, spans: list[ByteRange]) -> None:
+@pytest.mark.parametrize(
+    "fault", [faults.chunked(), faults.close(), faults.extra(500), faults.claim_gzip()]
+)
+def test_what_is_odd_but_right_is_taken(
+    layout: Layout, open_at: Open, fault: Fault, spans: list[ByteRange]
+) -> None:
     with Registry(layout, faults=[on("blob", fault)]) as registry:
         assert take(open_at(registry), spans) == spans
 
 
 def _page(answer: Answer, dice: object) -> Answer:
-    return answer.with_body(Piece(b"<html>Sign in</html>")).with_headers(Content_Type="text/html", Content_Range=None)
+    return answer.with_body(Piece(b"<html>Sign in</html>")).with_headers(
+        Content_Type="text/html", Content_Range=None
+    )
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
@@ -187,11 +205,16 @@ def test_a_page_in_place_of_a_blob_is_final_and_teaches_nothing(
 
 
 def test_a_page_in_place_of_a_manifest_is_final(layout: Layout, open_at: Open) -> None:
-    with Registry(layout, faults=[on("manifest", _page)]) as registry, pytest.raises(PermanentError, match="HTML"):
+    with (
+        Registry(layout, faults=[on("manifest", _page)]) as registry,
+        pytest.raises(PermanentError, match="HTML"),
+    ):
         open_at(registry).manifest(None)
 
 
-def test_a_packed_manifest_and_a_packed_config_are_unpacked(layout: Layout, open_at: Open, traffic: Traffic) -> None:
+def test_a_packed_manifest_and_a_packed_config_are_unpacked(
+    layout: Layout, open_at: Open, traffic: Traffic
+) -> None:
     text = b'{"architecture":"amd64","os":"linux"}' * 9
     config = Descriptor("x", digest_of(text), len(text))
     layout.blobs[config.digest] = text
@@ -203,18 +226,26 @@ def test_a_packed_manifest_and_a_packed_config_are_unpacked(layout: Layout, open
         return answer.with_body(Piece(data)).with_headers(Content_Encoding="gzip")
 
     with Registry(
-        layout, single_range="200", multi_range="200", faults=[on("manifest", packed), on("blob", packed)]
+        layout,
+        single_range="200",
+        multi_range="200",
+        faults=[on("manifest", packed), on("blob", packed)],
     ) as registry:
         source = open_at(registry)
         assert source.manifest(None).data == MANIFEST
         came = b"".join(
-            [bytes(piece) for _, piece in chain.from_iterable(source.read(config, [ByteRange(0, len(text))]))]
+            [
+                bytes(piece)
+                for _, piece in chain.from_iterable(source.read(config, [ByteRange(0, len(text))]))
+            ]
         )
         assert came == text
         assert traffic.fetched == registry.accounts.body_bytes
 
 
-def test_a_host_that_refuses_ranges_with_403_sends_the_whole_blob(layout: Layout, open_at: Open) -> None:
+def test_a_host_that_refuses_ranges_with_403_sends_the_whole_blob(
+    layout: Layout, open_at: Open
+) -> None:
     for redirect in (False, True):
         with Registry(layout, redirect=redirect, faults=[on("blob", _no_ranges)]) as registry:
             source = open_at(registry)
@@ -258,7 +289,9 @@ def test_answers_to_several_ranges_that_bring_nothing_are_followed_by_single_one
         assert len(registry.accounts.requests) <= len(MANY) + 8
 
 
-def test_a_host_that_takes_fewer_spans_each_time_is_not_asked_for_ever(layout: Layout, open_at: Open) -> None:
+def test_a_host_that_takes_fewer_spans_each_time_is_not_asked_for_ever(
+    layout: Layout, open_at: Open
+) -> None:
     class Optimist:
         """Remembers that the host takes very many, whatever is learnt but one."""
 
@@ -286,13 +319,17 @@ def test_a_host_that_takes_fewer_spans_each_time_is_not_asked_for_ever(layout: L
         assert refused < 12
 
 
-@pytest.mark.parametrize("fault", [faults.shift_content_range(), faults.wrong_total(), faults.no_content_range()])
+@pytest.mark.parametrize(
+    "fault", [faults.shift_content_range(), faults.wrong_total(), faults.no_content_range()]
+)
 def test_a_206_for_something_else_is_refused(layout: Layout, open_at: Open, fault: Fault) -> None:
     with Registry(layout, faults=[on("blob", fault)]) as registry:
         assert isinstance(take_some(open_at(registry), ONE)[1], TransientError)
 
 
-@pytest.mark.parametrize(("status", "kind"), [(404, NotFoundError), (403, AccessDeniedError), (418, PermanentError)])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(404, NotFoundError), (403, AccessDeniedError), (418, PermanentError)]
+)
 def test_what_is_final(layout: Layout, open_at: Open, status: int, kind: type[Exception]) -> None:
     with Registry(layout, faults=[on("blob", faults.fail(status))]) as registry:
         for spans in (ONE, WHOLE):
@@ -300,7 +337,10 @@ def test_what_is_final(layout: Layout, open_at: Open, status: int, kind: type[Ex
 
 
 def test_the_wish_to_wait_is_passed_on(layout: Layout, open_at: Open) -> None:
-    rules = [on("blob", faults.fail(503, retry_after=7), nth=1), on("blob", faults.fail_as_ghcr(), nth=2)]
+    rules = [
+        on("blob", faults.fail(503, retry_after=7), nth=1),
+        on("blob", faults.fail_as_ghcr(), nth=2),
+    ]
     with Registry(layout, faults=rules) as registry:
         source = open_at(registry)
         errors = [take_some(source, ONE)[1] for _ in range(2)]
@@ -344,7 +384,9 @@ def test_tokens_and_redirects_that_run_out(
         source.manifest(None)
         spans = [ByteRange(at, at + 5000) for at in range(0, 200_000, 5000)]
         with ThreadPoolExecutor(8) as pool:
-            assert list(pool.map(lambda span: take(source, [span]), spans)) == [[span] for span in spans]
+            assert list(pool.map(lambda span: take(source, [span]), spans)) == [
+                [span] for span in spans
+            ]
         balanced(registry, traffic)
         assert not registry.accounts.cdn_saw_authorization
 
@@ -421,7 +463,9 @@ def test_a_host_without_ranges_is_known_as_one(layout: Layout, open_at: Open, st
         assert take(source, WHOLE) == WHOLE
 
 
-def test_a_host_that_answers_a_range_with_the_whole_blob_gives_all_of_it(layout: Layout, open_at: Open) -> None:
+def test_a_host_that_answers_a_range_with_the_whole_blob_gives_all_of_it(
+    layout: Layout, open_at: Open
+) -> None:
     memory = Memory()
     with Registry(layout, single_range="200", redirect=True) as registry:
         source = open_at(registry, hosts=memory)
@@ -497,7 +541,9 @@ def test_too_many_ranges_become_fewer(layout: Layout, open_at: Open) -> None:
     [faults.cut(after=20_000), faults.reset(after=20_000), faults.missing(3000)],
     ids=lambda fault: fault.__qualname__.split(".")[0],
 )
-def test_a_multipart_body_that_breaks_off_keeps_its_parts(layout: Layout, open_at: Open, fault: Fault) -> None:
+def test_a_multipart_body_that_breaks_off_keeps_its_parts(
+    layout: Layout, open_at: Open, fault: Fault
+) -> None:
     memory = Memory()
     with Registry(layout, faults=[on("blob", fault)]) as registry:
         got, error = take_some(open_at(registry, hosts=memory), MANY)
@@ -506,8 +552,12 @@ def test_a_multipart_body_that_breaks_off_keeps_its_parts(layout: Layout, open_a
         assert memory.known is None
 
 
-@pytest.mark.parametrize("fault", [faults.garbage_boundary(), faults.no_boundary(), faults.replaced(b"x" * 9000)])
-def test_multipart_nonsense_teaches_single_ranges(layout: Layout, open_at: Open, fault: Fault) -> None:
+@pytest.mark.parametrize(
+    "fault", [faults.garbage_boundary(), faults.no_boundary(), faults.replaced(b"x" * 9000)]
+)
+def test_multipart_nonsense_teaches_single_ranges(
+    layout: Layout, open_at: Open, fault: Fault
+) -> None:
     memory = Memory()
     with Registry(layout, faults=[on("blob", fault)]) as registry:
         got, error = take_some(open_at(registry, hosts=memory), MANY)
@@ -526,6 +576,8 @@ def test_plain_http_is_for_loopback_or_on_demand(layout: Layout, open_at: Open) 
             source.manifest(None)
 
 
-def test_an_authfile_that_does_not_exist_is_an_error_although_nobody_asks_for_credentials(open_at: Open) -> None:
+def test_an_authfile_that_does_not_exist_is_an_error_although_nobody_asks_for_credentials(
+    open_at: Open,
+) -> None:
     with pytest.raises(UsageError, match=r"/nowhere\.json: there is no such file"):
         open_at("localhost:5000/demo:v1", authfile=Path("/nowhere.json"))

@@ -48,11 +48,17 @@ def test_pieces_are_small_where_the_rate_is(rate: float, piece: int) -> None:
     assert World().limit(rate).piece_bytes == piece
 
 
-def test_a_read_is_held_to_the_limit_whatever_the_server_sends(layout: Layout, open_at: Open) -> None:
+def test_a_read_is_held_to_the_limit_whatever_the_server_sends(
+    layout: Layout, open_at: Open
+) -> None:
     world = World()
     traffic = Traffic(time.monotonic, limit=world.limit(100_000))
     with Registry(layout) as registry:
         source = open_at(registry, traffic=traffic)
-        came = sum(len(piece) for pieces in source.read(BLOB, [ByteRange(0, len(DATA))]) for _, piece in pieces)
+        came = sum(
+            len(piece)
+            for pieces in source.read(BLOB, [ByteRange(0, len(DATA))])
+            for _, piece in pieces
+        )
     assert came == len(DATA)
     assert world.now - 100 == pytest.approx(3, abs=0.3)

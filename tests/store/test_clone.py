@@ -38,7 +38,9 @@ def adopt(store: Store, path: Path, size: int = len(DATA)) -> bool:
     return done
 
 
-def test_a_blob_is_taken_over_without_a_copy_and_stays_when_the_file_goes(tmp_path: Path, given: Path) -> None:
+def test_a_blob_is_taken_over_without_a_copy_and_stays_when_the_file_goes(
+    tmp_path: Path, given: Path
+) -> None:
     with Store(tmp_path / "store") as store:
         assert adopt(store, given)
         assert not store.is_whole(BLOB)  # nobody has verified it
@@ -80,7 +82,9 @@ def test_a_file_that_others_may_write_to_is_not_linked(tmp_path: Path, given: Pa
         os.close(handle)
 
 
-def test_the_file_is_what_was_opened_whatever_its_name_has_become(tmp_path: Path, given: Path) -> None:
+def test_the_file_is_what_was_opened_whatever_its_name_has_become(
+    tmp_path: Path, given: Path
+) -> None:
     handle = handle_of(given)
     try:
         given.rename(tmp_path / "moved")

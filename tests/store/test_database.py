@@ -69,11 +69,15 @@ def test_a_run_that_was_entered_half_grows_and_never_shrinks(index: Index) -> No
     assert index.extents(A) == [(0, 30, "f-1", 0)]
 
 
-SPANS = st.builds(lambda start, size: ByteRange(start, start + size), st.integers(0, 60), st.integers(1, 20))
+SPANS = st.builds(
+    lambda start, size: ByteRange(start, start + size), st.integers(0, 60), st.integers(1, 20)
+)
 
 
 @given(st.lists(SPANS, max_size=6), st.lists(SPANS, max_size=4))
-def test_cutting_forgets_these_bytes_and_no_others(added: list[ByteRange], wrong: list[ByteRange]) -> None:
+def test_cutting_forgets_these_bytes_and_no_others(
+    added: list[ByteRange], wrong: list[ByteRange]
+) -> None:
     index = Index(Path("nowhere"), reads_only=True)
     at = 0
     want = set()
@@ -84,9 +88,9 @@ def test_cutting_forgets_these_bytes_and_no_others(added: list[ByteRange], wrong
     index.cut_extents(A, wrong)
     gone = {place for span in wrong for place in range(span.start, span.end)}
     rows = index.extents(A)
-    assert {(place, at + place - start) for start, end, _, at in rows for place in range(start, end)} == {
-        (place, at) for place, at in want if place not in gone
-    }
+    assert {
+        (place, at + place - start) for start, end, _, at in rows for place in range(start, end)
+    } == {(place, at) for place, at in want if place not in gone}
     index.close()
 
 
@@ -106,7 +110,10 @@ def test_taking_promises_back(index: Index) -> None:
     index.add_chunks(B, 100, [(CHUNKS[0], 0, 10, 99)])
     index.drop_chunks(A, CHUNKS[:2])
     asked = sorted(CHUNKS[:3])
-    named = sorted((asked[which], index.blob(number), *where) for which, number, *where in rows_of(index, asked))
+    named = sorted(
+        (asked[which], index.blob(number), *where)
+        for which, number, *where in rows_of(index, asked)
+    )
     assert named == sorted([(CHUNKS[0], B, 0, 10), (CHUNKS[2], A, 20, 10)])
 
 
@@ -133,7 +140,8 @@ def test_a_proof_goes_with_what_it_rests_on_and_no_other(index: Index) -> None:
         (lambda: index.drop_chunks(A, ()), [False, True, True]),
         (lambda: index.drop_chunks(B, CHUNKS), [True, False, True]),
         (lambda: index.drop_chunks(whole, CHUNKS), [True, True, True]),
-        (lambda: index.cut_extents(A, [ByteRange(50, 60)]), [True, True, True]),  # no chunk lay there
+        # no chunk lay there
+        (lambda: index.cut_extents(A, [ByteRange(50, 60)]), [True, True, True]),
         (lambda: index.cut_extents(A, [ByteRange(50, 60), ByteRange(9, 10)]), [False, True, True]),
         (lambda: index.drop_proofs(two), [True, False, True]),
     ]
@@ -161,8 +169,12 @@ def test_few_statements_for_many_rows(index: Index) -> None:
     """Each step of a statement lets go of the interpreter, and may have to wait for it."""
     statements: list[str] = []
     index._db.set_trace_callback(statements.append)
-    index.add_chunks(A, 10**9, [(number.to_bytes(32, "big"), number, 1, 1) for number in range(10_000)])
-    index.add_extents(A, 10**9, [(2 * number, 2 * number + 1, "f", number) for number in range(10_000)])
+    index.add_chunks(
+        A, 10**9, [(number.to_bytes(32, "big"), number, 1, 1) for number in range(10_000)]
+    )
+    index.add_extents(
+        A, 10**9, [(2 * number, 2 * number + 1, "f", number) for number in range(10_000)]
+    )
     assert len(statements) < 50
 
 
@@ -179,7 +191,9 @@ def test_a_name_means_the_last_thing_it_was_set_to(index: Index) -> None:
     index.set_ref("app", "linux/amd64", A, A)
     index.set_ref("app", "linux/arm64", A, A)
     index.set_ref("app", "linux/amd64", B, B)
-    assert [row[1:3] for row in index.refs()] == [("linux/amd64", B), ("linux/arm64", A)], "newest first"
+    assert [row[1:3] for row in index.refs()] == [("linux/amd64", B), ("linux/arm64", A)], (
+        "newest first"
+    )
 
 
 def test_what_was_learnt_of_a_host_grows_old(index: Index) -> None:
@@ -190,7 +204,9 @@ def test_what_was_learnt_of_a_host_grows_old(index: Index) -> None:
     assert abs(found[1] - time.time()) < 3600
 
 
-@pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 4000])
+@pytest.mark.parametrize(
+    "content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 4000]
+)
 def test_a_file_that_is_no_index_is_a_local_error(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(LocalError, match="the store's index"):
@@ -225,7 +241,14 @@ def test_many_open_and_write_one_new_index_at_once(path: Path) -> None:
                 own.add_extents(
                     A,
                     10**6,
-                    [(worker * 1000 + number * 10, worker * 1000 + number * 10 + 10, str(worker), number * 10)],
+                    [
+                        (
+                            worker * 1000 + number * 10,
+                            worker * 1000 + number * 10 + 10,
+                            str(worker),
+                            number * 10,
+                        )
+                    ],
                 )
             own.close()
         except Exception as error:  # noqa: BLE001 - shown below

@@ -17,7 +17,8 @@ FILES = st.sampled_from(["a", "b"])
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), STARTS, LENGTHS, FILES),
-        st.tuples(st.just("grow"), st.just(0), LENGTHS, FILES),  # where the last addition ended, as downloads do
+        # where the last addition ended, as downloads do
+        st.tuples(st.just("grow"), st.just(0), LENGTHS, FILES),
         st.tuples(st.just("cut"), STARTS, LENGTHS, st.just("")),
     ),
     max_size=20,
@@ -51,7 +52,9 @@ def spans(places: list[int]) -> list[ByteRange]:
 
 
 @given(STEPS, st.sampled_from([1, 2, 512]))
-def test_every_byte_lies_where_it_was_first_written(steps: list[tuple[str, int, int, str]], block_rows: int) -> None:
+def test_every_byte_lies_where_it_was_first_written(
+    steps: list[tuple[str, int, int, str]], block_rows: int
+) -> None:
     extents, model = ExtentMap(block_rows), Model()
     length = {"a": 0, "b": 0}
     last = 0
@@ -62,7 +65,9 @@ def test_every_byte_lies_where_it_was_first_written(steps: list[tuple[str, int, 
         else:
             start = last if kind == "grow" else start  # noqa: PLW2901
             last = start + size
-            assert extents.add(start, last, file, length[file]) == model.add(start, last, file, length[file])
+            assert extents.add(start, last, file, length[file]) == model.add(
+                start, last, file, length[file]
+            )
             length[file] += size
         assert extents.covered() == model.here()
     check_every_span(extents, model)
@@ -79,7 +84,9 @@ def check_every_span(extents: ExtentMap, model: Model) -> None:
             pieces = extents.pieces(start, end)
             assert extents.covers(start, end) == (None not in want) == (pieces is not None)
             if pieces is not None:
-                assert [(piece.file, piece.at + n) for piece in pieces for n in range(piece.size)] == want
+                assert [
+                    (piece.file, piece.at + n) for piece in pieces for n in range(piece.size)
+                ] == want
 
 
 def test_rows_are_ascending_and_disjoint() -> None:
@@ -135,9 +142,15 @@ def test_rows_that_were_cut_or_came_second_no_longer_stand(
             given_rows.append((start, start + size, file, at))
             at += size
     standing = extents.still(given_rows)
-    said = {(place, file, at + place - start) for start, end, file, at in standing for place in range(start, end)}
+    said = {
+        (place, file, at + place - start)
+        for start, end, file, at in standing
+        for place in range(start, end)
+    }
     assert said == {
-        (place, file, at + place - start) for start, end, file, at in extents.rows() for place in range(start, end)
+        (place, file, at + place - start)
+        for start, end, file, at in extents.rows()
+        for place in range(start, end)
     }
 
 
@@ -149,7 +162,9 @@ def test_many_writers_at_once_lose_nothing() -> None:
         mine = 0
         for number in range(300):
             start = (number * 7 + worker) % 400 * 10
-            mine += sum(span.size for span in extents.add(start, start + 25, str(worker), number * 25))
+            mine += sum(
+                span.size for span in extents.add(start, start + 25, str(worker), number * 25)
+            )
             assert extents.covers(start, start + 25)
         fresh.append(mine)
 

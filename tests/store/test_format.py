@@ -1,4 +1,6 @@
-"""`docs/store.md` as a program: a reader that knows no more than that page; old, new and moved stores."""
+"""`docs/store.md` as a program: a reader that knows no more than that page; old, new and moved
+stores.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,12 @@ EXACT = GapOptions(exact=True)
 def read_blob(store: Path, digest: str) -> bytes:
     """By the page alone."""
     with closing(sqlite3.connect(store / "index.sqlite")) as db:
-        ((number, size),) = db.execute("SELECT id, size FROM blobs WHERE digest = ?", (digest,)).fetchall()
-        rows = db.execute("SELECT start, length, file, at FROM extents WHERE blob = ? ORDER BY start", (number,))
+        ((number, size),) = db.execute(
+            "SELECT id, size FROM blobs WHERE digest = ?", (digest,)
+        ).fetchall()
+        rows = db.execute(
+            "SELECT start, length, file, at FROM extents WHERE blob = ? ORDER BY start", (number,)
+        )
         data = bytearray()
         for start, length, file, at in rows.fetchall():
             skip = len(data) - start
@@ -50,7 +56,10 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_reader_of_the_page_gets_every_blob(folder: Path) -> None:
     for made in versions().values():
-        assert read_blob(folder, "sha256:" + hashlib.sha256(made.manifest).hexdigest()) == made.manifest
+        assert (
+            read_blob(folder, "sha256:" + hashlib.sha256(made.manifest).hexdigest())
+            == made.manifest
+        )
         for layer in made.layers:
             assert read_blob(folder, layer.digest) == layer.blob
 
@@ -58,7 +67,9 @@ def test_a_reader_of_the_page_gets_every_blob(folder: Path) -> None:
 def test_the_page_names_every_table(folder: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "store.md").read_text(encoding="utf-8")
     with closing(sqlite3.connect(folder / "index.sqlite")) as db:
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {
+            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
         assert db.execute("PRAGMA user_version").fetchone() == (2,)
     assert not [name for name in tables if f"`{name}" not in page]
 
@@ -96,8 +107,13 @@ def test_an_older_format_becomes_this_one(folder: Path) -> None:
 def test_a_newer_format_is_refused_and_left_alone(folder: Path, number: int) -> None:
     set_version(folder, number)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(LocalError, match=f"made by a newer version of zpull; .* \\(its format is {number}"):
+    with pytest.raises(
+        LocalError, match=f"made by a newer version of zpull; .* \\(its format is {number}"
+    ):
         Store(folder)
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert {path.name for path in after} - {path.name for path in before} <= {"index.sqlite-wal", "index.sqlite-shm"}
+    assert {path.name for path in after} - {path.name for path in before} <= {
+        "index.sqlite-wal",
+        "index.sqlite-shm",
+    }
     assert all(after[path] == data for path, data in before.items())

@@ -1,4 +1,6 @@
-"""Stores on file systems that lack something: they work where SQLite's documentation allows it, or name the reason."""
+"""Stores on file systems that lack something: they work where SQLite's documentation allows it, or
+name the reason.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,11 @@ def filled(folder: Path) -> Path:
 
 def names(folder: Path) -> list[str]:
     """Without what SQLite puts beside the index for all who read it."""
-    paths = [path for path in folder.rglob("*") if path.name.partition("-")[0] not in ("pins", "index.sqlite")]
+    paths = [
+        path
+        for path in folder.rglob("*")
+        if path.name.partition("-")[0] not in ("pins", "index.sqlite")
+    ]
     return sorted(str(path.relative_to(folder)) for path in paths)
 
 
@@ -59,7 +65,9 @@ def test_a_read_only_store_is_read_and_stays_as_it_is(tmp_path: Path) -> None:
         assert store.get(BLOB, len(CONTENT)) == CONTENT
 
 
-def test_a_store_without_the_right_to_write_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_without_the_right_to_write_is_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filled(tmp_path)
     monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
     with Store(tmp_path) as store:
@@ -86,7 +94,8 @@ def test_a_killed_process_leaves_rows_that_a_read_only_store_shows(tmp_path: Pat
         there.mkdir()
         for name in ("index.sqlite", "index.sqlite-wal"):
             shutil.copy(here / name, there / name)
-    (there / "index.sqlite-shm").symlink_to("nowhere/at all")  # cannot be made, as on a read-only file system
+    # cannot be made, as on a read-only file system
+    (there / "index.sqlite-shm").symlink_to("nowhere/at all")
     with Store(there, reads_only=True) as store:
         assert [image.name for image in store.images()] == ["host/app:v2"]
 
@@ -106,7 +115,9 @@ def test_who_only_reads_makes_no_store_and_waits_for_no_writer(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("has_content", [False, True])
-def test_without_shared_memory_the_store_works_and_says_so(tmp_path: Path, *, has_content: bool) -> None:
+def test_without_shared_memory_the_store_works_and_says_so(
+    tmp_path: Path, *, has_content: bool
+) -> None:
     if has_content:
         filled(tmp_path)  # its header says WAL
     (tmp_path / "index.sqlite-shm").symlink_to("nowhere/at all")
@@ -118,7 +129,9 @@ def test_without_shared_memory_the_store_works_and_says_so(tmp_path: Path, *, ha
         assert len(store.images()) == has_content
 
 
-def test_without_locks_one_process_at_a_time_uses_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_one_process_at_a_time_uses_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filled(tmp_path)
     monkeypatch.setattr(fcntl, "lockf", fails(errno.ENOLCK))
     with Store(tmp_path) as store:
@@ -136,7 +149,9 @@ def killed() -> bytes:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
 
 
-def test_without_locks_a_killed_process_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_a_killed_process_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fcntl, "lockf", fails(errno.ENOLCK))
     (tmp_path / "index.owner").write_bytes(killed())
     with Store(tmp_path) as store:
@@ -145,7 +160,9 @@ def test_without_locks_a_killed_process_is_in_nobodys_way(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"7", mark().replace(os.uname().nodename.encode(), b"elsewhere")], ids=["empty", "half", "elsewhere"]
+    "text",
+    [b"", b"7", mark().replace(os.uname().nodename.encode(), b"elsewhere")],
+    ids=["empty", "half", "elsewhere"],
 )
 def test_without_locks_a_process_that_may_live_is_never_robbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes
@@ -175,8 +192,12 @@ def test_without_flock_a_killed_session_is_told_from_a_live_one(
         writer.close()
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENOSYS])
-def test_without_sync_of_folders_the_store_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+@pytest.mark.parametrize(
+    "number", [errno.EINVAL, errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENOSYS]
+)
+def test_without_sync_of_folders_the_store_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     monkeypatch.setattr(os, "fsync", fails(number))
     with Store(tmp_path) as store:
         store.put(CONTENT)
@@ -186,7 +207,9 @@ def test_without_sync_of_folders_the_store_works(tmp_path: Path, monkeypatch: py
 # ── reasons ──
 
 
-@pytest.mark.parametrize(("number", "word"), [(errno.EDQUOT, "quota"), (errno.ENOSPC, "disk is full")])
+@pytest.mark.parametrize(
+    ("number", "word"), [(errno.EDQUOT, "quota"), (errno.ENOSPC, "disk is full")]
+)
 def test_what_sqlite_hides_is_found_by_a_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, word: str
 ) -> None:
@@ -204,7 +227,9 @@ def test_the_index_is_its_owners_alone_whatever_the_umask(tmp_path: Path, umask:
     try:
         with Store(tmp_path) as store:
             store.put(b"x")
-            rights = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("index*")}
+            rights = {
+                path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("index*")
+            }
     finally:
         os.umask(before)
     assert rights == dict.fromkeys(["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"], 0o600)

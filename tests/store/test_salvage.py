@@ -1,4 +1,6 @@
-"""A damaged index is found when it is used, and rebuilt by the next command out of what can be read of it."""
+"""A damaged index is found when it is used, and rebuilt by the next command out of what can be read
+of it.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ HURTS = {
 
 
 @pytest.mark.parametrize("hurt", HURTS.values(), ids=HURTS)
-def test_a_damaged_index_costs_no_wrong_byte_and_is_healed(hurt: Callable[[bytearray], None], tmp_path: Path) -> None:
+def test_a_damaged_index_costs_no_wrong_byte_and_is_healed(
+    hurt: Callable[[bytearray], None], tmp_path: Path
+) -> None:
     made = versions()["v1"]
     with Store(tmp_path) as store:
         pull(MemorySource(made), store, NAME)

@@ -1,4 +1,6 @@
-"""The store: what went in comes out, what is damaged counts as missing, and two processes never disturb each other."""
+"""The store: what went in comes out, what is damaged counts as missing, and two processes never
+disturb each other.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def again(store: Store) -> Store:
     return Store(store.folder)
 
 
-def write(store: Store, *spans: tuple[int, int], blob: Digest = BLOB, content: bytes = CONTENT) -> None:
+def write(
+    store: Store, *spans: tuple[int, int], blob: Digest = BLOB, content: bytes = CONTENT
+) -> None:
     writer = store.writer(blob, len(content))
     for start, end in spans:
         writer.write(start, content[start:end])
@@ -45,7 +49,9 @@ def write(store: Store, *spans: tuple[int, int], blob: Digest = BLOB, content: b
 def spoil(store: Store, where: int = 0, *, blob: Digest = BLOB) -> None:
     """Flip a byte on the disk behind the store's back."""
     file, at = next(
-        (file, at + where - start) for start, end, file, at in store._index.extents(blob) if start <= where < end
+        (file, at + where - start)
+        for start, end, file, at in store._index.extents(blob)
+        if start <= where < end
     )
     path = store.folder / "blobs" / file
     data = bytearray(path.read_bytes())
@@ -99,7 +105,9 @@ def test_a_part_is_not_an_object(store: Store) -> None:
 # ── damage ──
 
 
-def test_an_object_that_was_changed_on_the_disk_counts_as_missing_and_can_be_put_again(store: Store) -> None:
+def test_an_object_that_was_changed_on_the_disk_counts_as_missing_and_can_be_put_again(
+    store: Store,
+) -> None:
     store.put(CONTENT)
     spoil(store, 5_000)
     assert store.get(BLOB, len(CONTENT)) is None
@@ -177,7 +185,9 @@ def test_several_writers_of_one_blob_write_each_byte_once(store: Store) -> None:
     def work(worker: int) -> None:
         writer = store.writer(BLOB, len(CONTENT))
         order = range(0, 10_000, 100) if worker % 2 else range(9_900, -1, -100)
-        fresh.append(sum(span.size for at in order for span in writer.write(at, CONTENT[at : at + 100])))
+        fresh.append(
+            sum(span.size for at in order for span in writer.write(at, CONTENT[at : at + 100]))
+        )
         writer.close()
 
     threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
@@ -201,14 +211,20 @@ def test_evicted_bytes_are_gone_and_their_neighbours_stay(store: Store) -> None:
     store.evict(BLOB, [ByteRange(100, 200), ByteRange(300, 400)])
     with again(store) as other:
         for one in (store, other):
-            assert one.covered(BLOB) == [ByteRange(0, 100), ByteRange(200, 300), ByteRange(400, 10_000)]
+            assert one.covered(BLOB) == [
+                ByteRange(0, 100),
+                ByteRange(200, 300),
+                ByteRange(400, 10_000),
+            ]
             assert one.read(BLOB, 200, 300) == CONTENT[200:300]
             assert not one.is_whole(BLOB)
             assert one.proof(BLOB, OTHER) is None
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
-def test_bytes_that_came_wrong_do_not_come_back_when_their_writer_commits(store: Store, is_committed: bool) -> None:
+def test_bytes_that_came_wrong_do_not_come_back_when_their_writer_commits(
+    store: Store, is_committed: bool
+) -> None:
     wrong = CONTENT[:400] + b"?" * 100 + CONTENT[500:]
     writer = store.writer(BLOB, len(CONTENT))
     writer.write(0, wrong[:1_000])
@@ -289,7 +305,9 @@ def test_what_a_host_can_do_is_remembered(store: Store) -> None:
         assert other.recall("registry:5000") == 1
 
 
-@pytest.mark.parametrize(("spans", "hours", "found"), [(20, 24, 20), (20, 24 * 8, None), (0, 0.5, 0), (0, 2, None)])
+@pytest.mark.parametrize(
+    ("spans", "hours", "found"), [(20, 24, 20), (20, 24 * 8, None), (0, 0.5, 0), (0, 2, None)]
+)
 def test_what_was_learnt_of_a_host_grows_old(
     spans: int, hours: float, found: int | None, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

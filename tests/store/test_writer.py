@@ -1,4 +1,6 @@
-"""Byte files and their journals: what was written survives its writer, and nothing else is believed."""
+"""Byte files and their journals: what was written survives its writer, and nothing else is
+believed.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,12 @@ class Process:
 
     def writer(self, size: int = SIZE + 500) -> Writer:
         writer = Writer(
-            self.folder / self.session.next_file(), BLOB, size, self.extents, self.commit, clock=lambda: self.now
+            self.folder / self.session.next_file(),
+            BLOB,
+            size,
+            self.extents,
+            self.commit,
+            clock=lambda: self.now,
         )
         self.writers.append(writer)
         return writer
@@ -79,7 +86,12 @@ def read(path: Path, rows: Rows) -> dict[int, int]:
 
 
 PIECES = st.lists(
-    st.tuples(st.sampled_from(["there", "next"]), st.integers(0, SIZE - 1), st.integers(1, 400), st.floats(0, 0.6)),
+    st.tuples(
+        st.sampled_from(["there", "next"]),
+        st.integers(0, SIZE - 1),
+        st.integers(1, 400),
+        st.floats(0, 0.6),
+    ),
     min_size=1,
     max_size=12,
 )
@@ -89,7 +101,9 @@ TOGETHER = st.integers(1, 5)
 """How many pieces make a haul."""
 
 
-def hauls(pieces: list[tuple[str, int, int, float]], together: int) -> Iterator[tuple[list[ByteRange], float]]:
+def hauls(
+    pieces: list[tuple[str, int, int, float]], together: int
+) -> Iterator[tuple[list[ByteRange], float]]:
     """Where the pieces of each haul lie, and how long to wait after it."""
     at = 0
     for number in range(0, len(pieces), together):
@@ -107,9 +121,13 @@ def write_all(
     own = [process.writer() for _ in range(writers)]
     written: list[ByteRange] = []
     for number, (spans, wait) in enumerate(hauls(pieces, together)):
-        fresh = own[number % writers].write_many([(span.start, CONTENT[span.start : span.end]) for span in spans])
+        fresh = own[number % writers].write_many(
+            [(span.start, CONTENT[span.start : span.end]) for span in spans]
+        )
         assert merge([*written, *fresh]) == merge([*written, *spans])
-        assert total(written) + total(fresh) == total(merge([*written, *fresh])), "nothing is fresh twice"
+        assert total(written) + total(fresh) == total(merge([*written, *fresh])), (
+            "nothing is fresh twice"
+        )
         written = merge([*written, *fresh])
         process.now += wait
     return written
@@ -133,7 +151,9 @@ def test_a_closed_writer_has_committed_exactly_what_it_was_given(
 
 
 @given(PIECES, st.integers(1, 3), TOGETHER)
-def test_a_killed_writer_loses_nothing(pieces: list[tuple[str, int, int, float]], writers: int, together: int) -> None:
+def test_a_killed_writer_loses_nothing(
+    pieces: list[tuple[str, int, int, float]], writers: int, together: int
+) -> None:
     with quick_folder() as path:
         process = Process(path)
         written = write_all(process, pieces, writers, together)
@@ -157,7 +177,9 @@ def test_a_kill_within_a_write_loses_only_what_was_not_written(
         process.die()
         os.truncate(file, file.stat().st_size - torn)
         places = [place for span in written for place in range(span.start, span.end)]
-        want = {place: CONTENT[place] for place in places} | dict.fromkeys(range(SIZE, SIZE + 500 - torn), 0)
+        want = {place: CONTENT[place] for place in places} | dict.fromkeys(
+            range(SIZE, SIZE + 500 - torn), 0
+        )
         assert read(path, recovered(path)) == want
 
 
@@ -165,7 +187,9 @@ def test_a_kill_within_a_write_loses_only_what_was_not_written(
 def test_a_kill_between_any_two_bytes_of_a_haul_loses_none_and_claims_none(
     pieces: list[tuple[str, int, int, float]], together: int, data: st.DataObject
 ) -> None:
-    """All records go before the first byte: a kill may end the journal anywhere, or else the file."""
+    """All records go before the first byte: a kill may end the journal anywhere, or else the
+    file.
+    """
     with quick_folder() as path:
         process = Process(path)
         writer = process.writer()
@@ -194,7 +218,9 @@ def test_a_kill_between_any_two_bytes_of_a_haul_loses_none_and_claims_none(
 
 
 @given(PIECES)
-def test_after_a_power_loss_only_committed_rows_count(pieces: list[tuple[str, int, int, float]]) -> None:
+def test_after_a_power_loss_only_committed_rows_count(
+    pieces: list[tuple[str, int, int, float]],
+) -> None:
     with quick_folder() as path:
         process = Process(path)
         write_all(process, pieces)
@@ -244,7 +270,9 @@ def journal_of(pieces: list[tuple[int, int]]) -> tuple[bytes, int]:
         for start, end in pieces:
             writer.write(start, CONTENT[start:end])
         process.die()
-        return writer._path.with_name(writer._path.name + ".map").read_bytes(), writer._path.stat().st_size
+        return writer._path.with_name(
+            writer._path.name + ".map"
+        ).read_bytes(), writer._path.stat().st_size
 
 
 HONEST, LENGTH = journal_of([(0, 100), (200, 300), (300, 450), (2000, 3000)])
@@ -257,7 +285,10 @@ HEADS = [
     *(HONEST.partition(b"\n")[0].replace(b"3500", size) + b"\n" for size in (b"Infinity", b"NaN", b"1e999", b"3.5e3")),
 ]  # fmt: skip
 BODIES = st.lists(
-    st.tuples(st.integers(0, 2**64 - 1) | st.integers(0, SIZE), st.integers(0, 2**64 - 1) | st.integers(0, LENGTH))
+    st.tuples(
+        st.integers(0, 2**64 - 1) | st.integers(0, SIZE),
+        st.integers(0, 2**64 - 1) | st.integers(0, LENGTH),
+    )
 ).map(lambda pairs: b"".join(number.to_bytes(8, "little") for pair in pairs for number in pair))
 
 
@@ -400,7 +431,8 @@ def test_a_full_disk_keeps_what_it_took(tmp_path: Path, end: str, together: int)
         check=True,
     )
     assert child.stdout == (
-        f"{LocalError.exit_code}\ncannot write to the store: an earlier write to the same file broke off\n"
+        f"{LocalError.exit_code}\ncannot write to the store: an earlier write to the same "
+        "file broke off\n"
     )
     with Store(tmp_path) as store:
         covered = store.covered(BLOB)

@@ -14,7 +14,9 @@ from zchunked.store.images import StoredImage
 
 
 def list_files(store: Store, image: StoredImage) -> dict[str, FileEntry]:
-    """Everything in the image, by path. Raises DamagedLayerError; FormatError for a tar that cannot be read."""
+    """Everything in the image, by path. Raises DamagedLayerError; FormatError for a tar that cannot
+    be read.
+    """
     tree: dict[str, FileEntry] = {}
     for number, layer in enumerate(layers_of(store, image)):
         apply_layer(tree, (member for member, _ in _members(layer)), number)
@@ -22,7 +24,8 @@ def list_files(store: Store, image: StoredImage) -> dict[str, FileEntry]:
 
 
 def read_file(store: Store, image: StoredImage, path: str) -> bytes:
-    """The content of one file, in memory; links are followed. The whole layer is verified before it is returned.
+    """The content of one file, in memory; links are followed. The whole layer is verified before it
+    is returned.
 
     Raises NotFoundError, UsageError for what is no file, and as `list_files`.
     """
@@ -36,7 +39,9 @@ def read_file(store: Store, image: StoredImage, path: str) -> bytes:
 
 
 def _members(layer: LayerContent) -> Iterator[tuple[Member, Iterator[bytes]]]:
-    """Each with its payload, as far as that is wanted. To its end: only there the tar is verified."""
+    """Each with its payload, as far as that is wanted. To its end: only there the tar is
+    verified.
+    """
     with closing(_pieces(layer)) as pieces:
         reader = TarReader(pieces)
         try:
@@ -48,7 +53,9 @@ def _members(layer: LayerContent) -> Iterator[tuple[Member, Iterator[bytes]]]:
             for _ in reader.rest():
                 pass
         except UnsupportedLayerError as error:
-            raise FormatError(f"layer {layer.layer.digest}: its files cannot be listed: {error}") from error
+            raise FormatError(
+                f"layer {layer.layer.digest}: its files cannot be listed: {error}"
+            ) from error
 
 
 def _pieces(layer: LayerContent) -> Generator[bytes, None, None]:

@@ -1,4 +1,6 @@
-"""The file tree of an image: layers applied in order, whiteouts obeyed, links followed inside the image."""
+"""The file tree of an image: layers applied in order, whiteouts obeyed, links followed inside the
+image.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def apply_layer(tree: dict[str, FileEntry], members: Iterable[Member], layer: in
             removed.add(posixpath.join(folder, name.removeprefix(_WHITEOUT)))
         elif path:
             entry = added[path] = _entry(path, member, layer)
-            if entry.kind == "hardlink" and (same := added.get(entry.link or "") or tree.get(entry.link or "")):
+            if entry.kind == "hardlink" and (
+                same := added.get(entry.link or "") or tree.get(entry.link or "")
+            ):
                 # The content of now: a later layer may put another file at that path.
                 link, size = same.link if same.kind == "hardlink" else same.path, same.size
                 entry = added[path] = replace(entry, link=link, size=size, layer=same.layer)
@@ -94,14 +98,18 @@ def find_file(tree: Mapping[str, FileEntry], path: str) -> FileEntry:
         if found.kind == "symlink":
             links += 1
             if links > _MOST_LINKS:
-                raise NotFoundError(f"the image has no file {path!r}: more than {_MOST_LINKS} links lead on from it")
+                raise NotFoundError(
+                    f"the image has no file {path!r}: more than {_MOST_LINKS} links lead on from it"
+                )
             target = found.link or ""
             done = [] if target.startswith("/") else done
             wanted = _parts(target) + wanted
             continue
         done.append(part)
     if found is None or found.kind not in ("file", "hardlink"):
-        raise UsageError(f"{path!r} of the image is no file: it is a {found.kind if found else 'dir'}")
+        raise UsageError(
+            f"{path!r} of the image is no file: it is a {found.kind if found else 'dir'}"
+        )
     return found
 
 

@@ -1,4 +1,6 @@
-"""The command: argv and environment in, exit code out. What a verb does lives beside, one file per family of verbs."""
+"""The command: argv and environment in, exit code out. What a verb does lives beside, one file per
+family of verbs.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,13 @@ def _verdict(error: BaseException, signals: Signals) -> tuple[str, int]:
     if isinstance(error, OSError):
         return f"{error.filename or 'the system'}: {error.strerror or error}", 8
     if isinstance(error, RuntimeError) and "new thread" in str(error):
-        return "the system gives out no more threads; allow more (ulimit -u, pids.max), or use --jobs 1", 8
+        return (
+            (
+                "the system gives out no more threads; allow more (ulimit -u, pids.max), or use "
+                "--jobs 1"
+            ),
+            8,
+        )
     told = f"unexpected {type(error).__name__}: {str(error)[:300]}"
     return f"{told}; this is a bug, ZPULL_DEBUG=1 shows where", 1
 

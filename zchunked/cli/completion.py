@@ -1,4 +1,6 @@
-"""Completions for shells, made from the parser: options, files, choices, names of stored images, verbs or none."""
+"""Completions for shells, made from the parser: options, files, choices, names of stored images,
+verbs or none.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def completion(shell: str) -> str:
     top = parser()
     add_options(top, VERBS["pull"])  # for the form without a verb
     _complete(top, VERBS["pull"])
-    verbs = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001
+    verbs = next(
+        action for action in top._actions if isinstance(action, argparse._SubParsersAction)
+    )  # noqa: SLF001
     for name, verb in verbs.choices.items():
         _complete(verb, VERBS[name])
     script = shtab.complete(top, shell, preamble=_PREAMBLE[shell])

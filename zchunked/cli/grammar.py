@@ -13,10 +13,11 @@ Kind = Literal["value", "switch", "list"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option. `parse` raises ValueError with what it expected. `default` counts where nothing is typed or set.
+    """One option. `parse` raises ValueError with what it expected. `default` counts where nothing
+    is typed or set.
 
-    A `list` may be typed several times. Where `separator` is given, its variable holds several, and what is typed
-    comes behind those.
+    A `list` may be typed several times. Where `separator` is given, its variable holds several, and
+    what is typed comes behind those.
     """
 
     flag: str
@@ -42,7 +43,9 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """`dest` is what it is called in the code, where that is not its name in lower case. `is_repeated`: a list."""
+    """`dest` is what it is called in the code, where that is not its name in lower case.
+    `is_repeated`: a list.
+    """
 
     name: str
     help: str
@@ -93,4 +96,6 @@ def switch(flag: str, help: str, short: str = "") -> Option:  # noqa: A002
 
 def choice(flag: str, help: str, *words: str) -> Option:  # noqa: A002
     """The first word is the default."""
-    return Option(flag, help, values.one_of(*words), "|".join(words), default=words[0], choices=words)
+    return Option(
+        flag, help, values.one_of(*words), "|".join(words), default=words[0], choices=words
+    )

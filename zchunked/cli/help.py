@@ -21,8 +21,10 @@ EXIT_CODES = (
     (130, "interrupted: run again to resume (143 on SIGTERM, 129 on SIGHUP)"),
 )
 VARIABLES = (
-    "Each option has a variable: --max-gap is ZPULL_MAX_GAP. What is typed wins; an empty variable counts as none.\n"
-    "A switch takes true or false (1 or 0, yes or no; in any case), typed as --switch=false or in its variable."
+    "Each option has a variable: --max-gap is ZPULL_MAX_GAP. What is typed wins; an empty "
+    "variable counts as none.\n"
+    "A switch takes true or false (1 or 0, yes or no; in any case), typed as --switch=false or "
+    "in its variable."
 )
 _USAGE = """usage: zpull [pull] IMAGE… [--to DEST] [options]
        zpull VERB [options]              (zpull VERB --help lists the options of a verb)"""
@@ -40,7 +42,12 @@ _OPTIONS = """
 
 def first_screen(*, is_short: bool = False) -> str:
     """What `zpull --help` prints; the short one is for who typed nothing."""
-    lines = [_USAGE, "", "Download every needed byte of a container image once, and prove every byte that is kept.", ""]
+    lines = [
+        _USAGE,
+        "",
+        "Download every needed byte of a container image once, and prove every byte that is kept.",
+        "",
+    ]
     for title, names in FAMILIES:
         lines.append(f"{title}:")
         for name in names:
@@ -48,12 +55,22 @@ def first_screen(*, is_short: bool = False) -> str:
             lines.append(f"  {words:<22}{VERBS[name].summary}")
     lines.append("")
     if is_short:
-        return "\n".join([*lines, "Example: zpull registry.example/app:v2 --to oci:./app", "More: zpull --help"])
+        return "\n".join(
+            [*lines, "Example: zpull registry.example/app:v2 --to oci:./app", "More: zpull --help"]
+        )
     lines += [
         "Examples:",
-        *(f"  {example}" for name in ("pull", "plan", "publish") for example in VERBS[name].examples),
+        *(
+            f"  {example}"
+            for name in ("pull", "plan", "publish")
+            for example in VERBS[name].examples
+        ),
     ]
-    lines += ["", "Options used most (zpull pull --help lists all, with their defaults):", *_OPTIONS.split("\n")[1:]]
+    lines += [
+        "",
+        "Options used most (zpull pull --help lists all, with their defaults):",
+        *_OPTIONS.split("\n")[1:],
+    ]
     lines += [
         "      --version           print the version",
         "      --print-completion bash|zsh|fish|tcsh, --print-manual",
@@ -68,7 +85,11 @@ def exit_codes() -> str:
 
 def verb_epilog(verb: Verb) -> str:
     """Examples, variables and exit codes."""
-    examples = "\n".join(["Examples:", *(f"  {one}" for one in verb.examples)]) + "\n\n" if verb.examples else ""
+    examples = (
+        "\n".join(["Examples:", *(f"  {one}" for one in verb.examples)]) + "\n\n"
+        if verb.examples
+        else ""
+    )
     values = """
         TIME is 90, 90s, 10m or 1h. BYTES is 4096, 64k or 1.5MB. RATE is 500kB or 4Mbit, a second.
     """

@@ -18,10 +18,16 @@ def _lines() -> Iterator[str]:
     yield '.TH ZPULL 1 "" "zpull" "User Commands"'
     yield from (".SH NAME", "zpull \\- pull container images, downloading every needed byte once")
     yield ".SH SYNOPSIS"
-    yield from (".B zpull", "[\\fBpull\\fR] \\fIIMAGE\\fR [\\fB\\-\\-to\\fR \\fIDEST\\fR] [options]", ".br")
+    yield from (
+        ".B zpull",
+        "[\\fBpull\\fR] \\fIIMAGE\\fR [\\fB\\-\\-to\\fR \\fIDEST\\fR] [options]",
+        ".br",
+    )
     yield from (".B zpull", "\\fIVERB\\fR [options]")
     yield ".SH DESCRIPTION"
-    yield _text("Downloads every needed byte of a container image once, and proves every byte that is kept.")
+    yield _text(
+        "Downloads every needed byte of a container image once, and proves every byte that is kept."
+    )
     yield ".SH VERBS"
     told: set[tuple[str, str]] = set()
     for verb in VERBS.values():
@@ -39,7 +45,14 @@ def _lines() -> Iterator[str]:
             flags = ", ".join(f"\\fB{_text(option.flag)}\\fR" for option in shared)
             yield f"Also, as above: {flags}."
         if verb.examples:
-            yield from (".PP", "Examples:", ".PP", ".nf", *(f"    {_text(one)}" for one in verb.examples), ".fi")
+            yield from (
+                ".PP",
+                "Examples:",
+                ".PP",
+                ".nf",
+                *(f"    {_text(one)}" for one in verb.examples),
+                ".fi",
+            )
     yield from (".SH VALUES", _text("TIME is 90, 90s, 10m or 1h. BYTES is 4096, 64k or 1.5MB."))
     yield _text("RATE is 500kB or 4Mbit, a second.")
     yield from (".SH ENVIRONMENT", *(_text(line) for line in VARIABLES.split("\n")))

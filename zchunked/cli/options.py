@@ -1,4 +1,6 @@
-"""Options and arguments, each once: what happens, the default, how its words are read. `tables` gives them to verbs."""
+"""Options and arguments, each once: what happens, the default, how its words are read. `tables`
+gives them to verbs.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +12,66 @@ from zchunked.cli.grammar import Argument, Option, choice, path, switch
 
 IMAGE = Argument(
     "IMAGE",
-    "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag], s3://bucket/prefix[:tag]",
+    (
+        "[docker://]host/repository[:tag][@digest], oci:DIR[:tag], oci+https://host/base[:tag], "
+        "s3://bucket/prefix[:tag]"
+    ),
 )
 IMAGES = replace(IMAGE, is_optional=True, is_repeated=True)
-STORED = Argument("IMAGE", "the reference it was pulled by, name@digest, a digest, or the unique beginning of one")
+STORED = Argument(
+    "IMAGE", "the reference it was pulled by, name@digest, a digest, or the unique beginning of one"
+)
 EACH_STORED = replace(STORED, is_repeated=True)
 ONE_STORED = replace(STORED, is_optional=True)
-KEPT = Argument("IMAGE", "more images to keep, behind --keep", is_optional=True, is_repeated=True, dest="also_kept")
-DIGEST = Argument(
-    "DIGEST", "a blob or manifest of the same repository (default: the image's manifest)", is_optional=True
+KEPT = Argument(
+    "IMAGE",
+    "more images to keep, behind --keep",
+    is_optional=True,
+    is_repeated=True,
+    dest="also_kept",
 )
-EACH_BLOB = Argument("DIGEST", "one blob of the same repository (default: config and layers)", is_optional=True)
+DIGEST = Argument(
+    "DIGEST",
+    "a blob or manifest of the same repository (default: the image's manifest)",
+    is_optional=True,
+)
+EACH_BLOB = Argument(
+    "DIGEST", "one blob of the same repository (default: config and layers)", is_optional=True
+)
 SOURCE = Argument("SOURCE", f"{IMAGE.help}, docker:NAME, podman:NAME", dest="image")
-TARGET = Argument("TARGET", "DIR[:tag], s3://bucket/prefix[:tag], gs://… or az://…; the tag is IMAGE's unless given")
+TARGET = Argument(
+    "TARGET",
+    "DIR[:tag], s3://bucket/prefix[:tag], gs://… or az://…; the tag is IMAGE's unless given",
+)
 
 PLATFORM = Option(
-    "--platform", "which image of an index to take (default: this machine's)", metavar="OS/ARCH[/VARIANT]"
+    "--platform",
+    "which image of an index to take (default: this machine's)",
+    metavar="OS/ARCH[/VARIANT]",
 )
 TO = Option(
     "--to",
     "write the image there: oci:DIR[:name], oci-archive:FILE[:name], docker-archive:FILE[:name] "
-    "(- is standard output); or give it to docker:[NAME], podman:[NAME], containerd:[NAMESPACE/][NAME]; repeatable",
+    "(- is standard output); or give it to docker:[NAME], podman:[NAME], "
+    "containerd:[NAMESPACE/][NAME]; repeatable",
     metavar="DEST",
     kind="list",
 )
-FORCE = switch("--force", "let --to replace a file, or fill a folder, that holds no image (default: refuse)")
-LOAD = switch("--load", "stream an archive into the engine of --to (default: the engine pulls what it lacks from here)")
-STORE = path("--store", "folder that keeps downloaded bytes (default: zpull in the user's cache folder)", "DIR")
-FORMAT = choice("--format", "json prints the receipt: the whole story (default text)", "text", "json")
+FORCE = switch(
+    "--force", "let --to replace a file, or fill a folder, that holds no image (default: refuse)"
+)
+LOAD = switch(
+    "--load",
+    "stream an archive into the engine of --to (default: the engine pulls what it lacks from here)",
+)
+STORE = path(
+    "--store",
+    "folder that keeps downloaded bytes (default: zpull in the user's cache folder)",
+    "DIR",
+)
+FORMAT = choice(
+    "--format", "json prints the receipt: the whole story (default text)", "text", "json"
+)
 QUIET = "print the digest alone, and no progress"
 SEED = Option(
     "--seed",
@@ -51,7 +85,9 @@ FROM = path("--from", "more images, one on a line; # begins a comment, - is stan
 DIGESTFILE = path("--digestfile", "write the manifest digest into that file")
 
 ACCESS = (
-    path("--authfile", "credentials, as podman and docker keep them (default: where these keep them)"),
+    path(
+        "--authfile", "credentials, as podman and docker keep them (default: where these keep them)"
+    ),
     Option(
         "--creds",
         "user and password; USER alone asks for the password, - reads both from standard input",
@@ -66,11 +102,20 @@ ACCESS = (
         default=True,
     ),
     switch("--plain-http", "speak http instead of https (default: https, but http on loopback)"),
-    path("--cert-dir", "CA certificates (*.crt) and client ones (*.cert with *.key), for all hosts", "DIR"),
-    path("--registries-conf", "mirrors, other locations and blocked registries (default: where podman looks for it)"),
+    path(
+        "--cert-dir",
+        "CA certificates (*.crt) and client ones (*.cert with *.key), for all hosts",
+        "DIR",
+    ),
+    path(
+        "--registries-conf",
+        "mirrors, other locations and blocked registries (default: where podman looks for it)",
+    ),
 )
 NETWORK = (
-    Option("--jobs", "connections at a time (default 8)", values.between(1, 64), "N", "-j", default=8),
+    Option(
+        "--jobs", "connections at a time (default 8)", values.between(1, 64), "N", "-j", default=8
+    ),
     Option(
         "--patience",
         "how long an outage is tolerated before giving up (default 60s; 0: fail at once)",
@@ -78,9 +123,21 @@ NETWORK = (
         "TIME",
         default=60.0,
     ),
-    Option("--retry", "give up after so many retries (default: as patience allows)", values.count, "N"),
-    Option("--deadline", "give up after so long, whatever has come (default: never)", values.duration, "TIME"),
-    Option("--min-rate", "give up when slower than this over 10 s (default: never)", values.rate, "RATE"),
+    Option(
+        "--retry", "give up after so many retries (default: as patience allows)", values.count, "N"
+    ),
+    Option(
+        "--deadline",
+        "give up after so long, whatever has come (default: never)",
+        values.duration,
+        "TIME",
+    ),
+    Option(
+        "--min-rate",
+        "give up when slower than this over 10 s (default: never)",
+        values.rate,
+        "RATE",
+    ),
     Option(
         "--limit-rate",
         "receive no faster than this, all connections together (default: unlimited)",
@@ -89,7 +146,10 @@ NETWORK = (
     ),
     Option(
         "--stall-timeout",
-        "a connection without a byte for so long is broken (default 10s, or half the patience if that is less)",
+        (
+            "a connection without a byte for so long is broken (default 10s, or half the "
+            "patience if that is less)"
+        ),
         values.duration,
         "TIME",
     ),
@@ -109,7 +169,12 @@ PROGRESS = (
     switch("--verbose", "show each request and each retry, without secrets", "-v"),
 )
 SPENDING = (
-    Option("--max-bytes", "refuse a pull that would fetch more than this (default: no limit)", values.size, "BYTES"),
+    Option(
+        "--max-bytes",
+        "refuse a pull that would fetch more than this (default: no limit)",
+        values.size,
+        "BYTES",
+    ),
     Option("--rate", "the link's rate to reckon with (default: as measured)", values.rate, "RATE"),
     switch("--dry-run", "only say what it would cost: the same as the verb plan"),
     Option(
@@ -120,9 +185,17 @@ SPENDING = (
     ),
 )
 ENGINES = ("docker", "containerd", "podman", "crio", "k3s", "buildkit")
-EXACT = switch("--exact", "always end with the registry's own blobs, put together from what is stored and the rest")
-LEAN = switch("--lean", "a metered link: fetch the fewest bytes; tars are rebuilt, and have other digests")
-PROVE = switch("--prove", "hold each layer's tar against its diff ID now (default: when a tar is first made of it)")
+EXACT = switch(
+    "--exact",
+    "always end with the registry's own blobs, put together from what is stored and the rest",
+)
+LEAN = switch(
+    "--lean", "a metered link: fetch the fewest bytes; tars are rebuilt, and have other digests"
+)
+PROVE = switch(
+    "--prove",
+    "hold each layer's tar against its diff ID now (default: when a tar is first made of it)",
+)
 
 
 def quiet(help: str = QUIET) -> Option:  # noqa: A002
@@ -130,13 +203,23 @@ def quiet(help: str = QUIET) -> Option:  # noqa: A002
 
 
 SERVE = (
-    Option("--listen", "address to listen on (default 127.0.0.1:5055)", metavar="HOST:PORT", default="127.0.0.1:5055"),
+    Option(
+        "--listen",
+        "address to listen on (default 127.0.0.1:5055)",
+        metavar="HOST:PORT",
+        default="127.0.0.1:5055",
+    ),
     path("--tls-cert", "serve https with this certificate (default: http, on loopback only)"),
     path("--tls-key", "the key of --tls-cert"),
-    switch("--insecure-listen", "serve other machines unencrypted; they pull with your credentials"),
+    switch(
+        "--insecure-listen", "serve other machines unencrypted; they pull with your credentials"
+    ),
     Option(
         "--allow",
-        "serve this upstream alone; repeatable (default: well-known ones and those of registries.conf)",
+        (
+            "serve this upstream alone; repeatable (default: well-known ones and those of "
+            "registries.conf)"
+        ),
         metavar="HOST[/PREFIX]",
         kind="list",
         separator=" ",
@@ -180,11 +263,19 @@ INGEST = (
 GC = (
     Option(
         "--max-size",
-        "then remove the images pulled longest ago until the store fits (default: ZPULL_STORE_MAX; without: no limit)",
+        (
+            "then remove the images pulled longest ago until the store fits (default: "
+            "ZPULL_STORE_MAX; without: no limit)"
+        ),
         values.size,
         "BYTES",
     ),
-    Option("--max-age", "remove images last pulled longer ago than this (default: none)", values.duration, "TIME"),
+    Option(
+        "--max-age",
+        "remove images last pulled longer ago than this (default: none)",
+        values.duration,
+        "TIME",
+    ),
     Option(
         "--expire",
         "drop interrupted downloads whose last byte came longer ago than this (default 14d)",
@@ -192,7 +283,13 @@ GC = (
         "TIME",
         default=14 * 86400.0,
     ),
-    Option("--keep", "keep this image and no other one; repeatable", metavar="IMAGE", kind="list", separator=" "),
+    Option(
+        "--keep",
+        "keep this image and no other one; repeatable",
+        metavar="IMAGE",
+        kind="list",
+        separator=" ",
+    ),
     Option("--keep-last", "keep the N images pulled last and no other one", values.count, "N"),
     switch("--dry-run", "only say what would go"),
 )

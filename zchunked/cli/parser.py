@@ -1,4 +1,6 @@
-"""Words to values: the verb, and each of its options as typed, otherwise as its variable says, otherwise by default."""
+"""Words to values: the verb, and each of its options as typed, otherwise as its variable says,
+otherwise by default.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _TOP = ("-h", "--help", "--version", "--print-manual")
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """`values` by the options' names, arguments among them by theirs in lower case; `given` were typed or set."""
+    """`values` by the options' names, arguments among them by theirs in lower case; `given` were
+    typed or set.
+    """
 
     verb: str
     values: Mapping[str, Any]
@@ -115,7 +119,9 @@ def _with_verb(words: list[str]) -> list[str]:
 
 
 def _options_first(words: list[str]) -> list[str]:
-    """The verb, its options, its arguments: argparse takes a list of arguments only where nothing is typed between."""
+    """The verb, its options, its arguments: argparse takes a list of arguments only where nothing
+    is typed between.
+    """
     if words[0] not in VERBS or "--" in words:
         return words
     options, others, rest = words[:1], [], words[1:]
@@ -134,7 +140,13 @@ def _options_first(words: list[str]) -> list[str]:
 
 _ALL = [option for verb in VERBS.values() for option in verb.options]
 _SWITCHES = {option.flag: option for option in _ALL if option.kind == "switch"}
-_VALUED = {name for option in _ALL if option.kind != "switch" for name in (option.flag, option.short) if name}
+_VALUED = {
+    name
+    for option in _ALL
+    if option.kind != "switch"
+    for name in (option.flag, option.short)
+    if name
+}
 
 
 # ── argparse ──
@@ -156,10 +168,18 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole grammar for argparse, and for what reads a parser: completions and the manual page."""
+    """The whole grammar for argparse, and for what reads a parser: completions and the manual
+    page.
+    """
     top = _Top(prog="zpull", usage="zpull [pull] IMAGE [--to DEST] [options]", allow_abbrev=False)
-    top.add_argument("--version", action="version", version=f"zpull {__version__}", help="print the version")
-    top.add_argument("--print-completion", choices=SHELLS, help="print a script that completes words in that shell")
+    top.add_argument(
+        "--version", action="version", version=f"zpull {__version__}", help="print the version"
+    )
+    top.add_argument(
+        "--print-completion",
+        choices=SHELLS,
+        help="print a script that completes words in that shell",
+    )
     top.add_argument("--print-manual", action="store_true", help="print the manual page, for man")
     verbs = top.add_subparsers(prog="zpull", dest="verb", metavar="VERB", parser_class=_Parser)
     for verb in VERBS.values():
@@ -200,9 +220,15 @@ def add_options(to: argparse.ArgumentParser, verb: Verb) -> None:
             names = [name for name in (option.short, option.flag) if name]
             help_text = option.help.replace("%", "%%")
             if option.kind == "switch":
-                group.add_argument(*names, dest=option.name, action="store_const", const=True, help=help_text)
+                group.add_argument(
+                    *names, dest=option.name, action="store_const", const=True, help=help_text
+                )
                 off = _OFF + option.flag.removeprefix("--")
-                to.add_argument(off, dest=option.name, action="store_const", const=False, help=argparse.SUPPRESS)
+                to.add_argument(
+                    off, dest=option.name, action="store_const", const=False, help=argparse.SUPPRESS
+                )
             else:
                 action = "append" if option.kind == "list" else "store"
-                group.add_argument(*names, dest=option.name, action=action, metavar=option.metavar, help=help_text)
+                group.add_argument(
+                    *names, dest=option.name, action=action, metavar=option.metavar, help=help_text
+                )

@@ -63,7 +63,9 @@ class Progress:
 
     def _as_text(self, event: Event) -> None:
         if isinstance(event, Requested):
-            what = f"{event.method} {event.url}" + (f" {event.ranges[:200]}" if event.ranges else "")
+            what = f"{event.method} {event.url}" + (
+                f" {event.ranges[:200]}" if event.ranges else ""
+            )
             self._line(f"zpull: {what}: {event.status or 'no answer'} after {event.seconds:.3f} s")
         elif isinstance(event, Planned):
             self._plan(event)
@@ -79,7 +81,11 @@ class Progress:
         elif self._explain and isinstance(event, Retried | GaveUp):
             left = f", {human(max(self._need - self._done, 0))} to go" if self._need else ""
             karma = f"karma {_points(event.karma_before)} -> {_points(event.karma_after)}"
-            what = f"giving up: {event.reason}" if isinstance(event, GaveUp) else f"again in {event.wait:.2f} s"
+            what = (
+                f"giving up: {event.reason}"
+                if isinstance(event, GaveUp)
+                else f"again in {event.wait:.2f} s"
+            )
             self._line(f"zpull: {event.cause}; try {event.attempt}, {karma}, {what}{left}")
 
     def _as_json(self, event: Event) -> None:
@@ -134,7 +140,9 @@ class Progress:
             )
         elif self._style == "bar" and event.need_bytes:
             if self._bar is None:
-                self._bar = _Bar(self._out, event.total_bytes, max(event.total_bytes - event.need_bytes, 0))
+                self._bar = _Bar(
+                    self._out, event.total_bytes, max(event.total_bytes - event.need_bytes, 0)
+                )
             else:
                 self._bar.grow(event.need_bytes)
 
@@ -159,7 +167,9 @@ class Progress:
 
 
 class _Bar:
-    """One tqdm bar over the image's compressed bytes; what is here already counts as done, not as speed."""
+    """One tqdm bar over the image's compressed bytes; what is here already counts as done, not as
+    speed.
+    """
 
     def __init__(self, out: IO[str], total: int, here: int) -> None:
         from tqdm import tqdm  # noqa: PLC0415 - a tenth of the start-up time, and only terminals need it

@@ -26,10 +26,14 @@ _RAW = re.compile(r"[^\n\x20-\x7e]")
 
 
 def progress_of(output: Output) -> Progress:
-    return Progress(output.progress, sys.stderr, explain=output.explain, tells_requests=output.is_verbose)
+    return Progress(
+        output.progress, sys.stderr, explain=output.explain, tells_requests=output.is_verbose
+    )
 
 
-def print_outcome(output: Output, receipt: Receipt, to: Iterable[str] = (), failure: ZPullError | None = None) -> None:
+def print_outcome(
+    output: Output, receipt: Receipt, to: Iterable[str] = (), failure: ZPullError | None = None
+) -> None:
     """The result on standard output; on stderr where an archive went to standard output."""
     files = [parse_destination(text) for text in to if parse_engine(text) is None]
     out = sys.stderr if any(one.is_stdout for one in files) else sys.stdout
@@ -51,22 +55,29 @@ def document_of(receipt: Receipt, failure: ZPullError | None) -> dict[str, objec
 
 
 def print_plan(plan: Plan, rate: float | None) -> None:
-    """What a pull would cost, layer by layer. `rate`: bytes per second to reckon with, None if as measured."""
+    """What a pull would cost, layer by layer. `rate`: bytes per second to reckon with, None if as
+    measured.
+    """
     for layer in plan.layers:
         reason = f"  ({layer.reason})" if layer.reason else ""
         print_line(
-            f"{short(layer.digest)}  {layer.kind:<12}  {layer.mode:<7}  {human(layer.cached_bytes):>8} here"
-            f"  {human(layer.fetch_bytes):>8} to fetch, {human(layer.gap_bytes)} of it gaps"
-            f"  {layer.requests:>5} requests{reason}"
+            f"{short(layer.digest)}  {layer.kind:<12}  {layer.mode:<7}  "
+            f"{human(layer.cached_bytes):>8} here  {human(layer.fetch_bytes):>8} to fetch, "
+            f"{human(layer.gap_bytes)} of it gaps  {layer.requests:>5} requests{reason}"
         )
     cost, time = plan.estimate, ""
     if cost.seconds is not None and cost.bytes:
-        time = f", about {cost.seconds:.1f} s at {f'{human(rate)}/s' if rate else 'the rate measured just now'}"
+        time = (
+            f", about {cost.seconds:.1f} s at "
+            f"{f'{human(rate)}/s' if rate else 'the rate measured just now'}"
+        )
     for way in plan.receipt.ways or ():
         mark = "  taken" if way.taken else ""
         seconds = f", {way.seconds:.1f} s" if cost.seconds is not None else ""
         print_line(f"{way.way:<5}  {human(way.bytes):>8} in {way.requests} requests{seconds}{mark}")
-    print_line(f"a pull fetches {cost.bytes} bytes ({human(cost.bytes)}) in {cost.requests} requests{time}")
+    print_line(
+        f"a pull fetches {cost.bytes} bytes ({human(cost.bytes)}) in {cost.requests} requests{time}"
+    )
 
 
 def print_warning(text: str) -> None:
@@ -79,13 +90,17 @@ def print_error(text: str) -> None:
 
 
 def print_line(text: str, out: IO[str] | None = None) -> None:
-    """A line of the result. To a terminal nothing raw; elsewhere as it is, so that it can be given back to zpull."""
+    """A line of the result. To a terminal nothing raw; elsewhere as it is, so that it can be given
+    back to zpull.
+    """
     out = out or sys.stdout
     print(printable(text) if out.isatty() else text, file=out)
 
 
 def print_json(document: object, out: IO[str] | None = None) -> None:
-    """Letters that a terminal could take for commands, and bytes of paths that are no text, are escaped."""
+    """Letters that a terminal could take for commands, and bytes of paths that are no text, are
+    escaped.
+    """
     text = json.dumps(document, indent=2, ensure_ascii=False)
     print(_RAW.sub(_escaped, text), file=out or sys.stdout)
 

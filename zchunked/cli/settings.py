@@ -1,4 +1,6 @@
-"""Settings: what one command was asked to do, as frozen values. Behind this file nobody knows how that was typed."""
+"""Settings: what one command was asked to do, as frozen values. Behind this file nobody knows how
+that was typed.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ _TAKE_ENGINES = ("convert", "push")
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What is said, and how. `is_silent`: no summary, no progress unless that was asked for by name."""
+    """What is said, and how. `is_silent`: no summary, no progress unless that was asked for by
+    name.
+    """
 
     format: Literal["text", "json"] = "text"
     is_quiet: bool = False
@@ -49,7 +53,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`platform` is None unless somebody chose one. `environment` is where credentials and proxies are looked for.
+    """`platform` is None unless somebody chose one. `environment` is where credentials and proxies
+    are looked for.
 
     `own`: options of this verb alone, by name.
     """
@@ -74,7 +79,9 @@ class Settings:
 
 def client_of(settings: Settings, on_event: Callable[[Event], None]) -> Client:
     """The caller closes it."""
-    return Client(settings.store, options=settings.options, connection=settings.connection, on_event=on_event)
+    return Client(
+        settings.store, options=settings.options, connection=settings.connection, on_event=on_event
+    )
 
 
 def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
@@ -87,7 +94,9 @@ def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
     if get("platform") == ALL and parsed.verb not in _TAKE_ALL:
         raise UsageError(f"invalid --platform: {parsed.verb} takes one platform, not {ALL}")
     if get("exact") and get("lean"):
-        raise UsageError("--exact and --lean exclude each other: whole layers are not the fewest bytes")
+        raise UsageError(
+            "--exact and --lean exclude each other: whole layers are not the fewest bytes"
+        )
     if (get("min_rate") or 0) > (get("limit_rate") or get("min_rate") or 0):
         raise UsageError("--min-rate is above --limit-rate: every pull would be given up")
     options = Options(
@@ -95,7 +104,9 @@ def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
         jobs=get("jobs", 8),
         patience=Patience(get("patience", 60.0), get("retry")),
         stall_limits=StallLimits(get("deadline"), get("min_rate")),
-        gaps=GapOptions(exact=get("exact", False), lean=get("lean", False), max_gap=_max_gap(parsed)),
+        gaps=GapOptions(
+            exact=get("exact", False), lean=get("lean", False), max_gap=_max_gap(parsed)
+        ),
         max_bytes=get("max_bytes"),
         rate=get("rate"),
         limit_rate=get("limit_rate"),
@@ -135,12 +146,18 @@ def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
 def _source(text: str) -> str:
     """An image of an engine as every verb reads it; anything else as it was typed."""
     reference = parse_source(text)
-    return str(reference) if isinstance(reference, LayoutReference) and reference.is_engine else text
+    return (
+        str(reference) if isinstance(reference, LayoutReference) and reference.is_engine else text
+    )
 
 
 def _output(parsed: Parsed) -> Output:
     get = parsed.values.get
-    is_quiet, explain, is_verbose = get("quiet", False), get("explain_retries", False), get("verbose", False)
+    is_quiet, explain, is_verbose = (
+        get("quiet", False),
+        get("explain_retries", False),
+        get("verbose", False),
+    )
     progress = get("progress", "none")
     if is_quiet and not (explain or is_verbose or "progress" in parsed.given):
         progress = "none"

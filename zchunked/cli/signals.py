@@ -1,4 +1,6 @@
-"""Signals: SIGTERM and SIGHUP end a command as orderly as Ctrl-C, at any moment, also while modules are loaded."""
+"""Signals: SIGTERM and SIGHUP end a command as orderly as Ctrl-C, at any moment, also while modules
+are loaded.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ _TOGETHER_SECONDS = 1.0  # `timeout` sends its signal twice: to the process, and
 
 
 class Signals:
-    """Raises KeyboardInterrupt in the main thread for the first of them; a later one ends the process at once.
+    """Raises KeyboardInterrupt in the main thread for the first of them; a later one ends the
+    process at once.
 
     A signal that was ignored when the process began, as under nohup, stays so.
     """
@@ -34,7 +37,9 @@ class Signals:
         """The message, for signals that are not Ctrl-C with their name."""
         if self._first in (None, signal.SIGINT):
             return message
-        return message.replace("interrupted", f"interrupted by {signal.Signals(self._first or 0).name}", 1)
+        return message.replace(
+            "interrupted", f"interrupted by {signal.Signals(self._first or 0).name}", 1
+        )
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if self._first is None:
@@ -44,7 +49,9 @@ class Signals:
             os._exit(128 + number)
 
     def _raise(self, frame: FrameType | None) -> None:
-        """An exception in the middle of an import leaves half a module, or takes an extension in C by surprise."""
+        """An exception in the middle of an import leaves half a module, or takes an extension in C
+        by surprise.
+        """
         if not _is_importing(frame):
             raise KeyboardInterrupt
         signal.signal(signal.SIGALRM, lambda _, now: self._raise(now))

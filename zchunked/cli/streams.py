@@ -1,4 +1,6 @@
-"""The standard streams as they are found: closed, full, without a reader, or with an encoding that lacks letters."""
+"""The standard streams as they are found: closed, full, without a reader, or with an encoding that
+lacks letters.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class _Forgiving(TextIOWrapper):
 
 
 class _Closed(RawIOBase):
-    """Standard output that was closed: a result that goes there is lost, and whoever writes it has to know."""
+    """Standard output that was closed: a result that goes there is lost, and whoever writes it has
+    to know.
+    """
 
     def fileno(self) -> int:
         return 1
@@ -43,7 +47,9 @@ class _Closed(RawIOBase):
 
 
 def prepare() -> None:
-    """Call once, before anything is opened: a file that is opened on a closed stream's number would be written to."""
+    """Call once, before anything is opened: a file that is opened on a closed stream's number would
+    be written to.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -58,14 +64,18 @@ def prepare() -> None:
     encoding = sys.stderr.encoding if sys.stderr is not None else "utf-8"
     raw = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115
     sys.stderr = _Forgiving(raw, encoding=encoding, errors=_UNWRITABLE, write_through=True)
-    if not sys.warnoptions:  # a library that dislikes the clock of this machine tells developers, not users
+    # a library that dislikes the clock of this machine tells developers, not users
+    if not sys.warnoptions:
         warnings.simplefilter("ignore")
     if os.environ.get("HOME") == "":
-        del os.environ["HOME"]  # then the passwd file is asked; an empty one would mean the root folder
+        # then the passwd file is asked; an empty one would mean the root folder
+        del os.environ["HOME"]
 
 
 def _reserve(number: int) -> None:
-    """A closed stream becomes one that reads as empty, and for results one that cannot be written to."""
+    """A closed stream becomes one that reads as empty, and for results one that cannot be written
+    to.
+    """
     mode = os.O_WRONLY if number == 2 else os.O_RDONLY
     opened = os.open(os.devnull, mode)
     if opened != number:

@@ -1,7 +1,7 @@
 """The grammar as tables: every verb with its arguments and options.
 
-The parser, the variables, the help, the manual page and the completions are made from these, so nothing can be missing
-in one of them.
+The parser, the variables, the help, the manual page and the completions are made from these, so
+nothing can be missing in one of them.
 """
 
 from __future__ import annotations
@@ -114,7 +114,18 @@ VERBS = {
             "upload an image to a registry, from where it got to, whatever happened before",
             (SOURCE, REGISTRY),
             (
-                ("", (MOUNT_FROM, WITH_REFERRERS, PLATFORM_OR_ALL, STORE, quiet(), FORMAT, DIGESTFILE)),
+                (
+                    "",
+                    (
+                        MOUNT_FROM,
+                        WITH_REFERRERS,
+                        PLATFORM_OR_ALL,
+                        STORE,
+                        quiet(),
+                        FORMAT,
+                        DIGESTFILE,
+                    ),
+                ),
                 ("spending", (*SPENDING, EXACT)),
                 *HOW,
             ),
@@ -129,7 +140,9 @@ VERBS = {
                     "",
                     (
                         PLATFORM,
-                        Option("--media-type", "what DIGEST is, where it helps to know", metavar="TYPE"),
+                        Option(
+                            "--media-type", "what DIGEST is, where it helps to know", metavar="TYPE"
+                        ),
                         STORE,
                         quiet("no progress"),
                         FORMAT,
@@ -157,12 +170,19 @@ VERBS = {
             "serve",
             "be a registry on loopback through which every engine of this machine pulls partially",
             (),
-            (("", (*SERVE, STORE, quiet("no access log"))), ("registry", ACCESS), ("network", NETWORK)),
+            (
+                ("", (*SERVE, STORE, quiet("no access log"))),
+                ("registry", ACCESS),
+                ("network", NETWORK),
+            ),
             ("zpull serve", "zpull serve --config-for podman"),
         ),
         Verb(
             "ingest",
-            "take a blob whose digest is known from standard input into the store; the same command resumes",
+            (
+                "take a blob whose digest is known from standard input into the store; the same "
+                "command resumes"
+            ),
             (),
             (
                 (
@@ -197,7 +217,10 @@ VERBS = {
         ),
         Verb(
             "status",
-            "list pulls that are under way or were interrupted: how far they are, and whether they still run",
+            (
+                "list pulls that are under way or were interrupted: how far they are, and "
+                "whether they still run"
+            ),
             (),
             (
                 (
@@ -212,10 +235,18 @@ VERBS = {
             ),
             ("zpull status --watch",),
         ),
-        Verb("images", "list the images in the store", (), (("", (STORE, quiet("print digests alone"), FORMAT)),)),
+        Verb(
+            "images",
+            "list the images in the store",
+            (),
+            (("", (STORE, quiet("print digests alone"), FORMAT)),),
+        ),
         Verb(
             "verify",
-            "hash the store, or one image, again and drop what is damaged; the next pull fetches it again",
+            (
+                "hash the store, or one image, again and drop what is damaged; the next pull "
+                "fetches it again"
+            ),
             (ONE_STORED,),
             (
                 (

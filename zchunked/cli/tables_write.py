@@ -6,7 +6,11 @@ from zchunked.cli import values
 from zchunked.cli.grammar import Argument, Option, switch
 
 CONVERTED = Argument(
-    "TARGET", "[docker://]host/repository[:tag], oci:DIR[:tag], oci-archive:FILE[:tag] (- is standard output), s3://…"
+    "TARGET",
+    (
+        "[docker://]host/repository[:tag], oci:DIR[:tag], oci-archive:FILE[:tag] (- is standard "
+        "output), s3://…"
+    ),
 )
 LEVEL = Option(
     "--level",
@@ -23,7 +27,9 @@ MOUNT_FROM = Option(
     kind="list",
     separator=" ",
 )
-WITH_REFERRERS = switch("--with-referrers", "push signatures, attestations and SBOMs that refer to the image too")
+WITH_REFERRERS = switch(
+    "--with-referrers", "push signatures, attestations and SBOMs that refer to the image too"
+)
 PLATFORM_OR_ALL = Option(
     "--platform",
     "which image of an index to take, or all of them (default: this machine's)",
@@ -32,11 +38,21 @@ PLATFORM_OR_ALL = Option(
 REWRITE = (
     Option(
         "--rewrite-timestamp",
-        "let no file be younger than this, so that rebuilds update cheaply; changes diff IDs and image ID",
+        (
+            "let no file be younger than this, so that rebuilds update cheaply; changes diff "
+            "IDs and image ID"
+        ),
         values.epoch,
         "EPOCH",
     ),
-    switch("--normalize", "drop owners' names, access and change times from headers; changes diff IDs and image ID"),
+    switch(
+        "--normalize",
+        "drop owners' names, access and change times from headers; changes diff IDs and image ID",
+    ),
 )
-AGAINST = Option("--against", "say what an update from that image will cost, before and after", metavar="OLD")
-ADD = switch("--add", "an index in which the old instances stand beside the new ones, for tools without zstd")
+AGAINST = Option(
+    "--against", "say what an update from that image will cost, before and after", metavar="OLD"
+)
+ADD = switch(
+    "--add", "an index in which the old instances stand beside the new ones, for tools without zstd"
+)

@@ -7,14 +7,17 @@ import gc
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # glibc's <malloc.h>
 _LARGE = 1 << 20
-_KEPT = 2 << 20  # free at the end of a heap: what is given back block by block is asked for again, page by page
+# free at the end of a heap: what is given back block by block is asked for again, page by page
+_KEPT = 2 << 20
 _COLLECT_EVERY = 100_000  # new containers; Python's 700 are for programs that make circles
 
 
 def give_back() -> None:
-    """Freed memory shall go back to the system: glibc keeps a heap for each thread, and lets it grow (mallopt(3)).
+    """Freed memory shall go back to the system: glibc keeps a heap for each thread, and lets it
+    grow (mallopt(3)).
 
-    Measured with 150,000 entries in a layer: 170 MiB instead of 230, at no cost in time. Elsewhere nothing happens.
+    Measured with 150,000 entries in a layer: 170 MiB instead of 230, at no cost in time. Elsewhere
+    nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -26,5 +29,7 @@ def give_back() -> None:
 
 
 def seldom_collect() -> None:
-    """A pull makes hundreds of thousands of tuples that live, and hardly a circle: to look for those costs more."""
+    """A pull makes hundreds of thousands of tuples that live, and hardly a circle: to look for
+    those costs more.
+    """
     gc.set_threshold(_COLLECT_EVERY, 20, 100)

@@ -1,5 +1,5 @@
-"""Values: what a word on the command line or in a ZPULL_… variable means. Each parser raises ValueError, which says
-what was expected.
+"""Values: what a word on the command line or in a ZPULL_… variable means. Each parser raises
+ValueError, which says what was expected.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ _FACTORS |= {unit: 1000**power for power, unit in enumerate("kmgt", 1)}
 
 
 def boolean(text: str) -> bool:
-    """In any case. `on` and `off` are refused: whoever says one of these gets an error, and never the opposite."""
+    """In any case. `on` and `off` are refused: whoever says one of these gets an error, and never
+    the opposite.
+    """
     lower = text.strip().lower()
     if lower not in (*_TRUE, *_FALSE):
         raise ValueError("true or false (1 or 0, yes or no)")
@@ -34,7 +36,9 @@ def one_of(*words: str) -> Callable[[str], str]:
 
 def between(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and len(text) < 10 and low <= int(text) <= high):
+        if not (
+            text.isascii() and text.isdecimal() and len(text) < 10 and low <= int(text) <= high
+        ):
             raise ValueError(f"a whole number between {low} and {high}")
         return int(text)
 
@@ -77,7 +81,9 @@ def size(text: str) -> int:
 
 
 def rate(text: str) -> float:
-    """Bytes per second: `4Mbit` and `4Mbps` count bits, `500kB` and `500k` bytes, with or without `/s`."""
+    """Bytes per second: `4Mbit` and `4Mbps` count bits, `500kB` and `500k` bytes, with or without
+    `/s`.
+    """
     text = text.strip()
     if text.endswith("ps"):
         text = text.removesuffix("ps") + ("it" if text.endswith("bps") else "")

@@ -28,13 +28,17 @@ _ELSEWHERE = {
     "check": "zpull verify",
     "completion": "zpull --print-completion",
 }
-"""Words that people try as verbs, and what does that here. A word that is a verb by now is looked up first."""
+"""Words that people try as verbs, and what does that here. A word that is a verb by now is looked
+up first.
+"""
 _SHORT = 3  # letters: shorter words resemble too much
 _LONG = 6  # from here on two slips are allowed
 
 
 def meant(word: str, verbs: Collection[str]) -> str | None:
-    """What to run instead of this word, which is no verb; None for a word that may well be an image."""
+    """What to run instead of this word, which is no verb; None for a word that may well be an
+    image.
+    """
     lower = word.lower()
     if not word or any(one in word for one in "/.:@"):
         return None
@@ -53,8 +57,8 @@ def refuse_lookalike(word: str, verbs: Collection[str]) -> None:
     """UsageError for a bare word that was hardly meant as an image of Docker Hub."""
     if (instead := meant(word, verbs)) is not None:
         raise UsageError(
-            f"{quoted(word, 40)} is not a verb of zpull; did you mean {instead}? "
-            f"(an image of that name is {quoted(f'{word.lower()}:latest', 50)}; zpull --help lists the verbs)"
+            f"{quoted(word, 40)} is not a verb of zpull; did you mean {instead}? (an image of "
+            f"that name is {quoted(f'{word.lower()}:latest', 50)}; zpull --help lists the verbs)"
         )
 
 

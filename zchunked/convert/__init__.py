@@ -1,1 +1,3 @@
-"""A stored image's layers written anew as zstd:chunked ones, for another manifest of the same image."""
+"""A stored image's layers written anew as zstd:chunked ones, for another manifest of the same
+image.
+"""

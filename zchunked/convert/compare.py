@@ -1,4 +1,6 @@
-"""What an update from one image to another costs in bytes: as they were, and with converted layers."""
+"""What an update from one image to another costs in bytes: as they were, and with converted
+layers.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from zchunked.store import Store
 
 @dataclass(frozen=True, slots=True)
 class UpdateCost:
-    """Bytes of blobs. `before`: layers as they were, whole. `lean`: missing chunks and tables of contents; `exact`: all
-    that makes the registry's own blobs of old ones.
+    """Bytes of blobs. `before`: layers as they were, whole. `lean`: missing chunks and tables of
+    contents; `exact`: all that makes the registry's own blobs of old ones.
     """
 
     before: int
@@ -30,7 +32,11 @@ class UpdateCost:
 def update_cost(store: Store, old: ConvertedImage, new: ConvertedImage) -> UpdateCost:
     """For whoever has the old image. Both are in the store, whole."""
     had = {layer.source.digest for layer in old.layers}
-    before = {layer.source.digest: layer.source.size for layer in new.layers if layer.source.digest not in had}
+    before = {
+        layer.source.digest: layer.source.size
+        for layer in new.layers
+        if layer.source.digest not in had
+    }
     chunks: set[bytes] = set()
     frames: set[bytes] = set()
     known = {layer.layer.digest for layer in old.layers}
@@ -48,7 +54,11 @@ def update_cost(store: Store, old: ConvertedImage, new: ConvertedImage) -> Updat
             exact += one.size
             continue
         index = read_contents(store, one)
-        missing = sum(index.length(chunk) for digest, chunk in index.own_chunks().items() if digest not in chunks)
+        missing = sum(
+            index.length(chunk)
+            for digest, chunk in index.own_chunks().items()
+            if digest not in chunks
+        )
         headers = _header_frames(store, index)
         lean += missing + total(index.vouched)
         exact += missing + sum(size for key, size in headers.items() if key not in frames)
@@ -65,6 +75,10 @@ def _layers(image: ConvertedImage) -> list[Descriptor]:
 def _header_frames(store: Store, index: LayerIndex) -> dict[bytes, int]:
     """By the hash of their bytes, with their length."""
     frames = index.frames()
-    spans = [span for kind, span in zip(frames.kinds, pairwise(frames.edges), strict=True) if kind == HEADER]
+    spans = [
+        span
+        for kind, span in zip(frames.kinds, pairwise(frames.edges), strict=True)
+        if kind == HEADER
+    ]
     found = store.read_many(index.layer.digest, spans)
     return {hashlib.sha256(data).digest(): len(data) for data in found}

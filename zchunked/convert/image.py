@@ -1,4 +1,6 @@
-"""A stored image → the same image with zstd:chunked layers, in the store: layers side by side, then a manifest."""
+"""A stored image → the same image with zstd:chunked layers, in the store: layers side by side, then
+a manifest.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,14 @@ from zchunked.events import Converted, Converting, Event, Noted
 from zchunked.export.layers import LayerContent, layers_of, oci_type
 from zchunked.interfaces import Emit
 from zchunked.oci.digest import Digest, short
-from zchunked.oci.documents import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, parse_config, parse_document
+from zchunked.oci.documents import (
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Descriptor,
+    Manifest,
+    parse_config,
+    parse_document,
+)
 from zchunked.store import Store
 from zchunked.store.images import ImageDocuments, StoredImage
 
@@ -36,7 +45,9 @@ class ConvertedImage:
 
 
 class _Read:
-    """How far one layer has been read. A second time, for a layer without a table of contents, counts for nothing."""
+    """How far one layer has been read. A second time, for a layer without a table of contents,
+    counts for nothing.
+    """
 
     def __init__(self, size: int, put: Callable[[Event], None]) -> None:
         self._left, self._put = size, put
@@ -55,7 +66,9 @@ class _Read:
 class Converter:
     """Converts one image. `run` once, on the caller's thread, which also gets all events."""
 
-    def __init__(self, store: Store, settings: ConvertSettings, show: Emit, workers: int | None = None) -> None:
+    def __init__(
+        self, store: Store, settings: ConvertSettings, show: Emit, workers: int | None = None
+    ) -> None:
         """`workers`: threads that compress, one for each processor unless given."""
         self._store, self._settings, self._show = store, settings, show
         self._workers = workers or os.cpu_count() or 1
@@ -63,7 +76,9 @@ class Converter:
         self._stop = threading.Event()
 
     def run(self, image: StoredImage) -> ConvertedImage:
-        """Raises DamagedLayerError, LocalError, InterruptedPullError; layers that were done are remembered."""
+        """Raises DamagedLayerError, LocalError, InterruptedPullError; layers that were done are
+        remembered.
+        """
         contents = layers_of(self._store, image)
         pool = WorkerPool({"layer": _LAYERS_AT_ONCE, "encode": self._workers}, self._stop)
         converter = LayerConverter(
@@ -111,11 +126,15 @@ class Converter:
         manifest = parse_document(data)
         assert isinstance(manifest, Manifest)
         documents = ImageDocuments(digest, digest, data, manifest)
-        return StoredImage(image.name, documents, config_data, parse_config(config_data, len(layers)))
+        return StoredImage(
+            image.name, documents, config_data, parse_config(config_data, len(layers))
+        )
 
 
 def _config(data: bytes, layers: list[ConvertedLayer], latest: int | None) -> bytes:
-    """To the byte what it was, unless diff IDs changed; then no time in it is after `latest` either."""
+    """To the byte what it was, unless diff IDs changed; then no time in it is after `latest`
+    either.
+    """
     document = json.loads(data)
     diff_ids = [layer.diff_id for layer in layers]
     if document["rootfs"]["diff_ids"] == diff_ids:
@@ -132,14 +151,22 @@ def _clamped(created: str, latest: int) -> str:
         is_later = datetime.fromisoformat(created) > datetime.fromtimestamp(latest, UTC)
     except (ValueError, TypeError, OverflowError):
         return created
-    return datetime.fromtimestamp(latest, UTC).isoformat().replace("+00:00", "Z") if is_later else created
+    return (
+        datetime.fromtimestamp(latest, UTC).isoformat().replace("+00:00", "Z")
+        if is_later
+        else created
+    )
 
 
 def _manifest(data: bytes, config: Descriptor, layers: list[Descriptor]) -> bytes:
-    """All that the old one says of the image stays, as an OCI manifest: Docker's has no place for annotations."""
+    """All that the old one says of the image stays, as an OCI manifest: Docker's has no place for
+    annotations.
+    """
     document: dict[str, Any] = json.loads(data)
     document |= {"mediaType": OCI_MANIFEST, "config": listed(config)}
-    document["layers"] = [listed(replace(layer, media_type=oci_type(layer.media_type))) for layer in layers]
+    document["layers"] = [
+        listed(replace(layer, media_type=oci_type(layer.media_type))) for layer in layers
+    ]
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 

@@ -1,4 +1,6 @@
-"""Converted images of several platforms → an index of them, marked as the container tools mark zstd instances."""
+"""Converted images of several platforms → an index of them, marked as the container tools mark zstd
+instances.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from zchunked.store.images import StoredImage
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """One platform's image before and after. `entry`: what the old index said of it, nothing where there was none."""
+    """One platform's image before and after. `entry`: what the old index said of it, nothing where
+    there was none.
+    """
 
     before: StoredImage
     after: ConvertedImage
@@ -49,8 +53,8 @@ def entry_of(root: bytes, image: StoredImage) -> dict[str, Any]:
 
 
 def index_document(root: bytes, images: list[Converted], *, keep: bool) -> tuple[Descriptor, bytes]:
-    """`root` is the old index, of which annotations stay, or a manifest. `keep`: old instances stand before new ones,
-    for tools that know no zstd.
+    """`root` is the old index, of which annotations stay, or a manifest. `keep`: old instances
+    stand before new ones, for tools that know no zstd.
     """
     entries: list[dict[str, Any]] = []
     for one in images:
@@ -79,9 +83,13 @@ def index_shipment(store: Store, root: bytes, images: list[Converted], *, keep: 
 
 def _entry(image: StoredImage, old: dict[str, Any], marks: dict[str, str]) -> dict[str, Any]:
     documents = image.documents
-    manifest = Descriptor(documents.manifest.media_type, documents.manifest_digest, len(documents.manifest_data))
+    manifest = Descriptor(
+        documents.manifest.media_type, documents.manifest_digest, len(documents.manifest_data)
+    )
     platform = image.config.platform
     shown = {"architecture": platform.architecture, "os": platform.os, "variant": platform.variant}
     annotations = {**(old.get("annotations") or {}), **marks}
-    entry = listed(manifest) | {"platform": old.get("platform") or {key: x for key, x in shown.items() if x}}
+    entry = listed(manifest) | {
+        "platform": old.get("platform") or {key: x for key, x in shown.items() if x}
+    }
     return entry | ({"annotations": annotations} if annotations else {})

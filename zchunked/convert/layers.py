@@ -1,4 +1,6 @@
-"""One stored layer → its zstd:chunked blob in the store; remembered, so that a base that images share costs once."""
+"""One stored layer → its zstd:chunked blob in the store; remembered, so that a base that images
+share costs once.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class ConvertSettings:
 
     @classmethod
     def of(cls, level: int, latest: int | None, *, normalize: bool) -> ConvertSettings:
-        """`latest`: no file stays younger, in seconds since 1970. UsageError for another level than 1 to 19."""
+        """`latest`: no file stays younger, in seconds since 1970. UsageError for another level than
+        1 to 19.
+        """
         if not 1 <= level <= MOST_LEVEL:
             raise UsageError(f"invalid level: expected 1 to {MOST_LEVEL}, got {level}")
         rewrites = normalize or latest is not None
@@ -49,7 +53,9 @@ class ConvertSettings:
 
 @dataclass(frozen=True, slots=True)
 class ConvertedLayer:
-    """`layer` is whole in the store, and its tar has the diff ID. `note`: why it is plain, where it is."""
+    """`layer` is whole in the store, and its tar has the diff ID. `note`: why it is plain, where it
+    is.
+    """
 
     source: Descriptor
     layer: Descriptor
@@ -76,12 +82,16 @@ _RESULT = msgspec.json.Decoder(_Result)
 class LayerConverter:
     """Converts layers of stored images. Safe to use from several threads, for different layers."""
 
-    def __init__(self, store: Store, settings: ConvertSettings, submit: Submit = at_once, ahead: int = 0) -> None:
+    def __init__(
+        self, store: Store, settings: ConvertSettings, submit: Submit = at_once, ahead: int = 0
+    ) -> None:
         """`submit` and `ahead` as `LayerWriter` takes them."""
         self._store, self._settings, self._submit, self._ahead = store, settings, submit, ahead
 
     def convert(self, content: LayerContent) -> ConvertedLayer:
-        """Raises DamagedLayerError where the store's bytes are not what was proved, LocalError for a full disk."""
+        """Raises DamagedLayerError where the store's bytes are not what was proved, LocalError for
+        a full disk.
+        """
         source, settings = content.layer, str(self._settings)
         if content.is_whole and self._settings.rewrite is None and is_current(source):
             return ConvertedLayer(source, source, content.diff_id, content.tar_size, "kept")
@@ -89,12 +99,23 @@ class LayerConverter:
         result = self._recall(content.diff_id, settings)
         if result is None:
             result, outcome = self._make(content), "converted"
-            self._store.hints.remember_conversion(content.diff_id, settings, msgspec.json.encode(result))
-        if result.note and content.is_whole and source.media_type == MEDIA_TYPE and self._settings.rewrite is None:
-            return ConvertedLayer(source, source, content.diff_id, content.tar_size, "plain", result.note)
+            self._store.hints.remember_conversion(
+                content.diff_id, settings, msgspec.json.encode(result)
+            )
+        if (
+            result.note
+            and content.is_whole
+            and source.media_type == MEDIA_TYPE
+            and self._settings.rewrite is None
+        ):
+            return ConvertedLayer(
+                source, source, content.diff_id, content.tar_size, "plain", result.note
+            )
         digest, diff_id = Digest(result.digest), Digest(result.diff_id)
         self._store.add_proof(digest, diff_id, result.tar_bytes)
-        layer = Descriptor(MEDIA_TYPE, digest, result.size, other_annotations(source) | result.annotations)
+        layer = Descriptor(
+            MEDIA_TYPE, digest, result.size, other_annotations(source) | result.annotations
+        )
         outcome = "plain" if result.note else outcome
         return ConvertedLayer(source, layer, diff_id, result.tar_bytes, outcome, result.note)
 
@@ -105,7 +126,9 @@ class LayerConverter:
         result = _RESULT.decode(data)
         digest = Digest(result.digest)
         # To look at its extents pins the blob, so that a collection that runs meanwhile leaves it.
-        is_here = self._store.covers(digest, ByteRange(0, max(result.size, 1))) and self._store.is_whole(digest)
+        is_here = self._store.covers(
+            digest, ByteRange(0, max(result.size, 1))
+        ) and self._store.is_whole(digest)
         return result if is_here else None
 
     def _make(self, content: LayerContent) -> _Result:
@@ -118,7 +141,9 @@ class LayerConverter:
             try:
                 return self._make_plain(content, str(error))
             except UnsupportedLayerError:  # it cannot even be rewritten
-                return self._make_plain(content, f"{error}, so its headers stay as they are", as_is=True)
+                return self._make_plain(
+                    content, f"{error}, so its headers stay as they are", as_is=True
+                )
         written = writer.written
         assert written is not None
         return _Result(digest, size, written.diff_id, written.tar_bytes, written.annotations, "")

@@ -16,7 +16,8 @@ from zchunked.layers.rebuild import are_chunks
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.store import Store
 
-# Chunk rows go in together: their places in the index are all over it, and each page is written anew.
+# Chunk rows go in together: their places in the index are all over it, and each page is written
+# anew.
 _MANY_ROWS, _ROWS_SECONDS = 40_000, 10.0
 MakeRuns = Callable[[list[ByteRange]], list[Run]]
 """How to ask for these spans."""
@@ -34,8 +35,8 @@ class BlobDownload:
         came: Callable[[], None] | None = None,
         pool: WorkerPool | None = None,
     ) -> None:
-        """`may_grow`: to the whole blob, where the host has no ranges. `came` is called as bytes come. `pool`: who may
-        help with what a broken connection left.
+        """`may_grow`: to the whole blob, where the host has no ranges. `came` is called as bytes
+        come. `pool`: who may help with what a broken connection left.
         """
         self.order, self.may_grow, self.came, self.pool = order, may_grow, came, pool
         self.queue = deque(queue)
@@ -48,7 +49,9 @@ class BlobDownload:
         self._entered = time.monotonic()
 
     def take(self) -> Run | None:
-        """The next run, which is at work from now on; None when there is none left, or a worker has failed."""
+        """The next run, which is at work from now on; None when there is none left, or a worker has
+        failed.
+        """
         with self.lock:
             if self.failure is not None or not self.queue:
                 return None
@@ -70,7 +73,9 @@ class BlobDownload:
             return len(runs) - before
 
     def leave(self, left: list[ByteRange], jobs: int) -> tuple[int, list[ByteRange]]:
-        """Queue shares of what a broken connection left; returns their number, and what the caller goes on with."""
+        """Queue shares of what a broken connection left; returns their number, and what the caller
+        goes on with.
+        """
         first, *others = shares(left, jobs)
         with self.lock:
             self.queue.extend(others)
@@ -80,7 +85,9 @@ class BlobDownload:
         """Bytes that are ordered and not in the store yet."""
         with self.lock:
             queue, at_work = list(self.queue), list(self.at_work)
-        return sum(map(total, queue)) + sum(total(store.missing(self.order.blob.digest, run)) for run in at_work)
+        return sum(map(total, queue)) + sum(
+            total(store.missing(self.order.blob.digest, run)) for run in at_work
+        )
 
     @contextmanager
     def helping(self) -> Iterator[None]:
@@ -94,7 +101,9 @@ class BlobDownload:
                 self.failure = self.failure or error
 
     def wait_for_help(self, stop: threading.Event) -> None:
-        """Until no run is at work. Raises the failure of a worker who helped, Stopped when the pull has ended."""
+        """Until no run is at work. Raises the failure of a worker who helped, Stopped when the pull
+        has ended.
+        """
         with self.lock:
             while self.at_work and self.failure is None:
                 if stop.is_set():
@@ -109,14 +118,17 @@ class BlobDownload:
         ours = []
         for chunk in checks.overlapping(run):
             start, end = checks.starts[chunk], checks.ends[chunk]
-            is_shared = end > run.end or start < run.start  # with another run: the last to land checks it
+            # with another run: the last to land checks it
+            is_shared = end > run.end or start < run.start
             if not is_shared or store.covers(blob, ByteRange(start, end)):
                 ours.append(chunk)
         with self.lock:
             ours = [chunk for chunk in ours if not self._checked[chunk]]
             for chunk in ours:
                 self._checked[chunk] = 1
-        asked = [(checks.starts[c], checks.ends[c], checks.sizes[c], checks.digests[c]) for c in ours]
+        asked = [
+            (checks.starts[c], checks.ends[c], checks.sizes[c], checks.digests[c]) for c in ours
+        ]
         verdicts = are_chunks(store, blob, asked)
         rows = [
             (digest, start, end - start, size)

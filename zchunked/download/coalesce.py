@@ -11,7 +11,8 @@ from itertools import compress, pairwise
 from zchunked.ranges import ByteRange, merge, subtract, total
 
 MiB = 1 << 20
-_LONGEST_RUN = 4 * MiB  # a broken connection costs at most the wait for this much; resume loses nothing
+# a broken connection costs at most the wait for this much; resume loses nothing
+_LONGEST_RUN = 4 * MiB
 _SHORTEST_RUN = 256 << 10
 _LEAST_GAP, _USUAL_GAP, _MOST_GAP = 8 << 10, 64 << 10, 256 << 10
 PART_BYTES = 150  # the header of one part of multipart/byteranges, more or less
@@ -29,10 +30,11 @@ Run = tuple[ByteRange, ...]
 class GapPolicy:
     """When a gap is worth its bytes.
 
-    `most`: no gap longer than this is bought. `share`: nor more than this part of the needed bytes in all; `parts`: the
-    same for gaps and part headers together where many spans share a request; spans beyond it come one by one, if that
-    takes no more than `singles` requests: else headers cost less. `most_in_parts`: the longest gap that costs less than
-    another part where many spans share a request.
+    `most`: no gap longer than this is bought. `share`: nor more than this part of the needed bytes
+    in all; `parts`: the same for gaps and part headers together where many spans share a request;
+    spans beyond it come one by one, if that takes no more than `singles` requests: else headers
+    cost less. `most_in_parts`: the longest gap that costs less than another part where many spans
+    share a request.
     """
 
     most: int = _USUAL_GAP
@@ -43,7 +45,9 @@ class GapPolicy:
 
 
 def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
-    """Buy gaps, the shortest first, as far as the policy allows. `spans` are ascending, disjoint; so is the result."""
+    """Buy gaps, the shortest first, as far as the policy allows. `spans` are ascending, disjoint;
+    so is the result.
+    """
     gaps = [after.start - before.end for before, after in pairwise(spans)]
     budget = total(spans) * policy.share  # perhaps infinite
     bought = bytearray([gap <= policy.most for gap in gaps])
@@ -53,15 +57,18 @@ def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
             bought[index] = budget >= 0
     left = [gap for gap, is_bought in enumerate(bought) if not is_bought]
     edges = zip([0, *(gap + 1 for gap in left)], [*left, len(gaps)], strict=True)
-    return [ByteRange(spans[first].start, spans[last].end) for first, last in edges] if spans else []
+    return (
+        [ByteRange(spans[first].start, spans[last].end) for first, last in edges] if spans else []
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """How many bytes a request may ask for: `longest`, and towards the end ever less, down to `shortest`.
+    """How many bytes a request may ask for: `longest`, and towards the end ever less, down to
+    `shortest`.
 
-    So all workers end together, and whoever waits for their bytes in order is not left with much to do. Where long gaps
-    are bought, requests cost more than that: then none gets short.
+    So all workers end together, and whoever waits for their bytes in order is not left with much to
+    do. Where long gaps are bought, requests cost more than that: then none gets short.
     """
 
     longest: int
@@ -70,7 +77,9 @@ class Lengths:
 
     @classmethod
     def of(cls, size: int, jobs: int, policy: GapPolicy) -> Lengths:
-        """For so many bytes by so many workers. No request is so short that it would mostly wait."""
+        """For so many bytes by so many workers. No request is so short that it would mostly
+        wait.
+        """
         longest = min(_LONGEST_RUN, max(_SHORTEST_RUN, size // (jobs * 2)))
         return cls(longest, min(longest, max(_SHORTEST_RUN, 4 * policy.most, longest // 8)), jobs)
 
@@ -79,8 +88,11 @@ class Lengths:
         return max(self.shortest, min(self.longest, left // self.jobs))
 
 
-def cut(runs: Sequence[ByteRange], needed: Sequence[ByteRange], lengths: Lengths) -> list[ByteRange]:
-    """Cut runs that are too long, preferably where a needed span starts, else anywhere: spans may be shared by runs.
+def cut(
+    runs: Sequence[ByteRange], needed: Sequence[ByteRange], lengths: Lengths
+) -> list[ByteRange]:
+    """Cut runs that are too long, preferably where a needed span starts, else anywhere: spans may
+    be shared by runs.
 
     The runs start and end with needed bytes, and so do the pieces.
     """
@@ -95,9 +107,14 @@ def cut(runs: Sequence[ByteRange], needed: Sequence[ByteRange], lengths: Lengths
             edge = end
             if edge - at > longest:
                 where = bisect_right(starts, at + longest // 2, where)
-                edge = starts[where] if where < len(starts) and starts[where] <= at + longest else at + longest
+                edge = (
+                    starts[where]
+                    if where < len(starts) and starts[where] <= at + longest
+                    else at + longest
+                )
             piece: ByteRange | None = run
-            if (at, edge) != run:  # it may fall behind a gap: then the gap would be bought for nothing
+            # it may fall behind a gap: then the gap would be bought for nothing
+            if (at, edge) != run:
                 piece = _trim(ByteRange(at, edge), needed, starts)
             if piece is not None:
                 pieces.append(piece)
@@ -118,9 +135,11 @@ def _trim(piece: ByteRange, needed: Sequence[ByteRange], starts: list[int]) -> B
 def runs_for(
     needed: Sequence[ByteRange], *, policy: GapPolicy, jobs: int, spans: int = 1, metadata: int = 0
 ) -> list[Run]:
-    """The requests for `needed` (ascending, disjoint) of one blob: they cover it, in order, without overlap.
+    """The requests for `needed` (ascending, disjoint) of one blob: they cover it, in order, without
+    overlap.
 
-    `spans`: how many the host takes in one request. `metadata`: bytes that came before and are needed all the same.
+    `spans`: how many the host takes in one request. `metadata`: bytes that came before and are
+    needed all the same.
     """
     if not needed:
         return []
@@ -131,7 +150,9 @@ def runs_for(
     return group(cut(closed, needed, lengths), 1, lengths)
 
 
-def _in_parts(needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: int, metadata: int) -> list[Run]:
+def _in_parts(
+    needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: int, metadata: int
+) -> list[Run]:
     """Many spans in one request, as far as the policy allows; the rest one by one.
 
     A gap that costs less than another part is always bought.
@@ -141,7 +162,9 @@ def _in_parts(needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: 
     lengths = Lengths.of(total(closed), jobs, policy)
     pieces = cut(closed, needed, lengths)
     budget = (total(needed) + metadata) * policy.parts - (total(closed) - total(needed))
-    many = len(pieces) if math.isinf(budget) else min(len(pieces), max(0, int(budget // PART_BYTES)))
+    many = (
+        len(pieces) if math.isinf(budget) else min(len(pieces), max(0, int(budget // PART_BYTES)))
+    )
     rest = len(pieces) - many
     if rest > policy.singles or rest * PART_BYTES < total(needed) * _TRIFLE:
         many = len(pieces)
@@ -150,7 +173,9 @@ def _in_parts(needed: Sequence[ByteRange], policy: GapPolicy, jobs: int, spans: 
 
 
 def group(pieces: Sequence[ByteRange], spans: int, lengths: Lengths) -> list[Run]:
-    """Neighbours into requests of at most `spans` pieces, and not too long; a piece may be longer by itself."""
+    """Neighbours into requests of at most `spans` pieces, and not too long; a piece may be longer
+    by itself.
+    """
     runs: list[Run] = []
     held: list[ByteRange] = []
     size, left = 0, total(pieces)
@@ -169,9 +194,13 @@ def group(pieces: Sequence[ByteRange], spans: int, lengths: Lengths) -> list[Run
 
 
 def shares(left: Sequence[ByteRange], jobs: int) -> list[Run]:
-    """What is left of a request whose connection broke, for up to `jobs` workers; one share where it is little."""
+    """What is left of a request whose connection broke, for up to `jobs` workers; one share where
+    it is little.
+    """
     longest = max(_SHORTEST_RUN, -(-total(left) // jobs))
-    return group(cut(left, left, Lengths(longest, longest, jobs)), len(left), Lengths(longest, longest, jobs))
+    return group(
+        cut(left, left, Lengths(longest, longest, jobs)), len(left), Lengths(longest, longest, jobs)
+    )
 
 
 def hull(run: Run) -> ByteRange:
@@ -181,10 +210,12 @@ def hull(run: Run) -> ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What is known of the way to the source: seconds for a round trip, bytes per second; None is not known yet.
+    """What is known of the way to the source: seconds for a round trip, bytes per second; None is
+    not known yet.
 
-    `part`: seconds that the host needs for each part of an answer of several, beside those that its bytes take.
-    docker-registry 2.8 reads 4 MiB of the blob for each, 0.5 ms of a core; nginx takes no time that can be measured.
+    `part`: seconds that the host needs for each part of an answer of several, beside those that its
+    bytes take. docker-registry 2.8 reads 4 MiB of the blob for each, 0.5 ms of a core; nginx takes
+    no time that can be measured.
     """
 
     round_trip: float | None = None
@@ -192,13 +223,17 @@ class Link:
     part: float = 0.0
 
     def worth_of_request(self, jobs: int) -> int:
-        """The longest gap that costs less than another request: what the link carries while one connection waits."""
+        """The longest gap that costs less than another request: what the link carries while one
+        connection waits.
+        """
         if self.round_trip is None or self.rate is None:
             return _USUAL_GAP
         return min(max(int(self.rate * self.round_trip / jobs), _LEAST_GAP), _MOST_GAP)
 
     def singles(self, jobs: int) -> int:
-        """How many requests beyond the usual may save bytes: many in the neighbourhood, else two seconds of waiting."""
+        """How many requests beyond the usual may save bytes: many in the neighbourhood, else two
+        seconds of waiting.
+        """
         if not self.round_trip:
             return _FEW_SINGLES
         if self.round_trip < _NEAR_SECONDS:

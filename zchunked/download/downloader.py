@@ -1,4 +1,6 @@
-"""Work download orders off through a pool of workers: queue their runs, share them out, commit what arrived."""
+"""Work download orders off through a pool of workers: queue their runs, share them out, commit what
+arrived.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from zchunked.store import Store
 
 
 class Downloader:
-    """Works orders off through a pool of workers. One per pull; its methods may be called from any worker."""
+    """Works orders off through a pool of workers. One per pull; its methods may be called from any
+    worker.
+    """
 
     def __init__(
         self,
@@ -39,7 +43,11 @@ class Downloader:
         self._runs = RunFetcher(receiver, store, self.watermarks, emit, stop, self._share)
         self.without_ranges = self._runs.without_ranges
         """Blobs that turned out to come whole or not at all."""
-        self.commit_early, self.settle, self.take_back = receiver.commit_early, receiver.settle, receiver.take_back
+        self.commit_early, self.settle, self.take_back = (
+            receiver.commit_early,
+            receiver.settle,
+            receiver.take_back,
+        )
         self._lock = threading.Lock()
         self._states: dict[Digest, BlobDownload] = {}
 
@@ -56,7 +64,9 @@ class Downloader:
             pool.submit("fetch", lambda: self._run_next(state))
 
     def replan(self, pool: WorkerPool, order: Order, plan: MakeRuns) -> None:
-        """Ask in another way for what is wanted of the runs that no worker has begun: `plan` says how."""
+        """Ask in another way for what is wanted of the runs that no worker has begun: `plan` says
+        how.
+        """
         blob = order.blob.digest
         if blob in self.without_ranges:
             return
@@ -83,9 +93,10 @@ class Downloader:
     ) -> None:
         """Work an order off in the caller's thread, one run after the other, and commit it.
 
-        `came` is called as bytes come, which nobody has checked. With a `pool`, whose worker the caller is, others
-        help once a connection has broken, or from the start (`is_shared`); then `came` is called in their threads, too.
-        Where that would take the whole blob, and it may not grow to that, RangeIgnoredError is raised.
+        `came` is called as bytes come, which nobody has checked. With a `pool`, whose worker the
+        caller is, others help once a connection has broken, or from the start (`is_shared`); then
+        `came` is called in their threads, too. Where that would take the whole blob, and it may not
+        grow to that, RangeIgnoredError is raised.
         """
         state = BlobDownload(order, queue=order.runs, may_grow=may_grow, came=came, pool=pool)
         if pool is not None and is_shared:
@@ -121,7 +132,9 @@ class Downloader:
             self._take_next(state)
 
     def _share(self, state: BlobDownload, left: list[ByteRange]) -> list[ByteRange]:
-        """A connection has broken with so much to go: leave some of it to other workers, and return the rest."""
+        """A connection has broken with so much to go: leave some of it to other workers, and return
+        the rest.
+        """
         pool = state.pool
         if pool is None or self._runs.is_whole(state):
             return left
@@ -138,7 +151,9 @@ class Downloader:
             raise failure
 
     def enter(self) -> None:
-        """Promise the chunks that were checked so far: other images find them, whatever becomes of this pull."""
+        """Promise the chunks that were checked so far: other images find them, whatever becomes of
+        this pull.
+        """
         for state in self._all():
             state.enter(self._store)
 
@@ -150,5 +165,7 @@ class Downloader:
                 self.watermarks.complete(state.order.blob.digest, run)
 
     def report_corruption(self, blob: Digest, spans: Sequence[ByteRange]) -> None:
-        """What came of these spans was wrong: where there is another source, the next fetch goes there."""
+        """What came of these spans was wrong: where there is another source, the next fetch goes
+        there.
+        """
         self._source.report_corruption(blob, spans)

@@ -1,4 +1,6 @@
-"""Karma, the Chameleon's number: earned by bytes, spent by failures, fading with time. Pure, on a clock passed in."""
+"""Karma, the Chameleon's number: earned by bytes, spent by failures, fading with time. Pure, on a
+clock passed in.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 ENDOWMENT = math.exp(14)
-"""What a pull starts with: as if a megabyte had already arrived, so that patience counts from the first moment."""
+"""What a pull starts with: as if a megabyte had already arrived, so that patience counts from the
+first moment.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,14 @@ class Verdict:
 class Karma:
     """+1 for every new byte, -1 for every failure, decay by exp(-t/τ) with τ = patience/14.
 
-    After steady progress at a rate r a total outage is borne for about τ·ln(r·τ) seconds; with the endowment, one at
-    the very start for `patience` seconds. With patience 0 the first failure is final. Not thread-safe: its owner is.
+    After steady progress at a rate r a total outage is borne for about τ·ln(r·τ) seconds; with the
+    endowment, one at the very start for `patience` seconds. With patience 0 the first failure is
+    final. Not thread-safe: its owner is.
     """
 
-    def __init__(self, patience: float, clock: Callable[[], float], endowment: float = ENDOWMENT) -> None:
+    def __init__(
+        self, patience: float, clock: Callable[[], float], endowment: float = ENDOWMENT
+    ) -> None:
         self._tau = patience / 14
         self._clock = clock
         self._at = clock()
@@ -59,7 +66,9 @@ class Karma:
 
 
 class SharedKarma(Karma):
-    """One for all pulls from a host: what one of them brings or loses counts for all. Thread-safe."""
+    """One for all pulls from a host: what one of them brings or loses counts for all.
+    Thread-safe.
+    """
 
     def __init__(self, patience: float, clock: Callable[[], float]) -> None:
         super().__init__(patience, clock)

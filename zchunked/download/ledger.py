@@ -1,4 +1,6 @@
-"""Ledger of a transfer: every byte that a source sent is booked once, as needed, metadata, gap or waste."""
+"""Ledger of a transfer: every byte that a source sent is booked once, as needed, metadata, gap or
+waste.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from zchunked.receipt import Accounts
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """One call of a source and what came of it: all bytes, and where those belong that were new. For one thread."""
+    """One call of a source and what came of it: all bytes, and where those belong that were new.
+    For one thread.
+    """
 
     order: Order
     came: int = 0
@@ -54,14 +58,18 @@ class TransferLedger:
         self._accounts.add(order.blob.digest, order.worth(fresh))
 
     def settle(self) -> None:
-        """Book what came so far of downloads that hang: their workers may never come back to do it."""
+        """Book what came so far of downloads that hang: their workers may never come back to do
+        it.
+        """
         with self._lock:
             running = list(self._running)
         for delivery in running:
             self.end(delivery)
 
     def take_back(self, order: Order, spans: Sequence[ByteRange]) -> list[ByteRange]:
-        """What came of these spans was wrong: it becomes waste. Returns what of them this pull had brought."""
+        """What came of these spans was wrong: it becomes waste. Returns what of them this pull had
+        brought.
+        """
         wrong = merge(spans)
         with self._lock:
             came = merge(self._came.get(order.blob.digest, ()))

@@ -1,4 +1,6 @@
-"""Clock that runs while a worker waits for the network: a slow disk or a busy CPU is no dead link."""
+"""Clock that runs while a worker waits for the network: a slow disk or a busy CPU is no dead
+link.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,15 @@ from contextlib import contextmanager
 
 
 class NetworkTime:
-    """A clock that runs the slower the more of the workers on the line are at work on what came. Thread-safe.
+    """A clock that runs the slower the more of the workers on the line are at work on what came.
+    Thread-safe.
 
     While nobody works on what came it keeps the pace of `clock`, while all do it stands still.
     """
 
     def __init__(self, clock: Callable[[], float], longest_step: float = math.inf) -> None:
-        """`longest_step`: no more seconds pass between two looks, for whom looks often: a process that was stopped, or
-        had no CPU, could not see what came meanwhile.
+        """`longest_step`: no more seconds pass between two looks, for whom looks often: a process
+        that was stopped, or had no CPU, could not see what came meanwhile.
         """
         self._clock, self._longest_step = clock, longest_step
         self._lock = threading.Lock()

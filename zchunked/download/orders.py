@@ -1,4 +1,6 @@
-"""Download orders: which byte ranges of a blob to fetch, what they are for, which chunks to check."""
+"""Download orders: which byte ranges of a blob to fetch, what they are for, which chunks to
+check.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class ChunkChecks:
 
 @dataclass(slots=True, eq=False)
 class Order:
-    """What is to come of one blob. `runs` cover `wanted`, of which `metadata` is no content; what is more is gap."""
+    """What is to come of one blob. `runs` cover `wanted`, of which `metadata` is no content; what
+    is more is gap.
+    """
 
     blob: Descriptor
     runs: list[Run]

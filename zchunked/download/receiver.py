@@ -64,8 +64,8 @@ class Receiver:
     ) -> None:
         """Write the spans, in the calling worker's file.
 
-        `claim_whole` is asked once more arrives than the spans; where it is False, TakenElsewhereError is raised, and
-        where it raises EnoughError nothing more is read.
+        `claim_whole` is asked once more arrives than the spans; where it is False,
+        TakenElsewhereError is raised, and where it raises EnoughError nothing more is read.
         """
         if not spans:
             return
@@ -96,13 +96,16 @@ class Receiver:
             self._deliveries.end(delivery)
 
     def _may_drain(self) -> bool:
-        """After the stop: whether there is time left for what was received already, which would come twice."""
+        """After the stop: whether there is time left for what was received already, which would
+        come twice.
+        """
         now = time.monotonic()
         self._drained_by = min(self._drained_by, now + _DRAIN_SECONDS)
         return self._can_drain() and now < self._drained_by
 
     def take_back(self, order: Order, spans: Sequence[ByteRange]) -> int:
-        """What arrived of these spans was wrong: it becomes waste, and another source is asked next where there is one.
+        """What arrived of these spans was wrong: it becomes waste, and another source is asked next
+        where there is one.
 
         Returns how much of them this pull had brought.
         """

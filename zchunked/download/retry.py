@@ -20,7 +20,8 @@ from zchunked.interfaces import Emit
 from zchunked.options import Patience
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
-_GOOD_TRY = 16 << 10  # bytes: a try that brought so many before it failed is followed by the next one at once
+# bytes: a try that brought so many before it failed is followed by the next one at once
+_GOOD_TRY = 16 << 10
 _GROWTH = 64 << 10  # new bytes that let one more connection back on the line
 _TELLING_SECONDS = 3.0  # of silence, until a person is told
 _Result = TypeVar("_Result")
@@ -32,7 +33,9 @@ class Stopped(Exception):  # noqa: N818 - no failure: somebody else's failure, o
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a failure leads to: another try after `wait` seconds, unless there is a reason to give up."""
+    """What a failure leads to: another try after `wait` seconds, unless there is a reason to give
+    up.
+    """
 
     verdict: Verdict
     wait: float
@@ -44,10 +47,11 @@ class Decision:
 
 
 class Chameleon:
-    """One per pull, shared by all workers: karma, the common wait, how many may be on the line at once. Thread-safe.
+    """One per pull, shared by all workers: karma, the common wait, how many may be on the line at
+    once. Thread-safe.
 
-    Connections follow progress: half as many after each wave of failures that brought nothing, one more with every
-    64 KiB and every success.
+    Connections follow progress: half as many after each wave of failures that brought nothing, one
+    more with every 64 KiB and every success.
     """
 
     def __init__(
@@ -88,7 +92,9 @@ class Chameleon:
         return self._allowed
 
     def is_borne(self) -> bool:
-        """Whether a failure would be forgiven now. Without patience there is no silence to judge by: always."""
+        """Whether a failure would be forgiven now. Without patience there is no silence to judge
+        by: always.
+        """
         with self._line:
             return self._patience.patience <= 0 or self.karma.value() >= 1
 
@@ -105,7 +111,9 @@ class Chameleon:
 
     @contextmanager
     def local_work(self) -> Iterator[None]:
-        """What is done inside says nothing of the network: a slow disk or a busy CPU uses up no patience."""
+        """What is done inside says nothing of the network: a slow disk or a busy CPU uses up no
+        patience.
+        """
         with self.time.at_work():
             yield
 
@@ -130,7 +138,9 @@ class Chameleon:
             self._allowed += 1
             self._line.notify()
 
-    def run(self, attempt: Callable[[], _Result], brought: Callable[[], int] = lambda: 0) -> _Result:
+    def run(
+        self, attempt: Callable[[], _Result], brought: Callable[[], int] = lambda: 0
+    ) -> _Result:
         """Call until it succeeds, fails for good, or karma runs out: then a TransferError says why.
 
         `brought`: new bytes of the last attempt, asked after it failed.
@@ -152,17 +162,20 @@ class Chameleon:
         return retrying(on_the_line)
 
     def forgive(self, error: TransientError, brought: int = 0, tries: int = 1) -> Decision:
-        """Takes one failure into account. Decided in one place, so that workers that fail together wait together.
+        """Takes one failure into account. Decided in one place, so that workers that fail together
+        wait together.
 
-        A try that brought bytes says that the link works, though it breaks: it costs karma, but no connection and the
-        less waiting the more it brought. Without this a link that breaks every 64 KiB took four times as long.
+        A try that brought bytes says that the link works, though it breaks: it costs karma, but no
+        connection and the less waiting the more it brought. Without this a link that breaks every
+        64 KiB took four times as long.
         """
         with self._line:
             verdict = self.karma.lose()
             tolerance = self.karma.tolerance()
             now = self._clock()
             first = self._in_vain == 0 or brought > 0
-            if not brought and (first or now >= self._not_before):  # else it belongs to a wave that is waited for
+            # else it belongs to a wave that is waited for
+            if not brought and (first or now >= self._not_before):
                 self._in_vain += 1
                 if not first:
                     self._allowed = max(1, self._allowed // 2)
@@ -171,11 +184,14 @@ class Chameleon:
             wait *= 1 - min(brought, _GOOD_TRY) / _GOOD_TRY
             # Near the end of our patience a last try is worth more than a long wait.
             wait = min(wait, max(tolerance, _SHORTEST_WAIT))
-            wish = error.retry_after if (error.retry_after or 0) >= _SHORTEST_WAIT else None  # else any wait grants it
+            # else any wait grants it
+            wish = error.retry_after if (error.retry_after or 0) >= _SHORTEST_WAIT else None
             why_final = self._why_final(verdict, wish, tolerance)
             if error.most_tries is not None and tries >= error.most_tries:
                 why_final = why_final or "more tries seldom help"
-            self._why_silent = str(error) + (f"; the server asks to wait {wish:.0f} s" if wish else "")
+            self._why_silent = str(error) + (
+                f"; the server asks to wait {wish:.0f} s" if wish else ""
+            )
             if why_final is None:
                 self.retries += 1
                 wait = wish or wait
@@ -238,13 +254,21 @@ class _Loop:
         return self._decision.wait
 
     def is_over(self, _: RetryCallState) -> bool:
-        return self._chameleon.is_stopped or (self._decision is not None and self._decision.is_final)
+        return self._chameleon.is_stopped or (
+            self._decision is not None and self._decision.is_final
+        )
 
     def tell(self, state: RetryCallState) -> None:
         if self._decision is not None:
             karma = self._decision.verdict
             self._chameleon.emit(
-                Retried(str(_error_of(state)), karma.before, karma.after, self._decision.wait, state.attempt_number)
+                Retried(
+                    str(_error_of(state)),
+                    karma.before,
+                    karma.after,
+                    self._decision.wait,
+                    state.attempt_number,
+                )
             )
 
     def give_up(self, state: RetryCallState) -> NoReturn:
@@ -256,7 +280,9 @@ class _Loop:
         if decision is not None and decision.why_final is not None:
             karma, why = decision.verdict, f"; {decision.why_final}"
             self._chameleon.emit(
-                GaveUp(str(error), karma.before, karma.after, decision.why_final, state.attempt_number)
+                GaveUp(
+                    str(error), karma.before, karma.after, decision.why_final, state.attempt_number
+                )
             )
         if error.if_lasting is not None and self._bounded >= (error.most_tries or 0):
             raise error.if_lasting from error

@@ -15,7 +15,9 @@ _MOST_LESSONS = 20  # an honest host teaches how many spans it takes in far fewe
 Keep = Callable[[Pieces], int]
 """Takes what one receive brought and returns how many of its bytes were new."""
 Share = Callable[[list[ByteRange]], list[ByteRange]]
-"""Told what is left after a failure that was forgiven; returns what of it to go on with: others do the rest."""
+"""Told what is left after a failure that was forgiven; returns what of it to go on with: others do
+the rest.
+"""
 
 
 class RetryingSource:
@@ -27,8 +29,12 @@ class RetryingSource:
         if isinstance(inner, Announcing):
             inner.set_listener(chameleon.emit)
 
-    def report_corruption(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
-        """What came was not what its digest promised: a source with others behind it asks another one next."""
+    def report_corruption(
+        self, digest: Digest | None, spans: Sequence[ByteRange] | None = None
+    ) -> None:
+        """What came was not what its digest promised: a source with others behind it asks another
+        one next.
+        """
         if isinstance(self._inner, Failover):
             self._inner.report_corruption(digest, spans)
 
@@ -44,10 +50,18 @@ class RetryingSource:
         """As far as is known now."""
         return self._inner.spans_per_request(blob) > 0
 
-    def fetch(self, blob: Descriptor, spans: Sequence[ByteRange], keep: Keep, share: Share = lambda left: left) -> None:
-        """Hand every byte of the spans to `keep`; after a failure go on with what `share` leaves of the rest.
+    def fetch(
+        self,
+        blob: Descriptor,
+        spans: Sequence[ByteRange],
+        keep: Keep,
+        share: Share = lambda left: left,
+    ) -> None:
+        """Hand every byte of the spans to `keep`; after a failure go on with what `share` leaves of
+        the rest.
 
-        A host without ranges can only start again: then bytes come twice, and `keep` drops what it has.
+        A host without ranges can only start again: then bytes come twice, and `keep` drops what it
+        has.
         """
         download = _Download(self._inner, blob, spans, keep, share, self._chameleon)
         self._chameleon.run(download.go_on, lambda: download.brought)
@@ -65,7 +79,13 @@ class _Download:
         share: Share,
         chameleon: Chameleon,
     ) -> None:
-        self._source, self._blob, self._keep, self._share, self._chameleon = source, blob, keep, share, chameleon
+        self._source, self._blob, self._keep, self._share, self._chameleon = (
+            source,
+            blob,
+            keep,
+            share,
+            chameleon,
+        )
         self._left = list(spans)
         self._has_broken = False
         self._is_whole = self._left == [ByteRange(0, blob.size)]

@@ -32,7 +32,12 @@ class RunFetcher:
         stop: threading.Event,
         share: Share,
     ) -> None:
-        self._receiver, self._store, self._watermarks, self._emit = receiver, store, watermarks, emit
+        self._receiver, self._store, self._watermarks, self._emit = (
+            receiver,
+            store,
+            watermarks,
+            emit,
+        )
         self._share = share
         self._whole = WholeBlobs(stop)
         self.without_ranges = self._whole.without_ranges
@@ -64,7 +69,8 @@ class RunFetcher:
     def _check(self, state: BlobDownload, run: Run) -> bool:
         """Check the chunks of a run, and fetch again what arrived damaged.
 
-        False when another worker takes the whole blob: that one waits for the checks under way, then looks at the rest.
+        False when another worker takes the whole blob: that one waits for the checks under way,
+        then looks at the rest.
         """
         with self._whole.checking(state.order.blob.digest) as may_check:
             if not may_check:
@@ -87,7 +93,9 @@ class RunFetcher:
         return self._claim_whole(state)
 
     def _claim_whole(self, state: BlobDownload) -> bool:
-        """The host sends the whole blob or nothing: one worker takes it, for all runs. False if another one does."""
+        """The host sends the whole blob or nothing: one worker takes it, for all runs. False if
+        another one does.
+        """
         blob = state.order.blob
         if not state.may_grow:
             raise RangeIgnoredError(f"the host of layer {short(blob.digest)} serves no ranges")
@@ -95,7 +103,12 @@ class RunFetcher:
             return False  # another worker has taken it meanwhile
         if is_new := self._whole.claim(blob.digest):
             state.order.want_all()
-            self._emit(Noted(f"the host of layer {short(blob.digest)} serves no ranges: the layer comes whole"))
+            self._emit(
+                Noted(
+                    f"the host of layer {short(blob.digest)} serves no ranges: the layer comes "
+                    "whole"
+                )
+            )
         return is_new is not False
 
     def _finish_whole(self, state: BlobDownload) -> None:
@@ -109,7 +122,9 @@ class RunFetcher:
         self._whole.release(blob.digest)
 
     def _insist(self, state: BlobDownload, spans: list[ByteRange]) -> None:
-        """From a host without ranges too: then all of the blob comes, and what is here already is dropped."""
+        """From a host without ranges too: then all of the blob comes, and what is here already is
+        dropped.
+        """
         try:
             self._fetch(state, spans)
         except RangeIgnoredError:
@@ -123,7 +138,12 @@ class RunFetcher:
         spans = [ByteRange(checks.starts[chunk], checks.ends[chunk]) for chunk in bad]
         self._store.report_corruption(order.blob.digest, spans)
         self._receiver.take_back(order, spans)
-        self._emit(Noted(f"layer {short(order.blob.digest)}: {len(bad)} of its chunks came damaged, fetching again"))
+        self._emit(
+            Noted(
+                f"layer {short(order.blob.digest)}: {len(bad)} of its chunks came damaged, "
+                "fetching again"
+            )
+        )
         state.uncheck(bad)
         for span in spans:
             self._insist(state, [span])
@@ -133,6 +153,7 @@ class RunFetcher:
                 self._receiver.take_back(order, [span])
                 digest = checks.digests[still[0]].hex()
                 raise IntegrityError(
-                    f"chunk at {span} of layer {order.blob.digest}: want sha256:{digest}, got something else twice; "
-                    "the registry's copy is damaged or something on the way changes it"
+                    f"chunk at {span} of layer {order.blob.digest}: want sha256:{digest}, got "
+                    "something else twice; the registry's copy is damaged or something on the "
+                    "way changes it"
                 )

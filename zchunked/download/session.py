@@ -23,12 +23,14 @@ from zchunked.interfaces import Emit, Source
 from zchunked.options import Patience, StallLimits
 from zchunked.sources.traffic import Traffic
 
-_LONGEST_STEP = 1.0  # seconds between two ticks; more of them and the process had no CPU, or was stopped
+# seconds between two ticks; more of them and the process had no CPU, or was stopped
+_LONGEST_STEP = 1.0
 _Result = TypeVar("_Result")
 
 
 class Session:
-    """Made, waited in and left by the caller's thread, which alone sees events. `emit` and `stop` are for any thread.
+    """Made, waited in and left by the caller's thread, which alone sees events. `emit` and `stop`
+    are for any thread.
 
     `stop` is set by the first failure, by Ctrl-C and by the end.
     """
@@ -58,10 +60,14 @@ class Session:
         self.on_tick: Callable[[], None] = lambda: None
         """Called now and then by the thread that waits, until the stop."""
         self.on_stop: Callable[[], None] = lambda: None
-        """Called once `stop` is set, before the workers are waited for: wakes those who wait for each other."""
+        """Called once `stop` is set, before the workers are waited for: wakes those who wait for
+        each other.
+        """
 
     def retrying(self, source: Source) -> RetryingSource:
-        """The source, with failures forgiven; when this session ends it waits for nothing any more."""
+        """The source, with failures forgiven; when this session ends it waits for nothing any
+        more.
+        """
         self.traffic.end_when(self.stop.is_set)
         self.traffic.set_listener(self.emit)
         return RetryingSource(source, self.chameleon)
@@ -102,7 +108,9 @@ class Session:
         return found[0]
 
     def tick(self) -> None:
-        """Call often. Raises TransferError when a limit of time has passed, InterruptedPullError when all shall end."""
+        """Call often. Raises TransferError when a limit of time has passed, InterruptedPullError
+        when all shall end.
+        """
         self._show_all()
         is_fetching = self._pool is not None and self._pool.is_busy("fetch")
         if self._place is not None:

@@ -12,7 +12,9 @@ from zchunked.oci.digest import Digest
 
 
 class Watermarks:
-    """Marks, for each blob, up to where everything that was ordered has come and was checked. Thread-safe."""
+    """Marks, for each blob, up to where everything that was ordered has come and was checked.
+    Thread-safe.
+    """
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -46,7 +48,9 @@ class Watermarks:
         self.expect(blob, ())
 
     def wait_for(self, blob: Digest, end: int) -> None:
-        """Return once all ordered bytes of the blob below `end` are here. Raises Stopped when the pull has ended."""
+        """Return once all ordered bytes of the blob below `end` are here. Raises Stopped when the
+        pull has ended.
+        """
         if self._marks.get(blob, math.inf) >= end:
             return
         with self._changed:

@@ -1,4 +1,6 @@
-"""Worker threads, the only ones: a pool works through tasks until all are done, one fails, or it is stopped."""
+"""Worker threads, the only ones: a pool works through tasks until all are done, one fails, or it is
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,12 @@ Task = Callable[[], None]
 
 
 class WorkerPool:
-    """Lanes of daemon threads, each working through its tasks in order. A task may submit further tasks.
+    """Lanes of daemon threads, each working through its tasks in order. A task may submit further
+    tasks.
 
-    The first failure sets `stop`; tasks that wait for something watch it and raise Stopped. Used as a context manager:
-    leaving it ends the threads, or leaves those behind that hang in a system call: they are daemons, because everything
-    they have written is safe at any moment.
+    The first failure sets `stop`; tasks that wait for something watch it and raise Stopped. Used as
+    a context manager: leaving it ends the threads, or leaves those behind that hang in a system
+    call: they are daemons, because everything they have written is safe at any moment.
     """
 
     def __init__(self, lanes: dict[str, int], stop: threading.Event) -> None:
@@ -31,28 +34,36 @@ class WorkerPool:
         self._changed = threading.Condition()
         self._open = dict.fromkeys(lanes, 0)
         self._failure: BaseException | None = None
-        self._lanes: dict[str, queue.SimpleQueue[Task | None]] = {name: queue.SimpleQueue() for name in lanes}
+        self._lanes: dict[str, queue.SimpleQueue[Task | None]] = {
+            name: queue.SimpleQueue() for name in lanes
+        }
         self._threads: list[threading.Thread] = []
         self._sizes = dict(lanes)
 
     def __enter__(self) -> Self:
-        """Where the system gives out few threads, lanes get fewer workers. LocalError for a lane without any."""
+        """Where the system gives out few threads, lanes get fewer workers. LocalError for a lane
+        without any.
+        """
         wanted, self._sizes = self._sizes, dict.fromkeys(self._sizes, 0)
         turns = [(number, name) for name, size in wanted.items() for number in range(size)]
         try:
-            for number, name in sorted(turns, key=lambda turn: turn[0]):  # first a worker for each lane
+            # first a worker for each lane
+            for number, name in sorted(turns, key=lambda turn: turn[0]):
                 self._start(name, number)
         except RuntimeError as error:
             if not all(self._sizes.values()):
                 self.__exit__()
                 raise LocalError(
-                    f"the system gives out no more threads: {len(self._threads)} of {len(turns)} could be started; "
-                    "allow more (ulimit -u, pids.max) and run the same command again"
+                    f"the system gives out no more threads: {len(self._threads)} of {len(turns)} "
+                    "could be started; allow more (ulimit -u, pids.max) and run the same "
+                    "command again"
                 ) from error
         return self
 
     def _start(self, lane: str, number: int) -> None:
-        thread = threading.Thread(target=self._work, args=(lane,), name=f"zpull-{lane}-{number}", daemon=True)
+        thread = threading.Thread(
+            target=self._work, args=(lane,), name=f"zpull-{lane}-{number}", daemon=True
+        )
         thread.start()
         self._threads.append(thread)
         self._sizes[lane] += 1
@@ -80,9 +91,11 @@ class WorkerPool:
         self._lanes[lane].put(task)
 
     def result_of(self, lane: str, work: Callable[[], _Item]) -> Callable[[], _Item]:
-        """Have work done by a worker of that lane; what comes back waits for it, for a worker of another lane.
+        """Have work done by a worker of that lane; what comes back waits for it, for a worker of
+        another lane.
 
-        That raises Stopped when the pool is stopped; a failure of the work ends the pool, as any task's does.
+        That raises Stopped when the pool is stopped; a failure of the work ends the pool, as any
+        task's does.
         """
         out: list[_Item] = []
         is_done = threading.Event()
@@ -100,11 +113,14 @@ class WorkerPool:
         self.submit(lane, task)
         return result
 
-    def ahead(self, lane: str, items: Iterator[_Item], most: int = 4) -> Generator[_Item, None, None]:
-        """The same items, made by a worker of that lane, up to `most` of them before they are asked for.
+    def ahead(
+        self, lane: str, items: Iterator[_Item], most: int = 4
+    ) -> Generator[_Item, None, None]:
+        """The same items, made by a worker of that lane, up to `most` of them before they are asked
+        for.
 
-        Raises what making them raised, and Stopped when the pool is stopped. For a worker of another lane, which closes
-        it unless it takes them all: whoever makes them waits for that.
+        Raises what making them raised, and Stopped when the pool is stopped. For a worker of
+        another lane, which closes it unless it takes them all: whoever makes them waits for that.
         """
         belt = _Belt[_Item](most, self._stop)
         self.submit(lane, lambda: belt.make(items))
@@ -113,8 +129,15 @@ class WorkerPool:
     def is_busy(self, lane: str) -> bool:
         return self._open.get(lane, 0) > 0
 
-    def wait(self, tick: Callable[[], None], every: float = 0.1, *, until: Callable[[], bool] = lambda: False) -> None:
-        """Call `tick` now and then, and when a task has ended, until no task is open; raise the first failure at once.
+    def wait(
+        self,
+        tick: Callable[[], None],
+        every: float = 0.1,
+        *,
+        until: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Call `tick` now and then, and when a task has ended, until no task is open; raise the
+        first failure at once.
 
         `tick` may submit further tasks. Returns early as soon as `until` holds.
         """
@@ -155,7 +178,8 @@ class WorkerPool:
 
 
 def made_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
-    """The same items, made a few ahead by a thread of their own, for callers without a pool. It ends on `close`.
+    """The same items, made a few ahead by a thread of their own, for callers without a pool. It
+    ends on `close`.
 
     Where the system gives out no thread, they are made by the caller's.
     """
@@ -169,7 +193,9 @@ def made_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
 
 
 class _Belt(Generic[_Item]):
-    """A queue between a worker that makes items and one that takes them; neither outlives the other by much."""
+    """A queue between a worker that makes items and one that takes them; neither outlives the other
+    by much.
+    """
 
     def __init__(self, most: int, stop: threading.Event) -> None:
         self._made: queue.Queue[tuple[list[_Item], BaseException | None]] = queue.Queue(most)

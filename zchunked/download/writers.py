@@ -11,7 +11,9 @@ from zchunked.store.writer import Writer
 
 
 class Writers:
-    """Those of one pull. `of` and `close_own` are for the worker itself, the others for any thread."""
+    """Those of one pull. `of` and `close_own` are for the worker itself, the others for any
+    thread.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -20,9 +22,12 @@ class Writers:
         self._open: list[Writer] = []
 
     def of(self, blob: Descriptor) -> Writer:
-        """The calling worker's writer for this blob; the one it had for another blob is committed and closed."""
+        """The calling worker's writer for this blob; the one it had for another blob is committed
+        and closed.
+        """
         own: tuple[Digest, Writer] | None = getattr(self._own, "writer", None)
-        if own is not None and own[0] == blob.digest and own[1] in self._open:  # else closed with an earlier round
+        # else closed with an earlier round
+        if own is not None and own[0] == blob.digest and own[1] in self._open:
             return own[1]
         self.close_own()
         writer = self._store.writer(blob.digest, blob.size)
@@ -43,7 +48,9 @@ class Writers:
             own[1].close()
 
     def commit_early(self) -> None:
-        """Keep what arrived safe from power loss, so that the workers need not stop reading for it."""
+        """Keep what arrived safe from power loss, so that the workers need not stop reading for
+        it.
+        """
         with self._lock:
             writers = list(self._open)
         for writer in writers:

@@ -1,4 +1,6 @@
-"""Images as one tar stream: an OCI layout in a tar, and the form that `docker load` and `podman load` read."""
+"""Images as one tar stream: an OCI layout in a tar, and the form that `docker load` and `podman
+load` read.
+"""
 
 from __future__ import annotations
 
@@ -54,21 +56,29 @@ class _TarWriter:
 
 
 def write_oci_archive(store: Store, image: StoredImage, sink: Sink, names: Names) -> Digest:
-    """An OCI layout in a tar, with docker's own listing beside it. Returns the manifest's digest in the archive.
+    """An OCI layout in a tar, with docker's own listing beside it. Returns the manifest's digest in
+    the archive.
 
-    A layer that old docker cannot unpack is there once more as a plain tar, which docker's listing names.
+    A layer that old docker cannot unpack is there once more as a plain tar, which docker's listing
+    names.
     """
     layers = layers_of(store, image)
     manifest, media_type = manifest_of(image, layers)
     listed = Descriptor(media_type, digest_of(manifest), len(manifest))
     index = index_with(None, listed, None, names.tag, "the archive", full_name=names.full)
     for_docker = [
-        blob_path(layer.descriptor.digest) if layer.is_readable_by_old_docker else f"{layer.diff_id[7:]}.tar"
+        blob_path(layer.descriptor.digest)
+        if layer.is_readable_by_old_docker
+        else f"{layer.diff_id[7:]}.tar"
         for layer in layers
     ]
     listing = _listing(blob_path(digest_of(image.config_data)), names, for_docker)
     tar = _TarWriter(sink)
-    for name, data in (("oci-layout", LAYOUT_FILE), ("index.json", index), ("manifest.json", listing)):
+    for name, data in (
+        ("oci-layout", LAYOUT_FILE),
+        ("index.json", index),
+        ("manifest.json", listing),
+    ):
         tar.add(name, len(data), [data])
     done: set[str] = set()
     for data in (manifest, image.config_data):
@@ -85,8 +95,12 @@ def write_oci_archive(store: Store, image: StoredImage, sink: Sink, names: Names
 
 
 def write_shipment(shipment: Shipment, sink: Sink, names: Names) -> Digest:
-    """An OCI layout in a tar, of an index and the images that it lists. Returns the index's digest."""
-    index = index_with(None, shipment.root, shipment.platform, names.tag, "the archive", full_name=names.full)
+    """An OCI layout in a tar, of an index and the images that it lists. Returns the index's
+    digest.
+    """
+    index = index_with(
+        None, shipment.root, shipment.platform, names.tag, "the archive", full_name=names.full
+    )
     parcels = [*(Parcel.of(blob, data) for blob, data in shipment.documents), *shipment.parcels]
     tar = _TarWriter(sink)
     for name, data in (("oci-layout", LAYOUT_FILE), ("index.json", index)):
@@ -102,7 +116,8 @@ def write_docker_archive(store: Store, image: StoredImage, sink: Sink, names: Na
     layers = layers_of(store, image)
     config = image.documents.manifest.config.digest[7:] + ".json"
     paths = [f"{layer.diff_id[7:]}.tar" for layer in layers]
-    sizes = [layer.tar_size for layer in layers]  # proved, all of them, before the first byte is written
+    # proved, all of them, before the first byte is written
+    sizes = [layer.tar_size for layer in layers]
     manifest = _listing(config, names, paths)
     tar = _TarWriter(sink)
     tar.add("manifest.json", len(manifest), [manifest])

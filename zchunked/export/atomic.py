@@ -1,4 +1,6 @@
-"""Files that are absent or complete: written under a random partial name, renamed when all is on the disk."""
+"""Files that are absent or complete: written under a random partial name, renamed when all is on
+the disk.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +32,23 @@ def local_errors(what: str) -> Iterator[None]:
 
 
 def partial_name(path: Path) -> Path:
-    """A fresh name beside `path`, so that the rename is atomic. Random: nobody can guess it and wait there."""
+    """A fresh name beside `path`, so that the rename is atomic. Random: nobody can guess it and
+    wait there.
+    """
     return path.with_name(f"{_prefix(path)}{secrets.token_hex(_RANDOM_BYTES)}{_PARTIAL}")
 
 
 def partials_of(path: Path) -> list[Path]:
-    """What writers of `path` have left beside it, or still write. Empty where that cannot be read."""
+    """What writers of `path` have left beside it, or still write. Empty where that cannot be
+    read.
+    """
     prefix = _prefix(path)
     size = len(prefix) + 2 * _RANDOM_BYTES + len(_PARTIAL)
-    return [one for one in _partials_in(path.parent) if one.name.startswith(prefix) and len(one.name) == size]
+    return [
+        one
+        for one in _partials_in(path.parent)
+        if one.name.startswith(prefix) and len(one.name) == size
+    ]
 
 
 def _partials_in(folder: Path) -> list[Path]:
@@ -58,9 +68,11 @@ def _prefix(path: Path) -> str:
 
 @contextmanager
 def whole_file(path: Path, *, buffering: int = -1) -> Iterator[IO[bytes]]:
-    """A file that appears under its name when the block ends well, and leaves nothing when it does not.
+    """A file that appears under its name when the block ends well, and leaves nothing when it does
+    not.
 
-    What stands there already is replaced, a link too. Any number of processes may do this at the same time.
+    What stands there already is replaced, a link too. Any number of processes may do this at the
+    same time.
     """
     handle, partial = _create(path)
     try:

@@ -1,4 +1,6 @@
-"""Check a destination before anything is pulled: it would fail at once, or an export would destroy what is no image."""
+"""Check a destination before anything is pulled: it would fail at once, or an export would destroy
+what is no image.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,11 @@ from zchunked.export.targets import descriptor_of, is_regular, real_path
 
 
 def check_target(to: Destination, *, force: bool = False) -> None:
-    """LocalError where `export` would fail at once, or destroy what is no image; to be known before anything is pulled.
+    """LocalError where `export` would fail at once, or destroy what is no image; to be known before
+    anything is pulled.
 
-    It must be called before the process opens files of its own: a closed descriptor may become one of those.
+    It must be called before the process opens files of its own: a closed descriptor may become one
+    of those.
     """
     path = to.path
     with local_errors(f"cannot write {path}"):

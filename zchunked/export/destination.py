@@ -16,12 +16,16 @@ Transport = Literal["oci", "oci-archive", "docker-archive"]
 STDOUT = "-"
 _PUBLISHED = ("oci", "s3", "gs", "az")
 _BUCKETS = "s3://bucket/prefix[:tag], gs://… or az://…"
-_REF_NAME = re.compile(r"[A-Za-z0-9]+(?:[-._:@/+]+[A-Za-z0-9]+)*|[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_REF_NAME = re.compile(
+    r"[A-Za-z0-9]+(?:[-._:@/+]+[A-Za-z0-9]+)*|[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """`tag` is what the image shall be called there; for docker-archive a whole reference. `text` is what was typed."""
+    """`tag` is what the image shall be called there; for docker-archive a whole reference. `text`
+    is what was typed.
+    """
 
     transport: Transport
     path: Path
@@ -30,7 +34,9 @@ class Destination:
 
     @property
     def is_stdout(self) -> bool:
-        return self.transport != "oci" and (str(self.path) == STDOUT or descriptor_of(self.path) == 1)
+        return self.transport != "oci" and (
+            str(self.path) == STDOUT or descriptor_of(self.path) == 1
+        )
 
     @property
     def is_stream(self) -> bool:
@@ -39,14 +45,18 @@ class Destination:
 
 
 def parse_destination(text: str) -> Destination:
-    """Raises UsageError. The path ends at the first colon, as in skopeo: what follows may be a whole reference."""
+    """Raises UsageError. The path ends at the first colon, as in skopeo: what follows may be a
+    whole reference.
+    """
     name, colon, rest = text.partition(":")
     for transport in get_args(Transport):
         if name == transport:
             break
     else:
         known = ", ".join(f"{one}:" for one in get_args(Transport))
-        raise UsageError(f"--to {typed(text)}: unknown destination; expected one of {known} followed by a path")
+        raise UsageError(
+            f"--to {typed(text)}: unknown destination; expected one of {known} followed by a path"
+        )
     path, _, tag = rest.partition(":")
     if not colon or not path:
         raise UsageError(f"--to {typed(text)}: no path after {name}:")
@@ -56,11 +66,13 @@ def parse_destination(text: str) -> Destination:
         raise UsageError("--to oci: writes a directory; use oci-archive:- for standard output")
     if tag and not _REF_NAME.fullmatch(tag):
         raise UsageError(
-            f"--to {typed(text)}: expected one of oci:DIR[:name], …; what follows the path cannot be a name"
+            f"--to {typed(text)}: expected one of oci:DIR[:name], …; what follows the path "
+            "cannot be a name"
         )
     if tag and transport == "docker-archive" and parse_reference(tag).digest:
         raise UsageError(
-            f"--to {typed(text)}: expected docker-archive:FILE[:name]; a name there has a tag, and no digest"
+            f"--to {typed(text)}: expected docker-archive:FILE[:name]; a name there has a tag, "
+            "and no digest"
         )
     return Destination(transport, Path(path), tag or None, text)
 
@@ -72,7 +84,9 @@ def parse_target(text: str) -> LayoutReference:
         raise UsageError(f"{typed(text)}: cannot publish there; expected DIR[:tag], {_BUCKETS}")
     target = parse_image(text if colon and scheme in _PUBLISHED else f"oci:{text}")
     if not isinstance(target, LayoutReference) or target.digest is not None:
-        raise UsageError(f"{typed(text)}: where to publish has no digest; expected DIR[:tag], {_BUCKETS}")
+        raise UsageError(
+            f"{typed(text)}: where to publish has no digest; expected DIR[:tag], {_BUCKETS}"
+        )
     if target.tag is not None and not _REF_NAME.fullmatch(target.tag):
         raise UsageError(f"{typed(text)}: what follows the colon cannot be a tag")
     if colon and scheme not in _PUBLISHED and "/" in (target.tag or ""):

@@ -1,10 +1,11 @@
 """The engines of this machine: docker, podman and containerd, by their own commands.
 
-An engine is given an image in one of two ways: it pulls from a registry on loopback that holds just this image, so
-that only layers it lacks travel; or, where it cannot reach our loopback, an archive is streamed into its `load`.
-docker and podman give an image as an archive, by their `save`.
-podman and containerd are told for this one pull that the image's registry is there, and call it by its own name from
-the start. docker has to call it something else first; a shell that outlives us takes that name away.
+An engine is given an image in one of two ways: it pulls from a registry on loopback that holds just
+this image, so that only layers it lacks travel; or, where it cannot reach our loopback, an archive
+is streamed into its `load`. docker and podman give an image as an archive, by their `save`. podman
+and containerd are told for this one pull that the image's registry is there, and call it by its own
+name from the start. docker has to call it something else first; a shell that outlives us takes that
+name away.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from zchunked.oci.reference import parse_reference
 Kind = Literal["docker", "podman", "containerd"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TRANSFER = "zpull-transfer"
-"""The first part of what an image is called on the loopback registry, and nowhere for longer than a transfer."""
+"""The first part of what an image is called on the loopback registry, and nowhere for longer than a
+transfer.
+"""
 
 _PROGRAM: dict[Kind, str] = {"docker": "docker", "podman": "podman", "containerd": "ctr"}
 _PROBE: dict[Kind, tuple[str, ...]] = {
@@ -42,7 +45,8 @@ _LOOK_SECONDS = 0.1
 _FAREWELL_SECONDS = 20.0
 _PULL_AND_TAG = (
     "trap : INT TERM; "
-    '"$0" pull --quiet "$1" && "$0" tag "$1" "$2"; code=$?; "$0" rmi --no-prune "$1" >/dev/null 2>&1; exit $code'
+    '"$0" pull --quiet "$1" && "$0" tag "$1" "$2"; code=$?; "$0" rmi --no-prune "$1" >/dev/null '
+    "2>&1; exit $code"
 )
 _AND_REMOVE = 'trap : INT TERM; folder=$1; shift; "$0" "$@"; code=$?; rm -rf "$folder"; exit $code'
 _REGISTRIES = """\
@@ -61,7 +65,9 @@ override_path = true
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Where an engine finds an image: `address` is HOST:PORT of a registry on loopback, spoken to without TLS."""
+    """Where an engine finds an image: `address` is HOST:PORT of a registry on loopback, spoken to
+    without TLS.
+    """
 
     address: str
     repository: str
@@ -80,9 +86,11 @@ class EngineTarget:
 
 
 def parse_engine(text: str) -> EngineTarget | None:
-    """`docker:[NAME]`, `podman:[NAME]`, `containerd:[NAMESPACE/][NAME]`; None for any other destination.
+    """`docker:[NAME]`, `podman:[NAME]`, `containerd:[NAMESPACE/][NAME]`; None for any other
+    destination.
 
-    A first part is a namespace where nothing follows it, or a host does: `k8s.io/`, `k8s.io/quay.io/app`.
+    A first part is a namespace where nothing follows it, or a host does: `k8s.io/`,
+    `k8s.io/quay.io/app`.
 
     Raises UsageError.
     """
@@ -100,40 +108,53 @@ def parse_engine(text: str) -> EngineTarget | None:
     if name:
         reference = parse_reference(name)
         if reference.digest is not None:
-            raise UsageError(f"invalid --to {typed(text)}: an engine names an image by a tag, not by a digest")
+            raise UsageError(
+                f"invalid --to {typed(text)}: an engine names an image by a tag, not by a digest"
+            )
         name = str(reference)
     return EngineTarget(kind, name or None, namespace, text)
 
 
 @dataclass(frozen=True, slots=True)
 class SavedImage:
-    """An image that an engine has. `is_oci`: it is saved as an OCI archive, otherwise as docker's."""
+    """An image that an engine has. `is_oci`: it is saved as an OCI archive, otherwise as
+    docker's.
+    """
 
     image_id: str
     is_oci: bool
 
 
 class Engine:
-    """One engine that was found to answer. Its methods raise LocalError with what the engine said."""
+    """One engine that was found to answer. Its methods raise LocalError with what the engine
+    said.
+    """
 
     def __init__(self, target: EngineTarget) -> None:
-        """Raises LocalError where the engine is missing or does not answer: before anything is fetched."""
+        """Raises LocalError where the engine is missing or does not answer: before anything is
+        fetched.
+        """
         self.target = target
         program = shutil.which(_PROGRAM[target.kind])
         if program is None:
             raise LocalError(
-                f"{target.text.rstrip(':')}: there is no {_PROGRAM[target.kind]} on this machine; "
-                f"install {target.kind}, or use an archive instead (oci-archive:FILE, docker-archive:FILE)"
+                f"{target.text.rstrip(':')}: there is no {_PROGRAM[target.kind]} on this "
+                f"machine; install {target.kind}, or use an archive instead (oci-archive:FILE, "
+                "docker-archive:FILE)"
             )
         self._argv = [program, *(("-n", target.namespace) if target.kind == "containerd" else ())]
         answer = self._run(*_PROBE[target.kind], seconds=_PROBE_SECONDS)
         self.is_remote = answer.strip() == "true" if target.kind == "podman" else self._is_far()
 
     def _is_far(self) -> bool:
-        """Whether docker runs on another machine or a virtual one, where our loopback is not its own."""
+        """Whether docker runs on another machine or a virtual one, where our loopback is not its
+        own.
+        """
         if self.target.kind != "docker":
             return False
-        where = self._run("context", "inspect", "--format", "{{.Endpoints.docker.Host}}", may_fail=True).strip()
+        where = self._run(
+            "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", may_fail=True
+        ).strip()
         if where and not where.startswith("unix://"):
             return True
         return "Docker Desktop" in self._run("info", "--format", "{{.OperatingSystem}}")
@@ -141,7 +162,9 @@ class Engine:
     def _run(self, *words: str, may_fail: bool = False, seconds: float | None = None) -> str:
         argv = [*self._argv, *words]
         try:
-            done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds, check=False)
+            done = subprocess.run(
+                argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds, check=False
+            )
         except subprocess.TimeoutExpired as error:
             raise LocalError(
                 f"{self.target.kind} does not answer: `{words[0]}` took more than {seconds:g} s"
@@ -149,42 +172,75 @@ class Engine:
         except OSError as error:
             raise LocalError(f"cannot run {argv[0]}: {error.strerror}") from error
         if done.returncode and not may_fail:
-            raise LocalError(f"{self.target.kind}: {self._complaint(done.stderr or done.stdout, words)}")
+            raise LocalError(
+                f"{self.target.kind}: {self._complaint(done.stderr or done.stdout, words)}"
+            )
         return done.stdout.decode("utf-8", "replace")
 
     def _complaint(self, said: bytes, words: tuple[str, ...]) -> str:
         lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
-        return printable(lines[-1][:500]) if lines else f"`{' '.join(words[:2])}` failed and said nothing"
+        return (
+            printable(lines[-1][:500])
+            if lines
+            else f"`{' '.join(words[:2])}` failed and said nothing"
+        )
 
     # ── by a registry on loopback ──
 
     def clean(self) -> None:
         """Remove names that a transfer which was killed has left behind."""
         if self.target.kind == "docker":
-            names = self._run("images", "--digests", "--format", "{{.Repository}}@{{.Digest}}", may_fail=True)
+            names = self._run(
+                "images", "--digests", "--format", "{{.Repository}}@{{.Digest}}", may_fail=True
+            )
             for name in filter(_LEFT_OVER.fullmatch, names.split()):
                 self._run("rmi", "--no-prune", name, may_fail=True)
 
     def pull(self, offer: Offer, name: str, is_over: Callable[[], bool]) -> None:
-        """Have the engine pull what is offered, and call it `name`. No other name stays, also when we are killed.
+        """Have the engine pull what is offered, and call it `name`. No other name stays, also when
+        we are killed.
 
         Ends early, with LocalError, once `is_over` holds. For any thread.
         """
         kind, program = self.target.kind, self._argv[0]
         if kind == "docker":
-            argv = [_PULL_AND_TAG, program, f"{offer.address}/{offer.repository}@{offer.digest}", name]
+            argv = [
+                _PULL_AND_TAG,
+                program,
+                f"{offer.address}/{offer.repository}@{offer.digest}",
+                name,
+            ]
         elif kind == "podman":
             folder = Path(mkdtemp(prefix="zpull-"))
             conf = folder / "registries.conf"
-            text = _REGISTRIES.format(repository=repository_of(name), address=offer.address, there=offer.repository)
+            text = _REGISTRIES.format(
+                repository=repository_of(name), address=offer.address, there=offer.repository
+            )
             conf.write_text(text)
-            argv = [_AND_REMOVE, program, str(folder), "--registries-conf", str(conf), "pull", "--quiet", name]
+            argv = [
+                _AND_REMOVE,
+                program,
+                str(folder),
+                "--registries-conf",
+                str(conf),
+                "pull",
+                "--quiet",
+                name,
+            ]
         else:
             folder = Path(mkdtemp(prefix="zpull-"))
             (folder / "_default").mkdir()
             text = _HOSTS.format(address=offer.address, there=offer.repository)
             (folder / "_default" / "hosts.toml").write_text(text)
-            words = ["images", "pull", "--hosts-dir", str(folder), "--platform", offer.platform, name]
+            words = [
+                "images",
+                "pull",
+                "--hosts-dir",
+                str(folder),
+                "--platform",
+                offer.platform,
+                name,
+            ]
             argv = [_AND_REMOVE, program, str(folder), *self._argv[1:], *words]
         self._wait(["/bin/sh", "-c", *argv], is_over)
 
@@ -227,7 +283,9 @@ class Engine:
 
     def _started(self, *words: str, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
         try:
-            return subprocess.Popen([*self._argv, *words], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+            return subprocess.Popen(
+                [*self._argv, *words], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE
+            )
         except OSError as error:
             raise LocalError(f"cannot run {self._argv[0]}: {error.strerror}") from error
 
@@ -235,7 +293,9 @@ class Engine:
 
     @contextmanager
     def loading(self) -> Iterator[IO[bytes]]:
-        """Takes an image archive that carries its name. Raises when the block ends, if the engine did not take it."""
+        """Takes an image archive that carries its name. Raises when the block ends, if the engine
+        did not take it.
+        """
         words = ("images", "import", "-") if self.target.kind == "containerd" else ("load",)
         with self._started(*words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
             assert process.stdin
@@ -258,16 +318,27 @@ class Engine:
     def find(self, name: str) -> SavedImage:
         """LocalError with what the engine says where it has no such image."""
         form = "{{.Id}} {{.ManifestType}}" if self.target.kind == "podman" else "{{.Id}}"
-        image_id, _, manifest_type = self._run("image", "inspect", "--format", form, name).strip().partition(" ")
-        # To another kind of archive than its manifest podman writes another config, which has another digest.
-        return SavedImage(image_id, is_oci=manifest_type == "application/vnd.oci.image.manifest.v1+json")
+        image_id, _, manifest_type = (
+            self._run("image", "inspect", "--format", form, name).strip().partition(" ")
+        )
+        # To another kind of archive than its manifest podman writes another config, which has
+        # another digest.
+        return SavedImage(
+            image_id, is_oci=manifest_type == "application/vnd.oci.image.manifest.v1+json"
+        )
 
     @contextmanager
     def saving(self, image: SavedImage) -> Iterator[int]:
-        """A pipe from which its archive is read to the end. Raises LocalError with what the engine complained of."""
+        """A pipe from which its archive is read to the end. Raises LocalError with what the engine
+        complained of.
+        """
         words = ["save", image.image_id]
         if self.target.kind == "podman":
-            words[1:1] = ["--quiet", "--format", "oci-archive" if image.is_oci else "docker-archive"]
+            words[1:1] = [
+                "--quiet",
+                "--format",
+                "oci-archive" if image.is_oci else "docker-archive",
+            ]
         with self._started(*words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
             assert process.stdout
             assert process.stderr
@@ -281,7 +352,9 @@ class Engine:
                 raise
             said = process.stderr.read()
         if process.returncode:
-            raise LocalError(f"{self.target.kind}: {self._complaint(said, tuple(words))}") from broken
+            raise LocalError(
+                f"{self.target.kind}: {self._complaint(said, tuple(words))}"
+            ) from broken
         if broken is not None:
             raise broken
 

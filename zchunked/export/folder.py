@@ -1,4 +1,6 @@
-"""A directory to publish to: blobs appear under their names when they are whole, the index is replaced in one step."""
+"""A directory to publish to: blobs appear under their names when they are whole, the index is
+replaced in one step.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,11 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe mus
 
 
 class FolderTarget:
-    """Fills `Target`. Writers to one directory take turns, so that none loses what another one listed.
+    """Fills `Target`. Writers to one directory take turns, so that none loses what another one
+    listed.
 
-    Links below the directory are not followed; the directory itself, which a person named, may be behind one.
+    Links below the directory are not followed; the directory itself, which a person named, may be
+    behind one.
     """
 
     def __init__(
@@ -35,7 +39,9 @@ class FolderTarget:
         force: bool = False,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`known`: blobs that need no hashing to be believed. `force`: other things may live in the directory."""
+        """`known`: blobs that need no hashing to be believed. `force`: other things may live in the
+        directory.
+        """
         self.name = str(folder)
         self._folder, self._known, self._force, self._limits = folder, known, force, limits
 
@@ -47,7 +53,9 @@ class FolderTarget:
             with local_errors(f"cannot write {self.name}"):
                 stack.enter_context(locked_folder(self._folder, wait))
                 may_fill = self._force or is_layout(self._folder)
-                if not may_fill and any(not child.name.startswith(".") for child in self._folder.iterdir()):
+                if not may_fill and any(
+                    not child.name.startswith(".") for child in self._folder.iterdir()
+                ):
                     raise taken(self._folder, "OCI layout")
                 for folder in (self._folder, self._folder / _BLOBS):
                     sweep(folder)
@@ -83,7 +91,9 @@ class FolderTarget:
     def update(self, path: str, change: Callable[[bytes | None], bytes]) -> None:
         size = self.size_of(path)
         if size is not None and size > self._limits.manifest_bytes:
-            raise LimitError(f"{self.name}/{path} has {size} bytes, the limit is {self._limits.manifest_bytes}")
+            raise LimitError(
+                f"{self.name}/{path} has {size} bytes, the limit is {self._limits.manifest_bytes}"
+            )
         with local_errors(f"cannot read {self.name}/{path}"):
             old = None if size is None else self._below(path).read_bytes()
         if (new := change(old)) != old:
@@ -99,7 +109,9 @@ class FolderTarget:
         for folder in folders:
             place = place / folder
             if place.is_symlink():
-                raise LocalError(f"{place} is a symbolic link, which is not followed; choose another target")
+                raise LocalError(
+                    f"{place} is a symbolic link, which is not followed; choose another target"
+                )
         return place / name
 
 
@@ -108,18 +120,24 @@ def is_layout(folder: Path) -> bool:
 
 
 def is_free(path: Path) -> bool:
-    """Whether a new layout may take this place: nothing is there, or a folder that is empty but for other exports."""
+    """Whether a new layout may take this place: nothing is there, or a folder that is empty but for
+    other exports.
+    """
     if not path.is_dir():
         return not os.path.lexists(path)
     return all(is_partial(child) for child in path.iterdir())
 
 
 def may_take(path: Path) -> bool:
-    """Whether a layout may be written there: the place is free, or a layout already, perhaps since a moment ago."""
+    """Whether a layout may be written there: the place is free, or a layout already, perhaps since
+    a moment ago.
+    """
     # In this order: another process may make the layout between the two questions.
     return is_free(path) or is_layout(path)
 
 
 def taken(path: Path, what: str) -> LocalError:
     """The error for a place where something else lives."""
-    return LocalError(f"{path} is there already and is not an {what}; choose another target, or use --force")
+    return LocalError(
+        f"{path} is there already and is not an {what}; choose another target, or use --force"
+    )

@@ -1,4 +1,6 @@
-"""The layers of a stored image as an export carries them: the registry's blob where it is whole, else the plain tar."""
+"""The layers of a stored image as an export carries them: the registry's blob where it is whole,
+else the plain tar.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,17 @@ _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 
 
 class DamagedLayerError(IntegrityError):
-    """A layer of the store is no longer what was proved: the disk is to blame. `zpull verify` and a pull heal it."""
+    """A layer of the store is no longer what was proved: the disk is to blame. `zpull verify` and a
+    pull heal it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class LayerContent:
     """One layer of a stored image. `is_whole`: its blob is the registry's own.
 
-    `on_read` is told how many bytes of the whole blob were read to make its tar, on whatever thread reads them.
+    `on_read` is told how many bytes of the whole blob were read to make its tar, on whatever thread
+    reads them.
     """
 
     store: Store
@@ -42,7 +47,8 @@ class LayerContent:
 
     @property
     def tar_size(self) -> int:
-        """In bytes. Of a layer that was proved by its blob's digest alone, the first call proves its diff ID.
+        """In bytes. Of a layer that was proved by its blob's digest alone, the first call proves
+        its diff ID.
 
         Raises UnprovedError or FormatError when it is not that tar, DamagedLayerError.
         """
@@ -54,15 +60,21 @@ class LayerContent:
     @property
     def descriptor(self) -> Descriptor:
         """What an OCI layout lists."""
-        return self.layer if self.is_whole else Descriptor(OCI_LAYER_TAR, self.diff_id, self.tar_size)
+        return (
+            self.layer if self.is_whole else Descriptor(OCI_LAYER_TAR, self.diff_id, self.tar_size)
+        )
 
     @property
     def is_readable_by_old_docker(self) -> bool:
-        """Whether docker before 23 (Debian 12 has 20.10) unpacks the blob: it knows gzip and plain tars, no zstd."""
+        """Whether docker before 23 (Debian 12 has 20.10) unpacks the blob: it knows gzip and plain
+        tars, no zstd.
+        """
         if not self.is_whole or not self.layer.size:
             return True
         try:
-            head = self.store.read(self.layer.digest, 0, min(self.layer.size, _TAR_MAGIC_AT + len(_TAR_MAGIC)))
+            head = self.store.read(
+                self.layer.digest, 0, min(self.layer.size, _TAR_MAGIC_AT + len(_TAR_MAGIC))
+            )
         except IntegrityError as error:
             raise self._damaged(error) from error
         return head.startswith(_GZIP) or head[_TAR_MAGIC_AT:] == _TAR_MAGIC
@@ -71,27 +83,37 @@ class LayerContent:
         """The bytes of `descriptor`, verified to the last one."""
         if not self.is_whole:
             return self.tar()
-        return self._judged(verified(stored(self.store, self.layer), self.layer.digest, self.layer.size, "its blob"))
+        return self._judged(
+            verified(stored(self.store, self.layer), self.layer.digest, self.layer.size, "its blob")
+        )
 
     def blob_ahead(self) -> Iterator[bytes | memoryview]:
-        """The same, read and hashed beside the thread that writes it: a fifth less time for a large layer."""
+        """The same, read and hashed beside the thread that writes it: a fifth less time for a large
+        layer.
+        """
         return made_ahead(self.blob()) if self.is_whole else self.blob()
 
     def blob_from(self, start: int) -> Iterator[bytes | memoryview]:
-        """The same from an offset on, of a layer that is whole; verified only where that is the beginning."""
+        """The same from an offset on, of a layer that is whole; verified only where that is the
+        beginning.
+        """
         if not start:
             return self.blob()
         return self._judged(self.store.stream(self.layer.digest, ByteRange(start, self.layer.size)))
 
     def tar(self) -> Iterator[bytes | memoryview]:
-        """The layer's tar, verified to the last byte; the first one that is made proves the diff ID, as `tar_size`."""
+        """The layer's tar, verified to the last byte; the first one that is made proves the diff
+        ID, as `tar_size`.
+        """
         size = self.store.proof(self.layer.digest, self.diff_id)
         if size is None:
             return _proving(self.store, self.layer, self.diff_id, self._watched())
         return self._judged(verified(self._unpacked(), self.diff_id, size, "its tar"))
 
     def _unpacked(self) -> Iterator[bytes]:
-        """Made beside who hashes and writes it. Files' own digests need no look: the tar is held against its own."""
+        """Made beside who hashes and writes it. Files' own digests need no look: the tar is held
+        against its own.
+        """
         if self.is_whole:
             yield from made_ahead(tar_of_blob(self._watched(), self.layer))
             return
@@ -106,7 +128,9 @@ class LayerContent:
             yield piece
 
     def _judged(self, pieces: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        """It was proved once, so whatever is wrong with it now is damage, be it a wrong digest or a broken frame."""
+        """It was proved once, so whatever is wrong with it now is damage, be it a wrong digest or a
+        broken frame.
+        """
         try:
             yield from pieces
         except (IntegrityError, FormatError) as error:
@@ -132,7 +156,9 @@ def prove_diff_id(store: Store, layer: Descriptor, diff_id: Digest) -> int:
     return sum(map(len, _proving(store, layer, diff_id, stored(store, layer))))
 
 
-def _proving(store: Store, layer: Descriptor, diff_id: Digest, blob: Iterator[bytes]) -> Iterator[bytes]:
+def _proving(
+    store: Store, layer: Descriptor, diff_id: Digest, blob: Iterator[bytes]
+) -> Iterator[bytes]:
     """The tar, on its way to be proved."""
     size = 0
     try:
@@ -144,7 +170,8 @@ def _proving(store: Store, layer: Descriptor, diff_id: Digest, blob: Iterator[by
         if is_intact(store, layer.digest, layer.size):
             raise
         raise DamagedLayerError(
-            f"layer {layer.digest} is damaged in the store ({error}); run `zpull verify`, then pull the image again"
+            f"layer {layer.digest} is damaged in the store ({error}); run `zpull verify`, then "
+            "pull the image again"
         ) from error
     store.add_proof(layer.digest, diff_id, size)
 
@@ -153,13 +180,17 @@ def layers_of(store: Store, image: StoredImage) -> list[LayerContent]:
     contents = []
     for layer, diff_id in zip(image.documents.manifest.layers, image.config.diff_ids, strict=True):
         if not store.is_pulled(layer.digest, diff_id):
-            raise DamagedLayerError(f"layer {layer.digest} is no longer proved in the store; pull the image again")
+            raise DamagedLayerError(
+                f"layer {layer.digest} is no longer proved in the store; pull the image again"
+            )
         contents.append(LayerContent(store, layer, diff_id, store.is_whole(layer.digest)))
     return contents
 
 
 def manifest_of(image: StoredImage, layers: list[LayerContent]) -> tuple[bytes, str]:
-    """The registry's own manifest where every layer is, else one that lists plain tars; with its media type."""
+    """The registry's own manifest where every layer is, else one that lists plain tars; with its
+    media type.
+    """
     documents = image.documents
     if all(layer.is_whole for layer in layers):
         return documents.manifest_data, documents.manifest.media_type
@@ -189,6 +220,10 @@ def oci_type(media_type: str) -> str:
     """The OCI name of a Docker layer type."""
     if media_type.startswith("application/vnd.docker."):
         return OCI_LAYER_TAR + (
-            "+gzip" if media_type.endswith("gzip") else "+zstd" if media_type.endswith("zstd") else ""
+            "+gzip"
+            if media_type.endswith("gzip")
+            else "+zstd"
+            if media_type.endswith("zstd")
+            else ""
         )
     return media_type

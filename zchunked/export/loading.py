@@ -12,11 +12,14 @@ from zchunked.store.images import StoredImage
 
 
 def name_in(engine: Engine, image: str) -> str:
-    """The name that was asked for, or the one that it is pulled by. Raises LocalError where an engine takes neither."""
+    """The name that was asked for, or the one that it is pulled by. Raises LocalError where an
+    engine takes neither.
+    """
     name = names_of(image, engine.target.name).full
     if name is None:
         raise LocalError(
-            f"--to {engine.target.text}: {image} has no name that an engine takes; say one after the colon"
+            f"--to {engine.target.text}: {image} has no name that an engine takes; say one after "
+            "the colon"
         )
     return name
 

@@ -1,4 +1,6 @@
-"""Locks on files and folders (flock): they end with the process that holds them, however it ends."""
+"""Locks on files and folders (flock): they end with the process that holds them, however it
+ends.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def try_lock(handle: int) -> bool:
-    """Whether the lock is ours now, until the handle is closed. OSError where the file system has no locks."""
+    """Whether the lock is ours now, until the handle is closed. OSError where the file system has
+    no locks.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -27,10 +31,11 @@ def open_folder(path: Path) -> int:
 
 @contextmanager
 def locked_folder(path: Path, wait: Callable[[], None]) -> Iterator[None]:
-    """Make the folder if it is absent, and hold it: those who do the same take turns. `wait` is told before waiting.
+    """Make the folder if it is absent, and hold it: those who do the same take turns. `wait` is
+    told before waiting.
 
-    Another process may replace an empty folder while this one waits for it, so what was locked is compared with what
-    stands there then. Raises OSError.
+    Another process may replace an empty folder while this one waits for it, so what was locked is
+    compared with what stands there then. Raises OSError.
     """
     while True:
         path.mkdir(parents=True, exist_ok=True)

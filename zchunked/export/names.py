@@ -1,4 +1,6 @@
-"""What an exported image is called: the short name of layouts, and the full one by which engines know it."""
+"""What an exported image is called: the short name of layouts, and the full one by which engines
+know it.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +12,40 @@ from zchunked.oci.reference import LayoutReference, Reference, parse_image, pars
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """`tag`: a layout's `org.opencontainers.image.ref.name`. `full`: `host/repository:tag`. None: no such name."""
+    """`tag`: a layout's `org.opencontainers.image.ref.name`. `full`: `host/repository:tag`. None:
+    no such name.
+    """
 
     tag: str | None = None
     full: str | None = None
 
 
 def names_of(image: str, said: str | None, *, is_whole: bool = False) -> Names:
-    """`image`: the name it was pulled under. `said`: what it shall be called, a tag or a whole reference.
+    """`image`: the name it was pulled under. `said`: what it shall be called, a tag or a whole
+    reference.
 
-    `is_whole`: it is a reference in any case, as docker archives have them; one without a tag gets `latest`.
+    `is_whole`: it is a reference in any case, as docker archives have them; one without a tag gets
+    `latest`.
     """
     pulled = parse_image(image)
-    if isinstance(pulled, LayoutReference) and pulled.is_engine and not pulled.base.startswith("sha256:"):
+    if (
+        isinstance(pulled, LayoutReference)
+        and pulled.is_engine
+        and not pulled.base.startswith("sha256:")
+    ):
         pulled = parse_reference(pulled.base)
         image = str(pulled)
     tag = pulled.tag
     if isinstance(pulled, Reference) and tag and not image.partition("@")[0].endswith(f":{tag}"):
         tag = None  # nobody said so
     # A layout may have kept a registry's reference as its tag.
-    full = _full(tag) if isinstance(pulled, LayoutReference) else str(_tagged(pulled, tag)) if tag else None
+    full = (
+        _full(tag)
+        if isinstance(pulled, LayoutReference)
+        else str(_tagged(pulled, tag))
+        if tag
+        else None
+    )
     if said is None:
         return Names(tag, full)
     if is_whole or "/" in said or ":" in said:

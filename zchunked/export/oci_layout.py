@@ -43,9 +43,10 @@ def write_layout(
 ) -> Digest:
     """Add the image to the layout at `folder`, or make one; returns the manifest's digest there.
 
-    A new layout appears complete or not at all; in one that exists the image appears with its index, replaced last.
-    Any number of processes may write to one layout: they take turns, and `tell` says when this one waits.
-    `stage`: where parts of a new layout are already; it is used up. `force`: other things may be there.
+    A new layout appears complete or not at all; in one that exists the image appears with its
+    index, replaced last. Any number of processes may write to one layout: they take turns, and
+    `tell` says when this one waits. `stage`: where parts of a new layout are already; it is used
+    up. `force`: other things may be there.
     """
     content = _content_of(store, image, names)
     stage = stage or Stage(folder)
@@ -91,12 +92,17 @@ def _content_of(store: Store, image: StoredImage, names: Names) -> _Content:
     return _Content(Descriptor(media_type, digest_of(manifest), len(manifest)), names, blobs)
 
 
-def _make(folder: Path, content: _Content, stage: Stage, tell: Callable[[str], None], *, force: bool) -> None:
-    """A new layout, in a stage until it is complete. One that another process made meanwhile gets its blobs."""
+def _make(
+    folder: Path, content: _Content, stage: Stage, tell: Callable[[str], None], *, force: bool
+) -> None:
+    """A new layout, in a stage until it is complete. One that another process made meanwhile gets
+    its blobs.
+    """
     made = FolderTarget(stage.folder, known=stage.written)
     _fill(made, content)
     for blob in stage.blobs.iterdir():
-        if f"{_BLOBS}{blob.name}" not in content.blobs:  # a killed process left it, for another image
+        # a killed process left it, for another image
+        if f"{_BLOBS}{blob.name}" not in content.blobs:
             blob.unlink()
     if force and not folder.is_dir():
         folder.unlink(missing_ok=True)
@@ -149,10 +155,11 @@ def index_with(
     where: str,
     full_name: str | None = None,
 ) -> bytes:
-    """`index.json` as told (None: there is none yet) with one image more; `told` itself if it has that already. Pure.
+    """`index.json` as told (None: there is none yet) with one image more; `told` itself if it has
+    that already. Pure.
 
-    The older image of this tag gives way, if it is for the same platform or does not say for which. `full_name`: what
-    engines call the image, with host and tag.
+    The older image of this tag gives way, if it is for the same platform or does not say for which.
+    `full_name`: what engines call the image, with host and tag.
     """
     document: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX}
     entries: list[dict[str, Any]] = []
@@ -163,17 +170,29 @@ def index_with(
             entries = list(document["manifests"])
             kept = [one for one in entries if not _is_replaced(one, entry, tag)]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise LocalError(f"{where}/index.json is malformed; choose another target or remove it") from error
+            raise LocalError(
+                f"{where}/index.json is malformed; choose another target or remove it"
+            ) from error
         if entry in entries and len(kept) == len(entries) - 1:
             return told
         entries = kept
     return msgspec.json.encode(document | {"manifests": [*entries, entry]})
 
 
-def _entry(manifest: Descriptor, platform: Platform | None, tag: str | None, full_name: str | None) -> dict[str, Any]:
-    entry: dict[str, Any] = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size}
+def _entry(
+    manifest: Descriptor, platform: Platform | None, tag: str | None, full_name: str | None
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest,
+        "size": manifest.size,
+    }
     if platform:
-        shown = {"architecture": platform.architecture, "os": platform.os, "variant": platform.variant}
+        shown = {
+            "architecture": platform.architecture,
+            "os": platform.os,
+            "variant": platform.variant,
+        }
         entry["platform"] = {key: value for key, value in shown.items() if value}
     named = {_REF_NAME: tag, IMAGE_NAME: full_name}
     if any(named.values()):
@@ -192,5 +211,9 @@ def _is_replaced(old: dict[str, Any], new: dict[str, Any], tag: str | None) -> b
 
 def _platform_of(entry: dict[str, Any]) -> Platform | None:
     said = entry.get("platform")
-    words = [said.get(key) or "" for key in ("os", "architecture", "variant")] if isinstance(said, dict) else []
+    words = (
+        [said.get(key) or "" for key in ("os", "architecture", "variant")]
+        if isinstance(said, dict)
+        else []
+    )
     return parse_platform("/".join(map(str, words)).rstrip("/"))

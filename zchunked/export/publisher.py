@@ -27,16 +27,20 @@ _INDEX = "index.json"
 
 
 class Target(Protocol):
-    """Named objects that appear whole or not at all. Tries once; all but `held` from several threads at a time.
+    """Named objects that appear whole or not at all. Tries once; all but `held` from several
+    threads at a time.
 
-    Raises LocalError, AccessDeniedError, TransientError (worth another try) or TransferError (not worth it).
+    Raises LocalError, AccessDeniedError, TransientError (worth another try) or TransferError (not
+    worth it).
     """
 
     name: str
     """What messages call the place."""
 
     def held(self, tell: Callable[[str], None]) -> AbstractContextManager[None]:
-        """For as long as one publishes; may wait for another publisher, and tells so. For one thread."""
+        """For as long as one publishes; may wait for another publisher, and tells so. For one
+        thread.
+        """
 
     def size_of(self, path: str) -> int | None:
         """In bytes; None where there is no such object."""
@@ -45,7 +49,8 @@ class Target(Protocol):
         """What `pieces` raises is raised, and the object stays as it was."""
 
     def update(self, path: str, change: Callable[[bytes | None], bytes]) -> None:
-        """Replace a small object by what `change` makes of it (None: there is none), whoever else does the same.
+        """Replace a small object by what `change` makes of it (None: there is none), whoever else
+        does the same.
 
         `change` may be called several times; returning what it was given ends it.
         """
@@ -80,16 +85,23 @@ class Publisher:
         self._target, self._lock = target, threading.Lock()
         stall_limits = StallLimits(deadline)
         self._session = Session(
-            Traffic(clock), jobs=jobs, patience=patience, stall_limits=stall_limits, show=show, clock=clock
+            Traffic(clock),
+            jobs=jobs,
+            patience=patience,
+            stall_limits=stall_limits,
+            show=show,
+            clock=clock,
         )
         self._chameleon = self._session.chameleon
         self.sent = Sent()
         """How far it has come; true at any time."""
 
     def run(self, shipment: Shipment, tag: str | None) -> None:
-        """Blobs first, all at the same time; when they are there, the index. An object of the right size is not sent.
+        """Blobs first, all at the same time; when they are there, the index. An object of the right
+        size is not sent.
 
-        Whoever reads meanwhile sees the index as it was. DamagedLayerError when the store is not what was proved.
+        Whoever reads meanwhile sees the index as it was. DamagedLayerError when the store is not
+        what was proved.
         """
         session = self._session
         try:
@@ -109,12 +121,18 @@ class Publisher:
             workers.submit("send", partial(self._send, parcel))
         self._session.wait()
         listed, platform = shipment.root, shipment.platform
-        change = partial(index_with, manifest=listed, platform=platform, tag=tag, where=self._target.name)
-        workers.submit("send", lambda: self._chameleon.run(lambda: self._target.update(_INDEX, change)))
+        change = partial(
+            index_with, manifest=listed, platform=platform, tag=tag, where=self._target.name
+        )
+        workers.submit(
+            "send", lambda: self._chameleon.run(lambda: self._target.update(_INDEX, change))
+        )
         self._session.wait()
 
     def _mark(self) -> None:
-        """The file that says that this is a layout comes first: who finds a half-filled one knows whose it is."""
+        """The file that says that this is a layout comes first: who finds a half-filled one knows
+        whose it is.
+        """
         path, size = "oci-layout", len(LAYOUT_FILE)
         if self._chameleon.run(lambda: self._target.size_of(path)) is None:
             self._chameleon.run(lambda: self._target.put(path, size, [LAYOUT_FILE]))
@@ -126,7 +144,9 @@ class Publisher:
                 self.sent.there += 1
                 self.sent.there_bytes += blob.size
             return
-        self._chameleon.run(lambda: self._target.put(path, blob.size, self._watched(parcel.pieces(0))))
+        self._chameleon.run(
+            lambda: self._target.put(path, blob.size, self._watched(parcel.pieces(0)))
+        )
         self._chameleon.gain(blob.size)
         with self._lock:
             self.sent.blobs += 1

@@ -1,4 +1,6 @@
-"""What goes to a target: blobs, then the documents that name them, the one that a tag shall name last."""
+"""What goes to a target: blobs, then the documents that name them, the one that a tag shall name
+last.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Parcel:
 
 @dataclass(frozen=True, slots=True)
 class Shipment:
-    """`documents`: manifests and indexes, each after what it lists; `platform`: of the last, where it is one image."""
+    """`documents`: manifests and indexes, each after what it lists; `platform`: of the last, where
+    it is one image.
+    """
 
     parcels: list[Parcel]
     documents: list[tuple[Descriptor, bytes]]
@@ -43,7 +47,9 @@ class Shipment:
 
     def after(self, other: Shipment) -> Shipment:
         """Both, with this one's root last."""
-        return Shipment([*other.parcels, *self.parcels], [*other.documents, *self.documents], self.platform)
+        return Shipment(
+            [*other.parcels, *self.parcels], [*other.documents, *self.documents], self.platform
+        )
 
     @property
     def root(self) -> Descriptor:
@@ -58,15 +64,22 @@ def is_complete(store: Store, image: StoredImage) -> bool:
 def shipment_of(store: Store, image: StoredImage) -> Shipment:
     """An image as the registry has it. Raises NotFoundError where a layer is here in parts only.
 
-    A layer's bytes are verified when all of them are read, from the beginning; DamagedLayerError when they are wrong.
+    A layer's bytes are verified when all of them are read, from the beginning; DamagedLayerError
+    when they are wrong.
     """
     parcels: dict[str, Parcel] = {}
     for layer in layers_of(store, image):
         if not layer.is_whole:
-            raise NotFoundError(f"layer {layer.layer.digest} is here in parts only; pull the image with --exact")
+            raise NotFoundError(
+                f"layer {layer.layer.digest} is here in parts only; pull the image with --exact"
+            )
         parcels[layer.layer.digest] = Parcel(layer.layer, layer.blob_from)
     documents = image.documents
     config = documents.manifest.config
     parcels[config.digest] = Parcel.of(config, image.config_data)
-    manifest = Descriptor(documents.manifest.media_type, documents.manifest_digest, len(documents.manifest_data))
-    return Shipment([*parcels.values()], [(manifest, documents.manifest_data)], image.config.platform)
+    manifest = Descriptor(
+        documents.manifest.media_type, documents.manifest_digest, len(documents.manifest_data)
+    )
+    return Shipment(
+        [*parcels.values()], [(manifest, documents.manifest_data)], image.config.platform
+    )

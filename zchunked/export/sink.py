@@ -1,4 +1,6 @@
-"""Open what an archive is written to: a file that appears complete, a pipe, a device, standard output."""
+"""Open what an archive is written to: a file that appears complete, a pipe, a device, standard
+output.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from zchunked.export.targets import opened
 
 @contextmanager
 def open_sink(to: Destination) -> Iterator[IO[bytes]]:
-    """For the length of the block. Raises LocalError for a terminal, and for what writing raises."""
+    """For the length of the block. Raises LocalError for a terminal, and for what writing
+    raises.
+    """
     with local_errors(f"cannot write {to.path}"), _file(to) as file:
         yield file
 

@@ -1,4 +1,6 @@
-"""A folder in which a new layout is made until it is complete: private, and locked while its process lives."""
+"""A folder in which a new layout is made until it is complete: private, and locked while its
+process lives.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,17 @@ from zchunked.oci.digest import Digest
 
 
 class Stage:
-    """Made at its first use, beside the target, or within it where it is a folder already: that may be a mount point
-    or where a shell stands, which nobody can rename. What a killed process left is taken over. Thread-safe.
+    """Made at its first use, beside the target, or within it where it is a folder already: that may
+    be a mount point or where a shell stands, which nobody can rename. What a killed process left is
+    taken over. Thread-safe.
     """
 
     def __init__(self, target: Path) -> None:
         self.target = target
         self.written: set[Digest] = set()
-        """Blobs that this process wrote there and verified; whatever else is there may be anything."""
+        """Blobs that this process wrote there and verified; whatever else is there may be
+        anything.
+        """
         self._lock = threading.Lock()
         self._folder: Path | None = None
         self._handle = -1
@@ -47,7 +52,8 @@ class Stage:
         """Of killed processes' folders the first; others are dropped."""
         found: Path | None = None
         for folder in partials_of(self._place()):
-            with suppress(OSError):  # a file, or no locks: then nobody knows whether its process lives
+            # a file, or no locks: then nobody knows whether its process lives
+            with suppress(OSError):
                 handle = open_folder(folder)
                 if not try_lock(handle) or os.fstat(handle).st_uid != os.geteuid():
                     os.close(handle)

@@ -1,4 +1,6 @@
-"""The file a person named: a regular one is replaced whole, everything else is opened and written through."""
+"""The file a person named: a regular one is replaced whole, everything else is opened and written
+through.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _THROUGH = os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def descriptor_of(path: Path) -> int | None:
-    """The open file of this process that a path names: 1 for /dev/stdout, 3 for /dev/fd/3, also through links."""
+    """The open file of this process that a path names: 1 for /dev/stdout, 3 for /dev/fd/3, also
+    through links.
+    """
     return _followed(path)[1]
 
 
@@ -45,7 +49,9 @@ def _followed(path: Path) -> tuple[Path, int | None]:
         with local_errors(f"cannot write {path}"):
             above, owner = place.parent.stat(), place.lstat().st_uid
         if above.st_mode & _ANYBODYS == _ANYBODYS and owner not in (os.geteuid(), above.st_uid):
-            raise LocalError(f"{place} is another user's link in a folder for everybody; choose another target")
+            raise LocalError(
+                f"{place} is another user's link in a folder for everybody; choose another target"
+            )
         place = Path(folder) / link
     raise LocalError(f"{path}: more than {_MOST_LINKS} links; choose another target")
 
@@ -63,7 +69,8 @@ def is_stream(path: Path) -> bool:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The target to write to. A regular file is whole or as it was afterwards; of others the caller flushes nothing.
+    """The target to write to. A regular file is whole or as it was afterwards; of others the caller
+    flushes nothing.
 
     Raises LocalError for whatever the system says, also when the block writes.
     """

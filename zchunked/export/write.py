@@ -27,10 +27,11 @@ def export(
     force: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Export:
-    """The target is absent or complete afterwards; a stream has what it got. LocalError, IntegrityError.
+    """The target is absent or complete afterwards; a stream has what it got. LocalError,
+    IntegrityError.
 
-    `stage`: where parts of a new layout are, if it is this one's. `force`: what is there may be lost. `tell` is told
-    when other writers are waited for.
+    `stage`: where parts of a new layout are, if it is this one's. `force`: what is there may be
+    lost. `tell` is told when other writers are waited for.
     """
     check_target(to, force=force)
     names = names_of(image.name, to.tag, is_whole=to.transport == "docker-archive")
@@ -45,10 +46,16 @@ def export(
         return Export(to.text, None)
 
 
-def export_shipment(store_name: str, shipment: Shipment, to: Destination, *, force: bool = False) -> Export:
-    """The same of an index and the images that it lists, into an archive. `store_name` as `StoredImage.name`."""
+def export_shipment(
+    store_name: str, shipment: Shipment, to: Destination, *, force: bool = False
+) -> Export:
+    """The same of an index and the images that it lists, into an archive. `store_name` as
+    `StoredImage.name`.
+    """
     check_target(to, force=force)
     if to.transport != "oci-archive":
-        raise UsageError(f"{to.transport}: has no room for an index; expected oci:, oci-archive: or a registry")
+        raise UsageError(
+            f"{to.transport}: has no room for an index; expected oci:, oci-archive: or a registry"
+        )
     with open_sink(to) as sink:
         return Export(to.text, write_shipment(shipment, sink, names_of(store_name, to.tag)))

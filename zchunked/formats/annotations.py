@@ -1,4 +1,6 @@
-"""Where a layer's TOC and tar-split lie, and what vouches for them: read from the layer's annotations."""
+"""Where a layer's TOC and tar-split lie, and what vouches for them: read from the layer's
+annotations.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """`toc_digest` is over the compressed TOC. `tarsplit_digest` is set only where an annotation vouches for it
-    (c/storage 1.47 to 1.53); later writers state it inside the TOC.
+    """`toc_digest` is over the compressed TOC. `tarsplit_digest` is set only where an annotation
+    vouches for it (c/storage 1.47 to 1.53); later writers state it inside the TOC.
 
-    `is_joined`: stargz wrote it, so frames go on with padding and headers, and there is no tar-split.
-    `is_gzip`: it is eStargz; then `toc_digest` is over the text, and what the TOC decodes to is an upper bound.
+    `is_joined`: stargz wrote it, so frames go on with padding and headers, and there is no
+    tar-split. `is_gzip`: it is eStargz; then `toc_digest` is over the text, and what the TOC
+    decodes to is an upper bound.
     """
 
     toc: Part
@@ -46,7 +49,9 @@ class Location:
 
     @property
     def payload_end(self) -> int:
-        """Where the frames of files end and the blob's tail begins: zstd has a frame header before the TOC."""
+        """Where the frames of files end and the blob's tail begins: zstd has a frame header before
+        the TOC.
+        """
         return self.toc.span.start - (0 if self.is_gzip else _FIRST_OFFSET)
 
     @property
@@ -56,7 +61,9 @@ class Location:
 
     @property
     def metadata(self) -> ByteRange:
-        """One range over TOC and tar-split where they lie side by side (always, so far), else the TOC alone."""
+        """One range over TOC and tar-split where they lie side by side (always, so far), else the
+        TOC alone.
+        """
         tail = self.tarsplit
         if tail and 0 <= tail.span.start - self.toc.span.end <= 64:
             return ByteRange(self.toc.span.start, tail.span.end)
@@ -65,7 +72,9 @@ class Location:
 
 def written_annotations(toc: Part, toc_digest: Digest, tarsplit: Part) -> dict[str, str]:
     """What a writer says of a layer whose TOC vouches for its tar-split."""
-    at = {part: f"{part.span.start}:{part.span.size}:{part.decoded_bytes}" for part in (toc, tarsplit)}
+    at = {
+        part: f"{part.span.start}:{part.span.size}:{part.decoded_bytes}" for part in (toc, tarsplit)
+    }
     return {
         _NEW + "manifest-checksum": toc_digest,
         _NEW + "manifest-position": at[toc] + ":1",
@@ -74,8 +83,13 @@ def written_annotations(toc: Part, toc_digest: Digest, tarsplit: Part) -> dict[s
 
 
 def is_current(layer: Descriptor) -> bool:
-    """Whether all partial pullers of today take it in parts: its TOC, under today's name, vouches for its tar-split."""
-    wanted, older = {_NEW + "manifest-checksum", _NEW + "tarsplit-position"}, _NEW + "tarsplit-checksum"
+    """Whether all partial pullers of today take it in parts: its TOC, under today's name, vouches
+    for its tar-split.
+    """
+    wanted, older = (
+        {_NEW + "manifest-checksum", _NEW + "tarsplit-position"},
+        _NEW + "tarsplit-checksum",
+    )
     return _is_zstd(layer) and wanted <= layer.annotations.keys() and older not in layer.annotations
 
 
@@ -95,11 +109,16 @@ def kind_of(layer: Descriptor) -> str:
 
 def is_estargz(layer: Descriptor) -> bool:
     """Whether its blob may end in an eStargz footer. Media types are those of OCI and of Docker."""
-    return layer.media_type.endswith((".tar+gzip", ".tar.gzip")) and STARGZ_DIGEST in layer.annotations
+    return (
+        layer.media_type.endswith((".tar+gzip", ".tar.gzip")) and STARGZ_DIGEST in layer.annotations
+    )
 
 
-def locate(layer: Descriptor, limits: Limits = DEFAULT_LIMITS, *, may_be_joined: bool = False) -> Location:
-    """Raises UnsupportedLayerError when the layer must come whole, FormatError when the numbers cannot be true.
+def locate(
+    layer: Descriptor, limits: Limits = DEFAULT_LIMITS, *, may_be_joined: bool = False
+) -> Location:
+    """Raises UnsupportedLayerError when the layer must come whole, FormatError when the numbers
+    cannot be true.
 
     `may_be_joined`: zstd:chunked that stargz wrote will do as well.
     """
@@ -113,13 +132,21 @@ def locate(layer: Descriptor, limits: Limits = DEFAULT_LIMITS, *, may_be_joined:
             else f"{plain[:60]} layer without a table of contents"
         )
     prefix = next(
-        (one for one in (_NEW, _OLD) if one + "manifest-checksum" in marks or one + "manifest-position" in marks), None
+        (
+            one
+            for one in (_NEW, _OLD)
+            if one + "manifest-checksum" in marks or one + "manifest-position" in marks
+        ),
+        None,
     )
     if prefix is None:
         raise UnsupportedLayerError(
-            "eStargz marks on a zstd layer" if STARGZ_DIGEST in marks else "zstd layer without a table of contents"
+            "eStargz marks on a zstd layer"
+            if STARGZ_DIGEST in marks
+            else "zstd layer without a table of contents"
         )
-    is_joined = STARGZ_DIGEST in marks  # stargz writes it beside the old names, and nobody beside the new ones
+    # stargz writes it beside the old names, and nobody beside the new ones
+    is_joined = STARGZ_DIGEST in marks
     if is_joined and (prefix == _NEW or not may_be_joined):
         raise UnsupportedLayerError("marked as eStargz and as zstd:chunked")
     if prefix + "manifest-checksum" not in marks or prefix + "manifest-position" not in marks:
@@ -130,15 +157,25 @@ def locate(layer: Descriptor, limits: Limits = DEFAULT_LIMITS, *, may_be_joined:
     if kind != 1:
         raise UnsupportedLayerError(f"table of contents of type {kind}, only type 1 is known")
     toc_part = _part(layer, "the table of contents", toc, limits.toc_bytes, limits.toc_bytes)
-    toc_digest = parse_digest(marks[prefix + "manifest-checksum"], "the TOC digest in the annotations")
+    toc_digest = parse_digest(
+        marks[prefix + "manifest-checksum"], "the TOC digest in the annotations"
+    )
     if prefix + "tarsplit-position" not in marks:
         return Location(toc_part, toc_digest, None, None, is_joined)
-    numbers, _ = _position(_TARSPLIT_POSITION, marks[prefix + "tarsplit-position"], "tarsplit-position")
-    tarsplit = _part(layer, "the tar-split", numbers, limits.tarsplit_bytes, limits.tarsplit_decoded_bytes)
+    numbers, _ = _position(
+        _TARSPLIT_POSITION, marks[prefix + "tarsplit-position"], "tarsplit-position"
+    )
+    tarsplit = _part(
+        layer, "the tar-split", numbers, limits.tarsplit_bytes, limits.tarsplit_decoded_bytes
+    )
     if tarsplit.span.start < toc_part.span.end and toc_part.span.start < tarsplit.span.end:
         raise FormatError(f"TOC {toc_part.span} and tar-split {tarsplit.span} overlap")
     vouched = marks.get(prefix + "tarsplit-checksum")
-    digest = parse_digest(vouched, "the tar-split digest in the annotations") if vouched is not None else None
+    digest = (
+        parse_digest(vouched, "the tar-split digest in the annotations")
+        if vouched is not None
+        else None
+    )
     return Location(toc_part, toc_digest, tarsplit, digest, is_joined)
 
 
@@ -151,16 +188,23 @@ def _position(form: re.Pattern[str], text: str, name: str) -> tuple[tuple[int, i
     found = form.fullmatch(text)
     numbers = [int(number) for number in found.groups()] if found else []
     if not numbers or max(numbers) > _LARGEST:
-        raise UnsupportedLayerError(f"annotation {name} is {text!r:.80}, want decimal numbers between colons")
+        raise UnsupportedLayerError(
+            f"annotation {name} is {text!r:.80}, want decimal numbers between colons"
+        )
     return (numbers[0], numbers[1], numbers[2]), (numbers[3] if len(numbers) > 3 else 0)
 
 
-def _part(layer: Descriptor, what: str, numbers: tuple[int, int, int], most: int, most_decoded: int) -> Part:
+def _part(
+    layer: Descriptor, what: str, numbers: tuple[int, int, int], most: int, most_decoded: int
+) -> Part:
     offset, length, decoded = numbers
     if offset < _FIRST_OFFSET or length < 1 or offset + length > layer.size:
-        raise FormatError(f"{what} is said to lie at {offset}+{length} of a blob of {layer.size} bytes")
+        raise FormatError(
+            f"{what} is said to lie at {offset}+{length} of a blob of {layer.size} bytes"
+        )
     if length > most or decoded > most_decoded:
         raise UnsupportedLayerError(
-            f"{what} has {length} bytes ({decoded} decoded), above our limits of {most} and {most_decoded}"
+            f"{what} has {length} bytes ({decoded} decoded), above our limits of {most} and "
+            f"{most_decoded}"
         )
     return Part(ByteRange(offset, offset + length), decoded)

@@ -21,7 +21,9 @@ class ImageBudget:
         self._spent: dict[tuple[_What, str], int] = {}  # by layer
         self._totals: dict[_What, int] = {}
         self.blob_bytes: int | None = None
-        """Of all layers, as the manifest lists them; None: not known, and so is what they may unpack to."""
+        """Of all layers, as the manifest lists them; None: not known, and so is what they may
+        unpack to.
+        """
 
     def layer(self, name: str) -> LayerBudget:
         """For reading the TOC of one layer, from its start."""
@@ -62,7 +64,9 @@ class ImageBudget:
 
 
 class LayerBudget:
-    """The share of one layer. UnsupportedLayerError: without its table of contents the layer costs no such thing."""
+    """The share of one layer. UnsupportedLayerError: without its table of contents the layer costs
+    no such thing.
+    """
 
     def __init__(self, image: ImageBudget, name: str, limits: Limits) -> None:
         self._image, self._name, self._limits = image, name, limits
@@ -79,14 +83,18 @@ class LayerBudget:
         total = self._image.spend("holes", self._name, size)
         if total > (most := self._limits.image_hole_bytes):
             self._image.give_back(self._name, "holes")
-            raise UnsupportedLayerError(f"the image's files have holes of {total} bytes or more, our limit is {most}")
+            raise UnsupportedLayerError(
+                f"the image's files have holes of {total} bytes or more, our limit is {most}"
+            )
 
     def take_files(self, size: int, payload: int) -> None:
         """Bytes of files, and the compressed ones that they are said to be made of."""
         self._image.hold_tar(self._name, "files", size)
         most = self._limits.image_tar_bytes + self._limits.image_tar_ratio * payload
         if size > most:
-            raise UnsupportedLayerError(f"its files of {size} bytes lie in {payload}, our limit for that is {most}")
+            raise UnsupportedLayerError(
+                f"its files of {size} bytes lie in {payload}, our limit for that is {most}"
+            )
 
     def _hold(self, what: Literal["entries", "text"], amount: int, most: int, unit: str) -> None:
         total = self._image.spend(what, self._name, amount)

@@ -1,9 +1,11 @@
-"""Cut a file's content into chunks as containers/storage does: rolling checksum and holes. The only numpy.
+"""Cut a file's content into chunks as containers/storage does: rolling checksum and holes. The only
+numpy.
 
-The rolling checksum of the last 64 bytes is a constant plus each byte times its age, 1 for the newest and 64 for the
-oldest; a chunk ends after a byte where its low 16 bits are all ones. So it needs no state but the last 63 bytes, and
-all sums of a block are made at once by doubling the window six times: with numpy (extra `zpull[convert]`) at 500 MB/s,
-without it in the lanes of one large integer, some ten times slower. The cuts are the same.
+The rolling checksum of the last 64 bytes is a constant plus each byte times its age, 1 for the
+newest and 64 for the oldest; a chunk ends after a byte where its low 16 bits are all ones. So it
+needs no state but the last 63 bytes, and all sums of a block are made at once by doubling the
+window six times: with numpy (extra `zpull[convert]`) at 500 MB/s, without it in the lanes of one
+large integer, some ten times slower. The cuts are the same.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ _ZERO_BLOCK, _ZERO_HISTORY = bytes(_SAMPLE), bytes(_HISTORY)
 _ZEROS = re.compile(rb"\0*")
 
 Search = Callable[[bytes], list[int]]
-"""Offsets in data, behind its first 63 bytes, of the bytes that end a chunk; counted from the 64th byte."""
+"""Offsets in data, behind its first 63 bytes, of the bytes that end a chunk; counted from the 64th
+byte.
+"""
 
 
 class Piece(NamedTuple):
-    """A part of a chunk: `data`, or a hole of `zeros` bytes. `is_end`: the chunk ends behind it (it may be empty)."""
+    """A part of a chunk: `data`, or a hole of `zeros` bytes. `is_end`: the chunk ends behind it (it
+    may be empty).
+    """
 
     data: bytes
     zeros: int
@@ -91,7 +97,9 @@ class Chunker:
 
 
 def holes(data: bytes, end: int) -> Iterator[tuple[int, int]]:
-    """The runs of zeros before `end` that are holes. One byte in 512 is looked at, and runs from there."""
+    """The runs of zeros before `end` that are holes. One byte in 512 is looked at, and runs from
+    there.
+    """
     sample = data[:end:_SAMPLE]
     number = done = 0
     while (number := sample.find(0, number)) >= 0:
@@ -110,12 +118,15 @@ def holes(data: bytes, end: int) -> Iterator[tuple[int, int]]:
 
 
 def cut_many(contents: Sequence[bytes]) -> dict[int, list[tuple[int, bool]]]:
-    """Where the chunks of many whole contents end, and whether each is a hole, of those that have several.
+    """Where the chunks of many whole contents end, and whether each is a hole, of those that have
+    several.
 
-    One search for all of them: most files are small, and a search of each alone costs more than reading it.
+    One search for all of them: most files are small, and a search of each alone costs more than
+    reading it.
     """
     joined = _ZERO_HISTORY + _ZERO_HISTORY.join(contents)
-    starts = [0, *accumulate(len(content) + _HISTORY for content in contents)]  # behind the first 63 bytes
+    # behind the first 63 bytes
+    starts = [0, *accumulate(len(content) + _HISTORY for content in contents)]
     cuts: dict[int, list[int]] = {}
     for at in fastest_search()(joined):
         number = bisect_right(starts, at) - 1
@@ -123,8 +134,12 @@ def cut_many(contents: Sequence[bytes]) -> dict[int, list[tuple[int, bool]]]:
         if number < len(contents) and end <= len(contents[number]):
             cuts.setdefault(number, []).append(end)
     suspects: set[int] = set()
-    for start, end in holes(joined, len(joined)):  # one may reach over several contents, and what is between them
-        first, last = bisect_right(starts, start - _HISTORY) - 1, bisect_right(starts, end - _HISTORY) - 1
+    # one may reach over several contents, and what is between them
+    for start, end in holes(joined, len(joined)):
+        first, last = (
+            bisect_right(starts, start - _HISTORY) - 1,
+            bisect_right(starts, end - _HISTORY) - 1,
+        )
         suspects.update(range(max(first, 0), min(last + 1, len(contents))))
     found = {}
     for number in cuts.keys() | suspects:
@@ -158,7 +173,9 @@ def _zeros_at_end(data: bytes) -> int:
 
 
 def search_with_integers(known: bytes) -> list[int]:
-    """`Search` without numpy: every byte has a lane of 32 bits in one integer, which the sums never fill."""
+    """`Search` without numpy: every byte has a lane of 32 bits in one integer, which the sums never
+    fill.
+    """
     found: list[int] = []
     wanted = _CUT.to_bytes(2, "little")
     for block in range(0, len(known) - _HISTORY, _BLOCK):
@@ -183,7 +200,9 @@ def search_with_integers(known: bytes) -> list[int]:
 
 @cache
 def fastest_search() -> Search:
-    """With numpy where it is installed. It is imported here: nothing but a conversion should wait for it."""
+    """With numpy where it is installed. It is imported here: nothing but a conversion should wait
+    for it.
+    """
     try:
         import numpy as np  # noqa: PLC0415
     except ImportError:

@@ -16,7 +16,9 @@ _ZSTD = (b"\x28\xb5\x2f\xfd",)
 
 
 def unpacked(pieces: Iterable[bytes], limits: Limits = DEFAULT_LIMITS) -> Iterator[bytes]:
-    """The tar inside a whole layer blob: zstd, gzip or plain, told by its first bytes as all container tools do."""
+    """The tar inside a whole layer blob: zstd, gzip or plain, told by its first bytes as all
+    container tools do.
+    """
     stream = iter(pieces)
     head = b""
     for piece in stream:
@@ -42,15 +44,18 @@ def _bounded(pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
     for piece in pieces:
         left -= len(piece)
         if left < 0:
-            raise LimitError(f"the layer's tar has more than the {limits.tar_bytes} bytes we accept")
+            raise LimitError(
+                f"the layer's tar has more than the {limits.tar_bytes} bytes we accept"
+            )
         yield piece
 
 
 def _gunzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Every member, however many and however small; zeros behind the last one are padding.
 
-    zlib copies what it did not use of its input, at each step and at each member's end: so a step takes
-    little at first and more while the member goes on. Then members of 20 bytes cost no more than long ones.
+    zlib copies what it did not use of its input, at each step and at each member's end: so a step
+    takes little at first and more while the member goes on. Then members of 20 bytes cost no more
+    than long ones.
     """
     member: zlib._Decompress | None = None
     for piece in pieces:
@@ -78,7 +83,9 @@ def _gunzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _inflated(member: zlib._Decompress, data: bytes | memoryview) -> Iterator[bytes]:
-    """All that comes out of this input, in bounded pieces; what is behind the member's end is left in it."""
+    """All that comes out of this input, in bounded pieces; what is behind the member's end is left
+    in it.
+    """
     while out := member.decompress(data, _BLOCK):
         yield out
         if member.eof:

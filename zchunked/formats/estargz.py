@@ -1,4 +1,5 @@
-"""Find and decode the table of contents of an eStargz layer: its footer, and the gzip member before that.
+"""Find and decode the table of contents of an eStargz layer: its footer, and the gzip member before
+that.
 
 An eStargz blob is a gzip file of many members. The last one is empty: its header's extra field says
 where the TOC's member starts. That holds a tar entry, `stargz.index.json`. The digest in the
@@ -24,9 +25,14 @@ from zchunked.ranges import ByteRange
 TOC_NAME = b"stargz.index.json"
 FOOTER_BYTES = 51
 _LEGACY_FOOTER_BYTES = 47  # stargz of 2019 (CRFS): the extra field without a subfield's header
-# Gzip header with an extra field, that field, a last block that is stored and empty, the checksum of nothing.
-_FOOTER = re.compile(rb"\x1f\x8b\x08\x04.{6}\x1a\0SG\x16\0([0-9a-f]{16})STARGZ\x01\0\0\xff\xff\0{8}", re.DOTALL)
-_LEGACY_FOOTER = re.compile(rb"\x1f\x8b\x08\x04.{6}\x16\0([0-9a-f]{16})STARGZ\x01\0\0\xff\xff\0{8}", re.DOTALL)
+# Gzip header with an extra field, that field, a last block that is stored and empty, the checksum
+# of nothing.
+_FOOTER = re.compile(
+    rb"\x1f\x8b\x08\x04.{6}\x1a\0SG\x16\0([0-9a-f]{16})STARGZ\x01\0\0\xff\xff\0{8}", re.DOTALL
+)
+_LEGACY_FOOTER = re.compile(
+    rb"\x1f\x8b\x08\x04.{6}\x16\0([0-9a-f]{16})STARGZ\x01\0\0\xff\xff\0{8}", re.DOTALL
+)
 _STEP = 256 << 10
 _ZLIB_GZIP = 31
 _TAR_BLOCK = 512
@@ -34,12 +40,15 @@ _OCTAL = re.compile(rb" *([0-7]{1,11})[ \0]*")
 
 
 def footer_span(size: int) -> ByteRange:
-    """What `locate` needs of a blob of `size` bytes. UnsupportedLayerError when that is too small to be one."""
+    """What `locate` needs of a blob of `size` bytes. UnsupportedLayerError when that is too small
+    to be one.
+    """
     return _end_of(size, FOOTER_BYTES)
 
 
 def likely_tail(size: int) -> ByteRange:
-    """The end of the blob with the footer and, as likely as not, the TOC: a sixteenth, 16 KiB to 1 MiB.
+    """The end of the blob with the footer and, as likely as not, the TOC: a sixteenth, 16 KiB to 1
+    MiB.
 
     The TOC has 2 % (large files) to 13 % (small ones) of a blob. What comes for nothing are frames
     just before it. Raises as `footer_span`.
@@ -59,7 +68,9 @@ def locate(layer: Descriptor, tail: bytes, limits: Limits = DEFAULT_LIMITS) -> L
     Raises UnsupportedLayerError when there is no footer or the TOC is above the limits, FormatError
     when the footer or the annotation cannot be true.
     """
-    digest = parse_digest(layer.annotations.get(STARGZ_DIGEST, ""), "the TOC digest in the annotations")
+    digest = parse_digest(
+        layer.annotations.get(STARGZ_DIGEST, ""), "the TOC digest in the annotations"
+    )
     for form, length in ((_FOOTER, FOOTER_BYTES), (_LEGACY_FOOTER, _LEGACY_FOOTER_BYTES)):
         if found := form.fullmatch(tail[-length:]):
             break
@@ -67,7 +78,9 @@ def locate(layer: Descriptor, tail: bytes, limits: Limits = DEFAULT_LIMITS) -> L
         raise UnsupportedLayerError("its last bytes are no eStargz footer")
     start, end = int(found[1], 16), layer.size - length
     if not 0 < start < end:
-        raise FormatError(f"the TOC is said to lie at {start} of a blob of {layer.size} bytes, before the footer")
+        raise FormatError(
+            f"the TOC is said to lie at {start} of a blob of {layer.size} bytes, before the footer"
+        )
     if end - start > limits.toc_bytes:
         raise UnsupportedLayerError(
             f"the table of contents has {end - start} bytes, above our limit of {limits.toc_bytes}"
@@ -89,7 +102,9 @@ class TocMember:
         self._left = -1  # of the JSON; -1 until the header has come
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """The next text. Raises FormatError when these bytes are no such member, or too long a TOC."""
+        """The next text. Raises FormatError when these bytes are no such member, or too long a
+        TOC.
+        """
         data = piece
         while self._left:
             try:
@@ -97,7 +112,8 @@ class TocMember:
             except zlib.error as error:
                 raise FormatError(f"broken gzip member of the TOC: {error}") from error
             data = self._member.unconsumed_tail
-            is_full = len(out) == _STEP  # more of it may be ready, though all of the input was taken
+            # more of it may be ready, though all of the input was taken
+            is_full = len(out) == _STEP
             if self._left < 0:
                 out = self._after_header(out)
             if text := out[: max(self._left, 0)]:
@@ -116,12 +132,17 @@ class TocMember:
         block, rest = self._header[:_TAR_BLOCK], self._header[_TAR_BLOCK:]
         self._header = b""
         size = _OCTAL.fullmatch(block[124:136])
-        if block[:100].rstrip(b"\0") != TOC_NAME or block[156:157] not in (b"0", b"\0") or size is None:
+        if (
+            block[:100].rstrip(b"\0") != TOC_NAME
+            or block[156:157] not in (b"0", b"\0")
+            or size is None
+        ):
             raise FormatError(f"the eStargz TOC's tar entry is not a file {TOC_NAME.decode()}")
         self._left = int(size[1], 8)
         if self._left > self._limits.toc_bytes:
             raise UnsupportedLayerError(
-                f"the table of contents has {self._left} bytes, above our limit of {self._limits.toc_bytes}"
+                f"the table of contents has {self._left} bytes, above our limit of "
+                f"{self._limits.toc_bytes}"
             )
         return rest
 

@@ -1,7 +1,9 @@
-"""Fingerprint what lies between two files of a tar: the padding and the headers, told from TOC entries.
+"""Fingerprint what lies between two files of a tar: the padding and the headers, told from TOC
+entries.
 
-Writers are deterministic, so header frames with one fingerprint hold the same bytes in all likelihood.
-Not quite for sure: a TOC does not tell user names (containers/storage) or the form of a header.
+Writers are deterministic, so header frames with one fingerprint hold the same bytes in all
+likelihood. Not quite for sure: a TOC does not tell user names (containers/storage) or the form of a
+header.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ _BETWEEN = b'},{"type":"'  # in no string, where quotes are escaped, and behind 
 _FRONT, _BACK = len('[{"type":"'), -len("}]")
 _PADDING = [number.to_bytes(2, "little") for number in range(512)]
 """By size modulo 512 of the file before. A tar pads it to that boundary."""
-_ZONED = re.compile(rb'(time":")([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8})(\.[0-9]+)?([+-][0-9]{2}:[0-9]{2})"')
+_ZONED = re.compile(
+    rb'(time":")([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8})(\.[0-9]+)?([+-][0-9]{2}:[0-9]{2})"'
+)
 
 
 class Fingerprints:
@@ -37,7 +41,9 @@ class Fingerprints:
         self._groups: dict[int, str] = {}
 
     def take(self, batch: Batch) -> None:
-        """The next entries. Their text is split rather than encoded once more: half a microsecond each."""
+        """The next entries. Their text is split rather than encoded once more: half a microsecond
+        each.
+        """
         has_names = b'"userName":"' in batch.text or b'"groupName":"' in batch.text
         if self._users or self._groups or has_names:
             batch = with_names(batch, self._users, self._groups)
@@ -48,10 +54,12 @@ class Fingerprints:
             if entry.type == "chunk":
                 continue
             size = entry.size
-            if not size or entry.type != "reg":  # a link may state a size, but no payload follows it
+            # a link may state a size, but no payload follows it
+            if not size or entry.type != "reg":
                 waiting.append(line)
                 continue
-            # Of the fields that a file with a payload has behind its header's, the digest is the first.
+            # Of the fields that a file with a payload has behind its header's, the digest is the
+            # first.
             header = line.rpartition(b',"digest":"')[0]
             if waiting:
                 header = b"\n".join([*waiting, header])
@@ -67,18 +75,27 @@ class Fingerprints:
 
 
 def _same_times(text: bytes) -> bytes:
-    """Times as instants: writers put them in the builder's own zone. Counting tells that there is nothing to do.
+    """Times as instants: writers put them in the builder's own zone. Counting tells that there is
+    nothing to do.
 
-    A time that is not set stays as it is spelled: writers that differ in that have other encoders, too.
+    A time that is not set stays as it is spelled: writers that differ in that have other encoders,
+    too.
     """
     if text.count(b'time":"') != text.count(b'Z"'):
-        text = _ZONED.sub(lambda found: b'%b%b%bZ"' % (found[1], _utc(found[2], found[4]), found[3] or b""), text)
+        text = _ZONED.sub(
+            lambda found: b'%b%b%bZ"' % (found[1], _utc(found[2], found[4]), found[3] or b""), text
+        )
     return text
 
 
 @lru_cache(maxsize=4096)
 def _utc(clock: bytes, zone: bytes) -> bytes:
     try:
-        return datetime.fromisoformat((clock + zone).decode()).astimezone(UTC).isoformat()[:19].encode()
+        return (
+            datetime.fromisoformat((clock + zone).decode())
+            .astimezone(UTC)
+            .isoformat()[:19]
+            .encode()
+        )
     except (ValueError, OverflowError):  # no such day, or before the year 1
         return clock + zone

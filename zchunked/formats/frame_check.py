@@ -1,4 +1,6 @@
-"""Find the payload frames whose bytes are not what the TOC's digests promise: damaged on the wire or on disk."""
+"""Find the payload frames whose bytes are not what the TOC's digests promise: damaged on the wire
+or on disk.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def damaged(
         return [
             number
             for number, one in zip(numbers, data, strict=True)
-            if not _is_sound(toc, range(frames.chunks[number], after[frames.chunks[number]]), one, limits)
+            if not _is_sound(
+                toc, range(frames.chunks[number], after[frames.chunks[number]]), one, limits
+            )
         ]
     found: list[int] = []
     for some, those in _batches(frames, numbers, data):
@@ -93,4 +97,6 @@ def _is_sound(toc: Toc, chunks: range, data: bytes | memoryview, limits: Limits)
         return False
     if first < len(ends) or (inner is None and at != ends[-1]):
         return False
-    return all(hasher.digest() == toc.digests[chunk] for hasher, chunk in zip(hashers, chunks, strict=True))
+    return all(
+        hasher.digest() == toc.digests[chunk] for hasher, chunk in zip(hashers, chunks, strict=True)
+    )

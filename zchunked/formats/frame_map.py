@@ -1,4 +1,5 @@
-"""Map a layer's blob as the sequence of frames it consists of: where each lies, and what goes into it.
+"""Map a layer's blob as the sequence of frames it consists of: where each lies, and what goes into
+it.
 
 A writer makes the same bytes of the same content, so a frame of a stored blob stands in for one of
 a wanted blob when key and compressed length agree. The key says what goes into a frame:
@@ -35,7 +36,8 @@ _JOINED_GZIP, _JOINED_ZSTD = b"stargz gzip\0", b"stargz zstd\0"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameMap:
-    """A blob's frames in columns, in order. They tile the blob: none is empty, nothing is between them.
+    """A blob's frames in columns, in order. They tile the blob: none is empty, nothing is between
+    them.
 
     Frame i is [edges[i], edges[i+1]) of the blob. `kinds[i]` is `PAYLOAD`, `HEADER` or `TAIL`.
     `keys[i]` has 32 bytes, or none (`NO_KEY`) where the frame always has to be fetched. A payload
@@ -63,12 +65,16 @@ class FrameMap:
 
     def payloads(self) -> Iterator[tuple[bytes, int, int]]:
         """Key, start and compressed length of each payload frame that has a key."""
-        is_one = [kind == PAYLOAD and key != NO_KEY for kind, key in zip(self.kinds, self.keys, strict=True)]
+        is_one = [
+            kind == PAYLOAD and key != NO_KEY
+            for kind, key in zip(self.kinds, self.keys, strict=True)
+        ]
         return compress(zip(self.keys, self.edges, self.lengths(), strict=False), is_one)
 
 
 def frame_map(toc: Toc, payload_end: int, size: int, *, is_gzip: bool = False) -> FrameMap:
-    """The frames of a blob of `size` bytes, whose tail begins at `payload_end` (`Location.payload_end`).
+    """The frames of a blob of `size` bytes, whose tail begins at `payload_end`
+    (`Location.payload_end`).
 
     `is_gzip` keeps gzip members and zstd frames of the same content apart.
 
@@ -81,14 +87,16 @@ def frame_map(toc: Toc, payload_end: int, size: int, *, is_gzip: bool = False) -
     last = max(toc.ends, default=0)
     if not last <= payload_end <= size or min(toc.starts, default=0) < 0:
         raise FormatError(
-            f"invalid TOC: chunks reach to {last}; expected the tail at {payload_end} of {size} bytes behind them"
+            f"invalid TOC: chunks reach to {last}; expected the tail at {payload_end} of {size} "
+            "bytes behind them"
         )
     made = (
         _apart(toc)
         if toc.inner_offsets is None
         else _joined(toc, toc.inner_offsets, _JOINED_GZIP if is_gzip else _JOINED_ZSTD)
     )
-    _append(made, payload_end, HEADER)  # what lies behind the last payload; nothing where frames are joined
+    # what lies behind the last payload; nothing where frames are joined
+    _append(made, payload_end, HEADER)
     _append(made, size, TAIL)
     return made
 
@@ -110,7 +118,9 @@ def _apart(toc: Toc) -> FrameMap:
     if not all(map(le, ends, islice(starts, 1, None))):
         # Not in the blob's order, or two files in one range: which headers lie where is unknown.
         chunks = _in_blob_order(toc)
-        starts, ends, sizes = (array("q", map(column.__getitem__, chunks)) for column in (starts, ends, sizes))
+        starts, ends, sizes = (
+            array("q", map(column.__getitem__, chunks)) for column in (starts, ends, sizes)
+        )
         digests, before = [digests[chunk] for chunk in chunks], [NO_KEY] * len(chunks)
     if not starts:
         return FrameMap(array("q", (0,)), bytearray(), [], array("q"), array("q"), is_joined=False)
@@ -125,7 +135,9 @@ def _apart(toc: Toc) -> FrameMap:
     if not all(map(lt, gaps, starts)):  # chunks of one file have no header frame between them
         here = bytearray(b"\1") * (2 * count)
         here[0::2] = bytes(map(lt, gaps, starts))
-        edges, chunks, sizes = (array("q", compress(column, here)) for column in (edges, chunks, sizes))
+        edges, chunks, sizes = (
+            array("q", compress(column, here)) for column in (edges, chunks, sizes)
+        )
         kinds, keys = bytearray(compress(kinds, here)), list(compress(keys, here))
     edges.append(ends[-1])
     return FrameMap(edges, kinds, keys, chunks, sizes, is_joined=False)
@@ -138,7 +150,9 @@ def _in_turn(evens: array[int], odds: array[int]) -> array[int]:
 
 
 def _in_blob_order(toc: Toc) -> array[int]:
-    """The chunks as they lie in the blob, one of those that share a range. The TOC's parse refused overlaps."""
+    """The chunks as they lie in the blob, one of those that share a range. The TOC's parse refused
+    overlaps.
+    """
     rows = dict(zip(zip(toc.starts, toc.ends, strict=True), range(len(toc.starts)), strict=True))
     return array("q", [rows[span] for span in sorted(rows)])
 
@@ -165,7 +179,12 @@ def _joined(toc: Toc, inner_offsets: array[int], kind: bytes) -> FrameMap:
     _append(made, starts[0], HEADER, sha256(kind + before[0]).digest())
     if not any(inner_offsets):  # no frame has two chunks
         firsts = list(range(len(starts)))
-        made.keys.extend([sha256(kind + b"".join(both)).digest() for both in zip(toc.digests, after, strict=True)])
+        made.keys.extend(
+            [
+                sha256(kind + b"".join(both)).digest()
+                for both in zip(toc.digests, after, strict=True)
+            ]
+        )
         made.sizes.extend(toc.chunk_sizes)
     else:
         firsts = [0, *(chunk for chunk, (one, two) in enumerate(pairwise(starts), 1) if one != two)]

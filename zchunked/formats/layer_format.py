@@ -44,14 +44,22 @@ class LayerFormat(Protocol):
         """
         raise NotImplementedError
 
-    def locate(self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS) -> Location:
+    def locate(
+        self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS
+    ) -> Location:
         """Where the TOC and the tar-split lie, and what vouches for them."""
         raise NotImplementedError
 
     def toc_reader(
-        self, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS, budget: ImageBudget | None = None
+        self,
+        layer: Descriptor,
+        location: Location,
+        limits: Limits = DEFAULT_LIMITS,
+        budget: ImageBudget | None = None,
     ) -> TocReader:
-        """A reader for the bytes of `location.toc.span`. `budget`: of the image; None: the layer is all of it."""
+        """A reader for the bytes of `location.toc.span`. `budget`: of the image; None: the layer is
+        all of it.
+        """
         return TocReader(layer, location, limits, budget)
 
     def frame_map(self, toc: Toc, location: Location, size: int) -> FrameMap:
@@ -66,19 +74,25 @@ class LayerFormat(Protocol):
         data: Sequence[bytes | memoryview],
         limits: Limits = DEFAULT_LIMITS,
     ) -> list[int]:
-        """Those of the payload frames whose bytes, in `data`, hold other content than the TOC says."""
+        """Those of the payload frames whose bytes, in `data`, hold other content than the TOC
+        says.
+        """
         return frame_check.damaged(toc, frames, numbers, data, limits)
 
 
 class ZstdChunked(LayerFormat):
-    """By containers/storage, or by stargz: then frames are joined and nothing but the blob can be rebuilt."""
+    """By containers/storage, or by stargz: then frames are joined and nothing but the blob can be
+    rebuilt.
+    """
 
     name = "zstd:chunked"
 
     def tail(self, size: int, *, is_thrifty: bool = True) -> ByteRange | None:
         return None
 
-    def locate(self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS) -> Location:
+    def locate(
+        self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS
+    ) -> Location:
         return locate(layer, limits, may_be_joined=True)
 
 
@@ -90,7 +104,9 @@ class EStargz(LayerFormat):
     def tail(self, size: int, *, is_thrifty: bool = True) -> ByteRange | None:
         return estargz.footer_span(size) if is_thrifty else estargz.likely_tail(size)
 
-    def locate(self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS) -> Location:
+    def locate(
+        self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS
+    ) -> Location:
         return estargz.locate(layer, tail, limits)
 
 
@@ -98,5 +114,7 @@ _ZSTD_CHUNKED, _ESTARGZ = ZstdChunked(), EStargz()
 
 
 def format_of(layer: Descriptor) -> LayerFormat:
-    """Told by media type and annotations alone. Of a layer of neither kind, `locate` says why it comes whole."""
+    """Told by media type and annotations alone. Of a layer of neither kind, `locate` says why it
+    comes whole.
+    """
     return _ESTARGZ if is_estargz(layer) else _ZSTD_CHUNKED

@@ -1,4 +1,5 @@
-"""Build the TOC's columns as stargz means them: chunks start frames that go on with padding and headers.
+"""Build the TOC's columns as stargz means them: chunks start frames that go on with padding and
+headers.
 
 What differs from containers/storage: no file says where it ends. A frame (a gzip member, or a zstd
 frame) reaches to the next larger offset, the last one to the tail. Small files may share a frame:
@@ -21,7 +22,8 @@ from zchunked.oci.digest import Digest
 
 
 class StargzTocBuilder(TocBuilder):
-    """`Toc.starts` and `Toc.ends` are those of a chunk's whole frame, `Toc.inner_offsets` is filled.
+    """`Toc.starts` and `Toc.ends` are those of a chunk's whole frame, `Toc.inner_offsets` is
+    filled.
 
     Raises UnsupportedLayerError for TOCs without digests of chunks (written before 2021), and where
     files are not in the blob's order.
@@ -32,7 +34,9 @@ class StargzTocBuilder(TocBuilder):
         self._inner_offsets = array("q")
 
     def take(self, batch: list[Entry]) -> None:
-        """Puts the entries of files of one chunk, nearly all, as containers/storage does: those take the short way."""
+        """Puts the entries of files of one chunk, nearly all, as containers/storage does: those
+        take the short way.
+        """
         inner_offsets, end = self._inner_offsets, self._payload_end
         for entry in batch:
             if entry.type == "chunk":
@@ -47,24 +51,32 @@ class StargzTocBuilder(TocBuilder):
         super().take(batch)
 
     def _spans(self, group: list[Entry], name: str) -> tuple[list[int], list[int]]:
-        if not group[0].digest or (len(group) > 1 and not all(entry.chunk_digest for entry in group)):
+        if not group[0].digest or (
+            len(group) > 1 and not all(entry.chunk_digest for entry in group)
+        ):
             raise UnsupportedLayerError("its table of contents has chunks without a digest")
         return [entry.offset or 0 for entry in group], [0] * len(group)
 
     def finish(self, tarsplit_digest: Digest | None, fingerprints: bytes) -> Toc:
-        return replace(super().finish(tarsplit_digest, fingerprints), inner_offsets=self._inner_offsets)
+        return replace(
+            super().finish(tarsplit_digest, fingerprints), inner_offsets=self._inner_offsets
+        )
 
     def _check_overlaps(self, digests: list[bytes]) -> None:
         """Chunks follow each other, and something does before the first one: a header at least."""
         at, done = 0, 1  # the frame at hand, and how far into it chunks were seen
-        for start, inner, size in zip(self._starts, self._inner_offsets, self._chunk_sizes, strict=True):
+        for start, inner, size in zip(
+            self._starts, self._inner_offsets, self._chunk_sizes, strict=True
+        ):
             if start < at:
                 raise UnsupportedLayerError("its table of contents is not in the order of the blob")
             if start == at and inner < done:
                 raise FormatError(f"chunks overlap in the TOC: two at {at}+{inner} of the blob")
             at, done = start, inner + size
         if at >= self._payload_end:
-            raise FormatError(f"chunk at {at} in the TOC, where the tar stream ends at {self._payload_end}")
+            raise FormatError(
+                f"chunk at {at} in the TOC, where the tar stream ends at {self._payload_end}"
+            )
         end = self._payload_end
         for chunk in range(len(self._starts) - 1, -1, -1):
             self._ends[chunk] = end

@@ -1,8 +1,10 @@
-"""Tar bytes → members with their raw header bytes, read as Go's archive/tar reads them; payloads are streamed.
+"""Tar bytes → members with their raw header bytes, read as Go's archive/tar reads them; payloads
+are streamed.
 
-Go, because the writers and readers of zstd:chunked images are written in it, and a table of contents must say what
-they see: containers/storage compares it with the headers, field by field. What they refuse, and what they would lose,
-raises UnsupportedLayerError here: it can only be kept in a layer without a table of contents.
+Go, because the writers and readers of zstd:chunked images are written in it, and a table of
+contents must say what they see: containers/storage compares it with the headers, field by field.
+What they refuse, and what they would lose, raises UnsupportedLayerError here: it can only be kept
+in a layer without a table of contents.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from zchunked.errors import UnsupportedLayerError
 BLOCK = 512
 _PIECE = 256 << 10
 _EXTENSION_BYTES = 1 << 20  # one PAX header or long name, as in Go
-_HEADERS_BYTES = 3 << 20  # all headers of a member: in a tar-split they are one line, which readers bound at 4 MiB
+# all headers of a member: in a tar-split they are one line, which readers bound at 4 MiB
+_HEADERS_BYTES = 3 << 20
 _REST_BYTES = 1 << 20  # of what follows the end of the archive, in one piece
 _LARGEST = (1 << 63) - 1
 _ZEROS = bytes(BLOCK)
@@ -35,7 +38,8 @@ _EXTENSIONS = (b"x", b"L", b"K")
 _NO_RECORDS: dict[bytes, bytes] = {}  # never written to
 _XATTR = b"SCHILY.xattr."
 _OCTAL, _DECIMAL = re.compile(rb"[0-7]*"), re.compile(rb"[+-]?[0-9]+")
-# Name, mode, owner, group, size, mtime, checksum, type, link, magic with version, device numbers, prefix.
+# Name, mode, owner, group, size, mtime, checksum, type, link, magic with version, device numbers,
+# prefix.
 _FIELDS = struct.Struct("100s8s8s8s12s12s8ss100s8s64x8s8s155s12x")
 _USTAR, _GNU = b"ustar\0", b"ustar  \0"
 _Moment = TypeVar("_Moment", int, int | None)
@@ -47,7 +51,9 @@ class Member:
     """One member. Times are nanoseconds since 1970; None where no header gives them."""
 
     header: bytes
-    """All bytes between the payload before and this one: padding, extension headers, the header itself."""
+    """All bytes between the payload before and this one: padding, extension headers, the header
+    itself.
+    """
     name: bytes
     kind: str
     link_name: bytes
@@ -69,14 +75,18 @@ class Member:
 
 
 class TarReader:
-    """Pull parser over pieces of any size. Between two members, take all of `payload()`; after the last, `rest()`."""
+    """Pull parser over pieces of any size. Between two members, take all of `payload()`; after the
+    last, `rest()`.
+    """
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._input = _Input(pieces)
         self._left = 0  # of the payload of the member at hand
         self._padding = 0  # that follows it
         self.end = b""
-        """After the last member: its padding and the blocks that end the archive, as far as there are any."""
+        """After the last member: its padding and the blocks that end the archive, as far as there
+        are any.
+        """
 
     def members(self) -> Iterator[Member]:
         while (member := self._next()) is not None:
@@ -124,11 +134,15 @@ class TarReader:
             if flag in _REFUSED:
                 raise UnsupportedLayerError(f"its tar has {_REFUSED[flag]}")
             if flag not in _EXTENSIONS:
-                return _member(b"".join(raw) if len(raw) > 1 else header, block, pax, long_name, long_link)
+                return _member(
+                    b"".join(raw) if len(raw) > 1 else header, block, pax, long_name, long_link
+                )
             _check_sum(block, number(block[148:156]))
             body = self._extension(raw, number(block[124:136]))
             if sum(map(len, raw)) > _HEADERS_BYTES:
-                raise UnsupportedLayerError(f"its tar has a member with more than {_HEADERS_BYTES} bytes of headers")
+                raise UnsupportedLayerError(
+                    f"its tar has a member with more than {_HEADERS_BYTES} bytes of headers"
+                )
             if flag == b"x":
                 pax = pax_records(body)
             elif flag == b"L":
@@ -153,7 +167,9 @@ class TarReader:
             raise UnsupportedLayerError("its tar ends after an extension header")
         second = self._input.exactly(BLOCK) if block else b""
         if second and second != _ZEROS:
-            raise UnsupportedLayerError("a single block of zeros in its tar is followed by something else")
+            raise UnsupportedLayerError(
+                "a single block of zeros in its tar is followed by something else"
+            )
         self.end = raw[0] + second
 
 
@@ -187,9 +203,13 @@ class _Input:
         return b"".join(parts)
 
 
-def _member(header: bytes, block: bytes, pax: dict[bytes, bytes], long_name: bytes, long_link: bytes) -> Member:
+def _member(
+    header: bytes, block: bytes, pax: dict[bytes, bytes], long_name: bytes, long_link: bytes
+) -> Member:
     fields = _FIELDS.unpack(block)
-    name, mode, uid, gid, size, mtime, checksum, flag, link_name, magic, major, minor, prefix = fields
+    name, mode, uid, gid, size, mtime, checksum, flag, link_name, magic, major, minor, prefix = (
+        fields
+    )
     _check_sum(block, number(checksum))
     name, link_name = long_name or _text(name), long_link or _text(link_name)
     atime = ctime = None
@@ -230,14 +250,21 @@ def _extend(member: Member, pax: dict[bytes, bytes], *, is_named: bool, is_linke
     member.size = _decimal(pax, b"size", member.size)
     member.uid, member.gid = _decimal(pax, b"uid", member.uid), _decimal(pax, b"gid", member.gid)
     member.mtime = _time(pax, b"mtime", member.mtime)
-    member.atime, member.ctime = _time(pax, b"atime", member.atime), _time(pax, b"ctime", member.ctime)
-    member.xattrs = {key.removeprefix(_XATTR): value for key, value in pax.items() if key.startswith(_XATTR) and value}
+    member.atime, member.ctime = (
+        _time(pax, b"atime", member.atime),
+        _time(pax, b"ctime", member.ctime),
+    )
+    member.xattrs = {
+        key.removeprefix(_XATTR): value
+        for key, value in pax.items()
+        if key.startswith(_XATTR) and value
+    }
 
 
 def _check_sum(block: bytes, stated: int) -> None:
     """Signed or unsigned, as in Go."""
-    # Adler-32 begins with 1 plus the sum of all bytes modulo 65,521, which 256 bytes never reach; `sum` takes ten times
-    # as long.
+    # Adler-32 begins with 1 plus the sum of all bytes modulo 65,521, which 256 bytes never reach;
+    # `sum` takes ten times as long.
     plain = (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
     plain += 8 * ord(" ") - sum(block[148:156])
     if stated != plain:
@@ -295,14 +322,21 @@ def _time(pax: dict[bytes, bytes], key: bytes, otherwise: _Moment) -> int | _Mom
 
 
 def pax_records(body: bytes) -> dict[bytes, bytes]:
-    """Each is `LENGTH KEY=VALUE` and a newline, the length that of all of it. Of equal keys the last one counts."""
+    """Each is `LENGTH KEY=VALUE` and a newline, the length that of all of it. Of equal keys the
+    last one counts.
+    """
     records: dict[bytes, bytes] = {}
     while body:
         digits, blank, _ = body.partition(b" ")
         size = int(digits) if digits.isdigit() and len(digits) <= 7 else 0
         key, equals, value = body[len(digits) + 1 : size - 1].partition(b"=")
         wrong_nul = b"\0" in (value if key in (b"path", b"linkpath", b"uname", b"gname") else key)
-        if not (blank and key and equals) or size > len(body) or body[size - 1 : size] != b"\n" or wrong_nul:
+        if (
+            not (blank and key and equals)
+            or size > len(body)
+            or body[size - 1 : size] != b"\n"
+            or wrong_nul
+        ):
             raise UnsupportedLayerError("its tar has a malformed PAX header")
         records[key] = value
         body = body[size:]

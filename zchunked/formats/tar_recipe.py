@@ -14,7 +14,9 @@ _CRC_BYTES = 8
 
 
 Step = bytes | int
-"""What comes next in the tar: bytes stand for themselves, a number for the payload of that TOC entry."""
+"""What comes next in the tar: bytes stand for themselves, a number for the payload of that TOC
+entry.
+"""
 
 
 class Steps(NamedTuple):
@@ -25,9 +27,11 @@ class Steps(NamedTuple):
 
 
 def from_tarsplit(toc: Toc, batches: Iterable[list[Line]]) -> Iterator[Steps]:
-    """The steps of the tar, in batches. Lazy: a contradiction between the two raises FormatError where it stands.
+    """The steps of the tar, in batches. Lazy: a contradiction between the two raises FormatError
+    where it stands.
 
-    The n-th file line is the n-th entry in all known writers; names that say otherwise are joined by name.
+    The n-th file line is the n-th entry in all known writers; names that say otherwise are joined
+    by name.
     """
     join = _Join(toc)
     for lines in batches:
@@ -51,11 +55,22 @@ class _Join:
         entries = self._next_ones(files) or [self._entry(line) for line in files]
         each = iter(entries)
         steps = [line.payload if line.type == SEGMENT else next(each) for line in lines]
-        sums = b"".join([line.payload or b"" for line, entry in zip(files, entries, strict=True) if entry is not None])
-        return Steps([step for step in steps if step or step == 0], unpack(f">{len(sums) // _CRC_BYTES}Q", sums))
+        sums = b"".join(
+            [
+                line.payload or b""
+                for line, entry in zip(files, entries, strict=True)
+                if entry is not None
+            ]
+        )
+        return Steps(
+            [step for step in steps if step or step == 0],
+            unpack(f">{len(sums) // _CRC_BYTES}Q", sums),
+        )
 
     def _next_ones(self, files: list[Line]) -> list[int | None]:
-        """The entries of the lines, None for empty files. [] unless these are the next, and all is as it should be."""
+        """The entries of the lines, None for empty files. [] unless these are the next, and all is
+        as it should be.
+        """
         start, end = self._next, self._next + len(files)
         sizes = self._toc.sizes[start:end]
         if (
@@ -71,7 +86,8 @@ class _Join:
     def _entry(self, line: Line) -> int | None:
         """The entry of one line; None of an empty one."""
         names, at = self._toc.names, self._next
-        # A name that is not UTF-8 is not in the TOC as it is; its place tells, and the diff ID decides.
+        # A name that is not UTF-8 is not in the TOC as it is; its place tells, and the diff ID
+        # decides.
         if (
             self._by_name is None
             and at < len(names)
@@ -88,13 +104,20 @@ class _Join:
     def _check_line(self, line: Line, size: int) -> None:
         """Raise unless it is an empty file, or no file at all."""
         if not size:
-            # A link's header may state a size although no data follows: its checksum is that of nothing.
+            # A link's header may state a size although no data follows: its checksum is that of
+            # nothing.
             if line.size and line.payload and line.payload != bytes(_CRC_BYTES):
-                raise FormatError(f"{line.name!r:.80} has {line.size} bytes in the tar-split and none in the TOC")
+                raise FormatError(
+                    f"{line.name!r:.80} has {line.size} bytes in the tar-split and none in the TOC"
+                )
         elif line.size != size:
-            raise FormatError(f"{line.name!r:.80} has {line.size} bytes in the tar-split and {size} in the TOC")
+            raise FormatError(
+                f"{line.name!r:.80} has {line.size} bytes in the tar-split and {size} in the TOC"
+            )
         else:
-            raise FormatError(f"{line.name!r:.80} has no checksum of {_CRC_BYTES} bytes in the tar-split")
+            raise FormatError(
+                f"{line.name!r:.80} has no checksum of {_CRC_BYTES} bytes in the tar-split"
+            )
 
     def _find(self, line: Line) -> int:
         """The entry of a line that is not the next one's."""
@@ -111,6 +134,11 @@ class _Join:
         return found
 
     def finish(self) -> None:
-        listed, named = len(self._toc.names), self._next if self._by_name is None else len(self._used)
+        listed, named = (
+            len(self._toc.names),
+            self._next if self._by_name is None else len(self._used),
+        )
         if listed != named:
-            raise FormatError(f"the TOC lists {listed} entries, the tar-split names {named} of them")
+            raise FormatError(
+                f"the TOC lists {listed} entries, the tar-split names {named} of them"
+            )

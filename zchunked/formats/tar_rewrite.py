@@ -1,6 +1,8 @@
-"""A tar → the same files with headers that depend less on when and by whom it was made, so that rebuilds share frames.
+"""A tar → the same files with headers that depend less on when and by whom it was made, so that
+rebuilds share frames.
 
-Only header bytes change that must: names, order, numbers of owners and contents stay, and all that no option is about.
+Only header bytes change that must: names, order, numbers of owners and contents stay, and all that
+no option is about.
 """
 
 from __future__ import annotations
@@ -14,14 +16,15 @@ from zchunked.formats.tar_reader import BLOCK, Member, TarReader, number, pax_re
 _TIMES = (b"mtime", b"atime", b"ctime")
 _BY_WHOM = (b"uname", b"gname", b"atime", b"ctime")
 _NAMES = slice(265, 329)  # of user and group, in ustar and GNU headers
-_EXTENSION_NAME = b"././@PaxHeader"  # as Python's tarfile calls them all; GNU tar's has the number of its process
+# as Python's tarfile calls them all; GNU tar's has the number of its process
+_EXTENSION_NAME = b"././@PaxHeader"
 _GNU, _GNU_TIMES = b"ustar  \0", ((345, 357), (357, 369))
 
 
 @dataclass(frozen=True, slots=True)
 class TarRewriter:
-    """`latest`: no time after it, in seconds since 1970. `normalize`: neither names of owners nor times of access and
-    change, and extension headers without the traces of a process.
+    """`latest`: no time after it, in seconds since 1970. `normalize`: neither names of owners nor
+    times of access and change, and extension headers without the traces of a process.
     """
 
     latest: int | None = None
@@ -62,7 +65,11 @@ class TarRewriter:
     def _extension(self, block: bytes, body: bytes) -> bytes:
         """A PAX header; nothing where nothing is left in it."""
         records = pax_records(body)
-        kept = {key: self._record(key, value) for key, value in records.items() if not self._is_dropped(key)}
+        kept = {
+            key: self._record(key, value)
+            for key, value in records.items()
+            if not self._is_dropped(key)
+        }
         if kept == records and not self.normalize:
             return self._block(block) + body + bytes(-len(body) % BLOCK)
         if not kept:
@@ -82,7 +89,9 @@ class TarRewriter:
             return value
         whole, _, fraction = value.partition(b".")
         try:
-            is_later = int(whole) > self.latest or (int(whole) == self.latest and fraction.strip(b"0") != b"")
+            is_later = int(whole) > self.latest or (
+                int(whole) == self.latest and fraction.strip(b"0") != b""
+            )
         except ValueError:
             raise UnsupportedLayerError(f"its tar has the time {value!r:.60}") from None
         return b"%d" % self.latest if is_later else value
@@ -97,7 +106,9 @@ class TarRewriter:
                 if self.normalize:
                     changed = changed[:start] + bytes(end - start) + changed[end:]
         if self.normalize and has_names:
-            changed = changed[: _NAMES.start] + bytes(_NAMES.stop - _NAMES.start) + changed[_NAMES.stop :]
+            changed = (
+                changed[: _NAMES.start] + bytes(_NAMES.stop - _NAMES.start) + changed[_NAMES.stop :]
+            )
         return block if changed == block else _signed(changed)
 
     def _clamped(self, block: bytes, start: int, end: int) -> bytes:

@@ -1,4 +1,6 @@
-"""Parse a tar-split: the recipe of a tar's bytes around its files' contents (vbatts/tar-split, JSON lines)."""
+"""Parse a tar-split: the recipe of a tar's bytes around its files' contents (vbatts/tar-split, JSON
+lines).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _BATCH_BYTES = 256 << 10
 
 
 class Line(msgspec.Struct):
-    """`SEGMENT`: payload is bytes of the tar. `FILE`: a header's entry; payload is the content's CRC, big-endian."""
+    """`SEGMENT`: payload is bytes of the tar. `FILE`: a header's entry; payload is the content's
+    CRC, big-endian.
+    """
 
     type: int
     name: str | None = None
@@ -37,7 +41,9 @@ def parse_lines(pieces: Iterable[bytes], limits: Limits = DEFAULT_LIMITS) -> Ite
             held.append(piece)
             size += len(piece)
             if not cut and size > limits.tarsplit_line_bytes + _BATCH_BYTES:
-                raise FormatError(f"a line of the tar-split is longer than {limits.tarsplit_line_bytes} bytes")
+                raise FormatError(
+                    f"a line of the tar-split is longer than {limits.tarsplit_line_bytes} bytes"
+                )
             continue
         held.append(piece[:cut])
         yield _decode(b"".join(held), limits)
@@ -48,8 +54,13 @@ def parse_lines(pieces: Iterable[bytes], limits: Limits = DEFAULT_LIMITS) -> Ite
 
 
 def _decode(text: bytes, limits: Limits) -> list[Line]:
-    if len(text) > limits.tarsplit_line_bytes and max(map(len, text.split(b"\n"))) > limits.tarsplit_line_bytes:
-        raise FormatError(f"a line of the tar-split is longer than {limits.tarsplit_line_bytes} bytes")
+    if (
+        len(text) > limits.tarsplit_line_bytes
+        and max(map(len, text.split(b"\n"))) > limits.tarsplit_line_bytes
+    ):
+        raise FormatError(
+            f"a line of the tar-split is longer than {limits.tarsplit_line_bytes} bytes"
+        )
     try:
         return _LINES.decode_lines(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -1,6 +1,8 @@
-"""Parse a TOC into entries and chunks, with every strict check (c/storage zstd:chunked, CRFS-style JSON).
+"""Parse a TOC into entries and chunks, with every strict check (c/storage zstd:chunked, CRFS-style
+JSON).
 
-A layer may have a hundred thousand entries, so the result is columns, not objects, and entries are decoded in batches.
+A layer may have a hundred thousand entries, so the result is columns, not objects, and entries are
+decoded in batches.
 """
 
 from __future__ import annotations
@@ -16,7 +18,13 @@ from msgspec import UNSET
 from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
 from zchunked.formats.budget import ImageBudget, LayerBudget
 from zchunked.formats.fingerprints import Fingerprints
-from zchunked.formats.toc_checks import check_names, check_overlaps, check_sizes, mark_holes, payload_bytes
+from zchunked.formats.toc_checks import (
+    check_names,
+    check_overlaps,
+    check_sizes,
+    mark_holes,
+    payload_bytes,
+)
 from zchunked.formats.toc_json import BATCH_BYTES, Batch, Entry, EntryReader, decode_entries
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import EMPTY, RAW_SIZE, Digest, parse_digest, parse_digests
@@ -28,12 +36,13 @@ _KINDS = frozenset({"reg", "dir", "symlink", "hardlink", "char", "block", "fifo"
 class Toc:
     """A layer's files and chunks in columns. `chunk` entries are folded into their file.
 
-    Entry i has name `names[i]`, a payload of `sizes[i]` bytes (0 for all but regular files) and the chunks
-    [first[i], first[i+1]). Chunk c lies at [starts[c], ends[c]) of the compressed blob and decodes to `chunk_sizes[c]`
-    bytes of the raw digest `digests[c]`; where `holes[c]` is 1 these are zeros and nobody need fetch them.
-    `file_digests` has the raw digests of files of several chunks, by entry. `fingerprints`: of what lies before each
-    payload (`fingerprints.py`). `inner_offsets` is None, unless stargz wrote it: then a chunk lies that far into what
-    its range decodes to, and more may follow it there.
+    Entry i has name `names[i]`, a payload of `sizes[i]` bytes (0 for all but regular files) and the
+    chunks [first[i], first[i+1]). Chunk c lies at [starts[c], ends[c]) of the compressed blob and
+    decodes to `chunk_sizes[c]` bytes of the raw digest `digests[c]`; where `holes[c]` is 1 these
+    are zeros and nobody need fetch them. `file_digests` has the raw digests of files of several
+    chunks, by entry. `fingerprints`: of what lies before each payload (`fingerprints.py`).
+    `inner_offsets` is None, unless stargz wrote it: then a chunk lies that far into what its range
+    decodes to, and more may follow it there.
     """
 
     names: list[str]
@@ -76,11 +85,12 @@ def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> T
 
 
 class TocParser:
-    """Push parser of the decoded TOC, cut anywhere. `toc_start` is the TOC's offset in the blob: no payload reaches
-    beyond the frame header there. A `builder` of other rules knows that for itself.
+    """Push parser of the decoded TOC, cut anywhere. `toc_start` is the TOC's offset in the blob: no
+    payload reaches beyond the frame header there. A `builder` of other rules knows that for itself.
 
-    Both of its methods raise FormatError when the TOC contradicts itself, UnsupportedLayerError when it is merely
-    nothing we can use; then it is at its end. Of one that is both, what is found first decides.
+    Both of its methods raise FormatError when the TOC contradicts itself, UnsupportedLayerError
+    when it is merely nothing we can use; then it is at its end. Of one that is both, what is found
+    first decides.
     """
 
     def __init__(
@@ -103,7 +113,9 @@ class TocParser:
         self._count = 0
 
     def feed(self, text: bytes) -> None:
-        """What comes next of it: a few MiB at most, for entries are decoded in batches of about that."""
+        """What comes next of it: a few MiB at most, for entries are decoded in batches of about
+        that.
+        """
         self._size += len(text)
         if self._size > self._limits.toc_bytes:
             raise LimitError(f"the TOC has more than {self._limits.toc_bytes} bytes, our limit")
@@ -127,7 +139,8 @@ class TocParser:
             raise FormatError("the TOC states no version")
         if document.version != 1:
             raise UnsupportedLayerError(
-                f"table of contents of version {str(document.version)[:20]}, only version 1 is known"
+                f"table of contents of version {str(document.version)[:20]}, only version 1 is "
+                "known"
             )
         self._count_in(len(raws))
         for batch in decode_entries(raws):
@@ -142,12 +155,15 @@ class TocParser:
         self._budget.take_entries(more)
         if self._count > self._limits.entries_count:
             raise UnsupportedLayerError(
-                f"its table of contents has {self._count} entries or more, our limit is {self._limits.entries_count}"
+                f"its table of contents has {self._count} entries or more, our limit is "
+                f"{self._limits.entries_count}"
             )
 
 
 class TocBuilder:
-    """Takes the entries in order and fills the columns; a file of several chunks is open until all of them came."""
+    """Takes the entries in order and fills the columns; a file of several chunks is open until all
+    of them came.
+    """
 
     def __init__(self, payload_end: int, limits: Limits, budget: LayerBudget | None = None) -> None:
         self._payload_end = payload_end
@@ -186,7 +202,9 @@ class TocBuilder:
             self._names.append(name)
             if kind != "reg":
                 if kind not in _KINDS:
-                    raise UnsupportedLayerError(f"its table of contents has entries of type {kind!r:.40}")
+                    raise UnsupportedLayerError(
+                        f"its table of contents has entries of type {kind!r:.40}"
+                    )
                 self._sizes.append(0)  # a link's header may state a size, but no payload follows it
                 self._first.append(len(self._starts))
                 continue
@@ -214,7 +232,8 @@ class TocBuilder:
         self._total += sum(self._sizes[before:])
         if self._total > self._limits.tar_bytes:
             raise LimitError(
-                f"the layer's files have {self._total} bytes or more, the limit is {self._limits.tar_bytes}"
+                f"the layer's files have {self._total} bytes or more, the limit is "
+                f"{self._limits.tar_bytes}"
             )
         self._packed += parse_digests(self._digest_texts, "a chunk's digest in the TOC")
         self._digest_texts.clear()
@@ -226,7 +245,9 @@ class TocBuilder:
         packed = memoryview(self._packed)[first * RAW_SIZE : end * RAW_SIZE]
         digests = [digest for (digest,) in iter_unpack(f"{RAW_SIZE}s", packed)]
         its = slice(first, end)
-        return ChunkColumns(self._starts[its], self._ends[its], self._chunk_sizes[its], digests, self._holes[its])
+        return ChunkColumns(
+            self._starts[its], self._ends[its], self._chunk_sizes[its], digests, self._holes[its]
+        )
 
     def _fill_holes(self) -> None:
         """Chunks that are no holes are entered late."""
@@ -236,7 +257,9 @@ class TocBuilder:
         if not self._open:
             raise FormatError(f"chunk of {entry.name!r:.80} in the TOC follows no regular file")
         if entry.name != self._open[0].name:
-            raise FormatError(f"chunk of {entry.name!r:.80} in the TOC follows file {self._open[0].name!r:.80}")
+            raise FormatError(
+                f"chunk of {entry.name!r:.80} in the TOC follows file {self._open[0].name!r:.80}"
+            )
         self._open.append(entry)
 
     def _close(self) -> None:
@@ -275,14 +298,19 @@ class TocBuilder:
             self._file_digests[len(self._names) - 1] = file.digest
 
     def _spans(self, group: list[Entry], name: str) -> tuple[list[int], list[int]]:
-        """Where they start is where the one before ends; only the file itself says where the last one does."""
+        """Where they start is where the one before ends; only the file itself says where the last
+        one does.
+        """
         end = group[0].end_offset
         if end is UNSET:
             raise UnsupportedLayerError("its table of contents does not say where files end")
         starts = [entry.offset or 0 for entry in group]
         ends = [*starts[1:], end]
         if starts[0] <= 0 or end > self._payload_end or not all(map(int.__lt__, starts, ends)):
-            raise FormatError(f"file {name!r:.80} is said to lie at {starts[0]} to {end} of {self._payload_end} bytes")
+            raise FormatError(
+                f"file {name!r:.80} is said to lie at {starts[0]} to {end} of "
+                f"{self._payload_end} bytes"
+            )
         return starts, ends
 
     def _chunks(self, group: list[Entry], name: str, size: int) -> None:
@@ -316,7 +344,10 @@ class TocBuilder:
             self._budget.take_holes(sum(compress(self._chunk_sizes, self._holes)))
             mark_holes(self._holes, self._chunk_sizes, digests)
         files = parse_digests(list(self._file_digests.values()), "a file's digest in the TOC")
-        whole = {entry: files[at * RAW_SIZE : (at + 1) * RAW_SIZE] for at, entry in enumerate(self._file_digests)}
+        whole = {
+            entry: files[at * RAW_SIZE : (at + 1) * RAW_SIZE]
+            for at, entry in enumerate(self._file_digests)
+        }
         return Toc(
             self._names, self._sizes, self._first, self._starts, self._ends,
             self._chunk_sizes, digests, self._holes, whole, tarsplit_digest, fingerprints,

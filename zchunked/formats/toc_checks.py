@@ -1,4 +1,6 @@
-"""Checks of a whole TOC: names, sizes, overlapping chunks and holes, over columns as `Toc` has them."""
+"""Checks of a whole TOC: names, sizes, overlapping chunks and holes, over columns as `Toc` has
+them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _NAMES = 10_000  # looked at together
 
 
 def check_names(given: Iterable[str], most_bytes: int) -> None:
-    """Raise UnsupportedLayerError for a name with NUL, one that is longer, and two that mean the same path."""
+    """Raise UnsupportedLayerError for a name with NUL, one that is longer, and two that mean the
+    same path.
+    """
     names = [name.removesuffix("/") for name in given]  # directories have one
     for at in range(0, len(names), _NAMES):  # a search for each name would cost more than all else
         text = "/".join(["", *names[at : at + _NAMES], ""])
@@ -28,10 +32,14 @@ def check_names(given: Iterable[str], most_bytes: int) -> None:
             raise UnsupportedLayerError("a name in its table of contents contains NUL")
         if "//" in text or _DOTS.search(text):
             some = names[at : at + _NAMES]
-            names[at : at + _NAMES] = [posixpath.normpath("/" + name.lstrip("/"))[1:] for name in some]
+            names[at : at + _NAMES] = [
+                posixpath.normpath("/" + name.lstrip("/"))[1:] for name in some
+            ]
     longest = max(map(len, names), default=0)
     if longest * 4 > most_bytes and any(len(name.encode()) > most_bytes for name in names):
-        raise UnsupportedLayerError(f"a name in its table of contents is longer than {most_bytes} bytes")
+        raise UnsupportedLayerError(
+            f"a name in its table of contents is longer than {most_bytes} bytes"
+        )
     if len(set(names)) != len(names):
         raise UnsupportedLayerError("its table of contents has a name twice")
 
@@ -52,7 +60,9 @@ def check_overlaps(starts: array[int], ends: array[int], digests: Sequence[bytes
     rows = sorted(zip(starts, ends, digests, strict=True))
     for before, after in pairwise(rows):
         if before[1] > after[0] and before != after:
-            raise FormatError(f"chunks at {before[0]}-{before[1]} and {after[0]}-{after[1]} of the blob overlap")
+            raise FormatError(
+                f"chunks at {before[0]}-{before[1]} and {after[0]}-{after[1]} of the blob overlap"
+            )
 
 
 def payload_bytes(starts: array[int], ends: array[int]) -> int:
@@ -63,7 +73,9 @@ def payload_bytes(starts: array[int], ends: array[int]) -> int:
 
 
 def mark_holes(holes: bytearray, chunk_sizes: array[int], digests: Sequence[bytes]) -> None:
-    """Check the digests of holes, and mark every chunk that has one: of a file of zeros nothing but this tells."""
+    """Check the digests of holes, and mark every chunk that has one: of a file of zeros nothing but
+    this tells.
+    """
     wanted = _zeros_digests(compress(chunk_sizes, holes))
     zeros: set[bytes] = set()
     for digest, size in zip(compress(digests, holes), compress(chunk_sizes, holes), strict=True):

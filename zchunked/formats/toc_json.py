@@ -1,4 +1,6 @@
-"""Decode the TOC's JSON into typed entries, in batches; refuse wrong types and doubled keys (CRFS-style JSON)."""
+"""Decode the TOC's JSON into typed entries, in batches; refuse wrong types and doubled keys
+(CRFS-style JSON).
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,11 @@ _Text = str | UnsetType
 
 
 class Entry(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
-    """One element of `entries`. Also the fields we have no use for: a wrong type in them is a malformed TOC.
+    """One element of `entries`. Also the fields we have no use for: a wrong type in them is a
+    malformed TOC.
 
-    What a tar header says comes first, what is said of the payload from `digest` on: `fingerprints` cut there.
+    What a tar header says comes first, what is said of the payload from `digest` on: `fingerprints`
+    cut there.
     """
 
     type: str
@@ -63,7 +67,8 @@ class Batch(NamedTuple):
 
 
 def with_names(batch: Batch, users: dict[int, str], groups: dict[int, str]) -> Batch:
-    """Every entry with the names of its owner and group: stargz leaves out a name that its ID had before.
+    """Every entry with the names of its owner and group: stargz leaves out a name that its ID had
+    before.
 
     `users` and `groups`: names by ID, of this batch and those before; both are filled.
     """
@@ -84,14 +89,18 @@ class Document(msgspec.Struct, rename="camel"):
 
 _KNOWN = ("version", "tarSplitDigest")
 _MEMBERS, _DOCUMENT = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(Document)
-_ELEMENTS, _ENTRIES = msgspec.json.Decoder(list[msgspec.Raw] | None), msgspec.json.Decoder(list[Entry])
+_ELEMENTS, _ENTRIES = (
+    msgspec.json.Decoder(list[msgspec.Raw] | None),
+    msgspec.json.Decoder(list[Entry]),
+)
 
 
 class EntryReader:
     """Text of the document, cut anywhere → entries in batches, as it comes.
 
-    Where the text goes as writers put it, a batch ends between two entries, and what was taken is dropped. Text of any
-    other layout, and all from an entry on that does not decode, is kept until the end and parsed there, whole.
+    Where the text goes as writers put it, a batch ends between two entries, and what was taken is
+    dropped. Text of any other layout, and all from an entry on that does not decode, is kept until
+    the end and parsed there, whole.
     """
 
     def __init__(self, batch_bytes: int = BATCH_BYTES) -> None:
@@ -102,7 +111,9 @@ class EntryReader:
         self._whole: bytearray | None = None  # all of it, where it has to be kept
 
     def feed(self, text: bytes) -> Batch | None:
-        """The next entries, None until enough of them have come. FormatError where one has a key twice."""
+        """The next entries, None until enough of them have come. FormatError where one has a key
+        twice.
+        """
         if self._whole is not None:
             self._whole += text
             return None
@@ -124,7 +135,9 @@ class EntryReader:
         return batch
 
     def finish(self) -> tuple[Document, list[msgspec.Raw]]:
-        """The document without its entries, and those of them that were in no batch. Raises FormatError."""
+        """The document without its entries, and those of them that were in no batch. Raises
+        FormatError.
+        """
         data = self._whole if self._whole is not None else b"".join([self._head, *self._held])
         self._held.clear()
         try:
@@ -165,25 +178,39 @@ def _refuse(data: bytes | bytearray, error: Exception) -> NoReturn:
 
 
 def _refuse_double_names(data: bytes | bytearray, values: dict[str, msgspec.Raw]) -> None:
-    """Of two members of the document with one name the decoder keeps the last: then it is longer than what is left."""
-    plain = 2 + sum(len(key) + len('"":,') + len(memoryview(value)) for key, value in values.items()) - bool(values)
+    """Of two members of the document with one name the decoder keeps the last: then it is longer
+    than what is left.
+    """
+    plain = (
+        2
+        + sum(len(key) + len('"":,') + len(memoryview(value)) for key, value in values.items())
+        - bool(values)
+    )
     size = len(data.rstrip()) if data[-1:].isspace() else len(data)
-    if size != plain and _keys(data) != len(values) + sum(_keys(value) for value in values.values()):
+    if size != plain and _keys(data) != len(values) + sum(
+        _keys(value) for value in values.values()
+    ):
         raise FormatError("the TOC has a key twice")
 
 
 def _keys(text: bytes | bytearray | msgspec.Raw) -> int:
-    """How many keys there are, and strings that hold what looks like one: quotes that a colon follows."""
+    """How many keys there are, and strings that hold what looks like one: quotes that a colon
+    follows.
+    """
     return sum(1 for _ in _KEY.finditer(memoryview(text)))
 
 
 def _checked(text: bytes, entries: list[Entry]) -> Batch:
-    """The decoder lets the last of two equal keys win: then there are fewer colons in what it made than there were.
+    """The decoder lets the last of two equal keys win: then there are fewer colons in what it made
+    than there were.
 
-    Colons in strings are as many, but for those that were escaped. Of unknown keys there are fewer as well.
+    Colons in strings are as many, but for those that were escaped. Of unknown keys there are fewer
+    as well.
     """
     again = msgspec.json.encode(entries)
-    if again != text and (again.count(b":") != text.count(b":") or any(map(text.__contains__, _ESCAPED_COLON))):
+    if again != text and (
+        again.count(b":") != text.count(b":") or any(map(text.__contains__, _ESCAPED_COLON))
+    ):
         _refuse_double_keys(text)
     return Batch(entries, again)
 

@@ -18,34 +18,50 @@ from zchunked.oci.documents import Descriptor
 
 
 class TocReader:
-    """A layer's TOC, read as its bytes come. What comes out is of use only once `finish` has returned.
+    """A layer's TOC, read as its bytes come. What comes out is of use only once `finish` has
+    returned.
 
     Its digest is over the compressed bytes (zstd:chunked) or over the text (eStargz).
     """
 
     def __init__(
-        self, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS, budget: ImageBudget | None = None
+        self,
+        layer: Descriptor,
+        location: Location,
+        limits: Limits = DEFAULT_LIMITS,
+        budget: ImageBudget | None = None,
     ) -> None:
         """`budget`: of the image; None: the layer is all of it."""
         self._layer, self._location = layer, location
         self._hasher = hashlib.sha256()
-        window = max(limits.window_bytes, limits.toc_bytes)  # of a single frame it may be all of the text
+        # of a single frame it may be all of the text
+        window = max(limits.window_bytes, limits.toc_bytes)
         self._decoder: FrameDecoder | TocMember = (
-            TocMember(limits) if location.is_gzip else FrameDecoder(replace(limits, window_bytes=window))
+            TocMember(limits)
+            if location.is_gzip
+            else FrameDecoder(replace(limits, window_bytes=window))
         )
         share = (budget or ImageBudget(limits)).layer(layer.digest)
         if not location.is_gzip:
             share.take_text(location.toc.decoded_bytes)
-        builder = StargzTocBuilder(location.payload_end, limits, share) if location.is_joined else None
+        builder = (
+            StargzTocBuilder(location.payload_end, limits, share) if location.is_joined else None
+        )
         self._parser = TocParser(
-            location.toc.span.start, limits, builder=builder, budget=share, is_text_taken=not location.is_gzip
+            location.toc.span.start,
+            limits,
+            builder=builder,
+            budget=share,
+            is_text_taken=not location.is_gzip,
         )
         self._left = location.toc.decoded_bytes
         self._broken: ZPullError | None = None  # what cannot be decoded
         self._refused: ZPullError | None = None  # what was decoded and cannot be a TOC
 
     def feed(self, piece: bytes) -> None:
-        """The next bytes of the blob. What is wrong with them is told at the end: they may be damaged."""
+        """The next bytes of the blob. What is wrong with them is told at the end: they may be
+        damaged.
+        """
         is_gzip = self._location.is_gzip
         if not is_gzip:
             self._hasher.update(piece)
@@ -57,7 +73,9 @@ class TocReader:
                     self._hasher.update(text)
                 self._left -= len(text)
                 if self._left < 0:
-                    raise FormatError(f"the TOC decodes to more than {self._location.toc.decoded_bytes} bytes")
+                    raise FormatError(
+                        f"the TOC decodes to more than {self._location.toc.decoded_bytes} bytes"
+                    )
                 self._parse(text)
         except (FormatError, UnsupportedLayerError) as error:
             self._broken = error
@@ -74,9 +92,12 @@ class TocReader:
         return self._parser.chunks_from(first)
 
     def finish(self) -> Toc:
-        """Raises IntegrityError when it is not what its digest promised, else as `TocParser` does."""
+        """Raises IntegrityError when it is not what its digest promised, else as `TocParser`
+        does.
+        """
         want, got = self._location.toc_digest, self._hasher.hexdigest()
-        if isinstance(self._broken, UnsupportedLayerError):  # then an eStargz TOC was not hashed to its end
+        # then an eStargz TOC was not hashed to its end
+        if isinstance(self._broken, UnsupportedLayerError):
             raise self._broken
         if want != f"sha256:{got}":
             raise IntegrityError(

@@ -1,6 +1,8 @@
-"""Members and chunks → the TOC's JSON and the tar-split's lines, compressed as they are made (format: CRFS-style JSON).
+"""Members and chunks → the TOC's JSON and the tar-split's lines, compressed as they are made
+(format: CRFS-style JSON).
 
-Both are written as containers/storage writes them: zero values left out, `<`, `>` and `&` escaped, times in RFC 3339.
+Both are written as containers/storage writes them: zero values left out, `<`, `>` and `&` escaped,
+times in RFC 3339.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from zchunked.formats import zstd
 from zchunked.formats.tar_reader import Member
 
 _BATCH_BYTES = 256 << 10  # of text, compressed at a time
-# Every update fetches both. Digests make most of a TOC, which level 1 writes 4 % smaller than level 9 does; of a
-# tar-split, level 9 makes 16 % less than level 3.
+# Every update fetches both. Digests make most of a TOC, which level 1 writes 4 % smaller than level
+# 9 does; of a tar-split, level 9 makes 16 % less than level 3.
 _TOC_LEVEL, _TARSPLIT_LEVEL = 1, 9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST = (1 << 63) - 1
@@ -30,7 +32,9 @@ _GO_ESCAPES += [(b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029")]
 
 Frames = list[bytes]
 Submit = Callable[[Callable[[], Frames]], Callable[[], Frames]]
-"""Have a piece of work done, by another thread perhaps; what comes back waits for it and gives its result."""
+"""Have a piece of work done, by another thread perhaps; what comes back waits for it and gives its
+result.
+"""
 
 
 def at_once(work: Callable[[], Frames]) -> Callable[[], Frames]:
@@ -39,7 +43,9 @@ def at_once(work: Callable[[], Frames]) -> Callable[[], Frames]:
 
 
 class Chunk(NamedTuple):
-    """A chunk as it lies in the blob from `start` on; `size` and `digest` are those of its content."""
+    """A chunk as it lies in the blob from `start` on; `size` and `digest` are those of its
+    content.
+    """
 
     start: int
     size: int
@@ -68,7 +74,9 @@ class Text:
     def _compress(self) -> None:
         self.decoded_bytes += self._held_bytes
         if self.decoded_bytes > self._most_bytes:
-            raise UnsupportedLayerError(f"its {self._what} would have more than {self._most_bytes} bytes")
+            raise UnsupportedLayerError(
+                f"its {self._what} would have more than {self._most_bytes} bytes"
+            )
         self._frames += self._work()
         held, self._held, self._held_bytes = b"".join(self._held), [], 0
         self._work = self._submit(lambda: [self._encoder.feed(held)])
@@ -79,20 +87,29 @@ class Text:
 
 
 class TocWriter:
-    """The table of contents, an entry at a time. Raises UnsupportedLayerError on what none can say."""
+    """The table of contents, an entry at a time. Raises UnsupportedLayerError on what none can
+    say.
+    """
 
     def __init__(self, most_bytes: int, submit: Submit = at_once) -> None:
         self.text = Text(_TOC_LEVEL, most_bytes, "table of contents", submit)
         self.entries_count = 0
 
     def member(self, member: Member, chunks: Sequence[Chunk], end: int, digest: str) -> None:
-        """`digest` is the whole file's, `end` the offset behind its last frame; without chunks neither counts."""
+        """`digest` is the whole file's, `end` the offset behind its last frame; without chunks
+        neither counts.
+        """
         text = _described(member)
         if not chunks:
             self._add(b"%b}" % text)
             return
         first, *others = chunks
-        text = b'%b,"digest":"%b","offset":%d,"endOffset":%d' % (text, digest.encode(), first.start, end)
+        text = b'%b,"digest":"%b","offset":%d,"endOffset":%d' % (
+            text,
+            digest.encode(),
+            first.start,
+            end,
+        )
         if not others:
             self._add(b"%b}" % text)
             return
@@ -100,7 +117,11 @@ class TocWriter:
         self._add(text + place + _chunk_digest(first))
         name, offset = quoted(member.name), first.size
         for chunk in others:
-            place = b'"offset":%d,"chunkSize":%d,"chunkOffset":%d' % (chunk.start, chunk.size, offset)
+            place = b'"offset":%d,"chunkSize":%d,"chunkOffset":%d' % (
+                chunk.start,
+                chunk.size,
+                offset,
+            )
             self._add(b'{"type":"chunk","name":%b,%b%b' % (name, place, _chunk_digest(chunk)))
             offset += chunk.size
 
@@ -123,7 +144,8 @@ def _chunk_digest(chunk: Chunk) -> bytes:
 
 
 def _described(member: Member) -> bytes:
-    """All that a header says; the object is open. Raises UnsupportedLayerError on what JSON or its readers cannot take.
+    """All that a header says; the object is open. Raises UnsupportedLayerError on what JSON or its
+    readers cannot take.
 
     Made by hand: an entry as an object, encoded, took three times as long.
     """
@@ -161,7 +183,9 @@ def _rarely_described(member: Member) -> Iterator[bytes]:
         yield b'"devMinor":%d' % member.dev_minor
     if member.xattrs:
         pairs = sorted(member.xattrs.items())
-        values = [b'%b:"%b"' % (quoted(name), b2a_base64(value, newline=False)) for name, value in pairs]
+        values = [
+            b'%b:"%b"' % (quoted(name), b2a_base64(value, newline=False)) for name, value in pairs
+        ]
         yield b'"xattrs":{%b}' % b",".join(values)
 
 
@@ -169,7 +193,8 @@ def _rarely_described(member: Member) -> Iterator[bytes]:
 def quoted(data: bytes) -> bytes:
     """A JSON string.
 
-    containers/storage replaces bytes that are not UTF-8 in the TOC, and then misses the name in the tar-split.
+    containers/storage replaces bytes that are not UTF-8 in the TOC, and then misses the name in the
+    tar-split.
     """
     try:
         text = msgspec.json.encode(data.decode())
@@ -203,16 +228,23 @@ class TarSplitWriter:
     def segment(self, data: bytes) -> None:
         """Bytes of the tar as they are."""
         if data:
-            self._add(b'{"type":2,"payload":"%b","position":%d}\n' % (b2a_base64(data, newline=False), self._position))
+            self._add(
+                b'{"type":2,"payload":"%b","position":%d}\n'
+                % (b2a_base64(data, newline=False), self._position)
+            )
 
     def file(self, member: Member, crc: int) -> None:
-        """The place of a payload, or of a member without one. The CRC is the payload's CRC-64/GO-ISO."""
+        """The place of a payload, or of a member without one. The CRC is the payload's
+        CRC-64/GO-ISO.
+        """
         name = b'"name":%b,' % quoted(member.name) if member.name else b""
         size, payload = b"", b"null"
         if member.payload_bytes:
             size = b'"size":%d,' % member.payload_bytes
             payload = b'"%b"' % b2a_base64(crc.to_bytes(8, "big"), newline=False)
-        self._add(b'{"type":1,%b%b"payload":%b,"position":%d}\n' % (name, size, payload, self._position))
+        self._add(
+            b'{"type":1,%b%b"payload":%b,"position":%d}\n' % (name, size, payload, self._position)
+        )
 
     def _add(self, line: bytes) -> None:
         self._position += 1

@@ -1,7 +1,9 @@
-"""A layer's tar, as it comes → its zstd:chunked blob, as it goes: containers/storage 1.54 and later (format doc, G4).
+"""A layer's tar, as it comes → its zstd:chunked blob, as it goes: containers/storage 1.54 and later
+(format doc, G4).
 
-The blob depends on the tar and the level alone, whatever runs the work and however many at a time: the same content
-gives the same frames, so a new version of an image shares those of the old one. Not across releases of libzstd.
+The blob depends on the tar and the level alone, whatever runs the work and however many at a time:
+the same content gives the same frames, so a new version of an image shares those of the old one.
+Not across releases of libzstd.
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ from zchunked.ranges import ByteRange
 DEFAULT_LEVEL = 3
 LEVELS = range(1, 20)
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+zstd"
-# A level is worth less on small contents. With two more, a tree of 313 MB takes 1.01 times what skopeo 1.18 makes of it
-# at level 3, and 1.04 times without them.
+# A level is worth less on small contents. With two more, a tree of 313 MB takes 1.01 times what
+# skopeo 1.18 makes of it at level 3, and 1.04 times without them.
 _MORE_LEVELS = 2
 _WHOLE_BYTES = 256 << 10  # a file up to here is cut and hashed together with others
-_UNCLEAN = re.compile(rb"(?:^|/)\.{0,2}(?:/|$)")  # a part of a path that means nothing, or the folder above
+# a part of a path that means nothing, or the folder above
+_UNCLEAN = re.compile(rb"(?:^|/)\.{0,2}(?:/|$)")
 _ZEROS = bytes(1 << 20)
 _SKIPPABLE = struct.Struct("<4sI")
 _FOOTER = struct.Struct("<7Q8s")
@@ -56,7 +59,11 @@ class LayerWriter:
     """Writes one layer. `ahead`: how many batches of 1 MiB may be under way."""
 
     def __init__(
-        self, level: int = DEFAULT_LEVEL, submit: Submit = at_once, ahead: int = 0, limits: Limits = DEFAULT_LIMITS
+        self,
+        level: int = DEFAULT_LEVEL,
+        submit: Submit = at_once,
+        ahead: int = 0,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._level = min(level + _MORE_LEVELS, LEVELS[-1])
         self._submit = submit
@@ -78,7 +85,8 @@ class LayerWriter:
     def blob(self, tar: Iterable[bytes], diff_id: Digest | None = None) -> Iterator[bytes]:
         """The blob's bytes. Raises UnsupportedLayerError when this tar needs a layer without a TOC.
 
-        `diff_id`: the digest of `tar`, where that is verified while it is read, and need not be hashed again.
+        `diff_id`: the digest of `tar`, where that is verified while it is read, and need not be
+        hashed again.
         """
         for piece in self._frames(TarReader(self._heard(tar, is_known=diff_id is not None))):
             self._hasher.update(piece)
@@ -192,7 +200,10 @@ class LayerWriter:
             return
         self._open = OpenFrame(self._level)
         if frame.is_long:
-            self._batch.steps += Raw(frame.finish()[0]), Frame(frame.size, is_raw=True, is_hole=False, digest="")
+            self._batch.steps += (
+                Raw(frame.finish()[0]),
+                Frame(frame.size, is_raw=True, is_hole=False, digest=""),
+            )
         else:
             self._batch.headers(frame.content())
 
@@ -208,7 +219,9 @@ class LayerWriter:
         self._work.append((batch, work))
 
     def _drain(self, most: int) -> Iterator[bytes]:
-        """What is ready, and what is to be waited for until no more than `most` batches are under way."""
+        """What is ready, and what is to be waited for until no more than `most` batches are under
+        way.
+        """
         while len(self._work) > most:
             batch, result = self._work.popleft()
             yield self._layout.take(batch, result())
@@ -221,11 +234,14 @@ class LayerWriter:
         tarsplit_start = toc_start + len(toc) + _SKIPPABLE.size
         toc_part = Part(ByteRange(toc_start, toc_start + len(toc)), self._toc.text.decoded_bytes)
         tarsplit_part = Part(
-            ByteRange(tarsplit_start, tarsplit_start + len(tarsplit)), self._tarsplit.text.decoded_bytes
+            ByteRange(tarsplit_start, tarsplit_start + len(tarsplit)),
+            self._tarsplit.text.decoded_bytes,
         )
         footer = _FOOTER.pack(
             toc_start, len(toc), toc_part.decoded_bytes, 1,
             tarsplit_start, len(tarsplit), tarsplit_part.decoded_bytes, b"GNUlInUx",
         )  # fmt: skip
-        tail = b"".join(_SKIPPABLE.pack(b"\x50\x2a\x4d\x18", len(one)) + one for one in (toc, tarsplit, footer))
+        tail = b"".join(
+            _SKIPPABLE.pack(b"\x50\x2a\x4d\x18", len(one)) + one for one in (toc, tarsplit, footer)
+        )
         return tail, written_annotations(toc_part, digest_of(toc), tarsplit_part)

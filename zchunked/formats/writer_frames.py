@@ -1,4 +1,6 @@
-"""Frames on their way into a blob: gathered in batches, compressed elsewhere, put one behind the other."""
+"""Frames on their way into a blob: gathered in batches, compressed elsewhere, put one behind the
+other.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,8 @@ class Batch:
     contents: list[bytes] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     size: int = 0
-    _files: list[int] = field(default_factory=list)  # which of the contents are whole files, not yet cut
+    # which of the contents are whole files, not yet cut
+    _files: list[int] = field(default_factory=list)
     cuts: list[_Cut] = field(default_factory=list)
 
     @property
@@ -99,8 +102,8 @@ class Batch:
     def cut(self) -> list[bytes]:
         """What is to be compressed: the contents, files as their chunks.
 
-        Digests are made here and not where frames are: for each of those thousands a worker would have to wait until it
-        gets the interpreter's lock again.
+        Digests are made here and not where frames are: for each of those thousands a worker would
+        have to wait until it gets the interpreter's lock again.
         """
         files, contents = self._files, self.contents
         several = cut_many([contents[number] for number in files])

@@ -1,8 +1,8 @@
 """Zstandard frames, bounded by our numbers and never by the frame's own claim. The only zstandard.
 
-Three traps shape this file: a one-shot decode obeys the size in the frame's header and not the limit it is given, reads
-only the first of several frames, and a truncated stream ends without a word. So every decode here demands an exact
-size or a complete last frame.
+Three traps shape this file: a one-shot decode obeys the size in the frame's header and not the
+limit it is given, reads only the first of several frames, and a truncated stream ends without a
+word. So every decode here demands an exact size or a complete last frame.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ _SMALL_BYTES = 64 << 10  # a frame that is longer is decoded as its blocks come
 
 
 class _PerThread(threading.local):
-    """A decompressor is cheap to use again and not safe to share. Its window stays as large as it once was."""
+    """A decompressor is cheap to use again and not safe to share. Its window stays as large as it
+    once was.
+    """
 
     def __init__(self) -> None:
-        self.one_shot = zstandard.ZstdDecompressor()  # its output is bounded, so its window needs no limit
+        # its output is bounded, so its window needs no limit
+        self.one_shot = zstandard.ZstdDecompressor()
         self.many = zstandard.ZstdDecompressor(max_window_size=DEFAULT_LIMITS.window_bytes)
         self.quick = zstandard.ZstdCompressor(level=1, write_checksum=True)
 
@@ -41,7 +44,9 @@ _OWN = _PerThread()
 
 
 def decode(frames: bytes | memoryview, size: int, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Exactly `size` bytes out of one or more whole frames, or FormatError. The caller has bounded `size`."""
+    """Exactly `size` bytes out of one or more whole frames, or FormatError. The caller has bounded
+    `size`.
+    """
     try:
         if zstandard.frame_content_size(frames) in (-1, size) and size:
             decoder = _OWN.one_shot if size <= _SMALL_BYTES else zstandard.ZstdDecompressor()
@@ -62,7 +67,9 @@ def encode(data: bytes) -> bytes:
 
 
 def encoded(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same for pieces of `size` bytes in all. Fewer or more of them make a broken frame, and no error."""
+    """The same for pieces of `size` bytes in all. Fewer or more of them make a broken frame, and no
+    error.
+    """
     encoder = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj(size)
     try:
         for piece in pieces:
@@ -73,7 +80,8 @@ def encoded(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 
 def encode_many(contents: Sequence[bytes], level: int) -> list[bytes]:
-    """A frame for each content; it carries its size and a checksum, and depends on nothing but content and level.
+    """A frame for each content; it carries its size and a checksum, and depends on nothing but
+    content and level.
 
     One call for all, which lets go of the interpreter's lock once.
     """
@@ -86,7 +94,9 @@ def encode_many(contents: Sequence[bytes], level: int) -> list[bytes]:
 
 
 class FrameEncoder:
-    """One frame of a content that comes in any pieces; it does not carry its size. The pieces leave no trace in it."""
+    """One frame of a content that comes in any pieces; it does not carry its size. The pieces leave
+    no trace in it.
+    """
 
     def __init__(self, level: int) -> None:
         self._encoder = zstandard.ZstdCompressor(level=level, write_checksum=True).compressobj()
@@ -101,18 +111,22 @@ class FrameEncoder:
 def decode_many(
     chunks: Sequence[bytes | memoryview], sizes: Sequence[int], limits: Limits = DEFAULT_LIMITS
 ) -> list[bytes | None]:
-    """Each as by `decode`, None where that raises FormatError. Sizes are above 0, and the caller has bounded their sum.
+    """Each as by `decode`, None where that raises FormatError. Sizes are above 0, and the caller
+    has bounded their sum.
 
-    One call for all: where threads compete for the interpreter, letting go of it once for each chunk costs more than to
-    decode it (docs/performance.md).
+    One call for all: where threads compete for the interpreter, letting go of it once for each
+    chunk costs more than to decode it (docs/performance.md).
     """
     told: list[bytes | bytearray | memoryview] = []
     told += [frame for frame in map(_telling, chunks, sizes) if frame is not None]
     out = None
-    if 0 < len(told) == len(chunks):  # of an empty list the library divides by zero, and the process is gone
+    # of an empty list the library divides by zero, and the process is gone
+    if 0 < len(told) == len(chunks):
         # One of them may be broken, or the backend cannot do this.
         with suppress(zstandard.ZstdError, AttributeError):
-            out = _OWN.many.multi_decompress_to_buffer(told, decompressed_sizes=array("Q", sizes).tobytes())
+            out = _OWN.many.multi_decompress_to_buffer(
+                told, decompressed_sizes=array("Q", sizes).tobytes()
+            )
     if out is None:
         return [_decoded(*one, limits) for one in zip(chunks, sizes, strict=True)]
     return [out[number].tobytes() for number in range(len(out))]
@@ -126,27 +140,32 @@ def _decoded(frames: bytes | memoryview, size: int, limits: Limits) -> bytes | N
 
 
 def _telling(frame: bytes | memoryview, size: int) -> bytes | memoryview | None:
-    """The frame with its size in its header: the library then decodes to where it shall be, without a window between.
+    """The frame with its size in its header: the library then decodes to where it shall be, without
+    a window between.
 
-    Writers leave it out of frames that they do not know the end of. A wrong size is noticed, as it is without.
-    None unless the blocks of one frame reach just to the end (RFC 8878, 3.1.1).
+    Writers leave it out of frames that they do not know the end of. A wrong size is noticed, as it
+    is without. None unless the blocks of one frame reach just to the end (RFC 8878, 3.1.1).
     """
     try:
         at, flags = zstandard.frame_header_size(frame), frame[4]
         is_last = 0
         while not is_last:
             header = frame[at] | frame[at + 1] << 8 | frame[at + 2] << 16
-            at += 4 if header & 6 == 2 else 3 + (header >> 3)  # of a repeated byte there is one, whatever its count
+            # of a repeated byte there is one, whatever its count
+            at += 4 if header & 6 == 2 else 3 + (header >> 3)
             is_last = header & 1
     except (zstandard.ZstdError, IndexError):
         return None
-    if at + (flags & 4) != len(frame) or frame[:4] != _MAGIC:  # with its checksum; the library takes other first bytes
+    # with its checksum; the library takes other first bytes
+    if at + (flags & 4) != len(frame) or frame[:4] != _MAGIC:
         return None
     if flags & 0xFB:  # it tells already, or wants a dictionary
         return frame
     if frame[5] > _WIDEST:
         return None
-    return b"".join((_MAGIC, bytes((0xA0 | flags,)), size.to_bytes(4, "little"), memoryview(frame)[6:]))
+    return b"".join(
+        (_MAGIC, bytes((0xA0 | flags,)), size.to_bytes(4, "little"), memoryview(frame)[6:])
+    )
 
 
 def stream(
@@ -154,7 +173,8 @@ def stream(
 ) -> Iterator[bytes]:
     """Decode concatenated frames piece by piece; skippable frames give nothing.
 
-    Raises FormatError when a frame is broken or unfinished at the end, and as soon as more than `most` bytes came out.
+    Raises FormatError when a frame is broken or unfinished at the end, and as soon as more than
+    `most` bytes came out.
     """
     decoder = FrameDecoder(limits)
     left = limits.tar_bytes if most is None else most
@@ -163,17 +183,20 @@ def stream(
             left -= len(data)
             if left < 0:
                 if most is None:
-                    raise LimitError(f"frames decode to more than the {limits.tar_bytes} bytes we accept")
+                    raise LimitError(
+                        f"frames decode to more than the {limits.tar_bytes} bytes we accept"
+                    )
                 raise FormatError(f"frames decode to more than {most} bytes")
             yield data
     decoder.finish()
 
 
 class FrameDecoder:
-    """Push decoder over any cut of a sequence of frames. Output per step is bounded, whatever the compression ratio.
+    """Push decoder over any cut of a sequence of frames. Output per step is bounded, whatever the
+    compression ratio.
 
-    It follows the headers of frames and blocks itself: so a step is as long as its output may be, and of small frames,
-    of which a layer has hundreds of thousands, a step takes many.
+    It follows the headers of frames and blocks itself: so a step is as long as its output may be,
+    and of small frames, of which a layer has hundreds of thousands, a step takes many.
     """
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -198,7 +221,9 @@ class FrameDecoder:
                     yield from self._push(self._frame, view[at : at + step])
                     self._frame = None if is_last else self._frame
             elif (step := _small_frames(data, at)) > 0:
-                yield from self._push(self._decompressor.decompressobj(read_across_frames=True), view[at : at + step])
+                yield from self._push(
+                    self._decompressor.decompressobj(read_across_frames=True), view[at : at + step]
+                )
             elif step < 0:
                 step = _header_size(data, at)
                 self._frame, self._checksum = self._decompressor.decompressobj(), data[at + 4] & 4
@@ -211,7 +236,9 @@ class FrameDecoder:
         self._held = data[at:]
 
     def _other(self, data: bytes, at: int) -> int:
-        """How long the header of a frame is that is to be skipped; 0 where more must come to tell."""
+        """How long the header of a frame is that is to be skipped; 0 where more must come to
+        tell.
+        """
         if len(data) - at < 8 or data.startswith(_MAGIC, at):
             return 0
         if int.from_bytes(data[at : at + 4], "little") not in _SKIPPABLE:
@@ -241,13 +268,20 @@ def _header_size(data: bytes, at: int) -> int:
 
 
 def _small_frames(data: bytes, at: int) -> int:
-    """How long the small frames at this place are, as many as have come whole and a step may take; -1 of a long one."""
+    """How long the small frames at this place are, as many as have come whole and a step may take;
+    -1 of a long one.
+    """
     here = start = at
     blocks = 0
     while start + _SHORTEST_FRAME <= len(data) and data.startswith(_MAGIC, start):
         here = start + _header_size(data, start)
         is_last = 0
-        while not is_last and here + 3 <= len(data) and here <= at + _SMALL_BYTES and blocks < _MOST_BLOCKS:
+        while (
+            not is_last
+            and here + 3 <= len(data)
+            and here <= at + _SMALL_BYTES
+            and blocks < _MOST_BLOCKS
+        ):
             header = data[here] | data[here + 1] << 8 | data[here + 2] << 16
             here += 4 if header & 6 == 2 else 3 + (header >> 3)
             is_last = header & 1
@@ -261,7 +295,9 @@ def _small_frames(data: bytes, at: int) -> int:
 
 
 def _blocks(data: bytes, at: int, checksum: int) -> tuple[int, bool]:
-    """How long the blocks at this place are, as many as have come and a step may take; whether they end the frame."""
+    """How long the blocks at this place are, as many as have come and a step may take; whether they
+    end the frame.
+    """
     here = at
     for _ in range(_FEW_BLOCKS):
         if here + 3 > len(data):

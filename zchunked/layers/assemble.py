@@ -1,4 +1,6 @@
-"""Assemble a blob, byte for byte, from its bytes in the store and frames of other blobs that stand in."""
+"""Assemble a blob, byte for byte, from its bytes in the store and frames of other blobs that stand
+in.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _Found = tuple[int, list[Piece]]
 
 
 class WrongBlobError(IntegrityError):
-    """The bytes are not the blob of its digest. A transfer, the disk, a frame that stood in or the host is to blame."""
+    """The bytes are not the blob of its digest. A transfer, the disk, a frame that stood in or the
+    host is to blame.
+    """
 
 
 class Assembly:
@@ -32,13 +36,17 @@ class Assembly:
         stand_ins: Callable[[], StandIns] = StandIns,
         arrived: Arrived = at_once,
     ) -> None:
-        """`stand_ins` is asked once the bytes of a block have arrived: by then more frames may stand in than before."""
+        """`stand_ins` is asked once the bytes of a block have arrived: by then more frames may
+        stand in than before.
+        """
         self._store, self._layer, self._arrived = store, layer, arrived
         self._stand_ins = stand_ins
         self._rows: list[Row] = []
 
     def blocks(self) -> Iterator[bytes]:
-        """All bytes of the blob, about a MiB at a time. IntegrityError if some are not here. May be asked for again."""
+        """All bytes of the blob, about a MiB at a time. IntegrityError if some are not here. May be
+        asked for again.
+        """
         self._rows = []
         start = 0
         while start < self._layer.size:
@@ -47,7 +55,9 @@ class Assembly:
             start = end
 
     def shared(self) -> list[Row]:
-        """Where the frames that stood in lie, neighbours made one. Complete after the last block."""
+        """Where the frames that stood in lie, neighbours made one. Complete after the last
+        block.
+        """
         return self._rows
 
     def read(self, start: int, end: int) -> bytes:
@@ -58,7 +68,9 @@ class Assembly:
         self._arrived(self._layer.digest, end)
         return self._gathered(start, end, self._arrived, self._note)
 
-    def _gathered(self, start: int, end: int, arrived: Arrived, note: Callable[[Sequence[_Found]], None]) -> bytes:
+    def _gathered(
+        self, start: int, end: int, arrived: Arrived, note: Callable[[Sequence[_Found]], None]
+    ) -> bytes:
         """`note` is told where the frames that stand in lie."""
         blob, its = self._layer.digest, self._stand_ins()
         first = bisect_left(its.ends, start + 1)
@@ -98,7 +110,11 @@ class Assembly:
             for file, place, size in pieces:
                 if rows:
                     before = rows[-1]
-                    if before[1] == start and before[2] == file and before[3] + start - before[0] == place:
+                    if (
+                        before[1] == start
+                        and before[2] == file
+                        and before[3] + start - before[0] == place
+                    ):
                         rows[-1] = (before[0], start + size, file, before[3])
                         start += size
                         continue
@@ -113,5 +129,6 @@ def check_blob(blocks: Iterator[bytes], layer: Descriptor) -> None:
         hasher.update(block)
     if "sha256:" + hasher.hexdigest() != layer.digest:
         raise WrongBlobError(
-            f"layer {layer.digest}: expected its digest, got sha256:{hasher.hexdigest()} ({layer.size} bytes)"
+            f"layer {layer.digest}: expected its digest, got sha256:{hasher.hexdigest()} "
+            f"({layer.size} bytes)"
         )

@@ -1,4 +1,6 @@
-"""Find which bytes of a blob are damaged, when its digest is wrong: by its TOC, and by the checks frames carry."""
+"""Find which bytes of a blob are damaged, when its digest is wrong: by its TOC, and by the checks
+frames carry.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,12 @@ _RARE, _RARE_SHARE = 2, 100  # frames of one form, or one in so many, are few
 
 @dataclass(slots=True)
 class Corruption:
-    """Spans of the blob, ascending. `damaged` is not what it was when it was written, wherever it lies.
+    """Spans of the blob, ascending. `damaged` is not what it was when it was written, wherever it
+    lies.
 
-    `unsure`: no digest and no checksum speaks for it, or the frame's header, of which neither does, is a rare one.
-    `lying`: frames that stood in, are sound, and hold other content than the TOC says; by where they start.
+    `unsure`: no digest and no checksum speaks for it, or the frame's header, of which neither does,
+    is a rare one. `lying`: frames that stood in, are sound, and hold other content than the TOC
+    says; by where they start.
     """
 
     damaged: list[ByteRange] = field(default_factory=list)
@@ -37,11 +41,16 @@ class Corruption:
 
 
 def find_corruption(
-    store: Store, contents: LayerIndex, frames: FrameMap, stand_ins: StandIns, limits: Limits = DEFAULT_LIMITS
+    store: Store,
+    contents: LayerIndex,
+    frames: FrameMap,
+    stand_ins: StandIns,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Corruption:
     """Look at all of the blob, and at the frames that stand in. Decodes and hashes everything once.
 
-    A payload frame that is sound by its own checksum was not damaged on its way: then the TOC lies about it.
+    A payload frame that is sound by its own checksum was not damaged on its way: then the TOC lies
+    about it.
     """
     found = Corruption()
     blob = contents.layer.digest
@@ -52,7 +61,13 @@ def find_corruption(
     for numbers, data in _portions(store, blob, frames, stand_ins, source, own, bad):
         payloads = [at for at, number in enumerate(numbers) if frames.kinds[number] == PAYLOAD]
         wrong = set(
-            damaged(contents.toc, frames, [numbers[at] for at in payloads], [data[at] for at in payloads], limits)
+            damaged(
+                contents.toc,
+                frames,
+                [numbers[at] for at in payloads],
+                [data[at] for at in payloads],
+                limits,
+            )
         )
         for number, one in zip(numbers, data, strict=True):
             kind = frames.kinds[number]
@@ -67,17 +82,27 @@ def find_corruption(
                 found.unsure.append(_span(frames, number))
             elif kind == PAYLOAD and frames.edges[number] in source and not frames.is_joined:
                 found.lying.append(frames.edges[number])
-    found.damaged = merge([*[_span(frames, number) for number in bad], *_wrong_tail(store, contents)])
+    found.damaged = merge(
+        [*[_span(frames, number) for number in bad], *_wrong_tail(store, contents)]
+    )
     tail = [ByteRange(contents.payload_end, contents.layer.size)]
     most = max(_RARE, len(frames) // _RARE_SHARE)
-    rare = [number for its in forms.values() if len(its) <= most < len(frames) // 2 for number in its]
+    rare = [
+        number for its in forms.values() if len(its) <= most < len(frames) // 2 for number in its
+    ]
     found.unsure = merge(
-        [*found.unsure, *(_span(frames, number) for number in rare), *subtract(tail, merge(contents.vouched))]
+        [
+            *found.unsure,
+            *(_span(frames, number) for number in rare),
+            *subtract(tail, merge(contents.vouched)),
+        ]
     )
     return found
 
 
-def evict_corruption(store: Store, blob: Digest, stand_ins: StandIns, wrong: Sequence[ByteRange]) -> None:
+def evict_corruption(
+    store: Store, blob: Digest, stand_ins: StandIns, wrong: Sequence[ByteRange]
+) -> None:
     """Forget these spans of the blob, and where frames of other blobs stood in for them, those."""
     own = Spans(wrong)
     for start, end, source, place in zip(
@@ -101,7 +126,9 @@ def _portions(
     own: Spans,
     lost: list[int],
 ) -> Iterator[tuple[list[int], list[bytes]]]:
-    """Frames that are here, with their bytes, a few MiB at a time. What cannot be read is `lost`."""
+    """Frames that are here, with their bytes, a few MiB at a time. What cannot be read is
+    `lost`.
+    """
     numbers: list[int] = []
     data: list[bytes] = []
     held = 0

@@ -1,4 +1,6 @@
-"""Index the frames of stored blobs, once a pull looks for frames: one that fetched whole blobs leaves that undone."""
+"""Index the frames of stored blobs, once a pull looks for frames: one that fetched whole blobs
+leaves that undone.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest, parse_document
 from zchunked.store import Store
 
-_AT_ONCE = 30_000  # frames: what takes a fifth of a second, and is kept if the process is killed thereafter
+# frames: what takes a fifth of a second, and is kept if the process is killed thereafter
+_AT_ONCE = 30_000
 
 
 def index_blob(store: Store, blob: Digest, manifest: Digest, limits: Limits) -> None:
@@ -40,7 +43,9 @@ def index_waiting(store: Store, waiting: Iterable[tuple[str, str]], limits: Limi
 
 
 def index_later(store: Store, layers: Iterable[Descriptor], manifest: str) -> None:
-    """Note blobs that have frames, of layers that this manifest lists: the next pull indexes them."""
+    """Note blobs that have frames, of layers that this manifest lists: the next pull indexes
+    them.
+    """
     chunked = [layer.digest for layer in layers if kind_of(layer) != "plain"]
     store.frames.set_unindexed(chunked, Digest(manifest))
 

@@ -22,7 +22,9 @@ from zchunked.store.chunks import Place
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerIndex:
-    """A layer whose TOC was read and verified. `tarsplit` is None where no digest vouches for one."""
+    """A layer whose TOC was read and verified. `tarsplit` is None where no digest vouches for
+    one.
+    """
 
     layer: Descriptor
     location: Location
@@ -31,14 +33,26 @@ class LayerIndex:
 
     @classmethod
     def of(cls, layer: Descriptor, location: Location, toc: Toc) -> Self:
-        """Of a TOC that was read. Raises FormatError when it promises a tar-split that has no position."""
+        """Of a TOC that was read. Raises FormatError when it promises a tar-split that has no
+        position.
+        """
         if toc.tarsplit_digest and location.tarsplit is None:
-            raise FormatError(f"layer {short(layer.digest)} has a tar-split digest in its TOC and no position for it")
-        return cls(layer, location, toc, location.tarsplit if toc.tarsplit_digest or location.tarsplit_digest else None)
+            raise FormatError(
+                f"layer {short(layer.digest)} has a tar-split digest in its TOC and no position "
+                "for it"
+            )
+        return cls(
+            layer,
+            location,
+            toc,
+            location.tarsplit if toc.tarsplit_digest or location.tarsplit_digest else None,
+        )
 
     @property
     def vouched(self) -> list[ByteRange]:
-        """TOC and tar-split: spans that have a digest of their own, without which no tar can be rebuilt of chunks."""
+        """TOC and tar-split: spans that have a digest of their own, without which no tar can be
+        rebuilt of chunks.
+        """
         return [self.location.toc.span, *([self.tarsplit.span] if self.tarsplit else [])]
 
     @property
@@ -47,11 +61,15 @@ class LayerIndex:
         return self.location.payload_end
 
     def frames(self) -> FrameMap:
-        """The frames of its blob. Raises FormatError when the TOC and the blob's size contradict each other."""
+        """The frames of its blob. Raises FormatError when the TOC and the blob's size contradict
+        each other.
+        """
         return format_of(self.layer).frame_map(self.toc, self.location, self.layer.size)
 
     def own_chunks(self) -> dict[bytes, int]:
-        """The layer's distinct chunks by raw digest, holes left out; the shortest copy of those that occur twice."""
+        """The layer's distinct chunks by raw digest, holes left out; the shortest copy of those
+        that occur twice.
+        """
         toc = self.toc
         own: dict[bytes, int] = {}
         known = map(own.setdefault, toc.digests, count())
@@ -80,7 +98,9 @@ def read_index(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS)
     return LayerIndex.of(layer, location, read_toc(store, layer, location, limits))
 
 
-def read_toc(store: Store, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS) -> Toc:
+def read_toc(
+    store: Store, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS
+) -> Toc:
     """Raises as `read_contents`."""
     reader = format_of(layer).toc_reader(layer, location, limits)
     for piece in store.stream(layer.digest, location.toc.span):
@@ -91,7 +111,8 @@ def read_toc(store: Store, layer: Descriptor, location: Location, limits: Limits
 def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> LayerIndex:
     """TOC and, where there is one, the tar-split's digest, checked.
 
-    Raises IntegrityError naming what is damaged or not in the store, FormatError, UnsupportedLayerError.
+    Raises IntegrityError naming what is damaged or not in the store, FormatError,
+    UnsupportedLayerError.
     """
     contents = read_index(store, layer, limits)
     check_tarsplit(store, contents)
@@ -107,4 +128,6 @@ def check_tarsplit(store: Store, contents: LayerIndex) -> None:
     for piece in store.stream(blob, contents.tarsplit.span):
         hasher.update(piece)
     if hasher.digest() != raw(digest):
-        raise IntegrityError(f"tar-split of layer {short(blob)}: want {digest}, got sha256:{hasher.hexdigest()}")
+        raise IntegrityError(
+            f"tar-split of layer {short(blob)}: want {digest}, got sha256:{hasher.hexdigest()}"
+        )

@@ -22,12 +22,15 @@ _BLOCK = 512 << 10
 
 
 class UnprovedError(IntegrityError):
-    """The tar is not the one of the diff ID. Bytes of the store may be to blame, or the image itself."""
+    """The tar is not the one of the diff ID. Bytes of the store may be to blame, or the image
+    itself.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was proved: `is_blob`, the blob by its digest; `tar_size` in bytes, the tar by the diff ID.
+    """What was proved: `is_blob`, the blob by its digest; `tar_size` in bytes, the tar by the diff
+    ID.
 
     `shared`: of a blob, the extents of frames that stood in.
     """
@@ -38,7 +41,9 @@ class Proof:
 
 
 def prove(tar: Iterable[bytes], layer: Descriptor, diff_id: Digest) -> int:
-    """Hold a layer's tar against its diff ID; returns its size. Raises UnprovedError, and what the tar raises."""
+    """Hold a layer's tar against its diff ID; returns its size. Raises UnprovedError, and what the
+    tar raises.
+    """
     return sum(map(len, proving(tar, layer, diff_id)))
 
 
@@ -50,39 +55,57 @@ def proving(tar: Iterable[bytes], layer: Descriptor, diff_id: Digest) -> Iterato
         yield block
     if "sha256:" + hasher.hexdigest() != diff_id:
         raise UnprovedError(
-            f"layer {layer.digest} unpacks to sha256:{hasher.hexdigest()}, but the image's config wants {diff_id}; "
-            "the image is broken (a writer's bug) or tampered with: build and push it again"
+            f"layer {layer.digest} unpacks to sha256:{hasher.hexdigest()}, but the image's "
+            f"config wants {diff_id}; the image is broken (a writer's bug) or tampered with: "
+            "build and push it again"
         )
 
 
-def tar_of_blob(pieces: Iterable[bytes], layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> Iterator[bytes]:
+def tar_of_blob(
+    pieces: Iterable[bytes], layer: Descriptor, limits: Limits = DEFAULT_LIMITS
+) -> Iterator[bytes]:
     """The tar in a whole blob, in blocks. FormatError when there is none in it."""
     try:
         yield from strides(unpacked(pieces, limits), _BLOCK)
     except FormatError as error:
-        raise FormatError(f"layer {short(layer.digest)} is what its digest says and still no tar: {error}") from error
+        raise FormatError(
+            f"layer {short(layer.digest)} is what its digest says and still no tar: {error}"
+        ) from error
 
 
-def find_corrupt_chunks(store: Store, contents: LayerIndex, places: dict[bytes, Place]) -> dict[bytes, Place]:
-    """The chunks whose bytes in the store are not what their digests promise. Reads all of the layer."""
+def find_corrupt_chunks(
+    store: Store, contents: LayerIndex, places: dict[bytes, Place]
+) -> dict[bytes, Place]:
+    """The chunks whose bytes in the store are not what their digests promise. Reads all of the
+    layer.
+    """
     toc = contents.toc
     sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
     holes = {toc.digests[chunk] for chunk, hole in enumerate(toc.holes) if hole}
     corrupt = {
         digest: places[digest]
         for digest, size in sizes.items()
-        if digest not in holes and digest in places and not is_chunk(store, places[digest], size, digest)
+        if digest not in holes
+        and digest in places
+        and not is_chunk(store, places[digest], size, digest)
     }
-    for blob in {place.blob for place in corrupt.values()}:  # a TOC with a wrong size proves nothing
+    # a TOC with a wrong size proves nothing
+    for blob in {place.blob for place in corrupt.values()}:
         for digest, start, length, size in store.chunks_of(blob):
             place = Place(blob, start, length)
-            if corrupt.get(digest) == place and size != sizes[digest] and is_chunk(store, place, size, digest):
+            if (
+                corrupt.get(digest) == place
+                and size != sizes[digest]
+                and is_chunk(store, place, size, digest)
+            ):
                 del corrupt[digest]
     return corrupt
 
 
 def drop_corrupt_chunks(store: Store, corrupt: dict[bytes, Place]) -> None:
-    """Forget them, and their bytes too where the blob around them is not provably the registry's."""
+    """Forget them, and their bytes too where the blob around them is not provably the
+    registry's.
+    """
     by_blob: dict[Digest, list[bytes]] = {}
     for digest, place in corrupt.items():
         by_blob.setdefault(place.blob, []).append(digest)
@@ -90,17 +113,22 @@ def drop_corrupt_chunks(store: Store, corrupt: dict[bytes, Place]) -> None:
         store.drop_chunks(blob, digests)
         if not (store.is_whole(blob) and is_intact(store, blob)):
             spans = [
-                ByteRange(corrupt[digest].start, corrupt[digest].start + corrupt[digest].length) for digest in digests
+                ByteRange(corrupt[digest].start, corrupt[digest].start + corrupt[digest].length)
+                for digest in digests
             ]
             store.evict(blob, spans)
 
 
 def is_intact(store: Store, blob: Digest, size: int | None = None) -> bool:
-    """Whether the first `size` bytes are the whole blob, by its digest; without a size, all bytes at hand."""
+    """Whether the first `size` bytes are the whole blob, by its digest; without a size, all bytes
+    at hand.
+    """
     covered = store.covered(blob)
     if size is None:
         return (
-            bool(covered) and (covered[0].start == 0 and len(covered) == 1) and _hashes_to(store, blob, covered[0].end)
+            bool(covered)
+            and (covered[0].start == 0 and len(covered) == 1)
+            and _hashes_to(store, blob, covered[0].end)
         )
     return _hashes_to(store, blob, size)
 

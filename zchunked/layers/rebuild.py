@@ -1,4 +1,6 @@
-"""Rebuild a layer's tar, byte for byte, from its recipe and chunks in the store; its diff ID decides."""
+"""Rebuild a layer's tar, byte for byte, from its recipe and chunks in the store; its diff ID
+decides.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,14 @@ _ZEROS = bytes(_BLOCK)
 Check = tuple[int, int, int, bytes]
 """A chunk to check in its blob: start, end, decoded size, raw digest."""
 _Asked = tuple[Digest, int, int, int, int]
-"""A chunk to decode: blob, start, length, decoded size, and where among its neighbours it stands."""
+"""A chunk to decode: blob, start, length, decoded size, and where among its neighbours it
+stands.
+"""
 _Item = TypeVar("_Item")
 Block = tuple[bytes, list[Callable[[], None]]]
-"""A part of the tar, and what is due before it is used: digests of files of several chunks, or IntegrityError."""
+"""A part of the tar, and what is due before it is used: digests of files of several chunks, or
+IntegrityError.
+"""
 Arrived = Callable[[Digest, int], None]
 """Called before bytes of a blob below a position are read; returns when they are here."""
 
@@ -58,7 +64,9 @@ class Rebuild:
         self._due: list[Callable[[], None]] = []
 
     def tar(self) -> Iterator[bytes]:
-        """The tar in blocks. FormatError or IntegrityError at a contradiction; the caller checks the diff ID."""
+        """The tar in blocks. FormatError or IntegrityError at a contradiction; the caller checks
+        the diff ID.
+        """
         return verified_blocks(self.blocks())
 
     def blocks(self) -> Iterator[Block]:
@@ -67,7 +75,9 @@ class Rebuild:
         for data in self._joined():
             left -= len(data)
             if left < 0:
-                raise LimitError(f"the layer's tar has more than the {self._limits.tar_bytes} bytes we accept")
+                raise LimitError(
+                    f"the layer's tar has more than the {self._limits.tar_bytes} bytes we accept"
+                )
             due, self._due = self._due, []
             yield data, due
 
@@ -102,7 +112,9 @@ class Rebuild:
         contents: Iterator[bytes | Iterable[bytes]],
         payloads: Iterator[tuple[int, int]],
     ) -> Iterable[bytes]:
-        """What stands for a step: of an entry, its share of the contents. `payloads`: number of chunks, CRC."""
+        """What stands for a step: of an entry, its share of the contents. `payloads`: number of
+        chunks, CRC.
+        """
         data, (count, crc) = next(contents), next(payloads)
         if count > 1 or not isinstance(data, bytes):
             return self._file(step, chain((data,), islice(contents, count - 1)), crc)
@@ -111,7 +123,9 @@ class Rebuild:
         return (data,)
 
     def _decoded(self, chunks: Iterable[int]) -> Iterator[bytes | Iterable[bytes]]:
-        """What the chunks decode to, in order, as many at once as may be held; pieces of a hole or of a long one."""
+        """What the chunks decode to, in order, as many at once as may be held; pieces of a hole or
+        of a long one.
+        """
         toc, places, recent = self._contents.toc, self._places, self._recent
         digests, sizes, holes = toc.digests, toc.chunk_sizes, toc.holes
         some: list[bytes | int] = []  # what is known, or where in here it will stand
@@ -153,7 +167,9 @@ class Rebuild:
         found: dict[int, bytes] = {}
         for (blob, start, length, size, at), data in zip(rows, decoded, strict=True):
             if data is None:
-                raise IntegrityError(f"chunk at [{start},{start + length}) of {blob}: no frame of {size} bytes")
+                raise IntegrityError(
+                    f"chunk at [{start},{start + length}) of {blob}: no frame of {size} bytes"
+                )
             found[at] = data
         self._recent.add((digest, found[row[4]]) for digest, row in asked.items())
         return [found[known] if isinstance(known, int) else known for known in some]
@@ -163,16 +179,25 @@ class Rebuild:
         part = contents.tarsplit
         if part is None:
             raise IntegrityError(
-                f"layer {contents.layer.digest}: its chunks make no tar, for no digest vouches for a tar-split"
+                f"layer {contents.layer.digest}: its chunks make no tar, for no digest vouches "
+                "for a tar-split"
             )
-        text = frames.stream(self._store.stream(contents.layer.digest, part.span), self._limits, part.decoded_bytes)
-        yield from from_tarsplit(contents.toc, parse_lines(_exactly(text, part.decoded_bytes), self._limits))
+        text = frames.stream(
+            self._store.stream(contents.layer.digest, part.span), self._limits, part.decoded_bytes
+        )
+        yield from from_tarsplit(
+            contents.toc, parse_lines(_exactly(text, part.decoded_bytes), self._limits)
+        )
 
-    def _file(self, entry: int, contents: Iterable[bytes | Iterable[bytes]], want: int) -> Iterator[bytes]:
+    def _file(
+        self, entry: int, contents: Iterable[bytes | Iterable[bytes]], want: int
+    ) -> Iterator[bytes]:
         """A file of several chunks, or of a long one, or of holes. `want`: its CRC."""
         crc: int | None = None
         whole = hashlib.sha256() if entry in self._contents.toc.file_digests else None
-        flat = chain.from_iterable((data,) if isinstance(data, bytes) else data for data in contents)
+        flat = chain.from_iterable(
+            (data,) if isinstance(data, bytes) else data for data in contents
+        )
         for data in strides(flat):
             crc = go_iso(data, crc)
             if whole is not None:
@@ -187,11 +212,14 @@ class Rebuild:
         toc = self._contents.toc
         if whole.digest() != toc.file_digests[entry]:
             raise IntegrityError(
-                f"{toc.names[entry]!r:.80} does not match its digest in the TOC although its chunks do"
+                f"{toc.names[entry]!r:.80} does not match its digest in the TOC although its "
+                "chunks do"
             )
 
     def _refuse(self, entry: int) -> NoReturn:
-        raise IntegrityError(f"{self._contents.toc.names[entry]!r:.80} does not match its checksum in the tar-split")
+        raise IntegrityError(
+            f"{self._contents.toc.names[entry]!r:.80} does not match its checksum in the tar-split"
+        )
 
     def _chunk(self, chunk: int) -> Iterable[bytes]:
         toc = self._contents.toc
@@ -214,7 +242,9 @@ def verified_blocks(blocks: Iterable[Block]) -> Iterator[bytes]:
 
 
 class _Recent:
-    """Small contents read lately: there are packages with the same licence over and over. Two generations."""
+    """Small contents read lately: there are packages with the same licence over and over. Two
+    generations.
+    """
 
     def __init__(self) -> None:
         self._young: dict[bytes, bytes] = {}
@@ -246,14 +276,20 @@ def strides(pieces: Iterable[bytes], size: int = _BLOCK) -> Iterator[bytes]:
     yield b"".join(held)
 
 
-def chunk_data(store: Store, place: Place, size: int, limits: Limits = DEFAULT_LIMITS) -> Iterable[bytes]:
-    """The decoded bytes of a chunk, `size` of them or IntegrityError; its digest is not checked here."""
+def chunk_data(
+    store: Store, place: Place, size: int, limits: Limits = DEFAULT_LIMITS
+) -> Iterable[bytes]:
+    """The decoded bytes of a chunk, `size` of them or IntegrityError; its digest is not checked
+    here.
+    """
     end = place.start + place.length
     if size <= _AT_ONCE and place.length <= _AT_ONCE:
         try:
             return (frames.decode(store.read(place.blob, place.start, end), size, limits),)
         except FormatError as error:
-            raise IntegrityError(f"chunk at [{place.start},{end}) of {place.blob}: {error}") from error
+            raise IntegrityError(
+                f"chunk at [{place.start},{end}) of {place.blob}: {error}"
+            ) from error
     return _long_chunk(store, place, size, limits)
 
 
@@ -265,8 +301,12 @@ def _long_chunk(store: Store, place: Place, size: int, limits: Limits) -> Iterat
         raise IntegrityError(f"chunk at {span} of {place.blob}: {error}") from error
 
 
-def are_chunks(store: Store, blob: Digest, chunks: Sequence[Check], limits: Limits = DEFAULT_LIMITS) -> list[bool]:
-    """For each (start, end, decoded size, raw digest) of a blob, ascending, whether the bytes keep the promise."""
+def are_chunks(
+    store: Store, blob: Digest, chunks: Sequence[Check], limits: Limits = DEFAULT_LIMITS
+) -> list[bool]:
+    """For each (start, end, decoded size, raw digest) of a blob, ascending, whether the bytes keep
+    the promise.
+    """
     verdicts: list[bool] = []
     for some in _by_size(chunks, [max(end - start, size) for start, end, size, _ in chunks]):
         try:
@@ -275,7 +315,9 @@ def are_chunks(store: Store, blob: Digest, chunks: Sequence[Check], limits: Limi
             pieces = None
         if pieces is None:
             for start, end, size, digest in some:
-                verdicts.append(is_chunk(store, Place(blob, start, end - start), size, digest, limits))
+                verdicts.append(
+                    is_chunk(store, Place(blob, start, end - start), size, digest, limits)
+                )
             continue
         decoded = frames.decode_many(pieces, [size for _, _, size, _ in some], limits)
         verdicts += [
@@ -297,7 +339,9 @@ def _by_size(items: Sequence[_Item], sizes: Sequence[int]) -> Iterator[Sequence[
         yield items[first:]
 
 
-def is_chunk(store: Store, place: Place, size: int, digest: bytes, limits: Limits = DEFAULT_LIMITS) -> bool:
+def is_chunk(
+    store: Store, place: Place, size: int, digest: bytes, limits: Limits = DEFAULT_LIMITS
+) -> bool:
     """Whether the bytes at `place` are what the raw digest promises."""
     hasher = hashlib.sha256()
     try:

@@ -1,4 +1,6 @@
-"""Find the frames of a wanted blob that the store has already: in other blobs, or once more in the same one."""
+"""Find the frames of a wanted blob that the store has already: in other blobs, or once more in the
+same one.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ class Trust(IntEnum):
 class StandIns:
     """Frames that need not be fetched, ascending and disjoint, in columns.
 
-    Bytes [starts[i], ends[i]) of the wanted blob are those at `places[i]` of the blob `blobs[i]`, if what `kinds[i]`
-    says of frames holds: `PAYLOAD` or `HEADER`.
+    Bytes [starts[i], ends[i]) of the wanted blob are those at `places[i]` of the blob `blobs[i]`,
+    if what `kinds[i]` says of frames holds: `PAYLOAD` or `HEADER`.
     """
 
     starts: list[int] = field(default_factory=list)
@@ -49,11 +51,15 @@ class StandIns:
             return []
         is_apart = list(map(ne, self.ends, islice(self.starts, 1, None)))
         firsts = compress(islice(self.starts, 1, None), is_apart)
-        return ranges(chain(self.starts[:1], firsts), chain(compress(self.ends, is_apart), self.ends[-1:]))
+        return ranges(
+            chain(self.starts[:1], firsts), chain(compress(self.ends, is_apart), self.ends[-1:])
+        )
 
     def sources(self, kind: int, but: Digest) -> set[Digest]:
         """The blobs that frames of a kind are taken from, one aside."""
-        return {blob for blob, its in zip(self.blobs, self.kinds, strict=True) if its == kind} - {but}
+        return {blob for blob, its in zip(self.blobs, self.kinds, strict=True) if its == kind} - {
+            but
+        }
 
 
 Frame = tuple[bytes, int]
@@ -64,7 +70,8 @@ Place = tuple[Digest, int]
 
 @dataclass(slots=True)
 class KnownFrames:
-    """What the store says of a blob's frames. `contents`: digests of payloads it has, of whatever length.
+    """What the store says of a blob's frames. `contents`: digests of payloads it has, of whatever
+    length.
 
     `strangers`: blobs that another encoder wrote.
     """
@@ -75,8 +82,12 @@ class KnownFrames:
     strangers: set[Digest] = field(default_factory=set)
 
 
-def find_frames(store: Store, blob: Digest, frames: FrameMap, own: Collection[Digest] = ()) -> KnownFrames:
-    """Look all frames of a blob up. `own`: blobs that are not asked, as somebody else answers for them."""
+def find_frames(
+    store: Store, blob: Digest, frames: FrameMap, own: Collection[Digest] = ()
+) -> KnownFrames:
+    """Look all frames of a blob up. `own`: blobs that are not asked, as somebody else answers for
+    them.
+    """
     known = KnownFrames(strangers={Digest(other) for other in store.frames.strangers_of(blob)})
     rows = _Rows(store, {blob, *own})
     wanted = _wanted(frames, PAYLOAD)
@@ -93,13 +104,17 @@ def find_frames(store: Store, blob: Digest, frames: FrameMap, own: Collection[Di
 
 
 def _wanted(frames: FrameMap, kind: int) -> set[Frame]:
-    its = [one == kind and key != NO_KEY for one, key in zip(frames.kinds, frames.keys, strict=True)]
+    its = [
+        one == kind and key != NO_KEY for one, key in zip(frames.kinds, frames.keys, strict=True)
+    ]
     return set(compress(zip(frames.keys, frames.lengths(), strict=True), its))
 
 
 @dataclass(slots=True)
 class _Found:
-    """Frames that are in the store, in columns: 90,000 rows as tuples of their own cost 0.1 s more."""
+    """Frames that are in the store, in columns: 90,000 rows as tuples of their own cost 0.1 s
+    more.
+    """
 
     frames: list[Frame] = field(default_factory=list)
     blobs: list[Digest] = field(default_factory=list)
@@ -110,14 +125,21 @@ class _Found:
         is_same = list(map(wanted.__contains__, self.frames))
         if all(is_same):
             return set()
-        agree, differ = Counter(compress(self.blobs, is_same)), Counter(compress(self.blobs, map(not_, is_same)))
+        agree, differ = (
+            Counter(compress(self.blobs, is_same)),
+            Counter(compress(self.blobs, map(not_, is_same))),
+        )
         return {blob for blob, count in differ.items() if count > _FEW + agree[blob] // _SHARE}
 
     def agreeing(self, wanted: set[Frame], but: set[Digest]) -> dict[Frame, Place]:
         is_good = map(wanted.__contains__, self.frames)
         if but:
             is_good = map(and_, is_good, [blob not in but for blob in self.blobs])
-        return dict(compress(zip(self.frames, zip(self.blobs, self.starts, strict=True), strict=True), is_good))
+        return dict(
+            compress(
+                zip(self.frames, zip(self.blobs, self.starts, strict=True), strict=True), is_good
+            )
+        )
 
 
 class _Rows:
@@ -125,7 +147,8 @@ class _Rows:
 
     def __init__(self, store: Store, but: Collection[Digest]) -> None:
         self._store, self._but = store, but
-        self._blobs: dict[int, tuple[Digest, Spans | None]] = {}  # nothing to look at in one that is whole
+        # nothing to look at in one that is whole
+        self._blobs: dict[int, tuple[Digest, Spans | None]] = {}
 
     def payloads(self, wanted: set[Frame]) -> _Found:
         ordered = sorted(set(map(itemgetter(0), wanted)))
@@ -133,7 +156,9 @@ class _Rows:
 
     def headers(self, wanted: set[Frame]) -> _Found:
         ordered = sorted(set(map(itemgetter(0), wanted)))
-        return self._held(ordered, self._store.frames.find_headers([key[:FINGERPRINT_BYTES] for key in ordered]))
+        return self._held(
+            ordered, self._store.frames.find_headers([key[:FINGERPRINT_BYTES] for key in ordered])
+        )
 
     def _held(self, keys: list[bytes], rows: Iterator[Row]) -> _Found:
         found = _Found()
@@ -172,10 +197,11 @@ def choose_stand_ins(
     trust: Trust = Trust.ALL,
     refused: Collection[int] = (),
 ) -> StandIns:
-    """For each frame that is not here, the one that stands in for it, if there is one and it is trusted.
+    """For each frame that is not here, the one that stands in for it, if there is one and it is
+    trusted.
 
-    `coming`: payload frames that other layers of the same pull fetch. What this one will fetch is added.
-    `refused`: starts of frames for which none shall.
+    `coming`: payload frames that other layers of the same pull fetch. What this one will fetch is
+    added. `refused`: starts of frames for which none shall.
     """
     if trust is Trust.NOTHING:
         return StandIns()
@@ -183,13 +209,17 @@ def choose_stand_ins(
     wanted = list(zip(frames.keys, frames.lengths(), strict=True))
     places = list(map(known.payloads.get, wanted))
     if trust is Trust.ALL and known.headers:
-        places = [place or known.headers.get(frame) for place, frame in zip(places, wanted, strict=True)]
+        places = [
+            place or known.headers.get(frame) for place, frame in zip(places, wanted, strict=True)
+        ]
     held = _held(frames, here)
     for number in held:
         places[number] = None
         if kinds[number] == PAYLOAD and wanted[number][0]:
             coming.setdefault(wanted[number], (blob, edges[number]))
-    for number in sorted({number for number, place in enumerate(places) if place is None}.difference(held)):
+    for number in sorted(
+        {number for number, place in enumerate(places) if place is None}.difference(held)
+    ):
         frame, start = wanted[number], edges[number]
         if kinds[number] == PAYLOAD and frame[0]:
             place = coming.setdefault(frame, (blob, start))
@@ -197,7 +227,9 @@ def choose_stand_ins(
                 places[number] = place
     is_chosen = [place is not None for place in places]
     if refused:
-        is_chosen = [one and start not in refused for one, start in zip(is_chosen, edges, strict=False)]
+        is_chosen = [
+            one and start not in refused for one, start in zip(is_chosen, edges, strict=False)
+        ]
     its = [place for place in compress(places, is_chosen) if place is not None]
     return StandIns(
         list(compress(edges, is_chosen)),
@@ -218,7 +250,8 @@ def _held(frames: FrameMap, here: Spans) -> list[int]:
 def frame_rows(
     frames: FrameMap, but: KnownFrames | None = None, some: slice = slice(None)
 ) -> tuple[FrameRows, FrameRows]:
-    """What is entered of a blob's frames, ascending by key: payloads, and what is looked up as headers are.
+    """What is entered of a blob's frames, ascending by key: payloads, and what is looked up as
+    headers are.
 
     `but`: frames that the store knows elsewhere. `some`: the numbers of those that count.
     """
@@ -227,14 +260,16 @@ def frame_rows(
     if but is not None:
         known = but.payloads.keys() | but.headers.keys()
         is_new = [
-            new and frame not in known for new, frame in zip(is_new, zip(keys, lengths, strict=True), strict=True)
+            new and frame not in known
+            for new, frame in zip(is_new, zip(keys, lengths, strict=True), strict=True)
         ]
     is_payload = [kind == PAYLOAD and not frames.is_joined for kind in frames.kinds[some]]
     payloads = list(map(and_, is_new, is_payload))
     headers = list(map(gt, is_new, is_payload))
     columns = frames.edges[some], lengths, frames.sizes[some]  # the last is 0 of headers
     its_payloads, its_headers = (
-        list(zip(*(compress(column, its) for column in columns), strict=True)) for its in (payloads, headers)
+        list(zip(*(compress(column, its) for column in columns), strict=True))
+        for its in (payloads, headers)
     )
     return (
         _rows(list(compress(keys, payloads)), its_payloads),

@@ -1,4 +1,6 @@
-"""Check stored blobs against their digests, frame by frame and chunk by chunk; drop what is damaged."""
+"""Check stored blobs against their digests, frame by frame and chunk by chunk; drop what is
+damaged.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from zchunked.store.chunks import Place
 
 
 def reverify(store: Store, layers: Iterable[Descriptor]) -> None:
-    """Drop what is damaged of these layers, and their proofs in any case: the next pull looks at all that is left."""
+    """Drop what is damaged of these layers, and their proofs in any case: the next pull looks at
+    all that is left.
+    """
     for layer in {layer.digest: layer for layer in layers}.values():
         blob = layer.digest
         verify_blob(store, blob, layer.size, Findings(), layer, is_whole=store.is_whole(blob))
@@ -27,9 +31,17 @@ def reverify(store: Store, layers: Iterable[Descriptor]) -> None:
 
 
 def verify_blob(
-    store: Store, blob: Digest, size: int, findings: Findings, layer: Descriptor | None, *, is_whole: bool
+    store: Store,
+    blob: Digest,
+    size: int,
+    findings: Findings,
+    layer: Descriptor | None,
+    *,
+    is_whole: bool,
 ) -> None:
-    """Drop what is damaged of one blob, and note it. `layer`: its descriptor, where some image lists it."""
+    """Drop what is damaged of one blob, and note it. `layer`: its descriptor, where some image
+    lists it.
+    """
     findings.blobs += 1
     lost = store.drop_lost(blob)
     findings.damaged += [Damage(blob, span.start, span.end) for span in lost]

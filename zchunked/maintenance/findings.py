@@ -1,4 +1,6 @@
-"""What a verification found: damaged bytes, and layers whose tar is not the image's. Pure values."""
+"""What a verification found: damaged bytes, and layers whose tar is not the image's. Pure
+values.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Bytes that were not what a digest promised, and are gone now. `chunk` where one of its chunks was wrong."""
+    """Bytes that were not what a digest promised, and are gone now. `chunk` where one of its chunks
+    was wrong.
+    """
 
     blob: str
     start: int
@@ -17,7 +21,9 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Lie:
-    """A layer whose blob is the registry's own, and whose tar is not the one that the image's config names."""
+    """A layer whose blob is the registry's own, and whose tar is not the one that the image's
+    config names.
+    """
 
     layer: str
     diff_id: str

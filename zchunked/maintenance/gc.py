@@ -1,4 +1,6 @@
-"""Collect garbage: keep what names reach and running pulls hold, then what fits a budget; give back the rest."""
+"""Collect garbage: keep what names reach and running pulls hold, then what fits a budget; give back
+the rest.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,10 @@ EXPIRY = 14 * DAY
 class GcOptions:
     """What may stay. Sizes in bytes, ages in seconds.
 
-    `keep`: nothing but these images, by name and platform. `keep_last`: so many, the latest pulled. `max_age`: of an
-    image, since it was last pulled. `expiry`: of interrupted downloads, since their last byte. `since`: what was pulled
-    or begun from then on, in seconds since 1970, is never given up for `max_bytes`.
+    `keep`: nothing but these images, by name and platform. `keep_last`: so many, the latest pulled.
+    `max_age`: of an image, since it was last pulled. `expiry`: of interrupted downloads, since
+    their last byte. `since`: what was pulled or begun from then on, in seconds since 1970, is never
+    given up for `max_bytes`.
     """
 
     max_bytes: int | None = None
@@ -74,7 +77,11 @@ def collect(folder: Path, options: GcOptions, *, now: Callable[[], float] = time
         for _ in range(_ROUNDS):
             planned = _collected(store, collector, options, aim, freed, now)
             if options.is_dry:
-                freed.after = planned.kept_bytes + collector.disk_bytes() - sum(collector.file_sizes().values())
+                freed.after = (
+                    planned.kept_bytes
+                    + collector.disk_bytes()
+                    - sum(collector.file_sizes().values())
+                )
                 break
             for file in planned.compact:
                 freed.compacted += bool(collector.compact(file))
@@ -92,9 +99,11 @@ def collect(folder: Path, options: GcOptions, *, now: Callable[[], float] = time
 
 
 def keep_within(folder: Path, most: int, *, since: float = math.inf) -> None:
-    """Collect garbage where the store weighs more than so many bytes; else look at its files and no more.
+    """Collect garbage where the store weighs more than so many bytes; else look at its files and no
+    more.
 
-    Neither what was pulled since then nor what running processes use goes. Raises as `collect` does.
+    Neither what was pulled since then nor what running processes use goes. Raises as `collect`
+    does.
     """
     with Store(folder) as store:
         weight = store.collector().disk_bytes()
@@ -114,8 +123,14 @@ def _collected(
     for _ in range(_TRIES):
         found = _Findings(store, collector, options, now())
         planned = found.plan(aim)
-        refs = [*found.refs_over, *(one.key for one in planned.given_up if isinstance(one.key, Ref))]
-        pulls = [*found.pulls_over, *(one.key for one in planned.given_up if isinstance(one.key, BegunPull))]
+        refs = [
+            *found.refs_over,
+            *(one.key for one in planned.given_up if isinstance(one.key, Ref)),
+        ]
+        pulls = [
+            *found.pulls_over,
+            *(one.key for one in planned.given_up if isinstance(one.key, BegunPull)),
+        ]
         if not options.is_dry:
             drop = Drop(
                 planned.dead,
@@ -138,7 +153,9 @@ def _collected(
 
 
 class _Findings:
-    """What keeps what, as of now. `chunks` and `rests` belong to the parts of blobs that holders need."""
+    """What keeps what, as of now. `chunks` and `rests` belong to the parts of blobs that holders
+    need.
+    """
 
     def __init__(self, store: Store, collector: Collector, options: GcOptions, now: float) -> None:
         self._store, self._collector, self._since = store, collector, options.since
@@ -157,7 +174,9 @@ class _Findings:
         self.refs_over = [ref for ref in self.refs if ref not in kept]
         self.holders = [self._of_image(ref) for ref in kept]
         self.holders += self._of_pulls(options, now)
-        self.pulls_over = [pull for pull in self.pulls if pull not in {one.key for one in self.holders}]
+        self.pulls_over = [
+            pull for pull in self.pulls if pull not in {one.key for one in self.holders}
+        ]
         self.holders += self._of_processes()
         self.holders += self._of_downloads(options, now)
 
@@ -176,31 +195,46 @@ class _Findings:
         found = []
         for ref in self.refs:
             manifest = self._manifests.get(ref.manifest)
-            found += [(str(layer.digest), ref.manifest) for layer in manifest.layers] if manifest else []
+            found += (
+                [(str(layer.digest), ref.manifest) for layer in manifest.layers] if manifest else []
+            )
         return found
 
     # ── holders ──
 
     def _of_image(self, ref: Ref) -> Holder:
         reaches, parts = self._reach(ref.manifest)
-        return Holder(ref, frozenset({ref.root, *reaches}), ref.pulled, ref.pulled >= self._since, parts)
+        return Holder(
+            ref, frozenset({ref.root, *reaches}), ref.pulled, ref.pulled >= self._since, parts
+        )
 
     def _of_pulls(self, options: GcOptions, now: float) -> Iterator[Holder]:
         for pull in self.pulls:
             is_running = self._collector.pulls.is_running(pull)
             reaches, parts = self._reach(pull.manifest) if pull.platform else ({pull.manifest}, {})
             at = max([pull.began, *map(self._collector.pulls.last_written, reaches)])
-            if is_running or (options.keep is None and options.keep_last is None and now - at <= options.expiry):
-                yield Holder(pull, frozenset(reaches), at, is_running or pull.began >= self._since, parts)
+            if is_running or (
+                options.keep is None and options.keep_last is None and now - at <= options.expiry
+            ):
+                yield Holder(
+                    pull, frozenset(reaches), at, is_running or pull.began >= self._since, parts
+                )
 
     def _of_processes(self) -> Iterator[Holder]:
         """What processes use, and what the layers among that were rebuilt from."""
         if self._pinned:
-            rests = {blob for (layer, _), blobs in self._rests.items() if layer in self._pinned for blob in blobs}
+            rests = {
+                blob
+                for (layer, _), blobs in self._rests.items()
+                if layer in self._pinned
+                for blob in blobs
+            }
             yield Holder("pinned", frozenset(self._pinned | rests), is_fixed=True)
 
     def _of_downloads(self, options: GcOptions, now: float) -> Iterator[Holder]:
-        """Blobs that came in part, for no image that is known: objects, and pulls by other means."""
+        """Blobs that came in part, for no image that is known: objects, and pulls by other
+        means.
+        """
         if options.keep is not None or options.keep_last is not None:
             return
         here = self._collector.weights()
@@ -229,10 +263,16 @@ class _Findings:
         manifest = self._manifest(digest)
         if manifest is None:
             return {digest}, {}
-        reaches = {digest, str(manifest.config.digest), *(str(layer.digest) for layer in manifest.layers)}
+        reaches = {
+            digest,
+            str(manifest.config.digest),
+            *(str(layer.digest) for layer in manifest.layers),
+        }
         config = self._store.get(manifest.config.digest, manifest.config.size)
         try:
-            diff_ids = parse_config(config, len(manifest.layers)).diff_ids if config is not None else ()
+            diff_ids = (
+                parse_config(config, len(manifest.layers)).diff_ids if config is not None else ()
+            )
         except FormatError:
             diff_ids = ()
         parts: dict[str, list[ByteRange]] = {}
@@ -249,13 +289,17 @@ class _Findings:
         return reaches, parts
 
     def _parts(self, layer: Descriptor, diff_id: str) -> dict[str, list[ByteRange]] | None:
-        """The spans of other blobs that hold chunks of a layer; None where its table of contents cannot be read."""
+        """The spans of other blobs that hold chunks of a layer; None where its table of contents
+        cannot be read.
+        """
         key = (str(layer.digest), diff_id)
         if key not in self._rebuilt:
             self._rebuilt[key] = self._find_parts(layer, key)
         return self._rebuilt[key]
 
-    def _find_parts(self, layer: Descriptor, key: tuple[str, str]) -> dict[str, list[ByteRange]] | None:
+    def _find_parts(
+        self, layer: Descriptor, key: tuple[str, str]
+    ) -> dict[str, list[ByteRange]] | None:
         try:
             wanted = read_contents(self._store, layer).own_chunks()
         except (IntegrityError, FormatError, UnsupportedLayerError):

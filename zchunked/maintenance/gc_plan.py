@@ -1,4 +1,5 @@
-"""Plan a collection: which names, blobs and parts of files go, given what keeps them and what they may weigh.
+"""Plan a collection: which names, blobs and parts of files go, given what keeps them and what they
+may weigh.
 
 Rows in, values out: nothing is read or removed here.
 """
@@ -22,10 +23,12 @@ _COMPACT_BELOW = 0.5  # of a file: with less alive, writing that anew frees more
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """What keeps bytes: an image, a pull under way or interrupted, a blob that a running process uses.
+    """What keeps bytes: an image, a pull under way or interrupted, a blob that a running process
+    uses.
 
-    `reaches`: blobs that it keeps all of. `parts`: of other blobs, what its layers were rebuilt from; spans ascend.
-    `at`: when it was last of use, in seconds since the epoch. One that `is_fixed` is never given up for a budget.
+    `reaches`: blobs that it keeps all of. `parts`: of other blobs, what its layers were rebuilt
+    from; spans ascend. `at`: when it was last of use, in seconds since the epoch. One that
+    `is_fixed` is never given up for a budget.
     """
 
     key: object
@@ -37,7 +40,9 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """`bytes`: what the store may weigh on the disk. `overhead`: what of that is no byte of a blob: the index."""
+    """`bytes`: what the store may weigh on the disk. `overhead`: what of that is no byte of a blob:
+    the index.
+    """
 
     bytes: int
     overhead: int = 0
@@ -45,7 +50,9 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """A byte file: its size and how much of it is still wanted. `is_busy`: its writer or a reader is at work."""
+    """A byte file: its size and how much of it is still wanted. `is_busy`: its writer or a reader
+    is at work.
+    """
 
     name: str
     size: int
@@ -55,7 +62,9 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class GcPlan:
-    """`given_up`: holders that go for the budget. `trimmed`: dead blobs, and what others still need of them."""
+    """`given_up`: holders that go for the budget. `trimmed`: dead blobs, and what others still need
+    of them.
+    """
 
     given_up: list[Holder]
     dead: list[str]
@@ -67,7 +76,9 @@ class GcPlan:
     def kept_bytes(self) -> int:
         """What the byte files will weigh."""
         smaller = {*self.compact}
-        return sum(file.live if file.name in smaller or not file.live else file.size for file in self.files)
+        return sum(
+            file.live if file.name in smaller or not file.live else file.size for file in self.files
+        )
 
 
 def plan(
@@ -79,7 +90,9 @@ def plan(
     busy: Collection[str] = (),
     budget: Budget | None = None,
 ) -> GcPlan:
-    """`sizes`: of the byte files. `busy`: files that cannot be compacted now. The latest holders are kept longest."""
+    """`sizes`: of the byte files. `busy`: files that cannot be compacted now. The latest holders
+    are kept longest.
+    """
     ordered = sorted(holders, key=lambda one: (not one.is_fixed, -one.at))
     wants = _Wants(ordered)
     by_file = _weigh(rows, wants)
@@ -117,7 +130,9 @@ class _Wants:
         return self.ranks.get(blob, _NOBODY)
 
     def spans(self, blob: str, kept: int) -> list[ByteRange]:
-        return merge(span for rank, spans in self.parts.get(blob, ()) if rank < kept for span in spans)
+        return merge(
+            span for rank, spans in self.parts.get(blob, ()) if rank < kept for span in spans
+        )
 
     def ranges(self, row: FileRow) -> list[tuple[int, int, int]]:
         """(at, end, rank) of the row's parts that somebody wants, ascending where several."""
@@ -154,7 +169,8 @@ def _first_wanted(ranges: list[tuple[int, int, int]]) -> dict[int, int]:
     """Bytes by rank, where the lowest of those that overlap counts."""
     ranges.sort()
     counts: dict[int, int] = {}
-    active: list[tuple[int, int]] = []  # (rank, end), a heap; what is not on its top is looked at when it comes up
+    # (rank, end), a heap; what is not on its top is looked at when it comes up
+    active: list[tuple[int, int]] = []
     position = 0
     for at, end, rank in (*ranges, (sys.maxsize, sys.maxsize, 0)):
         while active and position < at:
@@ -171,7 +187,9 @@ def _first_wanted(ranges: list[tuple[int, int, int]]) -> dict[int, int]:
     return counts
 
 
-def _affordable(by_file: Mapping[str, Mapping[int, int]], ordered: Sequence[Holder], most: int) -> int:
+def _affordable(
+    by_file: Mapping[str, Mapping[int, int]], ordered: Sequence[Holder], most: int
+) -> int:
     """How many of the holders fit, all files compacted. Those that are fixed do not ask."""
     weights = [0] * len(ordered)
     for counts in by_file.values():
@@ -186,7 +204,9 @@ def _affordable(by_file: Mapping[str, Mapping[int, int]], ordered: Sequence[Hold
 
 
 def _to_compact(files: Sequence[FileState], budget: Budget | None) -> list[str]:
-    """Files of which less than half is alive; for a budget as many more as it takes, those with most to free first."""
+    """Files of which less than half is alive; for a budget as many more as it takes, those with
+    most to free first.
+    """
     idle = [file for file in files if file.live and not file.is_busy]
     chosen = [file.name for file in idle if file.live < _COMPACT_BELOW * file.size]
     if budget is None:

@@ -1,4 +1,6 @@
-"""Pulls that are under way or were interrupted: how far each of their layers is, how fast, since when."""
+"""Pulls that are under way or were interrupted: how far each of their layers is, how fast, since
+when.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from zchunked.store.pulls import BegunPull
 
 @dataclass(frozen=True, slots=True)
 class LayerStatus:
-    """`here` of `size` bytes are in the store; a layer that is rebuilt from parts never needs all of them.
+    """`here` of `size` bytes are in the store; a layer that is rebuilt from parts never needs all
+    of them.
 
     `is_done`: proved by a digest.
     """
@@ -29,7 +32,9 @@ class LayerStatus:
 
 @dataclass(frozen=True, slots=True)
 class PullStatus:
-    """Times in seconds since the epoch, `rate` in bytes per second since the pull began. `process`: its number."""
+    """Times in seconds since the epoch, `rate` in bytes per second since the pull began. `process`:
+    its number.
+    """
 
     reference: str
     platform: str
@@ -52,12 +57,18 @@ class PullStatus:
 
 def status(store: Store, now: Callable[[], float] = time.time) -> list[PullStatus]:
     """Oldest first. Layers are empty where the manifest is damaged."""
-    rows = [row for row in store.pulls.rows() if row.platform or not store.is_whole(Digest(row.manifest))]
+    rows = [
+        row
+        for row in store.pulls.rows()
+        if row.platform or not store.is_whole(Digest(row.manifest))
+    ]
     flying = store.pulls.in_flight() if rows else {}
     return [_status(store, row, flying, now()) for row in rows]
 
 
-def _status(store: Store, row: BegunPull, flying: dict[str, list[ByteRange]], now: float) -> PullStatus:
+def _status(
+    store: Store, row: BegunPull, flying: dict[str, list[ByteRange]], now: float
+) -> PullStatus:
     is_running = store.pulls.is_running(row)
     layers, came, last = [], -row.had, row.began
     for digest, size in _blobs(store, row, flying):
@@ -69,11 +80,21 @@ def _status(store: Store, row: BegunPull, flying: dict[str, list[ByteRange]], no
     until = now if is_running else last
     rate = max(came, 0) / (until - row.began) if until > row.began else 0.0
     return PullStatus(
-        row.name, row.platform, row.manifest, is_running, row.process, row.began, until, round(rate, 1), layers
+        row.name,
+        row.platform,
+        row.manifest,
+        is_running,
+        row.process,
+        row.began,
+        until,
+        round(rate, 1),
+        layers,
     )
 
 
-def _blobs(store: Store, row: BegunPull, flying: dict[str, list[ByteRange]]) -> list[tuple[Digest, int]]:
+def _blobs(
+    store: Store, row: BegunPull, flying: dict[str, list[ByteRange]]
+) -> list[tuple[Digest, int]]:
     """The layers of a pull; of an ingest the blob itself, which has no platform."""
     if row.platform:
         manifest = _manifest(store, row.manifest)

@@ -1,4 +1,6 @@
-"""What each stored image weighs, what of it other images list too, and which digests its layers were proved by."""
+"""What each stored image weighs, what of it other images list too, and which digests its layers
+were proved by.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ Proved = Literal["blob", "diff_id", "both", "mixed"]
 class ImageUsage:
     """Bytes of config and layers as listed; None where the manifest is damaged.
 
-    `shared`: of those, what an image with another manifest has too, as blobs or as frames; where several others have
-    frames of it, those of the one with most. `proved`: by which digest every layer was proved so far, `mixed` where
-    that differs, None where a layer is not proved at all.
+    `shared`: of those, what an image with another manifest has too, as blobs or as frames; where
+    several others have frames of it, those of the one with most. `proved`: by which digest every
+    layer was proved so far, `mixed` where that differs, None where a layer is not proved at all.
     """
 
     image: Image
@@ -42,16 +44,25 @@ def usage(store: Store) -> list[ImageUsage]:
         if blobs is None:
             found.append(ImageUsage(image, None, None, None))
             continue
-        shared = sum(one.size if counts[one.digest] > 1 else places.shared(one.digest) for one in blobs.values())
+        shared = sum(
+            one.size if counts[one.digest] > 1 else places.shared(one.digest)
+            for one in blobs.values()
+        )
         layers = list(blobs.values())[1:]
-        found.append(ImageUsage(image, sum(one.size for one in blobs.values()), shared, _proved(store, layers)))
+        found.append(
+            ImageUsage(
+                image, sum(one.size for one in blobs.values()), shared, _proved(store, layers)
+            )
+        )
     return found
 
 
 class _Places:
     """In which files blobs of images have bytes, and how many."""
 
-    def __init__(self, store: Store, listed: Mapping[Digest, Mapping[str, Descriptor] | None]) -> None:
+    def __init__(
+        self, store: Store, listed: Mapping[Digest, Mapping[str, Descriptor] | None]
+    ) -> None:
         self._owners: dict[str, set[Digest]] = {}
         for manifest, blobs in listed.items():
             for digest in blobs or ():
@@ -67,7 +78,11 @@ class _Places:
         """Bytes of a blob of one image that another image has in the same files."""
         found = 0
         for file, count in self._by_blob.get(blob, {}).items():
-            others = [its for other, its in self._by_file[file].items() if self._owners[other] != self._owners[blob]]
+            others = [
+                its
+                for other, its in self._by_file[file].items()
+                if self._owners[other] != self._owners[blob]
+            ]
             found += min(count, max(others, default=0))
         return found
 

@@ -1,4 +1,6 @@
-"""Verify: re-hash what the store holds, prove diff IDs, and drop what is damaged. The next pull fetches it again."""
+"""Verify: re-hash what the store holds, prove diff IDs, and drop what is damaged. The next pull
+fetches it again.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,11 @@ def verify(
     only: Sequence[Digest] | None = None,
     is_quick: bool = False,
 ) -> Findings:
-    """Look at every blob and chunk. `show` is told of bytes done. Unfinished downloads cannot be judged, and stay.
+    """Look at every blob and chunk. `show` is told of bytes done. Unfinished downloads cannot be
+    judged, and stay.
 
-    `only`: manifests; what their images need is looked at, and what its layers rest on. `is_quick`: nothing is hashed,
-    only files that are gone or too short are found.
+    `only`: manifests; what their images need is looked at, and what its layers rest on. `is_quick`:
+    nothing is hashed, only files that are gone or too short are found.
     """
     findings = Findings(is_read_only=store.is_read_only)
     images = [image for image in store.images() if only is None or image.manifest in only]
@@ -40,7 +43,9 @@ def verify(
             continue
         if is_quick:
             findings.blobs += 1
-            findings.damaged += [Damage(blob, span.start, span.end) for span in store.drop_lost(blob)]
+            findings.damaged += [
+                Damage(blob, span.start, span.end) for span in store.drop_lost(blob)
+            ]
         else:
             verify_blob(store, blob, size, findings, layers.get(blob), is_whole=is_whole)
         show(total(store.covered(blob)))
@@ -72,12 +77,16 @@ def _layers(store: Store, images: Iterable[Image]) -> Iterator[tuple[Descriptor,
         manifest = parse_document(data) if data is not None else None
         if isinstance(manifest, Manifest):
             config = store.get(manifest.config.digest, manifest.config.size)
-            diff_ids = parse_config(config, len(manifest.layers)).diff_ids if config is not None else ()
+            diff_ids = (
+                parse_config(config, len(manifest.layers)).diff_ids if config is not None else ()
+            )
             yield from zip_longest(manifest.layers, diff_ids)
 
 
 def _verify_contents(store: Store, images: Iterable[Image], findings: Findings) -> None:
-    """Diff IDs of whole layers; tables of contents and tar-splits of those that are here in parts."""
+    """Diff IDs of whole layers; tables of contents and tar-splits of those that are here in
+    parts.
+    """
     done: set[tuple[Digest, Digest | None]] = set()
     for layer, diff_id in _layers(store, images):
         if (layer.digest, diff_id) in done or not store.covered(layer.digest):
@@ -107,7 +116,9 @@ def _parts(layer: Descriptor) -> list[ByteRange]:
 
 
 def _prove_layer(store: Store, layer: Descriptor, diff_id: Digest, findings: Findings) -> None:
-    """Its bytes are known good; its tar is held against the diff ID again, even where that was done before."""
+    """Its bytes are known good; its tar is held against the diff ID again, even where that was done
+    before.
+    """
     try:
         tar = tar_of_blob(Assembly(store, layer).blocks(), layer, DEFAULT_LIMITS)
         store.add_proof(layer.digest, diff_id, prove(tar, layer, diff_id))

@@ -10,7 +10,9 @@ from typing import NewType
 from zchunked.errors import FormatError, IntegrityError
 
 Digest = NewType("Digest", str)
-"""`sha256:` and 64 lower-case hex digits; only `parse_digest`, `digest_of` and `from_raw` make one."""
+"""`sha256:` and 64 lower-case hex digits; only `parse_digest`, `digest_of` and `from_raw` make
+one.
+"""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _HEX_DIGITS = b"0123456789abcdef"
@@ -19,9 +21,13 @@ EMPTY = Digest("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7
 
 
 def parse_digest(text: str, what: str = "digest") -> Digest:
-    """Raise FormatError on other algorithms, upper case, path characters: a digest may become part of a path."""
+    """Raise FormatError on other algorithms, upper case, path characters: a digest may become part
+    of a path.
+    """
     if not _DIGEST.fullmatch(text):
-        raise FormatError(f"invalid {what}: {text!r:.100}; expected sha256: and 64 lower-case hex digits")
+        raise FormatError(
+            f"invalid {what}: {text!r:.100}; expected sha256: and 64 lower-case hex digits"
+        )
     return Digest(text)
 
 
@@ -60,10 +66,14 @@ def verify(data: bytes | bytearray | memoryview, want: Digest, what: str) -> Non
         raise IntegrityError(f"{what}: expected {want}, got {got} ({len(data)} bytes)")
 
 
-def verified(pieces: Iterable[bytes | memoryview], want: Digest, size: int, what: str) -> Iterator[bytes | memoryview]:
-    """Pass pieces through; raise IntegrityError on excess at once, on shortfall or mismatch at the end.
+def verified(
+    pieces: Iterable[bytes | memoryview], want: Digest, size: int, what: str
+) -> Iterator[bytes | memoryview]:
+    """Pass pieces through; raise IntegrityError on excess at once, on shortfall or mismatch at the
+    end.
 
-    The consumer sees bytes before the verdict, so it writes to a temporary place until the iterator ends.
+    The consumer sees bytes before the verdict, so it writes to a temporary place until the iterator
+    ends.
     """
     hasher, left = hashlib.sha256(), size
     for piece in pieces:

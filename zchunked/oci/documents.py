@@ -47,7 +47,9 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One manifest of an index. `is_image`: nothing that is said of it makes it something else (a signature, say)."""
+    """One manifest of an index. `is_image`: nothing that is said of it makes it something else (a
+    signature, say).
+    """
 
     descriptor: Descriptor
     platform: Platform | None
@@ -76,9 +78,8 @@ class Config:
     diff_ids: tuple[Digest, ...]
 
 
-# ── the wire shapes: strict about what we use, blind to the rest ──
-# Many writers say `null` where they mean "absent" (slices and pointers of Go, JavaScript, Python); all Go clients
-# read it so.
+# ── the wire shapes: strict about what we use, blind to the rest ── Many writers say `null` where
+# they mean "absent" (slices and pointers of Go, JavaScript, Python); all Go clients read it so.
 
 _Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
@@ -122,7 +123,9 @@ _Shape = TypeVar("_Shape")
 _DOCUMENT, _CONFIG = msgspec.json.Decoder(_Document), msgspec.json.Decoder(_Config)
 
 
-def _decode(data: bytes, decoder: msgspec.json.Decoder[_Shape], what: str, limits: Limits) -> _Shape:
+def _decode(
+    data: bytes, decoder: msgspec.json.Decoder[_Shape], what: str, limits: Limits
+) -> _Shape:
     if len(data) > limits.manifest_bytes:
         raise LimitError(f"{what} has {len(data)} bytes, the limit is {limits.manifest_bytes}")
     try:
@@ -133,9 +136,13 @@ def _decode(data: bytes, decoder: msgspec.json.Decoder[_Shape], what: str, limit
 
 def _descriptor(wire: _Descriptor, what: str, limits: Limits) -> Descriptor:
     digest = parse_digest(wire.digest, f"digest of {what}")
-    annotations = {key: value for key, value in (wire.annotations or {}).items() if value is not None}
+    annotations = {
+        key: value for key, value in (wire.annotations or {}).items() if value is not None
+    }
     urls = [url for url in wire.urls or [] if url]
-    return Descriptor(wire.media_type or "", digest, wire.size, annotations, _urls(urls, what, limits))
+    return Descriptor(
+        wire.media_type or "", digest, wire.size, annotations, _urls(urls, what, limits)
+    )
 
 
 def _urls(urls: list[str], what: str, limits: Limits) -> tuple[str, ...]:
@@ -143,21 +150,32 @@ def _urls(urls: list[str], what: str, limits: Limits) -> tuple[str, ...]:
     if len(urls) > limits.urls_count:
         raise LimitError(f"{what} lists {len(urls)} URLs, the limit is {limits.urls_count}")
     if (longest := max(map(len, urls), default=0)) > limits.url_chars:
-        raise LimitError(f"{what} lists a URL of {longest} characters, the limit is {limits.url_chars}")
+        raise LimitError(
+            f"{what} lists a URL of {longest} characters, the limit is {limits.url_chars}"
+        )
     return tuple([url for url in urls if _WEB_URL.fullmatch(url)])
 
 
-def parse_document(data: bytes, content_type: str = "", *, limits: Limits = DEFAULT_LIMITS) -> Manifest | Index:
-    """An image manifest or an index; `content_type` is what the source said and counts only where the text is silent.
+def parse_document(
+    data: bytes, content_type: str = "", *, limits: Limits = DEFAULT_LIMITS
+) -> Manifest | Index:
+    """An image manifest or an index; `content_type` is what the source said and counts only where
+    the text is silent.
 
-    Raises FormatError also for a document that reads as both, since two clients could then see two images.
+    Raises FormatError also for a document that reads as both, since two clients could then see two
+    images.
     """
     wire = _decode(data, _DOCUMENT, "the manifest", limits)
     said = content_type.partition(";")[0].strip().lower()
     media_type = wire.media_type or (said if said in ACCEPTED else "")
-    if wire.schema_version == 1 or media_type.startswith(_DOCKER_SCHEMA_1) or said.startswith(_DOCKER_SCHEMA_1):
+    if (
+        wire.schema_version == 1
+        or media_type.startswith(_DOCKER_SCHEMA_1)
+        or said.startswith(_DOCKER_SCHEMA_1)
+    ):
         raise FormatError(
-            "the manifest is of Docker schema 1, which lists no sizes and is long retired; rebuild the image"
+            "the manifest is of Docker schema 1, which lists no sizes and is long retired; "
+            "rebuild the image"
         )
     if wire.schema_version != 2:
         raise FormatError(f"the manifest has schemaVersion {wire.schema_version}; expected 2")
@@ -167,11 +185,13 @@ def parse_document(data: bytes, content_type: str = "", *, limits: Limits = DEFA
         is_index = True  # of nothing
     if is_index == is_manifest:
         raise FormatError(
-            "the manifest lists " + ("both layers and other manifests" if is_index else "neither layers nor manifests")
+            "the manifest lists "
+            + ("both layers and other manifests" if is_index else "neither layers nor manifests")
         )
     if media_type and is_index != (media_type in INDEXES):
         raise FormatError(
-            f"the manifest calls itself {media_type!r:.100} but is {'an index' if is_index else 'no index'}"
+            f"the manifest calls itself {media_type!r:.100} but is "
+            f"{'an index' if is_index else 'no index'}"
         )
     if is_index:
         return _index(wire.manifests or [], limits)
@@ -185,11 +205,14 @@ def _manifest(wire: _Document, media_type: str, limits: Limits) -> Manifest:
     listed = wire.layers or []
     if len(listed) > limits.layers_count:
         raise LimitError(f"the image has {len(listed)} layers, the limit is {limits.layers_count}")
-    layers = tuple(_descriptor(layer, f"layer {number}", limits) for number, layer in enumerate(listed))
+    layers = tuple(
+        _descriptor(layer, f"layer {number}", limits) for number, layer in enumerate(listed)
+    )
     config = _descriptor(wire.config, "the config", limits)
     if not _may_be_config(config.media_type):
         raise ArtifactError(
-            f"the config is of type {config.media_type!r:.100}: this is an artifact, not a container image"
+            f"the config is of type {config.media_type!r:.100}: this is an artifact, not a "
+            "container image"
         )
     return Manifest(media_type or OCI_MANIFEST, config, layers)
 
@@ -205,48 +228,70 @@ def _may_be_config(media_type: str) -> bool:
 
 def _index(wires: list[_Descriptor], limits: Limits) -> Index:
     if len(wires) > limits.instances_count:
-        raise LimitError(f"the index has {len(wires)} instances, the limit is {limits.instances_count}")
+        raise LimitError(
+            f"the index has {len(wires)} instances, the limit is {limits.instances_count}"
+        )
     instances = []
     for number, wire in enumerate(wires):
         shape = wire.platform
-        platform = normalised(shape.os or "", shape.architecture or "", shape.variant or "") if shape else None
+        platform = (
+            normalised(shape.os or "", shape.architecture or "", shape.variant or "")
+            if shape
+            else None
+        )
         if platform == _NO_PLATFORM:
             platform = None
         listed = _descriptor(wire, f"instance {number}", limits)
         artifact_type = wire.artifact_type or ""
-        is_image = listed.media_type in ("", *ACCEPTED) and (not artifact_type or _may_be_config(artifact_type))
-        if listed.annotations.get(_REFERENCE_TYPE) == "attestation-manifest" or (platform and platform.os == "unknown"):
+        is_image = listed.media_type in ("", *ACCEPTED) and (
+            not artifact_type or _may_be_config(artifact_type)
+        )
+        if listed.annotations.get(_REFERENCE_TYPE) == "attestation-manifest" or (
+            platform and platform.os == "unknown"
+        ):
             is_image = False
         instances.append(Instance(listed, platform, is_image=is_image))
     return Index(tuple(instances))
 
 
 def parse_config(data: bytes, layers: int, *, limits: Limits = DEFAULT_LIMITS) -> Config:
-    """Raises FormatError unless there is one diff ID for each of the manifest's layers: nothing else proves a layer."""
+    """Raises FormatError unless there is one diff ID for each of the manifest's layers: nothing
+    else proves a layer.
+    """
     wire = _decode(data, _CONFIG, "the config", limits)
     diff_ids = (wire.rootfs.diff_ids if wire.rootfs else None) or []
     if len(diff_ids) != layers:
-        raise FormatError(f"the config has {len(diff_ids)} diff IDs for {layers} layers, so the image cannot be proved")
+        raise FormatError(
+            f"the config has {len(diff_ids)} diff IDs for {layers} layers, so the image cannot "
+            "be proved"
+        )
     digests = tuple(parse_digest(text, f"diff ID {number}") for number, text in enumerate(diff_ids))
-    return Config(normalised(wire.os or "linux", wire.architecture or "", wire.variant or ""), digests)
+    return Config(
+        normalised(wire.os or "linux", wire.architecture or "", wire.variant or ""), digests
+    )
 
 
 def candidates(index: Index, want: Platform) -> list[Instance]:
     """What may be, or lead to, the image for `want`, best first: the order of the container tools.
 
-    Best platform first, then zstd before gzip, then position; then what says nothing of its platform: indexes, and
-    manifests where none says more. What is known to be no image is left out. Raises NoMatchError when nothing is left.
+    Best platform first, then zstd before gzip, then position; then what says nothing of its
+    platform: indexes, and manifests where none says more. What is known to be no image is left out.
+    Raises NoMatchError when nothing is left.
     """
     images = [instance for instance in index.instances if instance.is_image]
     found: list[Instance] = []
     for platform in accepted(want):
         fitting = [instance for instance in images if instance.platform == platform]
-        found += sorted(fitting, key=lambda one: one.descriptor.annotations.get(ZSTD_INSTANCE) != "true")
+        found += sorted(
+            fitting, key=lambda one: one.descriptor.annotations.get(ZSTD_INSTANCE) != "true"
+        )
     silent = [instance for instance in images if instance.platform is None]
     found += [one for one in silent if one.descriptor.media_type in INDEXES]
     if len(silent) == len(images):
         found += [one for one in silent if one.descriptor.media_type not in INDEXES]
     if not found:
         offered = sorted({str(one.platform) for one in images if one.platform})
-        raise NoMatchError(f"the index has no image for {want}; it offers {', '.join(offered)[:400] or 'nothing'}")
+        raise NoMatchError(
+            f"the index has no image for {want}; it offers {', '.join(offered)[:400] or 'nothing'}"
+        )
     return found

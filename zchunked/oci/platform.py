@@ -8,12 +8,21 @@ from dataclasses import dataclass
 from zchunked.errors import UsageError
 from zchunked.oci.quoting import printable, typed
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386", "i386": "386"}
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "arm",
+    "armv6l": "arm",
+    "i686": "386",
+    "i386": "386",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """`os/architecture[/variant]`, normalised: the variant is empty where the architecture has only one."""
+    """`os/architecture[/variant]`, normalised: the variant is empty where the architecture has only
+    one.
+    """
 
     os: str
     architecture: str
@@ -24,11 +33,17 @@ class Platform:
 
 
 def normalised(os: str, architecture: str, variant: str = "") -> Platform:
-    """Spellings of one platform made equal: aarch64 is arm64, arm64's v8 and amd64's v1 go without saying."""
+    """Spellings of one platform made equal: aarch64 is arm64, arm64's v8 and amd64's v1 go without
+    saying.
+    """
     os, architecture, variant = os.lower(), architecture.lower(), variant.lower()
-    architecture = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm"}.get(
-        architecture, architecture
-    )
+    architecture = {
+        "x86_64": "amd64",
+        "x86-64": "amd64",
+        "aarch64": "arm64",
+        "i386": "386",
+        "armhf": "arm",
+    }.get(architecture, architecture)
     if (architecture, variant) in {("arm64", "v8"), ("arm64", "8"), ("amd64", "v1")}:
         variant = ""
     if architecture == "arm":
@@ -50,7 +65,8 @@ def platform_of(platform: str | Platform | None) -> Platform | None:
         return platform
     if (parsed := parse_platform(platform)) is None:
         raise UsageError(
-            f"invalid platform: expected os/architecture[/variant], such as linux/arm64, got {typed(platform, 80)}"
+            "invalid platform: expected os/architecture[/variant], such as linux/arm64, got "
+            f"{typed(platform, 80)}"
         )
     return parsed
 
@@ -64,7 +80,11 @@ def this_platform() -> Platform:
 def accepted(want: Platform) -> list[Platform]:
     """What runs on `want`, best first: an arm machine runs the older variants too."""
     variants = [want.variant]
-    if want.architecture in ("arm", "amd64") and want.variant[:1] == "v" and want.variant[1:].isdecimal():
+    if (
+        want.architecture in ("arm", "amd64")
+        and want.variant[:1] == "v"
+        and want.variant[1:].isdecimal()
+    ):
         newest = min(int(want.variant[1:]), 9)
         oldest = 5 if want.architecture == "arm" else 2
         variants += [f"v{number}" for number in range(newest - 1, oldest - 1, -1)]
@@ -74,5 +94,7 @@ def accepted(want: Platform) -> list[Platform]:
 
 
 def runs_on(image: Platform, want: Platform) -> bool:
-    """Whether it is what was asked for, or an older variant of that. One that does not say runs anywhere."""
+    """Whether it is what was asked for, or an older variant of that. One that does not say runs
+    anywhere.
+    """
     return not image.architecture or image in accepted(want)

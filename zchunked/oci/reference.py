@@ -1,4 +1,6 @@
-"""Image references: what the person typed, understood once. The grammar is the one of the container tools."""
+"""Image references: what the person typed, understood once. The grammar is the one of the container
+tools.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,18 @@ _HOST = re.compile(
     r"|\[[a-fA-F0-9:.]+\])(?::([0-9]{1,5}))?",
     re.ASCII,
 )
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*", re.ASCII)
+_REPOSITORY = re.compile(
+    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*", re.ASCII
+)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}", re.ASCII)
 _PORT_AT_END = re.compile(r":\d+$", re.ASCII)
 _BUCKETS = ("s3", "gs", "az")
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.ASCII)
 
 
-LayoutScheme = Literal["oci", "oci-archive", "docker-archive", "oci+https", "oci+http", "s3", "gs", "az"]
+LayoutScheme = Literal[
+    "oci", "oci-archive", "docker-archive", "oci+https", "oci+http", "s3", "gs", "az"
+]
 EngineScheme = Literal["docker", "podman"]
 _LOCAL = ("oci", "oci-archive", "docker-archive")
 _ENGINES = get_args(EngineScheme)
@@ -36,7 +42,9 @@ _IMAGE_ID = re.compile(r"[0-9a-f]{12}|[0-9a-f]{64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An image in a registry. At least one of tag and digest is set; with both, the digest decides."""
+    """An image in a registry. At least one of tag and digest is set; with both, the digest
+    decides.
+    """
 
     host: str
     repository: str
@@ -58,11 +66,13 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class LayoutReference:
-    """An image in an OCI layout or an archive: a directory, a file, behind a static web server, or in a bucket.
+    """An image in an OCI layout or an archive: a directory, a file, behind a static web server, or
+    in a bucket.
 
-    `base` is the path, or host and path, or bucket and prefix, without a slash at its end. Without tag and digest the
-    layout's only image is meant. `tag` is whatever the layout's index calls the image, which may be a whole reference.
-    An engine of this machine gives an archive of one image: `base` is what it calls it, or an image ID.
+    `base` is the path, or host and path, or bucket and prefix, without a slash at its end. Without
+    tag and digest the layout's only image is meant. `tag` is whatever the layout's index calls the
+    image, which may be a whole reference. An engine of this machine gives an archive of one image:
+    `base` is what it calls it, or an image ID.
     """
 
     scheme: LayoutScheme | EngineScheme
@@ -112,24 +122,35 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_image(text: str) -> ImageReference:
-    """Whatever names an image on the command line: a registry's reference, or a layout's with its scheme in front."""
+    """Whatever names an image on the command line: a registry's reference, or a layout's with its
+    scheme in front.
+    """
     scheme, colon, rest = text.partition(":")
     for known in get_args(LayoutScheme):
         if colon and scheme == known and (known in _LOCAL or rest.startswith("//")):
             return _layout(text, known, rest if known in _LOCAL else rest[2:])
-    # `docker:dind` is an image of Docker Hub; behind a colon there, a registry has neither a slash nor another colon.
-    if scheme in _ENGINES and re.search("[/:]", rest.partition("@")[0]) and not rest.startswith("//"):
+    # `docker:dind` is an image of Docker Hub; behind a colon there, a registry has neither a slash
+    # nor another colon.
+    if (
+        scheme in _ENGINES
+        and re.search("[/:]", rest.partition("@")[0])
+        and not rest.startswith("//")
+    ):
         return parse_source(text)
     return parse_reference(text)
 
 
 def parse_source(text: str) -> ImageReference:
-    """The same where an engine may be meant: `docker:NAME` and `podman:NAME`. `parse_image` reads what it prints as."""
+    """The same where an engine may be meant: `docker:NAME` and `podman:NAME`. `parse_image` reads
+    what it prints as.
+    """
     scheme, _, name = text.partition(":")
     if scheme not in _ENGINES or name.startswith("//"):
         return parse_image(text)
     if not _ENGINE_NAME.fullmatch(name):
-        raise InvalidReferenceError(f"{typed(text)}: expected {scheme}:NAME, an image that {scheme} has")
+        raise InvalidReferenceError(
+            f"{typed(text)}: expected {scheme}:NAME, an image that {scheme} has"
+        )
     if _IMAGE_ID.fullmatch(name):
         name = f"sha256:{name}"
     elif not re.search("[/:]", name.partition("@")[0]):
@@ -146,25 +167,41 @@ def _layout(text: str, scheme: LayoutScheme, rest: str) -> LayoutReference:
     rest = head if digest else rest
     if scheme in _LOCAL:  # a path may hold no colon, a tag may: it may be a whole reference
         base, _, tag = rest.partition(":")
-        if scheme == "docker-archive" and tag:  # such archives know images by whole references alone
+        # such archives know images by whole references alone
+        if scheme == "docker-archive" and tag:
             tag = str(parse_reference(tag))
     else:
         base, colon, tag = rest.rpartition(":")
         # Without a path a number behind the host is its port; a bucket has none.
-        is_port = scheme not in _BUCKETS and "/" not in rest and tag.isdecimal() and not _PORT_AT_END.search(base)
+        is_port = (
+            scheme not in _BUCKETS
+            and "/" not in rest
+            and tag.isdecimal()
+            and not _PORT_AT_END.search(base)
+        )
         if not colon or "/" in tag or "]" in tag or is_port:
             base, tag = rest, ""
     base = base.rstrip("/") or base[:1]
     if scheme != "oci" and "@" in base.partition("/")[0]:
-        raise InvalidReferenceError(f"{scheme}://…@…: credentials have no place in a reference; use --creds")
+        raise InvalidReferenceError(
+            f"{scheme}://…@…: credentials have no place in a reference; use --creds"
+        )
     if scheme == "oci" and "://" in f"{base}:{tag}":
-        raise InvalidReferenceError(f"{typed(text)}: oci: names a directory; a web server's layout is oci+https://…")
+        raise InvalidReferenceError(
+            f"{typed(text)}: oci: names a directory; a web server's layout is oci+https://…"
+        )
     if not base or (scheme not in _LOCAL and base.startswith("/")):
-        raise InvalidReferenceError(f"{typed(text)}: expected {_SHAPES.get(scheme, scheme + '://bucket/prefix[:tag]')}")
+        raise InvalidReferenceError(
+            f"{typed(text)}: expected {_SHAPES.get(scheme, scheme + '://bucket/prefix[:tag]')}"
+        )
     if re.search(r"[\0-\x1f\x7f?#]|(?:^|/)\.\.(?:/|$)", base if scheme not in _LOCAL else ""):
-        raise InvalidReferenceError(f"{typed(text)}: expected a host and a path, without ?, # and ..")
+        raise InvalidReferenceError(
+            f"{typed(text)}: expected a host and a path, without ?, # and .."
+        )
     host = _HOST.fullmatch(base.partition("/")[0])
-    if scheme not in (*_LOCAL, *_BUCKETS) and (host is None or (host[1] and not 0 < int(host[1]) < 65536)):
+    if scheme not in (*_LOCAL, *_BUCKETS) and (
+        host is None or (host[1] and not 0 < int(host[1]) < 65536)
+    ):
         raise InvalidReferenceError(f"{typed(text)}: the host's name is invalid")
     return LayoutReference(scheme, base, tag or None, digest)
 
@@ -179,12 +216,16 @@ _SHAPES = {
 
 
 def parse_reference(text: str) -> Reference:
-    """`[docker://][host[:port]/]repository[:tag][@sha256:…]`; Docker Hub and `latest` fill what is missing."""
+    """`[docker://][host[:port]/]repository[:tag][@sha256:…]`; Docker Hub and `latest` fill what is
+    missing.
+    """
     rest = text.removeprefix("docker://")
     if not rest:
         raise InvalidReferenceError("the image reference is empty; expected host/repository:tag")
     if "://" in rest:
-        raise InvalidReferenceError(f"{typed(text)}: unknown kind of image; expected host/repository:tag")
+        raise InvalidReferenceError(
+            f"{typed(text)}: unknown kind of image; expected host/repository:tag"
+        )
     rest, at, digest_text = rest.partition("@")
     digest = _reference_digest(text, digest_text) if at else None
     rest, tag = _cut_tag(rest)
@@ -196,9 +237,13 @@ def parse_reference(text: str) -> Reference:
         raise InvalidReferenceError(f"{typed(text)}: invalid host name {host!r:.100}")
     if not _REPOSITORY.fullmatch(repository):
         hint = " (must be lower case)" if _REPOSITORY.fullmatch(repository.lower()) else ""
-        raise InvalidReferenceError(f"{typed(text)}: invalid repository name {repository!r:.100}{hint}")
+        raise InvalidReferenceError(
+            f"{typed(text)}: invalid repository name {repository!r:.100}{hint}"
+        )
     if len(host) + 1 + len(repository) > _LONGEST:
-        raise InvalidReferenceError(f"{typed(text, 80)}…: host and repository are longer than {_LONGEST} characters")
+        raise InvalidReferenceError(
+            f"{typed(text, 80)}…: host and repository are longer than {_LONGEST} characters"
+        )
     if tag is None and digest is None:
         tag = DEFAULT_TAG
     return Reference(host, repository, tag, digest)
@@ -221,7 +266,9 @@ def _cut_tag(rest: str) -> tuple[str, str | None]:
 
 def _cut_host(rest: str) -> tuple[str, str]:
     first, slash, repository = rest.partition("/")
-    is_host = slash and ("." in first or ":" in first or first == "localhost" or first != first.lower())
+    is_host = slash and (
+        "." in first or ":" in first or first == "localhost" or first != first.lower()
+    )
     if not is_host:
         first, repository = DOCKER_HUB, rest
     if first == "index.docker.io":

@@ -11,11 +11,15 @@ from zchunked.export.engines import Engine, parse_engine
 from zchunked.operations.writing import AnyDestination, EngineDestination
 
 
-def destinations_of(to: str | Sequence[str], *, force: bool, load: bool = False) -> list[AnyDestination]:
+def destinations_of(
+    to: str | Sequence[str], *, force: bool, load: bool = False
+) -> list[AnyDestination]:
     """Raises UsageError, and LocalError for a target that is in the way or an engine that does not
     answer.
     """
-    destinations = [_destination(text, force=force, load=load) for text in ([to] if isinstance(to, str) else to)]
+    destinations = [
+        _destination(text, force=force, load=load) for text in ([to] if isinstance(to, str) else to)
+    ]
     if sum(one.is_stdout for one in destinations) > 1:
         raise UsageError("only one --to can write to standard output")
     return destinations
@@ -28,5 +32,8 @@ def _destination(text: str, *, force: bool, load: bool) -> AnyDestination:
         check_target(destination, force=force)
         return destination
     if not load and find_spec("cheroot") is None:
-        raise LocalError(f"--to {text} needs cheroot: pip install 'zpull[serve]', or stream an archive with --load")
+        raise LocalError(
+            f"--to {text} needs cheroot: pip install 'zpull[serve]', or stream an archive with "
+            "--load"
+        )
     return EngineDestination(Engine(target), load)

@@ -13,7 +13,9 @@ from zchunked.receipt import Receipt
 from zchunked.store.images import StoredImage, load
 
 
-def image_in_store(context: Context, reference: ImageReference, platform: Platform | None) -> StoredImage:
+def image_in_store(
+    context: Context, reference: ImageReference, platform: Platform | None
+) -> StoredImage:
     """The image as the store has it, otherwise pulled. Raises as a pull does.
 
     `platform`: of the stored image; None takes the newest.

@@ -22,7 +22,9 @@ from zchunked.receipt import Receipt
 class Conversion:
     """The images of one source, one after the other. For one thread, which also gets all events."""
 
-    def __init__(self, context: Context, origin: Origin, how: ConvertSettings, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, context: Context, origin: Origin, how: ConvertSettings, note: Callable[[str], None]
+    ) -> None:
         """`note` takes what a person should know of an image."""
         self._context, self._origin, self._how, self._note = context, origin, how, note
         self._pull: Pull | None = None

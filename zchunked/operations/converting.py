@@ -46,7 +46,9 @@ def convert(
 class _Work:
     """One conversion: what was pulled, and what became of it."""
 
-    def __init__(self, context: Context, reference: ImageReference, delivery: Delivery, how: ConvertSettings) -> None:
+    def __init__(
+        self, context: Context, reference: ImageReference, delivery: Delivery, how: ConvertSettings
+    ) -> None:
         self._context, self._reference, self._how = context, reference, how
         self._delivery, self._traffic = delivery, context.traffic()
         self._images: list[Converted] = []
@@ -61,7 +63,9 @@ class _Work:
             root = source.root() if all_platforms else b"{}"
             platforms, others = platforms_of(root)
             if others:
-                self._note("attestations are left out: they speak of the images that were converted")
+                self._note(
+                    "attestations are left out: they speak of the images that were converted"
+                )
             for platform in platforms or [self._context.options.platform]:
                 self._images.append(source.image(platform, root))
             if against is not None:

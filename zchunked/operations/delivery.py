@@ -92,7 +92,9 @@ class Delivery:
         if reference is None:
             to = parse_target(self._target)
             with closing(target_of(context, to)) as target:
-                publisher = Publisher(target, jobs=options.jobs, patience=options.patience, show=context.show)
+                publisher = Publisher(
+                    target, jobs=options.jobs, patience=options.patience, show=context.show
+                )
                 publisher.run(shipment, to.tag or parse_image(name).tag)
             return
         mounted = mounted_from(parse_image(name), reference)

@@ -15,9 +15,16 @@ from zchunked.store.images import find_name, load
 
 
 def export_stored(
-    context: Context, image: str, platform: Platform | None, to: Sequence[AnyDestination], *, force: bool
+    context: Context,
+    image: str,
+    platform: Platform | None,
+    to: Sequence[AnyDestination],
+    *,
+    force: bool,
 ) -> Receipt:
-    """`image`: as a person calls it. Raises one ZPullError; after a DamagedLayerError the next pull heals the image."""
+    """`image`: as a person calls it. Raises one ZPullError; after a DamagedLayerError the next pull
+    heals the image.
+    """
     name, digest = find_name(context.store, image, platform)
     stored, receipt = load(context.store, name, digest, platform), Receipt(name)
     documents = stored.documents
@@ -30,6 +37,7 @@ def export_stored(
             for destination in to:
                 write(context, stored, destination, receipt, force=force)
         except DamagedLayerError:
-            reverify(context.store, documents.manifest.layers)  # else a pull would find the image complete
+            # else a pull would find the image complete
+            reverify(context.store, documents.manifest.layers)
             raise
     return receipt

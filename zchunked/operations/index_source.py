@@ -40,23 +40,34 @@ class IndexSource:
         media_type = json.loads(root).get("mediaType") or OCI_INDEX
         shipment = Shipment([], [(Descriptor(media_type, digest, len(root)), root)], None)
         with self._objects() as objects:
-            store, listed = self._context.store, {one.descriptor.digest: one.descriptor for one in document.instances}
+            store, listed = (
+                self._context.store,
+                {one.descriptor.digest: one.descriptor for one in document.instances},
+            )
             for digest, descriptor in reversed(listed.items()):
-                child = images.get(digest) or listed_documents(objects, store, digest, descriptor.media_type)
+                child = images.get(digest) or listed_documents(
+                    objects, store, digest, descriptor.media_type
+                )
                 shipment = shipment.after(child)
             return with_referrers(objects, store, shipment) if referrers else shipment
 
     def _objects(self) -> ObjectFetcher:
         """To be used in a `with` block."""
-        return ObjectFetcher(self._origin, self._context.store, self._context.options, self._context.show)
+        return ObjectFetcher(
+            self._origin, self._context.store, self._context.options, self._context.show
+        )
 
     def _images_of(self, index: Index, found: IndexImages) -> dict[Digest, Shipment]:
         """By manifest. They come as pulls bring them; what no platform chooses comes blob by
         blob.
         """
-        platforms = [one.platform for one in index.instances if one.is_image and one.platform is not None]
+        platforms = [
+            one.platform for one in index.instances if one.is_image and one.platform is not None
+        ]
         images = filter(None, map(found.image, dict.fromkeys(platforms)))
-        return {one.documents.manifest_digest: shipment_of(self._context.store, one) for one in images}
+        return {
+            one.documents.manifest_digest: shipment_of(self._context.store, one) for one in images
+        }
 
     def repair(self) -> None:
         """Fetch again what the disk has spoilt of any image."""

@@ -39,7 +39,9 @@ def ingest(store: Store, digest: Digest, size: int | None, source: BinaryIO) -> 
     if from_raw(hasher.digest()) != digest:
         store.evict(digest, [ByteRange(0, size)])
         store.pulls.finish(number, f"ingest:{digest}", "")
-        raise IntegrityError(f"want {digest}, got {from_raw(hasher.digest())} ({size} bytes); nothing of it is kept")
+        raise IntegrityError(
+            f"want {digest}, got {from_raw(hasher.digest())} ({size} bytes); nothing of it is kept"
+        )
     store.set_whole(digest, size)
     return size
 
@@ -50,7 +52,9 @@ def _write(store: Store, digest: Digest, size: int, source: BinaryIO) -> None:
         while at < size:
             piece = source.read(min(_BLOCK, size - at))
             if not piece:
-                raise IntegrityError(f"{digest} ends after {at} of {size} bytes; send it again, these are kept")
+                raise IntegrityError(
+                    f"{digest} ends after {at} of {size} bytes; send it again, these are kept"
+                )
             for gap in store.missing(digest, [ByteRange(at, at + len(piece))]):
                 writer.write(gap.start, piece[gap.start - at : gap.end - at])
             at += len(piece)
@@ -58,7 +62,9 @@ def _write(store: Store, digest: Digest, size: int, source: BinaryIO) -> None:
         writer.close()
     if source.read(1):
         store.evict(digest, [ByteRange(0, size)])
-        raise IntegrityError(f"{digest} has more than the {size} bytes that were announced; nothing of it is kept")
+        raise IntegrityError(
+            f"{digest} has more than the {size} bytes that were announced; nothing of it is kept"
+        )
 
 
 def _size_of(source: BinaryIO) -> int | None:
@@ -79,6 +85,8 @@ def _spooled(store: Store, digest: Digest, source: BinaryIO) -> int:
             hasher.update(piece)
             yield piece
         if from_raw(hasher.digest()) != digest:
-            raise IntegrityError(f"want {digest}, got {from_raw(hasher.digest())}; nothing of it is kept")
+            raise IntegrityError(
+                f"want {digest}, got {from_raw(hasher.digest())}; nothing of it is kept"
+            )
 
     return store.keep(pieces())[1]

@@ -53,7 +53,10 @@ def locate(
         blobs = fetcher.listed(platform or context.options.platform)
         urls = fetcher.locate([blob.digest for blob in blobs])
         places = [(blob, urls[blob.digest]) for blob in blobs]
-        return [LocatedBlob(blob.digest, url, expiry_of(url), blob.media_type, blob.size) for blob, url in places]
+        return [
+            LocatedBlob(blob.digest, url, expiry_of(url), blob.media_type, blob.size)
+            for blob, url in places
+        ]
 
 
 def object_digest(text: str | None) -> Digest | None:
@@ -65,7 +68,9 @@ def object_digest(text: str | None) -> Digest | None:
 
 
 @contextmanager
-def _fetcher(context: Context, reference: ImageReference, digest: Digest | None) -> Iterator[ObjectFetcher]:
+def _fetcher(
+    context: Context, reference: ImageReference, digest: Digest | None
+) -> Iterator[ObjectFetcher]:
     """Errors that leave say how to resume, where that helps."""
     with closing(context.open(reference)) as opened:
         options = replace(context.options, offline=opened.is_offline)

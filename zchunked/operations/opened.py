@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from zchunked.operations.context import Context
     from zchunked.store import Store
 
-# ruff: noqa: PLC0415 - `import zchunked` is quick, so what does the work is imported when it is asked for
+# ruff: noqa: PLC0415 - `import zchunked` is quick, so what does the work is imported when it is
+# asked for
 
 
 class OpenedStore:
@@ -43,7 +44,10 @@ class OpenedStore:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

@@ -40,7 +40,9 @@ class ImagePull:
         if any(isinstance(one, EngineDestination) and not one.load for one in to):
             # An engine is given the registry's own blobs, and only those that it lacks.
             options = context.options
-            context = replace(context, options=replace(options, gaps=replace(options.gaps, exact=True)))
+            context = replace(
+                context, options=replace(options, gaps=replace(options.gaps, exact=True))
+            )
         self._context, self._reference, self._to, self.receipt = context, reference, to, receipt
         self._traffic = context.traffic(place)
         self._origin: Origin | None = None
@@ -78,7 +80,9 @@ class ImagePull:
         assert image is not None
         with explained(self.receipt, self._bytes_here):
             self._context.show(Pulled(image.documents.manifest_digest))
-            put = partial(write, self._context, receipt=self.receipt, force=force, handover=self._handover)
+            put = partial(
+                write, self._context, receipt=self.receipt, force=force, handover=self._handover
+            )
             return _export(self._context, pull, image, self._to, put)
 
     def close(self) -> None:
@@ -94,7 +98,12 @@ class ImagePull:
 
 
 def pull(
-    context: Context, reference: ImageReference, to: Sequence[AnyDestination], receipt: Receipt, *, force: bool
+    context: Context,
+    reference: ImageReference,
+    to: Sequence[AnyDestination],
+    receipt: Receipt,
+    *,
+    force: bool,
 ) -> StoredImage:
     """Into the store, then to every destination. Raises one ZPullError, which has the receipt."""
     with closing(ImagePull(context, reference, to, receipt)) as work:
@@ -162,8 +171,8 @@ def _export(
             context.show(Pulled(image.documents.manifest_digest))
             if destination.is_stream:
                 raise DamagedLayerError(
-                    f"the archive at {destination.text} is broken, for layers were damaged in the store ({damage}); "
-                    "they are healed now: run the same command again"
+                    f"the archive at {destination.text} is broken, for layers were damaged in "
+                    f"the store ({damage}); they are healed now: run the same command again"
                 ) from damage
             put(image, destination)
     return image

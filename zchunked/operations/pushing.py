@@ -45,7 +45,9 @@ def push(
     mounted = mounted_from(reference, target, mount_from)
     pushers: list[Pusher] = []
     with closing(open_uploads(context, target, traffic, mounted)) as registry, ExitStack() as stack:
-        work = SourceImage(for_source(context, reference, target), reference, platform, receipt, stack)
+        work = SourceImage(
+            for_source(context, reference, target), reference, platform, receipt, stack
+        )
 
         def send(image: StoredImage) -> None:
             shipment = shipment_of(context.store, image)
@@ -61,4 +63,6 @@ def push(
     pusher = pushers[-1]
     seconds = round(time.monotonic() - began, 3)
     digest = receipt.manifest_digest or ""
-    return PushResult(str(target), digest, uploaded_by(pusher), traffic.requests, pusher.retries, seconds, receipt)
+    return PushResult(
+        str(target), digest, uploaded_by(pusher), traffic.requests, pusher.retries, seconds, receipt
+    )

@@ -52,9 +52,20 @@ def push_all(
         with explained(receipt, lambda: receipt.bytes.cached):
             shipment = work.shipment(referrers=referrers)
         if shipment is None:
-            return push(context, reference, target, None, receipt, mount_from=mount_from, referrers=referrers)
+            return push(
+                context,
+                reference,
+                target,
+                None,
+                receipt,
+                mount_from=mount_from,
+                referrers=referrers,
+            )
         traffic, mounted = context.traffic(), mounted_from(reference, target, mount_from)
-        with closing(open_uploads(context, target, traffic, mounted)) as registry, explained(receipt, lambda: 0):
+        with (
+            closing(open_uploads(context, target, traffic, mounted)) as registry,
+            explained(receipt, lambda: 0),
+        ):
             pusher = pusher_of(context, registry, mounted)
             with resumable(pusher):
                 try:
@@ -66,4 +77,6 @@ def push_all(
                     pusher.run(shipment, target.tag)
     seconds = round(time.monotonic() - began, 3)
     digest = receipt.manifest_digest or ""
-    return PushResult(str(target), digest, uploaded_by(pusher), traffic.requests, pusher.retries, seconds, receipt)
+    return PushResult(
+        str(target), digest, uploaded_by(pusher), traffic.requests, pusher.retries, seconds, receipt
+    )

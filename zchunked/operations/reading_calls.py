@@ -115,7 +115,13 @@ class ReadingCalls(OpenedStore):
         from zchunked.operations.objects import fetch, object_digest
 
         reference = parse_image(image)
-        return fetch(self._context(platform), reference, object_digest(digest), platform_of(platform), media_type)
+        return fetch(
+            self._context(platform),
+            reference,
+            object_digest(digest),
+            platform_of(platform),
+            media_type,
+        )
 
     def locate(
         self, image: str, digest: str | None = None, *, platform: str | Platform | None = None
@@ -141,4 +147,6 @@ class ReadingCalls(OpenedStore):
         from zchunked.operations.objects import locate, object_digest
 
         reference = parse_image(image)
-        return locate(self._context(platform), reference, object_digest(digest), platform_of(platform))
+        return locate(
+            self._context(platform), reference, object_digest(digest), platform_of(platform)
+        )

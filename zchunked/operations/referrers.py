@@ -42,8 +42,12 @@ def _listed(objects: ObjectFetcher, subject: Digest) -> Sequence[Digest]:
         if not isinstance(entries, list):
             raise FormatError("the list of referrers is not an index")
         if len(entries) > DEFAULT_LIMITS.instances_count:
-            raise LimitError(f"{len(entries)} referrers, the limit is {DEFAULT_LIMITS.instances_count}")
-        digests = [parse_digest(str(_member(one, "digest")), "digest of a referrer") for one in entries]
+            raise LimitError(
+                f"{len(entries)} referrers, the limit is {DEFAULT_LIMITS.instances_count}"
+            )
+        digests = [
+            parse_digest(str(_member(one, "digest")), "digest of a referrer") for one in entries
+        ]
         if digests or path.startswith("manifests"):
             return digests
     return []
@@ -71,7 +75,11 @@ def listed_documents(
             kind = str(_member(one, "mediaType") or "")
             found = found.after(listed_documents(objects, store, child, kind, depth + 1))
         return found
-    for one in [document.get("config"), *(document.get("layers") or ()), *(document.get("blobs") or ())]:
+    for one in [
+        document.get("config"),
+        *(document.get("layers") or ()),
+        *(document.get("blobs") or ()),
+    ]:
         if one is None:
             continue
         blob = objects.fetch(parse_digest(str(_member(one, "digest")), "digest of a listed blob"))

@@ -35,9 +35,11 @@ class RegistryCalls(StoreCalls):
         the registry reports.
 
         Args:
-            image: As `pull` takes it; also `docker:NAME` and `podman:NAME`, of an engine on this machine.
+            image: As `pull` takes it; also `docker:NAME` and `podman:NAME`, of an engine on this
+                machine.
             target: `[docker://]host/repository[:tag]`.
-            platform: As for `pull`; `all` pushes the whole index, with every image and attestation that it lists.
+            platform: As for `pull`; `all` pushes the whole index, with every image and attestation
+                that it lists.
             mount_from: Repositories of the same registry that may have blobs already.
             referrers: Push signatures, attestations and SBOMs that refer to the image too.
 
@@ -63,9 +65,18 @@ class RegistryCalls(StoreCalls):
         receipt = Receipt(str(reference))
         to = registry_target(target, offline=self.options.offline)
         if platform == "all":
-            return push_all(self._context(None), reference, to, receipt, mount_from=mount_from, referrers=referrers)
+            return push_all(
+                self._context(None),
+                reference,
+                to,
+                receipt,
+                mount_from=mount_from,
+                referrers=referrers,
+            )
         context, chosen = self._context(platform), platform_of(platform)
-        return push(context, reference, to, chosen, receipt, mount_from=mount_from, referrers=referrers)
+        return push(
+            context, reference, to, chosen, receipt, mount_from=mount_from, referrers=referrers
+        )
 
     def uploads(self, repository: str) -> RegistryUploads:
         """The write side of a registry's repository, for whoever uploads blobs directly.

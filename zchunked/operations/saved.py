@@ -24,4 +24,6 @@ def open_saved(reference: LayoutReference, spool: Path) -> Source:
     engine = Engine(EngineTarget(cast("Kind", reference.scheme), None, text=str(reference)))
     image = engine.find(reference.base)
     members = TarObjects(lambda: engine.saving(image), reference.name, spool=spool)
-    return LayoutSource(reference, members if image.is_oci else SavedObjects(members), is_local=True)
+    return LayoutSource(
+        reference, members if image.is_oci else SavedObjects(members), is_local=True
+    )

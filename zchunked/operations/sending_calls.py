@@ -16,13 +16,16 @@ from zchunked.results import ConvertResult, PublishResult, Sent
 class SendingCalls(RegistryCalls):
     """The part of a client that these calls live in."""
 
-    def publish(self, image: str, target: str, *, platform: str | Platform | None = None) -> PublishResult:
+    def publish(
+        self, image: str, target: str, *, platform: str | Platform | None = None
+    ) -> PublishResult:
         """Put an image where any web server or bucket can serve it: what the store has, else pulled
         first, whole.
 
         Args:
             image: As `pull` takes it.
-            target: `DIR[:tag]`, `s3://bucket/prefix[:tag]`, `gs://…` or `az://…`; the tag is the image's unless given.
+            target: `DIR[:tag]`, `s3://bucket/prefix[:tag]`, `gs://…` or `az://…`; the tag is the
+                image's unless given.
             platform: As for `pull`.
 
         Returns:
@@ -43,9 +46,13 @@ class SendingCalls(RegistryCalls):
         receipt = Receipt(str(reference))
         to = parse_target(target)
         to = replace(to, tag=to.tag or reference.tag)
-        name, sent = publish(self._context(platform), reference, to, target, platform_of(platform), receipt)
+        name, sent = publish(
+            self._context(platform), reference, to, target, platform_of(platform), receipt
+        )
         place = f"{to.name}{f':{to.tag}' if to.tag else ''}"
-        return PublishResult(place, receipt.manifest_digest or "", name, Sent(**asdict(sent)), receipt)
+        return PublishResult(
+            place, receipt.manifest_digest or "", name, Sent(**asdict(sent)), receipt
+        )
 
     def convert(
         self,
@@ -101,4 +108,6 @@ class SendingCalls(RegistryCalls):
         delivery = Delivery(target, force=force, offline=self.options.offline)
         is_all = platform == "all"
         context = self._context(None if is_all else platform)
-        return convert(context, reference, delivery, how, all_platforms=is_all, against=old, add=add)
+        return convert(
+            context, reference, delivery, how, all_platforms=is_all, against=old, add=add
+        )

@@ -27,7 +27,11 @@ Outcome = StoredImage | ZPullError
 
 
 def pull_all(
-    context: Context, references: Sequence[ImageReference], to: Sequence[AnyDestination], *, force: bool
+    context: Context,
+    references: Sequence[ImageReference],
+    to: Sequence[AnyDestination],
+    *,
+    force: bool,
 ) -> Iterator[tuple[Receipt, Outcome]]:
     """What became of each, in their order, as soon as it is known; exports are written by the
     caller's thread.
@@ -46,7 +50,12 @@ class _SideBySide:
     """Made and used on the caller's thread; the pulls run on workers."""
 
     def __init__(
-        self, context: Context, references: Sequence[ImageReference], to: Sequence[AnyDestination], *, force: bool
+        self,
+        context: Context,
+        references: Sequence[ImageReference],
+        to: Sequence[AnyDestination],
+        *,
+        force: bool,
     ) -> None:
         self._show, self._force = context.show, force
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -124,4 +133,8 @@ def _at_once(count: int, options: Options) -> int:
     """One after the other where a minimum is asked of each, for none has the whole link
     otherwise.
     """
-    return 1 if options.stall_limits.min_rate is not None else max(1, min(count, options.jobs, _MOST_AT_ONCE))
+    return (
+        1
+        if options.stall_limits.min_rate is not None
+        else max(1, min(count, options.jobs, _MOST_AT_ONCE))
+    )

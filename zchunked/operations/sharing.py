@@ -55,7 +55,9 @@ def _publisher(context: Context, target: Target, receipt: Receipt) -> Publisher:
     options, left = context.options, context.options.stall_limits.deadline
     if left is not None:
         left = max(0.0, left - receipt.seconds)
-    return Publisher(target, jobs=options.jobs, patience=options.patience, show=context.show, deadline=left)
+    return Publisher(
+        target, jobs=options.jobs, patience=options.patience, show=context.show, deadline=left
+    )
 
 
 def target_of(context: Context, to: LayoutReference) -> Target:
@@ -64,7 +66,9 @@ def target_of(context: Context, to: LayoutReference) -> Target:
         return FolderTarget(Path(to.base))
     options = context.options
     if options.offline:
-        raise UsageError(f"{to.name} is behind a network, which --offline forbids; publish to a directory")
+        raise UsageError(
+            f"{to.name} is behind a network, which --offline forbids; publish to a directory"
+        )
     from zchunked.sources.objects.bucket_target import open_bucket_target  # noqa: PLC0415 - an extra
 
     is_patient = options.patience.patience > 0

@@ -39,8 +39,15 @@ class SourceImage:
         # What is shared is the registry's own blobs, so of one that came in parts the rest is
         # fetched.
         options = context.options
-        self._context = replace(context, options=replace(options, gaps=replace(options.gaps, exact=True)))
-        self._reference, self._platform, self._receipt, self._stack = reference, platform, receipt, stack
+        self._context = replace(
+            context, options=replace(options, gaps=replace(options.gaps, exact=True))
+        )
+        self._reference, self._platform, self._receipt, self._stack = (
+            reference,
+            platform,
+            receipt,
+            stack,
+        )
         self._work: Pull | None = None
 
     @property
@@ -59,7 +66,9 @@ class SourceImage:
         self._receipt.platform = str(image.config.platform)
         self._receipt.names(image.documents.root, image.documents.manifest_digest)
         self._receipt.image_id = image.documents.manifest.config.digest
-        self._receipt.bytes.image = self._receipt.bytes.cached = image_bytes(image.documents.manifest)
+        self._receipt.bytes.image = self._receipt.bytes.cached = image_bytes(
+            image.documents.manifest
+        )
         return image
 
     def used(self, use: Callable[[StoredImage], None]) -> StoredImage:
@@ -84,7 +93,9 @@ class SourceImage:
 
     def _stored(self) -> StoredImage | None:
         try:
-            return load(self._context.store, str(self._reference), self._reference.digest, self._platform)
+            return load(
+                self._context.store, str(self._reference), self._reference.digest, self._platform
+            )
         except NotFoundError:
             return None
 
@@ -93,7 +104,9 @@ class SourceImage:
         if self._work is None:
             context = self._context
             if image is not None:
-                context = replace(context, options=replace(context.options, platform=image.config.platform))
+                context = replace(
+                    context, options=replace(context.options, platform=image.config.platform)
+                )
             origin = self._stack.enter_context(closing(context.open(self._reference)))
             if image is not None:
                 origin = replace(origin, digest=image.documents.root)

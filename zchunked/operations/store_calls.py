@@ -53,7 +53,11 @@ class StoreCalls(OpenedStore):
         ]
 
     def verify(
-        self, image: str | None = None, *, platform: str | Platform | None = None, quick: bool = False
+        self,
+        image: str | None = None,
+        *,
+        platform: str | Platform | None = None,
+        quick: bool = False,
     ) -> Findings:
         """Hash what the store holds again and drop what is damaged; the next pull fetches that
         again.
@@ -79,7 +83,11 @@ class StoreCalls(OpenedStore):
         from zchunked.store.images import find
 
         store = self._store()
-        only = [one.manifest for one in find(store, image, platform_of(platform))] if image is not None else None
+        only = (
+            [one.manifest for one in find(store, image, platform_of(platform))]
+            if image is not None
+            else None
+        )
         return verify(store, only=only, is_quick=quick)
 
     def remove(self, *images: str) -> list[Image]:
@@ -116,7 +124,8 @@ class StoreCalls(OpenedStore):
         where that shall go.
 
         Args:
-            options: Budgets in bytes and seconds (`zchunked.maintenance.gc.GcOptions`). None: no budget.
+            options: Budgets in bytes and seconds (`zchunked.maintenance.gc.GcOptions`). None: no
+                budget.
             keep: Images, as `export` takes them; all others go. None: as the options say.
 
         Returns:
@@ -138,7 +147,9 @@ class StoreCalls(OpenedStore):
 
         store, options = self._store(), options or GcOptions()
         if keep is not None:
-            named = frozenset((one.name, one.platform) for text in keep for one in find(store, text))
+            named = frozenset(
+                (one.name, one.platform) for text in keep for one in find(store, text)
+            )
             options = replace(options, keep=named)
         return collect(store.folder, options)
 
@@ -166,8 +177,10 @@ class StoreCalls(OpenedStore):
 
         Args:
             digest: `sha256:` and 64 hex digits.
-            source: Its bytes, from the first one on. What an earlier call got of them is not written again.
-            size: In bytes. None: as long as a file is; of a pipe, what is cut short is not kept then.
+            source: Its bytes, from the first one on. What an earlier call got of them is not
+                written again.
+            size: In bytes. None: as long as a file is; of a pipe, what is cut short is not kept
+                then.
 
         Returns:
             Its size in bytes.

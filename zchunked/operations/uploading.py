@@ -32,7 +32,11 @@ def resumable(pusher: Pusher) -> Iterator[None]:
     try:
         yield
     except TransferError as error:
-        told = "" if isinstance(error, PermanentError) else "; what arrived stays there, run the same command to resume"
+        told = (
+            ""
+            if isinstance(error, PermanentError)
+            else "; what arrived stays there, run the same command to resume"
+        )
         # In the words of a push, to which those of a pull add nothing
         failure = PermanentError(f"{error}{told}")
         failure.uploaded = uploaded_by(pusher)
@@ -53,7 +57,9 @@ def registry_target(text: str, *, offline: bool = False) -> Reference:
             "`zpull publish` brings images elsewhere"
         )
     if target.digest is not None:
-        raise UsageError(f"invalid TARGET: expected a tag, got {quoted(text, 200)}; a digest is SOURCE's")
+        raise UsageError(
+            f"invalid TARGET: expected a tag, got {quoted(text, 200)}; a digest is SOURCE's"
+        )
     if offline:
         raise UsageError(f"{target.name} is behind a network, which --offline forbids")
     return target
@@ -73,7 +79,9 @@ def open_uploads(
     return connect.open_uploads(target, context.network(traffic), mount_from)
 
 
-def mounted_from(source: ImageReference, target: Reference, named: Sequence[str] = ()) -> tuple[str, ...]:
+def mounted_from(
+    source: ImageReference, target: Reference, named: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Repositories to mount from, without the registry's name, and without TARGET itself."""
     names = [text.removeprefix(f"{target.host}/") for text in named]
     if isinstance(source, Reference) and source.host == target.host:
@@ -81,7 +89,9 @@ def mounted_from(source: ImageReference, target: Reference, named: Sequence[str]
     return tuple(dict.fromkeys(name for name in names if name != target.repository))
 
 
-def pusher_of(context: Context, registry: RegistryUploads, mount_from: Sequence[str] = ()) -> Pusher:
+def pusher_of(
+    context: Context, registry: RegistryUploads, mount_from: Sequence[str] = ()
+) -> Pusher:
     """For one push, with a session of its own; the deadline counts from now."""
     options = context.options
     session = Session(

@@ -75,6 +75,8 @@ def write(
         if done is None:
             done = deliver(context.store, image, to.engine, load=to.load)
     else:
-        done = export(context.store, image, to, force=force, tell=lambda text: context.show(Noted(text)))
+        done = export(
+            context.store, image, to, force=force, tell=lambda text: context.show(Noted(text))
+        )
     if warning := receipt.exported(done):
         context.show(Warned(warning))

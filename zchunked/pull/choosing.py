@@ -10,7 +10,16 @@ from zchunked.options import GapOptions
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.request_shape import MOVED, shape_of
-from zchunked.pull.ways import AHEAD, FASTER_WHOLE, Way, WayCost, choose, cost_of, is_worth_reading, rough_cost
+from zchunked.pull.ways import (
+    AHEAD,
+    FASTER_WHOLE,
+    Way,
+    WayCost,
+    choose,
+    cost_of,
+    is_worth_reading,
+    rough_cost,
+)
 from zchunked.ranges import ByteRange, merge, ranges, subtract, total
 
 _COLD_SHARE = 0.875  # of a layer of which nothing is here: lean has to need less of it than that
@@ -52,7 +61,11 @@ class WayChooser:
             work.way = "exact" if is_known else "whole"
         elif self._may_take_chunks and "lean" in by_way:
             work.way = min(work.ways, key=lambda cost: (cost.bytes, cost.way)).way
-        elif is_known and self._is_plan and not is_worth_reading(contents.location.toc.span.size, whole, link, costs):
+        elif (
+            is_known
+            and self._is_plan
+            and not is_worth_reading(contents.location.toc.span.size, whole, link, costs)
+        ):
             work.way = "whole"  # as the pull will find out before it reads what was read here
         elif is_known:
             work.way = choose(work.ways, is_rate_known=link.rate is not None).way
@@ -92,12 +105,16 @@ class WayChooser:
             return rough_cost(way, needed, work_seconds, link, jobs, shape.spans, shape.policy)
 
         made = [
-            cost("exact", missing, hashing + count * costs.frame * (1.0 if self._is_plan else AHEAD)),
+            cost(
+                "exact", missing, hashing + count * costs.frame * (1.0 if self._is_plan else AHEAD)
+            ),
             cost("whole", whole, hashing),
         ]
         if contents.tarsplit is not None:
             need = subtract(merge([*_lean_need(work, contents, coming), *contents.vouched]), here)
-            making = len(contents.toc.starts) * costs.chunk + sum(contents.toc.sizes) * costs.tar_byte
+            making = (
+                len(contents.toc.starts) * costs.chunk + sum(contents.toc.sizes) * costs.tar_byte
+            )
             made.insert(1, cost("lean", need, making))
         return made
 
@@ -118,7 +135,11 @@ class WayChooser:
 def _lean_need(work: LayerTask, contents: LayerIndex, coming: Collection[bytes]) -> list[ByteRange]:
     known = work.known.contents if work.known is not None else set()
     toc = contents.toc
-    ours = [chunk for digest, chunk in contents.own_chunks().items() if digest not in known and digest not in coming]
+    ours = [
+        chunk
+        for digest, chunk in contents.own_chunks().items()
+        if digest not in known and digest not in coming
+    ]
     starts = [toc.starts[chunk] for chunk in ours]
     return merge(ranges(starts, [toc.ends[chunk] for chunk in ours]))
 
@@ -134,4 +155,8 @@ def _why(work: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:
     if is_known:
         return FASTER_WHOLE
     is_foreign = work.known is not None and bool(work.known.contents)
-    return "what is stored of it was written by another encoder" if is_foreign else "nothing of it is in the store"
+    return (
+        "what is stored of it was written by another encoder"
+        if is_foreign
+        else "nothing of it is in the store"
+    )

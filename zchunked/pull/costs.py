@@ -38,7 +38,7 @@ def refuse_plan(session: PullSession, tasks: Sequence[LayerTask]) -> None:
     cost = estimate(tasks, means, first_bytes=traffic.fetched, first_requests=traffic.requests)
     if cost.bytes > most:
         raise RefusedError(
-            f"the pull would fetch {cost.bytes} bytes in {cost.requests} requests, --max-bytes allows {most}; "
-            f"{spent.cached} of {spent.image} bytes are here"
+            f"the pull would fetch {cost.bytes} bytes in {cost.requests} requests, --max-bytes "
+            f"allows {most}; {spent.cached} of {spent.image} bytes are here"
         )
     traffic.allow(most)  # an estimate has been kept; from here on it is a promise

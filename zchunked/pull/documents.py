@@ -69,4 +69,6 @@ class DocumentFetcher:
         if data is not None:
             return data
         session.accounts.discard(digest)
-        raise IntegrityError(f"the config does not match its digest {digest}, twice; the registry's copy is damaged")
+        raise IntegrityError(
+            f"the config does not match its digest {digest}, twice; the registry's copy is damaged"
+        )

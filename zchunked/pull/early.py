@@ -61,10 +61,21 @@ class EarlyChunks:
     """
 
     def __init__(
-        self, store: Store, fetcher: Downloader, layer: Descriptor, begun: list[Order], terms: EarlyTerms
+        self,
+        store: Store,
+        fetcher: Downloader,
+        layer: Descriptor,
+        begun: list[Order],
+        terms: EarlyTerms,
     ) -> None:
         """`begun`: gets each order while it is being worked off."""
-        self._store, self._fetcher, self._layer, self._begun, self._terms = store, fetcher, layer, begun, terms
+        self._store, self._fetcher, self._layer, self._begun, self._terms = (
+            store,
+            fetcher,
+            layer,
+            begun,
+            terms,
+        )
         self._next = 0  # number of the first chunk that was not looked at
         self._left = _MOST_BYTES
         self._seen: set[bytes] = set()
@@ -83,14 +94,22 @@ class EarlyChunks:
         held = Spans(here)
         is_here = held.hold_each(starts, ends)
         self._seen.update(compress(digests, is_here))
-        lacking = [chunk for chunk, (hole, has) in enumerate(zip(holes, is_here, strict=True)) if not (hole or has)]
+        lacking = [
+            chunk
+            for chunk, (hole, has) in enumerate(zip(holes, is_here, strict=True))
+            if not (hole or has)
+        ]
         known = self._store.find_chunks({digests[chunk] for chunk in lacking})
         taken: list[int] = []
         for chunk in sorted(lacking, key=starts.__getitem__):
             digest = digests[chunk]
             if self._left <= 0:
                 break
-            if digest not in known and digest not in self._seen and not self._terms.is_coming(digest):
+            if (
+                digest not in known
+                and digest not in self._seen
+                and not self._terms.is_coming(digest)
+            ):
                 self._seen.add(digest)
                 self._left -= ends[chunk] - starts[chunk]
                 taken.append(chunk)
@@ -103,7 +122,9 @@ class EarlyChunks:
             [digests[chunk] for chunk in taken],
         )
         wanted = _joined(checks.starts, checks.ends, 0 if self._terms.is_thrifty else _HEADER_BYTES)
-        order = Order(self._layer, self._terms.runs(self._layer, missing(wanted, here)), wanted, [], checks)
+        order = Order(
+            self._layer, self._terms.runs(self._layer, missing(wanted, here)), wanted, [], checks
+        )
         self._begun.append(order)
         pool.submit("fetch", partial(self._fetch, order, pool))
 

@@ -61,11 +61,15 @@ def _cost(work: LayerTask, way: Way, means: LinkConditions) -> WayCost:
     return its.get(way) or own or cost_of(work.way or "whole", runs, 0.0, means.link, means.jobs)
 
 
-def estimate(works: Sequence[LayerTask], means: LinkConditions, *, first_bytes: int, first_requests: int) -> Estimate:
+def estimate(
+    works: Sequence[LayerTask], means: LinkConditions, *, first_bytes: int, first_requests: int
+) -> Estimate:
     """What working the orders off will cost, after the manifest, which counts as `first_…`."""
     if means.is_free:
         return Estimate(0, 0, 0.0)
     runs = [run for work in works if work.order for run in work.order.runs]
-    size = first_bytes + sum(total(run) + (len(run) * PART_BYTES if len(run) > 1 else 0) for run in runs)
+    size = first_bytes + sum(
+        total(run) + (len(run) * PART_BYTES if len(run) > 1 else 0) for run in runs
+    )
     requests = first_requests + len(runs)
     return Estimate(size, requests, round(means.link.seconds(size, requests, means.jobs), 1))

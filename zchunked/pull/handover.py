@@ -19,7 +19,11 @@ _WORTH = 10
 
 
 def take_over(
-    store: Store, repository: str, own: Collection[Digest], fetch: Callable[[Order], None], limits: Limits
+    store: Store,
+    repository: str,
+    own: Collection[Digest],
+    fetch: Callable[[Order], None],
+    limits: Limits,
 ) -> None:
     """Of interrupted pulls of the repository; `own` are layers of this pull, which looks at those
     itself.
@@ -35,13 +39,19 @@ def take_over(
             data = store.document(Digest(row.manifest))
             manifest = parse_document(data) if data is not None else None
             for layer in manifest.layers if isinstance(manifest, Manifest) else ():
-                if not (layer.digest in own or store.is_whole(layer.digest) or store.is_proved(layer.digest)):
+                if not (
+                    layer.digest in own
+                    or store.is_whole(layer.digest)
+                    or store.is_proved(layer.digest)
+                ):
                     _enter_layer(store, layer, fetch, limits)
         except (FormatError, IntegrityError, UnsupportedLayerError):
             continue
 
 
-def _enter_layer(store: Store, layer: Descriptor, fetch: Callable[[Order], None], limits: Limits) -> None:
+def _enter_layer(
+    store: Store, layer: Descriptor, fetch: Callable[[Order], None], limits: Limits
+) -> None:
     here = total(store.covered(layer.digest))
     if not here:
         return
@@ -60,7 +70,8 @@ def _enter(store: Store, contents: LayerIndex, limits: Limits) -> None:
         (toc.starts[chunk], toc.ends[chunk], toc.chunk_sizes[chunk], digest)
         for digest, chunk in contents.own_chunks().items()
         if digest not in known
-        and here.overlap(ByteRange(toc.starts[chunk], toc.ends[chunk])) == toc.ends[chunk] - toc.starts[chunk]
+        and here.overlap(ByteRange(toc.starts[chunk], toc.ends[chunk]))
+        == toc.ends[chunk] - toc.starts[chunk]
     )
     verdicts = are_chunks(store, blob, chunks, limits)
     rows = sorted(

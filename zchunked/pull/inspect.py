@@ -1,4 +1,6 @@
-"""Look into a layer before it is planned: is it here, what does its blob hold, or why does it come whole."""
+"""Look into a layer before it is planned: is it here, what does its blob hold, or why does it come
+whole.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Inspector:
         if store.is_whole(layer.digest):
             metadata.is_here = True
         elif self.is_idle(layer) and not (metadata.here_before and self._has_table(layer)):
-            metadata.reason = NOTHING_HERE if kind_of(layer) != "plain" else _why_plain(layer, limits)
+            metadata.reason = (
+                NOTHING_HERE if kind_of(layer) != "plain" else _why_plain(layer, limits)
+            )
         else:
             try:
                 location = self.tables.locate(layer, may_grow=self.may_take)
@@ -64,7 +68,9 @@ class Inspector:
 
     @property
     def _may_grow(self) -> bool:
-        """Whether a blob may be taken whole where that is not free; not before a plan that may be refused."""
+        """Whether a blob may be taken whole where that is not free; not before a plan that may be
+        refused.
+        """
         return self.may_take and self.tables.transfer.options.max_bytes is None
 
     def _has_table(self, layer: Descriptor) -> bool:
@@ -73,7 +79,9 @@ class Inspector:
         """
         form, transfer = format_of(layer), self.tables.transfer
         try:
-            span = form.tail(layer.size) or form.locate(layer, limits=transfer.options.limits).toc.span
+            span = (
+                form.tail(layer.size) or form.locate(layer, limits=transfer.options.limits).toc.span
+            )
         except (UnsupportedLayerError, FormatError):
             return True  # to be told why
         return transfer.store.covers(layer.digest, span)
@@ -83,7 +91,11 @@ class Inspector:
         still to come.
         """
         store, files = self.tables.transfer.store, self.tables.transfer.origin.files
-        if not self.may_take or files is None or store.covers(layer.digest, ByteRange(0, max(layer.size, 1))):
+        if (
+            not self.may_take
+            or files is None
+            or store.covers(layer.digest, ByteRange(0, max(layer.size, 1)))
+        ):
             return False
         return store.adopt(layer.digest, layer.size, files.open_blob(layer))
 
@@ -94,8 +106,8 @@ def inspector_of(
     is_indexed: Callable[[], bool],
     is_coming: Callable[[bytes], bool],
 ) -> Inspector:
-    """For one pull, which may ask for chunks before their layer is planned. `is_indexed`, `is_coming`:
-    see `EarlyTerms`.
+    """For one pull, which may ask for chunks before their layer is planned. `is_indexed`,
+    `is_coming`: see `EarlyTerms`.
     """
     gaps = session.options.gaps
     runs = partial(early_runs, gaps, session.conditions.now)
@@ -120,6 +132,8 @@ def table_rank(layer: Descriptor, limits: Limits) -> int:
     otherwise such runs would fetch nothing, however often.
     """
     try:
-        return (format_of(layer).locate(layer, limits=limits).toc.span.size // LONG_TABLE).bit_length()
+        return (
+            format_of(layer).locate(layer, limits=limits).toc.span.size // LONG_TABLE
+        ).bit_length()
     except (UnsupportedLayerError, FormatError):
         return 0

@@ -92,7 +92,9 @@ class LayerTask:
         its = self.stand_ins
         if blob == self.layer.digest:
             return []
-        frames = [start for start, source in zip(its.places, its.blobs, strict=True) if source == blob]
+        frames = [
+            start for start, source in zip(its.places, its.blobs, strict=True) if source == blob
+        ]
         return [*frames, *(place.start for place in self.places.values() if place.blob == blob)]
 
     def come_whole(self, reason: str | None) -> None:

@@ -40,7 +40,9 @@ class Layers:
         self._reconsidered: list[LayerTask] = []  # each once
         self._read_late: list[LayerTask] = []  # those of them that may still take parts
         self._is_plan = False
-        self._inspector = inspector_of(session, self.budget, self._are_frames_indexed, self._is_coming)
+        self._inspector = inspector_of(
+            session, self.budget, self._are_frames_indexed, self._is_coming
+        )
         if self._must_know_all():
             self._read_tables(early=None)
         self._replanned = session.clock()
@@ -186,7 +188,9 @@ class Layers:
                 self._downloader.replan(pool, task.order, terms.runs)
             elif task in self._read_late and task.known is not None:
                 self._read_late.remove(task)
-                self._downloader.replan(pool, task.order, partial(self.scheduler.take_parts, task, means))
+                self._downloader.replan(
+                    pool, task.order, partial(self.scheduler.take_parts, task, means)
+                )
             elif task not in self._reconsidered and self.scheduler.is_too_slow(task, means):
                 self._reconsidered.append(task)
                 self._read_late.append(task)
@@ -204,7 +208,9 @@ class Layers:
                 self._metadata[task.layer.digest].describe(task)
         layers = [task.contents for task in tasks if task.contents and task.contents.tarsplit]
         stop, emit, tick = session.stop, session.emit, session.tick
-        import_seeds(options.seeds, layers, self._store, session.pool, stop=stop, emit=emit, tick=tick)
+        import_seeds(
+            options.seeds, layers, self._store, session.pool, stop=stop, emit=emit, tick=tick
+        )
 
     # ── one round ──
 

@@ -23,12 +23,19 @@ def check_loose(
     blob, toc = contents.layer.digest, contents.toc
     here = Spans(store.covered(blob))
     loose = [
-        chunk for digest, chunk in own.items() if digest not in found and here.hold(toc.starts[chunk], toc.ends[chunk])
+        chunk
+        for digest, chunk in own.items()
+        if digest not in found and here.hold(toc.starts[chunk], toc.ends[chunk])
     ]
     loose.sort(key=toc.starts.__getitem__)
-    asked = [(toc.starts[chunk], toc.ends[chunk], toc.chunk_sizes[chunk], toc.digests[chunk]) for chunk in loose]
+    asked = [
+        (toc.starts[chunk], toc.ends[chunk], toc.chunk_sizes[chunk], toc.digests[chunk])
+        for chunk in loose
+    ]
     good, bad = [], []
-    for (start, end, size, digest), is_good in zip(asked, are_chunks(store, blob, asked), strict=True):
+    for (start, end, size, digest), is_good in zip(
+        asked, are_chunks(store, blob, asked), strict=True
+    ):
         if is_good:
             good.append((digest, start, end - start, size))
             found[digest] = Place(blob, start, end - start)
@@ -59,7 +66,13 @@ def wanted_of(
     ours.sort(key=toc.starts.__getitem__)
     starts, ends = [toc.starts[chunk] for chunk in ours], [toc.ends[chunk] for chunk in ours]
     digests = [toc.digests[chunk] for chunk in ours]
-    new = dict(zip(digests, map(Place, repeat(contents.layer.digest), starts, map(sub, ends, starts)), strict=True))
+    new = dict(
+        zip(
+            digests,
+            map(Place, repeat(contents.layer.digest), starts, map(sub, ends, starts)),
+            strict=True,
+        )
+    )
     places |= new
     coming |= new
     checks = ChunkChecks(starts, ends, [toc.chunk_sizes[chunk] for chunk in ours], digests)

@@ -68,7 +68,9 @@ class ObjectSearch:
             root = self.document(self._root)
             found = self._search(digest, [digest_of(root.data)], is_asking=True)
         if found is None:
-            raise NotFoundError(f"{self._name}: nothing lists a blob {digest}, so its size is not known")
+            raise NotFoundError(
+                f"{self._name}: nothing lists a blob {digest}, so its size is not known"
+            )
         if found.media_type in ACCEPTED:
             return self._as_document(digest)
         if found.size > (most := self._limits.layer_bytes):
@@ -79,17 +81,25 @@ class ObjectSearch:
         try:
             document = self.document(digest)
         except NotFoundError as error:
-            raise NotFoundError(f"{self._name} has neither a blob nor a manifest {digest}") from error
+            raise NotFoundError(
+                f"{self._name} has neither a blob nor a manifest {digest}"
+            ) from error
         return Descriptor(document.media_type or _ANY, digest, len(document.data))
 
     def _stored_roots(self) -> list[Digest]:
         """What images of this repository in the store began with."""
         name = self._name
         names = (name + ":", name + "@")
-        roots = [image.root for image in self._store.images() if image.name == name or image.name.startswith(names)]
+        roots = [
+            image.root
+            for image in self._store.images()
+            if image.name == name or image.name.startswith(names)
+        ]
         return roots + ([self._root] if self._root else [])
 
-    def _search(self, digest: Digest, roots: Sequence[Digest], *, is_asking: bool) -> Descriptor | None:
+    def _search(
+        self, digest: Digest, roots: Sequence[Digest], *, is_asking: bool
+    ) -> Descriptor | None:
         """The descriptor by which a document lists the digest, among these and what they list
         themselves.
         """

@@ -117,7 +117,9 @@ class ObjectFetcher:
         if len(places) == len(blobs):
             return places
         if not isinstance(source, Locating):
-            raise NotFoundError(f"{origin.reference.name}: its source cannot say where its blobs are")
+            raise NotFoundError(
+                f"{origin.reference.name}: its source cannot say where its blobs are"
+            )
         found: dict[Digest, str] = {}
 
         def look(blob: Digest) -> None:

@@ -41,8 +41,8 @@ def last_pulled(store: Store, name: str, platform: Platform) -> Digest:
     pulled = [image for image in store.images() if image.name == name]
     if not pulled:
         raise NotFoundError(
-            f"{name} was never pulled into this store, so --offline cannot know what it names; pull it once with the "
-            "network, or say name@digest (zpull images lists what is here)"
+            f"{name} was never pulled into this store, so --offline cannot know what it names; "
+            "pull it once with the network, or say name@digest (zpull images lists what is here)"
         )
     return next((image.root for image in pulled if image.platform == str(platform)), pulled[0].root)
 
@@ -66,7 +66,13 @@ def _left(store: Store, blob: Descriptor) -> int:
 def refuse_missing(name: str, works: Iterable[LayerTask], store: Store) -> None:
     """NotFoundError, layer by layer, unless everything that was ordered is in the store."""
     orders = {work.layer.digest: work.order for work in works if work.order}
-    refuse_lacking(name, [(order.blob, total(store.missing(digest, order.wanted))) for digest, order in orders.items()])
+    refuse_lacking(
+        name,
+        [
+            (order.blob, total(store.missing(digest, order.wanted)))
+            for digest, order in orders.items()
+        ],
+    )
 
 
 def refuse_lacking(name: str, lacking: Iterable[tuple[Descriptor, int]]) -> None:
@@ -74,7 +80,12 @@ def refuse_lacking(name: str, lacking: Iterable[tuple[Descriptor, int]]) -> None
     missing = [(blob, size) for blob, size in lacking if size]
     if not missing:
         return
-    listed = [f"{size} of {blob.size} bytes of {blob.digest}" for blob, size in missing[:_MOST_LISTED]]
+    listed = [
+        f"{size} of {blob.size} bytes of {blob.digest}" for blob, size in missing[:_MOST_LISTED]
+    ]
     if len(missing) > _MOST_LISTED:
         listed.append(f"and of {len(missing) - _MOST_LISTED} more")
-    raise NotFoundError(f"{name}: {sum(size for _, size in missing)} bytes are missing: {', '.join(listed)}; {_ADVICE}")
+    raise NotFoundError(
+        f"{name}: {sum(size for _, size in missing)} bytes are missing: {', '.join(listed)}; "
+        f"{_ADVICE}"
+    )

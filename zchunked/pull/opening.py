@@ -29,7 +29,9 @@ class ImageOpener:
         """Bytes of the manifest that the next pull asks for too."""
         return self._documents.cost_again
 
-    def open(self, begin: Callable[[ImageDocuments], None] = lambda _: None) -> tuple[StoredImage, list[LayerTask]]:
+    def open(
+        self, begin: Callable[[ImageDocuments], None] = lambda _: None
+    ) -> tuple[StoredImage, list[LayerTask]]:
         """The image, and one task for each of its distinct layers; all of them on the receipt.
 
         `begin` is called once the manifest is known. Raises as the source does, FormatError,

@@ -50,7 +50,9 @@ class Scheduler:
         self._planned: list[LayerTask] = []
         self._terms: dict[Digest, RequestShape] = {}
 
-    def plan(self, work: LayerTask, means: LinkConditions, *, coming: Sequence[ByteRange] = ()) -> Order:
+    def plan(
+        self, work: LayerTask, means: LinkConditions, *, coming: Sequence[ByteRange] = ()
+    ) -> Order:
         """Reads the store. `coming`: what of the blob's tail is being fetched just now."""
         blob = work.layer.digest
         here = merge([*self._store.covered(blob), *coming])
@@ -98,12 +100,18 @@ class Scheduler:
         coming = self._coming_frames
         if work.way is None:  # it may come another way
             coming = dict(coming)
-        return choose_stand_ins(blob, frames, work.known, coming, Spans(here), work.trust, work.refused)
+        return choose_stand_ins(
+            blob, frames, work.known, coming, Spans(here), work.trust, work.refused
+        )
 
     # ── orders ──
 
     def _order_blob(
-        self, work: LayerTask, means: LinkConditions, here: list[ByteRange], coming: Sequence[ByteRange]
+        self,
+        work: LayerTask,
+        means: LinkConditions,
+        here: list[ByteRange],
+        coming: Sequence[ByteRange],
     ) -> Order:
         """What of the blob nothing stands in for."""
         layer, contents = work.layer, work.contents
@@ -130,8 +138,14 @@ class Scheduler:
         found, coming_chunks = self._find(own), self._coming
         if work.refused_chunks:
             blob = work.layer.digest
-            found = {key: place for key, place in found.items() if place.blob == blob or key not in work.refused_chunks}
-            coming_chunks = {key: place for key, place in self._coming.items() if key not in work.refused_chunks}
+            found = {
+                key: place
+                for key, place in found.items()
+                if place.blob == blob or key not in work.refused_chunks
+            }
+            coming_chunks = {
+                key: place for key, place in self._coming.items() if key not in work.refused_chunks
+            }
         if work.here_before and (bad := check_loose(contents, own, self._store, found)):
             here = subtract(here, bad)
         wanted, metadata, checks = wanted_of(contents, work.places, own, found, coming_chunks)
@@ -144,14 +158,18 @@ class Scheduler:
             for digest, place in work.places.items()
             if place.blob == work.layer.digest
         }
-        self._count_cached(work, min(work.layer.size, work.here_before + held_elsewhere(work, found)))
+        self._count_cached(
+            work, min(work.layer.size, work.here_before + held_elsewhere(work, found))
+        )
         return Order(work.layer, runs, wanted, sorted(metadata), checks)
 
     def _held(self, work: LayerTask) -> int:
         """Bytes of the frames that were in the store before this pull, in other blobs."""
         its, fetched = work.stand_ins, {work.layer.digest, *self._done}
         return sum(
-            end - start for start, end, blob in zip(its.starts, its.ends, its.blobs, strict=True) if blob not in fetched
+            end - start
+            for start, end, blob in zip(its.starts, its.ends, its.blobs, strict=True)
+            if blob not in fetched
         )
 
     @staticmethod
@@ -197,7 +215,9 @@ class Scheduler:
         # What it may cost has been spent on the runs that have begun
         return replace(terms, metadata=0)
 
-    def take_parts(self, work: LayerTask, means: LinkConditions, left: list[ByteRange]) -> list[tuple[ByteRange, ...]]:
+    def take_parts(
+        self, work: LayerTask, means: LinkConditions, left: list[ByteRange]
+    ) -> list[tuple[ByteRange, ...]]:
         """The same of a layer that comes whole and whose TOC was read since: requests for `left`,
         which nobody has asked for yet, without what stands in for it; then it comes the exact way.
         Where nothing does, it goes on whole.
@@ -207,7 +227,9 @@ class Scheduler:
             others = {place for other in self._planned for place in other.frames_of(blob)}
             rest = Spans(subtract([ByteRange(0, work.layer.size)], left))
             known, coming = work.known, dict(self._coming_frames)
-            found = choose_stand_ins(blob, frames, known, coming, rest, work.trust, work.refused | others)
+            found = choose_stand_ins(
+                blob, frames, known, coming, rest, work.trust, work.refused | others
+            )
             if found.starts:  # none is left when all of the blob has been asked for meanwhile
                 work.stand_ins = found
                 work.way, work.entry.mode, work.entry.reason = "exact", "partial", None

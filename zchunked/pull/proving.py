@@ -43,7 +43,9 @@ class LayerProver:
     def _by_digest(self, task: LayerTask) -> Proof:
         """By its own digest; by the diff ID too where that was asked for."""
         pool, layer = self._session.pool, task.layer
-        assembly, check = self.arriving.assembly(self._store, layer, lambda: task.stand_ins, self._arrived)
+        assembly, check = self.arriving.assembly(
+            self._store, layer, lambda: task.stand_ins, self._arrived
+        )
         # Otherwise its maker waits for ever
         with closing(pool.ahead("make", assembly.blocks())) as blocks:
             check(blocks)
@@ -71,7 +73,9 @@ class LayerProver:
         if proof.is_blob:
             if not store.share_extents(layer.digest, layer.size, list(proof.shared)):
                 task.proof = None
-                task.failure = IntegrityError(f"layer {layer.digest}: another process dropped frames that it shares")
+                task.failure = IntegrityError(
+                    f"layer {layer.digest}: another process dropped frames that it shares"
+                )
                 return
             store.set_whole(layer.digest, layer.size)
             if task.frames is not None and task.way == "exact":

@@ -95,7 +95,9 @@ class Pull:
         session = self._session
         reverify_layers(session, image.documents.manifest.layers)
         origin = replace(self._origin, digest=image.documents.root)
-        again = self._again = Pull(origin, self._store, self._options, session.receipt, session.show, session.accounts)
+        again = self._again = Pull(
+            origin, self._store, self._options, session.receipt, session.show, session.accounts
+        )
         return again.run()
 
     def plan(self, after: Layers | None = None) -> list[LayerTask]:

@@ -116,7 +116,9 @@ def _refuse_frames(task: LayerTask, session: PullSession, starts: Sequence[int])
     task.refused.update(starts)
 
 
-def _drop_damage(task: LayerTask, failure: ZPullError, session: PullSession, found: Corruption) -> bool:
+def _drop_damage(
+    task: LayerTask, failure: ZPullError, session: PullSession, found: Corruption
+) -> bool:
     """Of the blob's own bytes, and of those that stood in."""
     store, blob = session.store, task.layer.digest
     elsewhere = subtract(found.damaged, store.covered(blob))
@@ -125,7 +127,9 @@ def _drop_damage(task: LayerTask, failure: ZPullError, session: PullSession, fou
     return _once_more(task, failure, session, ours) if ours else True
 
 
-def _once_more(task: LayerTask, failure: ZPullError, session: PullSession, wrong: list[ByteRange]) -> bool:
+def _once_more(
+    task: LayerTask, failure: ZPullError, session: PullSession, wrong: list[ByteRange]
+) -> bool:
     """Have these spans of the blob fetched again; twice is the end."""
     if not wrong or task.order is None:
         return False

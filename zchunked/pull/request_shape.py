@@ -18,13 +18,21 @@ MOVED = 4.0
 _LEAST_PART = 10e-6  # seconds; below that a part costs nothing that matters
 
 
-def gap_policy(options: GapOptions, link: Link, jobs: int, needed: Sequence[ByteRange] = ()) -> GapPolicy:
+def gap_policy(
+    options: GapOptions, link: Link, jobs: int, needed: Sequence[ByteRange] = ()
+) -> GapPolicy:
     """Which gaps between `needed` spans are bought on this link."""
     singles = link.singles(jobs)
     if options.max_gap is not None:
-        return GapPolicy(most=options.max_gap, share=float("inf") if options.max_gap else 0.0, singles=singles)
+        return GapPolicy(
+            most=options.max_gap, share=float("inf") if options.max_gap else 0.0, singles=singles
+        )
     most_in_parts = gap_in_parts(needed, link)
-    return GapPolicy(max(link.worth_of_request(jobs), most_in_parts), singles=singles, most_in_parts=most_in_parts)
+    return GapPolicy(
+        max(link.worth_of_request(jobs), most_in_parts),
+        singles=singles,
+        most_in_parts=most_in_parts,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,9 @@ class RequestShape:
     part: float = 0.0
 
     def runs(self, left: list[ByteRange]) -> list[Run]:
-        return runs_for(left, policy=self.policy, jobs=self.jobs, spans=self.spans, metadata=self.metadata)
+        return runs_for(
+            left, policy=self.policy, jobs=self.jobs, spans=self.spans, metadata=self.metadata
+        )
 
     def differ(self, before: RequestShape) -> bool:
         """By so much that other requests are worth it. Where many spans share a request, the price
@@ -57,11 +67,15 @@ class RequestShape:
         return high > low * MOVED
 
 
-def shape_of(options: GapOptions, work: LayerTask, means: LinkConditions, needed: Sequence[ByteRange]) -> RequestShape:
+def shape_of(
+    options: GapOptions, work: LayerTask, means: LinkConditions, needed: Sequence[ByteRange]
+) -> RequestShape:
     """For what is `needed` of a layer, as link and host are now."""
     vouched = total(work.contents.vouched) if work.contents and work.way != "whole" else 0
     policy = gap_policy(options, means.link, means.jobs, needed)
-    return RequestShape(policy, means.jobs, means.spans_per_request(work.layer), vouched, means.link.part)
+    return RequestShape(
+        policy, means.jobs, means.spans_per_request(work.layer), vouched, means.link.part
+    )
 
 
 def early_runs(

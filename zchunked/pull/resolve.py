@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zchunked.errors import ArtifactError, FormatError, IntegrityError, LimitError, NoMatchError, ZPullError
+from zchunked.errors import (
+    ArtifactError,
+    FormatError,
+    IntegrityError,
+    LimitError,
+    NoMatchError,
+    ZPullError,
+)
 from zchunked.interfaces import Document
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, digest_of, short, verify
@@ -45,11 +52,21 @@ def resolve(
 class _Search:
     """One search for an image; depth first, and bounded."""
 
-    def __init__(self, want: Platform, store: Store, fetch: Fetch, limits: Limits, note: Note) -> None:
-        self._want, self._store, self._fetch, self._limits, self._note = want, store, fetch, limits, note
+    def __init__(
+        self, want: Platform, store: Store, fetch: Fetch, limits: Limits, note: Note
+    ) -> None:
+        self._want, self._store, self._fetch, self._limits, self._note = (
+            want,
+            store,
+            fetch,
+            limits,
+            note,
+        )
         self._left = limits.looked_at_count
 
-    def image(self, root: Digest, here: Digest, data: bytes, media_type: str, depth: int = 0) -> ImageDocuments:
+    def image(
+        self, root: Digest, here: Digest, data: bytes, media_type: str, depth: int = 0
+    ) -> ImageDocuments:
         document = parse_document(data, media_type, limits=self._limits)
         if isinstance(document, Manifest):
             _check_layers(document, self._limits)
@@ -71,16 +88,22 @@ class _Search:
         if len(silent) == 1:
             return silent[0]
         if silent:
-            raise NoMatchError(f"the index has no image for {self._want}; {len(silent)} do not say for what they are")
+            raise NoMatchError(
+                f"the index has no image for {self._want}; {len(silent)} do not say for what "
+                "they are"
+            )
         raise missed or NoMatchError(f"the index has no image for {self._want}")
 
     def _behind(self, root: Digest, listed: Descriptor, depth: int) -> ImageDocuments:
         self._left -= 1
         if self._left < 0:
-            raise LimitError(f"no image among the first {self._limits.looked_at_count} manifests of the index")
+            raise LimitError(
+                f"no image among the first {self._limits.looked_at_count} manifests of the index"
+            )
         if listed.size > self._limits.manifest_bytes:
             raise LimitError(
-                f"the manifest {listed.digest} has {listed.size} bytes, the limit is {self._limits.manifest_bytes}"
+                f"the manifest {listed.digest} has {listed.size} bytes, the limit is "
+                f"{self._limits.manifest_bytes}"
             )
         data, media_type = self.document(listed.digest, listed)
         return self.image(root, listed.digest, data, media_type, depth + 1)
@@ -103,8 +126,8 @@ class _Search:
         # As old docker wrote lists: the digest decides
         if listed is not None and len(answer.data) != listed.size:
             self._note(
-                f"the index lists manifest {short(listed.digest)} with {listed.size} bytes, it has {len(answer.data)}; "
-                "its digest is right"
+                f"the index lists manifest {short(listed.digest)} with {listed.size} bytes, it "
+                f"has {len(answer.data)}; its digest is right"
             )
         self._store.put(answer.data)
         return answer.data, answer.media_type or said
@@ -119,9 +142,15 @@ def _check_document(answer: Document, digest: Digest | None, said: str) -> None:
 def _check_layers(manifest: Manifest, limits: Limits) -> None:
     sizes: dict[Digest, int] = {}
     for blob in (manifest.config, *manifest.layers):
-        what, most = ("layer", limits.layer_bytes) if blob is not manifest.config else ("config", limits.manifest_bytes)
+        what, most = (
+            ("layer", limits.layer_bytes)
+            if blob is not manifest.config
+            else ("config", limits.manifest_bytes)
+        )
         if blob.size > most:
-            raise LimitError(f"{what} {blob.digest} is listed with {blob.size} bytes, the limit is {most}")
+            raise LimitError(
+                f"{what} {blob.digest} is listed with {blob.size} bytes, the limit is {most}"
+            )
         if sizes.setdefault(blob.digest, blob.size) != blob.size:
             raise FormatError(f"the manifest gives blob {blob.digest} two sizes")
         if blob.media_type.endswith("+encrypted"):

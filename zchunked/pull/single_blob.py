@@ -38,7 +38,9 @@ def fetch_whole(transfer: Transfer, blob: Descriptor, on_wrong: Callable[[Digest
         store.report_corruption(blob.digest, [ByteRange(0, max(blob.size, 1))])
         on_wrong(blob.digest)
         transfer.show(Noted(f"blob {blob.digest} is not what its digest says: dropped"))
-    raise IntegrityError(f"blob {blob.digest}: its {blob.size} bytes came twice and have another digest")
+    raise IntegrityError(
+        f"blob {blob.digest}: its {blob.size} bytes came twice and have another digest"
+    )
 
 
 def fetch_some(transfer: Transfer, blob: Descriptor, spans: Sequence[ByteRange]) -> None:
@@ -46,7 +48,9 @@ def fetch_some(transfer: Transfer, blob: Descriptor, spans: Sequence[ByteRange])
     _fetch(transfer, blob, missing(spans, transfer.store.covered(blob.digest)), list(spans))
 
 
-def _fetch(transfer: Transfer, blob: Descriptor, left: list[ByteRange], wanted: list[ByteRange]) -> None:
+def _fetch(
+    transfer: Transfer, blob: Descriptor, left: list[ByteRange], wanted: list[ByteRange]
+) -> None:
     options, downloader = transfer.options, transfer.downloader
     rate, round_trip = transfer.traffic.rate, transfer.traffic.round_trip
     policy = gap_policy(options.gaps, Link(round_trip, options.link_rate(rate)), options.jobs)

@@ -46,7 +46,8 @@ class StoredFrames:
         conditions = self._session.conditions
         here = total(self._store.covered(layer.digest))
         if here < toc_bytes and not conditions.is_rate_known:
-            return FASTER_WHOLE  # for now: the first bytes say more of the connection than of the link
+            # for now: the first bytes say more of the connection than of the link
+            return FASTER_WHOLE
         means = conditions.now()
         if not is_worth_reading(toc_bytes, layer.size - here, means.link, means.costs):
             return FASTER_WHOLE

@@ -58,7 +58,9 @@ class TableReader:
         with self._looking:
             if self._asked == self.location.toc.span.end or not self._begin():
                 return
-            gaps = self.store.missing(self.layer.digest, [ByteRange(self._asked, self.location.toc.span.end)])
+            gaps = self.store.missing(
+                self.layer.digest, [ByteRange(self._asked, self.location.toc.span.end)]
+            )
             here = gaps[0].start if gaps else self.location.toc.span.end
             if here - self._asked >= _STRIDE or not gaps:
                 self._ask(here)

@@ -59,7 +59,9 @@ class TableFetcher:
             self.transfer.downloader.now(order, may_grow=may_grow)
         return form.locate(layer, store.read(blob, *least), limits)
 
-    def fetch(self, layer: Descriptor, location: Location, metadata: LayerMetadata, *, may_grow: bool) -> None:
+    def fetch(
+        self, layer: Descriptor, location: Location, metadata: LayerMetadata, *, may_grow: bool
+    ) -> None:
         """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are
         neighbours.
 
@@ -67,13 +69,17 @@ class TableFetcher:
         """
         store, downloader = self.transfer.store, self.transfer.downloader
         tarsplit, parts = location.tarsplit, location.parts
-        tail = location.metadata if self._is_thrifty else ByteRange(location.payload_end, layer.size)
+        tail = (
+            location.metadata if self._is_thrifty else ByteRange(location.payload_end, layer.size)
+        )
         if tail.size > total(parts) + _MOST_BETWEEN:
             tail = location.metadata
         metadata.coming = merge([tail, *parts])
         for is_last in (False, True):
             reader = self._reader(layer, location, metadata)
-            left = store.missing(layer.digest, merge([tail, *parts] if not self._is_thrifty else parts))
+            left = store.missing(
+                layer.digest, merge([tail, *parts] if not self._is_thrifty else parts)
+            )
             if len(left) > 1:
                 left = store.missing(layer.digest, merge([tail, *parts]))
             wanted = parts if self._is_thrifty else list(metadata.coming)
@@ -96,7 +102,9 @@ class TableFetcher:
             else:
                 return
 
-    def _reader(self, layer: Descriptor, location: Location, metadata: LayerMetadata) -> TableReader:
+    def _reader(
+        self, layer: Descriptor, location: Location, metadata: LayerMetadata
+    ) -> TableReader:
         """Of its TOC. Of a long one that an earlier run has fetched, chunks are asked for while it
         is read.
         """
@@ -105,8 +113,16 @@ class TableFetcher:
             metadata.contents = contents
 
         transfer, span, early = self.transfer, location.toc.span, None
-        if self.early and span.size >= LONG_TABLE and is_table_proved(transfer.store, layer, location):
-            early = EarlyChunks(transfer.store, transfer.downloader, layer, metadata.begun, self.early)
+        if (
+            self.early
+            and span.size >= LONG_TABLE
+            and is_table_proved(transfer.store, layer, location)
+        ):
+            early = EarlyChunks(
+                transfer.store, transfer.downloader, layer, metadata.begun, self.early
+            )
         toc = format_of(layer).toc_reader(layer, location, transfer.options.limits, self.budget)
         skip = partial(self.skip, layer, span.size)
-        return TableReader(transfer.store, layer, location, toc, transfer.pool, transfer.stop, found, skip, early)
+        return TableReader(
+            transfer.store, layer, location, toc, transfer.pool, transfer.stop, found, skip, early
+        )

@@ -18,7 +18,10 @@ from zchunked.store.locks import BlobLocks
 
 _LOOK_SECONDS = 0.1
 _STALL_SECONDS = 30.0
-_WAITING = "another process is downloading parts of this image into the store; waiting to use what it brings"
+_WAITING = (
+    "another process is downloading parts of this image into the store; waiting to use what it "
+    "brings"
+)
 
 
 class Turns:
@@ -56,7 +59,11 @@ class Turns:
         if locks.works:
             yield from self._claim(locks, names, tick)
             until = self._clock() + _STALL_SECONDS
-            while self._claimed and self._clock() < until and self._store.pulls.has_heir(number, repository):
+            while (
+                self._claimed
+                and self._clock() < until
+                and self._store.pulls.has_heir(number, repository)
+            ):
                 self._release(locks)
                 self._stop.wait(2 * _LOOK_SECONDS)
                 yield from self._claim(locks, names, tick)

@@ -57,12 +57,24 @@ def cost_of(way: Way, runs: Sequence[Run], work: float, link: Link, jobs: int) -
 
 
 def rough_cost(
-    way: Way, needed: Sequence[ByteRange], work: float, link: Link, jobs: int, spans: int, policy: GapPolicy
+    way: Way,
+    needed: Sequence[ByteRange],
+    work: float,
+    link: Link,
+    jobs: int,
+    spans: int,
+    policy: GapPolicy,
 ) -> WayCost:
     """The same without making the requests, for a host that takes so many `spans` in one."""
     size, parts = total(needed), len(needed)
-    most, budget = (policy.most_in_parts, math.inf) if spans > 1 else (policy.most, size * policy.share)
-    gaps = [gap for before, after in pairwise(needed) if (gap := after.start - before.end) <= min(most, policy.most)]
+    most, budget = (
+        (policy.most_in_parts, math.inf) if spans > 1 else (policy.most, size * policy.share)
+    )
+    gaps = [
+        gap
+        for before, after in pairwise(needed)
+        if (gap := after.start - before.end) <= min(most, policy.most)
+    ]
     if sum(gaps) > budget:
         gaps.sort()
         gaps = gaps[: bisect_right(list(accumulate(gaps)), budget)]
@@ -110,7 +122,9 @@ def gap_in_parts(needed: Sequence[ByteRange], link: Link) -> int:
     return next(most for seconds, most in found if seconds <= bound)
 
 
-def _cost(way: Way, size: int, requests: int, parts: int, work: float, link: Link, jobs: int) -> WayCost:
+def _cost(
+    way: Way, size: int, requests: int, parts: int, work: float, link: Link, jobs: int
+) -> WayCost:
     waiting = (link.round_trip or 0.0) * -(-requests // jobs) + parts * link.part
     transfer = size / (link.rate or _USUAL_RATE) + waiting if requests else 0.0
     return WayCost(way, size, requests, max(transfer, work) + min(transfer, work) / 4)
@@ -129,8 +143,13 @@ def choose(costs: Sequence[WayCost], *, is_rate_known: bool) -> WayCost:
         assert lean is not None
         return lean
     bound = min(cost.seconds for cost in same) * _SLOWER + _LATER
-    best = min((cost for cost in same if cost.seconds <= bound), key=lambda cost: (cost.bytes, cost.seconds))
+    best = min(
+        (cost for cost in same if cost.seconds <= bound),
+        key=lambda cost: (cost.bytes, cost.seconds),
+    )
     if lean is None or not is_rate_known or lean.bytes >= best.bytes:
         return best
-    is_faster = lean.seconds <= best.seconds * _LEAN_GAIN and lean.seconds <= best.seconds - _LEAN_SECONDS
+    is_faster = (
+        lean.seconds <= best.seconds * _LEAN_GAIN and lean.seconds <= best.seconds - _LEAN_SECONDS
+    )
     return lean if is_faster else best

@@ -61,7 +61,9 @@ class Pusher:
                 self._session.wait()
         self._session.wait()
         lacking = sum(parcel.blob.size for parcel in self._lacking)
-        self._session.show(Planned(self.pushed.skipped_bytes + lacking, self.pushed.skipped_bytes, lacking))
+        self._session.show(
+            Planned(self.pushed.skipped_bytes + lacking, self.pushed.skipped_bytes, lacking)
+        )
         # The largest first, or it would end alone
         for parcel in sorted(self._lacking, key=lambda one: -one.blob.size):
             pool.submit("send", partial(self._upload, parcel))
@@ -111,7 +113,16 @@ def _as_referrer(manifest: Descriptor, data: bytes) -> tuple[Digest, dict[str, o
     if not isinstance(subject, dict):
         return None
     config = document.get("config")
-    kind = document.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
-    found = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size, "artifactType": kind}
+    kind = document.get("artifactType") or (
+        config.get("mediaType") if isinstance(config, dict) else None
+    )
+    found = {
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest,
+        "size": manifest.size,
+        "artifactType": kind,
+    }
     found["annotations"] = document.get("annotations")
-    return parse_digest(str(subject.get("digest")), "the subject's digest"), {k: v for k, v in found.items() if v}
+    return parse_digest(str(subject.get("digest")), "the subject's digest"), {
+        k: v for k, v in found.items() if v
+    }

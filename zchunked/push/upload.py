@@ -111,7 +111,12 @@ class BlobUpload:
         chameleon: Chameleon,
     ) -> None:
         self._blob, self._pieces = parcel.blob, parcel.pieces
-        self._registry, self._memory, self._sizes, self._chameleon = registry, memory, sizes, chameleon
+        self._registry, self._memory, self._sizes, self._chameleon = (
+            registry,
+            memory,
+            sizes,
+            chameleon,
+        )
         self._upload: Upload | None = None
         self._is_doubtful = False  # something broke, so the registry must say how much it has
         self._handed = 0  # the furthest offset up to which this process has sent
@@ -175,7 +180,9 @@ class BlobUpload:
         self._refusals += 1
 
     def _is_whole_better(self) -> bool:
-        return self._blob.size <= _SMALL_BYTES or self._has_to_be_whole or not self._sizes.takes_chunks
+        return (
+            self._blob.size <= _SMALL_BYTES or self._has_to_be_whole or not self._sizes.takes_chunks
+        )
 
     def _drop(self) -> None:
         self._upload = None
@@ -188,7 +195,11 @@ class BlobUpload:
         if self._upload is None and not self._beginnings:
             location = self._memory.recall_upload(self._registry.name, self._blob.digest)
             if location is not None:
-                self._upload, self._is_doubtful, self._handed = Upload(location), True, self._blob.size
+                self._upload, self._is_doubtful, self._handed = (
+                    Upload(location),
+                    True,
+                    self._blob.size,
+                )
         if self._upload is not None and self._is_doubtful:
             self._look()
         return self._upload is not None or self._begin(mount_from)
@@ -221,8 +232,8 @@ class BlobUpload:
         self._beginnings_in_vain += 1
         if self._beginnings_in_vain > _MOST_BEGINNINGS:
             raise TransferError(
-                f"{self._registry.name}: {self._beginnings - 1} uploads of {digest} came to nothing; "
-                "the registry loses them"
+                f"{self._registry.name}: {self._beginnings - 1} uploads of {digest} came to "
+                "nothing; the registry loses them"
             )
         self._is_doubtful, self._handed = False, 0
         for source in mount_from if self._beginnings == 1 else ():
@@ -266,7 +277,9 @@ class BlobUpload:
                     pass
             self._endings += 1
             if self._endings >= _MOST_ENDINGS:
-                raise TransferError(f"{error}; sent {self._endings} times, each time in vain") from error
+                raise TransferError(
+                    f"{error}; sent {self._endings} times, each time in vain"
+                ) from error
             raise
 
     # ── bytes ──
@@ -294,8 +307,8 @@ class BlobUpload:
         if not start < after.offset <= start + size:
             self._is_doubtful = True
             raise TransientError(
-                f"{self._registry.name}: sent bytes {start} to {start + size} of {short(self._blob.digest)}, "
-                f"and the registry says that it has {after.offset}"
+                f"{self._registry.name}: sent bytes {start} to {start + size} of "
+                f"{short(self._blob.digest)}, and the registry says that it has {after.offset}"
             )
         self._note(after)
         return after

@@ -1,4 +1,6 @@
-"""Import seeds: search files of this machine for chunks that the store lacks. Runs on the workers' prove queue."""
+"""Import seeds: search files of this machine for chunks that the store lacks. Runs on the workers'
+prove queue.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def import_seeds(
     emit: Emit,
     tick: Callable[[], None],
 ) -> None:
-    """Copy into the store what these places hold of the chunks that it lacks. Returns when all is looked at.
+    """Copy into the store what these places hold of the chunks that it lacks. Returns when all is
+    looked at.
 
     A place that cannot be read is noted and does no harm. LocalError when our own disk fails.
     """
@@ -61,7 +64,9 @@ def import_seeds(
 
 
 class _Importer:
-    def __init__(self, store: Store, wanted: Wanted, workers: WorkerPool, stop: threading.Event, emit: Emit) -> None:
+    def __init__(
+        self, store: Store, wanted: Wanted, workers: WorkerPool, stop: threading.Event, emit: Emit
+    ) -> None:
         self._store, self._wanted, self._workers = store, wanted, workers
         self._stop, self._emit = stop, emit
         self._copier = ChunkCopier(store, wanted, self._check)
@@ -79,14 +84,18 @@ class _Importer:
                 self._archive(name)
             elif is_layout(name):
                 for file, layer in layers_of(name):
-                    self._workers.submit("prove", lambda file=file, layer=layer: self._layers.layer(file, layer))  # type: ignore[misc]
+                    self._workers.submit(
+                        "prove", lambda file=file, layer=layer: self._layers.layer(file, layer)
+                    )  # type: ignore[misc]
             else:
                 folder = self._store.folder.stat()
                 skip = frozenset({(folder.st_dev, folder.st_ino)})
                 self._share_out(walk(name, self._wanted.may_hold, skip, self._check))
         except (*BROKEN, FormatError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
-            self._emit(Noted(f"seed {str(path)!r:.200} is left out: {' '.join(str(why).split()):.200}"))
+            self._emit(
+                Noted(f"seed {str(path)!r:.200} is left out: {' '.join(str(why).split()):.200}")
+            )
 
     def _check(self) -> None:
         if self._stop.is_set():
@@ -116,7 +125,8 @@ class _Importer:
         try:
             for found in files:
                 self._check()
-                if not self._wanted.may_hold(found.size, found.name):  # others of its size were found meanwhile
+                # others of its size were found meanwhile
+                if not self._wanted.may_hold(found.size, found.name):
                     continue
                 try:
                     if found.path != path:
@@ -127,8 +137,13 @@ class _Importer:
                         path = found.path
                     stamp, digest = known.get(found.key, (b"", b""))
                     known_digest = digest if stamp == found.stamp else None
-                    got = self._copier.copy(reader(handle, found.at), found.size, found.name, known_digest)
-                    if got not in (None, known_digest) and stamp_of(os.fstat(handle)) == found.stamp:
+                    got = self._copier.copy(
+                        reader(handle, found.at), found.size, found.name, known_digest
+                    )
+                    if (
+                        got not in (None, known_digest)
+                        and stamp_of(os.fstat(handle)) == found.stamp
+                    ):
                         fresh.append((*found.key, found.stamp, got or b""))
                 except OSError:
                     continue

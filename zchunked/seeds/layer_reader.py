@@ -1,4 +1,6 @@
-"""Search a layer for wanted chunks: frame by frame where it has a table of contents, else file by file."""
+"""Search a layer for wanted chunks: frame by frame where it has a table of contents, else file by
+file.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from zchunked.seeds.wanted import Wanted
 class LayerReader:
     """Layers and compressed tars, for one worker at a time each. Thread-safe."""
 
-    def __init__(self, copier: ChunkCopier, wanted: Wanted, check: Callable[[], None], spool: Path) -> None:
+    def __init__(
+        self, copier: ChunkCopier, wanted: Wanted, check: Callable[[], None], spool: Path
+    ) -> None:
         """`check` raises when the pull has ended; `spool` is a folder with room for long files."""
         self._copier, self._wanted, self._check, self._spool = copier, wanted, check, spool
 

@@ -1,4 +1,6 @@
-"""An OCI layout as a seed: its layers' chunks where they have a table of contents, else the files in their tars."""
+"""An OCI layout as a seed: its layers' chunks where they have a table of contents, else the files
+in their tars.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def is_layout(path: str) -> bool:
 
 
 def layers_of(path: str) -> Iterator[tuple[str, Descriptor]]:
-    """(file, descriptor) of every layer of every image in the layout whose file is there. What is damaged is left out.
+    """(file, descriptor) of every layer of every image in the layout whose file is there. What is
+    damaged is left out.
 
     Raises OSError, FormatError where the index itself cannot be read.
     """

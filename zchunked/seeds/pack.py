@@ -1,4 +1,6 @@
-"""Chunks that were found in seeds, into the store: as frames in blobs of some MiB, each named by its digest."""
+"""Chunks that were found in seeds, into the store: as frames in blobs of some MiB, each named by
+its digest.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Rows = list[tuple[bytes, int, int, int]]
 
 
 class Packer:
-    """Takes proved chunks from any worker. What was not closed is lost, and is found again next time."""
+    """Takes proved chunks from any worker. What was not closed is lost, and is found again next
+    time.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -54,7 +58,8 @@ class Packer:
         self._store.add_chunks(self._store.put(data), len(data), rows)
 
     def add_long(self, digest: bytes, size: int, pieces: Callable[[], Iterator[bytes]]) -> bool:
-        """A chunk too long for memory, as a blob of its own. False if the pieces are not what the digest says.
+        """A chunk too long for memory, as a blob of its own. False if the pieces are not what the
+        digest says.
 
         `pieces` is read twice, for a blob's name must be known before its first byte is written.
         """

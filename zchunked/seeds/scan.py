@@ -1,4 +1,6 @@
-"""Where files lie in a seed: a walk through a folder, the members of an archive. Opens nothing but regular files."""
+"""Where files lie in a seed: a walk through a folder, the members of an archive. Opens nothing but
+regular files.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,24 @@ _HEADER_BYTES = 16 << 20  # the most that one header of an archive may make us h
 _BLOCK = 1 << 20
 _LARGEST = (1 << 63) - 1  # what the index takes for a number
 
-BROKEN = (tarfile.TarError, zlib.error, OSError, ValueError, EOFError, OverflowError, ArithmeticError, RecursionError)
+BROKEN = (
+    tarfile.TarError,
+    zlib.error,
+    OSError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    ArithmeticError,
+    RecursionError,
+)
 """What reading a seed may raise when it is damaged, changes meanwhile, or is out of bounds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`size` bytes at `at` of a regular file. `name` is its path below the seed; inode and stamp tell it again."""
+    """`size` bytes at `at` of a regular file. `name` is its path below the seed; inode and stamp
+    tell it again.
+    """
 
     path: str
     at: int
@@ -49,12 +62,16 @@ def inode_of(state: os.stat_result) -> int:
 
 
 def walk(
-    root: str, may_hold: Callable[[int, str], bool], skip: frozenset[tuple[int, int]], check: Callable[[], None]
+    root: str,
+    may_hold: Callable[[int, str], bool],
+    skip: frozenset[tuple[int, int]],
+    check: Callable[[], None],
 ) -> Iterator[Found]:
-    """The regular files below a folder, of its own file system; each inode once. What cannot be read is left out.
+    """The regular files below a folder, of its own file system; each inode once. What cannot be
+    read is left out.
 
-    `may_hold` is asked for each (size, path below the folder); `skip` holds (device, inode) of folders to leave out;
-    `check` is called at each folder and may raise.
+    `may_hold` is asked for each (size, path below the folder); `skip` holds (device, inode) of
+    folders to leave out; `check` is called at each folder and may raise.
     """
     left = _MOST_ENTRIES
     linked: set[int] = set()
@@ -82,7 +99,9 @@ def walk(
             continue
 
 
-def _found(entry: os.DirEntry[str], name: str, may_hold: Callable[[int, str], bool], linked: set[int]) -> Found | None:
+def _found(
+    entry: os.DirEntry[str], name: str, may_hold: Callable[[int, str], bool], linked: set[int]
+) -> Found | None:
     try:
         state = entry.stat(follow_symlinks=False)
     except OSError:
@@ -97,12 +116,15 @@ def _found(entry: os.DirEntry[str], name: str, may_hold: Callable[[int, str], bo
 
 
 def opened(path: str) -> int:
-    """A handle on a regular file. OSError for anything else: a pipe put in its place would wait for ever.
+    """A handle on a regular file. OSError for anything else: a pipe put in its place would wait for
+    ever.
 
     LocalError where this process may open no more files: that says nothing about the seed.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        handle = os.open(
+            path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        )
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise local_error(error, f"cannot read the seed {path!r:.200}") from error
@@ -159,7 +181,9 @@ class Forward:
 
 
 class Seekable:
-    """The part of an open file from `base` on, as `tarfile` may read it without being led to hold too much."""
+    """The part of an open file from `base` on, as `tarfile` may read it without being led to hold
+    too much.
+    """
 
     def __init__(self, handle: int, base: int = 0) -> None:
         self._handle, self._base, self._at = handle, base, 0
@@ -184,7 +208,9 @@ def _check_header(size: int) -> None:
 
 
 def kind_of(handle: int, at: int = 0) -> Literal["packed", "tar"] | None:
-    """Whether a compressed stream or a tar begins there; what is neither may still be a tar of old."""
+    """Whether a compressed stream or a tar begins there; what is neither may still be a tar of
+    old.
+    """
     head = read_at(handle, at, 512)
     if head[:2] == b"\x1f\x8b" or head[:4] == b"\x28\xb5\x2f\xfd":
         return "packed"
@@ -193,11 +219,17 @@ def kind_of(handle: int, at: int = 0) -> Literal["packed", "tar"] | None:
 
 def is_layer(name: str) -> bool:
     """Whether a member of an archive may be a layer of a saved image, by its path."""
-    return name.startswith("blobs/sha256/") or name.endswith("/layer.tar") or ("/" not in name and name[-4:] == ".tar")
+    return (
+        name.startswith("blobs/sha256/")
+        or name.endswith("/layer.tar")
+        or ("/" not in name and name[-4:] == ".tar")
+    )
 
 
 def members(source: Forward | Seekable) -> Iterator[tuple[str, int, int]]:
-    """(path, where its contents begin, size) of the regular files of a tar, in order. Raises one of BROKEN."""
+    """(path, where its contents begin, size) of the regular files of a tar, in order. Raises one of
+    BROKEN.
+    """
     with tarfile.open(fileobj=cast("IO[bytes]", source), mode="r:", errorlevel=0) as tar:
         while (member := tar.next()) is not None:
             if member.isreg() and not member.issparse() and 0 < member.size <= _LARGEST:

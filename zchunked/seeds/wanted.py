@@ -1,4 +1,6 @@
-"""What seeds are searched for: the chunks that the store lacks, and the files that would hold them."""
+"""What seeds are searched for: the chunks that the store lacks, and the files that would hold
+them.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,9 @@ class Layout:
 class Wanted:
     """Chunks that the store lacks, until they are found. Thread-safe.
 
-    A file of one chunk is known by its digest. A larger one is cut where its content says, so its chunks are tried one
-    by one: on files of its size, and on a file of its name, from the beginning and from the end.
+    A file of one chunk is known by its digest. A larger one is cut where its content says, so its
+    chunks are tried one by one: on files of its size, and on a file of its name, from the beginning
+    and from the end.
     """
 
     def __init__(self, layers: Iterable[LayerIndex], store: Store) -> None:
@@ -55,7 +58,9 @@ class Wanted:
         lacking = {
             digest
             for digest, start, end in zip(toc.digests, toc.starts, toc.ends, strict=True)
-            if digest in solid and digest not in found and here.overlap(ByteRange(start, end)) < end - start
+            if digest in solid
+            and digest not in found
+            and here.overlap(ByteRange(start, end)) < end - start
         }
         for entry, name in enumerate(toc.names):
             first, end = toc.first[entry], toc.first[entry + 1]
@@ -72,7 +77,10 @@ class Wanted:
                     at += size
                 layout = Layout(at, tuple(slices))
                 self._names[name.removeprefix("./").strip("/")] = layout
-                if layout not in (same := self._layouts.setdefault(at, [])) and len(same) < _MOST_LAYOUTS:
+                if (
+                    layout not in (same := self._layouts.setdefault(at, []))
+                    and len(same) < _MOST_LAYOUTS
+                ):
                     same.append(layout)
 
     def __bool__(self) -> bool:
@@ -82,7 +90,9 @@ class Wanted:
         return self._lacking.get(digest) == size
 
     def take(self, digest: bytes, size: int) -> bool:
-        """The caller has this chunk, proved. False if another worker was quicker, or nobody asked for it."""
+        """The caller has this chunk, proved. False if another worker was quicker, or nobody asked
+        for it.
+        """
         with self._lock:
             if self._lacking.get(digest) != size:
                 return False
@@ -92,10 +102,14 @@ class Wanted:
 
     def may_hold(self, size: int, name: str) -> bool:
         """Whether a file of this size, or with this path below its seed, is worth a look."""
-        return bool(size and (self._files.get(size) or size in self._layouts or name in self._names))
+        return bool(
+            size and (self._files.get(size) or size in self._layouts or name in self._names)
+        )
 
     def has_file(self, size: int) -> bool:
-        """Whether a file of one chunk and this size is wanted: then the digest of the whole file tells."""
+        """Whether a file of one chunk and this size is wanted: then the digest of the whole file
+        tells.
+        """
         return bool(self._files.get(size))
 
     def slices(self, size: int, name: str) -> Iterator[Slice]:

@@ -1,4 +1,6 @@
-"""The distribution API for pulls, as a WSGI application (OCI distribution-spec 1.1, "Pull" and "Content discovery")."""
+"""The distribution API for pulls, as a WSGI application (OCI distribution-spec 1.1, "Pull" and
+"Content discovery").
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,13 @@ from zchunked.errors import (
 )
 from zchunked.oci.digest import Digest, parse_digest
 from zchunked.ranges import ByteRange
-from zchunked.serve.byte_ranges import Multipart, UnsatisfiableError, Wanted, content_range, parse_range
+from zchunked.serve.byte_ranges import (
+    Multipart,
+    UnsatisfiableError,
+    Wanted,
+    content_range,
+    parse_range,
+)
 from zchunked.serve.documents import ServedManifest
 from zchunked.serve.metrics import Metrics
 from zchunked.serve.names import Asked, parse_path
@@ -74,13 +82,19 @@ class Blobs(Protocol):
     """Where blobs come from."""
 
     def learn(self, name: str, what: str, digest: Digest, data: bytes, *, is_wanted: bool) -> None:
-        """A manifest passed by. `what`: the tag or digest that it was asked by; `is_wanted`: for more than its head."""
+        """A manifest passed by. `what`: the tag or digest that it was asked by; `is_wanted`: for
+        more than its head.
+        """
 
     def blob(self, name: str, digest: Digest, *, is_wanted: bool) -> Blob:
-        """Raises NotFoundError, and what asking the upstream raises. `is_wanted`: its bytes, not only its size."""
+        """Raises NotFoundError, and what asking the upstream raises. `is_wanted`: its bytes, not
+        only its size.
+        """
 
     def part(self, name: str, blob: Blob, spans: Sequence[ByteRange]) -> Blob:
-        """What `blob` gave when nothing was wanted of it, now that these spans are. Raises as it does."""
+        """What `blob` gave when nothing was wanted of it, now that these spans are. Raises as it
+        does.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +111,9 @@ class Rooms:
 
 @dataclass(slots=True)
 class App:
-    """Thread-safe. Every answer has a length; a body that cannot be finished ends the connection."""
+    """Thread-safe. Every answer has a length; a body that cannot be finished ends the
+    connection.
+    """
 
     rooms: Rooms
     allowed: Allowed
@@ -107,7 +123,11 @@ class App:
     is_ready: Callable[[], bool] = lambda: True
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        began, method, path = time.time(), str(environ["REQUEST_METHOD"]), str(environ.get("PATH_INFO", ""))
+        began, method, path = (
+            time.time(),
+            str(environ["REQUEST_METHOD"]),
+            str(environ.get("PATH_INFO", "")),
+        )
         error = ""
         try:
             response = self._answer(method, path, environ)
@@ -120,8 +140,23 @@ class App:
         def done(sent: int, why: str) -> None:
             self.rooms.metrics.sent_to_client(sent)
             seconds = round(time.time() - began, 3)
-            client, agent = str(environ.get("REMOTE_ADDR", "")), str(environ.get("HTTP_USER_AGENT", ""))
-            self.log(Access(began, client, method, path[:500], response.status, sent, seconds, agent[:200], why))
+            client, agent = (
+                str(environ.get("REMOTE_ADDR", "")),
+                str(environ.get("HTTP_USER_AGENT", "")),
+            )
+            self.log(
+                Access(
+                    began,
+                    client,
+                    method,
+                    path[:500],
+                    response.status,
+                    sent,
+                    seconds,
+                    agent[:200],
+                    why,
+                )
+            )
 
         if method == "HEAD":
             done(0, error)
@@ -133,38 +168,59 @@ class App:
             return _text(HTTPStatus.OK, "ok\n")
         if path == "/readyz":
             is_ready = self.is_ready()
-            return _text(HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE, f"{is_ready}\n".lower())
+            return _text(
+                HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{is_ready}\n".lower(),
+            )
         if not self.clients.admits(environ.get("HTTP_AUTHORIZATION")):
             answer = problem(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "this server wants its token")
             answer.headers.append(("WWW-Authenticate", 'Basic realm="zpull"'))
             return answer
         if method not in ("GET", "HEAD"):
-            answer = problem(HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is read-only")
+            answer = problem(
+                HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is read-only"
+            )
             answer.headers.append(("Allow", "GET, HEAD"))
             return answer
         if path == "/metrics":
             data = self.rooms.metrics.text()
-            return Response(HTTPStatus.OK, [("Content-Type", self.rooms.metrics.content_type)], [data], len(data))
+            return Response(
+                HTTPStatus.OK,
+                [("Content-Type", self.rooms.metrics.content_type)],
+                [data],
+                len(data),
+            )
         if path == "/":
             data = self.rooms.page()
             policy = "default-src 'none'; style-src 'unsafe-inline'"
-            headers = [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", policy)]
+            headers = [
+                ("Content-Type", "text/html; charset=utf-8"),
+                ("Content-Security-Policy", policy),
+            ]
             return Response(HTTPStatus.OK, headers, [data], len(data))
         if path in ("/v2", "/v2/"):
             return _json(HTTPStatus.OK, {})
-        return self._api(method, path, str(environ.get("QUERY_STRING", "")), environ.get("HTTP_RANGE"))
+        return self._api(
+            method, path, str(environ.get("QUERY_STRING", "")), environ.get("HTTP_RANGE")
+        )
 
     def _api(self, method: str, path: str, query: str, ranges: str | None) -> Response:
         namespace = parse_qs(query).get("ns", [""])[0]
         asked = parse_path(path, namespace, self.upstreams)
         if asked is None:
-            return problem(HTTPStatus.NOT_FOUND, "UNSUPPORTED", "no such path in the pull part of the distribution API")
+            return problem(
+                HTTPStatus.NOT_FOUND,
+                "UNSUPPORTED",
+                "no such path in the pull part of the distribution API",
+            )
         if asked.host not in self.upstreams.values():
             self.allowed.check(asked.host, asked.repository)
         is_get = method == "GET"
         if asked.kind == "manifests":
             found = self.rooms.documents.manifest(asked)
-            self.rooms.flights.learn(asked.name, asked.what, found.digest, found.data, is_wanted=is_get)
+            self.rooms.flights.learn(
+                asked.name, asked.what, found.digest, found.data, is_wanted=is_get
+            )
             return _manifest(found)
         if asked.kind == "blobs":
             digest, is_part = _digest(asked.what), is_get and ranges is not None
@@ -182,7 +238,11 @@ class App:
         try:
             wanted = parse_range(ranges, blob.size)
         except UnsatisfiableError:
-            answer = problem(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "RANGE_INVALID", "no such bytes in the blob")
+            answer = problem(
+                HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+                "RANGE_INVALID",
+                "no such bytes in the blob",
+            )
             answer.headers.append(("Content-Range", f"bytes */{blob.size}"))
             return answer
         if wanted is None:
@@ -207,7 +267,9 @@ class App:
 class _Body:
     """A body that is counted as it goes, and told about when it has ended, however it ends."""
 
-    def __init__(self, pieces: Iterable[bytes], done: Callable[[int, str], None], error: str) -> None:
+    def __init__(
+        self, pieces: Iterable[bytes], done: Callable[[int, str], None], error: str
+    ) -> None:
         self._pieces, self._done, self._error = iter(pieces), done, error
         self._sent = 0
         self._is_told = False
@@ -246,7 +308,12 @@ def _manifest(found: ServedManifest) -> Response:
         ("Etag", f'"{found.digest}"'),
     ]
     if found.age is not None:  # RFC 9111, 5.5: 110 was "Response is Stale"
-        headers.append(("Warning", f'110 zpull "the upstream does not answer; as it was {found.age:.0f} s ago"'))
+        headers.append(
+            (
+                "Warning",
+                f'110 zpull "the upstream does not answer; as it was {found.age:.0f} s ago"',
+            )
+        )
         headers.append(("Age", f"{found.age:.0f}"))
     return Response(HTTPStatus.OK, headers, [found.data], len(found.data))
 
@@ -275,7 +342,9 @@ _KINDS: tuple[tuple[type[ZPullError], HTTPStatus, str], ...] = (
 
 
 def failed(error: ZPullError, *, is_blob: bool) -> Response:
-    """The spec's JSON form, with the true reason in its message (distribution-spec, "Error Codes")."""
+    """The spec's JSON form, with the true reason in its message (distribution-spec, "Error
+    Codes").
+    """
     if is_blob and isinstance(error, NotFoundError):
         return problem(HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN", str(error))
     for kind, status, code in _KINDS:

@@ -56,7 +56,9 @@ location = "{address}/{host}"{insecure}
 
 
 def _crio(address: str, url: str, is_tls: bool) -> str:  # noqa: FBT001
-    return "# CRI-O reads the same files as podman. Then: systemctl reload crio\n" + _podman(address, url, is_tls)
+    return "# CRI-O reads the same files as podman. Then: systemctl reload crio\n" + _podman(
+        address, url, is_tls
+    )
 
 
 def _k3s(_address: str, url: str, _is_tls: bool) -> str:  # noqa: FBT001
@@ -70,7 +72,9 @@ mirrors:
 
 
 def _buildkit(address: str, _url: str, is_tls: bool) -> str:  # noqa: FBT001
-    mirrors = "".join(f'\n[registry."{host}"]\n  mirrors = ["{address}/{host}"]\n' for host in _HOSTS)
+    mirrors = "".join(
+        f'\n[registry."{host}"]\n  mirrors = ["{address}/{host}"]\n' for host in _HOSTS
+    )
     plain = "" if is_tls else f'\n[registry."{address}"]\n  http = true\n'
     return f"# /etc/buildkit/buildkitd.toml, then: systemctl restart buildkit\n{mirrors}{plain}"
 

@@ -1,4 +1,6 @@
-"""Manifests for clients: a tag as the upstream has it now, or as it was known last; a digest from the store."""
+"""Manifests for clients: a tag as the upstream has it now, or as it was known last; a digest from
+the store.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ _KIND = msgspec.json.Decoder(_Kind)
 
 @dataclass(frozen=True, slots=True)
 class ServedManifest:
-    """`age`: seconds since the upstream said so, None where it has just been asked or the digest vouches."""
+    """`age`: seconds since the upstream said so, None where it has just been asked or the digest
+    vouches.
+    """
 
     data: bytes
     media_type: str
@@ -38,7 +42,9 @@ class ServedManifest:
 
 
 class Documents:
-    """Thread-safe. `stale`: for how many seconds the last answer to a tag stands in for an upstream that is down."""
+    """Thread-safe. `stale`: for how many seconds the last answer to a tag stands in for an upstream
+    that is down.
+    """
 
     def __init__(
         self,
@@ -59,7 +65,9 @@ class Documents:
             digest = parse_digest(asked.what, "the manifest's digest")
             data = self._store.document(digest)
             if data is None and self._offline:
-                raise NotFoundError(f"{asked.name}@{digest} is not in the store, and this server is offline")
+                raise NotFoundError(
+                    f"{asked.name}@{digest} is not in the store, and this server is offline"
+                )
             if data is None:
                 data = self._upstream.manifest(asked.reference())
             return _served(data)
@@ -85,18 +93,28 @@ class Documents:
             return None  # asking for all of it is retried, this is not
         return self._store.document(digest) if digest is not None else None
 
-    def _last(self, name: str, failure: ZPullError | None, *, forever: bool = False) -> ServedManifest:
-        """The last known answer, if it is young enough and its document is here. Raises `failure`, or NotFoundError."""
+    def _last(
+        self, name: str, failure: ZPullError | None, *, forever: bool = False
+    ) -> ServedManifest:
+        """The last known answer, if it is young enough and its document is here. Raises `failure`,
+        or NotFoundError.
+        """
         with self._lock:
             known = self._known.get(name)
         if known is None:
-            pulled = [(image.root, image.pulled) for image in self._store.images() if image.name == name]
+            pulled = [
+                (image.root, image.pulled) for image in self._store.images() if image.name == name
+            ]
             known = pulled[0] if pulled else None
         data = self._store.document(known[0]) if known else None
         if known is None or data is None or not (forever or time.time() - known[1] <= self._stale):
-            raise failure or NotFoundError(f"{name} is not in the store, and this server is offline")
+            raise failure or NotFoundError(
+                f"{name} is not in the store, and this server is offline"
+            )
         found = _served(data)
-        return ServedManifest(found.data, found.media_type, found.digest, max(time.time() - known[1], 0.0))
+        return ServedManifest(
+            found.data, found.media_type, found.digest, max(time.time() - known[1], 0.0)
+        )
 
 
 def _served(data: bytes) -> ServedManifest:

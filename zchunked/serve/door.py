@@ -1,4 +1,6 @@
-"""A registry on loopback that holds one image, for as long as engines of this machine pull it from there."""
+"""A registry on loopback that holds one image, for as long as engines of this machine pull it from
+there.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,24 @@ _THREADS = 16
 
 
 class Door:
-    """Used as a context manager. `flight` is the pull that brings the image; None where all of it is here."""
+    """Used as a context manager. `flight` is the pull that brings the image; None where all of it
+    is here.
+    """
 
     def __init__(self, store: Store, image: StoredImage, flight: Flight | None) -> None:
         self._image = image
         self._holds = OneImage(store, image, flight)
-        rooms = Rooms(self._holds, self._holds, Metrics(lambda: 0, lambda: 0), page=lambda: b"", passed=_no_list)
+        rooms = Rooms(
+            self._holds,
+            self._holds,
+            Metrics(lambda: 0, lambda: 0),
+            page=lambda: b"",
+            passed=_no_list,
+        )
         app = App(rooms, Everything(frozenset()))
-        self._server = Server(app, ("127.0.0.1", 0), certificate=None, log=lambda _: None, threads=_THREADS)
+        self._server = Server(
+            app, ("127.0.0.1", 0), certificate=None, log=lambda _: None, threads=_THREADS
+        )
         self._workers = WorkerPool({"serve": 1}, threading.Event())
 
     def __enter__(self) -> Self:

@@ -1,4 +1,6 @@
-"""One pull for each image, however many clients want it; its bytes are handed out as they arrive."""
+"""One pull for each image, however many clients want it; its bytes are handed out as they
+arrive.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,13 @@ _AT_ONCE = 16  # flights; more wait for their turn
 
 
 class Flights:
-    """Thread-safe. Used as a context manager; leaving it ends the flights, which lose nothing that arrived."""
+    """Thread-safe. Used as a context manager; leaving it ends the flights, which lose nothing that
+    arrived.
+    """
 
-    def __init__(self, store: Store, upstream: Upstream, lease: StoreLease, *, prefetch: bool) -> None:
+    def __init__(
+        self, store: Store, upstream: Upstream, lease: StoreLease, *, prefetch: bool
+    ) -> None:
         """`prefetch`: an image's layers are pulled as soon as its manifest was asked for."""
         self._store, self._upstream, self._lease, self._prefetch = store, upstream, lease, prefetch
         self._images = KnownImages(store)
@@ -51,7 +57,8 @@ class Flights:
     # ── what is known ──
 
     def learn(self, name: str, what: str, digest: Digest, data: bytes, *, is_wanted: bool) -> None:
-        """A manifest passed by: its blobs belong to that image. `what`: the tag or digest that it was asked by.
+        """A manifest passed by: its blobs belong to that image. `what`: the tag or digest that it
+        was asked by.
 
         `is_wanted`: a client has got it, not only its head.
         """
@@ -67,7 +74,8 @@ class Flights:
     # ── blobs ──
 
     def blob(self, name: str, digest: Digest, *, is_wanted: bool) -> Blob:
-        """The blob, from the store or on its way. `is_wanted`: its bytes are, and not only its size.
+        """The blob, from the store or on its way. `is_wanted`: its bytes are, and not only its
+        size.
 
         Raises NotFoundError, and what asking the upstream raises.
         """
@@ -77,15 +85,23 @@ class Flights:
         known = self._images.image_of(name, digest)
         if known is None:
             size = self._upstream.size_of(name, digest)
-            return Blob(self._store, digest, size, self._blob_flight(name, digest) if is_wanted else None)
+            return Blob(
+                self._store, digest, size, self._blob_flight(name, digest) if is_wanted else None
+            )
         image, descriptor = known
         flight = None
         if is_wanted:
-            flight = self._image_flight(name, image) if self._prefetch else self._layer_flight(name, image, digest)
+            flight = (
+                self._image_flight(name, image)
+                if self._prefetch
+                else self._layer_flight(name, image, digest)
+            )
         return Blob(self._store, digest, descriptor.size, flight)
 
     def part(self, name: str, blob: Blob, spans: Sequence[ByteRange]) -> Blob:
-        """The same, of which only these spans are wanted: without prefetch they are fetched alone."""
+        """The same, of which only these spans are wanted: without prefetch they are fetched
+        alone.
+        """
         size = blob.size
         is_tail = any(span.end == size for span in spans)  # which has to wait for the proof of all
         if self._prefetch or is_tail or self._images.image_of(name, blob.digest) is None:
@@ -139,7 +155,8 @@ class Flights:
         name, image = flight.name, flight.what
         try:
             self._upstream.pull_image(name, image, self._images.tag_of(name, image), flight)
-        except FormatError:  # an artifact, or an image that only its engine understands: blob by blob
+        except FormatError:
+            # an artifact, or an image that only its engine understands: blob by blob
             for blob in self._images.blobs_of(name, image):
                 self._fetch_blob(flight, blob.digest)
         else:
@@ -150,7 +167,9 @@ class Flights:
 
     def _fetch_spans(self, flight: Flight, blob: Blob, spans: Sequence[ByteRange]) -> None:
         wanted = Descriptor("application/octet-stream", blob.digest, blob.size)
-        self._upstream.fetch_with(flight.name, flight, lambda fetcher: fetcher.fetch_spans(wanted, spans))
+        self._upstream.fetch_with(
+            flight.name, flight, lambda fetcher: fetcher.fetch_spans(wanted, spans)
+        )
 
     def _pull_layer(self, flight: Flight, image: Digest, blob: Digest) -> None:
         """One layer the image's way, and nothing else of it."""

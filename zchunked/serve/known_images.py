@@ -15,7 +15,8 @@ _REMEMBERED = 20_000  # blobs of which the image is known: some hundred images
 
 
 class KnownImages:
-    """What was learnt last, by repository, and of a repository that is new to this process what the store remembers.
+    """What was learnt last, by repository, and of a repository that is new to this process what the
+    store remembers.
 
     Thread-safe.
     """
@@ -84,10 +85,16 @@ class KnownImages:
     def blobs_of(self, name: str, image: Digest) -> list[Descriptor]:
         """The image's config and layers, as far as they are remembered."""
         with self._lock:
-            return [blob for (owner, _), (known, blob) in self._images.items() if owner == name and known == image]
+            return [
+                blob
+                for (owner, _), (known, blob) in self._images.items()
+                if owner == name and known == image
+            ]
 
     def layers_of(self, image: Digest) -> set[Digest]:
-        """The image's layers, by its manifest in the store; none where that is gone or lists none."""
+        """The image's layers, by its manifest in the store; none where that is gone or lists
+        none.
+        """
         data = self._store.document(image)
         with suppress(ZPullError):
             if data is not None and isinstance(manifest := parse_document(data), Manifest):

@@ -1,4 +1,6 @@
-"""Let the store go while nobody asks for anything, so that a collection beside the server finds nothing in use."""
+"""Let the store go while nobody asks for anything, so that a collection beside the server finds
+nothing in use.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,14 @@ from zchunked.store import Store
 class StoreLease:
     """Counts who uses the store. Thread-safe.
 
-    An open store pins every blob that was read or pulled, and keeps its byte files from being written anew. So it is
-    closed after some seconds of rest, and opened by the next request.
+    An open store pins every blob that was read or pulled, and keeps its byte files from being
+    written anew. So it is closed after some seconds of rest, and opened by the next request.
     """
 
     def __init__(self, store: Store, seconds: float | None, most: int | None) -> None:
-        """`seconds`: of rest; None keeps the store open. `most`: bytes that it may weigh after that, None: no limit."""
+        """`seconds`: of rest; None keeps the store open. `most`: bytes that it may weigh after
+        that, None: no limit.
+        """
         self._store, self._seconds, self._most = store, seconds, most
         self._lock = threading.Lock()
         self._users = 0
@@ -29,7 +33,9 @@ class StoreLease:
         self._is_open = True
 
     def enter(self) -> None:
-        """Until `leave`, the store is open. Raises LocalError where it cannot be opened any more."""
+        """Until `leave`, the store is open. Raises LocalError where it cannot be opened any
+        more.
+        """
         with self._lock:
             if not self._is_open:
                 self._store.reopen()
@@ -80,7 +86,9 @@ class Leased:
     def __init__(self, app: Callable[..., Iterable[bytes]], lease: StoreLease) -> None:
         self._app, self._lease = app, lease
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         self._lease.enter()
         try:
             return _Body(self._app(environ, start_response), self._lease.leave)

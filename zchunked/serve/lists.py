@@ -54,7 +54,9 @@ def _renamed(data: bytes, name: str) -> bytes:
     try:
         found = _TAGS.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"{name}: the registry's list of tags is not what it should be: {error}") from error
+        raise FormatError(
+            f"{name}: the registry's list of tags is not what it should be: {error}"
+        ) from error
     return msgspec.json.encode(_Tags(name, found.tags or []))
 
 
@@ -66,7 +68,9 @@ def _kept(query: str, namespace: str = "") -> str:
 
 
 def next_page(link: str | None, asked: Asked, query: str) -> str | None:
-    """The upstream's link to the next page, as a link to this server in the form the client asked in."""
+    """The upstream's link to the next page, as a link to this server in the form the client asked
+    in.
+    """
     found = _LINK.search(link) if link else None
     if found is None:
         return None

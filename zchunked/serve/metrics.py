@@ -16,7 +16,9 @@ from zchunked.sources.traffic import Traffic
 
 @dataclass(slots=True)
 class HostCount:
-    """Of one upstream, since the server started. `karma`: after its last failure, None without one."""
+    """Of one upstream, since the server started. `karma`: after its last failure, None without
+    one.
+    """
 
     fetched: int = 0
     requests: int = 0
@@ -36,12 +38,20 @@ class Metrics:
         self.hosts: dict[str, HostCount] = {}
         self._answers = self._counter("zpull_requests", "Requests answered.", "method", "code")
         self._sent = self._counter("zpull_client_bytes", "Body bytes sent to clients.")
-        self._fetched = self._counter("zpull_upstream_bytes", "Body bytes received from upstream.", "host")
+        self._fetched = self._counter(
+            "zpull_upstream_bytes", "Body bytes received from upstream.", "host"
+        )
         self._requests = self._counter("zpull_upstream_requests", "Requests sent upstream.", "host")
-        self._saved = self._counter("zpull_saved_bytes", "Bytes of pulled images that were in the store already.")
+        self._saved = self._counter(
+            "zpull_saved_bytes", "Bytes of pulled images that were in the store already."
+        )
         self._retries = self._counter("zpull_retries", "Failures that karma forgave.", "host")
-        self._gave_up = self._counter("zpull_gave_up", "Failures that karma did not forgive.", "host")
-        self._karma = Gauge("zpull_karma", "Karma after the last failure.", ["host"], registry=self._registry)
+        self._gave_up = self._counter(
+            "zpull_gave_up", "Failures that karma did not forgive.", "host"
+        )
+        self._karma = Gauge(
+            "zpull_karma", "Karma after the last failure.", ["host"], registry=self._registry
+        )
         gauge = Gauge("zpull_flights", "Pulls in progress.", registry=self._registry)
         gauge.set_function(flights)
         gauge = Gauge("zpull_store_bytes", "Bytes on disk in the store.", registry=self._registry)
@@ -77,7 +87,9 @@ class Metrics:
             count.requests += traffic.requests
 
     def counted(self, host: str, show: Emit) -> Emit:
-        """Takes events of a pull from that upstream and shows them on; failures, forgiven or not, count."""
+        """Takes events of a pull from that upstream and shows them on; failures, forgiven or not,
+        count.
+        """
 
         def shown(event: Event) -> None:
             if isinstance(event, Retried | GaveUp):

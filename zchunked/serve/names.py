@@ -1,8 +1,8 @@
 """Request paths of the distribution API → what is asked for, of which upstream registry. Pure.
 
 Two forms name the upstream: `/v2/<host>/<repository>/…` (docker, podman's mirrors) and
-`/v2/<repository>/…?ns=<host>` (containerd's hosts.toml). Without either, Docker Hub is meant, as for docker's
-`registry-mirrors`.
+`/v2/<repository>/…?ns=<host>` (containerd's hosts.toml). Without either, Docker Hub is meant, as
+for docker's `registry-mirrors`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from zchunked.oci.reference import DOCKER_HUB, Reference, parse_reference
 
 Kind = Literal["manifests", "blobs", "tags", "referrers"]
 
-# The name is matched greedily: a repository may be called `manifests` itself (distribution-spec, "Pulling manifests").
+# The name is matched greedily: a repository may be called `manifests` itself (distribution-spec,
+# "Pulling manifests").
 _PATH = re.compile(r"/v2/(.+)/(manifests|blobs|referrers|tags)/([^/]+)", re.DOTALL)
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?", re.ASCII)
@@ -58,9 +59,13 @@ def parse_upstreams(texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, equals, host = text.partition("=")
         if not equals or not _NAME.fullmatch(name) or not _HOST.fullmatch(host):
-            raise UsageError(f"invalid --upstream: {text!r:.200}; expected NAME=HOST[:PORT], NAME in lower case")
+            raise UsageError(
+                f"invalid --upstream: {text!r:.200}; expected NAME=HOST[:PORT], NAME in lower case"
+            )
         if upstreams.setdefault(name, host) != host:
-            raise UsageError(f"invalid --upstream: {name} is given twice, for {upstreams[name]} and for {host}")
+            raise UsageError(
+                f"invalid --upstream: {name} is given twice, for {upstreams[name]} and for {host}"
+            )
     return upstreams
 
 
@@ -75,7 +80,9 @@ def parse_path(path: str, namespace: str, upstreams: Mapping[str, str]) -> Asked
     Raises InvalidReferenceError for a name that cannot be one.
     """
     if len(path) > _LONGEST_PATH:
-        raise InvalidReferenceError(f"invalid path: {len(path)} characters; expected at most {_LONGEST_PATH}")
+        raise InvalidReferenceError(
+            f"invalid path: {len(path)} characters; expected at most {_LONGEST_PATH}"
+        )
     found = _PATH.fullmatch(path)
     if found is None or (found[2] == "tags" and found[3] != "list"):
         return None
@@ -88,7 +95,8 @@ def parse_path(path: str, namespace: str, upstreams: Mapping[str, str]) -> Asked
 def _split(name: str, namespace: str, upstreams: Mapping[str, str]) -> tuple[str, str]:
     if namespace:
         host = upstreams.get(namespace, namespace)
-        # podman puts the registry in front of the repository even where containerd's `ns` says it again
+        # podman puts the registry in front of the repository even where containerd's `ns` says it
+        # again
         return host, name.removeprefix(f"{namespace}/")
     first, slash, rest = name.partition("/")
     if slash and first in upstreams:

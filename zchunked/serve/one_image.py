@@ -18,9 +18,11 @@ from zchunked.store.images import StoredImage
 
 
 class OneImage:
-    """Where manifest and blobs come from. The secret is a part of its name: others on this machine have loopback too.
+    """Where manifest and blobs come from. The secret is a part of its name: others on this machine
+    have loopback too.
 
-    Tags of all names are this image. `flight` is the pull that brings it; None where all of it is here. Thread-safe.
+    Tags of all names are this image. `flight` is the pull that brings it; None where all of it is
+    here. Thread-safe.
     """
 
     def __init__(self, store: Store, image: StoredImage, flight: Flight | None) -> None:

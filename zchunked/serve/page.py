@@ -1,4 +1,6 @@
-"""The page for people: pulls in progress, images, what was saved. No scripts, nothing from elsewhere. Pure."""
+"""The page for people: pulls in progress, images, what was saved. No scripts, nothing from
+elsewhere. Pure.
+"""
 
 from __future__ import annotations
 
@@ -74,15 +76,25 @@ def render(facts: Facts) -> bytes:
         (human(facts.store), "store on disk"),
     ]
     body = [
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
+        (
+            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
+            "content='width=device-width'>"
+        ),
         "<meta http-equiv=refresh content=5><title>zpull serve</title>",
-        f"<style>{_STYLE}</style><h1>zpull serve</h1><p>version {escape(facts.version)}, since it started:</p>",
+        (
+            f"<style>{_STYLE}</style><h1>zpull serve</h1><p>version {escape(facts.version)}, "
+            "since it started:</p>"
+        ),
         "<div class=facts>",
         *(f"<div><b>{escape(value)}</b><span>{escape(what)}</span></div>" for value, what in tiles),
         "</div><h2>Pulls in progress</h2>",
         *(map(_flight, facts.flights) if facts.flights else ["<p>None.</p>"]),
         "<h2>Images in the store</h2>",
-        *(map(_image, facts.images) if facts.images else ["<p>None yet: pull one through this server.</p>"]),
+        *(
+            map(_image, facts.images)
+            if facts.images
+            else ["<p>None yet: pull one through this server.</p>"]
+        ),
         "<h2>Upstream registries</h2>",
         *(map(_host, facts.hosts) if facts.hosts else ["<p>None was asked yet.</p>"]),
         "</html>",

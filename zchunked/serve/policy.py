@@ -1,7 +1,7 @@
 """Which upstream registries may be asked, and which clients may ask. Pure.
 
-The server holds its owner's credentials, so it must not become everybody's way to every host: what is not allowed by
-name is refused, and so are addresses, unless they were named.
+The server holds its owner's credentials, so it must not become everybody's way to every host: what
+is not allowed by name is refused, and so are addresses, unless they were named.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from zchunked.errors import AccessDeniedError, UsageError
 
 DEFAULT_HOSTS = ("docker.io", "ghcr.io", "quay.io", "gcr.io", "registry.k8s.io", "public.ecr.aws")
-_PATTERN = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?", re.ASCII)
+_PATTERN = re.compile(
+    r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?", re.ASCII
+)
 _SHORTEST_TOKEN = 16
 
 
@@ -40,7 +42,8 @@ class Allowed:
         parts = [host, *repository.split("/")]
         if not any("/".join(parts[:count]) in self.patterns for count in range(1, len(parts) + 1)):
             raise AccessDeniedError(
-                f"{host}/{repository} is not allowed here; whoever runs this server can add --allow {host}"
+                f"{host}/{repository} is not allowed here; whoever runs this server can add "
+                f"--allow {host}"
             )
 
 
@@ -52,13 +55,16 @@ class Clients:
 
     @classmethod
     def of(cls, text: str | None) -> Clients:
-        """`text`: contents of the token file, None for none. Raises UsageError for a token that can be guessed."""
+        """`text`: contents of the token file, None for none. Raises UsageError for a token that can
+        be guessed.
+        """
         if text is None:
             return cls()
         token = text.strip()
         if len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
             raise UsageError(
-                f"invalid token file: expected one line of at least {_SHORTEST_TOKEN} printable ASCII characters"
+                f"invalid token file: expected one line of at least {_SHORTEST_TOKEN} printable "
+                "ASCII characters"
             )
         return cls(token)
 

@@ -1,4 +1,6 @@
-"""Run the server until it is interrupted: open upstreams as the options say, listen, tell systemd."""
+"""Run the server until it is interrupted: open upstreams as the options say, listen, tell
+systemd.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def run(
         log: takes what went wrong with a client.
         tell: takes where the server listens, and that it stops.
 
-    Raises UsageError for an address that others reach unencrypted, LocalError for one that is taken.
+    Raises UsageError for an address that others reach unencrypted, LocalError for one that is
+    taken.
     """
     context = replace(context, limit=limit_of(context.options))
     options = Options(Platform("", ""), context.options.jobs, context.options.patience)

@@ -1,4 +1,6 @@
-"""The HTTP server around the application: sockets, TLS, bounds on clients, systemd. The only cheroot."""
+"""The HTTP server around the application: sockets, TLS, bounds on clients, systemd. The only
+cheroot.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _FAREWELL_SECONDS = 5
 
 
 class Server:
-    """Serves until it is stopped. `start` blocks; `stop` may be called from another thread or after an interrupt."""
+    """Serves until it is stopped. `start` blocks; `stop` may be called from another thread or after
+    an interrupt.
+    """
 
     def __init__(
         self,
@@ -37,7 +41,9 @@ class Server:
         log: Callable[[str], None],
         threads: int = THREADS,
     ) -> None:
-        """`certificate`: files of the certificate and its key, for TLS. `log` takes what goes wrong with a client."""
+        """`certificate`: files of the certificate and its key, for TLS. `log` takes what goes wrong
+        with a client.
+        """
         self._server = wsgi.Server(
             address,
             app,
@@ -53,7 +59,9 @@ class Server:
         self._server.error_log = _Log(log)  # type: ignore[method-assign] # the way its documentation names
         if certificate is not None:
             try:
-                self._server.ssl_adapter = BuiltinSSLAdapter(str(certificate[0]), str(certificate[1]))
+                self._server.ssl_adapter = BuiltinSSLAdapter(
+                    str(certificate[0]), str(certificate[1])
+                )
             except (OSError, ValueError) as error:
                 raise LocalError(f"cannot use the certificate {certificate[0]}: {error}") from error
 
@@ -63,9 +71,14 @@ class Server:
             self._server.prepare()
         except OSError as error:
             host, port = self._server.bind_addr[:2]
-            raise LocalError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-        with suppress(OSError, AttributeError):  # Linux: who says nothing is not even accepted for a while
-            self._server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _STALL_SECONDS)
+            raise LocalError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}"
+            ) from error
+        # Linux: who says nothing is not even accepted for a while
+        with suppress(OSError, AttributeError):
+            self._server.socket.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _STALL_SECONDS
+            )
         host, port = self._server.bind_addr[:2]
         return str(host), int(port)
 
@@ -117,7 +130,9 @@ class _Requests(socket.SocketIO):
 
 
 class _Log:
-    """What the library has to say about clients that left, or about a body that could not be finished."""
+    """What the library has to say about clients that left, or about a body that could not be
+    finished.
+    """
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
@@ -129,9 +144,14 @@ class _Log:
 
 
 def notify(path: str | None, state: str) -> None:
-    """Tell systemd (sd_notify(3)): READY=1, STOPPING=1. `path`: NOTIFY_SOCKET; nothing happens without one."""
+    """Tell systemd (sd_notify(3)): READY=1, STOPPING=1. `path`: NOTIFY_SOCKET; nothing happens
+    without one.
+    """
     if not path:
         return
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    with (
+        suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
+    ):
         channel.connect(f"\0{path[1:]}" if path.startswith("@") else path)
         channel.sendall(state.encode())

@@ -15,9 +15,10 @@ from zchunked.serve.policy import Allowed, Clients
 class Settings:
     """How to serve.
 
-    `certificate`: files of certificate and key; without them only loopback is served, unless `may_be_plain`.
-    `stale`: seconds for which the last answer to a tag is good while its upstream is down. `rest_seconds`: without a
-    request, until the store is let go for collections; None: never. `store_max`: bytes that it may weigh from then on.
+    `certificate`: files of certificate and key; without them only loopback is served, unless
+    `may_be_plain`. `stale`: seconds for which the last answer to a tag is good while its upstream
+    is down. `rest_seconds`: without a request, until the store is let go for collections; None:
+    never. `store_max`: bytes that it may weigh from then on.
     """
 
     listen: tuple[str, int] = ("127.0.0.1", 5055)
@@ -37,8 +38,9 @@ class Settings:
         host = self.listen[0]
         if self.certificate is None and not self.may_be_plain and not is_loopback_address(host):
             raise UsageError(
-                f"--listen {host} can be reached by other machines, who would pull with your credentials, unencrypted; "
-                "give --tls-cert and --tls-key, or --insecure-listen if that is what you mean"
+                f"--listen {host} can be reached by other machines, who would pull with your "
+                "credentials, unencrypted; give --tls-cert and --tls-key, or --insecure-listen "
+                "if that is what you mean"
             )
 
 

@@ -18,12 +18,18 @@ _MOST_ROWS = 200  # of images on the page
 def status_page(store: Store, flights: Flights, metrics: Metrics) -> bytes:
     """The page at `/`, as of now."""
     now = time.time()
-    rows = [FlightRow(one.title, one.here, one.total, now - one.began, one.note) for one in flights.current()]
+    rows = [
+        FlightRow(one.title, one.here, one.total, now - one.began, one.note)
+        for one in flights.current()
+    ]
     images = [
         ImageRow(image.name, image.platform, short(image.manifest), now - image.pulled)
         for image in store.images()[:_MOST_ROWS]
     ]
-    hosts = [HostRow(name, one.fetched, one.karma, store.recall(name)) for name, one in sorted(metrics.hosts.items())]
+    hosts = [
+        HostRow(name, one.fetched, one.karma, store.recall(name))
+        for name, one in sorted(metrics.hosts.items())
+    ]
     fetched = sum(one.fetched for one in metrics.hosts.values())
     size = bytes_on_disk(store.folder)
     shown = Facts(__version__, metrics.sent, fetched, metrics.saved, size, rows, images, hosts)
@@ -31,7 +37,9 @@ def status_page(store: Store, flights: Flights, metrics: Metrics) -> bytes:
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """Of the store's byte files and index, as the file system counts them; files that are shared count once."""
+    """Of the store's byte files and index, as the file system counts them; files that are shared
+    count once.
+    """
     seen: dict[tuple[int, int], int] = {}
     for path in (*folder.glob("blobs/*"), *folder.glob("index.sqlite*")):
         try:

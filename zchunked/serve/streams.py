@@ -88,22 +88,30 @@ class Blob:
     def stream(self, span: ByteRange, *, is_held: bool) -> Iterator[bytes]:
         """The bytes of a span, in order, as they arrive.
 
-        `is_held`: the last ones only once the blob is proved. Raises what ended the flight, and TransferError where
-        bytes that were sent have turned out wrong.
+        `is_held`: the last ones only once the blob is proved. Raises what ended the flight, and
+        TransferError where bytes that were sent have turned out wrong.
         """
         if self.flight is None:
             return _stored(self.store, self.digest, span)
         return self._as_it_comes(self.flight, span, is_held=is_held)
 
     def _as_it_comes(self, flight: Flight, span: ByteRange, *, is_held: bool) -> Iterator[bytes]:
-        at, digest, held_from = span.start, self.digest, max(self.size - _HELD, 0) if is_held else span.end
+        at, digest, held_from = (
+            span.start,
+            self.digest,
+            max(self.size - _HELD, 0) if is_held else span.end,
+        )
         rounds = flight.arriving.rounds(digest)
         while at < span.end:
             is_done = flight.is_done  # asked first: what it brought is seen below
             end = span.end if flight.arriving.is_proved(digest) else min(span.end, held_from)
             if at > span.start and flight.arriving.rounds(digest) != rounds:
                 raise TransferError(f"blob {digest} came wrong and comes again; ask for it again")
-            piece = _here(self.store, flight.arriving, digest, at, min(end, at + _PIECE)) if at < end else b""
+            piece = (
+                _here(self.store, flight.arriving, digest, at, min(end, at + _PIECE))
+                if at < end
+                else b""
+            )
             at += len(piece)
             if piece:
                 yield piece
@@ -111,13 +119,17 @@ class Blob:
                 yield from _stored(self.store, digest, ByteRange(at, span.end))
                 return
             elif is_done:
-                raise flight.failure or TransferError(f"blob {digest}: its pull has ended without it")
+                raise flight.failure or TransferError(
+                    f"blob {digest}: its pull has ended without it"
+                )
             else:
                 flight.wait()
 
 
 def _here(store: Store, arriving: Arriving, digest: Digest, start: int, end: int) -> bytes:
-    """What can be read from `start` on: the blob's own bytes wherever they are, others as far as they are assembled."""
+    """What can be read from `start` on: the blob's own bytes wherever they are, others as far as
+    they are assembled.
+    """
     upto = min(end, arriving.upto(digest))
     try:
         if start < upto:

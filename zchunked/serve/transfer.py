@@ -1,4 +1,6 @@
-"""Give an image to engines of this machine: they pull it from here while it is pulled, or load an archive."""
+"""Give an image to engines of this machine: they pull it from here while it is pulled, or load an
+archive.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ _LOOK_SECONDS = 0.2
 
 
 class Handover:
-    """Engines pull an image from here, from when its manifest is known. Close it: then nobody pulls any more.
+    """Engines pull an image from here, from when its manifest is known. Close it: then nobody pulls
+    any more.
 
     Made and closed by any thread; what it does meanwhile is done by workers of its own.
     """
@@ -56,11 +59,14 @@ class Handover:
     def begin(self, image: StoredImage) -> None:
         """Let the engines pull. Raises LocalError where nothing can be served."""
         config = image.documents.manifest.config
-        if not self._store.is_whole(config.digest):  # only what is whole is handed out, and a pull marks layers alone
+        # only what is whole is handed out, and a pull marks layers alone
+        if not self._store.is_whole(config.digest):
             self._store.set_whole(config.digest, len(image.config_data))
         self._image = image
         door = self._door = self._stack.enter_context(Door(self._store, image, self._flight))
-        workers = self._stack.enter_context(WorkerPool({"engines": len(self._names)}, threading.Event()))
+        workers = self._stack.enter_context(
+            WorkerPool({"engines": len(self._names)}, threading.Event())
+        )
         self._stack.callback(self._stop.set)  # before the workers are waited for
         for engine in self._names:
             workers.submit("engines", lambda engine=engine: self._pull(door, engine))  # type: ignore[misc]
@@ -101,7 +107,9 @@ class Handover:
         """Once more, now that all is here: a slow link may have been too slow for the engine."""
         for layer in image.documents.manifest.layers:
             if not is_intact(self._store, layer.digest, layer.size):
-                raise DamagedLayerError(f"layer {layer.digest} is damaged in the store; pull the image again")
+                raise DamagedLayerError(
+                    f"layer {layer.digest} is damaged in the store; pull the image again"
+                )
         if self._flight is None:
             raise failure
         engine.pull(door.offer, self._names[engine], self._stop.is_set)

@@ -1,4 +1,6 @@
-"""Ask the upstream registries for an image, a blob, a manifest or a size; all that it costs is counted."""
+"""Ask the upstream registries for an image, a blob, a manifest or a size; all that it costs is
+counted.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,13 @@ OpenSource = Callable[[Reference], Origin]
 
 
 class Upstream:
-    """Everything raises NotFoundError, AccessDeniedError, TransferError and more, as a pull does. Thread-safe."""
+    """Everything raises NotFoundError, AccessDeniedError, TransferError and more, as a pull does.
+    Thread-safe.
+    """
 
-    def __init__(self, store: Store, open_source: OpenSource, options: Options, metrics: Metrics) -> None:
+    def __init__(
+        self, store: Store, open_source: OpenSource, options: Options, metrics: Metrics
+    ) -> None:
         self._store, self._open, self._metrics = store, open_source, metrics
         self.options = replace(options, gaps=GapOptions(exact=True), takes_turns=False)
 
@@ -49,26 +55,44 @@ class Upstream:
         return size
 
     def pull_image(
-        self, name: str, image: Digest, tag: str | None, flight: Flight, *, only: Digest | None = None
+        self,
+        name: str,
+        image: Digest,
+        tag: str | None,
+        flight: Flight,
+        *,
+        only: Digest | None = None,
     ) -> None:
-        """All of an image into the store, under the name that clients call it by; or one layer of it."""
+        """All of an image into the store, under the name that clients call it by; or one layer of
+        it.
+        """
         reference = parse_reference(f"docker://{name}@{image}")
         label = parse_reference(f"docker://{name}:{tag}") if tag else reference
         receipt = Receipt(str(label))
         try:
             with self.source(reference) as opened:
                 origin = replace(opened, reference=label, digest=image)
-                pull = Pull(origin, self._store, self.options, receipt, self._metrics.counted(reference.host, flight))
+                pull = Pull(
+                    origin,
+                    self._store,
+                    self.options,
+                    receipt,
+                    self._metrics.counted(reference.host, flight),
+                )
                 flight.follow(pull.arriving)
                 flight.share_karma(pull.chameleon)
                 pull.run(only)
         finally:
             self._metrics.was_here(receipt.bytes.cached)
 
-    def fetch_with(self, name: str, flight: Flight, work: Callable[[ObjectFetcher], object]) -> None:
+    def fetch_with(
+        self, name: str, flight: Flight, work: Callable[[ObjectFetcher], object]
+    ) -> None:
         """Have what brings blobs of a repository bring some, into the store."""
         reference = _repository(name)
-        with self._fetcher(reference, self.options, self._metrics.counted(reference.host, flight)) as fetcher:
+        with self._fetcher(
+            reference, self.options, self._metrics.counted(reference.host, flight)
+        ) as fetcher:
             fetcher.on_wrong = flight.arriving.restart
             flight.share_karma(fetcher.chameleon)
             work(fetcher)
@@ -80,8 +104,13 @@ class Upstream:
             return fetcher.manifest(None)
 
     @contextmanager
-    def _fetcher(self, reference: Reference, options: Options, show: Emit) -> Iterator[ObjectFetcher]:
-        with self.source(reference) as origin, ObjectFetcher(origin, self._store, options, show) as fetcher:
+    def _fetcher(
+        self, reference: Reference, options: Options, show: Emit
+    ) -> Iterator[ObjectFetcher]:
+        with (
+            self.source(reference) as origin,
+            ObjectFetcher(origin, self._store, options, show) as fetcher,
+        ):
             yield fetcher
 
 

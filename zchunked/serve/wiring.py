@@ -1,4 +1,6 @@
-"""Puts the server together from its settings: store, policy, documents, flights, application, sockets."""
+"""Puts the server together from its settings: store, policy, documents, flights, application,
+sockets.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,13 @@ def serving(
             passed=Lists(upstream),
         )
         app = App(rooms, settings.allowed, settings.clients, settings.upstreams, access)
-        server = Server(Leased(app, lease), settings.listen, certificate=settings.certificate, log=log, threads=threads)
+        server = Server(
+            Leased(app, lease),
+            settings.listen,
+            certificate=settings.certificate,
+            log=log,
+            threads=threads,
+        )
         try:
             yield server
         finally:

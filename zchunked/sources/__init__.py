@@ -45,10 +45,14 @@ def open_source(
     if isinstance(reference, LayoutReference):
         if reference.scheme == "oci":
             directory = DirectoryObjects(Path(reference.base))
-            return LayoutSource(reference, directory, files=directory, documents=documents, limits=limits)
+            return LayoutSource(
+                reference, directory, files=directory, documents=documents, limits=limits
+            )
         if reference.scheme in ("oci-archive", "docker-archive"):
             archive = open_archive(reference, spool=spool, limits=limits)
-            return LayoutSource(reference, archive, is_local=True, documents=documents, limits=limits)
+            return LayoutSource(
+                reference, archive, is_local=True, documents=documents, limits=limits
+            )
         if reference.scheme in ("s3", "gs", "az"):
             from zchunked.sources.objects.bucket_objects import open_bucket  # noqa: PLC0415 - an extra
 

@@ -48,7 +48,9 @@ class Member:
 
 
 class TarObjects:
-    """Fills `Objects` with the members of a tar. Links between members are followed, none leads out of it."""
+    """Fills `Objects` with the members of a tar. Links between members are followed, none leads out
+    of it.
+    """
 
     def __init__(
         self,
@@ -66,7 +68,9 @@ class TarObjects:
         self._members: dict[str, Member] | None = None
 
     def close(self) -> None:
-        """A thread that waits for more of a pipe is left behind with what it has open: nobody can wake it."""
+        """A thread that waits for more of a pipe is left behind with what it has open: nobody can
+        wake it.
+        """
         if self._lock.acquire(blocking=False):
             if self._handle >= 0:
                 os.close(self._handle)
@@ -143,9 +147,16 @@ class TarObjects:
         """The same handle where it is a plain tar on a disk, else one on a temporary copy."""
         found = os.fstat(handle)
         if stat.S_ISDIR(found.st_mode):
-            raise NotFoundError(f"{self.name} is a folder; expected an archive; for a layout in a folder say oci:DIR")
+            raise NotFoundError(
+                f"{self.name} is a folder; expected an archive; for a layout in a folder say "
+                "oci:DIR"
+            )
         is_file = stat.S_ISREG(found.st_mode)
-        if is_file and os.lseek(handle, 0, os.SEEK_CUR) == 0 and os.pread(handle, 257 + 5, 0)[257:] == b"ustar":
+        if (
+            is_file
+            and os.lseek(handle, 0, os.SEEK_CUR) == 0
+            and os.pread(handle, 257 + 5, 0)[257:] == b"ustar"
+        ):
             return handle
         copy = self._copied(handle)
         os.close(handle)
@@ -162,7 +173,9 @@ class TarObjects:
         except (FormatError, LimitError) as error:
             raise type(error)(f"{self.name}: {error}") from error
         except OSError as error:
-            raise LocalError(f"{self.name} cannot be unpacked into {self._spool}: {error.strerror}") from error
+            raise LocalError(
+                f"{self.name} cannot be unpacked into {self._spool}: {error.strerror}"
+            ) from error
 
     def _raw(self, handle: int) -> Iterator[bytes]:
         is_first = True
@@ -182,22 +195,29 @@ class TarObjects:
                     cast("Any", tar).members = []  # else it keeps them all
                     if len(members) >= self._limits.archive_members_count:
                         raise LimitError(
-                            f"{self.name} has more than {self._limits.archive_members_count} members, the limit"
+                            f"{self.name} has more than {self._limits.archive_members_count} "
+                            "members, the limit"
                         )
                     name = _clean(found.name)
                     if found.issym():
-                        members[name] = Member(link=_clean(posixpath.join(posixpath.dirname(name), found.linkname)))
+                        members[name] = Member(
+                            link=_clean(posixpath.join(posixpath.dirname(name), found.linkname))
+                        )
                     elif found.islnk():
                         members[name] = Member(link=_clean(found.linkname))
                     elif found.isreg() and not found.issparse():
                         members[name] = Member(found.offset_data, found.size)
         except _BROKEN as error:
-            raise FormatError(f"{self.name} is not a tar, or cut short ({error}); {_WANT}") from error
+            raise FormatError(
+                f"{self.name} is not a tar, or cut short ({error}); {_WANT}"
+            ) from error
         return members
 
 
 def _tar_only(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, if they begin as a tar does: anything else may be large, and is not worth a copy."""
+    """The same, if they begin as a tar does: anything else may be large, and is not worth a
+    copy.
+    """
     head = b""
     for piece in pieces:
         head += piece

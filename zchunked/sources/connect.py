@@ -34,11 +34,16 @@ def registry_source(
     if len(sources) == 1:
         return sources[0]
     return MirroredSource(
-        [Member(end.reference.name, source, is_mirror=end.is_mirror) for end, source in zip(ends, sources, strict=True)]
+        [
+            Member(end.reference.name, source, is_mirror=end.is_mirror)
+            for end, source in zip(ends, sources, strict=True)
+        ]
     )
 
 
-def open_uploads(reference: Reference, network: Network, mount_from: Sequence[str] = ()) -> RegistryUploads:
+def open_uploads(
+    reference: Reference, network: Network, mount_from: Sequence[str] = ()
+) -> RegistryUploads:
     """The write side of the registry itself, whatever mirrors it has. The caller closes it.
 
     `mount_from`: repositories of the same registry that blobs may be mounted from.

@@ -1,4 +1,6 @@
-"""Show an archive of `docker save` as the OCI layout it would be, so that both kinds are read in the same way."""
+"""Show an archive of `docker save` as the OCI layout it would be, so that both kinds are read in
+the same way.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ from zchunked.errors import FormatError, InvalidReferenceError, LimitError, NotF
 from zchunked.interfaces import Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, digest_of
-from zchunked.oci.documents import OCI_CONFIG, OCI_INDEX, OCI_LAYER_TAR, OCI_MANIFEST, Descriptor, parse_config
+from zchunked.oci.documents import (
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER_TAR,
+    OCI_MANIFEST,
+    Descriptor,
+    parse_config,
+)
 from zchunked.oci.reference import LayoutReference, parse_reference
 from zchunked.ranges import ByteRange
 from zchunked.sources.archive import SPANS, Member, TarObjects
@@ -25,7 +34,9 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 _PACKED = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}
 
 
-def open_archive(reference: LayoutReference, *, spool: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> Objects:
+def open_archive(
+    reference: LayoutReference, *, spool: Path | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Objects:
     """The caller closes it. Nothing is opened before its first use."""
     members = TarObjects(Path(reference.base), reference.name, spool=spool, limits=limits)
     return members if reference.scheme == "oci-archive" else SavedObjects(members, limits=limits)
@@ -43,8 +54,9 @@ _SAVED = msgspec.json.Decoder(list[_Saved])
 
 
 class SavedObjects:
-    """Fills `Objects` with the OCI layout that a docker archive would be: the same config and layers, a manifest made
-    for them, names in the index. Layers are hashed only where they are compressed: a plain one is its own diff ID.
+    """Fills `Objects` with the OCI layout that a docker archive would be: the same config and
+    layers, a manifest made for them, names in the index. Layers are hashed only where they are
+    compressed: a plain one is its own diff ID.
     """
 
     def __init__(self, members: TarObjects, *, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -95,15 +107,22 @@ class SavedObjects:
             data = self._members.get("manifest.json", self._limits.manifest_bytes)
         except NotFoundError as error:
             raise FormatError(
-                f"{self.name} has no manifest.json; want what docker save writes since 1.10, or say oci-archive:"
+                f"{self.name} has no manifest.json; want what docker save writes since 1.10, or "
+                "say oci-archive:"
             ) from error
         try:
             saved = _SAVED.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise FormatError(f"{self.name}: manifest.json is not what it should be: {str(error)[:200]}") from error
+            raise FormatError(
+                f"{self.name}: manifest.json is not what it should be: {str(error)[:200]}"
+            ) from error
         most = self._limits.layers_count
-        if len(saved) > self._limits.instances_count or any(len(one.Layers or []) > most for one in saved):
-            raise LimitError(f"{self.name}: manifest.json lists more images or layers than we accept")
+        if len(saved) > self._limits.instances_count or any(
+            len(one.Layers or []) > most for one in saved
+        ):
+            raise LimitError(
+                f"{self.name}: manifest.json lists more images or layers than we accept"
+            )
         return saved
 
     def _entries(self, saved: _Saved) -> list[dict[str, object]]:
@@ -120,7 +139,11 @@ class SavedObjects:
             "layers": layers,
         })  # fmt: skip
         self._made[blob_path(digest_of(manifest))] = manifest
-        entry: dict[str, object] = {"mediaType": OCI_MANIFEST, "digest": digest_of(manifest), "size": len(manifest)}
+        entry: dict[str, object] = {
+            "mediaType": OCI_MANIFEST,
+            "digest": digest_of(manifest),
+            "size": len(manifest),
+        }
         called: list[str] = []
         for tag in saved.RepoTags or []:
             with suppress(InvalidReferenceError):
@@ -131,8 +154,14 @@ class SavedObjects:
         try:
             member = self._members.find(name)
         except NotFoundError as error:
-            raise FormatError(f"{self.name}: manifest.json lists layer {name!r:.200}, which is not in it") from error
-        head = b"".join(self._members.pieces(member, ByteRange(0, min(4, member.size)))) if member.size else b""
+            raise FormatError(
+                f"{self.name}: manifest.json lists layer {name!r:.200}, which is not in it"
+            ) from error
+        head = (
+            b"".join(self._members.pieces(member, ByteRange(0, min(4, member.size))))
+            if member.size
+            else b""
+        )
         kind = next((kind for magic, kind in _PACKED.items() if head.startswith(magic)), "")
         digest = self._digest_of(member) if kind else diff_id
         self._paths[blob_path(digest)] = name

@@ -1,4 +1,6 @@
-"""Open the endpoint of a server: connections, the certificates it must show, the credentials it may see."""
+"""Open the endpoint of a server: connections, the certificates it must show, the credentials it may
+see.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from zchunked.sources.network import Network
 _HUB_API = "registry-1.docker.io"
 
 
-def registry_endpoint(network: Network, end: Endpoint, typed_host: str, scope: str | None = None) -> RegistryEndpoint:
+def registry_endpoint(
+    network: Network, end: Endpoint, typed_host: str, scope: str | None = None
+) -> RegistryEndpoint:
     """The distribution API of one repository. The caller closes its connections.
 
     Args:

@@ -1,4 +1,6 @@
-"""An OCI image layout (OCI image-spec, image-layout) as a source: `index.json` names images, all else are blobs."""
+"""An OCI image layout (OCI image-spec, image-layout) as a source: `index.json` names images, all
+else are blobs.
+"""
 
 from __future__ import annotations
 
@@ -47,10 +49,11 @@ class LayoutSource:
         documents: Documents | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`objects` are closed with the source. `files`: the same blobs, where they are files of this machine;
-        `is_local`: nothing of them comes over a network.
+        """`objects` are closed with the source. `files`: the same blobs, where they are files of
+        this machine; `is_local`: nothing of them comes over a network.
 
-        `documents`: manifests that are here already, so that a pull that has nothing to do asks for the index alone.
+        `documents`: manifests that are here already, so that a pull that has nothing to do asks for
+        the index alone.
         """
         self.files = files
         self.is_local = is_local or files is not None
@@ -66,7 +69,9 @@ class LayoutSource:
             self._objects.set_listener(emit)
 
     def manifest(self, digest: Digest | None) -> Document:
-        """Raises IntegrityError as well: only the layout's index says what the image of a tag has to be."""
+        """Raises IntegrityError as well: only the layout's index says what the image of a tag has
+        to be.
+        """
         which = digest or self._reference.digest
         if which is not None:
             return Document(self._objects.get(blob_path(which), self._limits.manifest_bytes), "")
@@ -90,12 +95,15 @@ class LayoutSource:
         return Document(self._document(listed), listed.media_type, cost)
 
     def _without_artifacts(self, index: Index, tag: str | None) -> tuple[Index, int]:
-        """The index without what only a look tells apart: artifacts, and manifests that another entry lists too.
+        """The index without what only a look tells apart: artifacts, and manifests that another
+        entry lists too.
 
-        Tools list the images of an index beside it, and signatures as if they were images. Also how many bytes that
-        cost. Nothing is looked at where no choice is left to make, or too many.
+        Tools list the images of an index beside it, and signatures as if they were images. Also how
+        many bytes that cost. Nothing is looked at where no choice is left to make, or too many.
         """
-        open_ = [one for one in index.instances if one.is_image and (tag is None or tag in _names(one))]
+        open_ = [
+            one for one in index.instances if one.is_image and (tag is None or tag in _names(one))
+        ]
         if not 1 < len({one.descriptor.digest for one in open_}) <= self._limits.looked_at_count:
             return index, 0
         dropped: set[Digest] = set()
@@ -116,10 +124,14 @@ class LayoutSource:
             else:
                 if isinstance(document, Index):
                     dropped |= {inner.descriptor.digest for inner in document.instances} - named
-        return Index(tuple([one for one in index.instances if one.descriptor.digest not in dropped])), cost
+        return Index(
+            tuple([one for one in index.instances if one.descriptor.digest not in dropped])
+        ), cost
 
     def _check_version(self) -> None:
-        """The file that says it may be missing, as container tools allow. Over a network it would cost a request."""
+        """The file that says it may be missing, as container tools allow. Over a network it would
+        cost a request.
+        """
         where = f"{self._objects.name}/oci-layout"
         try:
             data = self._objects.get("oci-layout", _VERSION_BYTES)
@@ -127,12 +139,17 @@ class LayoutSource:
         except NotFoundError:
             return
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise FormatError(f"{where} says no version of the layout: {str(error)[:200]}") from error
+            raise FormatError(
+                f"{where} says no version of the layout: {str(error)[:200]}"
+            ) from error
         if not version.startswith("1."):
             raise FormatError(f"{where}: the layout is of version {version!r:.40}, we know 1.0.0")
 
     def _document(self, listed: Descriptor) -> bytes:
-        most, what = self._limits.manifest_bytes, f"{self._objects.name}: manifest {short(listed.digest)}"
+        most, what = (
+            self._limits.manifest_bytes,
+            f"{self._objects.name}: manifest {short(listed.digest)}",
+        )
         if listed.size > most:
             raise LimitError(f"{what} is listed with {listed.size} bytes, the limit is {most}")
         data = self._objects.get(blob_path(listed.digest), most)
@@ -154,22 +171,29 @@ def blob_path(digest: Digest) -> str:
 
 
 def parse_index(data: bytes, where: str, limits: Limits = DEFAULT_LIMITS) -> Index:
-    """Raises FormatError for what is no `index.json`; pages that a web server makes up are the usual case."""
+    """Raises FormatError for what is no `index.json`; pages that a web server makes up are the
+    usual case.
+    """
     try:
         index = parse_document(data, OCI_INDEX, limits=limits)
     except LimitError as error:
         raise LimitError(f"{where}/index.json: {error}") from error
     except FormatError as error:
-        raise FormatError(f"{where}/index.json: {error}; is this the top of an OCI layout?") from error
+        raise FormatError(
+            f"{where}/index.json: {error}; is this the top of an OCI layout?"
+        ) from error
     if not isinstance(index, Index):
-        raise FormatError(f"{where}/index.json is an image manifest; expected the index of an OCI layout")
+        raise FormatError(
+            f"{where}/index.json is an image manifest; expected the index of an OCI layout"
+        )
     return index
 
 
 def find_image(index: Index, tag: str | None, where: str) -> list[Instance]:
     """The entry of this name; without a name, of the layout's only image. Pure.
 
-    Several, if they differ by platform alone. NotFoundError when there is none, or a choice to make.
+    Several, if they differ by platform alone. NotFoundError when there is none, or a choice to
+    make.
     """
     images = [one for one in index.instances if one.is_image]
     found = images if tag is None else [one for one in images if tag in _names(one)]
@@ -177,17 +201,24 @@ def find_image(index: Index, tag: str | None, where: str) -> list[Instance]:
     platforms = {str(one.platform) for one in distinct if one.platform}
     if len(distinct) == 1 or (tag is not None and distinct and len(platforms) == len(distinct)):
         return distinct
-    if tag is None and len(platforms) == len(distinct) > 1 and len({_names(one) for one in distinct}) == 1:
+    if (
+        tag is None
+        and len(platforms) == len(distinct) > 1
+        and len({_names(one) for one in distinct}) == 1
+    ):
         return distinct
     if tag is not None and not distinct:
         raise NotFoundError(f"{where}: no image is called {tag!r:.200}; {_offer(images)}")
     if tag is not None:
         raise NotFoundError(
-            f"{where}: {len(distinct)} images are called {tag!r:.200}; {_offer(distinct, by_name=False)}"
+            f"{where}: {len(distinct)} images are called {tag!r:.200}; "
+            f"{_offer(distinct, by_name=False)}"
         )
     if not distinct:
         raise NotFoundError(f"{where}: the layout holds no image")
-    raise NotFoundError(f"{where}: the layout holds {len(distinct)} images, so say which; {_offer(distinct)}")
+    raise NotFoundError(
+        f"{where}: the layout holds {len(distinct)} images, so say which; {_offer(distinct)}"
+    )
 
 
 def _names(image: Instance) -> tuple[str, ...]:
@@ -197,10 +228,14 @@ def _names(image: Instance) -> tuple[str, ...]:
 
 def _offer(images: Sequence[Instance], *, by_name: bool = True) -> str:
     names = sorted({name for image in images for name in _names(image)[:1]}) if by_name else []
-    shown = [f":{name[:100]}" for name in names] or [f"@{image.descriptor.digest}" for image in images]
+    shown = [f":{name[:100]}" for name in names] or [
+        f"@{image.descriptor.digest}" for image in images
+    ]
     more = f" and {len(shown) - _SHOWN_NAMES} more" if len(shown) > _SHOWN_NAMES else ""
     text = ", ".join(shown[:_SHOWN_NAMES])
-    printable = "".join([sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text])
+    printable = "".join(
+        [sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text]
+    )
     return f"it offers {printable}{more}" if shown else "it offers nothing"
 
 
@@ -209,11 +244,21 @@ def _index_of(images: Sequence[Instance]) -> bytes:
     entries: list[dict[str, Any]] = []
     for image in images:
         listed, platform = image.descriptor, image.platform
-        entry: dict[str, Any] = {"mediaType": listed.media_type, "digest": listed.digest, "size": listed.size}
+        entry: dict[str, Any] = {
+            "mediaType": listed.media_type,
+            "digest": listed.digest,
+            "size": listed.size,
+        }
         if platform:
-            shown = {"os": platform.os, "architecture": platform.architecture, "variant": platform.variant}
+            shown = {
+                "os": platform.os,
+                "architecture": platform.architecture,
+                "variant": platform.variant,
+            }
             entry["platform"] = {key: value for key, value in shown.items() if value}
-        entries.append(entry | ({"annotations": dict(listed.annotations)} if listed.annotations else {}))
+        entries.append(
+            entry | ({"annotations": dict(listed.annotations)} if listed.annotations else {})
+        )
     return msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
 
 
@@ -221,6 +266,6 @@ def check_size(blob: Descriptor, size: int, where: str) -> None:
     """Raises IntegrityError for a blob that is cut short or something else."""
     if size != blob.size:
         raise IntegrityError(
-            f"{where}: blob {short(blob.digest)} has {size} bytes there, its descriptor promises {blob.size}; "
-            "the layout is damaged or still being written"
+            f"{where}: blob {short(blob.digest)} has {size} bytes there, its descriptor promises "
+            f"{blob.size}; the layout is damaged or still being written"
         )

@@ -1,4 +1,6 @@
-"""Mirrors: several registries as one source, in their order, the primary last. Where one breaks the next goes on."""
+"""Mirrors: several registries as one source, in their order, the primary last. Where one breaks the
+next goes on.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,16 @@ from zchunked.errors import (
     ZPullError,
 )
 from zchunked.events import Noted
-from zchunked.interfaces import Announcing, Document, Emit, Listed, Listing, Locating, Pieces, Source
+from zchunked.interfaces import (
+    Announcing,
+    Document,
+    Emit,
+    Listed,
+    Listing,
+    Locating,
+    Pieces,
+    Source,
+)
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, append_pieces, merge, subtract
@@ -24,7 +35,8 @@ from zchunked.sources.http.network_errors import NoAnswerError, SilentError
 
 _Answer = TypeVar("_Answer")
 _MOST_STRIKES = 3
-_MOST_LESSONS = 20  # as in a retried read: an honest host teaches how many spans it takes in far fewer
+# as in a retried read: an honest host teaches how many spans it takes in far fewer
+_MOST_LESSONS = 20
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +72,8 @@ class _Failure:
 class MirroredSource:
     """Tries each registry once, at once. Raises only when all have failed. Thread-safe.
 
-    404 counts for that blob or document alone, no answer until all else fails, a refusal or a lie for the whole pull.
+    404 counts for that blob or document alone, no answer until all else fails, a refusal or a lie
+    for the whole pull.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
@@ -103,14 +116,16 @@ class MirroredSource:
         return self._candidates(blob.digest)[0].source.spans_per_request(blob)
 
     def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
-        """A registry that breaks off is followed by the next one, which is asked for what is missing alone.
+        """A registry that breaks off is followed by the next one, which is asked for what is
+        missing alone.
 
-        One without ranges is none that fails: the blob comes whole from there. So RangeIgnoredError may also follow
-        pieces, those of another registry.
+        One without ranges is none that fails: the blob comes whole from there. So RangeIgnoredError
+        may also follow pieces, those of another registry.
         """
         left, failures = list(spans), list[_Failure]()
         for member in self._candidates(blob.digest):
-            # Other places than registries come into question only once the last registry has nothing.
+            # Other places than registries come into question only once the last registry has
+            # nothing.
             promise = replace(blob, urls=()) if member.is_mirror else blob
             came: list[ByteRange] = []
             failure: ZPullError | None = None
@@ -151,8 +166,12 @@ class MirroredSource:
             raise NotFoundError(f"none of the hosts tells where {digest} is")
         raise self._sum(failures) from failures[-1].error
 
-    def report_corruption(self, digest: Digest | None, spans: Sequence[ByteRange] | None = None) -> None:
-        """Drop the mirrors that sent any of it; the primary is asked again only when nobody else can be."""
+    def report_corruption(
+        self, digest: Digest | None, spans: Sequence[ByteRange] | None = None
+    ) -> None:
+        """Drop the mirrors that sent any of it; the primary is asked again only when nobody else
+        can be.
+        """
         dropped = []
         with self._lock:
             for member in self._members:
@@ -169,22 +188,28 @@ class MirroredSource:
                     dropped.append(member)
                 member.is_dropped = True
         for member in dropped:
-            self._emit(Noted(f"going on without mirror {member.name}: what it sent is not what was promised"))
+            self._emit(
+                Noted(
+                    f"going on without mirror {member.name}: what it sent is not what was promised"
+                )
+            )
 
     # ── whom to ask ──
 
     def _candidates(self, digest: Digest | None) -> list[Member]:
         """Best first; the primary is always among them, and mirrors without hope are not.
 
-        One that never answered is not waited for again as long as another does. A mirror that lied once is the very
-        last to be asked, for it may be the line that lies: only where no other has ever answered.
+        One that never answered is not waited for again as long as another does. A mirror that lied
+        once is the very last to be asked, for it may be the line that lies: only where no other has
+        ever answered.
         """
         with self._lock:
             has_honest = any(member.is_alive and not member.lies for member in self._members)
             ranked: list[tuple[int, Member]] = []
             for member in self._members:
                 if not member.is_mirror:
-                    is_mute = member.is_aside and not member.is_alive  # a site that its mirror alone connects
+                    # a site that its mirror alone connects
+                    is_mute = member.is_aside and not member.is_alive
                     rank = 4 if is_mute else 2 if digest in member.doubted else 0
                     ranked.append((rank, member))
                 elif digest in member.lacks:
@@ -204,7 +229,9 @@ class MirroredSource:
                 member.served.setdefault(digest, []).extend(came)
                 member.is_alive, member.is_aside, member.strikes = True, False, 0
 
-    def _failed(self, member: Member, digest: Digest | None, error: ZPullError, *, has_served: bool) -> _Failure:
+    def _failed(
+        self, member: Member, digest: Digest | None, error: ZPullError, *, has_served: bool
+    ) -> _Failure:
         is_mute = isinstance(error, (NoAnswerError, SilentError))
         with self._lock:
             if not member.is_mirror:
@@ -224,7 +251,9 @@ class MirroredSource:
         return _Failure(member, error, is_news)
 
     def _sum(self, failures: list[_Failure]) -> ZPullError:
-        """What all their failures come to. A mirror that has never served anything makes nobody wait."""
+        """What all their failures come to. A mirror that has never served anything makes nobody
+        wait.
+        """
         error = next(one.error for one in failures if one.member is self._primary)
         rest = [one for one in failures if one.member is not self._primary]
         text = "".join([f"; mirror {one.member.name}: {str(one.error)[:400]}" for one in rest])

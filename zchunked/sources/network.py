@@ -1,4 +1,6 @@
-"""How servers are reached: timeouts, certificates, credentials and proxies, one value for all sources of a pull."""
+"""How servers are reached: timeouts, certificates, credentials and proxies, one value for all
+sources of a pull.
+"""
 
 from __future__ import annotations
 

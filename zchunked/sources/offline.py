@@ -27,15 +27,19 @@ class OfflineSource:
 
     def manifest(self, digest: Digest | None) -> Document:
         raise NotFoundError(
-            f"{self._name}: {'manifest ' + digest if digest else 'what it names'} is not in the store, and --offline "
-            "asks nobody; pull the image once with the network"
+            f"{self._name}: {'manifest ' + digest if digest else 'what it names'} is not in the "
+            "store, and --offline asks nobody; pull the image once with the network"
         )
 
     def spans_per_request(self, blob: Descriptor) -> int:
         return 1
 
     def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
-        """A part that is missing makes a layer one that could only come whole: the plan then says what is missing."""
+        """A part that is missing makes a layer one that could only come whole: the plan then says
+        what is missing.
+        """
         if list(spans) != [ByteRange(0, blob.size)]:
             raise UnsupportedLayerError("its table of contents is not in the store")
-        raise NotFoundError(f"{self._name}: blob {blob.digest} is not in the store, and --offline asks nobody")
+        raise NotFoundError(
+            f"{self._name}: blob {blob.digest} is not in the store, and --offline asks nobody"
+        )

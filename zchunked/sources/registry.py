@@ -17,7 +17,9 @@ from zchunked.sources.http.range_reader import BlobReader
 
 
 class RegistrySource:
-    """One repository of one registry. Tries once, save for renewals, which cost nothing. Thread-safe."""
+    """One repository of one registry. Tries once, save for renewals, which cost nothing.
+    Thread-safe.
+    """
 
     def __init__(
         self,
@@ -30,7 +32,9 @@ class RegistrySource:
         """`endpoint` is the reference's repository, which is closed with the source."""
         self._reference, self._limits = reference, limits
         self._home = endpoint
-        self._blobs = BlobReader(self._home, lambda digest: f"blobs/{digest}", hosts=hosts, limits=limits)
+        self._blobs = BlobReader(
+            self._home, lambda digest: f"blobs/{digest}", hosts=hosts, limits=limits
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -54,7 +58,9 @@ class RegistrySource:
     def named(self) -> Digest | None:
         """As `Naming.named`: a HEAD, which Docker Hub does not count as a pull."""
         which = self._reference.digest or self._reference.tag
-        answer = self._home.ask(f"manifests/{which}", {"Accept": ", ".join(ACCEPTED)}, follow=False, method="HEAD")
+        answer = self._home.ask(
+            f"manifests/{which}", {"Accept": ", ".join(ACCEPTED)}, follow=False, method="HEAD"
+        )
         answer.close()
         if answer.status != 200:
             return None
@@ -63,29 +69,40 @@ class RegistrySource:
         return None
 
     def spans_per_request(self, blob: Descriptor) -> int:
-        """1 for a host of which nothing is known; `read` may be asked for more all the same, to find out."""
+        """1 for a host of which nothing is known; `read` may be asked for more all the same, to
+        find out.
+        """
         return self._blobs.spans_per_request(blob)
 
     def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         """Several spans go into one request, unless the host is known to take one at a time.
 
         What a multi-range answer leaves out is asked for again, one span after the other. Raises
-        MultiRangeRefusedError before the first item when the host takes no more than one; that is then known.
+        MultiRangeRefusedError before the first item when the host takes no more than one; that is
+        then known.
         """
         yield from self._blobs.read(blob, spans)
 
     def listing(self, path: str) -> Listing:
-        """Tags or referrers, as the registry answers; `path` is below the repository and may have a query.
+        """Tags or referrers, as the registry answers; `path` is below the repository and may have a
+        query.
 
         Raises NotFoundError, AccessDeniedError, TransferError.
         """
-        answer = self._home.ask(path, {"Accept": "application/json, application/vnd.oci.image.index.v1+json"})
+        answer = self._home.ask(
+            path, {"Accept": "application/json, application/vnd.oci.image.index.v1+json"}
+        )
         if answer.status != 200:
             raise answer.status_error(f"{self._reference.name}/{path.partition('?')[0]}")
         with answer:
-            data = answer.read(self._limits.manifest_bytes, f"{self._reference.name}/{path.partition('?')[0]}")
+            data = answer.read(
+                self._limits.manifest_bytes, f"{self._reference.name}/{path.partition('?')[0]}"
+            )
         headers = answer.headers
-        kind, filters = headers.get("Content-Type", "application/json"), headers.get("OCI-Filters-Applied")
+        kind, filters = (
+            headers.get("Content-Type", "application/json"),
+            headers.get("OCI-Filters-Applied"),
+        )
         return Listing(data, kind, headers.get("Link"), filters)
 
     def size_of(self, digest: Digest) -> int | None:

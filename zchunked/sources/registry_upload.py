@@ -1,7 +1,8 @@
-"""The write side of a registry: what it has, uploads wherever it puts them, manifests (distribution spec, push).
+"""The write side of a registry: what it has, uploads wherever it puts them, manifests (distribution
+spec, push).
 
-Tries once; who retries asks a session first how far it got. Credentials go to the registry alone: an upload location on
-another host is asked without any.
+Tries once; who retries asks a session first how far it got. Credentials go to the registry alone:
+an upload location on another host is asked without any.
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ class ChunksRefusedError(TransferError):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload under way. `location` is where it goes on, on whatever host; `offset` how many bytes are there.
+    """An upload under way. `location` is where it goes on, on whatever host; `offset` how many
+    bytes are there.
 
-    A location may hold what opens it, so it is not for messages. `min_chunk`: no chunk but the last may be shorter.
+    A location may hold what opens it, so it is not for messages. `min_chunk`: no chunk but the last
+    may be shorter.
     """
 
     location: str = field(repr=False)
@@ -57,7 +60,9 @@ class Upload:
 
 
 class RegistryUploads:
-    """One repository. Thread-safe. Raises AccessDeniedError, TransientError (worth another try) or TransferError."""
+    """One repository. Thread-safe. Raises AccessDeniedError, TransientError (worth another try) or
+    TransferError.
+    """
 
     def __init__(self, endpoint: RegistryEndpoint, limits: Limits = DEFAULT_LIMITS) -> None:
         self._home, self._limits = endpoint, limits
@@ -83,7 +88,9 @@ class RegistryUploads:
 
     def has_manifest(self, manifest: Descriptor) -> bool:
         headers = {"Accept": ", ".join([manifest.media_type, *ACCEPTED])}
-        answer = self._home.ask(f"manifests/{manifest.digest}", headers, follow=False, method="HEAD")
+        answer = self._home.ask(
+            f"manifests/{manifest.digest}", headers, follow=False, method="HEAD"
+        )
         with answer:
             answer.excerpt()
             return self._is_there(answer, manifest.size, f"manifest {manifest.digest}")
@@ -98,11 +105,17 @@ class RegistryUploads:
     # ── uploads ──
 
     def begin(self, mount: Digest | None = None, source: str | None = None) -> Upload | None:
-        """A new upload; None where the registry mounted the blob `mount` of the repository `source` instead."""
+        """A new upload; None where the registry mounted the blob `mount` of the repository `source`
+        instead.
+        """
         path = "blobs/uploads/"
         if mount is not None:
-            path += f"?mount={quote(mount, safe=':')}" + (f"&from={quote(source, safe='/')}" if source else "")
-        answer = self._home.ask(path, {}, follow=False, method="POST", body=self._body(0, lambda: ()))
+            path += f"?mount={quote(mount, safe=':')}" + (
+                f"&from={quote(source, safe='/')}" if source else ""
+            )
+        answer = self._home.ask(
+            path, {}, follow=False, method="POST", body=self._body(0, lambda: ())
+        )
         for _ in range(_MOST_REDIRECTS):
             if answer.status not in (307, 308) or not (location := answer.headers.get("Location")):
                 break
@@ -116,13 +129,19 @@ class RegistryUploads:
             raise answer.status_error(f"{self.name}: beginning an upload")
         answer.excerpt()
         if not answer.headers.get("Location"):
-            raise TransferError(f"{self.name}: the registry began an upload and does not say where (no Location)")
+            raise TransferError(
+                f"{self.name}: the registry began an upload and does not say where (no Location)"
+            )
         least = answer.headers.get("OCI-Chunk-Min-Length", "")
         found = Upload("", 0, int(least) if _COUNT.fullmatch(least) else 0)
-        return replace(found, location=self._home.http.redirected(answer.url, answer.headers["Location"]))
+        return replace(
+            found, location=self._home.http.redirected(answer.url, answer.headers["Location"])
+        )
 
     def resumed(self, upload: Upload) -> Upload:
-        """The upload as the registry knows it. Raises UploadLostError when it knows it no more, or does not say."""
+        """The upload as the registry knows it. Raises UploadLostError when it knows it no more, or
+        does not say.
+        """
         answer = self._ask(upload.location, {})
         answer.excerpt()
         if answer.status in (200, 202, 204) and (offset := _offset(answer)) is not None:
@@ -134,7 +153,8 @@ class RegistryUploads:
     def send(self, upload: Upload, size: int, pieces: _SEND) -> tuple[Body, Callable[[], Upload]]:
         """A chunk of `size` bytes at the upload's offset, to be sent by the call that is returned.
 
-        That gives the upload as it is afterwards. The body tells, whatever happens, how much was handed over.
+        That gives the upload as it is afterwards. The body tells, whatever happens, how much was
+        handed over.
         """
         body = self._body(size, pieces)
         end = upload.offset + size
@@ -145,7 +165,9 @@ class RegistryUploads:
             if answer.status in (200, 201, 202, 204):
                 answer.excerpt()
                 offset = _offset(answer)
-                return replace(self._moved(upload, answer), offset=end if offset is None else offset)
+                return replace(
+                    self._moved(upload, answer), offset=end if offset is None else offset
+                )
             raise self._refused(answer)
 
         return body, go
@@ -164,10 +186,14 @@ class RegistryUploads:
         return refusal
 
     def finish(self, upload: Upload, digest: Digest) -> None:
-        """All bytes are there: the blob appears under its digest. Raises UploadLostError when it does not."""
+        """All bytes are there: the blob appears under its digest. Raises UploadLostError when it
+        does not.
+        """
         self._close(upload, digest, self._body(0, lambda: ()))
 
-    def put(self, upload: Upload, blob: Descriptor, pieces: _SEND) -> tuple[Body, Callable[[], None]]:
+    def put(
+        self, upload: Upload, blob: Descriptor, pieces: _SEND
+    ) -> tuple[Body, Callable[[], None]]:
         """All of a blob in one request, to be sent by the call that is returned."""
         body = self._body(blob.size, pieces)
         return body, lambda: self._close(upload, blob.digest, body)
@@ -175,17 +201,26 @@ class RegistryUploads:
     def _close(self, upload: Upload, digest: Digest, body: Body) -> None:
         sign = "&" if "?" in upload.location else "?"
         url = f"{upload.location}{sign}digest={quote(digest, safe=':')}"
-        answer = self._ask(url, _OCTETS if len(body) else {}, method="PUT", body=body, answer_seconds=_COMMIT_SECONDS)
+        answer = self._ask(
+            url,
+            _OCTETS if len(body) else {},
+            method="PUT",
+            body=body,
+            answer_seconds=_COMMIT_SECONDS,
+        )
         if answer.status in (201, 204):
             answer.excerpt()
             return
         refusal = answer.status_error(f"{self.name}: the end of the upload of {digest}")
-        if answer.status in (400, 404, 410, 416):  # or its bytes are not what they should be: begin again
+        # or its bytes are not what they should be: begin again
+        if answer.status in (400, 404, 410, 416):
             raise UploadLostError(str(refusal))
         if answer.status == 413:
             raise TooLargeError(str(refusal))
         if answer.status in (200, 202):
-            raise TransientError(f"{self.name}: the registry does not say that it has {digest} ({answer.status})")
+            raise TransientError(
+                f"{self.name}: the registry does not say that it has {digest} ({answer.status})"
+            )
         raise refusal
 
     def _moved(self, upload: Upload, answer: HttpResponse) -> Upload:
@@ -207,7 +242,9 @@ class RegistryUploads:
             return self._home.ask_url(
                 url, headers, follow=False, method=method, body=body, answer_seconds=answer_seconds
             )
-        return self._home.http.send(url, headers, method=method, body=body, answer_seconds=answer_seconds)
+        return self._home.http.send(
+            url, headers, method=method, body=body, answer_seconds=answer_seconds
+        )
 
     def _body(self, size: int, pieces: _SEND) -> Body:
         return Body(size, pieces, self._home.http.traffic)
@@ -215,7 +252,9 @@ class RegistryUploads:
     # ── manifests ──
 
     def put_manifest(self, manifest: Descriptor, data: bytes, tag: str | None = None) -> bool:
-        """Under its digest or a tag. Whether the registry lists it by its subject, of which it has heard."""
+        """Under its digest or a tag. Whether the registry lists it by its subject, of which it has
+        heard.
+        """
         body = self._body(len(data), lambda: [data])
         headers = {"Content-Type": manifest.media_type}
         path = f"manifests/{quote(tag or manifest.digest, safe=':')}"
@@ -228,11 +267,15 @@ class RegistryUploads:
         answer.excerpt()
         said = answer.headers.get("Docker-Content-Digest", manifest.digest)
         if said != manifest.digest and said.startswith("sha256:"):
-            raise TransferError(f"{self.name}: put manifest {manifest.digest}, the registry keeps {said!r:.80}")
+            raise TransferError(
+                f"{self.name}: put manifest {manifest.digest}, the registry keeps {said!r:.80}"
+            )
         return "OCI-Subject" in answer.headers
 
     def list_referrer(self, subject: Digest, listed: dict[str, object]) -> None:
-        """Under the tag that stands in for the referrers API where a registry has none (referrers tag schema)."""
+        """Under the tag that stands in for the referrers API where a registry has none (referrers
+        tag schema).
+        """
         tag = subject.replace(":", "-")
         answer = self._home.ask(f"manifests/{tag}", {"Accept": OCI_INDEX})
         if answer.status not in (200, 404):
@@ -259,7 +302,9 @@ def with_referrer(index: bytes | None, listed: dict[str, object]) -> bytes:
 
 
 def _offset(answer: HttpResponse) -> int | None:
-    """How many bytes the registry says it has; None when it does not say. `0-0` is what it says of none."""
+    """How many bytes the registry says it has; None when it does not say. `0-0` is what it says of
+    none.
+    """
     found = _RANGE.fullmatch(answer.headers.get("Range", "").strip())
     if found is None:
         return None

@@ -60,7 +60,9 @@ class SharedLine:
         self._count = 0
 
     def place(self, repository: str) -> Place:
-        """For the next pull. Those of one repository download one after the other, for each spares the next bytes."""
+        """For the next pull. Those of one repository download one after the other, for each spares
+        the next bytes.
+        """
         with self._lock:
             self._count += 1
             place = self._last[repository] = Place(self, self._count, self._last.get(repository))

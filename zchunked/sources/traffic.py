@@ -1,4 +1,5 @@
-"""Traffic: the one count of requests and body bytes, so that the receipt can agree with the server's own.
+"""Traffic: the one count of requests and body bytes, so that the receipt can agree with the
+server's own.
 
 Every body byte passes through it, so this is also where the rate of all connections is limited.
 """
@@ -21,20 +22,26 @@ _FORECAST_SECONDS = 0.5
 _WINDOW_SECONDS = 4.0  # of receiving: what the link did before is no news
 _STEP_SECONDS = 0.25
 _ANSWERS = 32  # that the round-trip time is taken from
-_TELLING_PARTS = 200  # of answers with several; fewer say more of how the link varies than of their price
+# of answers with several; fewer say more of how the link varies than of their price
+_TELLING_PARTS = 200
 
 
 _MOST_PIECE, _PIECES_PER_SECOND = 256 << 10, 8
 
 
 class RateLimit:
-    """A token bucket over all connections: `take` lets bytes pass at `rate` bytes per second. Thread-safe.
+    """A token bucket over all connections: `take` lets bytes pass at `rate` bytes per second.
+    Thread-safe.
 
     The bucket holds a quarter of a second, so that an idle link earns no long burst.
     """
 
-    def __init__(self, rate: float, *, clock: Callable[[], float], wait: Callable[[float], object]) -> None:
-        """`clock` in seconds, monotonic. `wait` sleeps so many seconds; what it raises ends the take."""
+    def __init__(
+        self, rate: float, *, clock: Callable[[], float], wait: Callable[[float], object]
+    ) -> None:
+        """`clock` in seconds, monotonic. `wait` sleeps so many seconds; what it raises ends the
+        take.
+        """
         self.rate = max(rate, 1.0)
         self._clock, self._wait = clock, wait
         self._lock = threading.Lock()
@@ -46,7 +53,9 @@ class RateLimit:
         return max(1, min(_MOST_PIECE, int(self.rate / _PIECES_PER_SECOND)))
 
     def take(self, size: int) -> None:
-        """Return once these bytes, which have been received, were due. Callers queue up in order."""
+        """Return once these bytes, which have been received, were due. Callers queue up in
+        order.
+        """
         with self._lock:
             now = self._clock()
             self._free_at = max(self._free_at, now - 0.25) + size / self.rate
@@ -64,13 +73,19 @@ class _Phase:
 
 
 class Traffic:
-    """What one pull received, whatever became of it: blobs, tokens, redirects and errors alike. Thread-safe.
+    """What one pull received, whatever became of it: blobs, tokens, redirects and errors alike.
+    Thread-safe.
 
-    It also watches the link, as it is now: only time in which some body is on its way counts, and the last seconds.
+    It also watches the link, as it is now: only time in which some body is on its way counts, and
+    the last seconds.
     """
 
     def __init__(
-        self, clock: Callable[[], float], *, limit: RateLimit | None = None, place: Place | None = None
+        self,
+        clock: Callable[[], float],
+        *,
+        limit: RateLimit | None = None,
+        place: Place | None = None,
     ) -> None:
         """`limit`: `received` returns no sooner than the limit lets those bytes pass.
 
@@ -87,14 +102,16 @@ class Traffic:
         self._requests = 0
         self._fetched = self._framing = self._gained = 0
         self._delays: deque[float] = deque(maxlen=_ANSWERS)
-        self._bodies = self._parted_bodies = 0  # on their way; of these, how many have several parts
+        # on their way; of these, how many have several parts
+        self._bodies = self._parted_bodies = 0
         self._parts = 0
         self._apart = _Phase()  # while a body of several parts was on its way, and while none was
         self._plain = _Phase()
         self._receiving = 0.0  # seconds with a body on its way, up to `_moment`
         self._moment = 0.0
         self._told = 0  # bytes that belong to a phase already
-        self._steps: deque[tuple[float, int]] = deque([(0.0, 0)])  # (seconds of receiving, bytes fetched by then)
+        # (seconds of receiving, bytes fetched by then)
+        self._steps: deque[tuple[float, int]] = deque([(0.0, 0)])
 
     @property
     def connections(self) -> IdleConnections | None:
@@ -102,7 +119,8 @@ class Traffic:
         return self.place.line.connections if self.place is not None else None
 
     def end_when(self, has_ended: Callable[[], bool]) -> None:
-        """From when this holds, no request is sent and no byte waited for: what was received already is handed over.
+        """From when this holds, no request is sent and no byte waited for: what was received
+        already is handed over.
 
         It would come a second time otherwise, and the server would have counted it all the same.
         """
@@ -113,27 +131,36 @@ class Traffic:
         return self._has_ended()
 
     def allow(self, most: int) -> None:
-        """From now on no more than so many body bytes are received, those that came before counted."""
+        """From now on no more than so many body bytes are received, those that came before
+        counted.
+        """
         self._most = most
 
     def announce(self, size: int) -> None:
-        """A body of this size is about to be read. Raises RefusedError where that alone is more than is allowed."""
+        """A body of this size is about to be read. Raises RefusedError where that alone is more
+        than is allowed.
+        """
         most = self._most
         if most is not None and self._fetched + size > most:
             raise RefusedError(
-                f"an answer of {size} bytes would be more than --max-bytes allows: {self._fetched} of {most} bytes "
-                "have come; they are kept, the same command with a higher limit goes on from there"
+                f"an answer of {size} bytes would be more than --max-bytes allows: "
+                f"{self._fetched} of {most} bytes have come; they are kept, the same command "
+                "with a higher limit goes on from there"
             )
 
     def grant(self, size: int) -> int:
-        """How many of these bytes may come now; `received` gives the grant back. Raises RefusedError for none."""
+        """How many of these bytes may come now; `received` gives the grant back. Raises
+        RefusedError for none.
+        """
         with self._lock:
             room = size if self._most is None else self._most - self._fetched - self._granted
             granted = max(0, min(size, room))
             self._granted += granted
         if not granted and size:
             self.announce(size)
-            raise RefusedError(f"all {self._most} bytes that --max-bytes allows have come, or are coming just now")
+            raise RefusedError(
+                f"all {self._most} bytes that --max-bytes allows have come, or are coming just now"
+            )
         return granted
 
     def asked(self, request: Requested | None = None) -> None:
@@ -150,7 +177,9 @@ class Traffic:
             self._listener = emit
 
     def received(self, size: int, granted: int = 0) -> None:
-        """So many body bytes came, of a grant. Raises RefusedError where there was none, and they are too many."""
+        """So many body bytes came, of a grant. Raises RefusedError where there was none, and they
+        are too many.
+        """
         with self._lock:
             self._fetched += size
             self._granted -= granted
@@ -172,7 +201,9 @@ class Traffic:
         return _MOST_PIECE if self._limit is None else self._limit.piece_bytes
 
     def framed(self, size: int, parts: int = 0) -> None:
-        """Of what was received, this much only said where the parts of a multi-range answer belong: so many parts."""
+        """Of what was received, this much only said where the parts of a multi-range answer belong:
+        so many parts.
+        """
         with self._lock:
             self._framing += size
             self._parts += parts
@@ -238,7 +269,9 @@ class Traffic:
 
     @property
     def tells_rate(self) -> bool:
-        """Whether so much has been received, or for so long, that a forecast may rest on the rate."""
+        """Whether so much has been received, or for so long, that a forecast may rest on the
+        rate.
+        """
         with self._lock:
             is_long = self._receiving >= _FORECAST_SECONDS and self._fetched >= _TELLING_BYTES
             return self._fetched >= _FORECAST_BYTES or is_long
@@ -254,23 +287,28 @@ class Traffic:
         """Bytes per second, of all connections together; None until enough has come to tell."""
         with self._lock:
             since, before = self._steps[0]
-            if self._fetched - before < _TELLING_BYTES:  # or a stall: then what came before it is all we know
+            # or a stall: then what came before it is all we know
+            if self._fetched - before < _TELLING_BYTES:
                 since, before = 0.0, 0
             came, seconds = self._fetched - before, self._receiving - since
             return came / seconds if came >= _TELLING_BYTES and seconds > 0 else None
 
     @property
     def plain_rate(self) -> float | None:
-        """Bytes per second while no answer of several parts was on its way; None until that tells a rate."""
+        """Bytes per second while no answer of several parts was on its way; None until that tells a
+        rate.
+        """
         with self._lock:
             seconds, size = self._plain.seconds, self._plain.bytes
         return size / seconds if size >= _FORECAST_BYTES and seconds > 0 else None
 
     @property
     def part_seconds(self) -> float | None:
-        """What each part of an answer of several adds to the time that its bytes take; None until enough came to tell.
+        """What each part of an answer of several adds to the time that its bytes take; None until
+        enough came to tell.
 
-        Of all connections together: the work that a host does for a part, as far as it keeps the link from its rate.
+        Of all connections together: the work that a host does for a part, as far as it keeps the
+        link from its rate.
         """
         rate = self.plain_rate
         with self._lock:

@@ -65,16 +65,21 @@ class Blobs(OpenedFolder, BlobReads):
             return self._session.next_file()
 
     def _claim(self, blob: Digest, size: int, rows: Rows) -> None:
-        """Enter extents whose bytes are on the disk, save what was evicted since they were written."""
+        """Enter extents whose bytes are on the disk, save what was evicted since they were
+        written.
+        """
         with self._claims:
             self._index.add_extents(blob, size, self._extents(blob).still(rows))
 
     def share_extents(self, blob: Digest, size: int, rows: list[Row]) -> bool:
-        """Let the blob have bytes that lie in files of other blobs too; False when one of these files is gone.
+        """Let the blob have bytes that lie in files of other blobs too; False when one of these
+        files is gone.
 
         The caller has just verified the blob's digest over them and what was here of it.
         """
-        if not self._index.add_extents(blob, size, rows, is_there=lambda file: (self._blobs / file).exists()):
+        if not self._index.add_extents(
+            blob, size, rows, is_there=lambda file: (self._blobs / file).exists()
+        ):
             return False
         self._extents(blob).add_many(rows)
         return True
@@ -89,7 +94,8 @@ class Blobs(OpenedFolder, BlobReads):
         return self._index.whole_size(blob)
 
     def adopt(self, blob: Digest, size: int, handle: int) -> bool:
-        """Take over the file behind `handle`, which is closed, as all of a blob; False unless that needs no copy.
+        """Take over the file behind `handle`, which is closed, as all of a blob; False unless that
+        needs no copy.
 
         Its digest is not verified: whoever proves the layer does that.
         """
@@ -100,14 +106,18 @@ class Blobs(OpenedFolder, BlobReads):
         return True
 
     def _enter_file(self, blob: Digest, size: int, file: str) -> bool:
-        """What of the blob was not here yet lies in this file, which holds all of it. False where nothing lacked."""
+        """What of the blob was not here yet lies in this file, which holds all of it. False where
+        nothing lacked.
+        """
         fresh = self._extents(blob).add(0, size, file, 0) if size else []
         if fresh:
             self._claim(blob, size, [(span.start, span.end, file, span.start) for span in fresh])
         return bool(fresh)
 
     def keep(self, pieces: Iterable[bytes]) -> tuple[Digest, int]:
-        """A new blob of any size, made on this machine; its digest and size. What `pieces` raises leaves nothing."""
+        """A new blob of any size, made on this machine; its digest and size. What `pieces` raises
+        leaves nothing.
+        """
         file = self._next_file()
         digest, size = write_file(pieces, self._blobs / file)
         if not self._enter_file(digest, size, file):
@@ -121,9 +131,11 @@ class Blobs(OpenedFolder, BlobReads):
         self._proved_at[blob] = self._session.files
 
     def report_corruption(self, blob: Digest, spans: Iterable[ByteRange]) -> list[ByteRange]:
-        """Forget bytes that are not what a manifest or a TOC says, as far as that may be believed; returns which.
+        """Forget bytes that are not what a manifest or a TOC says, as far as that may be believed;
+        returns which.
 
-        Of a blob that was proved only what came since: a stranger's claim about it is no reason to drop it.
+        Of a blob that was proved only what came since: a stranger's claim about it is no reason to
+        drop it.
         """
         wrong = merge(spans)
         if not self._index.is_relied_on(blob):
@@ -138,7 +150,9 @@ class Blobs(OpenedFolder, BlobReads):
         return ours
 
     def evict(self, blob: Digest, spans: Iterable[ByteRange], *, keep_proofs: bool = False) -> None:
-        """Forget bytes that a digest of their own convicts, whatever blobs share them, and proofs that rest on them."""
+        """Forget bytes that a digest of their own convicts, whatever blobs share them, and proofs
+        that rest on them.
+        """
         extents, wrong = self._extents(blob), list(spans)
         with self._claims:
             self._has_dropped = True
@@ -146,13 +160,19 @@ class Blobs(OpenedFolder, BlobReads):
                 extents.cut(span.start, span.end)
             gone = self._index.cut_extents(blob, wrong, keep_proofs=keep_proofs)
             with self._lock:
-                loaded = [(self._maps[Digest(other)], gone[other]) for other in gone if Digest(other) in self._maps]
+                loaded = [
+                    (self._maps[Digest(other)], gone[other])
+                    for other in gone
+                    if Digest(other) in self._maps
+                ]
             for shared, its in loaded:
                 for span in its:
                     shared.cut(span.start, span.end)
 
     def forget(self, blob: Digest) -> None:
-        """Drop a blob: its extents, chunks and proofs. Nothing is wrong with bytes that other blobs share."""
+        """Drop a blob: its extents, chunks and proofs. Nothing is wrong with bytes that other blobs
+        share.
+        """
         with self._claims:
             self._has_dropped = True
             self._extents(blob).cut(0, sys.maxsize)

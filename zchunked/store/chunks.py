@@ -27,9 +27,11 @@ class Chunks(Blobs):
     """The part of a store that finds chunks. Thread-safe."""
 
     def find_chunks(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
-        """Where chunks lie, as far as rows promise them and their bytes are here; of several places the newest.
+        """Where chunks lie, as far as rows promise them and their bytes are here; of several places
+        the newest.
 
-        A blob that came in parts goes first, since each chunk was hashed: of one that came whole it is its TOC's claim.
+        A blob that came in parts goes first, since each chunk was hashed: of one that came whole it
+        is its TOC's claim.
         """
         found: dict[bytes, Place] = {}
         known: dict[int, tuple[Digest, Spans]] = {}
@@ -38,7 +40,8 @@ class Chunks(Blobs):
         for which, numbers, starts, lengths in self._index.find_chunks(ordered):
             for number in set(numbers) - known.keys():
                 blob = self.blob_of(number)
-                size = self.whole_size(blob)  # extents of one that is whole may be many, and tell nothing more
+                # extents of one that is whole may be many, and tell nothing more
+                size = self.whole_size(blob)
                 here = self.covered(blob) if size is None else [ByteRange(0, size)]
                 known[number], ranks[number] = (blob, Spans(here)), (size is None, number)
             by_blob: dict[int, list[int]] = {}
@@ -56,14 +59,22 @@ class Chunks(Blobs):
         """The blob that rows of the index name by its number."""
         return Digest(self._index.blob(number))
 
-    def add_chunks(self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
-        """Promise chunks: (raw digest, start, length, decoded size), all in `blob`; best many, ascending."""
+    def add_chunks(
+        self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]
+    ) -> None:
+        """Promise chunks: (raw digest, start, length, decoded size), all in `blob`; best many,
+        ascending.
+        """
         self._index.add_chunks(blob, size, rows)
 
     def chunks_of(self, blob: Digest) -> list[tuple[bytes, int, int, int]]:
-        """(raw digest, start, length, decoded size) of the chunks promised in a blob, in blob order."""
+        """(raw digest, start, length, decoded size) of the chunks promised in a blob, in blob
+        order.
+        """
         return self._index.chunks_of(blob)
 
     def drop_chunks(self, blob: Digest, digests: Iterable[bytes]) -> None:
-        """Take promises back; every layer that rests on chunks of the blob is proved again when next pulled."""
+        """Take promises back; every layer that rests on chunks of the blob is proved again when
+        next pulled.
+        """
         self._index.drop_chunks(blob, digests)

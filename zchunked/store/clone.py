@@ -16,12 +16,12 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def share(handle: int, path: Path) -> bool:
-    """Make the new file `path` hold what `handle` holds, on the disk for good; False where the file system cannot.
+    """Make the new file `path` hold what `handle` holds, on the disk for good; False where the file
+    system cannot.
 
-    A hard link is made only of a file that is our own and that nobody else may write to. Whoever owns it could still
-    change it in place, which no tool does to a blob; then proofs and exports fail as over a damaged disk,
-    and a pull repairs it.
-    Raises OSError when the disk is full.
+    A hard link is made only of a file that is our own and that nobody else may write to. Whoever
+    owns it could still change it in place, which no tool does to a blob; then proofs and exports
+    fail as over a damaged disk, and a pull repairs it. Raises OSError when the disk is full.
     """
     if not (_reflink(handle, path) or _link(handle, path)):
         return False
@@ -46,11 +46,16 @@ def _reflink(handle: int, path: Path) -> bool:
 
 def _link(handle: int, path: Path) -> bool:
     found = os.fstat(handle)
-    if found.st_uid != os.geteuid() or found.st_mode & _WRITABLE_BY_OTHERS or not stat.S_ISREG(found.st_mode):
+    if (
+        found.st_uid != os.geteuid()
+        or found.st_mode & _WRITABLE_BY_OTHERS
+        or not stat.S_ISREG(found.st_mode)
+    ):
         return False
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # By its handle: the name might lead elsewhere by now. With a directory handle the link in /proc is followed.
+        # By its handle: the name might lead elsewhere by now. With a directory handle the link in
+        # /proc is followed.
         os.link(f"/proc/self/fd/{handle}", path.name, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(handle)
     except (OSError, NotImplementedError) as error:

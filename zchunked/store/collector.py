@@ -1,4 +1,6 @@
-"""Find and remove what `gc` may drop: rows and files. SQL beside `database.py`, in its transactions."""
+"""Find and remove what `gc` may drop: rows and files. SQL beside `database.py`, in its
+transactions.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,9 @@ class Ref(NamedTuple):
 class Drop:
     """What a collection forgets: blobs; of others all but some spans; names; pulls by their number.
 
-    `rests`: on which blobs a layer's proof rests from now on. `kept_chunks`: of the trimmed blobs, by raw digest.
-    `to_index`: whole blobs that may hold frames of which a dead one had the only row, and manifests that list them.
+    `rests`: on which blobs a layer's proof rests from now on. `kept_chunks`: of the trimmed blobs,
+    by raw digest. `to_index`: whole blobs that may hold frames of which a dead one had the only
+    row, and manifests that list them.
     """
 
     blobs: Sequence[str] = ()
@@ -60,7 +63,9 @@ class Drop:
 class Collector:
     """Of a store that does nothing else: its own pins are given up."""
 
-    def __init__(self, index: Index, folder: Path, locks: BlobLocks, session: Session, pulls: PullLog) -> None:
+    def __init__(
+        self, index: Index, folder: Path, locks: BlobLocks, session: Session, pulls: PullLog
+    ) -> None:
         self._index, self._folder, self._locks, self._session = index, folder, locks, session
         self.pulls = pulls
 
@@ -72,7 +77,10 @@ class Collector:
 
     def file_rows(self) -> Sequence[FileRow]:
         """All extents, by file and place in it."""
-        sql = "SELECT file, at, at + length, digest, start FROM extents JOIN blobs ON blobs.id = blob ORDER BY file, at"
+        sql = (
+            "SELECT file, at, at + length, digest, start FROM extents JOIN blobs ON blobs.id = "
+            "blob ORDER BY file, at"
+        )
         return self._index.rows(sql)
 
     def weights(self) -> dict[str, int]:
@@ -95,8 +103,9 @@ class Collector:
         """Blobs that running processes use."""
         if not self._locks.works:
             raise LocalError(
-                f"cannot collect garbage in {self._folder.parent}: its file system has no locks (fcntl(2)), "
-                "so nobody can tell what other processes use; use a store on a local disk"
+                f"cannot collect garbage in {self._folder.parent}: its file system has no locks "
+                "(fcntl(2)), so nobody can tell what other processes use; use a store on a "
+                "local disk"
             )
         names = [str(digest) for (digest,) in self._index.rows("SELECT digest FROM blobs")]
         return set(self._locks.pinned_elsewhere(names))
@@ -130,7 +139,9 @@ class Collector:
     # ── rows go ──
 
     def forget(self, drop: Drop, refs: list[Ref], pulls: list[BegunPull]) -> bool:
-        """False, and nothing is changed, when `refs` and `pulls` are no longer what there is, or a blob is in use."""
+        """False, and nothing is changed, when `refs` and `pulls` are no longer what there is, or a
+        blob is in use.
+        """
         blobs = [*drop.blobs, *drop.trimmed]
         got = self._locks.exclude(blobs)
         try:
@@ -145,7 +156,9 @@ class Collector:
                     "DELETE FROM refs WHERE name = ? AND platform = ?",
                     [(stored(ref.name), ref.platform) for ref in drop.refs],
                 )
-                db.executemany("DELETE FROM pulls WHERE id = ?", [(number,) for number in drop.pulls])
+                db.executemany(
+                    "DELETE FROM pulls WHERE id = ?", [(number,) for number in drop.pulls]
+                )
             return True
         finally:
             self._locks.release(got)
@@ -159,7 +172,9 @@ class Collector:
     # ── files go ──
 
     def remove_unclaimed(self) -> int:
-        """Unlink byte files that no row points to and nobody writes; returns the bytes that were freed."""
+        """Unlink byte files that no row points to and nobody writes; returns the bytes that were
+        freed.
+        """
         freed = 0
         idle = idle_files(self._folder)  # first: what is claimed by then stays claimed
         with self._index.transaction():
@@ -172,10 +187,11 @@ class Collector:
         return freed
 
     def compact(self, file: str) -> int:
-        """Write what is alive of a file to a new one, and let the rows point there; returns the bytes that were freed.
+        """Write what is alive of a file to a new one, and let the rows point there; returns the
+        bytes that were freed.
 
-        0 when somebody uses a blob that lies in it. A kill at any moment leaves one of the two files without rows,
-        which the next collection removes.
+        0 when somebody uses a blob that lies in it. A kill at any moment leaves one of the two
+        files without rows, which the next collection removes.
         """
         path, before = self._folder / file, self._rows_of(file)
         names = sorted({row[0] for row in before})
@@ -193,7 +209,8 @@ class Collector:
                 _swap(db, file, new.name, moves)
             path.unlink(missing_ok=True)
             return size - new.stat().st_size
-        except FileNotFoundError:  # another collection was faster, or the file is lost, which its readers find out
+        except FileNotFoundError:
+            # another collection was faster, or the file is lost, which its readers find out
             return 0
         except OSError as error:
             raise local_error(error, f"cannot compact the store's file {path}") from error
@@ -211,7 +228,10 @@ class Collector:
 
     def shrink_index(self) -> None:
         """Give free pages of the index back to the file system, where nobody is in the way."""
-        ((pages,),), ((free,),) = self._index.rows("PRAGMA page_count"), self._index.rows("PRAGMA freelist_count")
+        ((pages,),), ((free,),) = (
+            self._index.rows("PRAGMA page_count"),
+            self._index.rows("PRAGMA freelist_count"),
+        )
         with suppress(LocalError):  # another process reads: the next collection tries again
             if free > _SPARE_PAGES and free * _SPARE_SHARE > pages:
                 self._index.rows("VACUUM")
@@ -219,7 +239,10 @@ class Collector:
 
 
 def _forget_blobs(db: sqlite3.Connection, drop: Drop, names: Sequence[str]) -> None:
-    for table in ("dead(name TEXT PRIMARY KEY)", "kept(digest BLOB, name TEXT, PRIMARY KEY(digest, name))"):
+    for table in (
+        "dead(name TEXT PRIMARY KEY)",
+        "kept(digest BLOB, name TEXT, PRIMARY KEY(digest, name))",
+    ):
         db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table}")
         db.execute(f"DELETE FROM temp.{table.partition('(')[0]}")
     db.executemany("INSERT INTO temp.dead VALUES(?)", [(name,) for name in names])
@@ -229,7 +252,10 @@ def _forget_blobs(db: sqlite3.Connection, drop: Drop, names: Sequence[str]) -> N
     ids = "(SELECT id FROM blobs JOIN temp.dead ON name = blobs.digest)"
     db.execute(f"DELETE FROM extents WHERE blob IN {ids}")
     db.executemany("INSERT OR REPLACE INTO extents VALUES(?, ?, ?, ?, ?)", left)
-    still = "SELECT kept.digest FROM temp.kept JOIN blobs ON blobs.digest = kept.name WHERE blobs.id = chunks.blob"
+    still = (
+        "SELECT kept.digest FROM temp.kept JOIN blobs ON blobs.digest = kept.name WHERE "
+        "blobs.id = chunks.blob"
+    )
     db.execute(f"DELETE FROM chunks WHERE blob IN {ids} AND digest NOT IN ({still})")
     db.execute(f"DELETE FROM headers WHERE blob IN {ids}")
     places.forget(db, ids)
@@ -243,9 +269,13 @@ def _forget_blobs(db: sqlite3.Connection, drop: Drop, names: Sequence[str]) -> N
         if layer in names:
             continue
         db.execute("DELETE FROM rests WHERE layer = ? AND diff_id = ?", (layer, diff_id))
-        db.executemany("INSERT OR IGNORE INTO rests VALUES(?, ?, ?)", [(blob, layer, diff_id) for blob in blobs])
+        db.executemany(
+            "INSERT OR IGNORE INTO rests VALUES(?, ?, ?)",
+            [(blob, layer, diff_id) for blob in blobs],
+        )
     db.execute(f"UPDATE blobs SET whole = 0 WHERE id IN {ids}")
-    # The newest number is not given out twice: a running process may have read it in a row that is gone now.
+    # The newest number is not given out twice: a running process may have read it in a row that is
+    # gone now.
     db.execute(
         f"DELETE FROM blobs WHERE id IN {ids} AND id < (SELECT max(id) FROM blobs) "
         "AND id NOT IN (SELECT blob FROM extents)"
@@ -255,14 +285,18 @@ def _forget_blobs(db: sqlite3.Connection, drop: Drop, names: Sequence[str]) -> N
         [(manifest, blob) for blob, manifest in drop.to_index],
     )
     to_index = [(blob,) for blob, _ in drop.to_index]
-    db.executemany("DELETE FROM indexing WHERE blob = (SELECT id FROM blobs WHERE digest = ?)", to_index)
+    db.executemany(
+        "DELETE FROM indexing WHERE blob = (SELECT id FROM blobs WHERE digest = ?)", to_index
+    )
 
 
-def _trimmed(db: sqlite3.Connection, name: str, spans: Sequence[ByteRange]) -> Iterator[tuple[int, int, int, str, int]]:
+def _trimmed(
+    db: sqlite3.Connection, name: str, spans: Sequence[ByteRange]
+) -> Iterator[tuple[int, int, int, str, int]]:
     """The extents of a blob cut to these ascending spans."""
     sql = (
-        "SELECT blob, start, length, file, at FROM extents JOIN blobs ON id = blob WHERE blobs.digest = ? "
-        "ORDER BY start"
+        "SELECT blob, start, length, file, at FROM extents JOIN blobs ON id = blob WHERE "
+        "blobs.digest = ? ORDER BY start"
     )
     first = 0
     for blob, start, length, file, at in db.execute(sql, (name,)).fetchall():
@@ -287,7 +321,9 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _copy(old: Path, new: Path, ranges: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Write the ranges one behind the other, and to the disk; returns (low, high, where it lies now)."""
+    """Write the ranges one behind the other, and to the disk; returns (low, high, where it lies
+    now).
+    """
     moves, at = [], 0
     with old.open("rb") as source, new.open("xb") as target:
         for low, high in ranges:
@@ -296,7 +332,8 @@ def _copy(old: Path, new: Path, ranges: list[tuple[int, int]]) -> list[tuple[int
             left = high - low
             while left:
                 data = source.read(min(left, _COPY_BYTES))
-                if not data:  # shorter than its rows say: damage, which `verify` and pulls find as such
+                # shorter than its rows say: damage, which `verify` and pulls find as such
+                if not data:
                     target.seek(left, os.SEEK_CUR)
                     break
                 target.write(data)
@@ -309,7 +346,9 @@ def _copy(old: Path, new: Path, ranges: list[tuple[int, int]]) -> list[tuple[int
 
 
 def _swap(db: sqlite3.Connection, old: str, new: str, moves: list[tuple[int, int, int]]) -> None:
-    db.execute("CREATE TEMP TABLE IF NOT EXISTS moves(low INTEGER PRIMARY KEY, high INTEGER, at INTEGER)")
+    db.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS moves(low INTEGER PRIMARY KEY, high INTEGER, at INTEGER)"
+    )
     db.execute("DELETE FROM temp.moves")
     db.executemany("INSERT INTO temp.moves VALUES(?, ?, ?)", moves)
     db.execute(

@@ -1,4 +1,6 @@
-"""Forget damaged bytes in the index: of every blob whose extents point to them, with all proofs that rest on them."""
+"""Forget damaged bytes in the index: of every blob whose extents point to them, with all proofs
+that rest on them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from zchunked.ranges import ByteRange, Spans, merge
 def cut(
     db: sqlite3.Connection, digest: str, spans: list[ByteRange], *, keep_proofs: bool = False
 ) -> dict[str, list[ByteRange]]:
-    """As `Index.cut_extents`, of ascending, disjoint spans, within a transaction of the caller's."""
+    """As `Index.cut_extents`, of ascending, disjoint spans, within a transaction of the
+    caller's.
+    """
     gone = {digest: spans}
     found = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
     if found is None:
@@ -30,7 +34,10 @@ def _cut(
     places: dict[str, list[ByteRange]] = {}
     for span in spans:
         hit = db.execute(
-            "SELECT start, start + length, file, at FROM extents WHERE blob = ? AND start < ? AND start + length > ?",
+            (
+                "SELECT start, start + length, file, at FROM extents WHERE blob = ? AND start < "
+                "? AND start + length > ?"
+            ),
             (blob, span.end, span.start),
         ).fetchall()
         db.executemany(
@@ -38,7 +45,11 @@ def _cut(
             [(blob, start, file, at) for start, _, file, at in hit],
         )
         left = [(start, span.start, file, at) for start, _, file, at in hit if start < span.start]
-        left += [(span.end, end, file, at + span.end - start) for start, end, file, at in hit if end > span.end]
+        left += [
+            (span.end, end, file, at + span.end - start)
+            for start, end, file, at in hit
+            if end > span.end
+        ]
         db.executemany(
             "INSERT OR REPLACE INTO extents VALUES(?, ?, ?, ?, ?)",
             [(blob, start, end - start, file, at) for start, end, file, at in left],
@@ -51,20 +62,29 @@ def _cut(
     return places
 
 
-def _sharing(db: sqlite3.Connection, places: dict[str, list[ByteRange]]) -> dict[int, list[ByteRange]]:
-    """What blobs have in these parts of files. Reads all extents: damage is rare, and an index of files is not free."""
+def _sharing(
+    db: sqlite3.Connection, places: dict[str, list[ByteRange]]
+) -> dict[int, list[ByteRange]]:
+    """What blobs have in these parts of files. Reads all extents: damage is rare, and an index of
+    files is not free.
+    """
     shared: dict[int, list[ByteRange]] = {}
     for file, parts in places.items():
         wrong = merge(parts)
         rows = db.execute(
-            "SELECT blob, start, length, at FROM extents WHERE file = ? AND at < ? AND at + length > ?",
+            (
+                "SELECT blob, start, length, at FROM extents WHERE file = ? AND at < ? AND at + "
+                "length > ?"
+            ),
             (file, wrong[-1].end, wrong[0].start),
         ).fetchall()
         for blob, start, length, at in rows:
             for part in wrong:
                 low, high = max(at, part.start), min(at + length, part.end)
                 if low < high:
-                    shared.setdefault(blob, []).append(ByteRange(start + low - at, start + high - at))
+                    shared.setdefault(blob, []).append(
+                        ByteRange(start + low - at, start + high - at)
+                    )
     return {blob: merge(its) for blob, its in shared.items()}
 
 

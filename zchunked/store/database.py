@@ -1,4 +1,6 @@
-"""The index of the store: one SQLite file, its schema, transactions, and the rows of blobs, chunks and layers."""
+"""The index of the store: one SQLite file, its schema, transactions, and the rows of blobs, chunks
+and layers.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from zchunked.store.rows import AT_ONCE, NUMBERS, batches, column, packed_rows, 
 from zchunked.store.writer import Rows
 
 _VERSION = 2
-_OLDER = 1  # the same but for tables that are made where they are missing: it becomes this one when it is opened
+# the same but for tables that are made where they are missing: it becomes this one when it is
+# opened
+_OLDER = 1
 
 _SCHEMA = """
 CREATE TABLE blobs(
@@ -49,10 +53,10 @@ CREATE TABLE IF NOT EXISTS seeds(
   PRIMARY KEY(inode, at, size)) WITHOUT ROWID
 """
 _DIGEST = f"substr(:digests, 1 + n * {RAW_SIZE}, {RAW_SIZE})"
-# blobs.whole: 1 once the extents cover the blob and its digest was verified over them.
-# layers: a layer whose tar was rebuilt from the store and matched the diff ID.
-# seeds: what part of a file of this machine hashed to when it bore this stamp. A hint: nothing rests on it.
-# rests: the blobs whose chunks that took; none for a layer that was proved from its whole blob.
+# blobs.whole: 1 once the extents cover the blob and its digest was verified over them. layers: a
+# layer whose tar was rebuilt from the store and matched the diff ID. seeds: what part of a file of
+# this machine hashed to when it bore this stamp. A hint: nothing rests on it. rests: the blobs
+# whose chunks that took; none for a layer that was proved from its whole blob.
 
 
 class Index:
@@ -81,7 +85,8 @@ class Index:
         ((version,),) = self.rows("PRAGMA user_version")
         if version in (0, _OLDER):
             with self.transaction() as db:
-                ((version,),) = db.execute("PRAGMA user_version").fetchall()  # another process may have been faster
+                # another process may have been faster
+                ((version,),) = db.execute("PRAGMA user_version").fetchall()
                 for statement in _SCHEMA.split(";") if version == 0 else ():
                     db.execute(statement)
                 self.was_older = version == _OLDER
@@ -89,15 +94,17 @@ class Index:
         elif version != _VERSION:
             age = "a newer" if version > _VERSION else "another"
             raise LocalError(
-                f"the store at {self._path.parent} was made by {age} version of zpull; use another --store"
-                f" (its format is {version}, this version knows {_VERSION})"
+                f"the store at {self._path.parent} was made by {age} version of zpull; use "
+                f"another --store (its format is {version}, this version knows {_VERSION})"
             )
         self.ensure([_SEEDS, places.TABLE, *HINTS])
 
     def ensure(self, tables: Sequence[str]) -> None:
         """Make those that an older zpull did not; no lock is taken where there are all of them."""
         have = {name for (name,) in self.rows("SELECT name FROM sqlite_master")}
-        if lacking := [each for each in tables if each.partition("EXISTS ")[2].partition("(")[0] not in have]:
+        if lacking := [
+            each for each in tables if each.partition("EXISTS ")[2].partition("(")[0] not in have
+        ]:
             with self.transaction() as db:
                 for statement in lacking:
                     db.execute(statement)
@@ -115,9 +122,12 @@ class Index:
         except sqlite3.Error as error:
             if salvage.mark(error, self._path):
                 what = f"the store's index {self._path} is damaged ({error})"
-                raise LocalError(f"{what}; run the same command again: it is rebuilt then") from error
+                raise LocalError(
+                    f"{what}; run the same command again: it is rebuilt then"
+                ) from error
             raise LocalError(
-                f"the store's index {self._path}: {error}; {index_advice(str(error), self._path.parent)}"
+                f"the store's index {self._path}: {error}; "
+                f"{index_advice(str(error), self._path.parent)}"
             ) from error
         except OSError as error:
             raise local_error(error, f"the store's index {self._path}") from error
@@ -139,7 +149,9 @@ class Index:
             return self._db.execute(sql, parameters).fetchall()
 
     def number_off(self) -> None:
-        """Make 0, 1, 2, … a table of this connection: rows are taken by their numbers from what a parameter packs."""
+        """Make 0, 1, 2, … a table of this connection: rows are taken by their numbers from what a
+        parameter packs.
+        """
         with self._lock, self._errors():
             if not self._has_numbers:
                 self._db.execute("PRAGMA temp_store=MEMORY")
@@ -155,8 +167,12 @@ class Index:
         (found,) = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
         return int(found)
 
-    def add_extents(self, digest: str, size: int, rows: Rows, *, is_there: Callable[[str], bool] | None = None) -> bool:
-        """`is_there`, of files that others may have claimed alone: False, and nothing is entered, unless each is."""
+    def add_extents(
+        self, digest: str, size: int, rows: Rows, *, is_there: Callable[[str], bool] | None = None
+    ) -> bool:
+        """`is_there`, of files that others may have claimed alone: False, and nothing is entered,
+        unless each is.
+        """
         by_file: dict[str, list[tuple[int, int, int]]] = {}
         for start, end, file, at in rows:
             by_file.setdefault(file, []).append((start, end - start, at))
@@ -173,22 +189,35 @@ class Index:
             )
             for file, its in by_file.items():
                 for some in batches(its):
-                    db.execute(sql, {"blob": blob, "file": file, "count": len(some), "packed": packed_rows(some)})
-            places.add(db, blob, [(file, sum([row[1] for row in its])) for file, its in by_file.items()])
+                    db.execute(
+                        sql,
+                        {
+                            "blob": blob,
+                            "file": file,
+                            "count": len(some),
+                            "packed": packed_rows(some),
+                        },
+                    )
+            places.add(
+                db, blob, [(file, sum([row[1] for row in its])) for file, its in by_file.items()]
+            )
         return True
 
     def extents(self, digest: str) -> Rows:
-        sql = f"SELECT start, start + length, file, at FROM extents WHERE blob = {_ID} ORDER BY start"
+        sql = (
+            f"SELECT start, start + length, file, at FROM extents WHERE blob = {_ID} ORDER BY start"
+        )
         return self.rows(sql, (digest,))
 
     def cut_extents(
         self, digest: str, spans: Iterable[ByteRange], *, keep_proofs: bool = False
     ) -> dict[str, list[ByteRange]]:
-        """Forget these bytes of a blob, in whatever file they lie, and of every blob that shares them.
+        """Forget these bytes of a blob, in whatever file they lie, and of every blob that shares
+        them.
 
-        With them go the proofs of all these blobs and those that rest on them. What another process has entered
-        meanwhile stays, and so does what it will. Returns what was forgotten of which blob.
-        `keep_proofs`: they are bytes that came later than all proofs.
+        With them go the proofs of all these blobs and those that rest on them. What another process
+        has entered meanwhile stays, and so does what it will. Returns what was forgotten of which
+        blob. `keep_proofs`: they are bytes that came later than all proofs.
         """
         with self.transaction() as db:
             return damage.cut(db, digest, merge(spans), keep_proofs=keep_proofs)
@@ -206,7 +235,10 @@ class Index:
 
     def blobs(self) -> list[tuple[str, int, bool]]:
         """(digest, size, whole) of every blob that something is here of."""
-        return [(str(d), int(s), bool(w)) for d, s, w in self.rows("SELECT digest, size, whole FROM blobs ORDER BY id")]
+        return [
+            (str(d), int(s), bool(w))
+            for d, s, w in self.rows("SELECT digest, size, whole FROM blobs ORDER BY id")
+        ]
 
     def whole_size(self, digest: str) -> int | None:
         """In bytes, proved; None unless all of the blob is here and was verified."""
@@ -215,19 +247,27 @@ class Index:
 
     def is_relied_on(self, digest: str) -> bool:
         """Whether the blob was proved, by its own digest or as a layer."""
-        sql = "SELECT 1 FROM blobs WHERE digest = ? AND whole UNION ALL SELECT 1 FROM layers WHERE digest = ?"
+        sql = (
+            "SELECT 1 FROM blobs WHERE digest = ? AND whole UNION ALL SELECT 1 FROM layers "
+            "WHERE digest = ?"
+        )
         return bool(self.rows(sql, (digest, digest)))
 
     def set_whole(self, digest: str, size: int) -> None:
         with self.transaction() as db:
             # The size that was proved, whatever a manifest said before.
-            db.execute("UPDATE blobs SET whole = 1, size = ? WHERE id = ?", (size, self.number(db, digest, size)))
+            db.execute(
+                "UPDATE blobs SET whole = 1, size = ? WHERE id = ?",
+                (size, self.number(db, digest, size)),
+            )
 
     def files(self) -> set[str]:
         return {str(file) for (file,) in self.rows("SELECT DISTINCT file FROM extents")}
 
     def remove_unclaimed(self, files: Iterable[str], remove: Callable[[str], None]) -> int:
-        """Have those of the files removed that no extent points to; nobody can begin to meanwhile."""
+        """Have those of the files removed that no extent points to; nobody can begin to
+        meanwhile.
+        """
         with self.transaction() as db:
             claimed = {str(file) for (file,) in db.execute("SELECT DISTINCT file FROM extents")}
             unclaimed = [file for file in files if file not in claimed]
@@ -237,8 +277,12 @@ class Index:
 
     # ── chunks ──
 
-    def add_chunks(self, digest: str, size: int, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
-        """Rows of (raw digest, start, length, decoded size) in the blob. Best they ascend: neighbours share a page."""
+    def add_chunks(
+        self, digest: str, size: int, rows: Iterable[tuple[bytes, int, int, int]]
+    ) -> None:
+        """Rows of (raw digest, start, length, decoded size) in the blob. Best they ascend:
+        neighbours share a page.
+        """
         self.number_off()
         with self.transaction() as db:
             blob = self.number(db, digest, size)
@@ -247,11 +291,19 @@ class Index:
                 f"{column(0)}, {column(1)}, {column(2)} FROM numbers WHERE n < :count"
             )
             for some in batches(rows):
-                digests, packed = b"".join([row[0] for row in some]), packed_rows([row[1:] for row in some])
-                db.execute(sql, {"digests": digests, "blob": blob, "count": len(some), "packed": packed})
+                digests, packed = (
+                    b"".join([row[0] for row in some]),
+                    packed_rows([row[1:] for row in some]),
+                )
+                db.execute(
+                    sql, {"digests": digests, "blob": blob, "count": len(some), "packed": packed}
+                )
 
-    def find_chunks(self, digests: Sequence[bytes]) -> Iterator[tuple[list[int], list[int], list[int], list[int]]]:
-        """Wherever a row promises one of the raw digests: which of them, number of the blob, start, length; in columns.
+    def find_chunks(
+        self, digests: Sequence[bytes]
+    ) -> Iterator[tuple[list[int], list[int], list[int], list[int]]]:
+        """Wherever a row promises one of the raw digests: which of them, number of the blob, start,
+        length; in columns.
 
         The digests ascend: neighbours in the index are looked up together.
         """
@@ -263,7 +315,8 @@ class Index:
         """The same of any table with a key of so many bytes that its column `name` holds."""
         sql = (
             "SELECT group_concat(printf('%d %d %d %d', n + :first, blob, start, length), ' ') "
-            f"FROM numbers CROSS JOIN {table} ON {name} = substr(:keys, 1 + n * {width}, {width}) WHERE n < :count"
+            f"FROM numbers CROSS JOIN {table} ON {name} = substr(:keys, 1 + n * {width}, "
+            f"{width}) WHERE n < :count"
         )
         self.number_off()
         for at in range(0, len(keys), AT_ONCE):
@@ -292,18 +345,27 @@ class Index:
 
     def proof(self, digest: str, diff_id: str) -> int | None:
         """The size of the layer's tar if it was proved."""
-        rows = self.rows("SELECT tar_size FROM layers WHERE digest = ? AND diff_id = ?", (digest, diff_id))
+        rows = self.rows(
+            "SELECT tar_size FROM layers WHERE digest = ? AND diff_id = ?", (digest, diff_id)
+        )
         return int(rows[0][0]) if rows else None
 
     def is_proved(self, digest: str) -> bool:
         return bool(self.rows("SELECT 1 FROM layers WHERE digest = ?", (digest,)))
 
-    def add_proof(self, digest: str, diff_id: str, tar_size: int, blobs: Iterable[str] = ()) -> None:
+    def add_proof(
+        self, digest: str, diff_id: str, tar_size: int, blobs: Iterable[str] = ()
+    ) -> None:
         """`blobs`: those whose chunks it took, where the layer is here in parts."""
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO layers VALUES(?, ?, ?, ?)", (digest, diff_id, tar_size, time.time()))
+            db.execute(
+                "INSERT OR REPLACE INTO layers VALUES(?, ?, ?, ?)",
+                (digest, diff_id, tar_size, time.time()),
+            )
             db.execute("DELETE FROM rests WHERE layer = ? AND diff_id = ?", (digest, diff_id))
-            db.executemany("INSERT INTO rests VALUES(?, ?, ?)", [(blob, digest, diff_id) for blob in {*blobs}])
+            db.executemany(
+                "INSERT INTO rests VALUES(?, ?, ?)", [(blob, digest, diff_id) for blob in {*blobs}]
+            )
 
     def drop_proofs(self, digest: str) -> None:
         """Forget that the layer was proved, against whatever diff ID."""
@@ -320,7 +382,9 @@ class Index:
 
     def refs(self) -> list[tuple[str, str, str, str, float]]:
         """(name, platform, manifest digest, digest of what the name names, when), newest first."""
-        rows = self.rows("SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC")
+        rows = self.rows(
+            "SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC"
+        )
         return [(unstored(name), *rest) for name, *rest in rows]
 
     # ── hints ──
@@ -330,7 +394,9 @@ class Index:
         return self.rows(sql, parameters)
 
     def set_hint(self, sql: str, parameters: Sequence[object]) -> None:
-        """A kill forgets nothing of it, a power loss may: nothing rests on it, and there may be many a second."""
+        """A kill forgets nothing of it, a power loss may: nothing rests on it, and there may be
+        many a second.
+        """
         with self._lock:
             self._db.execute("PRAGMA synchronous=NORMAL")
             try:

@@ -1,4 +1,6 @@
-"""Map an OSError of this machine's disk: to damaged bytes, or to trouble that has nothing to do with them."""
+"""Map an OSError of this machine's disk: to damaged bytes, or to trouble that has nothing to do
+with them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from zchunked.errors import LocalError
 
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-_NO_FOLDER_SYNC = frozenset({errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM})  # CIFS, FUSE, and others
+# CIFS, FUSE, and others
+_NO_FOLDER_SYNC = frozenset({errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM})
 _PAGE_BYTES = 64 << 10  # SQLite grows the memory that its readers share by half of this
 _AGAIN = "run the same command again, nothing is lost"
 _TOO_MANY = "raise the limit (ulimit -n) or lower --jobs, and " + _AGAIN
@@ -63,7 +66,9 @@ def is_full(folder: Path) -> bool:
 
 
 def probe(folder: Path) -> None:
-    """Write what an index would, and take it back: OSError says what SQLite's "disk I/O error" hides."""
+    """Write what an index would, and take it back: OSError says what SQLite's "disk I/O error"
+    hides.
+    """
     path = folder / f"probe-{secrets.token_hex(6)}"
     handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
@@ -76,16 +81,23 @@ def probe(folder: Path) -> None:
 
 
 def index_advice(error: str, folder: Path) -> str:
-    """What to do about an error of SQLite, told by its text; where that says little, by a write of our own."""
+    """What to do about an error of SQLite, told by its text; where that says little, by a write of
+    our own.
+    """
     if "I/O" in error or "unable to open" in error:
         try:
             probe(folder)
         except OSError as true:
-            return _ADVICE.get(true.errno or 0) or f"{true.strerror}; check the disk, or name another with --store"
+            return (
+                _ADVICE.get(true.errno or 0)
+                or f"{true.strerror}; check the disk, or name another with --store"
+            )
     if "full" in error or is_full(folder):
         return f"free some space and {_AGAIN}"
     if "malformed" in error or "not a database" in error:
-        return f"it is damaged: move {folder} away, or name another place with --store, and pull again"
+        return (
+            f"it is damaged: move {folder} away, or name another place with --store, and pull again"
+        )
     if "readonly" in error or not os.access(folder, os.W_OK):
         return "the store is read-only; name another place with --store"
     if "locked" in error:

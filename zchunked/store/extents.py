@@ -1,4 +1,6 @@
-"""Extent map of one blob: which of its bytes lie in which file; disjoint, in memory, shared by threads."""
+"""Extent map of one blob: which of its bytes lie in which file; disjoint, in memory, shared by
+threads.
+"""
 
 from __future__ import annotations
 
@@ -31,31 +33,37 @@ Span = tuple[int, int] | tuple[int, int, int] | tuple[int, int, int, bytes]
 
 
 class ExtentMap:
-    """Thread-safe. Blob offset → file and offset; whatever is added twice counts once, the first copy wins.
+    """Thread-safe. Blob offset → file and offset; whatever is added twice counts once, the first
+    copy wins.
 
-    The rows, ascending and disjoint, are held in blocks: one list of tens of thousands, with many workers inserting all
-    over it, would spend its time moving.
+    The rows, ascending and disjoint, are held in blocks: one list of tens of thousands, with many
+    workers inserting all over it, would spend its time moving.
     """
 
     def __init__(self, block_rows: int = _BLOCK_ROWS) -> None:
         self._lock = threading.Lock()
         self._most = 2 * block_rows
         self._blocks: list[list[Row]] = [[]]  # none but the first is ever empty
-        self._firsts: list[int] = [-1]  # where the rows of each block start; of the first, below everything
+        # where the rows of each block start; of the first, below everything
+        self._firsts: list[int] = [-1]
 
     @classmethod
     def of(cls, rows: list[Row], block_rows: int = _BLOCK_ROWS) -> Self:
         """Of rows that ascend by their start."""
         extents = cls(block_rows)
         if all(before[1] < after[0] for before, after in pairwise(rows)):
-            extents._blocks = [rows[at : at + block_rows] for at in range(0, len(rows), block_rows)] or [[]]
+            extents._blocks = [
+                rows[at : at + block_rows] for at in range(0, len(rows), block_rows)
+            ] or [[]]
             extents._firsts[1:] = [block[0][0] for block in extents._blocks[1:]]
         else:  # rows that overlap, or go on where another one ended
             extents.add_many(rows)
         return extents
 
     def _find(self, position: int) -> tuple[int, int]:
-        """Block and place in it of the last row that starts at `position` or before; place -1 where there is none."""
+        """Block and place in it of the last row that starts at `position` or before; place -1 where
+        there is none.
+        """
         number = bisect_right(self._firsts, position) - 1
         return number, bisect_right(self._blocks[number], (position, math.inf)) - 1
 
@@ -89,13 +97,16 @@ class ExtentMap:
         number, place = self._find(start)
         block = self._blocks[number]
         before = block[place] if place >= 0 else (-1, -1, "", 0)
-        if before[1] <= start and end <= self._following(number, place):  # nothing of it is here, the way of nearly all
+        # nothing of it is here, the way of nearly all
+        if before[1] <= start and end <= self._following(number, place):
             if before[1] == start and before[2] == file and before[3] + start - before[0] == at:
                 block[place] = (before[0], end, file, before[3])
             else:
                 self._insert(number, place + 1, row)
             return [row]
-        fresh = [(gap.start, gap.end, file, at + gap.start - start) for gap in self._gaps(start, end)]
+        fresh = [
+            (gap.start, gap.end, file, at + gap.start - start) for gap in self._gaps(start, end)
+        ]
         for one in fresh:
             number, place = self._find(one[0])
             self._insert(number, place + 1, one)
@@ -162,7 +173,9 @@ class ExtentMap:
             return found if at == end else None
 
     def locate(self, spans: Sequence[Span]) -> list[tuple[str, int] | None]:
-        """For each (start, end, …), ascending, file and offset; None where it takes several pieces or is not here."""
+        """For each (start, end, …), ascending, file and offset; None where it takes several pieces
+        or is not here.
+        """
         with self._lock:
             found: list[tuple[str, int] | None] = []
             low, high, file, at = 0, 0, "", 0
@@ -170,7 +183,9 @@ class ExtentMap:
                 start, end = span[0], span[1]
                 if start >= high or start < low:
                     number, place = self._find(start)
-                    low, high, file, at = self._blocks[number][place] if place >= 0 else (0, 0, "", 0)
+                    low, high, file, at = (
+                        self._blocks[number][place] if place >= 0 else (0, 0, "", 0)
+                    )
                 found.append((file, at + start - low) if low <= start and end <= high else None)
             return found
 
@@ -216,7 +231,9 @@ class ExtentMap:
             for row in rows:
                 start, end, file, at = row
                 number, place = self._find(start)
-                low, high, its_file, offset = self._blocks[number][place] if place >= 0 else (0, 0, "", 0)
+                low, high, its_file, offset = (
+                    self._blocks[number][place] if place >= 0 else (0, 0, "", 0)
+                )
                 if end <= high and its_file == file and offset - low == at - start:
                     found.append(row)
                     continue

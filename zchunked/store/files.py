@@ -1,4 +1,6 @@
-"""Open and read the store's byte files. One that cannot be read is trouble of this machine, not damage."""
+"""Open and read the store's byte files. One that cannot be read is trouble of this machine, not
+damage.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _SHARE_OF_LIMIT = 8  # connections, the index and exports want descriptors too
 
 
 class ByteFiles:
-    """Thread-safe. Keeps some files open until `close`; those beyond that are opened for each read."""
+    """Thread-safe. Keeps some files open until `close`; those beyond that are opened for each
+    read.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -33,7 +37,9 @@ class ByteFiles:
             self._handles.clear()
 
     def read(self, piece: Piece) -> bytes:
-        """All of it. IntegrityError where the file is missing or too short, LocalError where it cannot be read."""
+        """All of it. IntegrityError where the file is missing or too short, LocalError where it
+        cannot be read.
+        """
         handle = self._handles.get(piece.file)
         is_kept = handle is not None
         try:
@@ -46,8 +52,12 @@ class ByteFiles:
                     os.close(handle)
         except OSError as error:
             if is_missing(error):
-                raise IntegrityError(f"the store's file {piece.file} is missing: {error.strerror}") from error
-            raise local_error(error, f"cannot read the store's file {self._folder / piece.file}") from error
+                raise IntegrityError(
+                    f"the store's file {piece.file} is missing: {error.strerror}"
+                ) from error
+            raise local_error(
+                error, f"cannot read the store's file {self._folder / piece.file}"
+            ) from error
 
     def length(self, file: str) -> int:
         """In bytes; 0 where there is no such file. LocalError where nobody can tell."""
@@ -56,7 +66,9 @@ class ByteFiles:
         except OSError as error:
             if is_missing(error):
                 return 0
-            raise local_error(error, f"cannot look at the store's file {self._folder / file}") from error
+            raise local_error(
+                error, f"cannot look at the store's file {self._folder / file}"
+            ) from error
         return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
     @staticmethod
@@ -67,7 +79,9 @@ class ByteFiles:
         while len(data) < piece.size:  # a limit of the system, or a damaged file
             more = os.pread(handle, piece.size - len(data), piece.at + len(data))
             if not more:
-                raise IntegrityError(f"the store's file {piece.file} is shorter than its index says")
+                raise IntegrityError(
+                    f"the store's file {piece.file} is shorter than its index says"
+                )
             data += more
         return data
 

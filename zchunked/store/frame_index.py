@@ -1,4 +1,6 @@
-"""The index of frames: which stored blob holds the frame of a key. SQL beside `database.py`, in its transactions."""
+"""The index of frames: which stored blob holds the frame of a key. SQL beside `database.py`, in its
+transactions.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ Found = tuple[list[int], list[int], list[int], list[int]]
 FrameRows = tuple[list[bytes], list[tuple[int, int, int]]]
 """Keys, and of each start, compressed length, decoded size (0 for header frames)."""
 
-# headers: as `chunks`, by what goes into a header frame.
-# unindexed: whole blobs whose frames nobody has asked for yet, and a manifest that lists them.
-# indexing: how many frames of an unindexed blob, from its first one, have been entered.
-# strangers: pairs of blobs that different encoders wrote, so that no frame of one stands in for one of the other.
+# headers: as `chunks`, by what goes into a header frame. unindexed: whole blobs whose frames nobody
+# has asked for yet, and a manifest that lists them. indexing: how many frames of an unindexed blob,
+# from its first one, have been entered. strangers: pairs of blobs that different encoders wrote, so
+# that no frame of one stands in for one of the other.
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS headers(
   key BLOB NOT NULL, blob INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL,
@@ -55,11 +57,20 @@ class FrameIndex:
         """Rows of these fingerprints, cut to their size, which ascend."""
         return self._index.find_keys("headers", "key", FINGERPRINT_BYTES, keys)
 
-    def add(self, digest: str, size: int, payloads: FrameRows, headers: FrameRows, *, done: int | None = None) -> None:
+    def add(
+        self,
+        digest: str,
+        size: int,
+        payloads: FrameRows,
+        headers: FrameRows,
+        *,
+        done: int | None = None,
+    ) -> None:
         """Enter the frames of a whole blob, best ascending by key. It is indexed afterwards.
 
         A frame that another whole blob is known to hold, of the same length, gets no second row.
-        `done`: these are some; with them so many of its frames, from the first one, have been entered.
+        `done`: these are some; with them so many of its frames, from the first one, have been
+        entered.
         """
         self._index.number_off()
         with self._index.transaction() as db:
@@ -68,13 +79,18 @@ class FrameIndex:
                 width = RAW_SIZE if table == "chunks" else FINGERPRINT_BYTES
                 size_too = f", {column(2)}" if table == "chunks" else ""
                 sql = (
-                    f"INSERT OR IGNORE INTO {table} SELECT {_key(width)}, :blob, {column(0)}, {column(1)}{size_too} "
-                    "FROM numbers WHERE n < :count AND NOT EXISTS (SELECT 1 FROM "
-                    f"{table} AS had JOIN blobs ON blobs.id = had.blob AND whole "
-                    f"WHERE had.{name} = {_key(width)} AND had.length = {column(1)})"
+                    f"INSERT OR IGNORE INTO {table} SELECT {_key(width)}, :blob, {column(0)}, "
+                    f"{column(1)}{size_too} FROM numbers WHERE n < :count AND NOT EXISTS (SELECT "
+                    f"1 FROM {table} AS had JOIN blobs ON blobs.id = had.blob AND whole WHERE "
+                    f"had.{name} = {_key(width)} AND had.length = {column(1)})"
                 )
                 for some, numbers in zip(batches(rows[0]), batches(rows[1]), strict=True):
-                    told = {"keys": b"".join(some), "blob": blob, "count": len(some), "packed": packed_rows(numbers)}
+                    told = {
+                        "keys": b"".join(some),
+                        "blob": blob,
+                        "count": len(some),
+                        "packed": packed_rows(numbers),
+                    }
                     db.execute(sql, told)
             if done is None:
                 db.execute(_FORGET.format("unindexed"), (digest,))
@@ -85,7 +101,8 @@ class FrameIndex:
     def holds_any(self) -> bool:
         """Whether any blob of the store has frames, indexed or not."""
         sql = (
-            "SELECT EXISTS (SELECT 1 FROM chunks) OR EXISTS (SELECT 1 FROM headers) OR EXISTS (SELECT 1 FROM unindexed)"
+            "SELECT EXISTS (SELECT 1 FROM chunks) OR EXISTS (SELECT 1 FROM headers) OR EXISTS "
+            "(SELECT 1 FROM unindexed)"
         )
         return bool(self._index.rows(sql)[0][0])
 
@@ -94,10 +111,13 @@ class FrameIndex:
     def set_unindexed(self, digests: Iterable[str], manifest: str) -> None:
         """Whole blobs, and a manifest in the store that lists them."""
         with self._index.transaction() as db:
-            sql = "INSERT OR IGNORE INTO unindexed SELECT id, ? FROM blobs WHERE digest = ? AND whole"
+            sql = (
+                "INSERT OR IGNORE INTO unindexed SELECT id, ? FROM blobs WHERE digest = ? AND whole"
+            )
             for digest in digests:
                 db.execute(sql, (manifest, digest))
-                db.execute(_FORGET.format("indexing"), (digest,))  # damage may have taken rows since
+                # damage may have taken rows since
+                db.execute(_FORGET.format("indexing"), (digest,))
 
     def unindexed(self) -> list[tuple[str, str]]:
         """(blob, manifest); the latter is empty where it is not known."""
@@ -119,8 +139,16 @@ class FrameIndex:
 
     def strangers_of(self, digest: str) -> set[str]:
         """Blobs whose frames do not stand in for frames of this one."""
-        return {str(other) for (other,) in self._index.rows("SELECT other FROM strangers WHERE blob = ?", (digest,))}
+        return {
+            str(other)
+            for (other,) in self._index.rows(
+                "SELECT other FROM strangers WHERE blob = ?", (digest,)
+            )
+        }
 
     def add_strangers(self, digest: str, others: Iterable[str]) -> None:
         with self._index.transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO strangers VALUES(?, ?)", [(digest, other) for other in others])
+            db.executemany(
+                "INSERT OR IGNORE INTO strangers VALUES(?, ?)",
+                [(digest, other) for other in others],
+            )

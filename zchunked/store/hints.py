@@ -1,4 +1,6 @@
-"""Hints that nothing rests on: layers that were converted, uploads to resume, images that were served."""
+"""Hints that nothing rests on: layers that were converted, uploads to resume, images that were
+served.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,17 @@ class Hints:
         self._index = index
 
     def recall_conversion(self, diff_id: Digest, settings: str) -> bytes | None:
-        """What `remember_conversion` was told of this tar and these settings; its blob may be gone."""
+        """What `remember_conversion` was told of this tar and these settings; its blob may be
+        gone.
+        """
         sql = "SELECT result FROM conversions WHERE diff_id = ? AND settings = ?"
         rows = self._index.hints(sql, (diff_id, settings))
         return rows[0][0] if rows else None
 
     def remember_conversion(self, diff_id: Digest, settings: str, result: bytes) -> None:
-        self._index.set_hint("INSERT OR REPLACE INTO conversions VALUES(?, ?, ?)", (diff_id, settings, result))
+        self._index.set_hint(
+            "INSERT OR REPLACE INTO conversions VALUES(?, ?, ?)", (diff_id, settings, result)
+        )
 
     def recall_upload(self, target: str, blob: Digest) -> str | None:
         """Where an upload of the blob goes on that a push to this target began and did not end."""
@@ -36,14 +42,21 @@ class Hints:
     def remember_upload(self, target: str, blob: Digest, location: str | None) -> None:
         """None: it has ended."""
         if location is None:
-            self._index.set_hint("DELETE FROM uploads WHERE target = ? AND digest = ?", (target, blob))
+            self._index.set_hint(
+                "DELETE FROM uploads WHERE target = ? AND digest = ?", (target, blob)
+            )
         else:
             row = (target, blob, location, time.time())
             self._index.set_hint("INSERT OR REPLACE INTO uploads VALUES(?, ?, ?, ?)", row)
 
     def recall_served(self, repository: str) -> list[tuple[Digest, str]]:
-        """Manifests of images that clients asked for, with the tag or nothing; the last one first."""
-        sql = "SELECT manifest, tag FROM served WHERE repository = ? AND asked >= ? ORDER BY asked DESC LIMIT ?"
+        """Manifests of images that clients asked for, with the tag or nothing; the last one
+        first.
+        """
+        sql = (
+            "SELECT manifest, tag FROM served WHERE repository = ? AND asked >= ? ORDER BY "
+            "asked DESC LIMIT ?"
+        )
         rows = self._index.hints(sql, (repository, time.time() - _SERVED_SECONDS, _MOST_SERVED))
         return [(Digest(manifest), tag) for manifest, tag in rows]
 
@@ -51,4 +64,6 @@ class Hints:
         """`tag`: by which a client came to it, or nothing."""
         now = time.time()
         self._index.set_hint("DELETE FROM served WHERE asked < ?", (now - _SERVED_SECONDS,))
-        self._index.set_hint("INSERT OR REPLACE INTO served VALUES(?, ?, ?, ?)", (repository, manifest, tag, now))
+        self._index.set_hint(
+            "INSERT OR REPLACE INTO served VALUES(?, ?, ?, ?)", (repository, manifest, tag, now)
+        )

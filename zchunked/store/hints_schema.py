@@ -6,7 +6,8 @@ HINTS = (
 CREATE TABLE IF NOT EXISTS conversions(
   diff_id TEXT NOT NULL, settings TEXT NOT NULL, result BLOB NOT NULL, PRIMARY KEY(diff_id, settings)) WITHOUT ROWID
 """,
-    # Where an upload to a repository goes on that has not ended; the registry may have forgotten it.
+    # Where an upload to a repository goes on that has not ended; the registry may have forgotten
+    # it.
     """
 CREATE TABLE IF NOT EXISTS uploads(
   target TEXT NOT NULL, digest TEXT NOT NULL, location TEXT NOT NULL, begun REAL NOT NULL,

@@ -1,4 +1,6 @@
-"""Images in the store: the documents of one, and the look-up of one by the name it was pulled under."""
+"""Images in the store: the documents of one, and the look-up of one by the name it was pulled
+under.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _DIGEST_BEGINS = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ImageDocuments:
-    """`root` is the digest of what the reference names: the manifest itself, or an index around it."""
+    """`root` is the digest of what the reference names: the manifest itself, or an index around
+    it.
+    """
 
     root: Digest
     manifest_digest: Digest
@@ -35,35 +39,49 @@ class StoredImage:
     config: Config
 
 
-def find_name(store: Store, text: str, platform: Platform | None = None) -> tuple[str, Digest | None]:
-    """The name of an image in the store, and its digest where that was told, for what a person called it.
+def find_name(
+    store: Store, text: str, platform: Platform | None = None
+) -> tuple[str, Digest | None]:
+    """The name of an image in the store, and its digest where that was told, for what a person
+    called it.
 
     That may be the name it was pulled under, `name@digest` as a pull prints it, a digest, or the
     beginning of one. Raises NotFoundError, InvalidReferenceError; UsageError for a beginning that
     several images share.
     """
-    images = [image for image in store.images() if platform is None or image.platform == str(platform)]
+    images = [
+        image for image in store.images() if platform is None or image.platform == str(platform)
+    ]
     if any(image.name == text for image in images):
         return text, None
     if beginning := _DIGEST_BEGINS.fullmatch(text):
         found = [image for image in images if _begins(image, beginning[1])]
         if len({image.manifest for image in found}) > 1:
-            listed = ", ".join(sorted({f"{image.name} ({short(image.manifest)})" for image in found})[:5])
+            listed = ", ".join(
+                sorted({f"{image.name} ({short(image.manifest)})" for image in found})[:5]
+            )
             raise UsageError(f"several images begin with {text}: {listed}; give more digits")
         if found:
             return found[0].name, found[0].manifest
         if text.startswith("sha256:"):
-            raise NotFoundError(f"no image in the store has the digest {text} (zpull images lists what is there)")
+            raise NotFoundError(
+                f"no image in the store has the digest {text} (zpull images lists what is there)"
+            )
     reference = parse_image(text)
     if reference.digest is not None and not any(image.name == str(reference) for image in images):
         for image in images:
-            if reference.digest in (image.manifest, image.root) and parse_image(image.name).name == reference.name:
+            if (
+                reference.digest in (image.manifest, image.root)
+                and parse_image(image.name).name == reference.name
+            ):
                 return image.name, reference.digest
     return str(reference), reference.digest
 
 
 def find(store: Store, text: str, platform: Platform | None = None) -> list[Image]:
-    """All images that this means, of several platforms perhaps. Raises as `find_name`, NotFoundError where none."""
+    """All images that this means, of several platforms perhaps. Raises as `find_name`,
+    NotFoundError where none.
+    """
     name, digest = find_name(store, text, platform)
     found = [
         image
@@ -82,7 +100,9 @@ def _begins(image: Image, digits: str) -> bool:
 
 
 def load(store: Store, name: str, digest: Digest | None, platform: Platform | None) -> StoredImage:
-    """A pulled image by the name it was pulled under. NotFoundError unless all of it is here and proved."""
+    """A pulled image by the name it was pulled under. NotFoundError unless all of it is here and
+    proved.
+    """
     fitting = [
         image
         for image in store.images()
@@ -91,7 +111,9 @@ def load(store: Store, name: str, digest: Digest | None, platform: Platform | No
         and digest in (None, image.root, image.manifest)
     ]
     if not fitting:
-        raise NotFoundError(f"{name} is not in the store; pull it first (zpull images lists what is here)")
+        raise NotFoundError(
+            f"{name} is not in the store; pull it first (zpull images lists what is here)"
+        )
     found = fitting[0]
     data = store.document(found.manifest)
     manifest = parse_document(data) if data is not None else None
@@ -103,5 +125,9 @@ def load(store: Store, name: str, digest: Digest | None, platform: Platform | No
     config = parse_config(config_data, len(manifest.layers))
     for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
         if not store.is_pulled(layer.digest, diff_id):
-            raise NotFoundError(f"layer {layer.digest} of {name} is not complete in the store; pull the image again")
-    return StoredImage(name, ImageDocuments(found.root, found.manifest, data, manifest), config_data, config)
+            raise NotFoundError(
+                f"layer {layer.digest} of {name} is not complete in the store; pull the image again"
+            )
+    return StoredImage(
+        name, ImageDocuments(found.root, found.manifest, data, manifest), config_data, config
+    )

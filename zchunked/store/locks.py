@@ -1,4 +1,6 @@
-"""Lock blobs between processes: advisory locks on one file, one byte per blob, dropped with the process."""
+"""Lock blobs between processes: advisory locks on one file, one byte per blob, dropped with the
+process.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,20 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-_FLOCK = struct.Struct("@hhqqi4x")  # struct flock of fcntl(2) with 64-bit offsets: type, whence, start, length, pid
+# struct flock of fcntl(2) with 64-bit offsets: type, whence, start, length, pid
+_FLOCK = struct.Struct("@hhqqi4x")
 _TRY, _WAIT = getattr(fcntl, "F_OFD_SETLK", None), getattr(fcntl, "F_OFD_SETLKW", None)
 _SPREAD = (1 << 60) - 1
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
 class BlobLocks:
-    """Locks of one open file, which all threads of a store share; another store of the same process is another owner.
+    """Locks of one open file, which all threads of a store share; another store of the same process
+    is another owner.
 
-    A shared lock *pins* a blob: its holder may use what the index says of it, and nobody collects it. A lock that
-    excludes the others is for collecting. Where the system or the file system has no such locks, nothing is held
-    and `works` is False.
+    A shared lock *pins* a blob: its holder may use what the index says of it, and nobody collects
+    it. A lock that excludes the others is for collecting. Where the system or the file system has
+    no such locks, nothing is held and `works` is False.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +37,8 @@ class BlobLocks:
         with suppress(OSError):
             try:
                 self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except OSError:  # a store that only others may write to: a shared lock needs no more than reading
+            except OSError:
+                # a store that only others may write to: a shared lock needs no more than reading
                 self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             if _TRY is not None:
                 self._call(_TRY, fcntl.F_RDLCK, "")
@@ -47,7 +52,9 @@ class BlobLocks:
             self._held.clear()
 
     def pin(self, name: str) -> None:
-        """Waits while another process collects that very blob. The index must be asked afterwards."""
+        """Waits while another process collects that very blob. The index must be asked
+        afterwards.
+        """
         if name in self._held or not self.works:
             return
         assert _WAIT is not None
@@ -85,7 +92,9 @@ class BlobLocks:
 
 
 def _offset(name: str) -> int:
-    """Of a digest its first 15 hex digits. What is no digest shares a byte with others, which does no harm."""
+    """Of a digest its first 15 hex digits. What is no digest shares a byte with others, which does
+    no harm.
+    """
     digits = name.partition(":")[2][:15]
     try:
         return int(digits, 16) & _SPREAD

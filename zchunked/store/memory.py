@@ -1,4 +1,6 @@
-"""Remember what hosts serve, how fast links and this machine are, and hashes of seeds: hints only."""
+"""Remember what hosts serve, how fast links and this machine are, and hashes of seeds: hints
+only.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +53,18 @@ class Memory:
                 row = (subject, name, value, time.time())
                 self._index.set_hint("INSERT OR REPLACE INTO measures VALUES(?, ?, ?, ?)", row)
 
-    def recall_seeds(self, inodes: Sequence[int]) -> dict[tuple[int, int, int], tuple[bytes, bytes]]:
-        """(inode, at, size) → (stamp, raw digest) as remembered of parts of files elsewhere on this machine."""
+    def recall_seeds(
+        self, inodes: Sequence[int]
+    ) -> dict[tuple[int, int, int], tuple[bytes, bytes]]:
+        """(inode, at, size) → (stamp, raw digest) as remembered of parts of files elsewhere on this
+        machine.
+        """
         found = {}
         for some in batches(inodes):
-            sql = f"SELECT inode, at, size, stamp, digest FROM seeds WHERE inode IN ({','.join('?' * len(some))})"
+            sql = (
+                "SELECT inode, at, size, stamp, digest FROM seeds WHERE inode IN "
+                f"({','.join('?' * len(some))})"
+            )
             found.update({tuple(row[:3]): tuple(row[3:]) for row in self._index.rows(sql, some)})
         return found
 

@@ -1,4 +1,6 @@
-"""Make a whole byte file at once: from pieces, hashed on the way, or as a clone of a file that exists."""
+"""Make a whole byte file at once: from pieces, hashed on the way, or as a clone of a file that
+exists.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from zchunked.store.disk_errors import local_error
 
 
 def write_file(pieces: Iterable[bytes], path: Path) -> tuple[Digest, int]:
-    """Digest and size of what was written, safe from power loss. What `pieces` raises leaves no file."""
+    """Digest and size of what was written, safe from power loss. What `pieces` raises leaves no
+    file.
+    """
     hasher, size = hashlib.sha256(), 0
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
@@ -26,13 +30,17 @@ def write_file(pieces: Iterable[bytes], path: Path) -> tuple[Digest, int]:
     except BaseException as error:
         path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise local_error(error, f"cannot write to the store at {path.parent.parent}") from error
+            raise local_error(
+                error, f"cannot write to the store at {path.parent.parent}"
+            ) from error
         raise
     return from_raw(hasher.digest()), size
 
 
 def adopt_file(handle: int, size: int, path: Path) -> bool:
-    """Clone the file behind `handle`, which is closed. False unless it has that size and nothing is copied."""
+    """Clone the file behind `handle`, which is closed. False unless it has that size and nothing is
+    copied.
+    """
     try:
         return bool(size) and os.fstat(handle).st_size == size and share(handle, path)
     except OSError as error:

@@ -1,7 +1,9 @@
-"""Open the index's file, whatever its file system lacks: write access, shared memory maps, or locks.
+"""Open the index's file, whatever its file system lacks: write access, shared memory maps, or
+locks.
 
-SQLite's WAL needs memory that processes share, and SQLite takes every failure to lock for another program that holds
-the lock. So what the file system can do is found out first, by system calls whose errors say what is missing.
+SQLite's WAL needs memory that processes share, and SQLite takes every failure to lock for another
+program that holds the lock. So what the file system can do is found out first, by system calls
+whose errors say what is missing.
 """
 
 from __future__ import annotations
@@ -23,11 +25,18 @@ from zchunked.store.owner import OwnerFile
 _BUSY_SECONDS = 30
 _FREE_BYTE = 1 << 60  # of the file `pins`; blobs have those before it
 # What SQLite may say where WAL cannot be: the low byte of its extended codes.
-_NO_WAL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+_NO_WAL = (
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+)
 
 
 class OpenIndex(NamedTuple):
-    """`owner` excludes other processes and is closed after `db`; `note` says what the file system lacks."""
+    """`owner` excludes other processes and is closed after `db`; `note` says what the file system
+    lacks.
+    """
 
     db: sqlite3.Connection
     note: str = ""
@@ -37,14 +46,18 @@ class OpenIndex(NamedTuple):
 def open_index(path: Path) -> OpenIndex:
     """Made where there is none, for its owner's eyes. The caller closes what comes back.
 
-    Raises sqlite3.Error, OSError, and LocalError where another process has a store that cannot be shared.
+    Raises sqlite3.Error, OSError, and LocalError where another process has a store that cannot be
+    shared.
     """
     _make_private(path)
     if not _has_locks(path.parent):
         owner = OwnerFile(path.with_name("index.owner"))
         try:
             db = _connect(f"{path.absolute().as_uri()}?vfs=unix-none", uri=True)
-            note = f"the file system of {path.parent} has no locks: only one zpull at a time can use the store"
+            note = (
+                f"the file system of {path.parent} has no locks: only one zpull at a time can "
+                "use the store"
+            )
             return OpenIndex(_without_wal(db), note, owner)
         except BaseException:
             owner.close()
@@ -59,7 +72,10 @@ def open_index(path: Path) -> OpenIndex:
             if error.sqlite_errorcode & 0xFF not in _NO_WAL:
                 raise
             probe(path.parent)  # a full disk is no reason for another journal
-            note = f"the file system of {path.parent} cannot share memory between processes: the index is slower"
+            note = (
+                f"the file system of {path.parent} cannot share memory between processes: the "
+                "index is slower"
+            )
             return OpenIndex(_without_wal(_connect(path)), note)
         except BaseException:
             db.close()
@@ -68,7 +84,9 @@ def open_index(path: Path) -> OpenIndex:
 
 
 def copy_index(path: Path) -> sqlite3.Connection:
-    """What an index says right now, in memory; an empty one where there is none. Takes no lock that others wait for."""
+    """What an index says right now, in memory; an empty one where there is none. Takes no lock that
+    others wait for.
+    """
     memory = _connect(":memory:")
     try:
         if path.exists():
@@ -83,7 +101,10 @@ def _read_into(memory: sqlite3.Connection, path: Path) -> None:
     log = path.with_name(path.name + "-wal")
     uri = path.absolute().as_uri()
     if _has_locks(path.parent):
-        with suppress(sqlite3.OperationalError), closing(_connect(f"{uri}?mode=ro", uri=True)) as db:
+        with (
+            suppress(sqlite3.OperationalError),
+            closing(_connect(f"{uri}?mode=ro", uri=True)) as db,
+        ):
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
             db.backup(memory)
             return
@@ -101,7 +122,9 @@ def _read_into(memory: sqlite3.Connection, path: Path) -> None:
 
 
 class _Connection(sqlite3.Connection):
-    """Closed when it is dropped, by a store that was not; Python 3.13 warns of one that is still open then."""
+    """Closed when it is dropped, by a store that was not; Python 3.13 warns of one that is still
+    open then.
+    """
 
     def __del__(self) -> None:
         self.close()
@@ -109,7 +132,12 @@ class _Connection(sqlite3.Connection):
 
 def _connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(
-        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri, factory=_Connection
+        path,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=uri,
+        factory=_Connection,
     )
 
 
@@ -129,7 +157,8 @@ def _without_wal(db: sqlite3.Connection) -> sqlite3.Connection:
 def _make_private(path: Path) -> None:
     """SQLite gives its journals the rights of this file.
 
-    An existing one is not opened: closing it would drop the locks that another connection of this process has.
+    An existing one is not opened: closing it would drop the locks that another connection of this
+    process has.
     """
     with suppress(FileExistsError):
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -159,7 +188,9 @@ def _has_locks(folder: Path) -> bool:
 
 @contextmanager
 def _in_turns(folder: Path) -> Iterator[None]:
-    """One process after the other: SQLite fails, and does not wait, where two switch a new file to WAL at once."""
+    """One process after the other: SQLite fails, and does not wait, where two switch a new file to
+    WAL at once.
+    """
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with suppress(OSError):  # a file system without locks
@@ -184,6 +215,8 @@ def read_only(folder: Path) -> LocalError:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether a store can be written to, as far as names and rights tell; True where there is none yet."""
+    """Whether a store can be written to, as far as names and rights tell; True where there is none
+    yet.
+    """
     places = (folder, folder / "blobs", folder / "index.sqlite")
     return all(os.access(place, os.W_OK) for place in places if place.exists())

@@ -1,4 +1,6 @@
-"""Marks of processes, for file systems without locks: a file's text tells which process holds it."""
+"""Marks of processes, for file systems without locks: a file's text tells which process holds
+it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def mark() -> bytes:
 
 
 def has_ended(text: bytes) -> bool:
-    """Whether the process of a mark is known to be gone. It may live on another machine, or be writing it."""
+    """Whether the process of a mark is known to be gone. It may live on another machine, or be
+    writing it.
+    """
     parts = text.decode(errors="replace").split("\n")
     if len(parts) != 4 or not parts[0].isdigit() or parts[1] != os.uname().nodename:
         return False
@@ -43,10 +47,14 @@ def has_ended(text: bytes) -> bool:
 
 
 class OwnerFile:
-    """Excludes other processes from creation to `close`, and after a kill until the next one sees that."""
+    """Excludes other processes from creation to `close`, and after a kill until the next one sees
+    that.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises LocalError where another process has it. Does not wait: its holder keeps it for a whole pull."""
+        """Raises LocalError where another process has it. Does not wait: its holder keeps it for a
+        whole pull.
+        """
         self._path = path
         try:
             while not self._create():
@@ -54,8 +62,9 @@ class OwnerFile:
                 if text is not None and not (has_ended(text) and self._remove(text)):
                     who = text.decode(errors="replace").split("\n")
                     raise LocalError(
-                        f"the store at {path.parent} is in use by process {who[0] or '?'}, and its file system has no "
-                        f"locks to share it by; run the same command again when that has ended, or remove {path}"
+                        f"the store at {path.parent} is in use by process {who[0] or '?'}, and "
+                        "its file system has no locks to share it by; run the same command "
+                        f"again when that has ended, or remove {path}"
                     )
         except OSError as error:
             raise local_error(error, f"cannot write {path}") from error
@@ -83,7 +92,9 @@ class OwnerFile:
             return None
 
     def _remove(self, text: bytes) -> bool:
-        """Remove the mark of one that is gone; False when another process has put its own there meanwhile."""
+        """Remove the mark of one that is gone; False when another process has put its own there
+        meanwhile.
+        """
         aside = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
         try:
             self._path.rename(aside)

@@ -1,19 +1,29 @@
-"""Which blobs have bytes in which files, in sums: what images share is told without reading every extent."""
+"""Which blobs have bytes in which files, in sums: what images share is told without reading every
+extent.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
 
-TABLE = "CREATE TABLE IF NOT EXISTS places(blob INTEGER NOT NULL, file TEXT NOT NULL, bytes INTEGER NOT NULL)"
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS places(blob INTEGER NOT NULL, file TEXT NOT NULL, bytes INTEGER "
+    "NOT NULL)"
+)
 """A hint: what was entered, in as many rows as commits. Damage and trimming leave it as it is."""
 
-QUERY = "SELECT digest, file, min(sum(bytes), size) FROM places JOIN blobs ON id = blob GROUP BY blob, file"
+QUERY = (
+    "SELECT digest, file, min(sum(bytes), size) FROM places JOIN blobs ON id = blob GROUP BY "
+    "blob, file"
+)
 
 
 def add(db: sqlite3.Connection, blob: int, sums: Iterable[tuple[str, int]]) -> None:
     """The blob has so many bytes more in each file."""
-    db.executemany("INSERT INTO places VALUES(?, ?, ?)", [(blob, file, count) for file, count in sums])
+    db.executemany(
+        "INSERT INTO places VALUES(?, ?, ?)", [(blob, file, count) for file, count in sums]
+    )
 
 
 def move(db: sqlite3.Connection, old: str, new: str) -> None:

@@ -1,4 +1,6 @@
-"""Log of pulls that have begun and not finished: `status` shows them, `gc` keeps their bytes for a while."""
+"""Log of pulls that have begun and not finished: `status` shows them, `gc` keeps their bytes for a
+while.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ _COLUMNS = "id, name, platform, manifest, session, process, began, had"
 
 
 class BegunPull(NamedTuple):
-    """`had`: bytes of its layers that were in the store when it began; `began`: seconds since the epoch."""
+    """`had`: bytes of its layers that were in the store when it began; `began`: seconds since the
+    epoch.
+    """
 
     number: int
     name: str
@@ -42,18 +46,23 @@ class PullLog:
         index.ensure([_TABLE])
 
     def begin(self, name: str, platform: str, manifest: Digest, had: int) -> int:
-        """Returns the number to finish it by. Earlier ones of this name that nobody works on are replaced."""
+        """Returns the number to finish it by. Earlier ones of this name that nobody works on are
+        replaced.
+        """
         gone = self._gone(name, platform)
         with self._index.transaction() as db:
             db.executemany("DELETE FROM pulls WHERE id = ?", [(one,) for one in gone])
             sql = (
-                "INSERT INTO pulls(name, platform, manifest, session, process, began, had) VALUES(?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO pulls(name, platform, manifest, session, process, began, had) "
+                "VALUES(?, ?, ?, ?, ?, ?, ?)"
             )
             row = (stored(name), platform, manifest, self._session, os.getpid(), time.time(), had)
             return int(db.execute(sql, row).lastrowid or 0)
 
     def finish(self, number: int, name: str, platform: str) -> None:
-        """The image is complete: this pull is over, and so are interrupted ones of its name. 0: none was begun."""
+        """The image is complete: this pull is over, and so are interrupted ones of its name. 0:
+        none was begun.
+        """
         if over := [*([number] if number else []), *self._gone(name, platform)]:
             with self._index.transaction() as db:
                 db.executemany("DELETE FROM pulls WHERE id = ?", [(one,) for one in over])
@@ -70,8 +79,12 @@ class PullLog:
         return found
 
     def last_written(self, blob: str) -> float:
-        """When the youngest of the files with bytes of the blob was written to; 0 where there is none."""
-        sql = "SELECT DISTINCT file FROM extents WHERE blob = (SELECT id FROM blobs WHERE digest = ?)"
+        """When the youngest of the files with bytes of the blob was written to; 0 where there is
+        none.
+        """
+        sql = (
+            "SELECT DISTINCT file FROM extents WHERE blob = (SELECT id FROM blobs WHERE digest = ?)"
+        )
         latest = 0.0
         for (file,) in self._index.rows(sql, (blob,)):
             with suppress(OSError):
@@ -79,7 +92,9 @@ class PullLog:
         return latest
 
     def has_heir(self, number: int, repository: str) -> bool:
-        """Whether another process pulls what an interrupted pull of the repository has left, and this one does not."""
+        """Whether another process pulls what an interrupted pull of the repository has left, and
+        this one does not.
+        """
         rows = [row for row in self.rows() if row.name.startswith(repository)]
         running = {row.number for row in rows if self.is_running(row)}
         left = {row.manifest for row in rows if row.number not in running}

@@ -24,14 +24,18 @@ class BlobReads:
         raise NotImplementedError
 
     def read(self, blob: Digest, start: int, end: int) -> bytes:
-        """Bytes [start, end), unverified; meant for spans that fit into memory. IntegrityError if some are not here."""
+        """Bytes [start, end), unverified; meant for spans that fit into memory. IntegrityError if
+        some are not here.
+        """
         pieces = self._pieces(blob, start, end)
         if len(pieces) == 1:
             return self._files.read(pieces[0])
         return b"".join([self._files.read(piece) for piece in pieces])
 
     def read_many(self, blob: Digest, spans: Sequence[Span]) -> list[bytes | memoryview]:
-        """The bytes of each (start, end, …), ascending, in as few reads as the files allow; all fit into memory."""
+        """The bytes of each (start, end, …), ascending, in as few reads as the files allow; all fit
+        into memory.
+        """
         places = self._extents(blob).locate(spans)
         data: list[bytes | memoryview] = []
         first = 0
@@ -51,7 +55,9 @@ class BlobReads:
                 far = place[1] + span[1] - span[0]
             block = memoryview(self._files.read(Piece(file, low, far - low)))
             ours = spans[first : first + len(offsets)]
-            data += [block[at : at + span[1] - span[0]] for at, span in zip(offsets, ours, strict=True)]
+            data += [
+                block[at : at + span[1] - span[0]] for at, span in zip(offsets, ours, strict=True)
+            ]
             first += len(offsets)
         return data
 
@@ -67,10 +73,14 @@ class BlobReads:
         return gather(pieces, self._files.read)
 
     def pieces_of(self, blob: Digest, spans: Sequence[Span]) -> list[list[Piece]]:
-        """Where each (start, end, …) of the blob lies, in order. IntegrityError if any byte is not here."""
+        """Where each (start, end, …) of the blob lies, in order. IntegrityError if any byte is not
+        here.
+        """
         places = self._extents(blob).locate(spans)
         return [
-            [Piece(*place, span[1] - span[0])] if place is not None else self._pieces(blob, span[0], span[1])
+            [Piece(*place, span[1] - span[0])]
+            if place is not None
+            else self._pieces(blob, span[0], span[1])
             for place, span in zip(places, spans, strict=True)
         ]
 

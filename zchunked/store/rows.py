@@ -1,4 +1,6 @@
-"""Many rows in one statement: numbers and digests packed into few parameters; names that may be no text."""
+"""Many rows in one statement: numbers and digests packed into few parameters; names that may be no
+text.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ from typing import TypeVar
 AT_ONCE = 2000
 """Parameters of one statement, or rows: more of them gain nothing."""
 
-# Many rows go in and out by one statement and few parameters, however many they are: each step of a statement and each
-# row that it gives lets go of the interpreter, and among busy threads comes back to it late, up to 5 ms for each.
+# Many rows go in and out by one statement and few parameters, however many they are: each step of a
+# statement and each row that it gives lets go of the interpreter, and among busy threads comes back
+# to it late, up to 5 ms for each.
 NUMBERS = f"""
 INSERT OR IGNORE INTO numbers
 WITH RECURSIVE each(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM each WHERE n + 1 < {AT_ONCE}) SELECT n FROM each

@@ -1,7 +1,8 @@
 """Rebuild an index that SQLite finds damaged, from the rows that can still be read.
 
-Whoever meets the damage leaves a mark; the next process that is alone rebuilds. Rows prove nothing, so what was proved
-is proved again by the next pull, out of the bytes that are there; what a lost row claimed is downloaded again.
+Whoever meets the damage leaves a mark; the next process that is alone rebuilds. Rows prove nothing,
+so what was proved is proved again by the next pull, out of the bytes that are there; what a lost
+row claimed is downloaded again.
 """
 
 from __future__ import annotations
@@ -31,8 +32,12 @@ _TABLES: dict[str, tuple[type, ...]] = {
 
 
 def mark(error: sqlite3.Error, path: Path) -> bool:
-    """Note that the index at `path` is damaged, if that is what the error says and it is ours; whether it was noted."""
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE or not _has_bytes(path.parent / "blobs"):
+    """Note that the index at `path` is damaged, if that is what the error says and it is ours;
+    whether it was noted.
+    """
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE or not _has_bytes(
+        path.parent / "blobs"
+    ):
         return False
     with suppress(OSError):
         path.with_name(path.name + _MARK).touch(mode=0o600)
@@ -49,14 +54,18 @@ def _has_bytes(blobs: Path) -> bool:
 
 
 def rebuild_marked(path: Path, create: Callable[[Path], None]) -> None:
-    """Where there is a mark. `create` makes an empty index. A kill at any moment leaves the mark, and it begins again.
+    """Where there is a mark. `create` makes an empty index. A kill at any moment leaves the mark,
+    and it begins again.
 
-    Raises LocalError while other processes use the store; OSError, sqlite3.Error where the disk fails.
+    Raises LocalError while other processes use the store; OSError, sqlite3.Error where the disk
+    fails.
     """
     if not path.with_name(path.name + _MARK).exists():
         return
     if live_sessions(path.parent / "blobs"):
-        raise LocalError(f"the store's index {path} is damaged; end the other zpull processes, and run it again")
+        raise LocalError(
+            f"the store's index {path} is damaged; end the other zpull processes, and run it again"
+        )
     new = path.with_name("index.new")
     for name in ("", "-wal", "-shm", "-journal"):
         new.with_name(new.name + name).unlink(missing_ok=True)
@@ -64,12 +73,15 @@ def rebuild_marked(path: Path, create: Callable[[Path], None]) -> None:
     with closing(sqlite3.connect(new)) as target:
         for table, types in _TABLES.items():
             marks = ", ".join("?" * len(types))
-            target.executemany(f"INSERT OR IGNORE INTO {table} VALUES({marks})", _readable(path, table, types))
+            target.executemany(
+                f"INSERT OR IGNORE INTO {table} VALUES({marks})", _readable(path, table, types)
+            )
         target.execute("UPDATE blobs SET whole = 0")
         target.commit()
         target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         target.execute("PRAGMA journal_mode=DELETE")
-    for name in ("-wal", "-shm", "-journal"):  # before the new file is there: SQLite would apply them to it
+    # before the new file is there: SQLite would apply them to it
+    for name in ("-wal", "-shm", "-journal"):
         path.with_name(path.name + name).unlink(missing_ok=True)
     path.replace(path.with_name("index.broken"))
     new.replace(path)

@@ -1,4 +1,6 @@
-"""Sessions of processes that write to a store: each has a name, and a mark that tells whether it still runs."""
+"""Sessions of processes that write to a store: each has a name, and a mark that tells whether it
+still runs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ LIVE = ".live"
 
 
 class Session:
-    """This process in the folder of byte files: its name, and a lock that the system drops with the process.
+    """This process in the folder of byte files: its name, and a lock that the system drops with the
+    process.
 
     Where the file system has no such locks, the mark says who holds it.
     """
@@ -85,7 +88,8 @@ def gone(live: Path) -> Iterator[bool]:
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Another process may have removed what we opened, and a starting one put its own there since.
+        # Another process may have removed what we opened, and a starting one put its own there
+        # since.
         is_gone = os.path.samestat(os.fstat(handle), live.stat())
     except OSError as error:
         is_gone = has_no_locks(error) and owner.has_ended(os.pread(handle, owner.MARK_BYTES, 0))

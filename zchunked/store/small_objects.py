@@ -13,7 +13,9 @@ class SmallObjects(Blobs):
     """The part of a store that keeps them. Thread-safe."""
 
     def put(self, data: bytes) -> Digest:
-        """Keep a small object (manifest, config) whole; returns its digest. Whatever else was here in its name goes."""
+        """Keep a small object (manifest, config) whole; returns its digest. Whatever else was here
+        in its name goes.
+        """
         digest = digest_of(data)
         if not self.is_whole(digest):
             self.drop_lost(digest)
@@ -28,7 +30,9 @@ class SmallObjects(Blobs):
         return digest
 
     def get(self, blob: Digest, size: int) -> bytes | None:
-        """A small object if it is here and good; `size` is a claim, and drops nothing that was proved with another."""
+        """A small object if it is here and good; `size` is a claim, and drops nothing that was
+        proved with another.
+        """
         known, span = self.whole_size(blob), ByteRange(0, size)
         if size > DEFAULT_LIMITS.manifest_bytes or known not in (None, size):
             return None
@@ -47,4 +51,8 @@ class SmallObjects(Blobs):
     def document(self, digest: Digest) -> bytes | None:
         """A manifest or index by digest alone."""
         covered = self.covered(digest)
-        return self.get(digest, covered[0].end) if len(covered) == 1 and covered[0].start == 0 else None
+        return (
+            self.get(digest, covered[0].end)
+            if len(covered) == 1 and covered[0].start == 0
+            else None
+        )

@@ -1,4 +1,6 @@
-"""The store as everyone else sees it: blobs by digest and span, chunks by digest, images by name."""
+"""The store as everyone else sees it: blobs by digest and span, chunks by digest, images by
+name.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from zchunked.store.small_objects import SmallObjects
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A name and what it named when it was pulled. `root` is the index's digest where there was one."""
+    """A name and what it named when it was pulled. `root` is the index's digest where there was
+    one.
+    """
 
     name: str
     platform: str
@@ -24,10 +28,14 @@ class Image:
 
 
 class Store(SmallObjects, Chunks):
-    """Thread-safe, and safe beside other processes on the same folder. `close` when done; a kill is as good."""
+    """Thread-safe, and safe beside other processes on the same folder. `close` when done; a kill is
+    as good.
+    """
 
     def reopen(self) -> None:
-        """After `close`, as a new store over the same folder: nothing that was read or held before counts."""
+        """After `close`, as a new store over the same folder: nothing that was read or held before
+        counts.
+        """
         Store.__init__(self, self.folder)
 
     # ── layers, images ──
@@ -41,7 +49,9 @@ class Store(SmallObjects, Chunks):
         """Whether the layer was proved by its blob's digest or by its diff ID."""
         return self.is_whole(layer) or self.proof(layer, diff_id) is not None
 
-    def proved_by(self, layer: Digest, diff_id: Digest) -> Literal["blob", "diff_id", "both"] | None:
+    def proved_by(
+        self, layer: Digest, diff_id: Digest
+    ) -> Literal["blob", "diff_id", "both"] | None:
         """Which of the layer's digests were proved over what is here."""
         is_tar = self.proof(layer, diff_id) is not None
         if self.is_whole(layer):
@@ -53,8 +63,12 @@ class Store(SmallObjects, Chunks):
         self._locks.pin(layer)
         return self._index.is_proved(layer)
 
-    def add_proof(self, layer: Digest, diff_id: Digest, tar_size: int, blobs: Iterable[Digest] = ()) -> None:
-        """`blobs`: those that hold its chunks, where the layer is here in parts; the proof goes when theirs do."""
+    def add_proof(
+        self, layer: Digest, diff_id: Digest, tar_size: int, blobs: Iterable[Digest] = ()
+    ) -> None:
+        """`blobs`: those that hold its chunks, where the layer is here in parts; the proof goes
+        when theirs do.
+        """
         self._index.add_proof(layer, diff_id, tar_size, blobs)
         self._proved_at[layer] = self._session.files
 

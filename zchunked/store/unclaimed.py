@@ -1,4 +1,6 @@
-"""Remove byte files that no row of the index points to: whatever wrote them has dropped what it wrote."""
+"""Remove byte files that no row of the index points to: whatever wrote them has dropped what it
+wrote.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def remove_idle(index: Index, folder: Path) -> int:
 
 
 def remove_own(index: Index, session: Session) -> None:
-    """Those of this session, at its end. What a thread still writes has a journal, and is left to the next process."""
+    """Those of this session, at its end. What a thread still writes has a journal, and is left to
+    the next process.
+    """
     paths = [path for path in session.folder.glob(f"{session.name}-*") if not path.suffix]
     with suppress(OSError, LocalError):
         _remove(index, [path for path in paths if not journal_of(path).exists()])
@@ -26,4 +30,8 @@ def remove_own(index: Index, session: Session) -> None:
 
 def _remove(index: Index, paths: Iterable[Path]) -> int:
     by_name = {path.name: path for path in paths}
-    return index.remove_unclaimed(by_name, lambda name: by_name[name].unlink(missing_ok=True)) if by_name else 0
+    return (
+        index.remove_unclaimed(by_name, lambda name: by_name[name].unlink(missing_ok=True))
+        if by_name
+        else 0
+    )

@@ -1,9 +1,10 @@
-"""Byte files that only grow, and the marks that let a later process find what a killed one had received.
+"""Byte files that only grow, and the marks that let a later process find what a killed one had
+received.
 
-Every file has a journal beside it, one record per extent, written before the extent's first byte: blob offset and file
-offset. The file's length says how far that got, so a kill loses nothing that was written, and a record of bytes that
-were not promises nothing. After a power loss the page cache is gone and the journal proves nothing: it is believed only
-within the boot that wrote it.
+Every file has a journal beside it, one record per extent, written before the extent's first byte:
+blob offset and file offset. The file's length says how far that got, so a kill loses nothing that
+was written, and a record of bytes that were not promises nothing. After a power loss the page cache
+is gone and the journal proves nothing: it is believed only within the boot that wrote it.
 """
 
 from __future__ import annotations
@@ -58,10 +59,12 @@ _HEAD = msgspec.json.Decoder(_Head)
 
 
 class Writer:
-    """Appends what arrives of one blob to a file of its own. `write` is for one thread; `close` commits.
+    """Appends what arrives of one blob to a file of its own. `write` is for one thread; `close`
+    commits.
 
-    `commit` is told the extents to enter once their bytes are on the disk. While a disk takes its time over that, what
-    arrives lies in the socket, where a kill loses it: so another thread may `commit_early`, and `write` rarely has to.
+    `commit` is told the extents to enter once their bytes are on the disk. While a disk takes its
+    time over that, what arrives lies in the socket, where a kill loses it: so another thread may
+    `commit_early`, and `write` rarely has to.
     """
 
     def __init__(
@@ -77,34 +80,42 @@ class Writer:
         self._path, self._file = path, path.name
         self._blob, self._size = blob, size
         self._extents, self._commit, self._clock = extents, commit, clock
-        self._at = self._next = 0  # file offset; the blob offset that would continue the extent in progress
+        # file offset; the blob offset that would continue the extent in progress
+        self._at = self._next = 0
         self._fresh: Rows = []  # written and not yet committed
         self._fresh_bytes = 0
         self._since = clock()
         self._lock = threading.Lock()  # of what is fresh
         self._committing = threading.Lock()
         self._is_listed = False  # the folder knows the file, even after a power loss
-        self._is_torn = False  # a write broke off, so the journal is ahead of the file: nothing may follow
-        self._is_lost = False  # the disk did not take what was written, and may say otherwise when asked again
+        # a write broke off, so the journal is ahead of the file: nothing may follow
+        self._is_torn = False
+        # the disk did not take what was written, and may say otherwise when asked again
+        self._is_lost = False
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             self._journal = os.open(journal_of(path), flags, 0o600)
             _write(self._journal, msgspec.json.encode(_Head(blob, size, boot_id())) + b"\n")
             self._data = os.open(self._path, flags, 0o600)
         except OSError as error:
-            raise local_error(error, f"cannot write to the store at {path.parent.parent}") from error
+            raise local_error(
+                error, f"cannot write to the store at {path.parent.parent}"
+            ) from error
 
     def write(self, position: int, piece: bytes | memoryview) -> list[ByteRange]:
         """As `write_many`, for one piece."""
         return self.write_many([(position, piece)])
 
     def write_many(self, pieces: Pieces) -> list[ByteRange]:
-        """Keep what of the pieces is not in the store yet; returns that. The bytes survive a kill from here on.
+        """Keep what of the pieces is not in the store yet; returns that. The bytes survive a kill
+        from here on.
 
-        All records in one write, then all bytes in another one: parts are small, and each system call lets go of the
-        interpreter, which may be a long time coming back.
+        All records in one write, then all bytes in another one: parts are small, and each system
+        call lets go of the interpreter, which may be a long time coming back.
         """
-        here = self._extents.covers_each([(position, position + len(piece)) for position, piece in pieces])
+        here = self._extents.covers_each(
+            [(position, position + len(piece)) for position, piece in pieces]
+        )
         absent = [one for one, is_here in zip(pieces, here, strict=True) if not is_here]
         if not absent:
             return []
@@ -151,7 +162,11 @@ class Writer:
                     done, rest = done + step, rest[step:]
         finally:  # a full disk may take a part: what it took is kept
             end = self._at + done
-            taken = [(low, min(high, low + end - at), file, at) for low, high, file, at in rows if at < end]
+            taken = [
+                (low, min(high, low + end - at), file, at)
+                for low, high, file, at in rows
+                if at < end
+            ]
             fresh = self._extents.add_many(taken)
             with self._lock:
                 self._note(fresh)
@@ -170,8 +185,13 @@ class Writer:
             self._fresh_bytes += row[1] - row[0]
 
     def commit_early(self) -> None:
-        """Commit if that is due before long. For any thread, and good for nothing once the writer is closed."""
-        due = self._fresh_bytes >= _COMMIT_BYTES // 2 or self._clock() - self._since >= _COMMIT_SECONDS / 2
+        """Commit if that is due before long. For any thread, and good for nothing once the writer
+        is closed.
+        """
+        due = (
+            self._fresh_bytes >= _COMMIT_BYTES // 2
+            or self._clock() - self._since >= _COMMIT_SECONDS / 2
+        )
         if due and self._fresh_bytes and self._data >= 0:
             self.commit()
 
@@ -189,7 +209,8 @@ class Writer:
                 self._sync()
                 self._commit(self._blob, self._size, rows)
             except BaseException as error:
-                with self._lock:  # so that `close` fails too, and leaves the journal to the next process
+                # so that `close` fails too, and leaves the journal to the next process
+                with self._lock:
                     self._fresh[:0] = rows
                 if self._is_lost:
                     for start, end, _, _ in self._extents.still(rows):
@@ -199,8 +220,9 @@ class Writer:
                 raise
 
     def _sync(self) -> None:
-        """All bytes to the disk. After a failure a second try may succeed and prove nothing (the kernel drops what it
-        could not write): so the journal goes, and no process ever enters what this writer has not committed.
+        """All bytes to the disk. After a failure a second try may succeed and prove nothing (the
+        kernel drops what it could not write): so the journal goes, and no process ever enters what
+        this writer has not committed.
         """
         try:
             sync_data(self._data)
@@ -220,7 +242,8 @@ class Writer:
             with self._committing:
                 os.close(self._data)
                 os.close(self._journal)
-                self._data = self._journal = -1  # a late write must fail: the number may be another file's by now
+                # a late write must fail: the number may be another file's by now
+                self._data = self._journal = -1
         self._path.with_name(self._file + _JOURNAL).unlink(missing_ok=True)
         if not self._at:
             self._path.unlink(missing_ok=True)
@@ -255,7 +278,9 @@ def _write(handle: int, data: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """What a process that is gone had received of a blob: bytes on the disk, perhaps without rows."""
+    """What a process that is gone had received of a blob: bytes on the disk, perhaps without
+    rows.
+    """
 
     blob: Digest
     size: int
@@ -263,7 +288,9 @@ class Leftover:
 
 
 def recover(folder: Path) -> Iterator[Leftover]:
-    """Read the journals of processes that are gone. Each is removed once the caller has taken what it says."""
+    """Read the journals of processes that are gone. Each is removed once the caller has taken what
+    it says.
+    """
     boot = boot_id()
     for journal in sorted(folder.glob("*" + _JOURNAL)):
         file = journal.name.removesuffix(_JOURNAL)
@@ -302,25 +329,34 @@ def _is_on_disk(path: Path) -> bool:
 
 
 def idle_files(folder: Path) -> list[Path]:
-    """The byte files of sessions that are gone, journals read. Whether rows claim them must be asked afterwards."""
-    files = [path for path in folder.iterdir() if path.suffix not in (LIVE, _JOURNAL)]  # first: the rest may start
+    """The byte files of sessions that are gone, journals read. Whether rows claim them must be
+    asked afterwards.
+    """
+    # first: the rest may start
+    files = [path for path in folder.iterdir() if path.suffix not in (LIVE, _JOURNAL)]
     live = {*live_sessions(folder)}
     idle = [path for path in files if path.name.partition("-")[0] not in live]
     return [path for path in idle if path.is_file() and not journal_of(path).exists()]
 
 
 def in_flight(folder: Path) -> list[Leftover]:
-    """What running processes have received and perhaps not committed. For looking at: it may be gone by now."""
+    """What running processes have received and perhaps not committed. For looking at: it may be
+    gone by now.
+    """
     boot, found = boot_id(), []
     for journal in folder.glob("*" + _JOURNAL):
         with suppress(OSError):
-            if (told := _read_journal(journal, folder / journal.name.removesuffix(_JOURNAL), boot)) is not None:
+            if (
+                told := _read_journal(journal, folder / journal.name.removesuffix(_JOURNAL), boot)
+            ) is not None:
                 found.append(told)
     return found
 
 
 def _read_journal(journal: Path, data: Path, boot: str) -> Leftover | None:
-    """What it says, None where it says nothing of use. OSError where it or its file cannot be read."""
+    """What it says, None where it says nothing of use. OSError where it or its file cannot be
+    read.
+    """
     head, _, body = journal.read_bytes().partition(b"\n")
     length = data.stat().st_size
     try:
@@ -328,7 +364,9 @@ def _read_journal(journal: Path, data: Path, boot: str) -> Leftover | None:
         blob = parse_digest(told.blob)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, FormatError):
         return None
-    records = [_RECORD.unpack_from(body, at) for at in range(0, len(body) - _RECORD.size + 1, _RECORD.size)]
+    records = [
+        _RECORD.unpack_from(body, at) for at in range(0, len(body) - _RECORD.size + 1, _RECORD.size)
+    ]
     if told.boot != boot or not records:
         return None
     ends = [min(at, length) for _, at in records[1:]] + [length]

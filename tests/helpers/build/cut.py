@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 Cut = Callable[[bytes], Iterable[int]]
-"""Offsets in ascending order, each in (0, len]; one equal to the length leaves an empty frame, as real writers do."""
+"""Offsets in ascending order, each in (0, len]; one equal to the length leaves an empty frame, as
+real writers do.
+"""
 
 _WINDOW = 64
 _BLOCK = 1 << 20
@@ -16,10 +18,12 @@ _HOLE = re.compile(rb"\0{1024,}")
 
 
 def rolling(data: bytes) -> list[int]:
-    """The cuts of containers/storage: a rolling sum of the last 64 bytes, a cut where its lowest 16 bits are all ones.
+    """The cuts of containers/storage: a rolling sum of the last 64 bytes, a cut where its lowest 16
+    bits are all ones.
 
-    The sum is a constant plus each byte times its age (1 for the newest, 64 for the oldest). Here every byte has a lane
-    of 32 bits in one big integer, and all sums are made at once by doubling the window six times.
+    The sum is a constant plus each byte times its age (1 for the newest, 64 for the oldest). Here
+    every byte has a lane of 32 bits in one big integer, and all sums are made at once by doubling
+    the window six times.
     """
     found: list[int] = []
     for block in range(0, len(data), _BLOCK):
@@ -56,8 +60,9 @@ def never(data: bytes) -> list[int]:
 def pieces(data: bytes, cut: Cut, *, holes: bool = True) -> list[tuple[int, int, bool]]:
     """The chunks (start, end, zeros) of a file.
 
-    With holes, each run of at least 1024 zeros is a chunk of its own and nothing is cut inside it. A last, empty piece
-    stands for the empty frame of a file that ends exactly at a cut or in a hole.
+    With holes, each run of at least 1024 zeros is a chunk of its own and nothing is cut inside it.
+    A last, empty piece stands for the empty frame of a file that ends exactly at a cut or in a
+    hole.
     """
     runs = [found.span() for found in _HOLE.finditer(data)] if holes else []
     inside = iter(runs)

@@ -34,7 +34,15 @@ from tests.helpers.build.layers import (
     tar_layer,
     zstd_layer,
 )
-from tests.helpers.build.tar import END_OF_ARCHIVE, Entry, Member, header, make_tar, padding, parse_tar
+from tests.helpers.build.tar import (
+    END_OF_ARCHIVE,
+    Entry,
+    Member,
+    header,
+    make_tar,
+    padding,
+    parse_tar,
+)
 from tests.helpers.build.toc import Json, dumps
 
 __all__ = [

@@ -46,7 +46,9 @@ class Golden:
         return list(self.expect.get("layers", ()))
 
     def entries(self, layer: int) -> list[dict[str, Any]]:
-        """The members of a layer's tar, looked up under another tag where this one only refers to it."""
+        """The members of a layer's tar, looked up under another tag where this one only refers to
+        it.
+        """
         found = self.layers[layer]
         source = Golden(self.set, found["entries_as"]) if "entries_as" in found else self
         return list(source.layers[layer]["entries"])
@@ -63,11 +65,15 @@ class Golden:
 
 @cache
 def _expect(golden: Golden) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FIXTURES / golden.set / f"{golden.tag}.EXPECT.json").read_bytes())
+    found: dict[str, Any] = json.loads(
+        (FIXTURES / golden.set / f"{golden.tag}.EXPECT.json").read_bytes()
+    )
     return found
 
 
 def all_golden() -> list[Golden]:
     """Every tag of every set, in order."""
     found = FIXTURES.glob("*/*.EXPECT.json")
-    return sorted(Golden(path.parent.name, path.name.removesuffix(".EXPECT.json")) for path in found)
+    return sorted(
+        Golden(path.parent.name, path.name.removesuffix(".EXPECT.json")) for path in found
+    )

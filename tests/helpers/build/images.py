@@ -86,7 +86,10 @@ def image(
         **_platform(platform),
         "config": {"Env": ["PATH=/usr/bin:/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-        "history": [{"created": "2023-11-14T22:13:20Z", "created_by": f"layer {n}"} for n in range(len(layers))],
+        "history": [
+            {"created": "2023-11-14T22:13:20Z", "created_by": f"layer {n}"}
+            for n in range(len(layers))
+        ],
     }
     config |= config_extra or {}
     config = edit_config(config) or config if edit_config else config
@@ -97,12 +100,18 @@ def image(
     if docker:
         for descriptor in descriptors:
             descriptor.pop("annotations", None)
-            descriptor["mediaType"] = _DOCKER_LAYERS.get(descriptor["mediaType"], descriptor["mediaType"])
+            descriptor["mediaType"] = _DOCKER_LAYERS.get(
+                descriptor["mediaType"], descriptor["mediaType"]
+            )
     config_type = DOCKER_CONFIG if docker else OCI_CONFIG
     manifest: Json = {
         "schemaVersion": 2,
         "mediaType": media_type,
-        "config": {"mediaType": config_type, "digest": sha256(config_bytes), "size": len(config_bytes)},
+        "config": {
+            "mediaType": config_type,
+            "digest": sha256(config_bytes),
+            "size": len(config_bytes),
+        },
         "layers": descriptors,
     }
     if annotations:
@@ -126,7 +135,9 @@ def index(
     media_type: str = OCI_INDEX,
     edit: Callable[[Json], Json | None] | None = None,
 ) -> Index:
-    """An index, or a Docker manifest list, of instances in this order, each with the annotations of its descriptor."""
+    """An index, or a Docker manifest list, of instances in this order, each with the annotations of
+    its descriptor.
+    """
     documents: list[Document] = []
     descriptors: list[Json] = []
     for item in instances:
@@ -148,7 +159,8 @@ def _platform(text: str) -> Json:
     return dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False))
 
 
-# ── layouts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── layouts
+# ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -199,7 +211,9 @@ def write_layout(directory: Path, images: Mapping[str, Document] | Layout) -> Pa
 
 
 def read_layout(directory: Path) -> Layout:
-    """All of an OCI layout directory, in memory. Raises AssertionError when a blob is not what its name says."""
+    """All of an OCI layout directory, in memory. Raises AssertionError when a blob is not what its
+    name says.
+    """
     found = Layout()
 
     def load(digest: str) -> bytes:

@@ -1,7 +1,7 @@
 """A real writer of zstd:chunked layers, and of the ordinary kinds.
 
-Hooks named `edit_…` see each part before anything that vouches for it is computed: a lying layer is consistently
-signed.
+Hooks named `edit_…` see each part before anything that vouches for it is computed: a lying layer is
+consistently signed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 EMPTY_FRAME = bytes.fromhex("28b52ffd046801000099e9d851")
 _SKIPPABLE = struct.Struct("<4sI")
-_FOOTERS: dict[Footer, tuple[bytes, int]] = {"F40": (b"GnUlInUx", 0), "F56": (b"GnUlInUx", 16), "F64": (b"GNUlInUx", 0)}
+_FOOTERS: dict[Footer, tuple[bytes, int]] = {
+    "F40": (b"GnUlInUx", 0),
+    "F56": (b"GnUlInUx", 16),
+    "F64": (b"GNUlInUx", 0),
+}
 
 
 def sha256(data: bytes) -> str:
@@ -131,17 +135,22 @@ def chunked_layer(
 ) -> Layer:
     """A layer as containers/storage writes it, down to its empty frames; only the encoder differs.
 
-    Generations: 1 old annotation names and no tar-split, 2 new names and no tar-split, 3 a tar-split that only an
-    annotation vouches for, 4 one that the TOC vouches for. Hooks change what they are given, or return another.
-    `edit_payload` replaces the frame of a chunk (its `end` is that of the original frame). `zone` is the builder's.
+    Generations: 1 old annotation names and no tar-split, 2 new names and no tar-split, 3 a
+    tar-split that only an annotation vouches for, 4 one that the TOC vouches for. Hooks change what
+    they are given, or return another. `edit_payload` replaces the frame of a chunk (its `end` is
+    that of the original frame). `zone` is the builder's.
     """
     members, end, rest = parse_tar(tar)
-    compress = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=False).compress
+    compress = zstandard.ZstdCompressor(
+        level=level, write_checksum=True, write_content_size=False
+    ).compress
     stream = _Stream(compress, edit_payload)
     entries: list[Json] = []
     for member in members:
         stream.pending.append(member.header)
-        entries += _entries(member, stream, indexes.entry(member, old_times=generation < 4, zone=zone), cut, holes)
+        entries += _entries(
+            member, stream, indexes.entry(member, old_times=generation < 4, zone=zone), cut, holes
+        )
     stream.pending += end, rest
     stream.close_headers(at_end=True)
 
@@ -150,7 +159,9 @@ def chunked_layer(
     if generation >= 3:
         lines = indexes.tar_split(members, end, rest, len(tar) - len(rest))
         lines = edit_tar_split(lines) or lines if edit_tar_split else lines
-        ts_json = _edited(edit_tar_split_json, b"".join(indexes.dumps(line) + b"\n" for line in lines))
+        ts_json = _edited(
+            edit_tar_split_json, b"".join(indexes.dumps(line) + b"\n" for line in lines)
+        )
         ts_frame = _edited(edit_tar_split_frame, compress(ts_json))
         if generation == 4:
             toc["tarSplitDigest"] = sha256(ts_frame)
@@ -159,7 +170,9 @@ def chunked_layer(
     toc_frame = _edited(edit_toc_frame, compress(toc_json))
 
     toc_at = Part(stream.at + _SKIPPABLE.size, len(toc_frame), len(toc_json))
-    ts_at = Part(toc_at.end + _SKIPPABLE.size, len(ts_frame), len(ts_json)) if generation >= 3 else None
+    ts_at = (
+        Part(toc_at.end + _SKIPPABLE.size, len(ts_frame), len(ts_json)) if generation >= 3 else None
+    )
     prefix = PREFIX if generation > 1 else OLD_PREFIX
     annotations = {
         prefix + "manifest-checksum": sha256(toc_frame),
@@ -189,9 +202,13 @@ def chunked_layer(
 
 
 class _Stream:
-    """The tar stream as frames: header frames, which gather what lies between payloads, and payload frames."""
+    """The tar stream as frames: header frames, which gather what lies between payloads, and payload
+    frames.
+    """
 
-    def __init__(self, compress: Callable[[bytes], bytes], edit: Callable[[Chunk, bytes], bytes] | None) -> None:
+    def __init__(
+        self, compress: Callable[[bytes], bytes], edit: Callable[[Chunk, bytes], bytes] | None
+    ) -> None:
         self.compress = compress
         self.edit = edit
         self.parts: list[bytes] = []
@@ -205,7 +222,9 @@ class _Stream:
         self.at += len(frame)
 
     def close_headers(self, *, at_end: bool = False) -> None:
-        """Payloads always follow a header; at the end the writer closes a frame even if nothing is in it."""
+        """Payloads always follow a header; at the end the writer closes a frame even if nothing is
+        in it.
+        """
         data = b"".join(self.pending)
         self.pending.clear()
         start = self.at
@@ -229,7 +248,9 @@ class _Stream:
 
 
 def _entries(member: Member, stream: _Stream, main: Json, cut: Cut, holes: bool) -> list[Json]:
-    """The TOC entries of one member: its own, and one for each further chunk. Writes the payload to the stream."""
+    """The TOC entries of one member: its own, and one for each further chunk. Writes the payload to
+    the stream.
+    """
     data = member.data
     if not data:
         return [main]

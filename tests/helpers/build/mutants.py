@@ -1,4 +1,6 @@
-"""Damage for property tests: bytes that were once good, and JSON in which one value is no longer what it was."""
+"""Damage for property tests: bytes that were once good, and JSON in which one value is no longer
+what it was.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,35 @@ from typing import Any
 from hypothesis import strategies as st
 
 TOKENS = [
-    *(b'"', b":", b",", b"{", b"}", b"[", b"]", b"\\", b"\n", b"\0", b"\xff", b"\xc0\x80", b"\\ud800", b"\\u0022"),
-    *(b"null", b"true", b"NaN", b"-1", b"0", b"1.5", b"1e999", b"9" * 30, b"[" * 3000, b'"a":1,', b'"version":1,'),
+    *(
+        b'"',
+        b":",
+        b",",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"\\",
+        b"\n",
+        b"\0",
+        b"\xff",
+        b"\xc0\x80",
+        b"\\ud800",
+        b"\\u0022",
+    ),
+    *(
+        b"null",
+        b"true",
+        b"NaN",
+        b"-1",
+        b"0",
+        b"1.5",
+        b"1e999",
+        b"9" * 30,
+        b"[" * 3000,
+        b'"a":1,',
+        b'"version":1,',
+    ),
 ]
 ODD_VALUES: list[Any] = [
     *(None, True, -1, 0, 1, 2**31, 2**63 - 1, 2**63, 10**30, 1.5, [], {}, [None], {"a": None}),
@@ -48,7 +77,9 @@ def mutants(draw: st.DrawFn, good: bytes) -> bytes:
 
 @st.composite
 def json_mutants(draw: st.DrawFn, good: Any) -> Any:
-    """A deep copy of `good` in which a value or two are odd, missing, repeated or exchanged with one elsewhere."""
+    """A deep copy of `good` in which a value or two are odd, missing, repeated or exchanged with
+    one elsewhere.
+    """
     root = [copy.deepcopy(good)]
     for _ in range(draw(st.integers(1, 2))):
         places = list(_places(root))

@@ -1,4 +1,5 @@
-"""A writer of eStargz layers, and of the zstd:chunked layers that stargz writes: one TOC, two ways to compress.
+"""A writer of eStargz layers, and of the zstd:chunked layers that stargz writes: one TOC, two ways
+to compress.
 
 Written from the format's description, with no code of ours that reads it.
 """
@@ -52,10 +53,12 @@ def stargz_layer(
     edit_footer: Callable[[bytes], bytes] | None = None,
     edit_annotations: Callable[[dict[str, str]], dict[str, str] | None] | None = None,
 ) -> Layer:
-    """The members of `tar` (its end is dropped), one frame for each chunk, which goes on up to the next one.
+    """The members of `tar` (its end is dropped), one frame for each chunk, which goes on up to the
+    next one.
 
-    `share_below`: a chunk goes on in the frame at hand while that has fewer bytes. `parts`: names of entries that a
-    new frame begins with, as where the writer works in parallel. `owners`: user and group of all, stated once a part.
+    `share_below`: a chunk goes on in the frame at hand while that has fewer bytes. `parts`: names
+    of entries that a new frame begins with, as where the writer works in parallel. `owners`: user
+    and group of all, stated once a part.
     """
     members, _, _ = parse_tar(tar)
     stream = _Frames(compression, level, share_below)
@@ -83,7 +86,9 @@ def stargz_layer(
     toc_json = edit_toc_json(toc_json) if edit_toc_json else toc_json
     annotations = {STARGZ_DIGEST: sha256(toc_json)}
     if compression == "gzip":
-        entry_tar = header(Entry(TOC_NAME, toc_json, mode=0, mtime=0)) + toc_json + padding(len(toc_json))
+        entry_tar = (
+            header(Entry(TOC_NAME, toc_json, mode=0, mtime=0)) + toc_json + padding(len(toc_json))
+        )
         member_bytes = stream.compress(entry_tar + END_OF_ARCHIVE)
         member_bytes = edit_toc_member(member_bytes) if edit_toc_member else member_bytes
         toc_at = Part(stream.at, len(member_bytes), len(toc_json))
@@ -94,7 +99,9 @@ def stargz_layer(
         frame = stream.compress(toc_json)
         toc_at = Part(stream.at + _SKIPPABLE.size, len(frame), len(toc_json))
         end = struct.pack("<4Q8s", toc_at.offset, toc_at.length, toc_at.usize, 1, b"GnUlInUx")
-        tail = b"".join(_SKIPPABLE.pack(b"\x50\x2a\x4d\x18", len(data)) + data for data in (frame, end))
+        tail = b"".join(
+            _SKIPPABLE.pack(b"\x50\x2a\x4d\x18", len(data)) + data for data in (frame, end)
+        )
         annotations |= {
             OLD_PREFIX + "manifest-checksum": sha256(frame),
             OLD_PREFIX + "manifest-position": f"{toc_at.offset}:{toc_at.length}:{toc_at.usize}:1",
@@ -153,7 +160,9 @@ def _chunks(member: Member, main: Json, stream: _Frames, chunk_bytes: int) -> li
         if at:
             found.append({"type": "chunk", "name": main["name"]})
         about = {"offset": offset, "innerOffset": inner, "chunkOffset": at}
-        found[-1] |= {key: value for key, value in about.items() if value} | {"chunkDigest": sha256(data)}
+        found[-1] |= {key: value for key, value in about.items() if value} | {
+            "chunkDigest": sha256(data)
+        }
         if at + chunk_bytes < len(member.data):
             found[-1]["chunkSize"] = chunk_bytes
         stream.open += data

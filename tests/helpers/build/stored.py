@@ -24,7 +24,9 @@ _MEMORY = Path("/dev/shm")
 
 @contextmanager
 def quick_folder() -> Iterator[Path]:
-    """For property tests, which make hundreds of stores: in memory where the system has such a place."""
+    """For property tests, which make hundreds of stores: in memory where the system has such a
+    place.
+    """
     with TemporaryDirectory(prefix="zpull-", dir=_MEMORY if _MEMORY.is_dir() else None) as path:
         yield Path(path)
 
@@ -44,7 +46,9 @@ def keep_metadata(store: Store, layer: Layer) -> LayerIndex:
     """TOC and tar-split."""
     descriptor = descriptor_of(layer)
     location = locate(descriptor)
-    write(store, layer, [location.toc.span, *([location.tarsplit.span] if location.tarsplit else [])])
+    write(
+        store, layer, [location.toc.span, *([location.tarsplit.span] if location.tarsplit else [])]
+    )
     contents = read_contents(store, descriptor)
     write(store, layer, contents.vouched)
     return contents
@@ -72,7 +76,9 @@ def keep_whole(store: Store, layer: Layer) -> None:
     store.set_whole(Digest(layer.digest), layer.size)
 
 
-def keep_image(store: Store, image: Image, *, in_parts: Iterable[int] = (), name: str = NAME) -> StoredImage:
+def keep_image(
+    store: Store, image: Image, *, in_parts: Iterable[int] = (), name: str = NAME
+) -> StoredImage:
     """The image, its layers whole but for those numbered `in_parts`; then as an export loads it."""
     parts = set(in_parts)
     for number, layer in enumerate(image.layers):

@@ -1,6 +1,7 @@
 """Tar archives as exact bytes: written from entries, read back with every header byte kept.
 
-Reading follows Go's `archive/tar`, because that is what the writers of zstd:chunked images read with.
+Reading follows Go's `archive/tar`, because that is what the writers of zstd:chunked images read
+with.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from dataclasses import dataclass, field
 
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
-TYPES = {"reg": b"0", "hardlink": b"1", "symlink": b"2", "char": b"3", "block": b"4", "dir": b"5", "fifo": b"6"}
+TYPES = {
+    "reg": b"0",
+    "hardlink": b"1",
+    "symlink": b"2",
+    "char": b"3",
+    "block": b"4",
+    "dir": b"5",
+    "fifo": b"6",
+}
 _TYPE_OF = {flag: name for name, flag in TYPES.items()} | {b"\0": "reg"}
 _XATTR = b"SCHILY.xattr."
 _OCTAL = re.compile(rb"[0-7]*")
@@ -27,7 +36,8 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── writing
+# ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,9 @@ class Entry:
     """What the header claims, when that is not the length of `data`."""
 
 
-def make_tar(entries: Iterable[Entry] | Mapping[str, bytes], *, end: bytes = END_OF_ARCHIVE) -> bytes:
+def make_tar(
+    entries: Iterable[Entry] | Mapping[str, bytes], *, end: bytes = END_OF_ARCHIVE
+) -> bytes:
     """The archive of these entries in this order.
 
     A mapping is short for plain files, and directories where the name ends in `/`.
@@ -126,13 +138,21 @@ def _ustar(
     mtime: int = 0,
     dev: tuple[int, int] = (0, 0),
 ) -> bytes:
-    front = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name.ljust(100, b"\0"), mode, uid, gid, size, mtime)
+    front = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (
+        name.ljust(100, b"\0"),
+        mode,
+        uid,
+        gid,
+        size,
+        mtime,
+    )
     back = b"%b%b%b%b" % (flag, linkname.ljust(100, b"\0"), b"ustar\x0000", bytes(64))
     back += b"%07o\0%07o\0" % dev + bytes(167)
     return b"%b%06o\0 %b" % (front, sum(front) + 8 * ord(" ") + sum(back), back)
 
 
-# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── reading
+# ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +160,9 @@ class Member:
     """One member as read. Times are nanoseconds since 1970; None when no header gives them."""
 
     header: bytes
-    """Everything from the previous payload to this one: its padding, the extension headers, the header."""
+    """Everything from the previous payload to this one: its padding, the extension headers, the
+    header.
+    """
     name: bytes
     type: str
     linkname: bytes
@@ -158,9 +180,11 @@ class Member:
 
 
 def parse_tar(tar: bytes) -> tuple[list[Member], bytes, bytes]:
-    """Members in order, then the end (last padding and end-of-archive blocks), then whatever follows that.
+    """Members in order, then the end (last padding and end-of-archive blocks), then whatever
+    follows that.
 
-    Raises ValueError on what the real writers refuse: global headers, contiguous and old sparse files.
+    Raises ValueError on what the real writers refuse: global headers, contiguous and old sparse
+    files.
     """
     members: list[Member] = []
     done = at = 0
@@ -217,7 +241,9 @@ def _member(tar: bytes, done: int, at: int, extra: dict[bytes, bytes]) -> Member
         size=size,
         uid=int(extra.get(b"uid") or _number(block[108:116])),
         gid=int(extra.get(b"gid") or _number(block[116:124])),
-        mtime=_nanoseconds(extra[b"mtime"]) if extra.get(b"mtime") else _number(block[136:148]) * 10**9,
+        mtime=_nanoseconds(extra[b"mtime"])
+        if extra.get(b"mtime")
+        else _number(block[136:148]) * 10**9,
         atime=time(b"atime", block[345:357]),
         ctime=time(b"ctime", block[357:369]),
         dev=(_number(block[329:337]), _number(block[337:345])) if device else (0, 0),

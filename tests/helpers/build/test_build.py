@@ -1,4 +1,6 @@
-"""The writer against the real writers' images, against the standard library, and against the format's own laws."""
+"""The writer against the real writers' images, against the standard library, and against the
+format's own laws.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,8 @@ def cut_out(layer: Layer, part: Part | None) -> bytes:
     return layer.blob[part.offset : part.end]
 
 
-# ── as the real writers do ───────────────────────────────────────────────────────────────────────────────────────────
+# ── as the real writers do
+# ───────────────────────────────────────────────────────────────────────────────────────────
 
 REAL = [
     pytest.param(golden, number, id=f"{golden}-{number}")
@@ -113,14 +116,19 @@ def test_writes_what_the_real_writer_wrote(golden: Golden, number: int) -> None:
     assert frames == inflate(layer.blob[: layer.toc_at.offset - 8])
     toc = json.loads(inflate(blob[real_toc["offset"] : real_toc["offset"] + real_toc["length"]])[0])
     assert comparable(toc) == comparable(layer.toc)
-    assert [list(entry) for entry in toc["entries"] or []] == [list(entry) for entry in layer.toc["entries"] or []]
+    assert [list(entry) for entry in toc["entries"] or []] == [
+        list(entry) for entry in layer.toc["entries"] or []
+    ]
     if real_split:
         (lines,) = inflate(blob[real_split["offset"] : real_split["offset"] + real_split["length"]])
         assert lines == layer.tar_split_json
     assert [(c.at, c.usize, c.digest, c.zeros) for c in layer.chunks] == [
         (c["at"], c["usize"], c["digest"], c.get("zeros", False)) for c in truth["chunks"]
     ]
-    assert blob[-72 if truth["footer"] == "F64" else -48 :][:8] == layer.blob[-72 if real_split else -48 :][:8]
+    assert (
+        blob[-72 if truth["footer"] == "F64" else -48 :][:8]
+        == layer.blob[-72 if real_split else -48 :][:8]
+    )
 
 
 @pytest.mark.parametrize(("golden", "number"), REAL)
@@ -130,9 +138,15 @@ def test_reads_a_tar_as_the_truths_say(golden: Golden, number: int) -> None:
     truths = golden.entries(number)
     assert len(members) == len(truths)
     for member, truth in zip(members, truths, strict=True):
-        name = base64.b64decode(truth["name_b64"]) if "name_b64" in truth else truth["name"].encode()
+        name = (
+            base64.b64decode(truth["name_b64"]) if "name_b64" in truth else truth["name"].encode()
+        )
         assert (member.name, member.type, len(member.data)) == (name, truth["type"], truth["size"])
-        assert (member.mode, member.uid, member.gid) == (int(truth["mode"], 8), truth["uid"], truth["gid"])
+        assert (member.mode, member.uid, member.gid) == (
+            int(truth["mode"], 8),
+            truth["uid"],
+            truth["gid"],
+        )
         assert Decimal(member.mtime) / 10**9 == Decimal(truth["mtime"])
         if member.type == "reg":
             assert hashlib.sha256(member.data).hexdigest() == truth["sha256"]
@@ -158,10 +172,21 @@ def test_the_worked_example() -> None:
         (m.name, m.data, m.linkname) for m in parse_tar(tar)[0]
     ]
     layer = chunked_layer(tar)
-    out = [len(frame) for frame in inflate(layer.blob[: layer.toc_at.offset - 8])] if layer.toc_at else []
+    out = (
+        [len(frame) for frame in inflate(layer.blob[: layer.toc_at.offset - 8])]
+        if layer.toc_at
+        else []
+    )
     assert out == [512, 6, 1018, 6, 1018, 16, 2048, 16, 2016]
     entries = layer.toc["entries"]
-    assert [entry["type"] for entry in entries] == ["reg", "reg", "reg", "chunk", "chunk", "hardlink"]
+    assert [entry["type"] for entry in entries] == [
+        "reg",
+        "reg",
+        "reg",
+        "chunk",
+        "chunk",
+        "hardlink",
+    ]
     assert entries[3]["chunkType"] == "zeros"
     assert [json.loads(line).get("name") for line in layer.tar_split_json.splitlines()][1::2] == [
         "a",
@@ -171,7 +196,8 @@ def test_the_worked_example() -> None:
     ]
 
 
-# ── the format's laws ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the format's laws
+# ────────────────────────────────────────────────────────────────────────────────────────────────
 
 CONTENT = st.builds(
     lambda head, zeros, tail: head + bytes(zeros) + tail,
@@ -183,9 +209,16 @@ POSITION = {"manifest-checksum", "manifest-position"}
 FILES = st.dictionaries(st.text("abc/é\u2028<", min_size=1, max_size=130), CONTENT, max_size=6)
 
 
-@given(FILES, st.sampled_from([1, 2, 3, 4]), st.sampled_from([every(100), every(512), never, rolling]), st.booleans())
+@given(
+    FILES,
+    st.sampled_from([1, 2, 3, 4]),
+    st.sampled_from([every(100), every(512), never, rolling]),
+    st.booleans(),
+)
 @settings(deadline=None, max_examples=60)
-def test_every_view_of_a_layer_gives_the_tar(files: dict[str, bytes], generation: Any, cut: Any, holes: bool) -> None:
+def test_every_view_of_a_layer_gives_the_tar(
+    files: dict[str, bytes], generation: Any, cut: Any, holes: bool
+) -> None:
     tar = make_tar([Entry(name, data) for name, data in files.items()])
     layer = chunked_layer(tar, generation=generation, cut=cut, holes=holes)
     assert b"".join(inflate(layer.blob)) == tar
@@ -196,7 +229,10 @@ def test_every_view_of_a_layer_gives_the_tar(files: dict[str, bytes], generation
 
     spans = sorted([*layer.gaps, *((chunk.start, chunk.end) for chunk in layer.chunks)])
     assert layer.toc_at
-    assert [0, *(end for _, end in spans)] == [*(start for start, _ in spans), layer.toc_at.offset - 8]
+    assert [0, *(end for _, end in spans)] == [
+        *(start for start, _ in spans),
+        layer.toc_at.offset - 8,
+    ]
 
     assert inflate(cut_out(layer, layer.toc_at)) == [layer.toc_json]
     assert json.loads(layer.toc_json) == layer.toc
@@ -219,24 +255,37 @@ def test_every_view_of_a_layer_gives_the_tar(files: dict[str, bytes], generation
         (4, PREFIX, POSITION | {"tarsplit-position"}, 72, b"GNUlInUx"),
     ],
 )
-def test_generations(generation: Any, prefix: str, names: set[str], footer: int, magic: bytes) -> None:
+def test_generations(
+    generation: Any, prefix: str, names: set[str], footer: int, magic: bytes
+) -> None:
     layer = chunked_layer(make_tar({"a": b"hello\n"}), generation=generation)
     assert layer.toc_at
     assert set(layer.annotations) == {prefix + name for name in names}
     assert layer.annotations[prefix + "manifest-checksum"] == sha256(cut_out(layer, layer.toc_at))
     assert ("tarSplitDigest" in layer.toc) == (generation == 4)
     if generation == 3:
-        assert layer.annotations[prefix + "tarsplit-checksum"] == sha256(cut_out(layer, layer.tar_split_at))
+        assert layer.annotations[prefix + "tarsplit-checksum"] == sha256(
+            cut_out(layer, layer.tar_split_at)
+        )
     if generation == 4:
         assert layer.toc["tarSplitDigest"] == sha256(cut_out(layer, layer.tar_split_at))
     assert layer.blob[-footer:][:8] == b"\x50\x2a\x4d\x18" + struct.pack("<I", footer - 8)
     assert layer.blob.endswith(magic)
     offset, length, usize, kind = struct.unpack("<4Q", layer.blob[-footer:][8:40])
-    assert (offset, length, usize, kind) == (layer.toc_at.offset, layer.toc_at.length, layer.toc_at.usize, 1)
+    assert (offset, length, usize, kind) == (
+        layer.toc_at.offset,
+        layer.toc_at.length,
+        layer.toc_at.usize,
+        1,
+    )
 
 
 def test_odd_ends() -> None:
-    assert chunked_layer(b"").toc == {"version": 1, "entries": None, "tarSplitDigest": sha256(inflated_empty())}
+    assert chunked_layer(b"").toc == {
+        "version": 1,
+        "entries": None,
+        "tarSplitDigest": sha256(inflated_empty()),
+    }
     assert chunked_layer(END_OF_ARCHIVE).toc["entries"] is None
     layer = chunked_layer(make_tar({"z": bytes(2048)}, end=b""), cut=never)
     assert EMPTY_FRAME * 2 in layer.blob, "one ends the hole, one precedes the TOC"
@@ -247,7 +296,9 @@ def test_odd_ends() -> None:
 
 
 def inflated_empty() -> bytes:
-    return zstandard.ZstdCompressor(level=3, write_checksum=True, write_content_size=False).compress(b"")
+    return zstandard.ZstdCompressor(
+        level=3, write_checksum=True, write_content_size=False
+    ).compress(b"")
 
 
 def test_hooks_lie_consistently() -> None:
@@ -278,12 +329,17 @@ def test_hooks_lie_consistently() -> None:
     assert inflate(layer.blob[layer.chunks[0].start : layer.chunks[0].end]) == [b"hello\n"]
 
 
-# ── sums and cuts ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── sums and cuts
+# ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
     ("data", "want"),
-    [(b"", "0" * 16), (b"123456789", "b90956c775a41001"), (b"hello world\n", base64.b64decode("ROnPP1cq2aw=").hex())],
+    [
+        (b"", "0" * 16),
+        (b"123456789", "b90956c775a41001"),
+        (b"hello world\n", base64.b64decode("ROnPP1cq2aw=").hex()),
+    ],
 )
 def test_crc64_check_values(data: bytes, want: str) -> None:
     assert crc64(data).hex() == want
@@ -301,7 +357,9 @@ def test_crc64_bit_by_bit(data: bytes) -> None:
 
 def test_rolling_by_definition() -> None:
     """Also across the seam between the blocks it works in."""
-    data = b"".join(hashlib.sha256(n.to_bytes(4, "big")).digest() for n in range((1 << 20) // 32 + 4000))
+    data = b"".join(
+        hashlib.sha256(n.to_bytes(4, "big")).digest() for n in range((1 << 20) // 32 + 4000)
+    )
     ring, s1, s2, cuts = bytearray(64), 64 * 31, 64 * 63 * 31, []
     for at, byte in enumerate(data):
         old, ring[at % 64] = ring[at % 64], byte
@@ -327,7 +385,8 @@ def test_holes_are_chunks_of_their_own() -> None:
     assert pieces(b"x" * 20, every(10)) == [(0, 10, False), (10, 20, False), (20, 20, False)]
 
 
-# ── tar ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── tar
+# ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_standard_library_reads_what_we_write() -> None:
@@ -358,12 +417,16 @@ def test_we_read_what_the_standard_library_writes() -> None:
                 info.size = 3
                 tar.addfile(info, io.BytesIO(b"abc"))
         members, end, rest = parse_tar(file.getvalue())
-        assert [(m.name, m.data) for m in members] == [(b"a", b"abc"), (b"d" * 90 + b"/" + b"n" * 60, b"abc")]
+        assert [(m.name, m.data) for m in members] == [
+            (b"a", b"abc"),
+            (b"d" * 90 + b"/" + b"n" * 60, b"abc"),
+        ]
         parts = b"".join(member.header + member.data for member in members) + end + rest
         assert parts == file.getvalue()
 
 
-# ── images ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── images
+# ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_images_and_layouts(tmp_path: Path) -> None:
@@ -407,7 +470,12 @@ def test_fixtures_hold_what_is_expected_of_them(golden: Golden) -> None:
         return
     assert content.tags[golden.tag] == expect["manifest"]["digest"]
     manifest = json.loads(content.manifests[expect["manifest"]["digest"]][1])
-    assert [layer["digest"] for layer in manifest["layers"]] == [layer["digest"] for layer in golden.layers]
-    assert json.loads(content.blobs[expect["config"]["digest"]])["rootfs"]["diff_ids"] == expect["diff_ids"]
+    assert [layer["digest"] for layer in manifest["layers"]] == [
+        layer["digest"] for layer in golden.layers
+    ]
+    assert (
+        json.loads(content.blobs[expect["config"]["digest"]])["rootfs"]["diff_ids"]
+        == expect["diff_ids"]
+    )
     if golden.verifiable:
         assert golden.rootfs

@@ -1,4 +1,6 @@
-"""The two indexes of a zstd:chunked layer as JSON: one TOC entry and two tar-split lines per tar member."""
+"""The two indexes of a zstd:chunked layer as JSON: one TOC entry and two tar-split lines per tar
+member.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _GO_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 
 def dumps(value: object) -> bytes:
-    """Compact JSON as Go writes it. Lone surrogates, which only a hostile edit can bring in, come out escaped."""
+    """Compact JSON as Go writes it. Lone surrogates, which only a hostile edit can bring in, come
+    out escaped.
+    """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.translate(_GO_ESCAPES).encode("utf-8", "backslashreplace")
 
@@ -50,7 +54,9 @@ def entry(member: Member, *, old_times: bool, zone: tzinfo) -> Json:
         "changetime": unset if member.ctime is None else _time(member.ctime, zone),
         "devMajor": member.dev[0],
         "devMinor": member.dev[1],
-        "xattrs": {name: base64.b64encode(value).decode() for name, value in sorted(member.xattrs.items())},
+        "xattrs": {
+            name: base64.b64encode(value).decode() for name, value in sorted(member.xattrs.items())
+        },
     }
     return {key: value for key, value in fields.items() if value or key == "name"}
 
@@ -65,10 +71,11 @@ def _time(nanoseconds: int, zone: tzinfo) -> str:
 
 
 def tar_split(members: Iterable[Member], end: bytes, rest: bytes, rest_at: int) -> list[Json]:
-    """All lines: literal bytes (type 2) and files (type 1) in turn, then the end of the archive and what follows it.
+    """All lines: literal bytes (type 2) and files (type 1) in turn, then the end of the archive and
+    what follows it.
 
-    What follows, from offset `rest_at` of the tar, comes as the writer reads its input: in blocks of 32 KiB, after
-    eight bytes that are read apart to detect a compression.
+    What follows, from offset `rest_at` of the tar, comes as the writer reads its input: in blocks
+    of 32 KiB, after eight bytes that are read apart to detect a compression.
     """
     lines = [*_member_lines(members), *_literal(end)]
     edges = [0, *range((8 - rest_at) % _READ or _READ, len(rest), _READ), len(rest)]
@@ -87,7 +94,9 @@ def _member_lines(members: Iterable[Member]) -> Iterator[Json]:
             line["name_raw"] = base64.b64encode(member.name).decode()
         if member.size:
             line["size"] = member.size
-        yield line | {"payload": base64.b64encode(crc64(member.data)).decode() if member.size else None}
+        yield line | {
+            "payload": base64.b64encode(crc64(member.data)).decode() if member.size else None
+        }
 
 
 def _literal(data: bytes) -> list[Json]:

@@ -38,13 +38,23 @@ class Ended:
 
 
 def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Nothing of the developer's own settings: credentials, proxies and stores stay out of the tests."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL", "PYTHONPATH")}
+    """Nothing of the developer's own settings: credentials, proxies and stores stay out of the
+    tests.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "LANG", "LC_ALL", "PYTHONPATH")
+    }
     return kept | {"HOME": str(home), "ZPULL_STORE": str(home / "store")} | dict(extra or {})
 
 
 def zpull(
-    home: Path, *args: str | Path, env: Mapping[str, str] | None = None, check: bool = True, stdin: str = ""
+    home: Path,
+    *args: str | Path,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+    stdin: str = "",
 ) -> Ended:
     """Run to the end. With `check` a failure fails the test and shows what was said."""
     done = subprocess.run(

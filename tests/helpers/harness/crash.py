@@ -1,7 +1,8 @@
 """Power loss at any moment: the writes of a real run, recorded by strace, cut anywhere.
 
-The disk that is imagined keeps its promises and nothing more (fsync(2)): a file's bytes are safe once it was synced,
-its name once its folder was. All else may be there, or not, or in parts of 512 bytes.
+The disk that is imagined keeps its promises and nothing more (fsync(2)): a file's bytes are safe
+once it was synced, its name once its folder was. All else may be there, or not, or in parts of 512
+bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ _SECTOR = 512
 def strace() -> str | None:
     """The program, where it is installed and may trace."""
     found = shutil.which("strace")
-    if found is None or subprocess.run([found, "-qq", "true"], capture_output=True, check=False).returncode:
+    if (
+        found is None
+        or subprocess.run([found, "-qq", "true"], capture_output=True, check=False).returncode
+    ):
         return None
     return found
 
@@ -44,13 +48,32 @@ class Op:
     data: bytes = b""
 
 
-def record(argv: Sequence[str | Path], env: Mapping[str, str], folder: Path, trace: Path) -> list[Op]:
+def record(
+    argv: Sequence[str | Path], env: Mapping[str, str], folder: Path, trace: Path
+) -> list[Op]:
     """Run the command; what it changed below `folder`, in order."""
     program = strace()
     assert program
-    there = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    words = [program, "-f", "-qq", "-xx", "-s", str(64 << 20), "-e", f"trace={_CALLS}", "-o", str(trace)]
-    done = subprocess.run([*words, *map(str, argv)], env=dict(env), capture_output=True, timeout=300, check=False)
+    there = {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    words = [
+        program,
+        "-f",
+        "-qq",
+        "-xx",
+        "-s",
+        str(64 << 20),
+        "-e",
+        f"trace={_CALLS}",
+        "-o",
+        str(trace),
+    ]
+    done = subprocess.run(
+        [*words, *map(str, argv)], env=dict(env), capture_output=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     return list(_Reader(folder, there).ops(trace.read_text(encoding="ascii")))
 
@@ -83,7 +106,9 @@ class _Reader:
 
     def _inside(self, path: str) -> str | None:
         path = os.path.normpath(path)
-        return os.path.relpath(path, self._root) if f"{path}/".startswith(f"{self._root}/") else None
+        return (
+            os.path.relpath(path, self._root) if f"{path}/".startswith(f"{self._root}/") else None
+        )
 
     def _op(self, name: str, words: str, result: int) -> Iterator[Op]:
         texts = [bytes.fromhex(one.replace("\\x", "")) for one in _TEXT.findall(words)]
@@ -106,7 +131,12 @@ class _Reader:
             old, new = (self._inside(one) for one in paths[:2])
             if new is not None:
                 self._sizes[new] = self._sizes.get(old or "", 0)
-                yield Op(name[:4], old or "", new, data=b"" if old is not None else Path(paths[0]).read_bytes())
+                yield Op(
+                    name[:4],
+                    old or "",
+                    new,
+                    data=b"" if old is not None else Path(paths[0]).read_bytes(),
+                )
         elif (path := self._inside(paths[0])) is not None:
             self._sizes.pop(path, None)
             yield Op(name.removesuffix("at"), path)
@@ -203,7 +233,9 @@ class Disk:
         if file is not None:
             file.sync()
             return
-        inside = [name for name in {*self._names, *self._safe} - {"."} if str(Path(name).parent) == path]
+        inside = [
+            name for name in {*self._names, *self._safe} - {"."} if str(Path(name).parent) == path
+        ]
         for name in inside:
             if name in self._names:
                 self._safe[name] = self._names[name]
@@ -227,8 +259,12 @@ class Disk:
                 place.write_bytes(file.contents(keep))
 
 
-def crashes(ops: Sequence[Op], folder: Path, dice: random.Random, every: int = 1) -> Iterator[tuple[int, float, Path]]:
-    """After each `every`th step: the store with nothing that was not synced, with all of it, with half of it torn."""
+def crashes(
+    ops: Sequence[Op], folder: Path, dice: random.Random, every: int = 1
+) -> Iterator[tuple[int, float, Path]]:
+    """After each `every`th step: the store with nothing that was not synced, with all of it, with
+    half of it torn.
+    """
     disk = Disk()
     for step, op in enumerate(ops):
         disk.apply(op)

@@ -1,4 +1,6 @@
-"""Fail any call that changes files below a folder with any errno, in a real process: a library put before libc."""
+"""Fail any call that changes files below a folder with any errno, in a real process: a library put
+before libc.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,12 @@ class Injector:
         assert found
         subprocess.run([found, "-shared", "-fPIC", "-o", self._library, SOURCE, "-ldl"], check=True)
 
-    def run(self, home: Path, *args: str, code: int = 0, at: int = 0, once: bool = False) -> tuple[Ended, int]:
-        """A command of which calls fail from the `at`'th one on; 0: none does. Returns how many were made, too."""
+    def run(
+        self, home: Path, *args: str, code: int = 0, at: int = 0, once: bool = False
+    ) -> tuple[Ended, int]:
+        """A command of which calls fail from the `at`'th one on; 0: none does. Returns how many
+        were made, too.
+        """
         self._counter.write_bytes(bytes(8))
         extra = {
             "LD_PRELOAD": str(self._library),
@@ -36,9 +42,16 @@ class Injector:
             "INJECT_ERRNO": str(code),
         } | ({"INJECT_ONCE": "1"} if once else {})
         done = subprocess.run(
-            [*ARGV, *args], env=environment(home, extra), capture_output=True, text=True, timeout=120, check=False
+            [*ARGV, *args],
+            env=environment(home, extra),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
-        return Ended(done.returncode, done.stdout, done.stderr), int.from_bytes(self._counter.read_bytes(), "little")
+        return Ended(done.returncode, done.stdout, done.stderr), int.from_bytes(
+            self._counter.read_bytes(), "little"
+        )
 
 
 CODES = {name: getattr(errno, name) for name in ("ENOSPC", "EIO", "EROFS", "EMFILE", "EDQUOT")}

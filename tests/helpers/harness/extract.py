@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def extract(tar: tarfile.TarFile, folder: Path, members: Iterable[tarfile.TarInfo] | None = None) -> None:
+def extract(
+    tar: tarfile.TarFile, folder: Path, members: Iterable[tarfile.TarInfo] | None = None
+) -> None:
     if hasattr(tarfile, "fully_trusted_filter"):
         tar.extractall(folder, members, filter="fully_trusted")
     else:

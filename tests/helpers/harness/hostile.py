@@ -1,8 +1,10 @@
-"""The bench for hostile images: a victim whose every part can be edited, and what must hold after each attack.
+"""The bench for hostile images: a victim whose every part can be edited, and what must hold after
+each attack.
 
-`Bench.refused` and `Bench.whole` are the two ends an attack may come to: an error that leaves nothing behind, or a
-layer taken whole and right all the same. Both hold the receipt against what the source says it sent. `Bench.lies` is
-for what speaks of a layer without being its bytes: it is refused where it is needed, and costs bytes where it is not.
+`Bench.refused` and `Bench.whole` are the two ends an attack may come to: an error that leaves
+nothing behind, or a layer taken whole and right all the same. Both hold the receipt against what
+the source says it sent. `Bench.lies` is for what speaks of a layer without being its bytes: it is
+refused where it is needed, and costs bytes where it is not.
 """
 
 from __future__ import annotations
@@ -18,7 +20,16 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.build.front import Entry, Image, Json, Layer, chunked_layer, every, image, make_tar
+from tests.helpers.build.front import (
+    Entry,
+    Image,
+    Json,
+    Layer,
+    chunked_layer,
+    every,
+    image,
+    make_tar,
+)
 from tests.helpers.harness.pulls import Outcome, open_store, pull
 from tests.helpers.servers.memory import Break, MemorySource
 from zchunked.errors import FormatError, IntegrityError, ZPullError
@@ -32,8 +43,8 @@ from zchunked.store import Store
 from zchunked.store.images import StoredImage
 
 STARTS = ["cold", "metered", "warm", "exact"]
-"""Empty store; empty store and no unneeded byte, so nothing comes whole unasked; an older version is here, and layers
-come the lean way; the same in an ordinary pull.
+"""Empty store; empty store and no unneeded byte, so nothing comes whole unasked; an older version
+is here, and layers come the lean way; the same in an ordinary pull.
 """
 IN_PARTS = ["metered", "warm"]
 COLD_AND_WARM = ["cold", "warm"]
@@ -141,7 +152,9 @@ def lies_at(name: str, other: str, /, **values: object) -> Edit:
 
     def edit(toc: Json) -> None:
         there = entry_of(toc, other)
-        entry_of(toc, name).update({"offset": there["offset"], "endOffset": there["endOffset"]} | values)
+        entry_of(toc, name).update(
+            {"offset": there["offset"], "endOffset": there["endOffset"]} | values
+        )
 
     return edit
 
@@ -179,11 +192,17 @@ class Bench:
 
     def pull(self, content: Image, name: str = "example.com/app:t", **options: Any) -> Outcome:
         """A pull that raises what it raises, with a receipt that adds up in any case."""
-        made = {key: options.pop(key) for key in ("change", "ranges", "spans", "piece") if key in options}
+        made = {
+            key: options.pop(key)
+            for key in ("change", "ranges", "spans", "piece")
+            if key in options
+        }
         source = self.last = MemorySource(content, **made)
         return self.pull_from(source, name, **options)
 
-    def pull_from(self, source: MemorySource, name: str = "example.com/app:t", **options: Any) -> Outcome:
+    def pull_from(
+        self, source: MemorySource, name: str = "example.com/app:t", **options: Any
+    ) -> Outcome:
         self.last = source
         outcome = Outcome(Receipt(name))
         try:
@@ -193,7 +212,9 @@ class Bench:
 
     def refused(self, content: Image, exit_code: int, words: str = "", **options: Any) -> str:
         """The attack fails with one clear line, which is returned, and leaves nothing behind."""
-        with pytest.raises({INTEGRITY: IntegrityError, MALFORMED: FormatError}[exit_code]) as caught:
+        with pytest.raises(
+            {INTEGRITY: IntegrityError, MALFORMED: FormatError}[exit_code]
+        ) as caught:
             self.pull(content, **options)
         message = str(caught.value)
         assert caught.value.exit_code == exit_code
@@ -203,7 +224,9 @@ class Bench:
         return message
 
     def lies(self, content: Image, exit_code: int, words: str = "", **options: Any) -> str | None:
-        """Refused, or in an ordinary pull not needed: then every layer is the registry's own blob."""
+        """Refused, or in an ordinary pull not needed: then every layer is the registry's own
+        blob.
+        """
         if self.start in ("metered", "warm"):
             return self.refused(content, exit_code, words, **options)
         refusal: ZPullError | None = None
@@ -212,13 +235,17 @@ class Bench:
         except (IntegrityError, FormatError) as error:
             refusal = error
         if refusal is not None:
-            assert self.start == "exact", "without anything to compare with nobody reads a table of contents"
+            assert self.start == "exact", (
+                "without anything to compare with nobody reads a table of contents"
+            )
             assert refusal.exit_code == exit_code
             is_clear_line(str(refusal))
             self.has_nothing_of(content)
         return None
 
-    def lies_for_good(self, content: Image, exit_code: int, words: str = "", **options: Any) -> str | None:
+    def lies_for_good(
+        self, content: Image, exit_code: int, words: str = "", **options: Any
+    ) -> str | None:
         """As `refused_for_good`."""
         if self.start in ("metered", "warm"):
             return self.refused_for_good(content, exit_code, words, **options)
@@ -228,7 +255,9 @@ class Bench:
         return None
 
     def is_identical(self, outcome: Outcome, content: Image) -> None:
-        """Every blob is the registry's, no byte came twice, and only a tar that the config names leaves the store."""
+        """Every blob is the registry's, no byte came twice, and only a tar that the config names
+        leaves the store.
+        """
         for layer in content.layers:
             digest = Digest(layer.digest)
             assert self.store.is_whole(digest)
@@ -242,15 +271,20 @@ class Bench:
             except (IntegrityError, FormatError) as error:
                 is_clear_line(str(error))
 
-    def refused_for_good(self, content: Image, exit_code: int, words: str = "", **options: Any) -> str:
-        """So it is the second time, in the next process too; the honest images are all right afterwards."""
+    def refused_for_good(
+        self, content: Image, exit_code: int, words: str = "", **options: Any
+    ) -> str:
+        """So it is the second time, in the next process too; the honest images are all right
+        afterwards.
+        """
         message = self.refused(content, exit_code, words, **options)
         self.reopen()
         assert self.refused(content, exit_code, words, **options) == message
         self.reopen()
         if self.start in ("warm", "exact"):
             again = self.pull(old_image(), "example.com/old:t")
-            assert again.receipt.bytes.needed == again.receipt.bytes.gap == 0  # all of it is still here
+            # all of it is still here
+            assert again.receipt.bytes.needed == again.receipt.bytes.gap == 0
             self.is_right(again, old_image())
         self.is_right(self.pull(honest()), honest())
         return message
@@ -261,7 +295,9 @@ class Bench:
         self.is_right(outcome, content)
         for entry, layer in zip(outcome.receipt.layers, content.layers, strict=True):
             assert entry.mode == "whole"
-            assert words in (entry.reason or "") or (self.start == "cold" and entry.reason == NOTHING_HERE)
+            assert words in (entry.reason or "") or (
+                self.start == "cold" and entry.reason == NOTHING_HERE
+            )
             is_clear_line(entry.reason or "")
             assert entry.fetched_bytes == layer.size
             assert self.store.is_whole(Digest(layer.digest))
@@ -303,7 +339,11 @@ def _warm_store() -> dict[str, bytes]:
         found = Bench(Path(folder), open_store(Path(folder)), "warm")
         found.is_right(found.pull(old_image(), "example.com/old:t"), old_image())
         found.store.close()
-        return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in Path(folder).rglob("*")
+            if path.is_file()
+        }
 
 
 @contextmanager
@@ -326,7 +366,10 @@ def adds_up(receipt: Receipt, source: MemorySource) -> None:
     assert min(spent.needed, spent.metadata, spent.gap, spent.wasted, spent.cached) >= 0, spent
     assert receipt.requests == source.traffic.requests
     assert sum(entry.fetched_bytes for entry in receipt.layers) <= spent.fetched
-    assert all(entry.fetched_bytes >= 0 and 0 <= entry.cached_bytes <= entry.size for entry in receipt.layers)
+    assert all(
+        entry.fetched_bytes >= 0 and 0 <= entry.cached_bytes <= entry.size
+        for entry in receipt.layers
+    )
 
 
 def tars_are_right(store: Store, stored: StoredImage, content: Image) -> None:
@@ -340,7 +383,9 @@ def is_clear_line(text: str) -> None:
 
 
 def flips(digest: str, where: range, *, times: int = 1 << 30) -> Break:
-    """Turns one bit of each piece that holds a byte of `where`, in the first `times` such pieces."""
+    """Turns one bit of each piece that holds a byte of `where`, in the first `times` such
+    pieces.
+    """
     left = [times]
 
     def change(blob: Any, at: int, piece: bytes) -> bytes:

@@ -1,4 +1,6 @@
-"""What the tests of bad links share: images, a finished store, and whether a pull came out right."""
+"""What the tests of bad links share: images, a finished store, and whether a pull came out
+right.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +39,12 @@ def files(seed: int, count: int, size: int) -> dict[str, bytes]:
 
 @cache
 def versions() -> dict[str, Image]:
-    """v1 and v2 share half of a zstd:chunked layer; v2 has a gzip layer too, which can only come whole."""
+    """v1 and v2 share half of a zstd:chunked layer; v2 has a gzip layer too, which can only come
+    whole.
+    """
     shared, old, new = files(1, 30, 10_000), files(2, 5, 10_000), files(3, 30, 10_000)
-    mixed = dict(sorted((shared | new).items(), key=lambda item: item[0][-4:]))  # what is missing lies between
+    # what is missing lies between
+    mixed = dict(sorted((shared | new).items(), key=lambda item: item[0][-4:]))
     return {
         "v1": image([chunked_layer(make_tar(shared | old))]),
         "v2": image([chunked_layer(make_tar(mixed)), gzip_layer(make_tar(files(4, 20, 10_000)))]),
@@ -52,7 +57,11 @@ def large(size: int = 3_000_000) -> Image:
     one = files(5, 60, size // 120)
     two = files(6, size // 4000, 1000)
     return image(
-        [chunked_layer(make_tar(one)), chunked_layer(make_tar(two)), gzip_layer(make_tar(files(7, 10, size // 40)))]
+        [
+            chunked_layer(make_tar(one)),
+            chunked_layer(make_tar(two)),
+            gzip_layer(make_tar(files(7, 10, size // 40))),
+        ]
     )
 
 
@@ -61,7 +70,9 @@ def gzip_of(made: Image) -> str:
 
 
 def everywhere(fault: Fault, made: Image, *, nth: int = 1) -> list[Rule]:
-    """Once at every kind of request: token, manifest, config, table of contents, chunks, a whole layer."""
+    """Once at every kind of request: token, manifest, config, table of contents, chunks, a whole
+    layer.
+    """
     whole = gzip_of(made)
     return [
         *(on(kind, fault, nth=nth) for kind in KINDS),
@@ -105,12 +116,21 @@ def run(home: Path, registry: Registry, tag: str, *options: str, check: int | No
 
 @contextmanager
 def started(
-    home: Path, reference: str, *options: str, env: Mapping[str, str] | None = None, stdin: int | None = None
+    home: Path,
+    reference: str,
+    *options: str,
+    env: Mapping[str, str] | None = None,
+    stdin: int | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     """A pull under way; killed at the end of the block if it still is."""
     argv = [*ARGV, reference, "--format", "json", *options]
     with subprocess.Popen(
-        argv, env=environment(home, env), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        argv,
+        env=environment(home, env),
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             yield process
@@ -119,8 +139,12 @@ def started(
                 process.kill()
 
 
-def kill_after(process: subprocess.Popen[str], registry: Registry, size: int, number: int = signal.SIGKILL) -> bool:
-    """Send the signal once the registry has sent so many more body bytes; False if the pull was done before."""
+def kill_after(
+    process: subprocess.Popen[str], registry: Registry, size: int, number: int = signal.SIGKILL
+) -> bool:
+    """Send the signal once the registry has sent so many more body bytes; False if the pull was
+    done before.
+    """
     until = registry.accounts.body_bytes + size
     while registry.accounts.body_bytes < until:
         if process.poll() is not None:
@@ -136,11 +160,15 @@ def balanced(receipt: dict[str, Any]) -> None:
     """Every byte in exactly one column."""
     spent = receipt["bytes"]
     assert min(spent.values()) >= 0, spent
-    assert spent["fetched"] == spent["needed"] + spent["metadata"] + spent["gap"] + spent["wasted"], spent
+    assert (
+        spent["fetched"] == spent["needed"] + spent["metadata"] + spent["gap"] + spent["wasted"]
+    ), spent
 
 
 def assert_right(home: Path, registry: Registry, tag: str) -> None:
-    """The image is here, each layer's tar is what its diff ID says, and nothing in the store is damaged."""
+    """The image is here, each layer's tar is what its diff ID says, and nothing in the store is
+    damaged.
+    """
     made = registry.content.manifests[registry.content.tags[tag]]
     with Store(home / "store") as store:
         assert verify(store).damaged == []

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Kind = Literal["ping", "token", "manifest", "config", "toc", "blob", "redirect", "tags", "other"]
-"""`toc` is a range that reaches into the indexes of a zstd:chunked layer, `redirect` a blob request answered by one."""
+"""`toc` is a range that reaches into the indexes of a zstd:chunked layer, `redirect` a blob request
+answered by one.
+"""
 
 Span = tuple[int, int]
 """Half-open."""
@@ -38,7 +40,9 @@ class Request:
 
 
 class Accounts:
-    """All requests of a server, in order of arrival. Every byte is entered before a client can have seen it."""
+    """All requests of a server, in order of arrival. Every byte is entered before a client can have
+    seen it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -67,7 +71,9 @@ class Accounts:
             request.body_bytes += size
             self._body_bytes += size
             if at is not None and size:
-                start = request.spans.pop()[0] if request.spans and request.spans[-1][1] == at else at
+                start = (
+                    request.spans.pop()[0] if request.spans and request.spans[-1][1] == at else at
+                )
                 request.spans.append((start, at + size))
 
     def unsent(self, request: Request, size: int, at: int | None) -> None:
@@ -95,7 +101,9 @@ class Accounts:
 
     @property
     def body_bytes(self) -> int:
-        """All bodies: also those of errors, tokens and redirects, and the part headers of multi-range answers."""
+        """All bodies: also those of errors, tokens and redirects, and the part headers of
+        multi-range answers.
+        """
         return self._body_bytes
 
     @property

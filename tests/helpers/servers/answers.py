@@ -10,10 +10,14 @@ from typing import Literal
 from tests.helpers.build.toc import Json, dumps
 from tests.helpers.servers.accounts import Span
 
-MultiRange = Literal["206", "reordered", "coalesced", "single-only-first", "200", "400", "416", "501", "502"]
+MultiRange = Literal[
+    "206", "reordered", "coalesced", "single-only-first", "200", "400", "416", "501", "502"
+]
 """How several ranges are answered; `coalesced` and `reordered` are 206 as well."""
 SingleRange = Literal["206", "200", "200-with-content-range", "200-then-206", "400", "416", "501"]
-"""How one range is answered; `200-then-206` is a pull-through cache that first has to fetch the blob itself."""
+"""How one range is answered; `200-then-206` is a pull-through cache that first has to fetch the
+blob itself.
+"""
 
 _RANGES = re.compile(r"bytes=(\d*-\d*(?:, *\d*-\d*)*)")
 
@@ -28,7 +32,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Answer:
-    """Status, headers and body, and how the sending goes. Content-Length stands in the headers as any other."""
+    """Status, headers and body, and how the sending goes. Content-Length stands in the headers as
+    any other.
+    """
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -48,14 +54,21 @@ class Answer:
         """Headers by name, with `_` for `-`; None removes one."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         merged = {name: value for name, value in self.headers.items() if name not in named}
-        return replace(self, headers=merged | {name: value for name, value in named.items() if value is not None})
+        return replace(
+            self,
+            headers=merged | {name: value for name, value in named.items() if value is not None},
+        )
 
     def with_body(self, *pieces: Piece) -> Answer:
         """With this body and its true length."""
-        return replace(self, body=pieces).with_headers(Content_Length=str(sum(len(piece.data) for piece in pieces)))
+        return replace(self, body=pieces).with_headers(
+            Content_Length=str(sum(len(piece.data) for piece in pieces))
+        )
 
 
-def plain(status: int, body: bytes, media_type: str = "text/plain; charset=utf-8", **headers: str) -> Answer:
+def plain(
+    status: int, body: bytes, media_type: str = "text/plain; charset=utf-8", **headers: str
+) -> Answer:
     """An answer that is not part of a blob."""
     return Answer(status).with_headers(Content_Type=media_type, **headers).with_body(Piece(body))
 
@@ -67,7 +80,9 @@ def error(status: int, code: str, message: str, **headers: str) -> Answer:
 
 
 def parse_ranges(header: str | None, size: int) -> list[Span] | None:
-    """The spans that a Range header asks for, cut to the blob, in its order; None if there is no header to heed."""
+    """The spans that a Range header asks for, cut to the blob, in its order; None if there is no
+    header to heed.
+    """
     found = _RANGES.fullmatch(header or "")
     if not found:
         return None
@@ -91,7 +106,9 @@ def whole(blob: bytes, *, media_type: str = "application/octet-stream") -> Answe
 def partial(blob: bytes, span: Span) -> Answer:
     start, end = span
     answer = Answer(206, blob=blob).with_headers(
-        Content_Type="application/octet-stream", Accept_Ranges="bytes", Content_Range=content_range(span, len(blob))
+        Content_Type="application/octet-stream",
+        Accept_Ranges="bytes",
+        Content_Range=content_range(span, len(blob)),
     )
     return answer.with_body(Piece(memoryview(blob)[start:end], start))
 
@@ -115,7 +132,13 @@ def multipart(blob: bytes, spans: Iterable[Span], boundary: str) -> Answer:
 
 
 def ranged(
-    blob: bytes, asked: str | None, *, multi: MultiRange, single: SingleRange, cached: bool, boundary: str
+    blob: bytes,
+    asked: str | None,
+    *,
+    multi: MultiRange,
+    single: SingleRange,
+    cached: bool,
+    boundary: str,
 ) -> Answer:
     """The answer of a server with these habits. `cached` matters to `200-then-206` alone."""
     spans = parse_ranges(asked, len(blob))
@@ -144,7 +167,9 @@ def _several(blob: bytes, spans: list[Span], multi: MultiRange, boundary: str) -
             return multipart(blob, reversed(spans), boundary)
         case "coalesced":
             merged = _merged(spans)
-            return multipart(blob, merged, boundary) if len(merged) > 1 else partial(blob, merged[0])
+            return (
+                multipart(blob, merged, boundary) if len(merged) > 1 else partial(blob, merged[0])
+            )
         case "single-only-first":
             return partial(blob, spans[0])
         case _:
@@ -156,7 +181,9 @@ def _refused(status: str, blob: bytes) -> Answer:
 
 
 def _merged(spans: Sequence[Span]) -> list[Span]:
-    """As RFC 9110 allows a server to: spans that are less than a part header (80 bytes) apart become one."""
+    """As RFC 9110 allows a server to: spans that are less than a part header (80 bytes) apart
+    become one.
+    """
     found: list[Span] = []
     for start, end in sorted(spans):
         if found and start - found[-1][1] < 80:

@@ -1,4 +1,6 @@
-"""A bucket on loopback: as much of S3 as a publisher needs, in memory, with conditions, parts and an open log."""
+"""A bucket on loopback: as much of S3 as a publisher needs, in memory, with conditions, parts and
+an open log.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Bucket:
         self.lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.bucket = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), daemon=True
+        )
         self._thread.start()
         return self
 
@@ -93,7 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
         if "uploads" in query:
             name = str(len(bucket.log))
             bucket.uploads[name] = {}
-            text = "<{0}><UploadId>{1}</UploadId></{0}>".format("InitiateMultipartUploadResult", name)
+            text = "<{0}><UploadId>{1}</UploadId></{0}>".format(
+                "InitiateMultipartUploadResult", name
+            )
             self._answer(200, text.encode())
         elif self.command == "DELETE":
             bucket.uploads.pop(upload, None)
@@ -113,7 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
         match, none_match = self.headers.get("If-Match"), self.headers.get("If-None-Match")
         if (match or none_match) and not bucket.has_conditions:
             self._answer(501, b"<Error><Code>NotImplemented</Code></Error>")
-        elif (none_match and key in bucket.objects) or (match and match != _etag(bucket.objects.get(key))):
+        elif (none_match and key in bucket.objects) or (
+            match and match != _etag(bucket.objects.get(key))
+        ):
             self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
         else:
             bucket.objects[key] = body

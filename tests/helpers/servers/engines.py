@@ -1,4 +1,6 @@
-"""Real engines, as root: dockerd and containerd on sockets and folders of their own, without networks."""
+"""Real engines, as root: dockerd and containerd on sockets and folders of their own, without
+networks.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,12 @@ def _running(
 def run(environment: dict[str, str], *argv: str) -> str:
     """A command of the engine; what it printed."""
     done = subprocess.run(
-        argv, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False
+        argv,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert not done.returncode, done.stderr
     return done.stdout

@@ -1,4 +1,5 @@
-"""Everything that can go wrong on the way, as functions from one answer to a worse one, and rules that say when.
+"""Everything that can go wrong on the way, as functions from one answer to a worse one, and rules
+that say when.
 
 Registry(images, faults=[on("blob", reset(after=1000), nth=2), on("token", fail(503), times=1)])
 """
@@ -26,7 +27,8 @@ def _thrown(count: Count, dice: random.Random) -> int:
     return count if isinstance(count, int) else dice.randint(*count)
 
 
-# ── the connection ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the connection
+# ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def refuse(*, how: Literal["fin", "rst"] = "fin") -> Fault:
@@ -46,7 +48,9 @@ def cut(*, after: Count) -> Fault:
 
 def cut_chunked(*, after: Count) -> Fault:
     """As `cut`, in a chunked body, which thus lacks its last chunk."""
-    return lambda answer, dice: replace(answer, chunked=True, end="fin", end_after=_thrown(after, dice))
+    return lambda answer, dice: replace(
+        answer, chunked=True, end="fin", end_after=_thrown(after, dice)
+    )
 
 
 def chunked() -> Fault:
@@ -55,13 +59,19 @@ def chunked() -> Fault:
 
 
 def close() -> Fault:
-    """No fault either: a whole body, then the connection is closed without having been announced."""
+    """No fault either: a whole body, then the connection is closed without having been
+    announced.
+    """
     return lambda answer, dice: replace(answer, end="fin", end_after=None)
 
 
 def stall(seconds: float, *, after: Count = 0) -> Fault:
-    """Silence after so many body bytes (-1: before the head), then on as if nothing had been. Ends with the server."""
-    return lambda answer, dice: replace(answer, pauses=(*answer.pauses, (_thrown(after, dice), seconds)))
+    """Silence after so many body bytes (-1: before the head), then on as if nothing had been. Ends
+    with the server.
+    """
+    return lambda answer, dice: replace(
+        answer, pauses=(*answer.pauses, (_thrown(after, dice), seconds))
+    )
 
 
 def trickle(size: int, seconds: float) -> Fault:
@@ -69,19 +79,28 @@ def trickle(size: int, seconds: float) -> Fault:
     return lambda answer, dice: replace(answer, trickle=(size, seconds))
 
 
-# ── the answer ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the answer
+# ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def fail(
-    status: int, *, retry_after: str | float | None = None, date: bool = False, body: bytes | None = None
+    status: int,
+    *,
+    retry_after: str | float | None = None,
+    date: bool = False,
+    body: bytes | None = None,
 ) -> Fault:
-    """Another status instead of the answer. `date` says when to retry as a date, which has whole seconds."""
+    """Another status instead of the answer. `date` says when to retry as a date, which has whole
+    seconds.
+    """
 
     def fault(answer: Answer, dice: random.Random) -> Answer:
         failed = plain(status, f"{status} by order of the test".encode() if body is None else body)
         if retry_after is None:
             return failed
-        when = formatdate(time.time() + float(retry_after), usegmt=True) if date else str(retry_after)
+        when = (
+            formatdate(time.time() + float(retry_after), usegmt=True) if date else str(retry_after)
+        )
         return failed.with_headers(Retry_After=when)
 
     return fault
@@ -104,7 +123,9 @@ def shift_content_range(by: int = 1) -> Fault:
         if "Content-Range" not in answer.headers or not answer.body or answer.body[0].at is None:
             return answer
         start, size = answer.body[0].at + by, sum(len(piece.data) for piece in answer.body)
-        return answer.with_headers(Content_Range=content_range((start, start + size), len(answer.blob)))
+        return answer.with_headers(
+            Content_Range=content_range((start, start + size), len(answer.blob))
+        )
 
     return fault
 
@@ -114,7 +135,11 @@ def wrong_total(by: int = 1) -> Fault:
 
     def fault(answer: Answer, dice: random.Random) -> Answer:
         known, slash, _ = answer.headers.get("Content-Range", "").partition("/")
-        return answer.with_headers(Content_Range=f"{known}/{len(answer.blob) + by}") if slash else answer
+        return (
+            answer.with_headers(Content_Range=f"{known}/{len(answer.blob) + by}")
+            if slash
+            else answer
+        )
 
     return fault
 
@@ -189,7 +214,8 @@ def claim_gzip() -> Fault:
     return headers(Content_Encoding="gzip")
 
 
-# ── when ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── when
+# ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -222,14 +248,28 @@ def on(
     until: float = float("inf"),
     when: Callable[[Request], bool] | None = None,
 ) -> Rule:
-    """A rule for requests of these kinds: the nth of them, at most so many times, by chance, from a point on."""
+    """A rule for requests of these kinds: the nth of them, at most so many times, by chance, from a
+    point on.
+    """
     kinds: Iterable[Kind] = () if kind == "any" else (kind,) if isinstance(kind, str) else kind  # type: ignore[assignment]
     ordinals = (nth,) if isinstance(nth, int) else nth
-    return Rule(frozenset(kinds), faults, frozenset(ordinals), times, probability, after_bytes, since, until, when)
+    return Rule(
+        frozenset(kinds),
+        faults,
+        frozenset(ordinals),
+        times,
+        probability,
+        after_bytes,
+        since,
+        until,
+        when,
+    )
 
 
 class Script:
-    """Rules at work. Their counters are shared by all connections; chance depends on seed, rule and ordinal alone."""
+    """Rules at work. Their counters are shared by all connections; chance depends on seed, rule and
+    ordinal alone.
+    """
 
     def __init__(self, rules: Sequence[Rule], seed: int) -> None:
         self._lock = threading.Lock()
@@ -246,9 +286,13 @@ class Script:
                     answer = fault(answer, dice)
         return answer
 
-    def _dice(self, number: int, rule: Rule, request: Request, sent: int, seconds: float) -> random.Random | None:
+    def _dice(
+        self, number: int, rule: Rule, request: Request, sent: int, seconds: float
+    ) -> random.Random | None:
         """Dice if the rule applies."""
-        if (rule.kinds and request.kind not in rule.kinds) or (rule.when and not rule.when(request)):
+        if (rule.kinds and request.kind not in rule.kinds) or (
+            rule.when and not rule.when(request)
+        ):
             return None
         with self._lock:
             self._met[number] += 1
@@ -267,7 +311,8 @@ class Script:
 
 @dataclass
 class Outage:
-    """For so many seconds every connection, old and new, is reset; or, if `silent`, simply hears nothing.
+    """For so many seconds every connection, old and new, is reset; or, if `silent`, simply hears
+    nothing.
 
     It begins at this second of the server's life, or once so many body bytes have been sent.
     """

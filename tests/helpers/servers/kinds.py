@@ -31,7 +31,9 @@ class Place:
     base: str
     """A reference without tag and digest; nothing for what has none."""
     open: Callable[..., Opened]
-    """(tag=None, digest=None, hosts=None, documents=None) → a source, which the caller closes, and its traffic."""
+    """(tag=None, digest=None, hosts=None, documents=None) → a source, which the caller closes, and
+    its traffic.
+    """
     served: Callable[[], tuple[int, int]] | None = None
     """Requests and body bytes by the server's own count; None where there is no server."""
 
@@ -71,7 +73,9 @@ def place_at(
 @contextmanager
 def memory(content: Layout, _: Path) -> Iterator[Place]:
     def open_(tag: str | None = None, digest: str | None = None, **_: object) -> Opened:
-        found = Layout(content.tags | ({"": digest} if digest else {}), content.manifests, content.blobs)
+        found = Layout(
+            content.tags | ({"": digest} if digest else {}), content.manifests, content.blobs
+        )
         source = MemorySource(found, "" if digest else tag or next(iter(content.tags)))
         return source, source.traffic
 
@@ -109,10 +113,16 @@ def static(**habits: object) -> Kind:
 
 @contextmanager
 def bucket(content: Layout, _: Path) -> Iterator[Place]:
-    """The static layout of the registry, which to a client of S3 looks like a bucket of that name."""
+    """The static layout of the registry, which to a client of S3 looks like a bucket of that
+    name.
+    """
     with Registry(content) as server:
         accounts = server.accounts
-        environment = {"AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        environment = {
+            "AWS_ENDPOINT_URL": server.url,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+        }
         yield place_at("s3://layout", lambda: (accounts.count(), accounts.body_bytes), environment)
 
 
@@ -131,7 +141,9 @@ def mirrored(content: Layout, folder: Path) -> Iterator[Place]:
     """A mirror that is down, one that lacks all blobs, and the registry behind them."""
     lacking = Layout(content.tags, content.manifests, {})
     with Registry(lacking) as mirror, Registry(content) as server:
-        mirrors = "".join([f'[[registry.mirror]]\nlocation = "{host}"\n' for host in ("127.0.0.1:1", mirror.host)])
+        mirrors = "".join(
+            [f'[[registry.mirror]]\nlocation = "{host}"\n' for host in ("127.0.0.1:1", mirror.host)]
+        )
         conf = folder / "registries.conf"
         conf.write_text(f'[[registry]]\nlocation = "{server.host}"\n{mirrors}')
         counts = (mirror.accounts, server.accounts)

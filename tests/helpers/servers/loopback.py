@@ -1,4 +1,6 @@
-"""A threading HTTP/1.1 server on loopback whose connections can be ended from outside, and rudely."""
+"""A threading HTTP/1.1 server on loopback whose connections can be ended from outside, and
+rudely.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,16 @@ from tests.helpers.servers.wire import ConnectionCutError, hang_up
 class LoopbackServer(ThreadingHTTPServer):
     """Runs in a thread of its own from the moment it is made.
 
-    `greet` hears of every connection and `serve` of every request, in the connection's thread; either may raise
-    ConnectionCutError or OSError to end it.
+    `greet` hears of every connection and `serve` of every request, in the connection's thread;
+    either may raise ConnectionCutError or OSError to end it.
     """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, greet: Callable[[], None], serve: Callable[[BaseHTTPRequestHandler], None], port: int) -> None:
+    def __init__(
+        self, greet: Callable[[], None], serve: Callable[[BaseHTTPRequestHandler], None], port: int
+    ) -> None:
         self.greet = greet
         self.serve = serve
         self.errors: list[BaseException] = []
@@ -31,7 +35,9 @@ class LoopbackServer(ThreadingHTTPServer):
         self._changed = threading.Condition()
         self._open: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Handler)
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), name="loopback", daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(0.01,), name="loopback", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:

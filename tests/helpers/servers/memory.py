@@ -1,4 +1,6 @@
-"""A source that serves images from memory and counts what it was asked: the seam's simplest honest form."""
+"""A source that serves images from memory and counts what it was asked: the seam's simplest honest
+form.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Break = Callable[[Descriptor, int, bytes], bytes]
 
 
 class MemorySource:
-    """`piece`: size of what `read` yields. `ranges` False: answers with an error to all but whole blobs."""
+    """`piece`: size of what `read` yields. `ranges` False: answers with an error to all but whole
+    blobs.
+    """
 
     def __init__(
         self,
@@ -32,7 +36,13 @@ class MemorySource:
         change: Break | None = None,
     ) -> None:
         self.content = content if isinstance(content, Layout) else layout({tag: content})
-        self.tag, self.piece, self.ranges, self.spans, self.change = tag, piece, ranges, spans, change
+        self.tag, self.piece, self.ranges, self.spans, self.change = (
+            tag,
+            piece,
+            ranges,
+            spans,
+            change,
+        )
         self.traffic = Traffic(time.monotonic)
         self.asked: list[tuple[str, tuple[ByteRange, ...]]] = []
         self.manifests_asked = 0

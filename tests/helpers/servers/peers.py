@@ -1,4 +1,6 @@
-"""Real peers on loopback: found where Debian puts them, started in a folder of their own, counted by their own logs."""
+"""Real peers on loopback: found where Debian puts them, started in a folder of their own, counted
+by their own logs.
+"""
 
 import itertools
 import json
@@ -25,7 +27,8 @@ SYSTEM_PATH = "/usr/sbin:/sbin"  # where Debian keeps servers; not in everybody'
 TOOLS = Path(os.environ.get("ZPULL_TOOLS", Path(__file__).parents[3] / ".cache" / "tools"))
 USER, PASSWORD = "tester", "testing"  # of every registry started with auth=True
 _BCRYPT = "$2b$05$ztideboardharbourabcdep7PftclCWtxd3OSYmkIQvAtjGanXoYy"
-# Root's skopeo and podman remember there which blobs they saw where, and may push another writer's blob for their own.
+# Root's skopeo and podman remember there which blobs they saw where, and may push another writer's
+# blob for their own.
 _FORGET = 'mkdir -p /var/lib/containers && mount -t tmpfs none /var/lib/containers && exec "$@"'
 _APART = ("unshare", "--mount", "sh", "-c", _FORGET, "sh") if os.geteuid() == 0 else ()
 _HOW_TO_GET = {
@@ -46,9 +49,15 @@ _HOW_TO_GET = {
 
 
 def require(*names: str) -> None:
-    """Skip the test that needs an absent peer, saying how to get it; with ZPULL_REQUIRE_PEERS=1 fail instead."""
+    """Skip the test that needs an absent peer, saying how to get it; with ZPULL_REQUIRE_PEERS=1
+    fail instead.
+    """
     for name in names:
-        if TRIXIE.joinpath("run").exists() if name == "trixie" else shutil.which(name, path=_path()):
+        if (
+            TRIXIE.joinpath("run").exists()
+            if name == "trixie"
+            else shutil.which(name, path=_path())
+        ):
             continue
         reason = f"{name} is not here; {_HOW_TO_GET[name]}"
         if os.environ.get("ZPULL_REQUIRE_PEERS") == "1":
@@ -66,14 +75,23 @@ class Tool:
     def __call__(self, *args: str | Path, timeout: float = 300) -> str:
         argv = [*self.argv, *map(str, args)]
         done = subprocess.run(
-            argv, env={**environment(), **self.env}, capture_output=True, text=True, timeout=timeout, check=False
+            argv,
+            env={**environment(), **self.env},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
-        assert done.returncode == 0, f"{' '.join(argv)} ended with {done.returncode}:\n{done.stderr[-4000:]}"
+        assert done.returncode == 0, (
+            f"{' '.join(argv)} ended with {done.returncode}:\n{done.stderr[-4000:]}"
+        )
         return done.stdout
 
 
 def built(name: str) -> Tool:
-    """A tool of tests/peers/tools.sh. Without Go 1.21 or newer it cannot be had: then it is never required."""
+    """A tool of tests/peers/tools.sh. Without Go 1.21 or newer it cannot be had: then it is never
+    required.
+    """
     path = TOOLS / name
     if not path.exists():
         reason = f"{name} is not here; tests/peers/tools.sh .cache/tools, which needs Go"
@@ -92,7 +110,9 @@ def _builds_tools() -> bool:
 
 
 def skopeo_old() -> Tool:
-    """The skopeo of this Debian; bookworm's 1.9.3 writes generation 1 and loses what follows two zero blocks."""
+    """The skopeo of this Debian; bookworm's 1.9.3 writes generation 1 and loses what follows two
+    zero blocks.
+    """
     require("skopeo")
     return Tool((*_APART, "skopeo", "--insecure-policy"))
 
@@ -104,13 +124,17 @@ def skopeo_new() -> Tool:
 
 
 def podman(folder: Path) -> Tool:
-    """The podman of this Debian (4.3), its storage in `folder`; it loads, pulls and lists, but runs nothing."""
+    """The podman of this Debian (4.3), its storage in `folder`; it loads, pulls and lists, but runs
+    nothing.
+    """
     require("podman")
     return _podman((), folder, driver="vfs")
 
 
 def podman_new(folder: Path) -> Tool:
-    """The podman of trixie, 5.4, which pulls partially: only with overlay, so as root, where overlay can be mounted."""
+    """The podman of trixie, 5.4, which pulls partially: only with overlay, so as root, where
+    overlay can be mounted.
+    """
     require("trixie")
     return _podman((str(TRIXIE / "run"),), folder, driver="overlay")
 
@@ -133,12 +157,16 @@ def _podman(prefix: tuple[str, ...], folder: Path, driver: str) -> Tool:
         "--events-backend",
         "none",
     )
-    return Tool(argv, {"CONTAINERS_STORAGE_CONF": str(conf), "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"})
+    return Tool(
+        argv, {"CONTAINERS_STORAGE_CONF": str(conf), "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One request as the server saw it; `sent` counts the body bytes of its answer. Ranges only nginx writes down."""
+    """One request as the server saw it; `sent` counts the body bytes of its answer. Ranges only
+    nginx writes down.
+    """
 
     method: str
     path: str
@@ -167,7 +195,9 @@ class Server:
         return f"{'https' if self.ca else 'http'}://{self.host}"
 
     def hits(self) -> list[Hit]:
-        """All requests answered until now. Asks for a page of our own and waits until that one is in the log."""
+        """All requests answered until now. Asks for a page of our own and waits until that one is
+        in the log.
+        """
         mark = f"/mark-{next(self._marks)}-of-{os.getpid()}"
         self._ask(mark)
         found = wait_for(lambda: self._read(until=mark), f"{mark} in {self.log}")
@@ -175,7 +205,8 @@ class Server:
 
     def _read(self, until: str) -> list[Hit]:
         """Empty while `until` is missing."""
-        *lines, _ = self.log.read_text(errors="replace").split("\n")  # the last one may be half written
+        # the last one may be half written
+        *lines, _ = self.log.read_text(errors="replace").split("\n")
         found = [hit for line in lines if (hit := self.read_line(line))]
         return found if any(hit.path == until for hit in found) else []
 
@@ -197,19 +228,31 @@ class Server:
 
 @contextmanager
 def docker_registry(
-    folder: Path, *, storage: Path | None = None, auth: bool = False, tls: bool = False, mutual: bool = False
+    folder: Path,
+    *,
+    storage: Path | None = None,
+    auth: bool = False,
+    tls: bool = False,
+    mutual: bool = False,
 ) -> Iterator[Server]:
-    """Debian's docker-registry over `storage`, which several of them may share; with tls, `ca` vouches for it.
+    """Debian's docker-registry over `storage`, which several of them may share; with tls, `ca`
+    vouches for it.
 
     `mutual` asks clients for a certificate, such as `client.cert` with `client.key` beside `ca`.
     """
     require("docker-registry")
     folder.mkdir(parents=True, exist_ok=True)
-    http: dict[str, object] = {"addr": "127.0.0.1:0", "secret": "shared by all, so that they can share a storage"}
+    http: dict[str, object] = {
+        "addr": "127.0.0.1:0",
+        "secret": "shared by all, so that they can share a storage",
+    }
     conf: dict[str, object] = {
         "version": "0.1",
         "log": {"level": "info"},
-        "storage": {"filesystem": {"rootdirectory": str(storage or folder / "storage")}, "delete": {"enabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(storage or folder / "storage")},
+            "delete": {"enabled": True},
+        },
         "http": http,
     }
     if auth:
@@ -218,7 +261,11 @@ def docker_registry(
     if tls:
         _certificates(folder)
         known = {"clientcas": [str(folder / "ca.pem")]} if mutual else {}
-        http["tls"] = {"certificate": str(folder / "server.pem"), "key": str(folder / "server.key"), **known}
+        http["tls"] = {
+            "certificate": str(folder / "server.pem"),
+            "key": str(folder / "server.key"),
+            **known,
+        }
     config, access, chatter = folder / "config.json", folder / "access.log", folder / "chatter.log"
     config.write_text(json.dumps(conf))  # JSON is YAML
     argv = ["docker-registry", "serve", str(config)]
@@ -228,8 +275,11 @@ def docker_registry(
 
 
 @contextmanager
-def nginx(folder: Path, *, upstream: str | None = None, root: Path | None = None, rules: str = "") -> Iterator[Server]:
-    """An nginx before the URL `upstream` or over the files in `root`; `rules` join its one location ("max_ranges 1;").
+def nginx(
+    folder: Path, *, upstream: str | None = None, root: Path | None = None, rules: str = ""
+) -> Iterator[Server]:
+    """An nginx before the URL `upstream` or over the files in `root`; `rules` join its one location
+    ("max_ranges 1;").
 
     It counts best: its one worker writes a request down before it looks at the next one.
     """
@@ -238,10 +288,16 @@ def nginx(folder: Path, *, upstream: str | None = None, root: Path | None = None
     log = folder / "access.log"
     log.touch()
     where = f"proxy_pass {upstream};" if upstream else f"root {root};"
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener, (folder / "error.log").open("w") as errors:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=512) as listener,
+        (folder / "error.log").open("w") as errors,
+    ):
         port = listener.getsockname()[1]
-        (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port, where=where, rules=rules))
-        # nginx inherits the open socket: nobody else can take the port, and who asks early waits instead of failing.
+        (folder / "nginx.conf").write_text(
+            _NGINX.format(folder=folder, port=port, where=where, rules=rules)
+        )
+        # nginx inherits the open socket: nobody else can take the port, and who asks early waits
+        # instead of failing.
         inherited = {"NGINX": f"{listener.fileno()};"}
         argv = ["nginx", "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
         with running(argv, errors, errors, env=inherited, pass_fds=[listener.fileno()]):
@@ -273,7 +329,9 @@ http {{
 
 
 def wait_for(found: Callable[[], T | None], what: str, *, seconds: float = 20) -> T:
-    """The first true answer. Another program's start cannot be hurried, so this looks again every 5 ms."""
+    """The first true answer. Another program's start cannot be hurried, so this looks again every 5
+    ms.
+    """
     end = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
@@ -291,7 +349,9 @@ def running(
 ) -> Iterator[None]:
     """A child that is ended with the block, and awaited."""
     merged = {**environment(), **(env or {})}
-    with subprocess.Popen(argv, stdout=stdout, stderr=stderr, env=merged, pass_fds=pass_fds or []) as process:
+    with subprocess.Popen(
+        argv, stdout=stdout, stderr=stderr, env=merged, pass_fds=pass_fds or []
+    ) as process:
         try:
             yield
         finally:
@@ -304,22 +364,62 @@ def _path() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what would lead a tool away from loopback, and with the folders where Debian keeps its servers."""
+    """Ours, without what would lead a tool away from loopback, and with the folders where Debian
+    keeps its servers.
+    """
     dropped = {"http_proxy", "https_proxy", "all_proxy", "registry_auth_file"}
-    return {key: value for key, value in os.environ.items() if key.lower() not in dropped} | {"PATH": _path()}
+    return {key: value for key, value in os.environ.items() if key.lower() not in dropped} | {
+        "PATH": _path()
+    }
 
 
 def _certificates(folder: Path) -> None:
-    """ca.pem; server.pem with server.key, signed by it for 127.0.0.1 and registry.test; client.cert with client.key."""
+    """ca.pem; server.pem with server.key, signed by it for 127.0.0.1 and registry.test; client.cert
+    with client.key.
+    """
     require("openssl")
     openssl = Tool(
-        ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+        (
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        )
     )
     openssl("-subj", "/CN=zpull test CA", "-keyout", folder / "ca.key", "-out", folder / "ca.pem")
-    leaf = ("-addext", "subjectAltName=IP:127.0.0.1,DNS:registry.test", "-addext", "basicConstraints=critical,CA:FALSE")
+    leaf = (
+        "-addext",
+        "subjectAltName=IP:127.0.0.1,DNS:registry.test",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+    )
     signer = ("-CA", folder / "ca.pem", "-CAkey", folder / "ca.key")
-    openssl("-subj", "/CN=127.0.0.1", *leaf, *signer, "-keyout", folder / "server.key", "-out", folder / "server.pem")
-    openssl("-subj", "/CN=client", *leaf[2:], *signer, "-keyout", folder / "client.key", "-out", folder / "client.cert")
+    openssl(
+        "-subj",
+        "/CN=127.0.0.1",
+        *leaf,
+        *signer,
+        "-keyout",
+        folder / "server.key",
+        "-out",
+        folder / "server.pem",
+    )
+    openssl(
+        "-subj",
+        "/CN=client",
+        *leaf[2:],
+        *signer,
+        "-keyout",
+        folder / "client.key",
+        "-out",
+        folder / "client.cert",
+    )
 
 
 _LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
@@ -340,4 +440,6 @@ def _json_line(line: str) -> Hit | None:
     if (found := re.fullmatch(r"([A-Z]+) (\S+) HTTP/\S+", row["request"])) is None:
         return None  # no request but somebody's attempt to speak TLS
     method, path = found.groups()
-    return Hit(method, path, row["status"], row["sent"], row["range"] or None, row["authorization"] or None)
+    return Hit(
+        method, path, row["status"], row["sent"], row["range"] or None, row["authorization"] or None
+    )

@@ -28,7 +28,15 @@ from tests.helpers.build import layers
 from tests.helpers.build.images import Document, Layout, layout, read_layout
 from tests.helpers.build.toc import dumps
 from tests.helpers.servers.accounts import Accounts, Kind, Request
-from tests.helpers.servers.answers import Answer, MultiRange, SingleRange, error, parse_ranges, plain, ranged
+from tests.helpers.servers.answers import (
+    Answer,
+    MultiRange,
+    SingleRange,
+    error,
+    parse_ranges,
+    plain,
+    ranged,
+)
 from tests.helpers.servers.faults import Outage, Rule, Script, on, reset
 from tests.helpers.servers.loopback import LoopbackServer
 from tests.helpers.servers.tickets import Tickets, basic
@@ -37,12 +45,16 @@ from tests.helpers.servers.wire import Wire
 Host = Literal["registry", "cdn"]
 
 _API = re.compile(r"/v2/(?P<name>.+)/(?P<what>manifests|blobs|tags)/(?P<which>[^/]+)")
-_STATIC = re.compile(r"/layout/(?:(?P<file>index\.json|oci-layout)|blobs/(?P<algorithm>\w+)/(?P<hex>\w+))")
+_STATIC = re.compile(
+    r"/layout/(?:(?P<file>index\.json|oci-layout)|blobs/(?P<algorithm>\w+)/(?P<hex>\w+))"
+)
 
 
 @dataclass
 class Registry:
-    """Switches may be changed while it runs, save those that `__enter__` reads: rates, rules, seed, port, lifetimes."""
+    """Switches may be changed while it runs, save those that `__enter__` reads: rates, rules, seed,
+    port, lifetimes.
+    """
 
     images: Mapping[str, Document] | Layout | Path
     """By tag; or an OCI layout, in memory or as a directory."""
@@ -50,7 +62,9 @@ class Registry:
     repository: str = "demo"
     auth: Literal["basic", "bearer"] | None = None
     credentials: tuple[str, str] | None = None
-    """What `basic` and the token endpoint of `bearer` ask for. None: user and secret; tokens for everyone."""
+    """What `basic` and the token endpoint of `bearer` ask for. None: user and secret; tokens for
+    everyone.
+    """
     token_seconds: float | None = None
     token_uses: int | None = None
     redirect: bool = False
@@ -88,7 +102,9 @@ class Registry:
         self._script = Script(self.faults, self.seed)
         self._cached: set[str] = set()
         self._configs, self._toc_at = _landmarks(self.content)
-        self._servers = {"registry": LoopbackServer(self._greet, partial(self._serve, "registry"), self.port)}
+        self._servers = {
+            "registry": LoopbackServer(self._greet, partial(self._serve, "registry"), self.port)
+        }
         if self.redirect:
             self._servers["cdn"] = LoopbackServer(self._greet, partial(self._serve, "cdn"), 0)
         return self
@@ -116,13 +132,16 @@ class Registry:
 
     @property
     def layout_url(self) -> str:
-        """The same content as a static OCI layout: neither tokens nor redirects, but all faults and range habits."""
+        """The same content as a static OCI layout: neither tokens nor redirects, but all faults and
+        range habits.
+        """
         return f"{self.url}/layout"
 
     def reference(self, tag: str) -> str:
         return f"{self.host}/{self.repository}:{tag}"
 
-    # ── what is asked, and what it deserves ──────────────────────────────────────────────────────────────────────────
+    # ── what is asked, and what it deserves
+    # ──────────────────────────────────────────────────────────────────────────
 
     def _greet(self) -> None:
         self.accounts.connected()
@@ -155,7 +174,11 @@ class Registry:
         elif api := _API.fullmatch(path):
             digest = api["which"] if ":" in api["which"] else None
             if api["what"] == "blobs":
-                kind = "redirect" if self.redirect and handler.command == "GET" else self._kind_of(digest, asked)
+                kind = (
+                    "redirect"
+                    if self.redirect and handler.command == "GET"
+                    else self._kind_of(digest, asked)
+                )
             else:
                 kind = "manifest" if api["what"] == "manifests" else "tags"
         elif static := _STATIC.fullmatch(path):
@@ -181,7 +204,10 @@ class Registry:
         if request.host == "cdn":
             if self.urls.use(query.get("signature", ""), url.path):
                 return self._blob(request)
-            return plain(403, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>")
+            return plain(
+                403,
+                b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>",
+            )
         if request.kind == "token":
             return self._token(query, authorization)
         if static := _STATIC.fullmatch(url.path):
@@ -190,14 +216,20 @@ class Registry:
 
     def _api(self, request: Request, path: str) -> Answer:
         if request.kind == "ping":
-            return plain(200, b"{}", "application/json", Docker_Distribution_Api_Version="registry/2.0")
+            return plain(
+                200, b"{}", "application/json", Docker_Distribution_Api_Version="registry/2.0"
+            )
         api = _API.fullmatch(path)
         if not api or api["name"] != self.repository:
             return error(404, "NAME_UNKNOWN", "repository name not known to registry")
         if request.kind == "manifest":
             return self._manifest(api["which"])
         if request.kind == "tags":
-            return plain(200, dumps({"name": self.repository, "tags": sorted(self.content.tags)}), "application/json")
+            return plain(
+                200,
+                dumps({"name": self.repository, "tags": sorted(self.content.tags)}),
+                "application/json",
+            )
         if request.kind == "redirect" and request.digest in self.content.blobs:
             path = f"/blobs/{request.digest}"
             location = f"http://{self.cdn}{path}?signature={self.urls.issue(path)}"
@@ -239,7 +271,9 @@ class Registry:
         return plain(200, data, media_type, Docker_Content_Digest=digest)
 
     def _file(self, name: str) -> Answer:
-        data = self.content.index_json() if name == "index.json" else b'{"imageLayoutVersion":"1.0.0"}'
+        data = (
+            self.content.index_json() if name == "index.json" else b'{"imageLayoutVersion":"1.0.0"}'
+        )
         return plain(200, data, "application/json")
 
     def _blob(self, request: Request) -> Answer:
@@ -249,7 +283,10 @@ class Registry:
             blob = self.content.manifests[digest][1]
         if blob is None:
             return error(404, "BLOB_UNKNOWN", "blob unknown to registry")
-        if self.max_ranges is not None and len(parse_ranges(request.range, len(blob)) or []) > self.max_ranges:
+        if (
+            self.max_ranges is not None
+            and len(parse_ranges(request.range, len(blob)) or []) > self.max_ranges
+        ):
             return error(400, "UNSUPPORTED", "too many ranges")
         cached = digest in self._cached
         self._cached.add(digest)
@@ -290,24 +327,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument("--repository", default="demo")
     parser.add_argument("--auth", choices=["basic", "bearer"])
-    parser.add_argument("--redirect", action="store_true", help="send blobs from a second port, under signed URLs")
+    parser.add_argument(
+        "--redirect", action="store_true", help="send blobs from a second port, under signed URLs"
+    )
     parser.add_argument("--multi-range", default="206", choices=get_args(MultiRange))
     parser.add_argument("--single-range", default="206", choices=get_args(SingleRange))
     parser.add_argument("--rate", type=float, help="bytes per second")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds per request")
-    parser.add_argument("--flaky", type=int, metavar="BYTES", help="reset connections after at most so many bytes")
+    parser.add_argument(
+        "--flaky", type=int, metavar="BYTES", help="reset connections after at most so many bytes"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = vars(parser.parse_args(arguments))
     images, flaky = options.pop("layout"), options.pop("flaky")
     rules = [on(("toc", "blob"), reset(after=(0, flaky)))] if flaky else []
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+    # a shell starts background jobs with SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with Registry(images, faults=rules, **options) as registry:
         for tag in registry.content.tags:
             print(registry.reference(tag), flush=True)
         with suppress(KeyboardInterrupt):
             signal.pause()
-        print(f"{registry.accounts.count()} requests, {registry.accounts.body_bytes} body bytes", flush=True)
+        print(
+            f"{registry.accounts.count()} requests, {registry.accounts.body_bytes} body bytes",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""A real S3 server on loopback: OpenStack Swift's s3api over one device, one replica, behind an nginx that counts."""
+"""A real S3 server on loopback: OpenStack Swift's s3api over one device, one replica, behind an
+nginx that counts.
+"""
 
 import socket
 import subprocess
@@ -25,31 +27,55 @@ def swift(folder: Path) -> Iterator[peers.Server]:
     etc = folder / "etc"
     proxy, cache, *ports = _free_ports(2 + len(_NODES))
     etc.joinpath("swift.conf").write_text(_SWIFT)
-    etc.joinpath("proxy-server.conf").write_text(_common(etc, proxy) + _PROXY.format(cache=cache, region=REGION))
+    etc.joinpath("proxy-server.conf").write_text(
+        _common(etc, proxy) + _PROXY.format(cache=cache, region=REGION)
+    )
     for node, port in zip(_NODES, ports, strict=True):
-        etc.joinpath(f"{node}-server.conf").write_text(_common(etc, port) + _NODE.format(node=node, folder=folder))
-        for step in (["create", "6", "1", "1"], ["add", f"r1z1-127.0.0.1:{port}/one", "1"], ["rebalance"]):
+        etc.joinpath(f"{node}-server.conf").write_text(
+            _common(etc, port) + _NODE.format(node=node, folder=folder)
+        )
+        for step in (
+            ["create", "6", "1", "1"],
+            ["add", f"r1z1-127.0.0.1:{port}/one", "1"],
+            ["rebalance"],
+        ):
             builder = ["swift-ring-builder", f"{node}.builder", *step]
-            subprocess.run(builder, cwd=etc, env=peers.environment(), capture_output=True, check=True)
+            subprocess.run(
+                builder, cwd=etc, env=peers.environment(), capture_output=True, check=True
+            )
     with ExitStack() as stack:
         chatter = stack.enter_context((folder / "chatter.log").open("w"))
         memcached = ["memcached", "-u", getuser(), "-l", "127.0.0.1", "-p", str(cache)]
-        servers = [[f"swift-{name}-server", str(etc / f"{name}-server.conf")] for name in (*_NODES, "proxy")]
+        servers = [
+            [f"swift-{name}-server", str(etc / f"{name}-server.conf")]
+            for name in (*_NODES, "proxy")
+        ]
         for argv in (memcached, *servers):
             stack.enter_context(peers.running(argv, chatter, chatter))
-        for port in (*ports, proxy):  # the proxy last: a node that it finds dead is not asked again for a minute
+        # the proxy last: a node that it finds dead is not asked again for a minute
+        for port in (*ports, proxy):
             inside = f"http://127.0.0.1:{port}"
-            peers.wait_for(partial(_answers, inside), f"an answer from {inside}; see {chatter.name}", seconds=60)
-        yield stack.enter_context(peers.nginx(folder / "front", upstream=f"http://127.0.0.1:{proxy}"))
+            peers.wait_for(
+                partial(_answers, inside),
+                f"an answer from {inside}; see {chatter.name}",
+                seconds=60,
+            )
+        yield stack.enter_context(
+            peers.nginx(folder / "front", upstream=f"http://127.0.0.1:{proxy}")
+        )
 
 
 def make_bucket(server: peers.Server, name: str) -> None:
     """By Swift's own interface, since S3 clients for objects have no word for it."""
-    token = urllib.request.Request(f"{server.url}/auth/v1.0", headers={"X-Auth-User": KEY, "X-Auth-Key": SECRET})
+    token = urllib.request.Request(
+        f"{server.url}/auth/v1.0", headers={"X-Auth-User": KEY, "X-Auth-Key": SECRET}
+    )
     with urllib.request.urlopen(token, timeout=30) as answer:
         headers = {"X-Auth-Token": answer.headers["X-Auth-Token"]}
     account = "AUTH_" + KEY.partition(":")[0]
-    bucket = urllib.request.Request(f"{server.url}/v1/{account}/{name}", headers=headers, method="PUT")
+    bucket = urllib.request.Request(
+        f"{server.url}/v1/{account}/{name}", headers=headers, method="PUT"
+    )
     urllib.request.urlopen(bucket, timeout=30).close()
 
 
@@ -71,7 +97,10 @@ def _answers(url: str) -> bool:
 
 
 def _common(etc: Path, port: int) -> str:
-    return f"[DEFAULT]\nbind_ip = 127.0.0.1\nbind_port = {port}\nswift_dir = {etc}\nuser = {getuser()}\nworkers = 0\n"
+    return (
+        f"[DEFAULT]\nbind_ip = 127.0.0.1\nbind_port = {port}\nswift_dir = {etc}\nuser = "
+        f"{getuser()}\nworkers = 0\n"
+    )
 
 
 _SWIFT = """

@@ -15,7 +15,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.helpers.build.front import Image, chunked_layer, every, image, make_tar, sha256, write_layout
+from tests.helpers.build.front import (
+    Image,
+    chunked_layer,
+    every,
+    image,
+    make_tar,
+    sha256,
+    write_layout,
+)
 from tests.helpers.servers.accounts import Accounts, Request, covered
 from tests.helpers.servers.answers import parse_ranges
 from tests.helpers.servers.faults import (
@@ -50,7 +58,9 @@ from tests.helpers.servers.faults import (
 from tests.helpers.servers.registry import Registry
 from tests.helpers.servers.tickets import basic
 
-FILES = {f"f{n}": bytes((n * 31 + at * 7 + at // 251) % 256 for at in range(2000)) for n in range(20)}
+FILES = {
+    f"f{n}": bytes((n * 31 + at * 7 + at // 251) % 256 for at in range(2000)) for n in range(20)
+}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +99,9 @@ class Reply:
             self.error = error
 
 
-def get(registry: Registry, path: str, *, host: str | None = None, method: str = "GET", **headers: str) -> Reply:
+def get(
+    registry: Registry, path: str, *, host: str | None = None, method: str = "GET", **headers: str
+) -> Reply:
     connection = http.client.HTTPConnection(host or registry.host, timeout=5)
     try:
         connection.request(method, path, headers=headers)
@@ -115,7 +127,8 @@ def parts(reply: Reply) -> list[tuple[str, bytes]]:
     return found
 
 
-# ── what it serves ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── what it serves
+# ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_documents(one: Image, serve: Callable[..., Registry]) -> None:
@@ -129,8 +142,17 @@ def test_documents(one: Image, serve: Callable[..., Registry]) -> None:
     assert json.loads(get(registry, "/v2/demo/tags/list").body) == {"name": "demo", "tags": ["v1"]}
     assert get(registry, f"/v2/demo/blobs/{one.config_digest}").body == one.config
     head = get(registry, "/v2/demo/manifests/v1", method="HEAD")
-    assert (head.status, head.body, head.headers["Content-Length"]) == (200, b"", str(len(one.manifest)))
-    for path in ("/v2/demo/manifests/v2", "/v2/other/manifests/v1", f"/v2/demo/blobs/{sha256(b'')}", "/nothing"):
+    assert (head.status, head.body, head.headers["Content-Length"]) == (
+        200,
+        b"",
+        str(len(one.manifest)),
+    )
+    for path in (
+        "/v2/demo/manifests/v2",
+        "/v2/other/manifests/v1",
+        f"/v2/demo/blobs/{sha256(b'')}",
+        "/nothing",
+    ):
         assert get(registry, path).status == 404
     assert get(registry, "/v2/demo/blobs/uploads/", method="POST").status == 405
     kinds = [request.kind for request in registry.accounts.requests]
@@ -185,7 +207,13 @@ def test_many_ranges(one: Image, serve: Callable[..., Registry], habit: str) -> 
 
 @pytest.mark.parametrize(
     ("habit", "status", "size"),
-    [("single-only-first", 206, 10), ("200", 200, None), ("400", 400, 24), ("416", 416, 24), ("501", 501, 24)],
+    [
+        ("single-only-first", 206, 10),
+        ("200", 200, None),
+        ("400", 400, 24),
+        ("416", 416, 24),
+        ("501", 501, 24),
+    ],
 )
 def test_many_ranges_unwelcome(
     one: Image, serve: Callable[..., Registry], habit: str, status: int, size: int | None
@@ -203,12 +231,18 @@ def test_many_ranges_unwelcome(
         ("501", [(501, "none", False), (501, "none", False)]),
     ],
 )
-def test_one_range_unwelcome(one: Image, serve: Callable[..., Registry], habit: str, want: list[Any]) -> None:
+def test_one_range_unwelcome(
+    one: Image, serve: Callable[..., Registry], habit: str, want: list[Any]
+) -> None:
     registry, blob = serve(single_range=habit), one.layers[0].blob
     bodies = {"all": blob, "part": blob[10:20], "none": b"Unsupported client range"}
     for status, body, ranged in want:
         reply = get(registry, blob_path(one), Range="bytes=10-19")
-        assert (reply.status, reply.body, "Content-Range" in reply.headers) == (status, bodies[body], ranged)
+        assert (reply.status, reply.body, "Content-Range" in reply.headers) == (
+            status,
+            bodies[body],
+            ranged,
+        )
 
 
 def test_too_many_ranges(one: Image, serve: Callable[..., Registry]) -> None:
@@ -217,7 +251,8 @@ def test_too_many_ranges(one: Image, serve: Callable[..., Registry]) -> None:
     assert get(registry, blob_path(one), Range="bytes=0-0,200-200,400-400").status == 400
 
 
-# ── who may ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── who may
+# ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_basic(serve: Callable[..., Registry]) -> None:
@@ -236,12 +271,17 @@ def token(registry: Registry, **headers: str) -> Reply:
 def test_bearer(serve: Callable[..., Registry]) -> None:
     registry = serve(auth="bearer", token_uses=2)
     challenge = get(registry, "/v2/demo/manifests/v1").headers["WWW-Authenticate"]
-    assert challenge == f'Bearer realm="{registry.url}/token",service="loopback",scope="repository:demo:pull"'
+    assert (
+        challenge
+        == f'Bearer realm="{registry.url}/token",service="loopback",scope="repository:demo:pull"'
+    )
     bearer = "Bearer " + json.loads(token(registry).body)["token"]
     replies = [get(registry, "/v2/demo/manifests/v1", Authorization=bearer) for _ in range(3)]
     assert [reply.status for reply in replies] == [200, 200, 401]
     assert 'error="invalid_token"' in replies[2].headers["WWW-Authenticate"]
-    other = json.loads(get(registry, "/token?service=loopback&scope=repository:other:pull").body)["token"]
+    other = json.loads(get(registry, "/token?service=loopback&scope=repository:other:pull").body)[
+        "token"
+    ]
     assert get(registry, "/v2/demo/manifests/v1", Authorization=f"Bearer {other}").status == 401
     assert get(registry, "/token?service=elsewhere").status == 400
     assert registry.accounts.count("token", status=200) == 2
@@ -276,7 +316,8 @@ def test_redirects(one: Image, serve: Callable[..., Registry], name: str) -> Non
     assert get(registry, f"/v2/demo/blobs/{sha256(b'')}").status == 404
 
 
-# ── faults ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── faults
+# ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("fault", [refuse(), refuse(how="rst"), reset(after=-1)])
@@ -322,7 +363,11 @@ def test_breaking_off_in_the_second_part(one: Image, serve: Callable[..., Regist
 
 
 def test_sound_though_unusual(one: Image, serve: Callable[..., Registry]) -> None:
-    registry = serve(on("blob", chunked(), nth=1), on("blob", close(), nth=2), on("blob", trickle(900, 0.001), nth=3))
+    registry = serve(
+        on("blob", chunked(), nth=1),
+        on("blob", close(), nth=2),
+        on("blob", trickle(900, 0.001), nth=3),
+    )
     for _ in range(3):
         reply = get(registry, blob_path(one), Range="bytes=0-4999")
         assert (reply.body, reply.error) == (one.layers[0].blob[:5000], None)
@@ -353,7 +398,10 @@ def test_a_stall_ends_with_the_server(one: Image) -> None:
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_another_status(one: Image, serve: Callable[..., Registry], status: int) -> None:
     registry = serve(on(("manifest", "blob"), fail(status, retry_after=1.5), nth=(1, 3)))
-    replies = [get(registry, "/v2/demo/manifests/v1"), *(get(registry, blob_path(one)) for _ in range(3))]
+    replies = [
+        get(registry, "/v2/demo/manifests/v1"),
+        *(get(registry, blob_path(one)) for _ in range(3)),
+    ]
     assert [reply.status for reply in replies] == [status, 200, status, 200]
     assert replies[0].headers["Retry-After"] == "1.5"
     assert registry.accounts.body_bytes == sum(len(reply.body) for reply in replies)
@@ -361,9 +409,13 @@ def test_another_status(one: Image, serve: Callable[..., Registry], status: int)
 
 
 def test_when_to_come_back(serve: Callable[..., Registry]) -> None:
-    registry = serve(on("ping", fail(503, retry_after=90, date=True), nth=1), on("ping", fail_as_ghcr(), nth=2))
+    registry = serve(
+        on("ping", fail(503, retry_after=90, date=True), nth=1), on("ping", fail_as_ghcr(), nth=2)
+    )
     dated, hinted = get(registry, "/v2/"), get(registry, "/v2/")
-    moments = [email.utils.parsedate_to_datetime(dated.headers[name]) for name in ("Date", "Retry-After")]
+    moments = [
+        email.utils.parsedate_to_datetime(dated.headers[name]) for name in ("Date", "Retry-After")
+    ]
     assert 88 <= (moments[1] - moments[0]).total_seconds() <= 91
     assert (hinted.status, hinted.headers["Retry-After"]) == (429, None)
     assert "retry-after: 880µs" in hinted.body.decode()
@@ -392,7 +444,9 @@ def test_the_wrong_bytes(
     reply = get(serve(on("blob", fault)), blob_path(one), Range="bytes=10-19")
     blob = one.layers[0].blob
     assert (reply.status, reply.body) == (status, blob[slice(*body)])
-    want = content_range and content_range.replace("{size+7}", str(len(blob) + 7)).replace("{size}", str(len(blob)))
+    want = content_range and content_range.replace("{size+7}", str(len(blob) + 7)).replace(
+        "{size}", str(len(blob))
+    )
     assert reply.headers["Content-Range"] == want
     assert reply.error is None
 
@@ -424,7 +478,9 @@ def test_a_flipped_bit(one: Image, serve: Callable[..., Registry]) -> None:
         (claim_gzip(), "Content-Encoding", "gzip"),
     ],
 )
-def test_misleading_headers(one: Image, serve: Callable[..., Registry], fault: Fault, header: str, value: str) -> None:
+def test_misleading_headers(
+    one: Image, serve: Callable[..., Registry], fault: Fault, header: str, value: str
+) -> None:
     reply = get(serve(on("blob", fault)), blob_path(one), Range="bytes=0-9,1000-1009")
     assert reply.headers[header] == value
     assert one.layers[0].blob[1000:1010] in reply.body
@@ -433,7 +489,10 @@ def test_misleading_headers(one: Image, serve: Callable[..., Registry], fault: F
 def test_chance_is_the_same_in_every_run(one: Image) -> None:
     runs = []
     for seed in (1, 1, 2):
-        rules = [on("blob", fail(500), probability=0.5), on("blob", reset(after=(0, 500)), nth=range(10, 20))]
+        rules = [
+            on("blob", fail(500), probability=0.5),
+            on("blob", reset(after=(0, 500)), nth=range(10, 20)),
+        ]
         with Registry({"v1": one}, faults=rules, seed=seed) as registry:
             replies = [get(registry, blob_path(one), Range="bytes=0-999") for _ in range(20)]
         runs.append([(reply.status, len(reply.body)) for reply in replies])
@@ -469,7 +528,8 @@ def test_outages(one: Image, serve: Callable[..., Registry], silent: bool) -> No
     assert (failures == 0) == silent
 
 
-# ── the link and the accounts ────────────────────────────────────────────────────────────────────────────────────────
+# ── the link and the accounts
+# ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_rate_and_latency(one: Image, serve: Callable[..., Registry]) -> None:
@@ -495,7 +555,9 @@ def test_accounts_under_load(one: Image, serve: Callable[..., Registry]) -> None
 
     def work(worker: int) -> None:
         for n in range(10):
-            size = len(get(registry, blob_path(one), Range=f"bytes={worker * 100}-{worker * 100 + n}").body)
+            size = len(
+                get(registry, blob_path(one), Range=f"bytes={worker * 100}-{worker * 100 + n}").body
+            )
             assert size == n + 1
 
     threads = [threading.Thread(target=work, args=(worker,)) for worker in range(8)]
@@ -510,7 +572,13 @@ def test_accounts_under_load(one: Image, serve: Callable[..., Registry]) -> None
 
 
 def test_a_client_that_leaves(one: Image) -> None:
-    big = image([chunked_layer(make_tar({"big": bytes(range(256)) * 40_000}), cut=every(1 << 20), level=-100)])
+    big = image(
+        [
+            chunked_layer(
+                make_tar({"big": bytes(range(256)) * 40_000}), cut=every(1 << 20), level=-100
+            )
+        ]
+    )
     with Registry({"v1": big}, rate=1_000_000) as registry:
         connection = http.client.HTTPConnection(registry.host, timeout=5)
         connection.request("GET", blob_path(big))
@@ -531,7 +599,9 @@ def test_sums_of_spans() -> None:
     assert covered([(0, 10), (5, 20), (30, 31), (6, 7)]) == 21
 
 
-@pytest.mark.parametrize("header", [None, "", "bytes", "bytes=", "bytes=5-3", "bytes=a-b", "items=0-1"])
+@pytest.mark.parametrize(
+    "header", [None, "", "bytes", "bytes=", "bytes=5-3", "bytes=a-b", "items=0-1"]
+)
 def test_ranges_that_are_none(header: str | None) -> None:
     assert parse_ranges(header, 100) is None
 
@@ -541,7 +611,10 @@ def test_it_reports_its_own_mistakes(one: Image) -> None:
         raise ZeroDivisionError
 
     def ask() -> None:
-        with Registry({"v1": one}, faults=[on("any", mistake)]) as registry, pytest.raises(http.client.HTTPException):
+        with (
+            Registry({"v1": one}, faults=[on("any", mistake)]) as registry,
+            pytest.raises(http.client.HTTPException),
+        ):
             get(registry, "/v2/")
 
     with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,6 @@
-"""What lets a client in: tokens, and the signed URLs of a CDN. Both run out, after some seconds or some uses."""
+"""What lets a client in: tokens, and the signed URLs of a CDN. Both run out, after some seconds or
+some uses.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ class _Ticket:
 
 
 class Tickets:
-    """Issues tickets, each good for one purpose. The texts are the same in every run with the same seed."""
+    """Issues tickets, each good for one purpose. The texts are the same in every run with the same
+    seed.
+    """
 
     def __init__(self, seed: int, *, seconds: float | None, uses: int | None) -> None:
         self._lock = threading.Lock()
@@ -32,7 +36,9 @@ class Tickets:
 
     def issue(self, purpose: str) -> str:
         with self._lock:
-            text = hashlib.sha256(f"{self._seed}/{len(self._issued)}/{purpose}".encode()).hexdigest()
+            text = hashlib.sha256(
+                f"{self._seed}/{len(self._issued)}/{purpose}".encode()
+            ).hexdigest()
             self._issued[text] = _Ticket(purpose, time.monotonic())
             return text
 

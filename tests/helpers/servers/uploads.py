@@ -1,4 +1,6 @@
-"""A registry on loopback that takes images, holds its client to every rule of the distribution spec, and misbehaves."""
+"""A registry on loopback that takes images, holds its client to every rule of the distribution
+spec, and misbehaves.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _BLOCK = 16 << 10
 
 @dataclass
 class Session:
-    """One upload. Its location changes with each answer that moves it; older ones are good for nothing."""
+    """One upload. Its location changes with each answer that moves it; older ones are good for
+    nothing.
+    """
 
     repository: str
     data: bytearray = field(default_factory=bytearray)
@@ -35,7 +39,9 @@ class Session:
 
 @dataclass
 class UploadRegistry:
-    """Switches may be changed while it runs, save `elsewhere`. `broken`: the rules that the client has broken."""
+    """Switches may be changed while it runs, save `elsewhere`. `broken`: the rules that the client
+    has broken.
+    """
 
     _: KW_ONLY
     elsewhere: bool = False
@@ -135,12 +141,18 @@ class UploadRegistry:
         if found is None:
             return _answer(handler, 404)
         with self._lock:
-            kind = {"blobs/uploads/": "upload", "blobs/": "blob", "manifests/": "manifest"}[found["what"]]
+            kind = {"blobs/uploads/": "upload", "blobs/": "blob", "manifests/": "manifest"}[
+                found["what"]
+            ]
             self.hits[f"{method} {kind}"] += 1
         authorization = handler.headers.get("Authorization")
         if role == "elsewhere" and authorization:
             self._break("credentials were shown to another host")
-        if role == "registry" and self.needs_login and self._refuses(handler, found["name"], method, authorization):
+        if (
+            role == "registry"
+            and self.needs_login
+            and self._refuses(handler, found["name"], method, authorization)
+        ):
             return None
         if kind == "upload":
             return self._upload(role, handler, found["name"], found["which"], query)
@@ -159,16 +171,26 @@ class UploadRegistry:
     def _aside(self, handler: BaseHTTPRequestHandler, path: str, query: dict[str, str]) -> None:
         if path == "/token":
             self.tokens_seen.add(query.get("scope", ""))
-            return _answer(handler, 200, json.dumps({"token": "t-" + query.get("scope", "")}).encode())
+            return _answer(
+                handler, 200, json.dumps({"token": "t-" + query.get("scope", "")}).encode()
+            )
         listed = self.referrers.get(path.rpartition("/")[2])
         return _answer(handler, 404) if listed is None else _answer(handler, 200, listed)
 
-    def _refuses(self, handler: BaseHTTPRequestHandler, name: str, method: str, authorization: str | None) -> bool:
-        wanted = f"repository:{name}:pull,push" if method not in ("GET", "HEAD") else f"repository:{name}:pull"
+    def _refuses(
+        self, handler: BaseHTTPRequestHandler, name: str, method: str, authorization: str | None
+    ) -> bool:
+        wanted = (
+            f"repository:{name}:pull,push"
+            if method not in ("GET", "HEAD")
+            else f"repository:{name}:pull"
+        )
         if self.denies:
             _answer(handler, 403)
             return True
-        if wanted in (authorization or "").replace(",push", "" if wanted.endswith("pull") else ",push"):
+        if wanted in (authorization or "").replace(
+            ",push", "" if wanted.endswith("pull") else ",push"
+        ):
             return False
         if (size := int(handler.headers.get("Content-Length") or 0)) < 1 << 20:
             handler.rfile.read(size)
@@ -182,7 +204,14 @@ class UploadRegistry:
 
     # ── uploads ──
 
-    def _upload(self, role: str, handler: BaseHTTPRequestHandler, name: str, which: str, query: dict[str, str]) -> None:
+    def _upload(
+        self,
+        role: str,
+        handler: BaseHTTPRequestHandler,
+        name: str,
+        which: str,
+        query: dict[str, str],
+    ) -> None:
         if handler.command == "POST":
             return self._begin(handler, name, query)
         if self.elsewhere and role == "registry":
@@ -209,7 +238,9 @@ class UploadRegistry:
         which = f"upload-{next(self._numbers)}"
         session = self.sessions[which] = Session(name)
         least = {"OCI_Chunk_Min_Length": str(self.least_chunk)} if self.least_chunk else {}
-        return _answer(handler, 202, b"", Location=self._location(which, session), Range="0-0", **least)
+        return _answer(
+            handler, 202, b"", Location=self._location(which, session), Range="0-0", **least
+        )
 
     def _location(self, which: str, session: Session) -> str:
         query = f"step={session.step}&secret=of-this-upload"
@@ -224,7 +255,9 @@ class UploadRegistry:
         offset = len(session.data)
         if self.lie is not None and self.lies_left:
             offset, self.lies_left = self.lie(offset), self.lies_left - 1
-        return _answer(handler, 204, Location=self._location(which, session), Range=f"0-{max(offset - 1, 0)}")
+        return _answer(
+            handler, 204, Location=self._location(which, session), Range=f"0-{max(offset - 1, 0)}"
+        )
 
     def _patch(self, handler: BaseHTTPRequestHandler, which: str, session: Session) -> None:
         length = handler.headers.get("Content-Length", "")
@@ -232,7 +265,11 @@ class UploadRegistry:
         if self.refuses_chunks is not None:
             self._drain(handler, None)
             return _answer(handler, self.refuses_chunks)
-        if not length or found is None or handler.headers.get("Content-Type") != "application/octet-stream":
+        if (
+            not length
+            or found is None
+            or handler.headers.get("Content-Type") != "application/octet-stream"
+        ):
             self._break("a chunk without Content-Length, Content-Range or Content-Type")
             return _answer(handler, 400)
         start, end = int(found[1]), int(found[2]) + 1
@@ -255,7 +292,9 @@ class UploadRegistry:
         told = {"Range": f"0-{len(session.data) - 1}"} if self.tells_offset else {}
         return _answer(handler, 202, b"", Location=self._location(which, session), **told)
 
-    def _close(self, handler: BaseHTTPRequestHandler, which: str, session: Session, digest: str) -> None:
+    def _close(
+        self, handler: BaseHTTPRequestHandler, which: str, session: Session, digest: str
+    ) -> None:
         whole = bytearray(session.data)
         self._drain(handler, whole)
         if self.mangles and whole:
@@ -301,11 +340,17 @@ class UploadRegistry:
         if ":" in which and which != digest:
             self._break("a manifest under another digest than its own")
         here = self.blobs.get(name, {})
-        listed = [*document.get("layers", ()), *([document["config"]] if "config" in document else [])]
+        listed = [
+            *document.get("layers", ()),
+            *([document["config"]] if "config" in document else []),
+        ]
         if lacking := [one["digest"] for one in listed if one["digest"] not in here]:
             self._break(f"a manifest came before its blobs {lacking}")
             return _answer(handler, 404, b'{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}')
-        if any(one["digest"] not in self.manifests.get(name, {}) for one in document.get("manifests", ())):
+        if any(
+            one["digest"] not in self.manifests.get(name, {})
+            for one in document.get("manifests", ())
+        ):
             self._break("an index came before its manifests")
         self.manifests.setdefault(name, {}).update({digest: data, which: data})
         is_told = "subject" in document and self.acknowledges_subjects
@@ -323,7 +368,9 @@ def _reset(handler: BaseHTTPRequestHandler) -> None:
     raise ConnectionResetError
 
 
-def _answer(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", /, **headers: str) -> None:
+def _answer(
+    handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", /, **headers: str
+) -> None:
     handler.send_response(status)
     for name, value in headers.items():
         handler.send_header(name.replace("_", "-"), value)

@@ -1,4 +1,6 @@
-"""Puts answers on a socket, at the speed and with the mishaps they call for, and keeps the accounts."""
+"""Puts answers on a socket, at the speed and with the mishaps they call for, and keeps the
+accounts.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,12 @@ class Wire:
     """The link of one server. All its connections share the rate."""
 
     def __init__(
-        self, accounts: Accounts, stopping: threading.Event, *, rate: float | None, outages: Sequence[Outage]
+        self,
+        accounts: Accounts,
+        stopping: threading.Event,
+        *,
+        rate: float | None,
+        outages: Sequence[Outage],
     ) -> None:
         self._accounts = accounts
         self._stopping = stopping
@@ -64,7 +71,9 @@ class Wire:
             self.wait(left)
 
     def send(self, connection: socket.socket, answer: Answer, request: Request) -> None:
-        """Raises ConnectionCutError when the answer ends the connection, OSError when the client did."""
+        """Raises ConnectionCutError when the answer ends the connection, OSError when the client
+        did.
+        """
         pauses = sorted(answer.pauses)
         while pauses and pauses[0][0] < 0:
             self.wait(pauses.pop(0)[1])
@@ -95,7 +104,9 @@ class Wire:
         if answer.chunked and not bodyless:
             connection.sendall(b"0\r\n\r\n")
 
-    def _put(self, connection: socket.socket, piece: Piece, request: Request, *, chunked: bool) -> None:
+    def _put(
+        self, connection: socket.socket, piece: Piece, request: Request, *, chunked: bool
+    ) -> None:
         data, at = memoryview(piece.data), piece.at
         if chunked:
             connection.sendall(b"%x\r\n" % len(data))
@@ -131,7 +142,10 @@ def _head(answer: Answer) -> bytes:
     if answer.chunked:
         headers.pop("Content-Length", None)
         headers["Transfer-Encoding"] = "chunked"
-    lines = [f"HTTP/1.1 {answer.status} {phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [
+        f"HTTP/1.1 {answer.status} {phrase}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
@@ -149,7 +163,9 @@ def _blocks(body: Sequence[Piece], size: int, stops: Sequence[int]) -> Iterator[
 
 
 def _is_gone(connection: socket.socket) -> bool:
-    """Whether the client has hung up: the system would take one more block for it, and nobody would get that."""
+    """Whether the client has hung up: the system would take one more block for it, and nobody would
+    get that.
+    """
     try:
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:

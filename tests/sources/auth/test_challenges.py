@@ -1,4 +1,6 @@
-"""WWW-Authenticate headers: what is well formed round-trips, sloppy ones are read as others read them."""
+"""WWW-Authenticate headers: what is well formed round-trips, sloppy ones are read as others read
+them.
+"""
 
 import string
 
@@ -10,7 +12,9 @@ from zchunked.errors import FormatError
 from zchunked.sources.auth.challenges import Challenge, parse_challenges
 
 WORDS = st.text("!#$%&'*+.^_`|~-" + string.digits + string.ascii_letters, min_size=1, max_size=12)
-VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters="\x7f"), max_size=30)
+VALUES = st.text(
+    st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters="\x7f"), max_size=30
+)
 NAMES = WORDS.map(str.lower)
 GAPS = st.sampled_from(["", " ", "\t", "  "])
 
@@ -18,7 +22,11 @@ GAPS = st.sampled_from(["", " ", "\t", "  "])
 @st.composite
 def written(draw: st.DrawFn) -> tuple[str, list[Challenge]]:
     """A header and what it means."""
-    challenges = draw(st.lists(st.builds(Challenge, NAMES, st.dictionaries(NAMES, VALUES, max_size=4)), max_size=4))
+    challenges = draw(
+        st.lists(
+            st.builds(Challenge, NAMES, st.dictionaries(NAMES, VALUES, max_size=4)), max_size=4
+        )
+    )
     texts = []
     for one in challenges:
         scheme = draw(st.sampled_from([one.scheme, one.scheme.upper()]))
@@ -32,7 +40,11 @@ def written(draw: st.DrawFn) -> tuple[str, list[Challenge]]:
 
 
 def _value(value: str, *, quoted: bool) -> str:
-    if value and not quoted and all(char in "!#$%&'*+.^_`|~-" + string.digits + string.ascii_letters for char in value):
+    if (
+        value
+        and not quoted
+        and all(char in "!#$%&'*+.^_`|~-" + string.digits + string.ascii_letters for char in value)
+    ):
         return value
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -50,7 +62,8 @@ def test_anything_is_read(header: str) -> None:
 
 def test_the_usual_one() -> None:
     header = (
-        'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/x:pull"'
+        "Bearer "
+        'realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/x:pull"'
     )
     assert parse_challenges(header) == [
         Challenge(
@@ -65,7 +78,9 @@ def test_the_usual_one() -> None:
 
 
 def test_several_ways_in_one_header() -> None:
-    found = parse_challenges('Negotiate, NTLM abc==, Bearer realm="a,\\"b" ,, scope="x y", Basic realm=r')
+    found = parse_challenges(
+        'Negotiate, NTLM abc==, Bearer realm="a,\\"b" ,, scope="x y", Basic realm=r'
+    )
     assert [one.scheme for one in found] == ["negotiate", "ntlm", "bearer", "basic"]
     assert found[2].parameters == {"realm": 'a,"b', "scope": "x y"}
 

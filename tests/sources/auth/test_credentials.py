@@ -29,7 +29,11 @@ def put(path: Path, content: Any) -> Path:
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
     """An environment without any credentials."""
-    return {"HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "run"), "PATH": "/usr/bin:/bin"}
+    return {
+        "HOME": str(tmp_path / "home"),
+        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+        "PATH": "/usr/bin:/bin",
+    }
 
 
 def find(
@@ -38,7 +42,9 @@ def find(
     return Keyring(environment, **options).find(host, repository)
 
 
-def user(environment: dict[str, str], host: str = "r.example", repository: str = "a/b", **options: Any) -> str | None:
+def user(
+    environment: dict[str, str], host: str = "r.example", repository: str = "a/b", **options: Any
+) -> str | None:
     found = find(environment, host, repository, **options)
     return found.username if found else None
 
@@ -46,7 +52,9 @@ def user(environment: dict[str, str], host: str = "r.example", repository: str =
 # ── which file ──
 
 
-def test_the_files_are_asked_in_the_order_of_the_container_tools(home: dict[str, str], tmp_path: Path) -> None:
+def test_the_files_are_asked_in_the_order_of_the_container_tools(
+    home: dict[str, str], tmp_path: Path
+) -> None:
     def entry(name: str) -> dict[str, Any]:
         return {"auths": {"r.example": auth(name)}}
 
@@ -79,7 +87,9 @@ def test_a_file_that_was_told_is_the_only_one(home: dict[str, str], tmp_path: Pa
         find(home, authfile=tmp_path / "missing.json")
 
 
-def test_a_file_without_an_entry_for_the_host_is_passed_over(home: dict[str, str], tmp_path: Path) -> None:
+def test_a_file_without_an_entry_for_the_host_is_passed_over(
+    home: dict[str, str], tmp_path: Path
+) -> None:
     put(tmp_path / "run/containers/auth.json", {"auths": {"other.example": auth("other")}})
     put(tmp_path / "home/.docker/config.json", {"auths": {"r.example": auth("docker")}})
     assert user(home) == "docker"
@@ -106,7 +116,14 @@ def test_what_a_key_stands_for(key: str, host: str, path: str) -> None:
 
 
 def test_the_longest_prefix_in_whole_components_wins() -> None:
-    keys = ["r.example", "r.example/a", "r.example/a/b", "r.example/a/bc", "r.example/a/b/c/d", "other.example/a/b/c"]
+    keys = [
+        "r.example",
+        "r.example/a",
+        "r.example/a/b",
+        "r.example/a/bc",
+        "r.example/a/b/c/d",
+        "other.example/a/b/c",
+    ]
     assert most_specific(keys, "r.example", "a/b/c") == "r.example/a/b"
     assert most_specific(keys, "r.example", "a/bc") == "r.example/a/bc"
     assert most_specific(keys, "r.example", "ab") == "r.example"
@@ -118,7 +135,9 @@ def test_the_longest_prefix_in_whole_components_wins() -> None:
     st.lists(st.lists(st.sampled_from("ab"), max_size=4), max_size=8),
     st.lists(st.sampled_from("ab"), min_size=1, max_size=4),
 )
-def test_no_key_that_fits_is_longer_than_the_one_chosen(paths: list[list[str]], repository: list[str]) -> None:
+def test_no_key_that_fits_is_longer_than_the_one_chosen(
+    paths: list[list[str]], repository: list[str]
+) -> None:
     keys = ["/".join(["r.example", *path]) for path in paths]
     chosen = most_specific(keys, "r.example", "/".join(repository))
     fitting = [path for path in paths if repository[: len(path)] == path]
@@ -128,7 +147,9 @@ def test_no_key_that_fits_is_longer_than_the_one_chosen(paths: list[list[str]], 
         assert len(chosen.split("/")) - 1 == max(map(len, fitting))
 
 
-@pytest.mark.parametrize("key", ["docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"])
+@pytest.mark.parametrize(
+    "key", ["docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"]
+)
 def test_docker_hub_has_many_names(home: dict[str, str], tmp_path: Path, key: str) -> None:
     put(tmp_path / "run/containers/auth.json", {"auths": {key: auth("hub")}})
     assert user(home, "docker.io", "library/busybox") == "hub"
@@ -164,13 +185,16 @@ def test_secrets_are_not_in_a_representation() -> None:
         '{"auths": {"r.example": {"auth": 5}}}',
         '{"auths": {"r.example": "hush-hush"}}',
         '{"auths": {"r.example": {"auth": "hush-hush!"}}}',
-        '{"auths": {"r.example": {"auth": "aHVzaC1odXNo"}}}',  # base64 of hush-hush, without a colon
+        # base64 of hush-hush, without a colon
+        '{"auths": {"r.example": {"auth": "aHVzaC1odXNo"}}}',
         '{"auths": {"r.example": {"auth": "/////w=="}}}',
         "[" * 100_000,
         "\x00",
     ],
 )
-def test_a_malformed_file_is_named_but_not_quoted(home: dict[str, str], tmp_path: Path, content: str) -> None:
+def test_a_malformed_file_is_named_but_not_quoted(
+    home: dict[str, str], tmp_path: Path, content: str
+) -> None:
     path = put(tmp_path / "run/containers/auth.json", content)
     with pytest.raises(LocalError, match=r"auth\.json") as caught:
         find(home)
@@ -194,7 +218,10 @@ def helper(home: dict[str, str], tmp_path: Path) -> Callable[[str, str], Path]:
 
     def make(name: str, script: str) -> Path:
         program = tmp_path / "bin" / f"docker-credential-{name}"
-        put(program, f'#!/bin/sh\nread -r server || true\necho "$1 $server" >> {tmp_path}/asked\n{script}\n')
+        put(
+            program,
+            f'#!/bin/sh\nread -r server || true\necho "$1 $server" >> {tmp_path}/asked\n{script}\n',
+        )
         program.chmod(0o755)
         return tmp_path / "asked"
 
@@ -213,7 +240,11 @@ def test_a_helper_for_the_host_comes_before_all_else(
     helper("store", answer("stored", "x"))
     put(
         tmp_path / "run/containers/auth.json",
-        {"auths": {"r.example": auth("u")}, "credHelpers": {"r.example": "own"}, "credsStore": "store"},
+        {
+            "auths": {"r.example": auth("u")},
+            "credHelpers": {"r.example": "own"},
+            "credsStore": "store",
+        },
     )
     assert find(home) == Credentials("helped", SECRET)
     assert asked.read_text() == "get r.example\n"
@@ -224,7 +255,9 @@ def test_an_empty_entry_asks_the_store(
     home: dict[str, str], tmp_path: Path, helper: Callable[[str, str], Path]
 ) -> None:
     asked = helper("store", answer("stored", "p"))
-    path = put(tmp_path / "home/.docker/config.json", {"auths": {"r.example": {}}, "credsStore": "store"})
+    path = put(
+        tmp_path / "home/.docker/config.json", {"auths": {"r.example": {}}, "credsStore": "store"}
+    )
     assert find(home) == Credentials("stored", "p")
     put(path, {"auths": {"r.example": auth("u")}, "credsStore": "store"})
     assert user(home) == "u"
@@ -292,28 +325,47 @@ def test_a_helper_that_is_not_there(home: dict[str, str], tmp_path: Path) -> Non
         find(home)
 
 
-def test_where_a_helper_fails_the_next_file_may_still_speak(home: dict[str, str], tmp_path: Path) -> None:
+def test_where_a_helper_fails_the_next_file_may_still_speak(
+    home: dict[str, str], tmp_path: Path
+) -> None:
     put(tmp_path / "config/containers/auth.json", {"credHelpers": {"r.example": "nowhere"}})
     put(tmp_path / "docker/config.json", {"auths": {"r.example": auth("u", "p")}})
-    environment = home | {"XDG_CONFIG_HOME": str(tmp_path / "config"), "DOCKER_CONFIG": str(tmp_path / "docker")}
+    environment = home | {
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "DOCKER_CONFIG": str(tmp_path / "docker"),
+    }
     assert Keyring(environment).find("r.example", "x") == Credentials("u", "p")
 
 
-@pytest.mark.parametrize("wrap", [base64.encodebytes, lambda data: base64.b64encode(data) + b"\r\n"])
-def test_base64_that_was_wrapped(home: dict[str, str], tmp_path: Path, wrap: Callable[[bytes], bytes]) -> None:
-    put(tmp_path / "auth.json", {"auths": {"r.example": {"auth": wrap(b"u:" + b"p" * 100).decode()}}})
-    assert Keyring(home, authfile=tmp_path / "auth.json").find("r.example", "x") == Credentials("u", "p" * 100)
+@pytest.mark.parametrize(
+    "wrap", [base64.encodebytes, lambda data: base64.b64encode(data) + b"\r\n"]
+)
+def test_base64_that_was_wrapped(
+    home: dict[str, str], tmp_path: Path, wrap: Callable[[bytes], bytes]
+) -> None:
+    put(
+        tmp_path / "auth.json",
+        {"auths": {"r.example": {"auth": wrap(b"u:" + b"p" * 100).decode()}}},
+    )
+    assert Keyring(home, authfile=tmp_path / "auth.json").find("r.example", "x") == Credentials(
+        "u", "p" * 100
+    )
 
 
 @pytest.mark.parametrize("name", ["../evil", "a b", "x;touch owned", "", "-x", "a\nb"])
-def test_a_helper_name_never_becomes_a_path_or_a_command(home: dict[str, str], tmp_path: Path, name: str) -> None:
+def test_a_helper_name_never_becomes_a_path_or_a_command(
+    home: dict[str, str], tmp_path: Path, name: str
+) -> None:
     put(tmp_path / "run/containers/auth.json", {"credHelpers": {"r.example": name}})
     with pytest.raises(LocalError, match="invalid name of a credential helper"):
         find(home)
 
 
 def test_the_server_name_is_data_to_the_helper(
-    home: dict[str, str], tmp_path: Path, helper: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+    home: dict[str, str],
+    tmp_path: Path,
+    helper: Callable[[str, str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = helper("own", answer("u", "p"))
     hostile = "$(touch${IFS}owned);touch owned"

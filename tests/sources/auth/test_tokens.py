@@ -1,4 +1,6 @@
-"""The way in: which challenge is taken, what the token endpoint is asked, and to whom secrets go."""
+"""The way in: which challenge is taken, what the token endpoint is asked, and to whom secrets
+go.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.helpers.servers.loopback import LoopbackServer
-from zchunked.errors import AccessDeniedError, PermanentError, TransferError, TransientError, ZPullError
+from zchunked.errors import (
+    AccessDeniedError,
+    PermanentError,
+    TransferError,
+    TransientError,
+    ZPullError,
+)
 from zchunked.events import Event, Noted
 from zchunked.sources.auth.credentials import Credentials
 from zchunked.sources.auth.helpers import HelperError
@@ -29,18 +37,28 @@ Reply = tuple[int, dict[str, str], bytes]
 
 
 class Desk:
-    """A registry that always says 401 with some challenge, and a token endpoint. Notes all it was asked."""
+    """A registry that always says 401 with some challenge, and a token endpoint. Notes all it was
+    asked.
+    """
 
     def __init__(self) -> None:
         self.challenge = 'Bearer realm="{url}/token",service="svc",scope="repository:a/b:pull"'
-        self.token: Callable[[BaseHTTPRequestHandler], Reply] = lambda request: (200, {}, b'{"token":"t0"}')
+        self.token: Callable[[BaseHTTPRequestHandler], Reply] = lambda request: (
+            200,
+            {},
+            b'{"token":"t0"}',
+        )
         self.asked: list[BaseHTTPRequestHandler] = []
         self.server = LoopbackServer(lambda: None, self._serve, 0)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def _serve(self, request: BaseHTTPRequestHandler) -> None:
         if request.path.startswith("/v2/"):
-            reply: Reply = (401, {"WWW-Authenticate": self.challenge.replace("{url}", self.url)}, b"who are you?")
+            reply: Reply = (
+                401,
+                {"WWW-Authenticate": self.challenge.replace("{url}", self.url)},
+                b"who are you?",
+            )
         else:
             self.asked.append(request)
             reply = self.token(request)
@@ -77,9 +95,13 @@ def http() -> Iterator[Http]:
     http.close()
 
 
-def refused(desk: Desk, http: Http, credentials: Credentials | None, clock: Clock | None = None) -> Auth:
+def refused(
+    desk: Desk, http: Http, credentials: Credentials | None, clock: Clock | None = None
+) -> Auth:
     """An Auth that has heard the desk's challenge once."""
-    auth = Auth(http, ProtectedRepository("r.example", "a/b"), lambda: credentials, clock=clock or Clock())
+    auth = Auth(
+        http, ProtectedRepository("r.example", "a/b"), lambda: credentials, clock=clock or Clock()
+    )
     grant = auth.grant()
     assert grant.header is None
     answer = http.get(f"{desk.url}/v2/", {})
@@ -96,10 +118,17 @@ def test_an_anonymous_token(desk: Desk, http: Http) -> None:
 
 
 def test_a_token_for_a_person(desk: Desk, http: Http) -> None:
-    desk.token = lambda request: (200, {}, b'{"access_token":"t1","expires_in":300,"issued_at":"x"}')
+    desk.token = lambda request: (
+        200,
+        {},
+        b'{"access_token":"t1","expires_in":300,"issued_at":"x"}',
+    )
     assert refused(desk, http, PERSON).grant().header == "Bearer t1"
     assert desk.query()["account"] == ["me"]
-    assert desk.asked[0].headers["Authorization"] == "Basic " + base64.b64encode(b"me:s3cret!word").decode()
+    assert (
+        desk.asked[0].headers["Authorization"]
+        == "Basic " + base64.b64encode(b"me:s3cret!word").decode()
+    )
 
 
 def test_a_challenge_without_a_scope_is_for_our_repository(desk: Desk, http: Http) -> None:
@@ -112,11 +141,17 @@ def test_an_identity_token_is_traded_by_post(desk: Desk, http: Http, traffic: Tr
     forms: list[str] = []
 
     def token(request: BaseHTTPRequestHandler) -> Reply:
-        forms.append(f"{request.command} {request.headers['Content-Type']} {request.headers['Content-Length']}")
+        forms.append(
+            f"{request.command} {request.headers['Content-Type']} "
+            f"{request.headers['Content-Length']}"
+        )
         return 200, {}, b'{"access_token":"t2"}'
 
     desk.token = token
-    assert refused(desk, http, Credentials(identity_token="identity-hush")).grant().header == "Bearer t2"
+    assert (
+        refused(desk, http, Credentials(identity_token="identity-hush")).grant().header
+        == "Bearer t2"
+    )
     assert forms[0].startswith("POST application/x-www-form-urlencoded")
     assert "identity-hush" not in desk.asked[0].path
 
@@ -143,7 +178,11 @@ def test_how_long_a_token_lives_in_any_spelling(desk: Desk, http: Http, said: st
 
 
 def test_a_packed_token_is_unpacked(desk: Desk, http: Http) -> None:
-    desk.token = lambda request: (200, {"Content-Encoding": "gzip"}, gzip.compress(b'{"token":"t9"}'))
+    desk.token = lambda request: (
+        200,
+        {"Content-Encoding": "gzip"},
+        gzip.compress(b'{"token":"t9"}'),
+    )
     assert refused(desk, http, None).grant().header == "Bearer t9"
 
 
@@ -154,7 +193,9 @@ def test_junk_in_place_of_a_token_is_asked_for_a_few_times_only(desk: Desk, http
     assert caught.value.most_tries == 3
 
 
-def test_a_helper_that_fails_is_warned_of_and_named_when_the_registry_refuses(desk: Desk, http: Http) -> None:
+def test_a_helper_that_fails_is_warned_of_and_named_when_the_registry_refuses(
+    desk: Desk, http: Http
+) -> None:
     def look_up() -> Credentials:
         raise HelperError("docker-credential-x is not on the PATH")
 
@@ -174,7 +215,11 @@ def test_a_helper_that_fails_is_warned_of_and_named_when_the_registry_refuses(de
 def test_a_token_is_kept_until_it_expires(desk: Desk, http: Http) -> None:
     clock = Clock()
     tokens = iter(range(10))
-    desk.token = lambda request: (200, {}, json.dumps({"token": f"t{next(tokens)}", "expires_in": 100}).encode())
+    desk.token = lambda request: (
+        200,
+        {},
+        json.dumps({"token": f"t{next(tokens)}", "expires_in": 100}).encode(),
+    )
     auth = refused(desk, http, None, clock)
     assert [auth.grant().header for _ in range(3)] == ["Bearer t0"] * 3
     clock.now += 94
@@ -184,7 +229,9 @@ def test_a_token_is_kept_until_it_expires(desk: Desk, http: Http) -> None:
     assert len(desk.asked) == 2
 
 
-def test_a_401_on_an_old_token_brings_a_new_one_and_on_a_fresh_one_is_final(desk: Desk, http: Http) -> None:
+def test_a_401_on_an_old_token_brings_a_new_one_and_on_a_fresh_one_is_final(
+    desk: Desk, http: Http
+) -> None:
     tokens = iter(range(10))
     desk.token = lambda request: (200, {}, json.dumps({"token": f"t{next(tokens)}"}).encode())
     auth = refused(desk, http, None)
@@ -222,7 +269,9 @@ def test_basic_is_shown_once(desk: Desk, http: Http) -> None:
         ("Basic realm=x", AccessDeniedError),  # and there are no credentials
     ],
 )
-def test_challenges_we_cannot_meet(desk: Desk, http: Http, wrong: str, kind: type[Exception]) -> None:
+def test_challenges_we_cannot_meet(
+    desk: Desk, http: Http, wrong: str, kind: type[Exception]
+) -> None:
     desk.challenge = wrong
     with pytest.raises(kind):
         refused(desk, http, None)
@@ -244,7 +293,9 @@ def test_challenges_we_cannot_meet(desk: Desk, http: Http, wrong: str, kind: typ
         ((302, {"Location": "ftp://x/"}, b""), PermanentError),
     ],
 )
-def test_a_token_endpoint_that_gives_none(desk: Desk, http: Http, reply: Reply, kind: type[Exception]) -> None:
+def test_a_token_endpoint_that_gives_none(
+    desk: Desk, http: Http, reply: Reply, kind: type[Exception]
+) -> None:
     desk.token = lambda request: reply
     auth = refused(desk, http, PERSON)
     with pytest.raises(kind) as caught:
@@ -260,13 +311,19 @@ def test_an_endless_token_is_cut_off(desk: Desk, http: Http) -> None:
 
 
 def test_an_echo_does_not_tell_secrets(desk: Desk, http: Http) -> None:
-    desk.token = lambda request: (400, {}, f"bad header {request.headers['Authorization']}".encode())
+    desk.token = lambda request: (
+        400,
+        {},
+        f"bad header {request.headers['Authorization']}".encode(),
+    )
     with pytest.raises(TransferError, match="bad header") as caught:
         refused(desk, http, PERSON).grant()
     assert base64.b64encode(b"me:s3cret!word").decode() not in str(caught.value)
 
 
-def test_the_token_endpoint_may_redirect_but_not_take_the_password_along(desk: Desk, http: Http) -> None:
+def test_the_token_endpoint_may_redirect_but_not_take_the_password_along(
+    desk: Desk, http: Http
+) -> None:
     other = Desk()
     try:
         desk.token = lambda request: (307, {"Location": f"{other.url}/token"}, b"")
@@ -295,7 +352,8 @@ def test_a_password_is_not_sent_in_the_open_for_a_registry_behind_tls(http: Http
     auth = Auth(http, ProtectedRepository("r.example", "a/b"), lambda: PERSON, clock=Clock())
     with pytest.raises(AccessDeniedError, match=r"unencrypted to http://auth\.example/token"):
         auth.learn(answer, auth.grant())
-    with pytest.raises(AccessDeniedError, match="refused"):  # nor on the next try: nothing was remembered
+    # nor on the next try: nothing was remembered
+    with pytest.raises(AccessDeniedError, match="refused"):
         auth.learn(answer, auth.grant())
     anonymous = Auth(http, ProtectedRepository("r.example", "a/b"), lambda: None, clock=Clock())
     with pytest.raises(AccessDeniedError, match="a token fetched unencrypted"):
@@ -306,15 +364,24 @@ def test_a_password_is_not_sent_in_the_open_for_an_unencrypted_registry_either(h
     answer: Any = _Challenged('Bearer realm="http://auth.example/token"')
     answer.url = "http://r.example:5000/v2/"
     for credentials in (PERSON, Credentials(identity_token="identity-hush")):
-        auth = Auth(http, ProtectedRepository("r.example:5000", "a/b"), lambda found=credentials: found, clock=Clock())  # type: ignore[misc]
+        auth = Auth(
+            http,
+            ProtectedRepository("r.example:5000", "a/b"),
+            lambda found=credentials: found,
+            clock=Clock(),
+        )  # type: ignore[misc]
         with pytest.raises(AccessDeniedError, match=r"unencrypted to http://auth\.example/token"):
             auth.learn(answer, auth.grant())
         assert auth.grant().header is None
-    anonymous = Auth(http, ProtectedRepository("r.example:5000", "a/b"), lambda: None, clock=Clock())
+    anonymous = Auth(
+        http, ProtectedRepository("r.example:5000", "a/b"), lambda: None, clock=Clock()
+    )
     anonymous.learn(answer, anonymous.grant())  # nothing secret is sent
 
 
-def test_a_realm_that_was_remembered_is_judged_again_when_it_is_used(desk: Desk, http: Http) -> None:
+def test_a_realm_that_was_remembered_is_judged_again_when_it_is_used(
+    desk: Desk, http: Http
+) -> None:
     auth = refused(desk, http, PERSON)
     remembered = auth._scope
     assert remembered is not None
@@ -339,7 +406,9 @@ def test_credentials_are_looked_up_once_and_only_when_asked_for(desk: Desk, http
     assert len(looks) == 1
 
 
-def test_threads_that_are_refused_together_look_for_credentials_once(desk: Desk, http: Http) -> None:
+def test_threads_that_are_refused_together_look_for_credentials_once(
+    desk: Desk, http: Http
+) -> None:
     """Each look may start a helper program that asks the person."""
     everybody = threading.Barrier(8)
     looks: list[int] = []

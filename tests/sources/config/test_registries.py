@@ -1,4 +1,6 @@
-"""registries.conf: which table counts, who is asked in what order, and what a broken file is told."""
+"""registries.conf: which table counts, who is asked in what order, and what a broken file is
+told.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ def test_the_longest_prefix_counts_and_a_host_before_a_wildcard(image: str) -> N
         "r.example/team/app/x",
         "*.example",
     ]
-    registries = conf("".join([f'[[registry]]\nprefix="{one}"\nlocation="x.local"\n' for one in prefixes]))
+    registries = conf(
+        "".join([f'[[registry]]\nprefix="{one}"\nlocation="x.local"\n' for one in prefixes])
+    )
     found = find(registries, parse_reference(image))
     assert found is not None
     assert found.prefix == "r.example/team/app"
@@ -173,11 +177,16 @@ def test_bytes_that_are_no_text() -> None:
 
 
 def test_what_is_not_known_is_passed_over() -> None:
-    text = '[registries.search]\nregistries = []\n[aliases]\na = "b"\n[[registry]]\nlocation="a.b"\nfuture={x=1}'
+    text = (
+        "[registries.search]\nregistries = []\n[aliases]\na = "
+        '"b"\n[[registry]]\nlocation="a.b"\nfuture={x=1}'
+    )
     assert asked(text, "a.b/c:t") == ["a.b/c:t"]
 
 
-@pytest.mark.parametrize("location", ["mirror", "mirror/x", "m.local/Upper", "m.local/a//b", "m.local:99999"])
+@pytest.mark.parametrize(
+    "location", ["mirror", "mirror/x", "m.local/Upper", "m.local/a//b", "m.local:99999"]
+)
 def test_a_location_that_makes_no_name_is_said(location: str) -> None:
     with pytest.raises(LocalError, match=r"the\.conf"):
         asked(f'[[registry]]\nlocation="a.b"\nmirror=[{{location="{location}"}}]', "a.b/c:t")
@@ -201,7 +210,9 @@ def test_any_prefix_and_any_name(prefixes: list[str], location: str, name: str) 
     with suppress(ZPullError):
         ends = endpoints(conf(text), reference)
         assert not ends[-1].is_mirror
-        assert (find(conf(text), reference) is None) == (ends[-1].reference == reference) or location == "r.example"
+        assert (find(conf(text), reference) is None) == (
+            ends[-1].reference == reference
+        ) or location == "r.example"
 
 
 # ── which files ──
@@ -238,7 +249,9 @@ def test_files_are_read_in_the_order_of_the_container_tools(tmp_path: Path) -> N
     assert location() == "etc-b"
     put(own / "registries.conf", table("own"))
     assert location() == "own", "the user's file stands for the system's, drop-ins included"
-    assert location({"HOME": "/nowhere", "XDG_CONFIG_HOME": str(tmp_path / "home/.config")}) == "own"
+    assert (
+        location({"HOME": "/nowhere", "XDG_CONFIG_HOME": str(tmp_path / "home/.config")}) == "own"
+    )
     for folder in (own, system):
         for file in (folder / "registries.conf.d").iterdir():
             file.unlink()
@@ -252,7 +265,9 @@ def test_a_file_that_was_told_must_be_there_and_readable(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"missing\.conf"):
         registries_from({}, told=tmp_path / "missing.conf", system=tmp_path)
     with pytest.raises(UsageError, match=r"missing\.conf"):
-        registries_from({"CONTAINERS_REGISTRIES_CONF": str(tmp_path / "missing.conf")}, system=tmp_path)
+        registries_from(
+            {"CONTAINERS_REGISTRIES_CONF": str(tmp_path / "missing.conf")}, system=tmp_path
+        )
     with pytest.raises(LocalError, match="cannot read"):
         registries_from({}, told=tmp_path, system=tmp_path)
     big = put(tmp_path / "big.conf", "#" * (5 << 20))

@@ -23,7 +23,14 @@ from hypothesis import strategies as st
 from tests.helpers.servers.loopback import LoopbackServer
 from tests.helpers.servers.wire import ConnectionCutError
 from zchunked import __version__
-from zchunked.errors import AccessDeniedError, LocalError, PermanentError, TransferError, TransientError, ZPullError
+from zchunked.errors import (
+    AccessDeniedError,
+    LocalError,
+    PermanentError,
+    TransferError,
+    TransientError,
+    ZPullError,
+)
 from zchunked.sources.http.client import Http
 from zchunked.sources.http.connection import _Reader
 from zchunked.sources.http.network_errors import (
@@ -72,7 +79,12 @@ class Peer:
 
 
 def ok(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
-    return "\r\n".join([f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "", ""]).encode() + body
+    return (
+        "\r\n".join(
+            [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "", ""]
+        ).encode()
+        + body
+    )
 
 
 def redirect(to: str, status: str = "307 Temporary Redirect") -> bytes:
@@ -128,7 +140,9 @@ def test_the_head_of_a_request(peer: Peer, http_: Http) -> None:
     }
 
 
-def test_a_netrc_file_is_never_read(peer: Peer, http_: Http, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_netrc_file_is_never_read(
+    peer: Peer, http_: Http, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hush\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
@@ -156,7 +170,9 @@ def test_a_proxy_from_the_environment(peer: Peer, traffic: Traffic) -> None:
     peer.replies["http://far.example/x"] = ok(b"by proxy")
     assert body(http.get("http://far.example/x", {})) == b"by proxy"
     assert body(http.get(f"{peer.url}/near", {})) == b"hello"  # loopback needs none
-    peer.replies["http://far.example/x"] = ok(b"who are you?", status="407 Proxy Authentication Required")
+    peer.replies["http://far.example/x"] = ok(
+        b"who are you?", status="407 Proxy Authentication Required"
+    )
     denied = http.get("http://far.example/x", {}).status_error("it")
     assert isinstance(denied, AccessDeniedError)
     assert "the proxy refuses the credentials" in str(denied)
@@ -179,7 +195,9 @@ def test_authorization_goes_to_the_first_origin_alone(peer: Peer, http_: Http) -
     other.server.stop()
 
 
-def test_authorization_does_not_come_back_when_a_redirect_leads_back(peer: Peer, http_: Http) -> None:
+def test_authorization_does_not_come_back_when_a_redirect_leads_back(
+    peer: Peer, http_: Http
+) -> None:
     other = Peer()
     peer.replies["/a"] = redirect(f"{other.url}/b")
     other.replies["/b"] = redirect(f"{peer.url}/c")
@@ -227,7 +245,9 @@ def test_bodies_are_raw_and_counted(peer: Peer, http_: Http, traffic: Traffic) -
 def test_a_connection_stays_open_across_requests_and_errors(peer: Peer, http_: Http) -> None:
     peer.replies["/gone"] = ok(b"no", status="404 Not Found")
     peer.replies["/none"] = ok(b"", status="200 OK")
-    peer.replies["/chunked"] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    peer.replies["/chunked"] = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    )
     for _ in range(2):
         assert body(http_.get(f"{peer.url}/", {})) == b"hello"
         assert list(http_.get(f"{peer.url}/", {}).pieces(5)) == [b"hello"]
@@ -291,7 +311,9 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     ],
 )
 @pytest.mark.parametrize("hard", [False, True])
-def test_a_body_that_breaks_off(peer: Peer, http_: Http, sent: bytes, came: int, hard: bool) -> None:
+def test_a_body_that_breaks_off(
+    peer: Peer, http_: Http, sent: bytes, came: int, hard: bool
+) -> None:
     peer.replies["/"] = _cut(sent, hard=hard)
     answer = http_.get(f"{peer.url}/", {})
     got = b""
@@ -313,7 +335,9 @@ def test_a_body_that_breaks_off(peer: Peer, http_: Http, sent: bytes, came: int,
     ],
 )
 @pytest.mark.parametrize("hard", [False, True])
-def test_an_answer_that_is_cut_off(peer: Peer, http_: Http, sent: bytes, hard: bool, traffic: Traffic) -> None:
+def test_an_answer_that_is_cut_off(
+    peer: Peer, http_: Http, sent: bytes, hard: bool, traffic: Traffic
+) -> None:
     peer.replies["/"] = _cut(sent, hard=hard)
     with pytest.raises(TransientError) as caught:
         body(http_.get(f"{peer.url}/", {}))
@@ -334,7 +358,9 @@ def test_an_answer_that_is_cut_off(peer: Peer, http_: Http, sent: bytes, hard: b
         b"HTTP/1.1 200 OK\r\nno header\r\nContent-Length: 5\r\n\r\nhello",
     ],
 )
-def test_an_answer_that_is_none_is_final(peer: Peer, http_: Http, sent: bytes, traffic: Traffic) -> None:
+def test_an_answer_that_is_none_is_final(
+    peer: Peer, http_: Http, sent: bytes, traffic: Traffic
+) -> None:
     def reply(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(sent)
         request.rfile.read(1)
@@ -371,7 +397,9 @@ def _for_ever(first: bytes, again: bytes, pause: float) -> Callable[[BaseHTTPReq
     ],
     ids=["dribbled line", "endless head", "endless 100", "dribbled chunk size", "endless trailer"],
 )
-def test_no_answer_keeps_us_for_ever(peer: Peer, http_: Http, first: bytes, again: bytes, pause: float) -> None:
+def test_no_answer_keeps_us_for_ever(
+    peer: Peer, http_: Http, first: bytes, again: bytes, pause: float
+) -> None:
     peer.replies["/"] = _for_ever(first, again, pause)
     began = time.monotonic()
     with pytest.raises(TransferError):
@@ -413,7 +441,9 @@ def test_silence_is_a_stall(peer: Peer, http_: Http, sent: bytes) -> None:
 
 
 def test_signatures_are_not_in_messages_or_causes(peer: Peer, http_: Http) -> None:
-    peer.replies["/x?X-Amz-Signature=0123456789abcdef"] = ok(b"bad 0123456789abcdef", status="400 Bad Request")
+    peer.replies["/x?X-Amz-Signature=0123456789abcdef"] = ok(
+        b"bad 0123456789abcdef", status="400 Bad Request"
+    )
     url = f"{peer.url}/x?X-Amz-Signature=0123456789abcdef"
     told = [str(http_.get(url, {}).status_error("it"))]
     peer.server.stop()
@@ -431,7 +461,9 @@ def test_signatures_are_not_in_messages_or_causes(peer: Peer, http_: Http) -> No
 
 
 def _get(peer: Peer, trust: Trust, host: str = "localhost") -> bytes:
-    http = Http(Traffic(time.monotonic), sessions=SessionPool(trust), connect_seconds=2, stall_seconds=2)
+    http = Http(
+        Traffic(time.monotonic), sessions=SessionPool(trust), connect_seconds=2, stall_seconds=2
+    )
     try:
         return body(http.get(peer.url.replace("localhost", host), {}))
     finally:
@@ -446,7 +478,9 @@ def cert_dir(tmp_path: Path) -> Path:
 
 
 def test_an_unknown_ca_is_final_and_says_what_to_do(tls_peer: Peer) -> None:
-    with pytest.raises(TransferError, match=r"not trusted .*--cert-dir.*--tls-verify=false") as caught:
+    with pytest.raises(
+        TransferError, match=r"not trusted .*--cert-dir.*--tls-verify=false"
+    ) as caught:
         _get(tls_peer, Trust(certs_d=()))
     assert not isinstance(caught.value, TransientError)
 
@@ -466,7 +500,9 @@ def test_ways_to_trust(tls_peer: Peer, cert_dir: Path, monkeypatch: pytest.Monke
 def test_what_vouches_for_the_registry_vouches_for_hosts_it_sends_us_to(
     tls_peer: Peer, cert_dir: Path, tmp_path: Path
 ) -> None:
-    """A token server often has a certificate of the same CA, and no folder of its own. Our own certificate stays."""
+    """A token server often has a certificate of the same CA, and no folder of its own. Our own
+    certificate stays.
+    """
     folder = tmp_path / "certs.d" / "registry.example:5000"
     folder.parent.mkdir()
     cert_dir.rename(folder)
@@ -481,7 +517,9 @@ def test_what_vouches_for_the_registry_vouches_for_hosts_it_sends_us_to(
         _get(tls_peer, Trust(certs_d=roots, home="registry.example:5000"))
 
 
-@pytest.mark.parametrize(("name", "says"), [("a.cert", r"lacks its key, a\.key"), ("a.key", r"lacks its certificate")])
+@pytest.mark.parametrize(
+    ("name", "says"), [("a.cert", r"lacks its key, a\.key"), ("a.key", r"lacks its certificate")]
+)
 def test_half_of_a_pair_is_named(tls_peer: Peer, cert_dir: Path, name: str, says: str) -> None:
     (cert_dir / name).write_text("")
     with pytest.raises(LocalError, match=says):
@@ -512,7 +550,9 @@ def test_tls_keeps_its_connection_and_never_leaves_it(tls_peer: Peer, cert_dir: 
     http.close()
 
 
-def test_without_checks_a_redirect_may_leave_tls_but_takes_no_credentials_along(tls_peer: Peer, peer: Peer) -> None:
+def test_without_checks_a_redirect_may_leave_tls_but_takes_no_credentials_along(
+    tls_peer: Peer, peer: Peer
+) -> None:
     http = Http(Traffic(time.monotonic), sessions=SessionPool(Trust(verify=False)))
     tls_peer.replies["/a"] = redirect(f"{peer.url}/b")
     peer.replies["/b"] = redirect(f"{tls_peer.url}/c")
@@ -560,15 +600,21 @@ def _chain(*errors: BaseException) -> BaseException:
         (ValueError("odd"), None, NoAnswerError),
     ],
 )
-def test_every_break_has_its_class(error: BaseException, received: int | None, kind: type[TransferError]) -> None:
+def test_every_break_has_its_class(
+    error: BaseException, received: int | None, kind: type[TransferError]
+) -> None:
     causes = causes_of(_chain(RuntimeError("around it"), error))
-    ours = translated(causes, "h:1", seconds=9, received=received, is_connecting=False, is_proxy=False)
+    ours = translated(
+        causes, "h:1", seconds=9, received=received, is_connecting=False, is_proxy=False
+    )
     assert type(ours) is kind
     assert str(ours).startswith("h:1: ")
     assert ours.exit_code == 5
 
 
-@pytest.mark.parametrize(("code", "word"), [(9, "clock"), (10, "clock"), (18, "--cert-dir"), (62, "--cert-dir")])
+@pytest.mark.parametrize(
+    ("code", "word"), [(9, "clock"), (10, "clock"), (18, "--cert-dir"), (62, "--cert-dir")]
+)
 def test_a_certificate_out_of_its_time_may_be_the_fault_of_our_clock(code: int, word: str) -> None:
     error = ssl.SSLCertVerificationError(1, "x")
     error.verify_code = code
@@ -581,12 +627,22 @@ def test_a_certificate_out_of_its_time_may_be_the_fault_of_our_clock(code: int, 
     [(407, AccessDeniedError), (403, NoWayError), (502, UnreachableError), (503, UnreachableError)],
 )
 def test_what_a_proxy_says(status: int, kind: type[ZPullError]) -> None:
-    causes = causes_of(_chain(RuntimeError("around it"), OSError(f"Tunnel connection failed: {status} Because")))
-    assert type(translated(causes, "h", seconds=9, received=None, is_connecting=False, is_proxy=True)) is kind
+    causes = causes_of(
+        _chain(RuntimeError("around it"), OSError(f"Tunnel connection failed: {status} Because"))
+    )
+    assert (
+        type(translated(causes, "h", seconds=9, received=None, is_connecting=False, is_proxy=True))
+        is kind
+    )
 
 
 @given(
-    st.lists(st.sampled_from([OSError, ValueError, TimeoutError, ssl.SSLError, http.client.HTTPException]), min_size=1)
+    st.lists(
+        st.sampled_from(
+            [OSError, ValueError, TimeoutError, ssl.SSLError, http.client.HTTPException]
+        ),
+        min_size=1,
+    )
 )
 def test_any_chain_of_causes_comes_to_an_end(kinds: list[type[Exception]]) -> None:
     errors = [kind("text") for kind in kinds]

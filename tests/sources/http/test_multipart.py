@@ -16,10 +16,14 @@ from zchunked.sources.http.multipart import PartReader
 
 BLOB = random.Random(7).randbytes(400)
 HULL = ByteRange(0, len(BLOB))
-BOUNDARIES = st.sampled_from([b"B", b"a: odd?one", b"-", b"--", b"THIS_STRING_SEPARATES", b"x" * 70])
+BOUNDARIES = st.sampled_from(
+    [b"B", b"a: odd?one", b"-", b"--", b"THIS_STRING_SEPARATES", b"x" * 70]
+)
 
 
-def body(spans: list[ByteRange], boundary: bytes = b"B", end: bytes = b"\r\n", *, blob: bytes = BLOB) -> bytes:
+def body(
+    spans: list[ByteRange], boundary: bytes = b"B", end: bytes = b"\r\n", *, blob: bytes = BLOB
+) -> bytes:
     text = b""
     for span in spans:
         text += b"--" + boundary + end + b"Content-Type: application/octet-stream" + end
@@ -75,18 +79,59 @@ class Careful(PartReader):
 
 
 KINDS = [
-    *(b"", b"Content-Type: text/plain", b"content-type:x", b"X-Other: y", b"Content-Type: " + b"x" * 5000),
+    *(
+        b"",
+        b"Content-Type: text/plain",
+        b"content-type:x",
+        b"X-Other: y",
+        b"Content-Type: " + b"x" * 5000,
+    ),
     *(b"X Other: y", b"Content-Range: bytes 100-139/400", b"Content-Type : x", b"Content-Type"),
 ]
 PLACES = [
     b"Content-Range: bytes " + place
     for place in [
-        *(b"100-139/400", b"00100-139/400", b" 100-139/400 ", b"100-139/*", b"100-139/0400", b"100-139/401"),
-        *(b"100-99/400", b"139-100/400", b"390-429/400", b"300-339/400", b"0-399/400", b"-139/400", b"100-139/400\0"),
-        *(b"100 -139/400", b"100- 139/400", b"+100-139/400", b"1_00-139/400", b"100-139/4 00", b"9" * 20 + b"-139/400"),
+        *(
+            b"100-139/400",
+            b"00100-139/400",
+            b" 100-139/400 ",
+            b"100-139/*",
+            b"100-139/0400",
+            b"100-139/401",
+        ),
+        *(
+            b"100-99/400",
+            b"139-100/400",
+            b"390-429/400",
+            b"300-339/400",
+            b"0-399/400",
+            b"-139/400",
+            b"100-139/400\0",
+        ),
+        *(
+            b"100 -139/400",
+            b"100- 139/400",
+            b"+100-139/400",
+            b"1_00-139/400",
+            b"100-139/4 00",
+            b"9" * 20 + b"-139/400",
+        ),
     ]
-] + [b"CONTENT-range: bytes 100-139/400", b"Content-Range:bytes 100-139/400", b"Content-Range: items 100-139/400", b""]
-DELIMITERS = [b"--B\r\n", b"--B \r\n", b"--b\r\n", b"--Bx\r\n", b"--B\n", b"--B\r\r\n", b"--B--\r\n"]
+] + [
+    b"CONTENT-range: bytes 100-139/400",
+    b"Content-Range:bytes 100-139/400",
+    b"Content-Range: items 100-139/400",
+    b"",
+]
+DELIMITERS = [
+    b"--B\r\n",
+    b"--B \r\n",
+    b"--b\r\n",
+    b"--Bx\r\n",
+    b"--B\n",
+    b"--B\r\r\n",
+    b"--B--\r\n",
+]
 
 
 def odd(lines: Iterable[bytes], delimiter: bytes = b"--B\r\n", end: bytes = b"\r\n") -> bytes:
@@ -102,7 +147,9 @@ def check_both_ways(text: bytes, cuts: list[int], most: int = 16, hull: ByteRang
     quick, careful = (kind(b"B", len(BLOB), hull, most) for kind in (PartReader, Careful))
     edges = sorted({0, len(text), *[cut % (len(text) + 1) for cut in cuts]})
     for start, stop in pairwise(edges):
-        came, verdicts = zip(*[fed(reader, text[start:stop]) for reader in (quick, careful)], strict=True)
+        came, verdicts = zip(
+            *[fed(reader, text[start:stop]) for reader in (quick, careful)], strict=True
+        )
         assert came[0] == came[1]
         assert verdicts[0] == verdicts[1]
         if verdicts[0]:
@@ -187,21 +234,32 @@ def test_a_boundary_inside_the_data_is_data() -> None:
 
 
 def _part(*headers: bytes) -> bytes:
-    return b"--B\r\n" + b"".join([line + b"\r\n" for line in headers]) + b"\r\n0123456789\r\n--B--\r\n"
+    return (
+        b"--B\r\n" + b"".join([line + b"\r\n" for line in headers]) + b"\r\n0123456789\r\n--B--\r\n"
+    )
 
 
 @pytest.mark.parametrize(
     "text",
     [
         pytest.param(_part(b"Content-Type: x"), id="no content-range"),
-        pytest.param(_part(b"Content-Range: bytes 0-9/400", b"content-range: bytes 0-9/400"), id="two of them"),
+        pytest.param(
+            _part(b"Content-Range: bytes 0-9/400", b"content-range: bytes 0-9/400"),
+            id="two of them",
+        ),
         pytest.param(_part(b"Content-Range: bytes 0-9/401"), id="of another blob"),
         pytest.param(_part(b"Content-Range: bytes 9-0/400"), id="backwards"),
         pytest.param(_part(b"Content-Range: bytes 95-104/400"), id="beyond what was asked"),
         pytest.param(_part(b"Content-Range: bytes 0-9/400", b"no colon"), id="no header"),
-        pytest.param(_part(b"Content-Range: bytes 0-9/400", b"X: " + b"y" * 5000), id="endless headers"),
-        pytest.param(_part(b"Content-Range: bytes 0-3/400"), id="more bytes than the part announced"),
-        pytest.param(_part(b"Content-Range: bytes 0-19/400"), id="fewer bytes than the part announced"),
+        pytest.param(
+            _part(b"Content-Range: bytes 0-9/400", b"X: " + b"y" * 5000), id="endless headers"
+        ),
+        pytest.param(
+            _part(b"Content-Range: bytes 0-3/400"), id="more bytes than the part announced"
+        ),
+        pytest.param(
+            _part(b"Content-Range: bytes 0-19/400"), id="fewer bytes than the part announced"
+        ),
         pytest.param(body([ByteRange(0, 10)] * 51), id="endless parts"),
         pytest.param(body([ByteRange(0, 90)] * 2), id="more bytes than were asked for"),
         pytest.param(body([ByteRange(0, 10)])[:-4], id="no last boundary"),

@@ -43,7 +43,9 @@ def answers(monkeypatch: pytest.MonkeyPatch, **known: list[str]) -> None:
             return SYSTEM(host, port, *args, **options)
         if host not in known:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [found for address in known[host] for found in SYSTEM(address, port, *args, **options)]
+        return [
+            found for address in known[host] for found in SYSTEM(address, port, *args, **options)
+        ]
 
     monkeypatch.setattr(socket, "getaddrinfo", look)
 
@@ -71,7 +73,9 @@ def test_a_name_server_that_never_answers_is_waited_for_in_vain_but_not_for_long
 @pytest.mark.usefixtures("mute")
 def test_a_mute_name_server_is_a_passing_failure(traffic: Traffic) -> None:
     http = Http(traffic, connect_seconds=0.05)
-    with pytest.raises(TransientError, match=r"cannot be resolved \(the name server gives no answer for 0\.05 s"):
+    with pytest.raises(
+        TransientError, match=r"cannot be resolved \(the name server gives no answer for 0\.05 s"
+    ):
         http.get("http://registry.test/v2/", {})
     assert traffic.requests == 0
     http.close()
@@ -88,7 +92,9 @@ def test_names_are_known_where_no_thread_is_to_be_had(monkeypatch: pytest.Monkey
         addresses_of("nobody.test", 0.05)
 
 
-def test_every_address_is_tried(monkeypatch: pytest.MonkeyPatch, traffic: Traffic, port: int) -> None:
+def test_every_address_is_tried(
+    monkeypatch: pytest.MonkeyPatch, traffic: Traffic, port: int
+) -> None:
     answers(monkeypatch, **{"registry.test": ["127.0.0.9", "127.0.0.1"]})
     http = Http(traffic)
     answer = http.get(f"http://registry.test:{port}/", {})
@@ -97,7 +103,9 @@ def test_every_address_is_tried(monkeypatch: pytest.MonkeyPatch, traffic: Traffi
 
 
 @pytest.mark.parametrize("name", ["nobody.test", "x" * 70 + ".test", "a..b"])
-def test_a_name_that_does_not_exist_is_final(monkeypatch: pytest.MonkeyPatch, traffic: Traffic, name: str) -> None:
+def test_a_name_that_does_not_exist_is_final(
+    monkeypatch: pytest.MonkeyPatch, traffic: Traffic, name: str
+) -> None:
     answers(monkeypatch)
     http = Http(traffic)
     with pytest.raises(PermanentError):
@@ -106,6 +114,8 @@ def test_a_name_that_does_not_exist_is_final(monkeypatch: pytest.MonkeyPatch, tr
 
 
 def test_a_redirect_is_judged_by_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers(monkeypatch, **{"registry.test": ["192.0.2.1"], "storage.test": ["192.0.2.2", "127.0.0.1"]})
+    answers(
+        monkeypatch, **{"registry.test": ["192.0.2.1"], "storage.test": ["192.0.2.2", "127.0.0.1"]}
+    )
     with pytest.raises(PermanentError, match=r"which is 127\.0\.0\.1"):
         refuse_inward("https://registry.test/", "https://storage.test/")

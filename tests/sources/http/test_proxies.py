@@ -60,7 +60,11 @@ def test_whatever_stands_there_is_read(no_proxy: str, host: str) -> None:
         ({}, "https://far.example/", None),
         ({"HTTPS_PROXY": "http://p:1"}, "https://far.example/", "http://p:1"),
         ({"HTTPS_PROXY": "http://p:1"}, "http://far.example/", None),
-        ({"https_proxy": "http://p:1", "HTTPS_PROXY": "http://q:1"}, "https://far.example/", "http://p:1"),
+        (
+            {"https_proxy": "http://p:1", "HTTPS_PROXY": "http://q:1"},
+            "https://far.example/",
+            "http://p:1",
+        ),
         ({"https_proxy": "", "HTTPS_PROXY": "http://q:1"}, "https://far.example/", "http://q:1"),
         ({"ALL_PROXY": "p:1"}, "https://far.example/", "http://p:1"),
         ({"HTTP_PROXY": "http://u:hush@p:1"}, "http://far.example/", "http://u:hush@p:1"),
@@ -77,7 +81,14 @@ def test_proxies(environment: dict[str, str], url: str, wanted: str | None) -> N
 
 @pytest.mark.parametrize(
     "value",
-    ["socks5://u:hush@p:1", "http://u:hush@p:port", "ftp://u:hush@p", "http://", "http://[u:hush", "http://p:0"],
+    [
+        "socks5://u:hush@p:1",
+        "http://u:hush@p:port",
+        "ftp://u:hush@p",
+        "http://",
+        "http://[u:hush",
+        "http://p:0",
+    ],
 )
 def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(value: str) -> None:
     with pytest.raises(UsageError, match="HTTPS_PROXY") as caught:

@@ -144,14 +144,20 @@ def test_multipart_without_a_usable_boundary(content_type: str) -> None:
         understand(206, {"Content-Type": content_type}, BLOB, ONE)
 
 
-@pytest.mark.parametrize("label", ["gzip", "x-gzip", "aws-chunked", "none", "identity", "", "br, gzip"])
+@pytest.mark.parametrize(
+    "label", ["gzip", "x-gzip", "aws-chunked", "none", "identity", "", "br, gzip"]
+)
 def test_a_content_encoding_that_is_only_a_label_is_passed_over(label: str) -> None:
     head = _206("bytes 10-19/100") | {"Content-Encoding": label, "Content-Length": "10"}
     assert understand(206, head, BLOB, ONE) == ByteRange(10, 20)
-    assert understand(206, _206("bytes 10-19/100") | {"Content-Encoding": label}, BLOB, ONE) == ByteRange(10, 20)
+    assert understand(
+        206, _206("bytes 10-19/100") | {"Content-Encoding": label}, BLOB, ONE
+    ) == ByteRange(10, 20)
 
 
-@pytest.mark.parametrize("head", [{"Content-Range": "bytes 10-19/100", "Content-Length": "30"}, _206("bytes 10-19/60")])
+@pytest.mark.parametrize(
+    "head", [{"Content-Range": "bytes 10-19/100", "Content-Length": "30"}, _206("bytes 10-19/60")]
+)
 def test_packed_ranges_are_refused_for_good(head: dict[str, str]) -> None:
     with pytest.raises(EncodedError, match="gzip"):
         understand(206, head | {"Content-Encoding": "gzip"}, BLOB, ONE)
@@ -168,7 +174,9 @@ def test_a_whole_blob_may_be_packed_if_it_is_small() -> None:
 
 @given(
     st.integers(100, 599),
-    st.dictionaries(st.sampled_from(["Content-Range", "Content-Type", "Content-Length"]), st.text()),
+    st.dictionaries(
+        st.sampled_from(["Content-Range", "Content-Type", "Content-Length"]), st.text()
+    ),
 )
 def test_any_head_is_understood_or_refused(status: int, head: dict[str, str]) -> None:
     for spans in (ONE, TWO, WHOLE):
@@ -181,5 +189,9 @@ def test_clip_keeps_what_was_asked_and_nothing_else(edges: set[int], start: int,
     points = sorted(edges)
     spans = [ByteRange(a, b) for a, b in zip(points[::2], points[1::2], strict=False)]
     asked = {at for span in spans for at in range(span.start, span.end)}
-    found = [at for span in clip(ByteRange(start, start + size), spans) for at in range(span.start, span.end)]
+    found = [
+        at
+        for span in clip(ByteRange(start, start + size), spans)
+        for at in range(span.start, span.end)
+    ]
     assert found == sorted(asked & set(range(start, start + size)))

@@ -26,7 +26,9 @@ def until(moment: object) -> dict[str, Any]:
     return {"Statement": [{"Condition": {"DateLessThan": {"AWS:EpochTime": moment}}}]}
 
 
-GOOD = policy({"Statement": [{"Resource": "*", "Condition": {"DateLessThan": {"AWS:EpochTime": SECONDS}}}]})
+GOOD = policy(
+    {"Statement": [{"Resource": "*", "Condition": {"DateLessThan": {"AWS:EpochTime": SECONDS}}}]}
+)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,9 @@ def test_what_cannot_be_read_is_no_time(query: str) -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["X-Amz-Date", "X-Amz-Expires", "Expires", "se", "Policy", "x-ms-date"]),
+            st.sampled_from(
+                ["X-Amz-Date", "X-Amz-Expires", "Expires", "se", "Policy", "x-ms-date"]
+            ),
             st.text(max_size=30),
         )
     ),

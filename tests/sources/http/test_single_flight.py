@@ -10,7 +10,9 @@ from zchunked.errors import TransientError
 from zchunked.sources.http.single_flight import SingleFlight
 
 
-def _together(flights: SingleFlight[int], call: Callable[[], int], threads: int) -> list[int | BaseException]:
+def _together(
+    flights: SingleFlight[int], call: Callable[[], int], threads: int
+) -> list[int | BaseException]:
     """All join before the call may end."""
     may_end = threading.Event()
 

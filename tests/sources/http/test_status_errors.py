@@ -42,7 +42,9 @@ def test_each_status_has_its_class(status: int, kind: type[Exception]) -> None:
 def test_the_message_says_what_and_why() -> None:
     body = b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}'
     error = status_error(404, {}, body, "h/r:tag", now=NOW)
-    assert str(error) == "h/r:tag: 404 Not Found, the server says 'MANIFEST_UNKNOWN: manifest unknown'"
+    assert (
+        str(error) == "h/r:tag: 404 Not Found, the server says 'MANIFEST_UNKNOWN: manifest unknown'"
+    )
 
 
 @pytest.mark.parametrize(

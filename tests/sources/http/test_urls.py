@@ -11,10 +11,15 @@ SIGNED = "https://user:pw@cdn.example/blob?X-Amz-Signature=0123456789abcdef&dige
 
 
 def test_shown_keeps_the_short_list_and_hides_the_rest() -> None:
-    assert shown(SIGNED) == "https://cdn.example/blob?X-Amz-Signature=…&digest=sha256:00&X-Amz-Expires=…"
+    assert (
+        shown(SIGNED)
+        == "https://cdn.example/blob?X-Amz-Signature=…&digest=sha256:00&X-Amz-Expires=…"
+    )
 
 
-@given(st.text(), st.text(min_size=8, alphabet=st.characters(exclude_characters="&=#…", codec="utf-8")))
+@given(
+    st.text(), st.text(min_size=8, alphabet=st.characters(exclude_characters="&=#…", codec="utf-8"))
+)
 def test_shown_never_raises_and_never_tells(path: str, secret: str) -> None:
     assert isinstance(shown(path), str)
     if secret not in "https://h/p?signature=…" and secret not in "%E2%80%A6":
@@ -56,11 +61,16 @@ def test_redirects_are_joined_and_cleaned(location: str, target: str) -> None:
     assert redirect_target("https://r.example/v2/x", location) == target
 
 
-@pytest.mark.parametrize("location", ["http://r.example/v2/x", "ftp://r.example/", "file:///etc/passwd", "https://["])
+@pytest.mark.parametrize(
+    "location", ["http://r.example/v2/x", "ftp://r.example/", "file:///etc/passwd", "https://["]
+)
 def test_redirects_away_from_tls_or_http_are_refused(location: str) -> None:
     with pytest.raises(TransferError):
         redirect_target("https://r.example/v2/x", location)
 
 
 def test_plain_http_may_redirect_to_plain_http() -> None:
-    assert redirect_target("http://localhost:5000/v2/x", "http://127.0.0.1:6000/y") == "http://127.0.0.1:6000/y"
+    assert (
+        redirect_target("http://localhost:5000/v2/x", "http://127.0.0.1:6000/y")
+        == "http://127.0.0.1:6000/y"
+    )

@@ -43,7 +43,11 @@ BLOB = Descriptor("", digest_of(DATA), len(DATA))
 PATH = blob_path(BLOB.digest)
 WHOLE = ByteRange(0, len(DATA))
 SECRET = "wJalrXUtnFEMI-of-the-harbour"
-KEYS = {"AWS_ACCESS_KEY_ID": "AKIDHARBOUR", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "AKIDHARBOUR",
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+    "AWS_REGION": "us-east-1",
+}
 
 
 def layout(text: str) -> LayoutReference:
@@ -56,9 +60,13 @@ def network(environment: Mapping[str, str]) -> Network:
     return Network(Traffic(time.monotonic), environment)
 
 
-def opened(environment: Mapping[str, str], text: str = "s3://layout", **how: object) -> tuple[BucketObjects, Traffic]:
+def opened(
+    environment: Mapping[str, str], text: str = "s3://layout", **how: object
+) -> tuple[BucketObjects, Traffic]:
     traffic = Traffic(time.monotonic)
-    return open_bucket(layout(text), Network(traffic, environment, stall_seconds=0.5, **how)), traffic  # type: ignore[arg-type]
+    return open_bucket(
+        layout(text), Network(traffic, environment, stall_seconds=0.5, **how)
+    ), traffic  # type: ignore[arg-type]
 
 
 def read(objects: BucketObjects, span: ByteRange) -> tuple[bytes, ZPullError | None]:
@@ -79,7 +87,9 @@ def with_fault(fault: Fault, span: ByteRange) -> tuple[bytes, ZPullError | None]
         objects, traffic = opened(KEYS | {"AWS_ENDPOINT_URL": server.url})
         came, error = read(objects, span)
         assert traffic.requests == server.accounts.count()
-        if came == DATA[span.start : span.start + len(came)] and not isinstance(error, RangeIgnoredError):
+        if came == DATA[span.start : span.start + len(came)] and not isinstance(
+            error, RangeIgnoredError
+        ):
             assert traffic.fetched <= server.accounts.body_bytes
     if error is not None:
         assert SECRET not in str(error)
@@ -109,17 +119,25 @@ def test_a_broken_connection_is_worth_another_try(fault: Fault) -> None:
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_busy_server_is_worth_another_try_but_not_by_obstore(status: int) -> None:
     body = b'<Error><Code>SlowDown</Code><Message>Reduce your "rate".\n</Message></Error>'
-    with Registry(Layout(blobs={BLOB.digest: DATA}), faults=[on("blob", fail(status, body=body))]) as server:
+    with Registry(
+        Layout(blobs={BLOB.digest: DATA}), faults=[on("blob", fail(status, body=body))]
+    ) as server:
         objects, traffic = opened(KEYS | {"AWS_ENDPOINT_URL": server.url})
         _, error = read(objects, WHOLE)
         assert isinstance(error, TransientError)
         assert "SlowDown" in str(error)
-        assert (traffic.requests, traffic.fetched) == (1, len(body)) == (1, server.accounts.body_bytes)
+        assert (
+            (traffic.requests, traffic.fetched) == (1, len(body)) == (1, server.accounts.body_bytes)
+        )
 
 
-@pytest.mark.parametrize(("status", "kind"), [(403, AccessDeniedError), (401, AccessDeniedError), (404, NotFoundError)])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(403, AccessDeniedError), (401, AccessDeniedError), (404, NotFoundError)]
+)
 def test_a_refusal_is_final(status: int, kind: type[ZPullError]) -> None:
-    _, error = with_fault(fail(status, body=f"<Code>No</Code><StringToSign>{SECRET}</StringToSign>".encode()), WHOLE)
+    _, error = with_fault(
+        fail(status, body=f"<Code>No</Code><StringToSign>{SECRET}</StringToSign>".encode()), WHOLE
+    )
     assert type(error) is kind
     if kind is AccessDeniedError:
         assert "AWS_ACCESS_KEY_ID" in str(error), "it says what to set"
@@ -164,7 +182,10 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_bucket_behind_plain_http_must_be_on_this_machine_or_allowed() -> None:
-    far = KEYS | {"AWS_ENDPOINT_URL_S3": "http://storage.example:9000", "AWS_ENDPOINT_URL": "https://other.example"}
+    far = KEYS | {
+        "AWS_ENDPOINT_URL_S3": "http://storage.example:9000",
+        "AWS_ENDPOINT_URL": "https://other.example",
+    }
     with pytest.raises(UsageError, match=r"unencrypted from storage\.example:9000"):
         opened(far)
     opened(far, plain_http=True)
@@ -183,7 +204,11 @@ def test_google_and_azure_are_buckets_too() -> None:
         url = bucket.environment["AWS_ENDPOINT_URL"]
         google = {"GOOGLE_BASE_URL": url, "GOOGLE_SKIP_SIGNATURE": "true"}
         assert opened(google, f"gs://{NAME}/a")[0].get("index.json", 10) == b"{}"
-        azure = {"AZURE_STORAGE_ENDPOINT": url, "AZURE_STORAGE_ACCOUNT_NAME": "x", "AZURE_SKIP_SIGNATURE": "true"}
+        azure = {
+            "AZURE_STORAGE_ENDPOINT": url,
+            "AZURE_STORAGE_ACCOUNT_NAME": "x",
+            "AZURE_SKIP_SIGNATURE": "true",
+        }
         assert opened(azure, f"az://{NAME}/a")[0].get("index.json", 10) == b"{}"
 
 
@@ -196,16 +221,23 @@ def test_a_certificate_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @given(
-    st.text(max_size=300), st.sampled_from(["", "non-2xx status code: ", "kind: ", "\n\nDebug source:\n"]), st.text()
+    st.text(max_size=300),
+    st.sampled_from(["", "non-2xx status code: ", "kind: ", "\n\nDebug source:\n"]),
+    st.text(),
 )
 def test_whatever_it_says_becomes_one_of_our_errors(head: str, middle: str, tail: str) -> None:
-    answered = understood(OSError(head + middle + tail), "s3://tides", secrets=[SECRET], hint="set it")
+    answered = understood(
+        OSError(head + middle + tail), "s3://tides", secrets=[SECRET], hint="set it"
+    )
     assert isinstance(answered.error, ZPullError)
     assert str(answered.error).startswith("s3://tides")
 
 
 def test_a_signed_url_never_gets_into_a_message() -> None:
-    text = f"Generic error at https://acc.example/c/x?sig={SECRET} failed oddly\n\nDebug source:\nnothing"
+    text = (
+        f"Generic error at https://acc.example/c/x?sig={SECRET} failed oddly\n\nDebug "
+        "source:\nnothing"
+    )
     assert "failed oddly" in str(understood(RuntimeError(text), "az://c").error)
     assert SECRET not in str(understood(RuntimeError(text), "az://c").error)
 
@@ -264,7 +296,9 @@ def test_without_conditions_an_update_looks_whether_it_is_still_there(bucket: Bu
 
 
 def test_a_publisher_who_may_not_list_is_told_of_absence_by_a_refusal(bucket: Bucket) -> None:
-    bucket.before = lambda method, key: 403 if method in ("GET", "HEAD") and key not in bucket.objects else None
+    bucket.before = lambda method, key: (
+        403 if method in ("GET", "HEAD") and key not in bucket.objects else None
+    )
     target = open_bucket_target(layout(f"s3://{NAME}"), network(bucket.environment))
     assert target.size_of(PATH) is None
     target.update("index.json", lambda old: old or b"ours")
@@ -272,7 +306,9 @@ def test_a_publisher_who_may_not_list_is_told_of_absence_by_a_refusal(bucket: Bu
 
 
 @pytest.mark.parametrize("has_conditions", [True, False])
-def test_an_index_that_may_not_be_read_is_never_overwritten(bucket: Bucket, has_conditions: bool) -> None:
+def test_an_index_that_may_not_be_read_is_never_overwritten(
+    bucket: Bucket, has_conditions: bool
+) -> None:
     bucket.objects["index.json"], bucket.has_conditions = b"theirs", has_conditions
     bucket.before = lambda method, _: 403 if method == "GET" else None
     target = open_bucket_target(layout(f"s3://{NAME}"), network(bucket.environment))

@@ -1,4 +1,6 @@
-"""A layout behind a web server that has a mind of its own: redirects, passwords, packed answers, pages for files."""
+"""A layout behind a web server that has a mind of its own: redirects, passwords, packed answers,
+pages for files.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from tests.helpers.servers.loopback import LoopbackServer
 from tests.helpers.servers.registry import Registry
 from tests.helpers.servers.tickets import basic
 from tests.sources.conftest import BLOB, DATA
-from zchunked.errors import AccessDeniedError, FormatError, NotFoundError, PermanentError, RangeIgnoredError, UsageError
+from zchunked.errors import (
+    AccessDeniedError,
+    FormatError,
+    NotFoundError,
+    PermanentError,
+    RangeIgnoredError,
+    UsageError,
+)
 from zchunked.interfaces import Source
 from zchunked.oci.digest import digest_of
 from zchunked.oci.reference import parse_image
@@ -26,9 +35,15 @@ from zchunked.sources.network import Network
 from zchunked.sources.traffic import Traffic
 
 MANIFEST = b'{"schemaVersion":2}'
-LAYOUT = Layout({"v1": digest_of(MANIFEST)}, {digest_of(MANIFEST): (OCI_MANIFEST, MANIFEST)}, {BLOB.digest: DATA})
+LAYOUT = Layout(
+    {"v1": digest_of(MANIFEST)},
+    {digest_of(MANIFEST): (OCI_MANIFEST, MANIFEST)},
+    {BLOB.digest: DATA},
+)
 WHOLE, SPAN = ByteRange(0, BLOB.size), ByteRange(1000, 2000)
-FILES = {"/index.json": LAYOUT.index_json()} | {f"/blobs/{digest.replace(':', '/')}": data for digest, data in LAYOUT}
+FILES = {"/index.json": LAYOUT.index_json()} | {
+    f"/blobs/{digest.replace(':', '/')}": data for digest, data in LAYOUT
+}
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -108,7 +123,10 @@ def test_packed_documents_are_unpacked_and_packed_ranges_refused_at_once() -> No
         assert read(source, WHOLE) == DATA
 
     def of_ranges(handler: BaseHTTPRequestHandler) -> Answer:
-        head = {"Content-Encoding": "gzip", "Content-Range": f"bytes {SPAN.start}-{SPAN.end - 1}/{len(DATA)}"}
+        head = {
+            "Content-Encoding": "gzip",
+            "Content-Range": f"bytes {SPAN.start}-{SPAN.end - 1}/{len(DATA)}",
+        }
         return 206, head, gzip.compress(DATA[SPAN.start : SPAN.end])
 
     with (
@@ -121,9 +139,14 @@ def test_packed_documents_are_unpacked_and_packed_ranges_refused_at_once() -> No
 
 def test_a_page_for_every_path_is_no_layout() -> None:
     with (
-        serving(lambda _: (200, {"Content-Type": "text/html"}, b"<!DOCTYPE html><p>Welcome")) as host,
+        serving(
+            lambda _: (200, {"Content-Type": "text/html"}, b"<!DOCTYPE html><p>Welcome")
+        ) as host,
         closing(opened(f"oci+http://{host}/app:v1")) as source,
-        pytest.raises(PermanentError, match=r"/app/index\.json: a web page \(HTML\) came in its place, '<!DOCTYPE"),
+        pytest.raises(
+            PermanentError,
+            match=r"/app/index\.json: a web page \(HTML\) came in its place, '<!DOCTYPE",
+        ),
     ):
         source.manifest(None)
 

@@ -1,4 +1,6 @@
-"""ZPULL_STORE_MAX: what the store may weigh, for gc, and after every command that pulls images into it."""
+"""ZPULL_STORE_MAX: what the store may weigh, for gc, and after every command that pulls images into
+it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def budget_of(settings: Settings) -> int | None:
 
 @contextmanager
 def within_budget(settings: Settings) -> Iterator[None]:
-    """Around a command that closes its store in the block: if nothing ended it early, older images make room."""
+    """Around a command that closes its store in the block: if nothing ended it early, older images
+    make room.
+    """
     most, began = budget_of(settings), time.time()
     yield
     if most is not None and not settings.is_plan:

@@ -43,14 +43,18 @@ def convert(settings: Settings) -> int:
             progress.close()
             if isinstance(error.converted, ConvertResult):
                 if output.format == "json":
-                    print_json(_document(settings, error.converted) | {"error": str(error)}, _out(settings))
+                    print_json(
+                        _document(settings, error.converted) | {"error": str(error)}, _out(settings)
+                    )
                 _tell(settings, error.converted)
             raise
     write_digestfile(output.digestfile, replace(done.receipt, manifest_digest=done.manifest_digest))
     if output.format == "json":
         print_json(_document(settings, done), _out(settings))
     else:
-        line = done.manifest_digest if output.is_quiet else f"{settings.target}@{done.manifest_digest}"
+        line = (
+            done.manifest_digest if output.is_quiet else f"{settings.target}@{done.manifest_digest}"
+        )
         print_line(line, _out(settings))
     _tell(settings, done)
     return 0

@@ -17,11 +17,20 @@ from zchunked.store.images import find
 def remove(settings: Settings) -> int:
     """All of the images or, where one is not in the store, none."""
     with open_store(settings.store) as store:
-        found = [image for text in settings.own["image"] for image in find(store, text, settings.platform)]
+        found = [
+            image
+            for text in settings.own["image"]
+            for image in find(store, text, settings.platform)
+        ]
         rows = list(dict.fromkeys(found))
         store.collector().forget_names((row.name, row.platform) for row in rows)
     if settings.output.format == "json":
-        print_json([{"reference": row.name, "platform": row.platform, "manifest_digest": row.manifest} for row in rows])
+        print_json(
+            [
+                {"reference": row.name, "platform": row.platform, "manifest_digest": row.manifest}
+                for row in rows
+            ]
+        )
     elif not settings.output.is_quiet:
         for row in rows:
             print(f"{row.name}  {row.platform}  {row.manifest}")
@@ -66,7 +75,9 @@ def _options(settings: Settings) -> GcOptions:
     keep = None
     if named:
         with open_store(settings.store) as store:
-            keep = frozenset((image.name, image.platform) for text in named for image in find(store, text))
+            keep = frozenset(
+                (image.name, image.platform) for text in named for image in find(store, text)
+            )
     return GcOptions(
         max_bytes=own["max_size"] if own["max_size"] is not None else budget_of(settings),
         max_age=own["max_age"],
@@ -79,7 +90,9 @@ def _options(settings: Settings) -> GcOptions:
 
 def _tell(freed: Freed, *, is_dry: bool) -> None:
     for ref in freed.images:
-        print(f"{'would remove' if is_dry else 'removed'} {ref.name}  {ref.platform}  {ref.manifest}")
+        print(
+            f"{'would remove' if is_dry else 'removed'} {ref.name}  {ref.platform}  {ref.manifest}"
+        )
     for pull in freed.pulls:
         print(f"{'would drop' if is_dry else 'dropped'} the interrupted pull of {pull.name}")
     done = "would free" if is_dry else "freed"

@@ -23,11 +23,17 @@ def fetch(settings: Settings) -> int:
     progress = progress_of(settings.output)
     with closing(progress), closing(client_of(settings, progress)) as client:
         found = client.fetch(
-            settings.image, settings.digest, platform=settings.platform, media_type=settings.media_type
+            settings.image,
+            settings.digest,
+            platform=settings.platform,
+            media_type=settings.media_type,
         )
         progress.close()
         if found.fetched_bytes is not None and settings.output.tells_more:
-            print(f"zpull: fetched {human(found.fetched_bytes)}, {found.requests} requests", file=sys.stderr)
+            print(
+                f"zpull: fetched {human(found.fetched_bytes)}, {found.requests} requests",
+                file=sys.stderr,
+            )
         return _write(found.pieces())
 
 
@@ -48,7 +54,10 @@ def _copy(pieces: Iterable[bytes | memoryview], to: TextIO) -> None:
     out, is_terminal = to.buffer, to.isatty()
     for piece in pieces:
         if is_terminal and not _is_plain(bytes(piece)):
-            raise LocalError("will not write binary data or control characters to a terminal; redirect standard output")
+            raise LocalError(
+                "will not write binary data or control characters to a terminal; redirect "
+                "standard output"
+            )
         view = memoryview(piece)
         while view:  # without a buffer a write may take a part
             view = view[out.write(view) :]
@@ -56,13 +65,17 @@ def _copy(pieces: Iterable[bytes | memoryview], to: TextIO) -> None:
 
 
 def _is_plain(data: bytes) -> bool:
-    """Whether a terminal shows it and does nothing else. What a cut through a letter leaves is no harm."""
+    """Whether a terminal shows it and does nothing else. What a cut through a letter leaves is no
+    harm.
+    """
     text = data.decode("utf-8", "replace").translate(_LAYOUT)
     return all(letter.isprintable() or letter == "\ufffd" for letter in set(text))
 
 
 def locate(settings: Settings) -> int:
-    """A line for each blob: its digest, where it is, and until when that is good if the URL tells."""
+    """A line for each blob: its digest, where it is, and until when that is good if the URL
+    tells.
+    """
     output, progress = settings.output, progress_of(settings.output)
     with closing(progress), closing(client_of(settings, progress)) as client:
         blobs = client.locate(settings.image, settings.digest)

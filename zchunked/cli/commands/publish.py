@@ -1,4 +1,6 @@
-"""`zpull publish IMAGE TARGET`: completes what the store has of the image, then brings it to the target."""
+"""`zpull publish IMAGE TARGET`: completes what the store has of the image, then brings it to the
+target.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def publish(settings: Settings) -> int:
     """An image in the store is published as it is; one that is not is pulled first, whole."""
     if settings.is_plan:
         options = settings.options
-        return pull(replace(settings, options=replace(options, gaps=replace(options.gaps, exact=True))))
+        return pull(
+            replace(settings, options=replace(options, gaps=replace(options.gaps, exact=True)))
+        )
     give_back()
     seldom_collect()
     output, progress = settings.output, progress_of(settings.output)
@@ -38,7 +42,9 @@ def publish(settings: Settings) -> int:
     if output.format == "json":
         print_json(document_of(done.receipt, None))
     else:
-        print_line(done.manifest_digest if output.is_quiet else f"{done.reference}@{done.manifest_digest}")
+        print_line(
+            done.manifest_digest if output.is_quiet else f"{done.reference}@{done.manifest_digest}"
+        )
     _tell(settings, done.receipt, done.sent, done.target)
     return 0
 
@@ -50,4 +56,7 @@ def _tell(settings: Settings, receipt: Receipt, sent: Sent | None, target: str) 
         print(f"zpull: {summary(receipt)}", file=sys.stderr)
     if sent is not None and (sent.blobs or sent.there):
         there = f"; {sent.there} ({human(sent.there_bytes)}) were there" if sent.there else ""
-        print(f"zpull: sent {sent.blobs} blobs ({human(sent.bytes)}) to {target}{there}", file=sys.stderr)
+        print(
+            f"zpull: sent {sent.blobs} blobs ({human(sent.bytes)}) to {target}{there}",
+            file=sys.stderr,
+        )

@@ -9,7 +9,13 @@ from contextlib import closing
 from pathlib import Path
 
 from zchunked.cli.progress import Progress, human
-from zchunked.cli.render import print_error, print_outcome, print_plan, progress_of, write_digestfile
+from zchunked.cli.render import (
+    print_error,
+    print_outcome,
+    print_plan,
+    progress_of,
+    write_digestfile,
+)
 from zchunked.cli.settings import Settings, client_of
 from zchunked.cli.tuning import give_back, seldom_collect
 from zchunked.client import Client
@@ -22,10 +28,11 @@ from zchunked.results import Plan, PullResult
 
 
 def pull(settings: Settings) -> int:
-    """`zpull IMAGE…`, and `zpull plan IMAGE…` or `--dry-run`, which stop where the download would begin.
+    """`zpull IMAGE…`, and `zpull plan IMAGE…` or `--dry-run`, which stop where the download would
+    begin.
 
-    Of several images each gets its receipt, in their order. One that fails stops no other; the exit code is the
-    highest of theirs.
+    Of several images each gets its receipt, in their order. One that fails stops no other; the exit
+    code is the highest of theirs.
     """
     give_back()
     seldom_collect()
@@ -65,14 +72,19 @@ def _several(settings: Settings, client: Client, progress: Progress, images: lis
 
 
 def images_of(settings: Settings) -> list[str]:
-    """As typed and listed, each once. Raises UsageError where one cannot be read, before anything is done."""
+    """As typed and listed, each once. Raises UsageError where one cannot be read, before anything
+    is done.
+    """
     words, listed = settings.own["image"], settings.own.get("from")
     if isinstance(words, str):  # `publish --dry-run` and the like take one image
         return [words]
     images = [*words, *(_listed(listed) if listed else ())]
     images = list(dict.fromkeys(images))
     if not images:
-        raise UsageError(f"{settings.verb} needs an IMAGE, or a list of them with --from FILE; zpull --help shows how")
+        raise UsageError(
+            f"{settings.verb} needs an IMAGE, or a list of them with --from FILE; zpull --help "
+            "shows how"
+        )
     for image in images:
         parse_image(image)
     if len(images) > 1:
@@ -81,7 +93,8 @@ def images_of(settings: Settings) -> list[str]:
         for text in settings.to:
             if not (re.fullmatch(r"oci:[^:]+", text) or parse_engine(text) is not None):
                 raise UsageError(
-                    f"--to {typed(text)} holds one image, and there are several; use oci:DIR, or one command for each"
+                    f"--to {typed(text)} holds one image, and there are several; use oci:DIR, or "
+                    "one command for each"
                 )
     return images
 
@@ -147,7 +160,10 @@ def tell(settings: Settings, receipt: Receipt) -> None:
 def summary(receipt: Receipt) -> str:
     spent = receipt.bytes
     requests = f"{receipt.requests} request" + ("" if receipt.requests == 1 else "s")
-    text = f"fetched {human(spent.fetched)} of {human(spent.image)}, {requests}, {receipt.seconds:.1f} s"
+    text = (
+        f"fetched {human(spent.fetched)} of {human(spent.image)}, {requests}, "
+        f"{receipt.seconds:.1f} s"
+    )
     if receipt.retries or spent.wasted:
         text += f"; {receipt.retries} retries, {human(spent.wasted)} wasted"
     return text

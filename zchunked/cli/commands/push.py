@@ -1,4 +1,6 @@
-"""`zpull push SOURCE TARGET`: completes what the store has of the image, then uploads what the registry lacks."""
+"""`zpull push SOURCE TARGET`: completes what the store has of the image, then uploads what the
+registry lacks.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def push(settings: Settings) -> int:
     """An image in the store is pushed as it is; one that is not is pulled first, whole."""
     if settings.is_plan:
         options = settings.options
-        return pull(replace(settings, options=replace(options, gaps=replace(options.gaps, exact=True))))
+        return pull(
+            replace(settings, options=replace(options, gaps=replace(options.gaps, exact=True)))
+        )
     give_back()
     seldom_collect()
     output, progress = settings.output, progress_of(settings.output)
@@ -38,7 +42,9 @@ def push(settings: Settings) -> int:
         except ZPullError as error:
             progress.close()
             if isinstance(error.receipt, Receipt):
-                result = PushResult(settings.target, "", error.uploaded or _NOTHING, 0, 0, 0.0, error.receipt)
+                result = PushResult(
+                    settings.target, "", error.uploaded or _NOTHING, 0, 0, 0.0, error.receipt
+                )
                 if output.format == "json":
                     print_json(_document(result) | {"error": str(error)})
                 _tell(settings, result)
@@ -47,7 +53,9 @@ def push(settings: Settings) -> int:
     if output.format == "json":
         print_json(_document(done))
     else:
-        print_line(done.manifest_digest if output.is_quiet else f"{done.reference}@{done.manifest_digest}")
+        print_line(
+            done.manifest_digest if output.is_quiet else f"{done.reference}@{done.manifest_digest}"
+        )
     _tell(settings, done)
     return 0
 

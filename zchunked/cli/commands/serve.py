@@ -17,11 +17,14 @@ from zchunked.errors import LocalError
 if TYPE_CHECKING:
     from zchunked.serve.app import Access
 
-_REST_SECONDS = 1.0  # without a request, until a collection beside the server may take what it has served
+# without a request, until a collection beside the server may take what it has served
+_REST_SECONDS = 1.0
 
 
 def serve(command: Command) -> int:
-    """Serve until a person or the system ends it; with `--config-for` only print what to write where."""
+    """Serve until a person or the system ends it; with `--config-for` only print what to write
+    where.
+    """
     from zchunked.serve.config_for import Engine, config_for  # noqa: PLC0415 - an extra
     from zchunked.serve.settings import parse_listen  # noqa: PLC0415
 

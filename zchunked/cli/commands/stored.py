@@ -17,7 +17,11 @@ def export_image(settings: Settings) -> int:
     progress = progress_of(settings.output)
     with closing(client_of(settings, progress)) as client:
         done = client.export(
-            settings.image, settings.to, platform=settings.platform, force=settings.force, load=settings.load
+            settings.image,
+            settings.to,
+            platform=settings.platform,
+            force=settings.force,
+            load=settings.load,
         )
     write_digestfile(settings.output.digestfile, done.receipt)
     print_outcome(settings.output, done.receipt, settings.to)
@@ -61,7 +65,11 @@ def images(settings: Settings) -> int:
         ]
         widths = [max(len(printable(row[column])) for row in table) for column in range(6)]
         for *cells, last in table:
-            print_line("  ".join([f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)] + [last]))
+            print_line(
+                "  ".join(
+                    [f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)] + [last]
+                )
+            )
     return 0
 
 
@@ -75,9 +83,13 @@ def age(seconds: float) -> str:
 
 
 def verify_store(settings: Settings) -> int:
-    """Exit code 6 when something was damaged: it is gone now, unless the store is read-only; pull it again."""
+    """Exit code 6 when something was damaged: it is gone now, unless the store is read-only; pull
+    it again.
+    """
     with closing(client_of(settings, lambda _: None)) as client:
-        findings = client.verify(settings.image or None, platform=settings.platform, quick=settings.own["quick"])
+        findings = client.verify(
+            settings.image or None, platform=settings.platform, quick=settings.own["quick"]
+        )
     if settings.output.format == "json":
         print_json(asdict(findings))
     elif not settings.output.is_quiet:
@@ -90,5 +102,10 @@ def verify_store(settings: Settings) -> int:
     first, count = findings.damaged[0], len(findings.damaged)
     where = f"the first at [{first.start},{first.end}) of {first.blob}"
     if findings.is_read_only:
-        raise IntegrityError(f"{count} damaged spans in the store, {where}; they stay, since the store is read-only")
-    raise IntegrityError(f"{count} damaged spans were dropped from the store, {where}; pull the image again to heal it")
+        raise IntegrityError(
+            f"{count} damaged spans in the store, {where}; they stay, since the store is read-only"
+        )
+    raise IntegrityError(
+        f"{count} damaged spans were dropped from the store, {where}; pull the image again to "
+        "heal it"
+    )

@@ -15,7 +15,9 @@ _SCHEME = re.compile(rf"({_WORD})(?=[ \t,;]|$)", re.ASCII)
 _NAME = re.compile(rf"({_WORD})[ \t]*=[ \t]*", re.ASCII)
 _QUOTED = re.compile(r"\"((?:[^\"\\]|\\.)*)(?:\"|$)", re.DOTALL)
 # Without quotes: as far as the next comma, or the blank before the next parameter.
-_BARE = re.compile(rf"[^,\"]*?(?=[ \t]*(?:,|$)|[ \t]+(?:{_KNOWN}[ \t]+)?{_WORD}[ \t]*=)", re.ASCII | re.IGNORECASE)
+_BARE = re.compile(
+    rf"[^,\"]*?(?=[ \t]*(?:,|$)|[ \t]+(?:{_KNOWN}[ \t]+)?{_WORD}[ \t]*=)", re.ASCII | re.IGNORECASE
+)
 _BETWEEN = re.compile(r"[ \t,;]*", re.ASCII)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
@@ -36,7 +38,10 @@ def parse_challenges(header: str, *, limits: Limits = DEFAULT_LIMITS) -> list[Ch
     counts); what fits nowhere is passed over. Raises FormatError for a header beyond its limit.
     """
     if len(header) > limits.header_value_chars:
-        raise FormatError(f"WWW-Authenticate has {len(header)} characters, the limit is {limits.header_value_chars}")
+        raise FormatError(
+            f"WWW-Authenticate has {len(header)} characters, the limit is "
+            f"{limits.header_value_chars}"
+        )
     challenges: list[Challenge] = []
     parameters: dict[str, str] = {}
     at = _skip(header, 0)

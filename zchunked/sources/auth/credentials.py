@@ -80,7 +80,8 @@ class Keyring:
         self._hung: dict[str, str] = {}
 
     def find(self, host: str, repository: str) -> Credentials | None:
-        """None when there are none. Raises UsageError or LocalError naming a file that cannot be used.
+        """None when there are none. Raises UsageError or LocalError naming a file that cannot be
+        used.
 
         HelperError, of the first helper that failed, when no other place has any.
         """
@@ -123,7 +124,9 @@ class Keyring:
             yield _Place(Path(home, ".dockercfg"), is_legacy=True)
 
     def _look(self, place: _Place, host: str, repository: str) -> Credentials | None:
-        """One file: the host's own helper, then an entry that says something, then the store for all hosts."""
+        """One file: the host's own helper, then an entry that says something, then the store for
+        all hosts.
+        """
         data = contents_of(place.path, "file of credentials")
         if data is None:
             return None
@@ -136,7 +139,9 @@ class Keyring:
                 return self._ask(helper, [key], place.path)
         entries = {key: entry for key, entry in (file.auths or {}).items() if entry is not None}
         best = most_specific(entries, host, repository)
-        if best is not None and (found := _credentials(entries[best], f"{place.path}: the entry {best!r:.200}")):
+        if best is not None and (
+            found := _credentials(entries[best], f"{place.path}: the entry {best!r:.200}")
+        ):
             return found
         if file.credsStore:
             names = [best] if best is not None else []
@@ -149,7 +154,9 @@ class Keyring:
             if helper in self._hung:
                 raise HungHelperError(self._hung[helper])
             try:
-                secret = ask_helper(helper, server, str(path), self._environment, self._helper_seconds)
+                secret = ask_helper(
+                    helper, server, str(path), self._environment, self._helper_seconds
+                )
             except HungHelperError as error:
                 self._hung[helper] = str(error)
                 raise
@@ -161,7 +168,9 @@ class Keyring:
 
 
 def normalised(key: str) -> tuple[str, str]:
-    """Host and repository prefix that the key of an entry stands for. A key with a scheme stands for its whole host."""
+    """Host and repository prefix that the key of an entry stands for. A key with a scheme stands
+    for its whole host.
+    """
     bare = key.removeprefix("https://").removeprefix("http://")
     host, _, path = bare.partition("/")
     path = path.strip("/")
@@ -172,7 +181,9 @@ def normalised(key: str) -> tuple[str, str]:
 
 
 def most_specific(keys: Iterable[str], host: str, repository: str) -> str | None:
-    """The key whose host is this one and whose path is the longest prefix of the repository, in whole components."""
+    """The key whose host is this one and whose path is the longest prefix of the repository, in
+    whole components.
+    """
     wanted = normalised(host)[0]
     best: tuple[int, bool] | None = None
     chosen = None
@@ -187,9 +198,11 @@ def most_specific(keys: Iterable[str], host: str, repository: str) -> str | None
 
 def _decode(data: bytes, decoder: msgspec.json.Decoder[_Shape], path: Path) -> _Shape:
     try:
-        return decoder.decode(data if data.strip() else b"{}")  # podman and others leave empty files behind
+        # podman and others leave empty files behind
+        return decoder.decode(data if data.strip() else b"{}")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        # What msgspec says names places, never contents; its cause may hold some, so it is not chained.
+        # What msgspec says names places, never contents; its cause may hold some, so it is not
+        # chained.
         raise LocalError(f"invalid file of credentials {path}: {str(error)[:200]}") from None
 
 

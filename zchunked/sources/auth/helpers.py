@@ -1,4 +1,6 @@
-"""Credential helpers: programs `docker-credential-NAME` that keep secrets elsewhere. They never see a shell."""
+"""Credential helpers: programs `docker-credential-NAME` that keep secrets elsewhere. They never see
+a shell.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Secret(msgspec.Struct):
 _SECRET = msgspec.json.Decoder(Secret)
 
 
-def ask_helper(name: str, server: str, where: str, environment: Mapping[str, str], seconds: float) -> Secret | None:
+def ask_helper(
+    name: str, server: str, where: str, environment: Mapping[str, str], seconds: float
+) -> Secret | None:
     """None when it knows of none. `where` names the file that names the helper. Raises HelperError.
 
     What the helper printed is never repeated: it may be the secret.
@@ -54,18 +58,29 @@ def ask_helper(name: str, server: str, where: str, environment: Mapping[str, str
             check=False,
         )
     except FileNotFoundError:
-        raise HelperError(f"{where} names the credential helper {program}, which is not on the PATH") from None
+        raise HelperError(
+            f"{where} names the credential helper {program}, which is not on the PATH"
+        ) from None
     except subprocess.TimeoutExpired:
-        raise HungHelperError(f"{program}, named in {where}, gave no answer within {seconds:g} s") from None
+        raise HungHelperError(
+            f"{program}, named in {where}, gave no answer within {seconds:g} s"
+        ) from None
     except OSError as error:
-        raise HelperError(f"{program}, named in {where}, cannot be run: {error.strerror}") from error
+        raise HelperError(
+            f"{program}, named in {where}, cannot be run: {error.strerror}"
+        ) from error
     if done.returncode:
         if _NOT_FOUND in done.stdout.lower() or _NOT_FOUND in done.stderr.lower():
             return None
-        raise HelperError(f"{program}, named in {where}, failed with exit code {done.returncode} for {server!r:.200}")
+        raise HelperError(
+            f"{program}, named in {where}, failed with exit code {done.returncode} for "
+            f"{server!r:.200}"
+        )
     try:
         if len(done.stdout) <= _ANSWER_BYTES:
             return _SECRET.decode(done.stdout)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    raise HelperError(f"{program}, named in {where}, answered something else than a user name and a secret")
+    raise HelperError(
+        f"{program}, named in {where}, answered something else than a user name and a secret"
+    )

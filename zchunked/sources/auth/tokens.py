@@ -1,4 +1,6 @@
-"""Authorization: what a registry asks for, from what the person has. Tokens are fetched once for all threads."""
+"""Authorization: what a registry asks for, from what the person has. Tokens are fetched once for
+all threads.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +69,8 @@ _TOKEN_ANSWER = msgspec.json.Decoder(_TokenAnswer)
 class ProtectedRepository:
     """What credentials and tokens are for.
 
-    `is_named`: the person typed this very host. `scope`: what tokens are asked for, whatever the registry asks for: it
-    may learn of what is wanted later on.
+    `is_named`: the person typed this very host. `scope`: what tokens are asked for, whatever the
+    registry asks for: it may learn of what is wanted later on.
     """
 
     host: str
@@ -89,7 +91,9 @@ class Auth:
         clock: Callable[[], float],
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`look_up` is called when first asked for credentials, and once only. `clock` in seconds, monotonic."""
+        """`look_up` is called when first asked for credentials, and once only. `clock` in seconds,
+        monotonic.
+        """
         self._http, self._look_up, self._clock, self._limits = http, look_up, clock, limits
         self._host, self._repository = repository.host, repository.repository
         self._is_named, self._wanted_scope = repository.is_named, repository.scope
@@ -106,10 +110,12 @@ class Auth:
         self._searches: SingleFlight[Credentials | None] = SingleFlight()
 
     def grant(self, *, is_last: bool = False) -> Grant:
-        """What to show now: nothing, before the first challenge. May fetch a token, for all threads at once.
+        """What to show now: nothing, before the first challenge. May fetch a token, for all threads
+        at once.
 
-        `is_last` fetches one for this request alone: tokens that are good for a few uses run out while others wait.
-        Raises AccessDeniedError, TransientError or TransferError when the token endpoint gives none.
+        `is_last` fetches one for this request alone: tokens that are good for a few uses run out
+        while others wait. Raises AccessDeniedError, TransientError or TransferError when the token
+        endpoint gives none.
         """
         with self._lock:
             scope, basic = self._scope, self._basic
@@ -142,7 +148,9 @@ class Auth:
         return answer.status == 401
 
     def learn(self, answer: HttpResponse, shown_grant: Grant) -> None:
-        """Take the challenge of an answer that `asks`. Raises AccessDeniedError when another try cannot help."""
+        """Take the challenge of an answer that `asks`. Raises AccessDeniedError when another try
+        cannot help.
+        """
         denied = answer.status_error(f"{self._host}/{self._repository}")
         challenge = self._choose(answer, denied)
         if challenge.scheme == "basic":
@@ -151,7 +159,9 @@ class Auth:
         scope = _Scope(
             challenge.parameters.get("realm", ""),
             challenge.parameters.get("service", ""),
-            self._wanted_scope or challenge.parameters.get("scope") or f"repository:{self._repository}:pull",
+            self._wanted_scope
+            or challenge.parameters.get("scope")
+            or f"repository:{self._repository}:pull",
             origin(answer.url)[0] == "https",
         )
         # Before it is remembered: another thread, or the next try, would use it otherwise.
@@ -161,22 +171,29 @@ class Auth:
             token = self._tokens.get(scope)
             if token is not None and shown_grant.header == f"Bearer {token.text}":
                 del self._tokens[scope]
-        # Where a token has worked before, a new one may have been used up by other threads: then the last try decides.
+        # Where a token has worked before, a new one may have been used up by other threads: then
+        # the last try decides.
         if shown_grant.is_fresh and is_same and not self._has_opened:
             raise AccessDeniedError(f"{denied}; {self._advice()}")
 
     def _choose(self, answer: HttpResponse, denied: Exception) -> Challenge:
         """Bearer before basic."""
         try:
-            offered = parse_challenges(answer.headers.get("WWW-Authenticate", ""), limits=self._limits)
+            offered = parse_challenges(
+                answer.headers.get("WWW-Authenticate", ""), limits=self._limits
+            )
         except FormatError as error:
             raise PermanentError(f"{self._host}: {error}") from error
         for scheme in ("bearer", "basic"):
             for challenge in offered:
-                if challenge.scheme == scheme and (scheme == "basic" or "realm" in challenge.parameters):
+                if challenge.scheme == scheme and (
+                    scheme == "basic" or "realm" in challenge.parameters
+                ):
                     return challenge
         schemes = ", ".join([one.scheme for one in offered])[:100]
-        raise AccessDeniedError(f"{denied}; it offers {schemes or 'no way'} to authenticate, we know bearer and basic")
+        raise AccessDeniedError(
+            f"{denied}; it offers {schemes or 'no way'} to authenticate, we know bearer and basic"
+        )
 
     def _learn_basic(self, shown_grant: Grant, denied: Exception) -> None:
         credentials = self._credentials()
@@ -192,13 +209,28 @@ class Auth:
         found = self._credentials()
         if found is None:
             if self._helper_failure is not None:
-                return f"the credentials for {self._host} could not be looked up: {self._helper_failure}"
-            creds = "or --creds" if self._is_named else "for --creds is shown to the host in the image's name alone"
-            return f"no credentials for {self._host} were found: try `podman login {self._host}`, {creds}"
-        return f"the credentials{f' of user {found.username!r:.60}' if found.username else ''} do not open it"
+                return (
+                    f"the credentials for {self._host} could not be looked up: "
+                    f"{self._helper_failure}"
+                )
+            creds = (
+                "or --creds"
+                if self._is_named
+                else "for --creds is shown to the host in the image's name alone"
+            )
+            return (
+                f"no credentials for {self._host} were found: try `podman login {self._host}`, "
+                f"{creds}"
+            )
+        return (
+            f"the credentials{f' of user {found.username!r:.60}' if found.username else ''} do "
+            "not open it"
+        )
 
     def _credentials(self) -> Credentials | None:
-        """A helper may take its time, and ask the person: so one thread looks, and the others wait for it."""
+        """A helper may take its time, and ask the person: so one thread looks, and the others wait
+        for it.
+        """
 
         def look() -> Credentials | None:
             with self._lock:
@@ -212,7 +244,9 @@ class Auth:
         return self._searches.run(None, look)
 
     def _find(self) -> Credentials | None:
-        """A helper that fails stops no pull: most images are public, and configurations get copied around."""
+        """A helper that fails stops no pull: most images are public, and configurations get copied
+        around.
+        """
         try:
             return self._look_up()
         except HelperError as error:
@@ -231,7 +265,9 @@ class Auth:
         if credentials is not None and credentials.registry_token:
             return  # shown to the registry as it is: the realm is not asked
         if credentials is not None:
-            raise AccessDeniedError(f"{self._host} wants credentials sent unencrypted to {shown(scope.realm)}; refused")
+            raise AccessDeniedError(
+                f"{self._host} wants credentials sent unencrypted to {shown(scope.realm)}; refused"
+            )
         if scope.registry_has_tls:
             raise AccessDeniedError(
                 f"{self._host} wants a token fetched unencrypted from {shown(scope.realm)}; refused"
@@ -271,7 +307,11 @@ class Auth:
 
     def _ask(self, scope: _Scope, credentials: Credentials | None) -> HttpResponse:
         if credentials and credentials.identity_token:
-            form = {"grant_type": "refresh_token", "client_id": "zpull", "refresh_token": credentials.identity_token}
+            form = {
+                "grant_type": "refresh_token",
+                "client_id": "zpull",
+                "refresh_token": credentials.identity_token,
+            }
             form |= {"scope": scope.scope} | ({"service": scope.service} if scope.service else {})
             return self._http.send(scope.realm, {}, form=form)
         query = [("service", scope.service)] if scope.service else []
@@ -282,7 +322,9 @@ class Auth:
             authorization = basic_header(credentials)
         parts = urlsplit(scope.realm)
         joined = "&".join(filter(None, (parts.query, urlencode(query))))
-        return self._http.get(urlunsplit(parts._replace(query=joined)), {}, authorization=authorization)
+        return self._http.get(
+            urlunsplit(parts._replace(query=joined)), {}, authorization=authorization
+        )
 
 
 def _seconds(said: float | str | None) -> float:

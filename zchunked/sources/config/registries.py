@@ -1,4 +1,6 @@
-"""registries.conf: which registries serve an image. The format of containers-registries.conf(5), version 2. Pure."""
+"""registries.conf: which registries serve an image. The format of containers-registries.conf(5),
+version 2. Pure.
+"""
 
 from __future__ import annotations
 
@@ -77,13 +79,17 @@ class _File(msgspec.Struct):
 
 
 def parse_registries(data: bytes, file: str) -> dict[str, Registry]:
-    """What one file says; unknown keys are passed over. Raises LocalError naming the file and the place in it."""
+    """What one file says; unknown keys are passed over. Raises LocalError naming the file and the
+    place in it.
+    """
     import tomllib  # noqa: PLC0415 - takes time to load, and many machines have no such file
 
     try:
         found = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise LocalError(f"invalid {file}: expected UTF-8, got another byte at {error.start}") from error
+        raise LocalError(
+            f"invalid {file}: expected UTF-8, got another byte at {error.start}"
+        ) from error
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise LocalError(f"invalid {file}: expected TOML: {str(error)[:200]}") from error
     _refuse_version_1(found.get("registries"), file)
@@ -91,30 +97,42 @@ def parse_registries(data: bytes, file: str) -> dict[str, Registry]:
         wire = msgspec.convert(found, type=_File)
     except msgspec.ValidationError as error:
         raise LocalError(f"{file}: {str(error)[:200]}") from error
-    registries = [_registry(one, f"{file}: [[registry]] {number}", file) for number, one in enumerate(wire.registry, 1)]
+    registries = [
+        _registry(one, f"{file}: [[registry]] {number}", file)
+        for number, one in enumerate(wire.registry, 1)
+    ]
     return {one.prefix: one for one in registries}
 
 
 def _refuse_version_1(tables: Any, file: str) -> None:
     old = [tables.get(key) for key in _VERSION_1] if isinstance(tables, dict) else []
-    if any(isinstance(one, dict) and one.get("registries") for one in old):  # some are left behind, empty
+    # some are left behind, empty
+    if any(isinstance(one, dict) and one.get("registries") for one in old):
         raise LocalError(
-            f"{file} has the long retired version 1 of the format ([registries.search], …), which knows no mirrors; "
-            "write a [[registry]] table for each registry instead: man 5 containers-registries.conf"
+            f"{file} has the long retired version 1 of the format ([registries.search], …), "
+            "which knows no mirrors; write a [[registry]] table for each registry instead: man "
+            "5 containers-registries.conf"
         )
 
 
 def _registry(wire: _Registry, where: str, file: str) -> Registry:
     prefix = _prefix(wire.prefix or wire.location, where)
     if not wire.location and not prefix.startswith("*."):
-        raise LocalError(f"{where}: {prefix!r:.200} has no `location`; only a prefix like *.example.com needs none")
+        raise LocalError(
+            f"{where}: {prefix!r:.200} has no `location`; only a prefix like *.example.com needs "
+            "none"
+        )
     primary = Place(_location(wire.location, where) if wire.location else "", wire.insecure)
     mirrors = []
     for number, mirror in enumerate(wire.mirror, 1):
         location = _location(mirror.location, f"{where}, mirror {number}")
         if wire.mirror_by_digest_only and mirror.pull_from_mirror:
-            raise LocalError(f"{where}, mirror {number}: `pull-from-mirror` contradicts `mirror-by-digest-only`")
-        pulls: Pulls = "digest-only" if wire.mirror_by_digest_only else mirror.pull_from_mirror or "all"
+            raise LocalError(
+                f"{where}, mirror {number}: `pull-from-mirror` contradicts `mirror-by-digest-only`"
+            )
+        pulls: Pulls = (
+            "digest-only" if wire.mirror_by_digest_only else mirror.pull_from_mirror or "all"
+        )
         mirrors.append(Place(location, mirror.insecure, pulls))
     return Registry(prefix, primary, tuple(mirrors), wire.blocked, file)
 
@@ -122,7 +140,10 @@ def _registry(wire: _Registry, where: str, file: str) -> Registry:
 def _prefix(text: str, where: str) -> str:
     if text.startswith("*"):
         if not _WILDCARD.fullmatch(text):
-            raise LocalError(f"{where}: {text!r:.200}: a wildcard stands for subdomains only, as in *.example.com")
+            raise LocalError(
+                f"{where}: {text!r:.200}: a wildcard stands for subdomains only, as in "
+                "*.example.com"
+            )
         return text.lower()
     host, slash, path = _location(text, where).partition("/")
     return f"{host.lower()}{slash}{path}"
@@ -131,7 +152,10 @@ def _prefix(text: str, where: str) -> str:
 def _location(text: str, where: str) -> str:
     trimmed = text.rstrip("/")
     if "://" in trimmed:
-        raise LocalError(f"{where}: invalid location {text!r:.200}; expected host[:port][/path], without a scheme")
+        raise LocalError(
+            f"{where}: invalid location {text!r:.200}; expected host[:port][/path], without a "
+            "scheme"
+        )
     if not _PLACE.fullmatch(trimmed):
         raise LocalError(f"{where}: invalid location {text!r:.200}; expected host[:port][/path]")
     return trimmed
@@ -157,17 +181,24 @@ def _rest(reference: Reference, prefix: str) -> str | None:
     host, whole = reference.host.lower(), str(reference)
     if prefix.startswith("*."):
         name = host if host.startswith("[") else host.partition(":")[0]
-        return whole[len(host) :] if name.endswith(prefix[1:]) and len(name) >= len(prefix) else None
+        return (
+            whole[len(host) :] if name.endswith(prefix[1:]) and len(name) >= len(prefix) else None
+        )
     rest = whole[len(prefix) :]
-    separators = ":/@" if "/" in prefix else "/"  # a colon behind a host starts a port, which is another registry
-    is_start = (host + whole[len(host) :]).startswith(prefix) and (not rest or rest[0] in separators)
+    # a colon behind a host starts a port, which is another registry
+    separators = ":/@" if "/" in prefix else "/"
+    is_start = (host + whole[len(host) :]).startswith(prefix) and (
+        not rest or rest[0] in separators
+    )
     return rest if is_start else None
 
 
 def endpoints(registries: Registries, reference: Reference) -> list[Endpoint]:
-    """Who may be asked for the image, best first: the mirrors that are good for it, and the primary last.
+    """Who may be asked for the image, best first: the mirrors that are good for it, and the primary
+    last.
 
-    Raises AccessDeniedError naming the file that blocks it, LocalError for a location that makes no name.
+    Raises AccessDeniedError naming the file that blocks it, LocalError for a location that makes no
+    name.
     """
     found = find(registries, reference)
     if found is None:
@@ -178,12 +209,16 @@ def endpoints(registries: Registries, reference: Reference) -> list[Endpoint]:
     ends: list[Endpoint] = []
     for place in [mirror for mirror in found.mirrors if mirror.pulls in wanted]:
         end = Endpoint(_rewritten(reference, found, place), place.is_insecure, is_mirror=True)
-        if _blocker(registries, end.reference) is None and end.reference not in [one.reference for one in ends]:
+        if _blocker(registries, end.reference) is None and end.reference not in [
+            one.reference for one in ends
+        ]:
             ends.append(end)
     primary = _rewritten(reference, found, found.primary)
     if blocker := _blocker(registries, primary):
         raise _blocked(primary, blocker)
-    return [end for end in ends if end.reference != primary] + [Endpoint(primary, found.primary.is_insecure)]
+    return [end for end in ends if end.reference != primary] + [
+        Endpoint(primary, found.primary.is_insecure)
+    ]
 
 
 def _blocker(registries: Registries, reference: Reference) -> Registry | None:
@@ -192,7 +227,9 @@ def _blocker(registries: Registries, reference: Reference) -> Registry | None:
 
 
 def _blocked(reference: Reference, by: Registry) -> AccessDeniedError:
-    return AccessDeniedError(f"{reference.name} is blocked: {by.file} says so of {by.prefix!r:.200} (blocked = true)")
+    return AccessDeniedError(
+        f"{reference.name} is blocked: {by.file} says so of {by.prefix!r:.200} (blocked = true)"
+    )
 
 
 def _rewritten(reference: Reference, registry: Registry, place: Place) -> Reference:
@@ -202,9 +239,12 @@ def _rewritten(reference: Reference, registry: Registry, place: Place) -> Refere
     try:
         there = parse_reference(place.location + rest)
     except InvalidReferenceError as error:
-        raise LocalError(f"{registry.file}: location {place.location!r:.200} for {reference.name}: {error}") from error
+        raise LocalError(
+            f"{registry.file}: location {place.location!r:.200} for {reference.name}: {error}"
+        ) from error
     if there.host != place.location.partition("/")[0]:
         raise LocalError(
-            f"{registry.file}: location {place.location!r:.200}: want a host's full name first, or one with a port"
+            f"{registry.file}: location {place.location!r:.200}: want a host's full name first, "
+            "or one with a port"
         )
     return there

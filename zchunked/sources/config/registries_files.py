@@ -1,4 +1,6 @@
-"""Which files count as registries.conf, in what order, as the container tools have it: the main one, then drop-ins."""
+"""Which files count as registries.conf, in what order, as the container tools have it: the main
+one, then drop-ins.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,11 @@ _SYSTEM = Path("/etc/containers")
 _NAME, _DROP_INS = "registries.conf", "registries.conf.d"
 
 
-def registries_from(environment: Mapping[str, str], *, told: Path | None = None, system: Path = _SYSTEM) -> Registries:
-    """`told` is the person's own choice. Raises UsageError where that is missing, LocalError for a file not understood.
+def registries_from(
+    environment: Mapping[str, str], *, told: Path | None = None, system: Path = _SYSTEM
+) -> Registries:
+    """`told` is the person's own choice. Raises UsageError where that is missing, LocalError for a
+    file not understood.
 
     A file of the user's own stands for the system's, drop-ins included.
     """
@@ -43,7 +48,9 @@ def registries_from(environment: Mapping[str, str], *, told: Path | None = None,
 def _drop_ins(folder: Path) -> Iterator[Path]:
     """In the order in which they take effect."""
     try:
-        yield from sorted(file for file in folder.iterdir() if file.suffix == ".conf" and not file.is_dir())
+        yield from sorted(
+            file for file in folder.iterdir() if file.suffix == ".conf" and not file.is_dir()
+        )
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

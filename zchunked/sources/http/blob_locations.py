@@ -1,4 +1,6 @@
-"""Where a blob's bytes are: at the server itself, or on the host that it redirects to, until that URL expires."""
+"""Where a blob's bytes are: at the server itself, or on the host that it redirects to, until that
+URL expires.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from zchunked.sources.http.response import HttpResponse
 from zchunked.sources.http.single_flight import SingleFlight
 from zchunked.sources.http.urls import netloc
 
-_EXPIRED = frozenset({401, 403, 404, 410})  # how hosts of signed URLs say that the signature is too old
+# how hosts of signed URLs say that the signature is too old
+_EXPIRED = frozenset({401, 403, 404, 410})
 
 
 class BlobLocations:
@@ -48,7 +51,9 @@ class BlobLocations:
             return response.url
 
     def _glance(self, digest: Digest, *, follow: bool) -> HttpResponse:
-        """A response that shows that the blob is there, with as little of it as the host can send; or a redirect."""
+        """A response that shows that the blob is there, with as little of it as the host can send;
+        or a redirect.
+        """
         path = self._path_of(digest)
         response = self._server.ask(path, {"Range": "bytes=0-0"}, follow=follow)
         size = stated_size(response.status, response.headers)
@@ -60,7 +65,8 @@ class BlobLocations:
         if not is_redirect and response.status not in (200, 206) and size is None:
             raise response.status_error(f"{self._server.name}: blob {digest}")
         if response.status != 200:
-            response.excerpt()  # a short body is read, for it costs nothing and keeps the connection
+            # a short body is read, for it costs nothing and keeps the connection
+            response.excerpt()
         return response
 
     # ── what is known ──
@@ -72,12 +78,16 @@ class BlobLocations:
             return netloc(target) if target else self._last_host
 
     def known(self, digest: Digest) -> str | None:
-        """The URL that had the blob last; None before the first request, and after its signature has expired."""
+        """The URL that had the blob last; None before the first request, and after its signature
+        has expired.
+        """
         with self._lock:
             return self._targets.get(digest)
 
     def found(self, digest: Digest, look: Callable[[], str]) -> str:
-        """The URL by `look`, which asks the server; one thread does, the others wait for it and go there directly."""
+        """The URL by `look`, which asks the server; one thread does, the others wait for it and go
+        there directly.
+        """
         return self._lookups.run(digest, look)
 
     def note(self, digest: Digest, target: str) -> None:
@@ -93,7 +103,9 @@ class BlobLocations:
     # ── requests ──
 
     def ask_server(self, blob: Descriptor, headers: Mapping[str, str]) -> HttpResponse:
-        """By way of the server, which may redirect. Where it has no such blob: by the blob's own URLs."""
+        """By way of the server, which may redirect. Where it has no such blob: by the blob's own
+        URLs.
+        """
         response = self._server.ask(self._path_of(blob.digest), headers)
         if response.status == 404 and blob.urls:
             return self._ask_elsewhere(response, blob, headers)
@@ -110,14 +122,20 @@ class BlobLocations:
             raise
 
     def has_expired(self, response: HttpResponse, target: str) -> bool:
-        """Whether this response of another host says that the server has to be asked for a new URL."""
+        """Whether this response of another host says that the server has to be asked for a new
+        URL.
+        """
         return response.status in _EXPIRED and not self._is_server(target)
 
     def _is_server(self, url: str) -> bool:
         return url not in self._foreign and self._server.has(url)
 
-    def _ask_elsewhere(self, response: HttpResponse, blob: Descriptor, headers: Mapping[str, str]) -> HttpResponse:
-        """The first of the blob's own URLs that has it, asked without credentials; otherwise the last response."""
+    def _ask_elsewhere(
+        self, response: HttpResponse, blob: Descriptor, headers: Mapping[str, str]
+    ) -> HttpResponse:
+        """The first of the blob's own URLs that has it, asked without credentials; otherwise the
+        last response.
+        """
         failure: TransferError | None = None
         for url in blob.urls:
             response.excerpt()

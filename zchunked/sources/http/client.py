@@ -1,4 +1,6 @@
-"""Send HTTP requests, once each: every byte is counted, redirects are checked, failures become our own errors."""
+"""Send HTTP requests, once each: every byte is counted, redirects are checked, failures become our
+own errors.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,13 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Body:
-    """What a request carries, of a known size; it may be asked for again from its beginning. `sent`: bytes handed over,
-    all times taken together.
+    """What a request carries, of a known size; it may be asked for again from its beginning.
+    `sent`: bytes handed over, all times taken together.
     """
 
-    def __init__(self, size: int, pieces: Callable[[], Iterable[bytes | memoryview]], traffic: Traffic) -> None:
+    def __init__(
+        self, size: int, pieces: Callable[[], Iterable[bytes | memoryview]], traffic: Traffic
+    ) -> None:
         self._size, self._pieces, self._traffic = size, pieces, traffic
         self.sent = 0
 
@@ -61,7 +65,9 @@ class Http:
         environment: Mapping[str, str] = MappingProxyType({}),
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`environment` says which proxies to go through. `sessions`, closed with this, say whom to trust."""
+        """`environment` says which proxies to go through. `sessions`, closed with this, say whom to
+        trust.
+        """
         self._environment = environment
         self.traffic, self._limits = traffic, limits
         traffic.can_drain = True
@@ -72,11 +78,14 @@ class Http:
         """Close the idle connections; those at work close when their answers do."""
         self._sessions.close()
 
-    def get(self, url: str, headers: Mapping[str, str], *, authorization: str | None = None) -> HttpResponse:
+    def get(
+        self, url: str, headers: Mapping[str, str], *, authorization: str | None = None
+    ) -> HttpResponse:
         """The answer at the end of all redirects; its `url` says where that is.
 
-        `authorization` is for the origin of `url` alone: once a redirect has led elsewhere it is not
-        shown any more, not even where a later one leads back, for then others choose what is asked.
+        `authorization` is for the origin of `url` alone: once a redirect has led elsewhere it is
+        not shown any more, not even where a later one leads back, for then others choose what is
+        asked.
         """
         home, target = origin(url), url
         for _ in range(MOST_REDIRECTS + 1):
@@ -87,10 +96,14 @@ class Http:
                 return answer
             answer.excerpt()
             target = self.redirected(target, location)
-        raise PermanentError(f"{shown(url)}: more than {MOST_REDIRECTS} redirects, the last to {shown(target)}")
+        raise PermanentError(
+            f"{shown(url)}: more than {MOST_REDIRECTS} redirects, the last to {shown(target)}"
+        )
 
     def redirected(self, url: str, location: str) -> str:
-        """As `redirect_target`: from https to http only where certificates are not checked either, and never inward."""
+        """As `redirect_target`: from https to http only where certificates are not checked either,
+        and never inward.
+        """
         target = redirect_target(url, location, may_leave_tls=not self._sessions.verifies)
         refuse_inward(url, target)
         return target
@@ -106,15 +119,19 @@ class Http:
         body: Body | None = None,
         answer_seconds: float | None = None,
     ) -> HttpResponse:
-        """One request: GET, or POST of a form, or of another method. Redirects are answers like any other.
+        """One request: GET, or POST of a form, or of another method. Redirects are answers like any
+        other.
 
-        `answer_seconds`: how long the answer may be awaited, where that is longer than a silence usually may.
+        `answer_seconds`: how long the answer may be awaited, where that is longer than a silence
+        usually may.
         """
         if self.traffic.has_ended:
             raise TransientError(f"{netloc(url)}: not asked, for the pull has ended")
         home = origin(url)
         whole = {"Accept-Encoding": "identity", "User-Agent": f"zpull/{__version__}", **headers}
-        secrets = hidden_values(url) + [value for key, value in (form or {}).items() if "token" in key]
+        secrets = hidden_values(url) + [
+            value for key, value in (form or {}).items() if "token" in key
+        ]
         if authorization:
             whole["Authorization"] = authorization
             secrets += _spelled_out(authorization)
@@ -127,7 +144,9 @@ class Http:
             prepared = session.prepare_request(request)
         except (requests.RequestException, ValueError) as error:
             self._sessions.put_back(home, session)
-            raise PermanentError(f"{shown(url)!r:.300}: cannot be asked for: {type(error).__name__}") from None
+            raise PermanentError(
+                f"{shown(url)!r:.300}: cannot be asked for: {type(error).__name__}"
+            ) from None
         began = time.monotonic()
         try:
             response = session.send(
@@ -140,7 +159,9 @@ class Http:
         except FOREIGN as error:
             self._sessions.put_back(home, session)
             cause, ours = translated_cause(error, netloc(url), self._stall, None)
-            if not isinstance(ours, (UnreachableError, UnheardError, NoWayError, AccessDeniedError)):
+            if not isinstance(
+                ours, (UnreachableError, UnheardError, NoWayError, AccessDeniedError)
+            ):
                 self.traffic.asked(_requested(prepared, 0, began))
             raise ours from cause
         except BaseException:
@@ -159,7 +180,9 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def _requested(request: requests.PreparedRequest, status: int, began: float) -> Requested:
     ranges = request.headers.get("Range", "")
-    return Requested(request.method or "", shown(request.url or ""), status, time.monotonic() - began, ranges)
+    return Requested(
+        request.method or "", shown(request.url or ""), status, time.monotonic() - began, ranges
+    )
 
 
 def _spelled_out(authorization: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""Connections whose every answer begins, goes on and ends in time: urllib3's, with a reader of our own.
+"""Connections whose every answer begins, goes on and ends in time: urllib3's, with a reader of our
+own.
 
 `http.client` bounds one `recv` at a time, so a server that dribbles a head, says `100 Continue` for
 ever or never ends its trailers would keep a thread for ever. Here each step of an answer (its head;
@@ -17,7 +18,13 @@ from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import (
+    HTTPError,
+    InvalidHeader,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
 
 from zchunked.sources.http.names import MuteResolverError, addresses_of
 from zchunked.sources.http.network_errors import MalformedHeadError
@@ -60,7 +67,8 @@ class _Reader(io.RawIOBase):
         try:
             size = self._sock.recv_into(buffer)
         except TimeoutError:
-            # A process that got no CPU may look at its clock only when the bytes have long been here.
+            # A process that got no CPU may look at its clock only when the bytes have long been
+            # here.
             if not select.select([self._sock], [], [], 0)[0]:
                 raise
             size = self._sock.recv_into(buffer)
@@ -98,7 +106,9 @@ class Response(HTTPResponse):
             raise MalformedHeadError("Content-Length is no number")
 
     def expect(self, *, may_wait: bool = True) -> None:
-        """The next step begins: more of the body; only what was received already, unless it may wait."""
+        """The next step begins: more of the body; only what was received already, unless it may
+        wait.
+        """
         self._reader.expect(may_wait=may_wait)
 
 
@@ -108,7 +118,9 @@ class _Watched:
     timeout: float | None
 
     def _new_conn(self) -> Any:
-        """To the first of the name's addresses that takes us. The name itself stays: certificates are for it."""
+        """To the first of the name's addresses that takes us. The name itself stays: certificates
+        are for it.
+        """
         name, failure = self._dns_host, None
         for address in self._addresses(name):
             self._dns_host = address
@@ -154,8 +166,8 @@ class _HttpsPool(HTTPSConnectionPool):
 
 
 def expect_more(raw: Any, *, may_wait: bool = True) -> None:
-    """The next read of this body, urllib3's response, is a step of its own. One that may not wait fails at once where
-    nothing has been received.
+    """The next read of this body, urllib3's response, is a step of its own. One that may not wait
+    fails at once where nothing has been received.
     """
     if isinstance(raw._fp, Response):  # noqa: SLF001 - urllib3 has no other way to it
         raw._fp.expect(may_wait=may_wait)  # noqa: SLF001

@@ -1,4 +1,6 @@
-"""The server that a reference names: its scheme, its paths, what it wants to see. Redirects lead away from it."""
+"""The server that a reference names: its scheme, its paths, what it wants to see. Redirects lead
+away from it.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ TRIES = 3  # somebody else's renewal may be used up before our turn; our own is 
 class ServerAddress:
     """Where a server's paths are.
 
-    `name` is what messages call it; `host` as `host[:port]`; all paths are below `folder`, which begins with a slash
-    or is empty. `scheme` None: https, and http if it `may_be_plain`.
+    `name` is what messages call it; `host` as `host[:port]`; all paths are below `folder`, which
+    begins with a slash or is empty. `scheme` None: https, and http if it `may_be_plain`.
     """
 
     name: str
@@ -34,7 +36,9 @@ class ServerAddress:
 
 
 class RegistryEndpoint:
-    """One server: requests to it carry what it asks for, and its refusals renew that. Thread-safe."""
+    """One server: requests to it carry what it asks for, and its refusals renew that.
+    Thread-safe.
+    """
 
     def __init__(self, http: Http, auth: Auth, address: ServerAddress) -> None:
         """The endpoint's owner closes `http`."""
@@ -84,7 +88,9 @@ class RegistryEndpoint:
         body: Body | None = None,
         answer_seconds: float | None = None,
     ) -> HttpResponse:
-        """With what the server wants to see. A refusal of what is not fresh is followed by a renewal."""
+        """With what the server wants to see. A refusal of what is not fresh is followed by a
+        renewal.
+        """
         for turn in range(TRIES):
             grant = self._auth.grant(is_last=turn == TRIES - 1)
             if follow and method == "GET":
@@ -99,7 +105,8 @@ class RegistryEndpoint:
                     answer_seconds=answer_seconds,
                 )
             with self._lock:
-                self._scheme = self._scheme or origin(url)[0]  # it has answered: no more doubt, and no way back
+                # it has answered: no more doubt, and no way back
+                self._scheme = self._scheme or origin(url)[0]
             if origin(answer.url) != origin(url) or not self._auth.asks(answer):
                 return answer
             self._auth.learn(answer, grant)

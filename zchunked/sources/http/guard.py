@@ -1,7 +1,9 @@
-"""Refuse redirects that aim inward: at this machine's own services, or at a cloud's metadata service.
+"""Refuse redirects that aim inward: at this machine's own services, or at a cloud's metadata
+service.
 
-A registry may send us to any storage, in a private network too. Loopback and link-local addresses are no storage:
-whoever sends us there wants what only this machine can reach (server-side request forgery).
+A registry may send us to any storage, in a private network too. Loopback and link-local addresses
+are no storage: whoever sends us there wants what only this machine can reach (server-side request
+forgery).
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def _resolve(host: str) -> list[str]:
 
 
 def refuse_inward(url: str, target: str, resolve: Resolve = _resolve) -> None:
-    """Raise PermanentError if a redirect of `url` to `target` leads inward and `url` itself was not there.
+    """Raise PermanentError if a redirect of `url` to `target` leads inward and `url` itself was not
+    there.
 
     The name is looked up once more when connecting; what a resolver changes meanwhile is not seen.
     """
@@ -41,8 +44,8 @@ def refuse_inward(url: str, target: str, resolve: Resolve = _resolve) -> None:
     inward = [one for one in _addresses(after, resolve) if _is_inward(one)]
     if inward and not any(_is_inward(one) for one in _addresses(before, resolve)):
         raise PermanentError(
-            f"{shown(url)}: redirects to {shown(target)}, which is {inward[0]}: an address of this machine or of its "
-            "host; refused"
+            f"{shown(url)}: redirects to {shown(target)}, which is {inward[0]}: an address of "
+            "this machine or of its host; refused"
         )
 
 
@@ -56,4 +59,9 @@ def _addresses(host: str, resolve: Resolve) -> list[_Address]:
 def _is_inward(address: _Address) -> bool:
     mapped = getattr(address, "ipv4_mapped", None)
     address = mapped or address
-    return address.is_loopback or address.is_link_local or address.is_unspecified or address in _METADATA
+    return (
+        address.is_loopback
+        or address.is_link_local
+        or address.is_unspecified
+        or address in _METADATA
+    )

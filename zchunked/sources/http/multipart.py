@@ -1,6 +1,7 @@
 """multipart/byteranges, taken apart as it arrives. Pure.
 
-A part's length is stated by its Content-Range: its bytes are counted and never searched, a boundary in them is data.
+A part's length is stated by its Content-Range: its bytes are counted and never searched, a boundary
+in them is data.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from zchunked.ranges import ByteRange, parse_content_range
 _KIND = rb"(?:content-type:[^\r\n]*\r\n)?"
 _PLACE = rb"content-range: bytes (\d{1,19})-(\d{1,19})/(\d{1,19})\r\n"
 _USUAL = re.compile(rb"\r\n" + _KIND + _PLACE + _KIND + rb"\r\n", re.IGNORECASE)
-"""The head of a part behind its boundary, as nearly all servers write it. Any other is looked at with care."""
+"""The head of a part behind its boundary, as nearly all servers write it. Any other is looked at
+with care.
+"""
 _HEAD = re.compile(rb"[ \t]*\r?\n((?:[^\r\n]+\r?\n)*)\r?\n")
 _BEHIND_FIRST = re.compile(rb"--|[ \t]*\r?\n")
 _LINE_END = re.compile(rb"\r?\n")
@@ -24,13 +27,22 @@ _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*([^\r\n]*
 
 
 class PartReader:
-    """Feed it the body in pieces of any size; it hands out the bytes of the blob. Holds at most one part's headers.
+    """Feed it the body in pieces of any size; it hands out the bytes of the blob. Holds at most one
+    part's headers.
 
-    Parts may be fewer than `most` (coalesced, or left out) and in any order. All must be of a blob of `size` bytes
-    and lie within `hull`. What precedes the first part and follows the last is skipped.
+    Parts may be fewer than `most` (coalesced, or left out) and in any order. All must be of a blob
+    of `size` bytes and lie within `hull`. What precedes the first part and follows the last is
+    skipped.
     """
 
-    def __init__(self, boundary: bytes, size: int, hull: ByteRange, most: int, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        boundary: bytes,
+        size: int,
+        hull: ByteRange,
+        most: int,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._delimiter = b"--" + boundary
         self._size, self._hull, self._most = size, hull, most
         self.begun = 0
@@ -81,10 +93,14 @@ class PartReader:
                     return
             elif not self._has_begun and (first := self._first(data)) >= 0:
                 at, self._has_begun = first, True
-            after = self._open_usual(data, at) or self._open_part(data, at) if self._has_begun else None
+            after = (
+                self._open_usual(data, at) or self._open_part(data, at) if self._has_begun else None
+            )
             if after is None:
                 if len(data) - at > self._head_bytes:
-                    raise FormatError(f"no boundary within {self._head_bytes} bytes, but {data[at : at + 60]!r}")
+                    raise FormatError(
+                        f"no boundary within {self._head_bytes} bytes, but {data[at : at + 60]!r}"
+                    )
                 self._held = data[at:]
                 return
             at = after
@@ -93,7 +109,9 @@ class PartReader:
         """Call when the body has ended. Raises FormatError unless it ended in order."""
         self.is_cut_short = self._has_begun and not self._has_ended
         if self._left:
-            raise FormatError(f"the multipart body ends {self._left} bytes before the end of a part")
+            raise FormatError(
+                f"the multipart body ends {self._left} bytes before the end of a part"
+            )
         if not self._has_ended:
             raise FormatError("the multipart body ends without its last boundary")
 
@@ -121,7 +139,9 @@ class PartReader:
         return head.end()
 
     def _open_part(self, data: bytes, at: int) -> int | None:
-        """Where the next part's bytes begin, or the end; None while its headers are not all here."""
+        """Where the next part's bytes begin, or the end; None while its headers are not all
+        here.
+        """
         line_end = _LINE_END.match(data, at)
         behind = line_end.end() if line_end else at
         if not data.startswith(self._delimiter, behind):
@@ -142,7 +162,8 @@ class PartReader:
     def _begin(self, start: int, end: int) -> None:
         if start < self._hull.start or end > self._hull.end:
             raise FormatError(
-                f"a part holds {ByteRange(start, end)}, of which nothing outside {self._hull} was asked for"
+                f"a part holds {ByteRange(start, end)}, of which nothing outside {self._hull} "
+                "was asked for"
             )
         self.begun += 1
         self._left_bytes -= end - start

@@ -1,4 +1,6 @@
-"""Look names of hosts up, within a bound: the system's own way has none that we could set, and may take a minute."""
+"""Look names of hosts up, within a bound: the system's own way has none that we could set, and may
+take a minute.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,17 @@ from contextlib import suppress
 
 
 class MuteResolverError(OSError):
-    """No name server has answered in time. Others than that of a timeout: nobody was connected to."""
+    """No name server has answered in time. Others than that of a timeout: nobody was connected
+    to.
+    """
 
 
 def addresses_of(name: str, seconds: float) -> list[str]:
     """Best first, none twice.
 
-    Raises socket.gaierror, or UnicodeError for what cannot be a name, as the system does; MuteResolverError after
-    `seconds`. The system goes on looking then, in a thread that nobody waits for. Where it gives out no more threads
-    there is no bound.
+    Raises socket.gaierror, or UnicodeError for what cannot be a name, as the system does;
+    MuteResolverError after `seconds`. The system goes on looking then, in a thread that nobody
+    waits for. Where it gives out no more threads there is no bound.
     """
     with suppress(ValueError):
         ipaddress.ip_address(name)

@@ -12,11 +12,19 @@ from zchunked.errors import AccessDeniedError, PermanentError, TransientError, Z
 from zchunked.sources.http.names import MuteResolverError
 
 _NOT_TLS = frozenset(
-    {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+    {
+        "WRONG_VERSION_NUMBER",
+        "HTTP_REQUEST",
+        "UNKNOWN_PROTOCOL",
+        "PACKET_LENGTH_TOO_LONG",
+        "RECORD_LAYER_FAILURE",
+    }
 )
 _NO_AGREEMENT = ("ALERT", "UNSUPPORTED", "NO_PROTOCOLS")
 _HUNG_UP = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, RemoteDisconnected)
-_UNTRUSTED_HINT = "--cert-dir DIR names a CA of your own, --tls-verify=false accepts any certificate"
+_UNTRUSTED_HINT = (
+    "--cert-dir DIR names a CA of your own, --tls-verify=false accepts any certificate"
+)
 _OUT_OF_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _CLOCK_HINT = "is the clock of this machine right? --tls-verify=false accepts any certificate"
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
@@ -49,11 +57,15 @@ class NoTlsError(NoWayError):
 
 
 class MalformedHeadError(HTTPException):
-    """The head of an answer arrived and is no HTTP. Its text is the library's name for the fault."""
+    """The head of an answer arrived and is no HTTP. Its text is the library's name for the
+    fault.
+    """
 
 
 def causes_of(error: BaseException) -> list[BaseException]:
-    """The exception and all that led to it, outermost first. Libraries hang them in different places."""
+    """The exception and all that led to it, outermost first. Libraries hang them in different
+    places.
+    """
     found: list[BaseException] = []
     todo: list[object] = [error]
     while todo:
@@ -75,10 +87,13 @@ def translated(  # noqa: C901 - a table, in the form of ifs
 ) -> ZPullError:
     """Our error for what went wrong with `host`.
 
-    `seconds` is how long we waited for a byte; `received` counts body bytes, None before the answer's head.
+    `seconds` is how long we waited for a byte; `received` counts body bytes, None before the
+    answer's head.
     """
     at = "" if received is None else f" after {received} body bytes"
-    unreachable, no_answer = (UnreachableError, NoAnswerError) if received is None else (TransientError, TransientError)
+    unreachable, no_answer = (
+        (UnreachableError, NoAnswerError) if received is None else (TransientError, TransientError)
+    )
     if final := _final(causes, host, is_proxy=is_proxy):
         return final
     if mute := _first(causes, MuteResolverError):
@@ -97,12 +112,15 @@ def translated(  # noqa: C901 - a table, in the form of ifs
             return NoTlsError(f"{host}: speaks no TLS ({reason}); --plain-http, if that is meant")
         if any(word in reason for word in _NO_AGREEMENT):
             return NoTlsError(f"{host}: we agree on no TLS ({reason})")
-        return unreachable(f"{host}: the TLS connection broke ({reason or 'closed by the other side'})")
+        return unreachable(
+            f"{host}: the TLS connection broke ({reason or 'closed by the other side'})"
+        )
     if _first(causes, ConnectionRefusedError):
         return unreachable(f"{host}: connection refused")
     if _first(causes, *_HUNG_UP):
         return no_answer(
-            f"{host}: " + ("hung up without an answer" if received is None else f"broke the connection{at}")
+            f"{host}: "
+            + ("hung up without an answer" if received is None else f"broke the connection{at}")
         )
     if cut := _first(causes, IncompleteRead):
         missing = f", {cut.expected} are missing" if cut.expected else ""
@@ -136,7 +154,11 @@ def _final(causes: list[BaseException], host: str, *, is_proxy: bool) -> ZPullEr
 
 def _detail(error: BaseException) -> str:
     """Its fixed words alone: a text may hold what the peer sent, or a URL."""
-    return getattr(error, "verify_message", None) or getattr(error, "strerror", None) or type(error).__name__
+    return (
+        getattr(error, "verify_message", None)
+        or getattr(error, "strerror", None)
+        or type(error).__name__
+    )
 
 
 def _first(causes: list[BaseException], *kinds: type[_Kind]) -> _Kind | None:

@@ -1,4 +1,6 @@
-"""Which proxy a URL goes through: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, as curl and Go read them. Pure."""
+"""Which proxy a URL goes through: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, as curl and Go
+read them. Pure.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ def _checked(value: str, variable: str) -> str:
     scheme = whole.partition("://")[0].lower()
     if scheme.startswith("socks"):
         raise UsageError(
-            f"{variable} names a SOCKS proxy ({scheme}://), which is not supported; expected http://host:port"
+            f"{variable} names a SOCKS proxy ({scheme}://), which is not supported; expected "
+            "http://host:port"
         )
     try:
         parts = urlsplit(whole)
@@ -52,7 +55,9 @@ def _checked(value: str, variable: str) -> str:
             return whole
     except ValueError:
         pass
-    raise UsageError(f"invalid {variable}; expected the URL of a proxy, http://host:port or https://host:port")
+    raise UsageError(
+        f"invalid {variable}; expected the URL of a proxy, http://host:port or https://host:port"
+    )
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:

@@ -1,4 +1,6 @@
-"""Read the body of a range response: one range, parts of multipart/byteranges, or a small packed blob."""
+"""Read the body of a range response: one range, parts of multipart/byteranges, or a small packed
+blob.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ Holds = ByteRange | Parts | Packed
 class RangeBody:
     """One response, read once. For one thread."""
 
-    def __init__(self, response: HttpResponse, holds: Holds, blob: Descriptor, what: str, limits: Limits) -> None:
+    def __init__(
+        self, response: HttpResponse, holds: Holds, blob: Descriptor, what: str, limits: Limits
+    ) -> None:
         """`what`: the blob and its host, for messages. `pieces` closes the response."""
         self._response, self._holds, self._blob = response, holds, blob
         self._what, self._limits = what, limits
@@ -31,8 +35,8 @@ class RangeBody:
     def pieces(self, spans: Sequence[ByteRange], learn: Callable[[bool], None]) -> Iterator[Pieces]:
         """Bytes as they arrive, each with its position in the blob; perhaps more than the spans.
 
-        `learn` is told, of a multipart body alone, whether it was sound. Raises TransientError where the body
-        breaks off or contradicts itself, PermanentError for a web page.
+        `learn` is told, of a multipart body alone, whether it was sound. Raises TransientError
+        where the body breaks off or contradicts itself, PermanentError for a web page.
         """
         with self._response:
             if isinstance(self._holds, ByteRange):
@@ -59,7 +63,9 @@ class RangeBody:
         if found:
             yield [(0, found)]
 
-    def _parts(self, holds: Parts, spans: Sequence[ByteRange], learn: Callable[[bool], None]) -> Iterator[Pieces]:
+    def _parts(
+        self, holds: Parts, spans: Sequence[ByteRange], learn: Callable[[bool], None]
+    ) -> Iterator[Pieces]:
         hull = ByteRange(spans[0].start, spans[-1].end)
         parts = PartReader(holds.boundary, self._blob.size, hull, len(spans), self._limits)
         try:

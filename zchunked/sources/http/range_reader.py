@@ -1,4 +1,6 @@
-"""Ranged reads of blobs behind HTTP: one or several spans a request, whatever the host makes of them."""
+"""Ranged reads of blobs behind HTTP: one or several spans a request, whatever the host makes of
+them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
-from zchunked.errors import AccessDeniedError, MultiRangeRefusedError, RangeIgnoredError, TransientError
+from zchunked.errors import (
+    AccessDeniedError,
+    MultiRangeRefusedError,
+    RangeIgnoredError,
+    TransientError,
+)
 from zchunked.interfaces import HostMemory, Pieces
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, short
@@ -20,7 +27,8 @@ from zchunked.sources.http.response import HttpResponse
 from zchunked.sources.http.status_errors import is_page, page_error
 
 _RANGE_HEADER_BYTES = 4096  # what any server takes
-_MANY = 185  # spans in one request, for hosts that take several: about 4 KiB; Apache httpd gives up beyond 200
+# spans in one request, for hosts that take several: about 4 KiB; Apache httpd gives up beyond 200
+_MANY = 185
 _SMALL = (16, 64 << 10)  # bytes of an object that is good for a probe: a config
 _TOO_MANY = frozenset({400, 413, 414, 431})
 
@@ -44,15 +52,18 @@ class BlobReader:
         self.locations = BlobLocations(server, path_of)
 
     def spans_per_request(self, blob: Descriptor) -> int:
-        """1 for a host of which nothing is known; `read` may be asked for more all the same, to find out."""
+        """1 for a host of which nothing is known; `read` may be asked for more all the same, to
+        find out.
+        """
         known = self._hosts.recall(self.locations.host_of(blob))
         return 1 if known is None else min(known, most_spans(blob))
 
     def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         """Several spans go into one request, unless the host is known to take one at a time.
 
-        What a multi-range answer leaves out is asked for again here, one span after the other. Raises
-        MultiRangeRefusedError before the first pieces when the host takes no more than one; that is then known.
+        What a multi-range answer leaves out is asked for again here, one span after the other.
+        Raises MultiRangeRefusedError before the first pieces when the host takes no more than one;
+        that is then known.
         """
         left = list(spans)
         if self._may_probe(blob, left):
@@ -74,11 +85,15 @@ class BlobReader:
                     raise
                 raise TransientError(f"{error}, after other ranges were served") from error
 
-    def _read_many(self, blob: Descriptor, spans: list[ByteRange]) -> Generator[Pieces, None, list[ByteRange]]:
+    def _read_many(
+        self, blob: Descriptor, spans: list[ByteRange]
+    ) -> Generator[Pieces, None, list[ByteRange]]:
         """As many spans in one request as the host takes; returns what did not come in this way."""
         left, most, has_begun = spans, most_spans(blob), False
         while len(left) > 1 and (self._hosts.recall(self.locations.host_of(blob)) or _MANY) > 1:
-            asked = left[: min(most, max(2, self._hosts.recall(self.locations.host_of(blob)) or _MANY))]
+            asked = left[
+                : min(most, max(2, self._hosts.recall(self.locations.host_of(blob)) or _MANY))
+            ]
             came: list[ByteRange] = []
             try:
                 for pieces in self._read_several(blob, asked):
@@ -90,7 +105,8 @@ class BlobReader:
                     raise
             missing = subtract(asked, merge(came))
             left = missing + left[len(asked) :]
-            if missing:  # nothing at all counts too: a host that answers so is asked for one span at a time
+            # nothing at all counts too: a host that answers so is asked for one span at a time
+            if missing:
                 self._hosts.learn(self.locations.host_of(blob), 1)
         return left
 
@@ -105,12 +121,16 @@ class BlobReader:
                 if at is not None and position != at:
                     if number:
                         yield pieces[:number]
-                    raise TransientError(f"blob {short(blob.digest)}: one range is answered with parts out of order")
+                    raise TransientError(
+                        f"blob {short(blob.digest)}: one range is answered with parts out of order"
+                    )
                 at = position + len(piece)
             yield pieces
         at = span.start if at is None else at
         if at < span.end:
-            raise TransientError(f"blob {short(blob.digest)}: {span.end - at} bytes of {span} did not come")
+            raise TransientError(
+                f"blob {short(blob.digest)}: {span.end - at} bytes of {span} did not come"
+            )
 
     def _read_several(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         """Bytes of the spans and no others, in the server's order; perhaps not all of them."""
@@ -143,7 +163,8 @@ class BlobReader:
     def _open(self, blob: Descriptor, spans: Sequence[ByteRange]) -> _Opened:
         """A response whose body holds what was asked for.
 
-        The server is asked where a blob is by one thread, once; the others wait for that and go there directly.
+        The server is asked where a blob is by one thread, once; the others wait for that and go
+        there directly.
         """
         locations = self.locations
         for turn in range(TRIES):
@@ -164,18 +185,25 @@ class BlobReader:
         raise AccessDeniedError(f"{what} refuses every new URL")
 
     def _look(self, blob: Descriptor, spans: Sequence[ByteRange], own: list[_Opened]) -> str:
-        """Where the server sends us for this blob. The response from there goes into `own`: it is the caller's."""
+        """Where the server sends us for this blob. The response from there goes into `own`: it is
+        the caller's.
+        """
         response = self.locations.ask_server(blob, _headers(blob, spans))
         try:
             own.append(self._settled(response, blob, spans))
         except (RangeIgnoredError, MultiRangeRefusedError):
-            self.locations.note(blob.digest, response.url)  # the bytes are there, only not in this way
+            # the bytes are there, only not in this way
+            self.locations.note(blob.digest, response.url)
             raise
         self.locations.note(blob.digest, response.url)
         return response.url
 
-    def _settled(self, response: HttpResponse, blob: Descriptor, spans: Sequence[ByteRange]) -> _Opened:
-        """A response that `_checked` has passed. A host may refuse ranges with 403 and send the whole blob."""
+    def _settled(
+        self, response: HttpResponse, blob: Descriptor, spans: Sequence[ByteRange]
+    ) -> _Opened:
+        """A response that `_checked` has passed. A host may refuse ranges with 403 and send the
+        whole blob.
+        """
         if response.status == 403 and _headers(blob, spans):
             denied = response.status_error(self._what(blob, response.host))
             response = self.locations.ask(response.url, {}, blob.digest)
@@ -184,10 +212,18 @@ class BlobReader:
                 raise denied
         return response, self._checked(response, blob, spans)
 
-    def _checked(self, response: HttpResponse, blob: Descriptor, spans: Sequence[ByteRange]) -> Holds:
-        """Raises, and closes the response, unless its body holds bytes of the spans. Learns what the host can do."""
+    def _checked(
+        self, response: HttpResponse, blob: Descriptor, spans: Sequence[ByteRange]
+    ) -> Holds:
+        """Raises, and closes the response, unless its body holds bytes of the spans. Learns what
+        the host can do.
+        """
         host = response.host
-        if response.status == 200 and response.length not in (None, blob.size) and is_page(response.headers, b"<"):
+        if (
+            response.status == 200
+            and response.length not in (None, blob.size)
+            and is_page(response.headers, b"<")
+        ):
             page = response.excerpt()
             raise page_error(self._what(blob, host), page)
         try:
@@ -197,7 +233,8 @@ class BlobReader:
             self._dismiss(response, blob)
             raise
         except MultiRangeRefusedError:
-            # One that has taken several may find these too many; others mean that one is the most they take.
+            # One that has taken several may find these too many; others mean that one is the most
+            # they take.
             is_too_many = response.status in _TOO_MANY and (self._hosts.recall(host) or 0) > 1
             self._hosts.learn(host, max(1, len(spans) // 2) if is_too_many else 1)
             self._dismiss(response, blob)
@@ -207,7 +244,9 @@ class BlobReader:
             raise
         if holds is None:
             raise response.status_error(self._what(blob, host))
-        is_unasked = isinstance(holds, ByteRange) and holds.size == blob.size and list(spans) != [holds]
+        is_unasked = (
+            isinstance(holds, ByteRange) and holds.size == blob.size and list(spans) != [holds]
+        )
         if is_unasked and response.status == 200:
             self._hosts.learn(host, 0)
         if response.status == 206 and self._hosts.recall(host) == 0:
@@ -215,13 +254,17 @@ class BlobReader:
         return holds
 
     def _dismiss(self, response: HttpResponse, blob: Descriptor) -> None:
-        """What is short is read, for it was sent already, and that keeps the connection; a large blob is not."""
+        """What is short is read, for it was sent already, and that keeps the connection; a large
+        blob is not.
+        """
         if response.status >= 400 or blob.size <= self._limits.error_body_bytes:
             response.excerpt()
         response.close()
 
 
-def _clipped(pieces: Pieces, spans: Sequence[ByteRange]) -> Iterator[tuple[int, bytes | memoryview]]:
+def _clipped(
+    pieces: Pieces, spans: Sequence[ByteRange]
+) -> Iterator[tuple[int, bytes | memoryview]]:
     for position, piece in pieces:
         for span in clip(ByteRange(position, position + len(piece)), spans):
             yield span.start, piece[span.start - position : span.end - position]

@@ -25,7 +25,9 @@ _REFUSED_SEVERAL = frozenset({400, 413, 414, 416, 431, 501, 502})
 _SIZE_TRIES = 3  # answers that speak of another size: one may be a slip of something on the way
 REFUSED_SINGLE = frozenset({400, 416, 501})
 _MULTIPART = re.compile(r"multipart/byteranges[ \t]*(?:;|$)", re.IGNORECASE)
-_BOUNDARY = re.compile(r";[ \t]*boundary[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;,\"]+))", re.IGNORECASE)
+_BOUNDARY = re.compile(
+    r";[ \t]*boundary[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;,\"]+))", re.IGNORECASE
+)
 
 
 class EncodedError(PermanentError):
@@ -51,10 +53,11 @@ def understand(
     spans: Sequence[ByteRange],
     limits: Limits = DEFAULT_LIMITS,
 ) -> ByteRange | Parts | Packed | None:
-    """What the body holds: one range of the blob, or parts. None when the status is not about ranges at all.
+    """What the body holds: one range of the blob, or parts. None when the status is not about
+    ranges at all.
 
-    Raises RangeIgnoredError, MultiRangeRefusedError (several spans only), TransientError for an answer that
-    contradicts the question, IntegrityError when the blob is shorter than promised.
+    Raises RangeIgnoredError, MultiRangeRefusedError (several spans only), TransientError for an
+    answer that contradicts the question, IntegrityError when the blob is shorter than promised.
     """
     is_whole = len(spans) == 1 and spans[0].size == blob.size
     what = f"blob {short(blob.digest)}"
@@ -70,7 +73,9 @@ def understand(
     if status == 206:
         return _of_206(headers, blob, spans, what, limits)
     if len(spans) > 1 and status in _REFUSED_SEVERAL:
-        raise MultiRangeRefusedError(f"{what}: {len(spans)} ranges in one request are answered with status {status}")
+        raise MultiRangeRefusedError(
+            f"{what}: {len(spans)} ranges in one request are answered with status {status}"
+        )
     if status == 416 and not is_whole:
         said = re.fullmatch(r"bytes[ ]*\*/(\d{1,19})", headers.get("Content-Range", ""), re.ASCII)
         if said and int(said[1]) != blob.size:
@@ -81,7 +86,9 @@ def understand(
 
 
 def _refuse_packed(headers: Mapping[str, str], blob: Descriptor, what: str) -> None:
-    """Raises EncodedError where lengths tell that the body is not as long as the bytes that it should hold."""
+    """Raises EncodedError where lengths tell that the body is not as long as the bytes that it
+    should hold.
+    """
     want, total = blob.size, None
     if content_range := headers.get("Content-Range"):
         try:
@@ -114,29 +121,48 @@ def stated_size(status: int, headers: Mapping[str, str]) -> int | None:
     return int(length) if status == 200 and is_plain else None
 
 
-def _of_200(headers: Mapping[str, str], blob: Descriptor, spans: Sequence[ByteRange], what: str) -> ByteRange:
-    """Some servers send a range under 200; the headers must leave no doubt. Others send the whole blob: so be it."""
+def _of_200(
+    headers: Mapping[str, str], blob: Descriptor, spans: Sequence[ByteRange], what: str
+) -> ByteRange:
+    """Some servers send a range under 200; the headers must leave no doubt. Others send the whole
+    blob: so be it.
+    """
     if len(spans) > 1:
-        raise MultiRangeRefusedError(f"{what}: {len(spans)} ranges in one request are answered with the whole blob")
+        raise MultiRangeRefusedError(
+            f"{what}: {len(spans)} ranges in one request are answered with the whole blob"
+        )
     try:
         span, total = parse_content_range(headers.get("Content-Range", ""))
     except FormatError:
         span, total = None, None
-    if span == spans[0] and total in (None, blob.size) and headers.get("Content-Length") == str(span.size):
+    if (
+        span == spans[0]
+        and total in (None, blob.size)
+        and headers.get("Content-Length") == str(span.size)
+    ):
         return span
-    if headers.get("Content-Length", str(blob.size)) != str(blob.size) or "Content-Range" in headers:
+    if (
+        headers.get("Content-Length", str(blob.size)) != str(blob.size)
+        or "Content-Range" in headers
+    ):
         raise RangeIgnoredError(f"{what}: a range is answered with something else under status 200")
     return ByteRange(0, blob.size)
 
 
 def _of_206(
-    headers: Mapping[str, str], blob: Descriptor, spans: Sequence[ByteRange], what: str, limits: Limits
+    headers: Mapping[str, str],
+    blob: Descriptor,
+    spans: Sequence[ByteRange],
+    what: str,
+    limits: Limits,
 ) -> ByteRange | Parts:
     content_type = headers.get("Content-Type", "")
     if _MULTIPART.match(content_type) and "Content-Range" not in headers:
         return Parts(_boundary(content_type, what, len(spans), limits))
     asked = (
-        f"asked for {spans[0]}" if len(spans) == 1 else f"asked for {len(spans)} ranges from {spans[0]} to {spans[-1]}"
+        f"asked for {spans[0]}"
+        if len(spans) == 1
+        else f"asked for {len(spans)} ranges from {spans[0]} to {spans[-1]}"
     )
     try:
         span, total = parse_content_range(headers.get("Content-Range", ""))
@@ -147,9 +173,12 @@ def _of_206(
         lasting = _another_size(what, total, blob.size)
         raise TransientError(message, most_tries=_SIZE_TRIES, if_lasting=lasting)
     if len(spans) == 1:
-        is_ours = span.start == spans[0].start and span.end <= spans[0].end  # a server may send the beginning alone
+        # a server may send the beginning alone
+        is_ours = span.start == spans[0].start and span.end <= spans[0].end
     else:
-        is_ours = spans[0].start <= span.start and span.end <= spans[-1].end and any(clip(span, spans))
+        is_ours = (
+            spans[0].start <= span.start and span.end <= spans[-1].end and any(clip(span, spans))
+        )
     if not is_ours:
         raise TransientError(f"{what}: {asked}, answered with {span}")
     return span
@@ -164,7 +193,13 @@ def _another_size(what: str, got: int, want: int) -> IntegrityError:
 
 def _boundary(content_type: str, what: str, asked: int, limits: Limits) -> bytes:
     found = _BOUNDARY.search(content_type)
-    text = "" if found is None else re.sub(r"\\(.)", r"\1", found[1]) if found[1] is not None else found[2]
+    text = (
+        ""
+        if found is None
+        else re.sub(r"\\(.)", r"\1", found[1])
+        if found[1] is not None
+        else found[2]
+    )
     if not 0 < len(text) <= limits.boundary_chars or not text.isascii() or not text.isprintable():
         message = f"{what}: multipart without a usable boundary: {content_type!r:.120}"
         raise MultiRangeRefusedError(message) if asked > 1 else TransientError(message)

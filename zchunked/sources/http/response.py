@@ -1,4 +1,6 @@
-"""Read one HTTP response: its head, its body piece by piece, each failure as an error of our own."""
+"""Read one HTTP response: its head, its body piece by piece, each failure as an error of our
+own.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class HttpResponse:
         self.headers: Mapping[str, str] = response.headers
         self.url: str = response.url
         length = response.headers.get("Content-Length", "")
-        self.length = int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else None
+        self.length = (
+            int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else None
+        )
         """What Content-Length says of the body; None when it says nothing."""
         self.secrets = secrets
         """What the request carried and no message may repeat."""
@@ -52,7 +56,9 @@ class HttpResponse:
         self._response, self._free, self._stall, self._limits = response, free, stall, limits
         self._received = 0
         self._is_closed = False
-        self._is_parted = response.headers.get("Content-Type", "").lower().startswith("multipart/byteranges")
+        self._is_parted = (
+            response.headers.get("Content-Type", "").lower().startswith("multipart/byteranges")
+        )
         traffic.begun(is_parted=self._is_parted)
 
     def __enter__(self) -> Self:
@@ -94,7 +100,8 @@ class HttpResponse:
         raise LimitError(f"{what} has {size} bytes or more, the limit is {most}")
 
     def document(self, most: int, what: str) -> tuple[bytes, int]:
-        """A JSON document, unpacked where the server packed it, and by how many bytes that made it longer.
+        """A JSON document, unpacked where the server packed it, and by how many bytes that made it
+        longer.
 
         Raises LimitError as `read` does, and PermanentError for a web page.
         """
@@ -105,7 +112,9 @@ class HttpResponse:
         return found, len(found) - len(data)
 
     def excerpt(self) -> bytes:
-        """The beginning of a body, for its message. Never raises; the answer is done with afterwards."""
+        """The beginning of a body, for its message. Never raises; the answer is done with
+        afterwards.
+        """
         came: list[bytes] = []
         with suppress(TransferError):
             for piece in self.pieces(self._limits.error_body_bytes):
@@ -114,7 +123,9 @@ class HttpResponse:
 
     def status_error(self, what: str) -> ZPullError:
         """The error to raise for this response; reads what its body has to say."""
-        return status_error(self.status, self.headers, self.excerpt(), what, secrets=self.secrets, now=time.time())
+        return status_error(
+            self.status, self.headers, self.excerpt(), what, secrets=self.secrets, now=time.time()
+        )
 
     def close(self) -> None:
         """May be called twice. A body that was not read to its end takes the connection with it."""
@@ -138,15 +149,21 @@ class HttpResponse:
     def _receive(self, size: int) -> bytes:
         try:
             expect_more(self._response.raw, may_wait=not self.traffic.has_ended)
-            # read1 hands over what has arrived; read and iter_content lose it when the connection breaks meanwhile.
+            # read1 hands over what has arrived; read and iter_content lose it when the connection
+            # breaks meanwhile.
             return self._response.raw.read1(size, decode_content=False) or b""
         except FOREIGN as error:
             cause, ours = translated_cause(error, self.host, self._stall, self._received)
             raise ours from cause
 
     def _settle(self) -> None:
-        """A body that ends where we stop reading leaves its connection good for the next request."""
-        if self._received == self.length or self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+        """A body that ends where we stop reading leaves its connection good for the next
+        request.
+        """
+        if (
+            self._received == self.length
+            or self.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        ):
             with suppress(TransferError):
                 self._read(1)
 
@@ -156,10 +173,18 @@ def translated_cause(
 ) -> tuple[BaseException, ZPullError]:
     """The cause to chain, and our error for it.
 
-    The cause is the innermost one: those around it have URLs, and with them signatures, in their texts.
+    The cause is the innermost one: those around it have URLs, and with them signatures, in their
+    texts.
     """
     causes = causes_of(error)
     is_connecting = any(isinstance(one, ConnectTimeoutError) for one in causes)
     is_proxy = any(isinstance(one, ProxyError) for one in causes)
-    ours = translated(causes, host, seconds=seconds, received=received, is_connecting=is_connecting, is_proxy=is_proxy)
+    ours = translated(
+        causes,
+        host,
+        seconds=seconds,
+        received=received,
+        is_connecting=is_connecting,
+        is_proxy=is_proxy,
+    )
     return causes[-1], ours

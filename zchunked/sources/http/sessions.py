@@ -1,4 +1,6 @@
-"""Keep connections open between requests: one `requests` session each, whose answers end in time."""
+"""Keep connections open between requests: one `requests` session each, whose answers end in
+time.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from zchunked.sources.http.urls import Origin, netloc
 from zchunked.sources.shared_line import IdleConnections
 
 SENT_AT_ONCE = 64 << 10  # a send must be through within the time of a connect
-_NOT_SENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # linux/tcp.h; Python knows it since 3.12
+# linux/tcp.h; Python knows it since 3.12
+_NOT_SENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 
 
 class SessionPool:
@@ -28,7 +31,9 @@ class SessionPool:
     """
 
     def __init__(self, trust: Trust | None = None, shared: IdleConnections | None = None) -> None:
-        """None trusts what the system does. `shared`: where sessions rest with those of other pools."""
+        """None trusts what the system does. `shared`: where sessions rest with those of other
+        pools.
+        """
         trust = self._trust = trust or Trust()
         self.verifies = trust.verify
         """Whether certificates are checked at all."""
@@ -55,13 +60,17 @@ class SessionPool:
         self._idle.put((self._trust, origin), session)
 
     def close(self) -> None:
-        """Close those that rest, unless others share them; those at work close when they are put back."""
+        """Close those that rest, unless others share them; those at work close when they are put
+        back.
+        """
         self._own.close()
 
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """None. Otherwise requests reads the whole body of a redirect even when told not to follow it."""
+        """None. Otherwise requests reads the whole body of a redirect even when told not to follow
+        it.
+        """
 
 
 class _Adapter(HTTPAdapter):
@@ -72,8 +81,12 @@ class _Adapter(HTTPAdapter):
         super().__init__(pool_connections=1, pool_maxsize=1)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        # What is sent and not yet on its way is lost with its connection, and there may be megabytes of it.
-        options = [*HTTPConnection.default_socket_options, (socket.IPPROTO_TCP, _NOT_SENT_LOWAT, SENT_AT_ONCE)]
+        # What is sent and not yet on its way is lost with its connection, and there may be
+        # megabytes of it.
+        options = [
+            *HTTPConnection.default_socket_options,
+            (socket.IPPROTO_TCP, _NOT_SENT_LOWAT, SENT_AT_ONCE),
+        ]
         super().init_poolmanager(*args, socket_options=options, **kwargs)
         self.poolmanager.pool_classes_by_scheme = POOLS
 
@@ -83,8 +96,14 @@ class _Adapter(HTTPAdapter):
         return manager
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """The context has it all; without this, CA certificates would be parsed again for each connection."""
+        """The context has it all; without this, CA certificates would be parsed again for each
+        connection.
+        """
 
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+    def build_connection_pool_key_attributes(
+        self, request: Any, verify: Any, cert: Any = None
+    ) -> Any:
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {"ssl_context": self._contexts.of(netloc(request.url))} if host["scheme"] == "https" else {}
+        return host, {"ssl_context": self._contexts.of(netloc(request.url))} if host[
+            "scheme"
+        ] == "https" else {}

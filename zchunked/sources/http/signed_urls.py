@@ -19,7 +19,8 @@ _LONGEST_POLICY = 8 << 10
 def expiry_of(url: str) -> datetime | None:
     """In UTC; None when nothing is said, or nothing that can be read.
 
-    Known are the signatures of S3 (both), Google and Alibaba, of Azure (`se`), and of CloudFront (`Expires`, `Policy`).
+    Known are the signatures of S3 (both), Google and Alibaba, of Azure (`se`), and of CloudFront
+    (`Expires`, `Policy`).
     """
     try:
         pairs = parse_qsl(urlsplit(url).query, max_num_fields=100)
@@ -58,7 +59,9 @@ def _by_policy(query: Mapping[str, str]) -> datetime | None:
     if not text or len(text) > _LONGEST_POLICY:
         return None
     try:
-        found = json.loads(base64.b64decode(text.translate(str.maketrans("-_~", "+=/")), validate=True))
+        found = json.loads(
+            base64.b64decode(text.translate(str.maketrans("-_~", "+=/")), validate=True)
+        )
         seconds = found["Statement"][0]["Condition"]["DateLessThan"]["AWS:EpochTime"]
     except (binascii.Error, ValueError, RecursionError, KeyError, IndexError, TypeError):
         return None

@@ -9,23 +9,47 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from zchunked.errors import AccessDeniedError, NotFoundError, PermanentError, TransientError, ZPullError
+from zchunked.errors import (
+    AccessDeniedError,
+    NotFoundError,
+    PermanentError,
+    TransientError,
+    ZPullError,
+)
 
 _QUOTED_CHARS = 200
 _TRANSIENT = frozenset({408, 425, 429})
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _HINT = re.compile(
-    rf"retry-after[\"']?\s*[:=]\s*[\"']?((?:{_DURATION.pattern})+|\d{{1,9}}(?:\.\d{{1,9}})?)", re.IGNORECASE
+    rf"retry-after[\"']?\s*[:=]\s*[\"']?((?:{_DURATION.pattern})+|\d{{1,9}}(?:\.\d{{1,9}})?)",
+    re.IGNORECASE,
 )
 _SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
-_QUOTA = re.compile(rb"pull rate limit|reached your .{0,40}rate limit|increase-rate-limit", re.IGNORECASE)
+_QUOTA = re.compile(
+    rb"pull rate limit|reached your .{0,40}rate limit|increase-rate-limit", re.IGNORECASE
+)
 _QUOTA_TRIES = 3
 _XML = re.compile(r"<(Code|Message)>([^<]{1,300})</\1>")
 
 
 def status_error(
-    status: int, headers: Mapping[str, str], body: bytes, what: str, *, secrets: Iterable[str] = (), now: float
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    what: str,
+    *,
+    secrets: Iterable[str] = (),
+    now: float,
 ) -> ZPullError:
     """The error to raise for an answer that is not what was asked for.
 
@@ -39,7 +63,9 @@ def status_error(
     if status in (401, 403):
         return AccessDeniedError(message)
     if status == 407:
-        return AccessDeniedError(f"{message}; the proxy refuses the credentials in HTTP_PROXY, or wants some")
+        return AccessDeniedError(
+            f"{message}; the proxy refuses the credentials in HTTP_PROXY, or wants some"
+        )
     if status == 429 and retry_after(headers, body, now) is None and _is_quota(headers, body):
         return TransientError(
             f"{message}; a quota of pulls is used up: log in, use a mirror, or wait some hours",
@@ -51,9 +77,16 @@ def status_error(
 
 
 def is_page(headers: Mapping[str, str], body: bytes) -> bool:
-    """Whether this is a page for people: what login portals and proxies send in place of anything."""
+    """Whether this is a page for people: what login portals and proxies send in place of
+    anything.
+    """
     begin = body[:200].lstrip().lower()
-    is_html = headers.get("Content-Type", "").strip().lower().startswith(("text/html", "application/xhtml"))
+    is_html = (
+        headers.get("Content-Type", "")
+        .strip()
+        .lower()
+        .startswith(("text/html", "application/xhtml"))
+    )
     return (is_html and begin.startswith(b"<")) or begin.startswith((b"<!doctype html", b"<html"))
 
 
@@ -68,7 +101,9 @@ def page_error(what: str, body: bytes) -> PermanentError:
 
 def _is_quota(headers: Mapping[str, str], body: bytes) -> bool:
     """Whether a 429 counts pulls over hours, as Docker Hub does, and not requests over seconds."""
-    remaining = re.match(r"\s*0\s*;\s*w=(\d{3,9})", headers.get("RateLimit-Remaining", ""), re.ASCII)
+    remaining = re.match(
+        r"\s*0\s*;\s*w=(\d{3,9})", headers.get("RateLimit-Remaining", ""), re.ASCII
+    )
     return bool(remaining and int(remaining[1]) >= 600) or _QUOTA.search(body) is not None
 
 
@@ -80,7 +115,9 @@ def _phrase(status: int) -> str:
 
 
 def retry_after(headers: Mapping[str, str], body: bytes, now: float) -> float | None:
-    """How many seconds the server asks us to wait: by its header, a number or a date, or by a hint in the body."""
+    """How many seconds the server asks us to wait: by its header, a number or a date, or by a hint
+    in the body.
+    """
     said = headers.get("Retry-After", "").strip()
     if _SECONDS.fullmatch(said):
         return float(said)
@@ -91,7 +128,12 @@ def retry_after(headers: Mapping[str, str], body: bytes, now: float) -> float | 
     if hint := _HINT.search(body.decode("utf-8", "replace")):
         if _SECONDS.fullmatch(hint[1]):
             return float(hint[1])
-        return sum([float(number) * _UNITS[unit.lower()] for number, unit in _DURATION.findall(hint[1].lower())])
+        return sum(
+            [
+                float(number) * _UNITS[unit.lower()]
+                for number, unit in _DURATION.findall(hint[1].lower())
+            ]
+        )
     return None
 
 
@@ -129,8 +171,15 @@ def _json_gist(found: Any) -> str:
     errors = found.get("errors")
     if isinstance(errors, list):
         ones = [one for one in errors if isinstance(one, dict)]
-        return "; ".join([": ".join([str(one[key]) for key in ("code", "message") if one.get(key)]) for one in ones])
+        return "; ".join(
+            [
+                ": ".join([str(one[key]) for key in ("code", "message") if one.get(key)])
+                for one in ones
+            ]
+        )
     words = [
-        found[key] for key in ("error", "error_description", "details", "message") if isinstance(found.get(key), str)
+        found[key]
+        for key in ("error", "error_description", "details", "message")
+        if isinstance(found.get(key), str)
     ]
     return ": ".join(words)

@@ -1,4 +1,6 @@
-"""TLS: whom we trust, for each host. The layout of certificate directories is that of the container tools."""
+"""TLS: whom we trust, for each host. The layout of certificate directories is that of the container
+tools.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ _SYSTEM_CERTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """`cert_dir` is used for every host; in `certs_d` each host has a directory of its own, `host:port`.
+    """`cert_dir` is used for every host; in `certs_d` each host has a directory of its own,
+    `host:port`.
 
     `home` is the registry: what vouches for it may also vouch for hosts that it sends us to.
     """
@@ -28,11 +31,17 @@ class Trust:
 
 
 def trust_from(
-    environment: Mapping[str, str], *, verify: bool = True, cert_dir: Path | None = None, registry: str = ""
+    environment: Mapping[str, str],
+    *,
+    verify: bool = True,
+    cert_dir: Path | None = None,
+    registry: str = "",
 ) -> Trust:
     """SSL_CERT_FILE and SSL_CERT_DIR need no help: OpenSSL reads them itself."""
     bundle = environment.get("REQUESTS_CA_BUNDLE") or environment.get("CURL_CA_BUNDLE")
-    config = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if (home := environment.get("HOME")) else "")
+    config = environment.get("XDG_CONFIG_HOME") or (
+        f"{home}/.config" if (home := environment.get("HOME")) else ""
+    )
     own = (Path(config, "containers", "certs.d"),) if config else ()
     return Trust(verify, Path(bundle) if bundle else None, cert_dir, own + _SYSTEM_CERTS, registry)
 
@@ -51,7 +60,8 @@ class Contexts:
         directory = self._directory(host)
         is_own = directory is not None
         if directory is None and self._trust.home:
-            directory = self._directory(self._trust.home)  # its token server often has a certificate of the same CA
+            # its token server often has a certificate of the same CA
+            directory = self._directory(self._trust.home)
         key = directory, is_own
         with self._lock:
             if key not in self._made:
@@ -75,8 +85,11 @@ class Contexts:
 
     def _make(self, directory: Path | None, *, shows_ours: bool) -> ssl.SSLContext:
         """`shows_ours`: the certificates with a key are for this host to see."""
-        context = ssl.create_default_context(cafile=str(self._trust.bundle) if self._trust.bundle else None)
-        # Python 3.13 refuses a CA without key usage, as many private ones are; the container tools do not.
+        context = ssl.create_default_context(
+            cafile=str(self._trust.bundle) if self._trust.bundle else None
+        )
+        # Python 3.13 refuses a CA without key usage, as many private ones are; the container tools
+        # do not.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if self._trust.bundle is None and not _has_system_store():
             context.load_verify_locations(self._fallback)
@@ -88,7 +101,9 @@ class Contexts:
                 context.load_verify_locations(file)
             elif file.suffix == ".cert" and shows_ours:
                 if not (key := file.with_suffix(".key")).exists():
-                    raise LocalError(f"{file} lacks its key, {key.name}; a CA's certificate is to end in .crt")
+                    raise LocalError(
+                        f"{file} lacks its key, {key.name}; a CA's certificate is to end in .crt"
+                    )
                 context.load_cert_chain(file, key)
             elif file.suffix == ".key" and not file.with_suffix(".cert").exists():
                 raise LocalError(f"{file} lacks its certificate, {file.stem}.cert")

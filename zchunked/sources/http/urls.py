@@ -6,7 +6,8 @@ from urllib.parse import SplitResult, parse_qsl, quote, urljoin, urlsplit, urlun
 
 from zchunked.errors import PermanentError
 
-_SHOWN_KEYS = frozenset({"scope", "service", "digest", "n", "ns", "tag"})  # signatures travel in the others
+# signatures travel in the others
+_SHOWN_KEYS = frozenset({"scope", "service", "digest", "n", "ns", "tag"})
 _URL_CHARS = "!#$%&'()*+,/:;=?@[]~"  # with letters, digits and -._ all that a URL is made of
 _PORTS = {"http": 80, "https": 443}
 _SHORTEST_SECRET = 8  # of a query value: `X-Amz-Expires=300` is none
@@ -16,24 +17,39 @@ Origin = tuple[str, str, int]
 
 
 def shown(url: str) -> str:
-    """For messages and logs: no user info, no fragment; values of query keys outside a short list become `…`."""
+    """For messages and logs: no user info, no fragment; values of query keys outside a short list
+    become `…`.
+    """
     try:
         parts = urlsplit(url)
-        text = "&".join([_shown_pair(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True)])
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, text, ""))[:300]
+        text = "&".join(
+            [
+                _shown_pair(key, value)
+                for key, value in parse_qsl(parts.query, keep_blank_values=True)
+            ]
+        )
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, text, ""))[
+            :300
+        ]
     except ValueError:
         return "(an unreadable URL)"
 
 
 def _shown_pair(key: str, value: str) -> str:
-    return f"{quote(key, safe='')[:40]}=" + (quote(value, safe=":/,*") if key in _SHOWN_KEYS else "…")
+    return f"{quote(key, safe='')[:40]}=" + (
+        quote(value, safe=":/,*") if key in _SHOWN_KEYS else "…"
+    )
 
 
 def hidden_values(url: str) -> list[str]:
     """The query values that `shown` hides, as they may be echoed: encoded and decoded."""
     query = urlsplit(url).query
     decoded = [value for key, value in parse_qsl(query) if key not in _SHOWN_KEYS]
-    encoded = [value for key, _, value in (pair.partition("=") for pair in query.split("&")) if key not in _SHOWN_KEYS]
+    encoded = [
+        value
+        for key, _, value in (pair.partition("=") for pair in query.split("&"))
+        if key not in _SHOWN_KEYS
+    ]
     return [value for value in (*decoded, *encoded) if len(value) >= _SHORTEST_SECRET]
 
 
@@ -55,7 +71,11 @@ def _origin(parts: SplitResult) -> Origin:
 def _parsed(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        if parts.scheme.lower() in _PORTS and parts.hostname and (parts.port is None or parts.port > 0):
+        if (
+            parts.scheme.lower() in _PORTS
+            and parts.hostname
+            and (parts.port is None or parts.port > 0)
+        ):
             return parts
     except ValueError:
         pass
@@ -86,4 +106,7 @@ def _as_ascii(location: str) -> str:
     """Header text is Latin-1 to the library, whatever bytes it was; those beyond ASCII, and control
     characters, are percent-encoded as they came.
     """
-    return quote(location.encode("utf-8" if max(location, default="") > "\xff" else "latin-1"), safe=_URL_CHARS)
+    return quote(
+        location.encode("utf-8" if max(location, default="") > "\xff" else "latin-1"),
+        safe=_URL_CHARS,
+    )

@@ -1,6 +1,7 @@
 """What obstore's exceptions mean: their texts → one of our errors. Pure.
 
-Its classes tell no server that is busy from one that will never do. What was answered stands in the text alone.
+Its classes tell no server that is busy from one that will never do. What was answered stands in the
+text alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from zchunked.sources.http.status_errors import excerpt_of, status_error
 _STATUS = re.compile(r"non-2xx status code: (\d{3})[^:\n]*: (.*)\n\nDebug source:", re.DOTALL)
 _STATUS_ALONE = re.compile(r"non-2xx status code: (\d{3})")
 _KIND = re.compile(r"\bkind: (Connect|Request|Timeout|Interrupted|Decode|Unknown)\b")
-_MACHINE = re.compile(r"169\.254\.\d+\.\d+|fd00:ec2|metadata\.google\.internal")  # where clouds keep credentials
+# where clouds keep credentials
+_MACHINE = re.compile(r"169\.254\.\d+\.\d+|fd00:ec2|metadata\.google\.internal")
 _HOST = re.compile(r"\bhttps?://(?:[^/@\s]*@)?([^/?#\s]{1,255})")
 _BREAKS = {
     "Connect": "cannot be reached",
@@ -36,7 +38,9 @@ _BREAKS = {
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One failed request: the error to raise, the status if there was an answer, and how long its body was."""
+    """One failed request: the error to raise, the status if there was an answer, and how long its
+    body was.
+    """
 
     error: ZPullError
     status: int | None = None
@@ -44,13 +48,19 @@ class Answered:
     has_asked: bool = True
 
 
-def understood(error: Exception, what: str, *, secrets: Iterable[str] = (), hint: str = "") -> Answered:
-    """`hint`: what to set where credentials are missing. No URL gets into a message: it may carry a signature."""
+def understood(
+    error: Exception, what: str, *, secrets: Iterable[str] = (), hint: str = ""
+) -> Answered:
+    """`hint`: what to set where credentials are missing. No URL gets into a message: it may carry a
+    signature.
+    """
     text = str(error)
     if "NotPartial" in text or "non-partial response" in text:
         return Answered(RangeIgnoredError(f"{what}: the range is ignored"), 200)
     if _MACHINE.search(text):
-        return Answered(AccessDeniedError(f"{what}: there are no credentials for it; {hint}"), has_asked=False)
+        return Answered(
+            AccessDeniedError(f"{what}: there are no credentials for it; {hint}"), has_asked=False
+        )
     found = _STATUS.search(text) or _STATUS_ALONE.search(text)
     if found is not None:
         status = int(found[1])
@@ -60,10 +70,15 @@ def understood(error: Exception, what: str, *, secrets: Iterable[str] = (), hint
             ours = AccessDeniedError(f"{ours}; {hint}")
         return Answered(ours, status, len(body))
     if "LOCATION" in text or "incorrectly configured region" in text:
-        return Answered(TransferError(f"{what}: the bucket is in another region; set AWS_REGION"), 301)
+        return Answered(
+            TransferError(f"{what}: the bucket is in another region; set AWS_REGION"), 301
+        )
     if "invalid peer certificate" in text or "InvalidCertificate" in text:
         return Answered(
-            TransferError(f"{what}: the server's certificate is not trusted; --cert-dir DIR says where its CA is"),
+            TransferError(
+                f"{what}: the server's certificate is not trusted; --cert-dir DIR says where its "
+                "CA is"
+            ),
             has_asked=False,
         )
     if kind := _KIND.search(text):
@@ -74,5 +89,6 @@ def understood(error: Exception, what: str, *, secrets: Iterable[str] = (), hint
         return Answered(NotFoundError(f"{what}: no such object"), 404)
     gist = re.sub(r"\b[a-z]+://\S+", "…", text.partition("\n\nDebug source:")[0])
     return Answered(
-        TransferError(f"{what}: {excerpt_of(gist.encode(), secrets) or type(error).__name__}"), has_asked=False
+        TransferError(f"{what}: {excerpt_of(gist.encode(), secrets) or type(error).__name__}"),
+        has_asked=False,
     )

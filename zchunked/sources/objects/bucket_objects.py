@@ -1,4 +1,6 @@
-"""The objects of a layout in a bucket (S3, Google, Azure), read one range at a time; never retried here."""
+"""The objects of a layout in a bucket (S3, Google, Azure), read one range at a time; never retried
+here.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,13 @@ def open_bucket(reference: LayoutReference, network: Network) -> BucketObjects:
 
 
 class BucketObjects:
-    """Fills `Objects`. One range per request: no bucket serves more. Pieces come as obstore hands them over."""
+    """Fills `Objects`. One range per request: no bucket serves more. Pieces come as obstore hands
+    them over.
+    """
 
-    def __init__(self, bucket: Bucket, traffic: Traffic, *, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, bucket: Bucket, traffic: Traffic, *, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         self.name = bucket.name
         self._bucket, self._traffic, self._limits = bucket, traffic, limits
 
@@ -56,14 +62,20 @@ class BucketObjects:
         for span in spans:
             is_whole = span == ByteRange(0, blob.size)
             try:
-                result = self._ask(path, {} if is_whole else {"range": (span.start, span.end)}, what)
+                result = self._ask(
+                    path, {} if is_whole else {"range": (span.start, span.end)}, what
+                )
             except RangeIgnoredError:
                 if span is spans[0]:
                     raise
-                raise TransientError(f"{what}: a range is refused after other ranges were served") from None
+                raise TransientError(
+                    f"{what}: a range is refused after other ranges were served"
+                ) from None
             check_size(blob, int(result.meta["size"]), self.name)
             if tuple(result.range) != (span.start, span.end):
-                raise TransferError(f"{what}: asked for {span}, the answer holds {ByteRange(*result.range)}")
+                raise TransferError(
+                    f"{what}: asked for {span}, the answer holds {ByteRange(*result.range)}"
+                )
             at = span.start
             for piece in self._pieces(result, what):
                 yield [(at, piece)]
@@ -79,7 +91,9 @@ class BucketObjects:
             raise self._counted(error, what, began) from None
         start, end = result.range
         ranges = f"bytes={start}-{end - 1}" if options else ""
-        self._traffic.asked(Requested("GET", what, 206 if options else 200, time.monotonic() - began, ranges))
+        self._traffic.asked(
+            Requested("GET", what, 206 if options else 200, time.monotonic() - began, ranges)
+        )
         self._traffic.answered(time.monotonic() - began)
         return result
 
@@ -99,7 +113,9 @@ class BucketObjects:
             self._traffic.ended()
 
     def _counted(self, error: Exception, what: str, began: float) -> Exception:
-        """An error is an answer, too, and its body was received; nobody was asked where nobody could be reached."""
+        """An error is an answer, too, and its body was received; nobody was asked where nobody
+        could be reached.
+        """
         answered = self._bucket.answered(error, what)
         if answered.has_asked:
             self._traffic.asked(Requested("GET", what, 0, time.monotonic() - began))

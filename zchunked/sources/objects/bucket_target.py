@@ -1,4 +1,6 @@
-"""A bucket to publish to: objects appear whole, the index is replaced only as long as nobody else has done so."""
+"""A bucket to publish to: objects appear whole, the index is replaced only as long as nobody else
+has done so.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from zchunked.errors import AccessDeniedError, LimitError, NotFoundError, TransferError, TransientError
+from zchunked.errors import (
+    AccessDeniedError,
+    LimitError,
+    NotFoundError,
+    TransferError,
+    TransientError,
+)
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.reference import LayoutReference
 from zchunked.sources.network import Network
@@ -21,23 +29,35 @@ _PARTS_AT_ONCE = 2  # for each blob; several blobs go up at the same time
 _PART_RETRIES = 3
 _REQUEST_SECONDS = 300  # for a part to go up: 17 kB/s
 _TURNS = 20  # each turn that is lost was won by somebody else
-_BLOB_TYPE = {"Content-Type": "application/octet-stream", "Cache-Control": "public, max-age=31536000, immutable"}
-_JSON_TYPE = {"Content-Type": "application/json", "Cache-Control": "no-cache"}  # else old tags live on in proxies
-_PERHAPS_ABSENT = (NotFoundError, AccessDeniedError)  # who may not list a bucket is refused what is not there
-_NO_CONDITIONS = frozenset({400, 405, 501})  # how servers say that they do not know `If-Match` on writes
+_BLOB_TYPE = {
+    "Content-Type": "application/octet-stream",
+    "Cache-Control": "public, max-age=31536000, immutable",
+}
+# else old tags live on in proxies
+_JSON_TYPE = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
+# who may not list a bucket is refused what is not there
+_PERHAPS_ABSENT = (NotFoundError, AccessDeniedError)
+# how servers say that they do not know `If-Match` on writes
+_NO_CONDITIONS = frozenset({400, 405, 501})
 
 
-def open_bucket_target(reference: LayoutReference, network: Network, *, is_patient: bool = True) -> BucketTarget:
-    """`is_patient` False: a part of a blob is sent once. Otherwise obstore sends it up to three times more: it alone
-    still has the part.
+def open_bucket_target(
+    reference: LayoutReference, network: Network, *, is_patient: bool = True
+) -> BucketTarget:
+    """`is_patient` False: a part of a blob is sent once. Otherwise obstore sends it up to three
+    times more: it alone still has the part.
     """
     # A limit to silence would count the time that a part takes to go up.
     client = {"timeout": f"{_REQUEST_SECONDS}s"}
-    return BucketTarget(connect(reference, network, client, retries=_PART_RETRIES if is_patient else 0))
+    return BucketTarget(
+        connect(reference, network, client, retries=_PART_RETRIES if is_patient else 0)
+    )
 
 
 class BucketTarget:
-    """Fills `Target`. Where the bucket takes conditional writes, publishers never lose each other's entries."""
+    """Fills `Target`. Where the bucket takes conditional writes, publishers never lose each other's
+    entries.
+    """
 
     def __init__(self, bucket: Bucket, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self.name = bucket.name
@@ -61,7 +81,9 @@ class BucketTarget:
             raise ours from None
 
     def put(self, path: str, size: int, pieces: Iterable[bytes | memoryview]) -> None:
-        """What `pieces` raises is raised here; a large object that breaks off leaves no parts behind."""
+        """What `pieces` raises is raised here; a large object that breaks off leaves no parts
+        behind.
+        """
         if size <= _PART_BYTES:
             self._put(path, b"".join(pieces), _JSON_TYPE if path == "oci-layout" else _BLOB_TYPE)
         else:
@@ -79,7 +101,9 @@ class BucketTarget:
             if refused and not self._has_conditions:
                 raise refused
             try:
-                self._put(path, new, _JSON_TYPE, mode=version if self._has_conditions else "overwrite")
+                self._put(
+                    path, new, _JSON_TYPE, mode=version if self._has_conditions else "overwrite"
+                )
             except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
                 if refused:  # it is there, and not for us to read
                     raise refused from None
@@ -92,13 +116,17 @@ class BucketTarget:
             if self._has_conditions:
                 return
             # The bucket takes no conditions: look whether somebody has just written over ours.
-        raise TransferError(f"{self.name}/{path}: somebody else replaces it all the time; try again")
+        raise TransferError(
+            f"{self.name}/{path}: somebody else replaces it all the time; try again"
+        )
 
     def close(self) -> None:
         """Connections end with the process; there is no way to end them before."""
 
     def _current(self, path: str) -> tuple[bytes | None, PutMode, AccessDeniedError | None]:
-        """The object, the condition under which it may be replaced, and the refusal that may mean that it is absent."""
+        """The object, the condition under which it may be replaced, and the refusal that may mean
+        that it is absent.
+        """
         import obstore  # noqa: PLC0415 - an extra
 
         what, most = f"{self.name}/{path}", self._limits.manifest_bytes
@@ -122,20 +150,37 @@ class BucketTarget:
             self._has_conditions = False
         return data, version, None
 
-    def _put(self, path: str, data: bytes | Iterator[bytes | memoryview], kind: dict[str, str], **how: Any) -> None:
+    def _put(
+        self,
+        path: str,
+        data: bytes | Iterator[bytes | memoryview],
+        kind: dict[str, str],
+        **how: Any,
+    ) -> None:
         import obstore  # noqa: PLC0415 - an extra
         from obstore import exceptions  # noqa: PLC0415
 
         is_conditional = how.get("mode", "overwrite") != "overwrite"
         try:
-            obstore.put(self._bucket.store, path, data, attributes=kind, max_concurrency=_PARTS_AT_ONCE, **how)
+            obstore.put(
+                self._bucket.store,
+                path,
+                data,
+                attributes=kind,
+                max_concurrency=_PARTS_AT_ONCE,
+                **how,
+            )
         except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
             if is_conditional:
                 raise
-            raise TransientError(f"{self.name}/{path}: somebody else writes it at the same time") from None
+            raise TransientError(
+                f"{self.name}/{path}: somebody else writes it at the same time"
+            ) from None
         except (exceptions.BaseError, OSError) as error:
             answered = self._bucket.answered(error, f"{self.name}/{path}")
-            is_unknown = answered.status in _NO_CONDITIONS or isinstance(error, exceptions.NotSupportedError)
+            is_unknown = answered.status in _NO_CONDITIONS or isinstance(
+                error, exceptions.NotSupportedError
+            )
             if is_conditional and is_unknown:
                 raise _NoConditionsError from None
             raise answered.error from None

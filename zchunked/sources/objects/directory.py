@@ -1,4 +1,6 @@
-"""The objects of a layout that is a directory. Nothing in it leads out of it: links are not followed."""
+"""The objects of a layout that is a directory. Nothing in it leads out of it: links are not
+followed.
+"""
 
 from __future__ import annotations
 
@@ -75,11 +77,15 @@ class DirectoryObjects:
             os.close(handle)
 
     def _open(self, path: str) -> int:
-        """A regular file below the folder; the folder itself, which a person named, may be behind a link."""
+        """A regular file below the folder; the folder itself, which a person named, may be behind a
+        link.
+        """
         try:
             at = os.open(self._folder, _FOLDER)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFoundError(f"{self.name}: no such directory; expected an OCI layout, oci:DIR[:tag]") from error
+            raise NotFoundError(
+                f"{self.name}: no such directory; expected an OCI layout, oci:DIR[:tag]"
+            ) from error
         except OSError as error:
             raise LocalError(f"{self.name} cannot be read: {error.strerror}") from error
         try:
@@ -94,7 +100,8 @@ class DirectoryObjects:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise FormatError(
-                    f"{self.name}/{path} is behind a symbolic link, which is not followed; copy the layout with cp -rL"
+                    f"{self.name}/{path} is behind a symbolic link, which is not followed; copy "
+                    "the layout with cp -rL"
                 ) from error
             raise LocalError(f"{self.name}/{path} cannot be read: {error.strerror}") from error
         finally:

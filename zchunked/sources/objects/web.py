@@ -1,4 +1,6 @@
-"""The objects of a layout behind a web server: files under a base, with ranges where the server has them."""
+"""The objects of a layout behind a web server: files under a base, with ranges where the server has
+them.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,23 @@ from zchunked.sources.http.range_response import EncodedError
 from zchunked.sources.layout import blob_path
 
 _SHAPE = "want the place that holds a layout's index.json, oci+https://host/base[:tag]"
-_ADVICE = "the server packs files although asked not to; switch that off (nginx: gzip_static always) for the layout"
+_ADVICE = (
+    "the server packs files although asked not to; switch that off (nginx: gzip_static always) "
+    "for the layout"
+)
 
 
 class StaticObjects:
-    """Fills `Objects`. A server that packs blobs is refused: offsets in a packed blob mean nothing."""
+    """Fills `Objects`. A server that packs blobs is refused: offsets in a packed blob mean
+    nothing.
+    """
 
     def __init__(
-        self, home: RegistryEndpoint, *, hosts: HostMemory | None = None, limits: Limits = DEFAULT_LIMITS
+        self,
+        home: RegistryEndpoint,
+        *,
+        hosts: HostMemory | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.name = home.name
         self._home = home
