@@ -66,7 +66,9 @@ WHO_MAY = {
     "msgspec.json.decode": "",
     "msgspec.convert": "sources.config.registries",
     # The standard library's doors to the world.
-    "sqlite3": "store.database store.damage store.collector store.open_index store.salvage store.places",
+    "sqlite3": (
+        "store.database store.damage store.collector store.open_index store.salvage store.places"
+    ),
     "fcntl": "store export.locks",
     "ctypes": "cli.tuning",
     "socket": "sources serve.server",

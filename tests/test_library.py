@@ -177,7 +177,11 @@ options = zchunked.Options(jobs=2, patience=zchunked.Patience(5))
 client = zchunked.Client("store", options=options, connection=zchunked.Connection(), on_event=show)
 digest: str = client.pull("oci:demo:demo-v1", to=["oci:out"]).manifest_digest
 size: int = zchunked.plan("oci:demo:demo-v1", store="store").estimate.bytes
-print(zchunked.pull("oci:demo:demo-v1", store="store", on_event=show).receipt.bytes.fetched, digest, size)
+print(
+    zchunked.pull("oci:demo:demo-v1", store="store", on_event=show).receipt.bytes.fetched,
+    digest,
+    size,
+)
 """
 
 

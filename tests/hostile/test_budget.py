@@ -23,7 +23,9 @@ IN_PARTS = ["metered", "warm"]
 
 def layers(count: int, files: int = 5) -> Image:
     return image([
-        chunked_layer(make_tar({f"{layer}/{file}": noise(3000, 100 * layer + file) for file in range(files)}))
+        chunked_layer(make_tar({
+            f"{layer}/{file}": noise(3000, 100 * layer + file) for file in range(files)
+        }))
         for layer in range(count)
     ])  # fmt: skip
 
@@ -31,8 +33,9 @@ def layers(count: int, files: int = 5) -> Image:
 def holes(*sizes: int) -> bytes:
     """A TOC whose chunks are zeros, of sizes that nobody has the bytes of; digests are wrong."""
     entries = [
-        {"type": "reg", "name": f"f{at}", "size": size, "digest": "sha256:" + f"{at:064x}", "offset": 100 + at,
-         "endOffset": 101 + at, "chunkSize": size, "chunkType": "zeros", "chunkDigest": "sha256:" + f"{at:064x}"}
+        {"type": "reg", "name": f"f{at}", "size": size, "digest": "sha256:" + f"{at:064x}",
+         "offset": 100 + at, "endOffset": 101 + at, "chunkSize": size, "chunkType": "zeros",
+         "chunkDigest": "sha256:" + f"{at:064x}"}
         for at, size in enumerate(sizes)
     ]  # fmt: skip
     return json.dumps({"version": 1, "entries": entries}).encode()

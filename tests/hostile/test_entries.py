@@ -46,8 +46,12 @@ REFUSED: dict[str, Edit] = {
     "no type": sets("bin/app", type=...),
     "digest is null": sets("bin/app", digest=None),
     "xattrs is a list": sets("bin/app", xattrs=["a"]),
-    "chunk first": lambda toc: toc["entries"].insert(0, {"type": "chunk", "name": "etc/", "offset": 1, "chunkSize": 1}),
-    "chunk after a directory": lambda toc: toc["entries"].insert(1, entry_of(toc, "bin/app", 1) | {"name": "etc/"}),
+    "chunk first": lambda toc: toc["entries"].insert(
+        0, {"type": "chunk", "name": "etc/", "offset": 1, "chunkSize": 1}
+    ),
+    "chunk after a directory": lambda toc: toc["entries"].insert(
+        1, entry_of(toc, "bin/app", 1) | {"name": "etc/"}
+    ),
     "chunk of another file": sets("bin/app", 2, name="shared"),
     "chunk of a file that is not there": sets("bin/app", 2, name="zzz"),
     "chunkOffset with a hole": moves("bin/app", 1, chunkOffset=1),
@@ -59,7 +63,9 @@ REFUSED: dict[str, Edit] = {
     "size less than the chunks": sets("bin/app", size=CHUNK),
     "size more than the chunks": sets("bin/app", size=60_001),
     "chunk of nothing in the middle": sets("bin/app", 1, chunkSize=0),
-    "endOffset is offset": lambda toc: sets("etc/app.conf", endOffset=entry_of(toc, "etc/app.conf")["offset"])(toc),
+    "endOffset is offset": lambda toc: sets(
+        "etc/app.conf", endOffset=entry_of(toc, "etc/app.conf")["offset"]
+    )(toc),
     "endOffset before offset": sets("etc/app.conf", endOffset=1),
     "no offset": sets("etc/app.conf", offset=...),
     "offset zero": sets("etc/app.conf", offset=0),
@@ -70,7 +76,9 @@ REFUSED: dict[str, Edit] = {
     "chunk behind its file": sets("bin/app", 1, offset=1 << 40),
     "chunk without offset": sets("bin/app", 1, offset=...),
     "ranges overlap": moves("etc/app.conf", endOffset=1000),
-    "file inside another": both(lies_at("etc/copy.conf", "bin/app"), moves("etc/copy.conf", offset=9, endOffset=-9)),
+    "file inside another": both(
+        lies_at("etc/copy.conf", "bin/app"), moves("etc/copy.conf", offset=9, endOffset=-9)
+    ),
     "same range, other digest": lies_at("etc/copy.conf", "etc/app.conf", digest=sha256(b"x")),
     "no digest": sets("etc/app.conf", digest=...),
     "digest is empty": sets("etc/app.conf", digest=""),
@@ -87,14 +95,17 @@ REFUSED: dict[str, Edit] = {
     "digest of nothing, with a size": sets("etc/app.conf", digest=sha256(b"")),
     "one chunk, two digests": sets("etc/app.conf", chunkDigest=sha256(b"x")),
     "petabytes": sets("etc/app.conf", size=1 << 50),
-    "exabytes in chunks": both(sets("bin/app", size=HUGE - 1), sets("bin/app", 3, chunkSize=HUGE - 49153)),
+    "exabytes in chunks": both(
+        sets("bin/app", size=HUGE - 1), sets("bin/app", 3, chunkSize=HUGE - 49153)
+    ),
     "hole whose digest is not of zeros": sets("var/hole", 1, chunkDigest=sha256(b"x")),
     "data that says it is a hole": sets("bin/app", 1, chunkType="zeros"),
     "file that says it is a hole": sets("etc/app.conf", chunkType="zeros"),
     "empty file with a payload": lies_at("var/empty", "etc/app.conf"),
     "empty file with a digest": sets("var/empty", digest=sha256(b"x")),
     "empty file with chunks": lambda toc: toc["entries"].insert(
-        toc["entries"].index(entry_of(toc, "var/empty")) + 1, entry_of(toc, "bin/app", 1) | {"name": "var/empty"}
+        toc["entries"].index(entry_of(toc, "var/empty")) + 1,
+        entry_of(toc, "bin/app", 1) | {"name": "var/empty"},
     ),
 }  # fmt: skip
 

@@ -262,13 +262,15 @@ FAMILIES = {
     "manifests": Family(manifests(documents.BROKEN_MANIFESTS), {MALFORMED}),
     "digests of layers": Family(
         manifests({
-            name: lambda found, bad=bad: found["layers"][0].update(digest=bad) for name, bad in BAD_DIGESTS.items()
+            name: lambda found, bad=bad: found["layers"][0].update(digest=bad)
+            for name, bad in BAD_DIGESTS.items()
         }),
         {MALFORMED},
     ),
     "diff IDs": Family(
         configs({
-            name: lambda found, bad=bad: found["rootfs"].update(diff_ids=[bad]) for name, bad in BAD_DIGESTS.items()
+            name: lambda found, bad=bad: found["rootfs"].update(diff_ids=[bad])
+            for name, bad in BAD_DIGESTS.items()
         } | {
             "none": lambda found: found["rootfs"].update(diff_ids=[]),
             "one more": lambda found: found["rootfs"]["diff_ids"].append("sha256:" + "a" * 64),

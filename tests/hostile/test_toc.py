@@ -113,11 +113,12 @@ FRAMES: dict[str, Callable[[bytes], bytes]] = {
     "dictionary needed": lambda frame: with_dictionary(unpacked(frame)),
     "window of 2 GiB": lambda frame: wide_window(unpacked(frame)),
     "not zstd": lambda frame: b"\x1f\x8b" + frame[2:],
-    "claims another content size": lambda frame: zstandard.compress(unpacked(frame))[:4] + b"\xa0\xff\xff\xff\x00"
-    + zstandard.compress(unpacked(frame))[6:],
+    "claims another content size": lambda frame: zstandard.compress(unpacked(frame))[:4]
+    + b"\xa0\xff\xff\xff\x00" + zstandard.compress(unpacked(frame))[6:],
     "bomb": lambda frame: zstandard.compress(bytes(64 << 20)),
     "one frame more": lambda frame: frame + zstandard.compress(b" "),
-    "no frame but a skippable one": lambda frame: b"\x50\x2a\x4d\x18" + len(frame).to_bytes(4, "little") + frame,
+    "no frame but a skippable one": lambda frame: b"\x50\x2a\x4d\x18"
+    + len(frame).to_bytes(4, "little") + frame,
 }  # fmt: skip
 
 

@@ -42,8 +42,8 @@ from zchunked.store.chunks import Place
 
 MiB = 1 << 20
 FILES = {
-    "etc/": b"", "etc/hello": b"hello\n", "etc/copy": b"hello\n", "empty": b"", "big": bytes(range(256)) * 40,
-    "zeros": bytes(3000),
+    "etc/": b"", "etc/hello": b"hello\n", "etc/copy": b"hello\n", "empty": b"",
+    "big": bytes(range(256)) * 40, "zeros": bytes(3000),
     "hole": b"X" * 16 + bytes(2048) + b"Y" * 16, "text": b"a line of text\n" * 500,
 }  # fmt: skip
 LAYER = chunked_layer(make_tar(FILES), cut=every(2500))

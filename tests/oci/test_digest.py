@@ -27,9 +27,9 @@ from zchunked.oci.digest import (
 HEX = "0123456789abcdef" * 4
 GOOD = f"sha256:{HEX}"
 BAD = [
-    "", "sha256:", GOOD[:-1], GOOD + "0", GOOD.upper(), GOOD + "\n", "\n" + GOOD, f"sha512:{HEX}", f"sha256-{HEX}", HEX,
-    "sha256:" + "../" * 21 + "x", "sha256:" + "g" * 64, "sha256:" + "٠" * 64, f"{GOOD}\n{GOOD}",
-    "sha256:" + "\0" * 64, "\ud800",
+    "", "sha256:", GOOD[:-1], GOOD + "0", GOOD.upper(), GOOD + "\n", "\n" + GOOD, f"sha512:{HEX}",
+    f"sha256-{HEX}", HEX, "sha256:" + "../" * 21 + "x", "sha256:" + "g" * 64, "sha256:" + "٠" * 64,
+    f"{GOOD}\n{GOOD}", "sha256:" + "\0" * 64, "\ud800",
 ]  # fmt: skip
 TEXTS = st.one_of(
     st.binary(min_size=32, max_size=32).map(lambda data: "sha256:" + data.hex()),

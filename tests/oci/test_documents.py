@@ -188,7 +188,8 @@ def test_numbers_above_our_limits_are_refused() -> None:
 
 @given(st.one_of(
     st.binary(), mutants(IMAGE.manifest), mutants(INDEX.manifest),
-    json_mutants(json.loads(IMAGE.manifest)).map(dumps), json_mutants(json.loads(INDEX.manifest)).map(dumps),
+    json_mutants(json.loads(IMAGE.manifest)).map(dumps),
+    json_mutants(json.loads(INDEX.manifest)).map(dumps),
 ), st.text(max_size=5) | st.sampled_from([OCI_MANIFEST, OCI_INDEX]))  # fmt: skip
 def test_whatever_the_bytes_a_document_or_a_format_error(data: bytes, said: str) -> None:
     try:
@@ -263,8 +264,9 @@ def test_a_platform_reads_as_it_was_written(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "want"), [
-    ("linux/amd64", "linux/amd64"), ("linux/x86_64", "linux/amd64"), ("Linux/AMD64/v1", "linux/amd64"),
-    ("linux/amd64/v3", "linux/amd64/v3"), ("linux/aarch64", "linux/arm64"), ("linux/arm64/v8", "linux/arm64"),
+    ("linux/amd64", "linux/amd64"), ("linux/x86_64", "linux/amd64"),
+    ("Linux/AMD64/v1", "linux/amd64"), ("linux/amd64/v3", "linux/amd64/v3"),
+    ("linux/aarch64", "linux/arm64"), ("linux/arm64/v8", "linux/arm64"),
     ("linux/arm", "linux/arm/v7"), ("linux/armhf/6", "linux/arm/v6"), ("linux/i386", "linux/386"),
 ])  # fmt: skip
 def test_one_platform_has_many_spellings(text: str, want: str) -> None:
@@ -378,8 +380,9 @@ def test_a_platform_may_be_null_too(key: str) -> None:
 
 
 @pytest.mark.parametrize("media_type", [
-    "application/octet-stream", "text/html", "text/html; charset=utf-8", "", None, "text/plain", "application/json",
-    "Application/VND.docker.container.image.v1+JSON", f"{OCI_CONFIG}; charset=utf-8",
+    "application/octet-stream", "text/html", "text/html; charset=utf-8", "", None, "text/plain",
+    "application/json", "Application/VND.docker.container.image.v1+JSON",
+    f"{OCI_CONFIG}; charset=utf-8",
 ])  # fmt: skip
 def test_a_config_of_a_type_that_says_nothing_is_judged_by_what_is_in_it(
     media_type: str | None,
@@ -400,8 +403,10 @@ def test_artifacts_are_refused(media_type: str) -> None:
 
 
 @pytest.mark.parametrize(("said", "is_image"), [
-    ({}, True), ({"artifactType": None}, True), ({"artifactType": OCI_CONFIG}, True), ({"mediaType": None}, True),
-    ({"artifactType": "application/vnd.dev.sigstore.bundle.v0.3+json"}, False), ({"mediaType": "a/zip"}, False),
+    ({}, True), ({"artifactType": None}, True), ({"artifactType": OCI_CONFIG}, True),
+    ({"mediaType": None}, True),
+    ({"artifactType": "application/vnd.dev.sigstore.bundle.v0.3+json"}, False),
+    ({"mediaType": "a/zip"}, False),
     ({"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}, False),
     ({"platform": {"os": "unknown", "architecture": "unknown"}}, False),
 ])  # fmt: skip

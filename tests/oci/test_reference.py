@@ -60,7 +60,9 @@ def test_a_reference_reads_as_it_was_written(reference: Reference) -> None:
 
 
 @given(st.one_of(st.text(), st.text("aA0.:/@-_[]%~\n\0é\ud800 "), references().map(str).flatmap(
-    lambda text: st.builds(lambda at, odd: text[:at] + odd + text[at:], st.integers(0, len(text)), st.text(max_size=3)),
+    lambda text: st.builds(
+        lambda at, odd: text[:at] + odd + text[at:], st.integers(0, len(text)), st.text(max_size=3)
+    ),
 )))  # fmt: skip
 @example("a" * 5000)
 @example("a_" * 3000 + "A")
@@ -98,14 +100,14 @@ def test_what_is_missing_is_filled_in_as_the_container_tools_do(text: str, want:
 
 
 @pytest.mark.parametrize("text", [
-    "", "docker://", "https://ghcr.io/a", "docker://docker://a", "a:", ":t", "/a", "a/", "a//b", "a@", "@",
-    "a b", " a", "a\n",
-    "ghcr.io/A", "ghcr.io/a..b", "ghcr.io/../a", "ghcr.io/a___b", "ghcr.io/-a", "ghcr.io/a-", "host:0/a",
-    "host:99999/a", "host:/a",
-    "user:password@host/a", "-host.io/a", "ghcr.io/a:.t", "ghcr.io/a:" + "t" * 129, f"a@{DIGEST.upper()}",
-    f"a@{DIGEST}0",
-    f"a@sha512:{HEX}{HEX}", "a@sha256:../../../etc/passwd", f"a@{DIGEST}@{DIGEST}", "ghcr.io/" + "a" * 250,
-    "ghcr.io/ａ", "ghcr.io/a:١",
+    "", "docker://", "https://ghcr.io/a", "docker://docker://a", "a:", ":t", "/a", "a/", "a//b",
+    "a@", "@", "a b", " a", "a\n",
+    "ghcr.io/A", "ghcr.io/a..b", "ghcr.io/../a", "ghcr.io/a___b", "ghcr.io/-a", "ghcr.io/a-",
+    "host:0/a", "host:99999/a", "host:/a",
+    "user:password@host/a", "-host.io/a", "ghcr.io/a:.t", "ghcr.io/a:" + "t" * 129,
+    f"a@{DIGEST.upper()}", f"a@{DIGEST}0",
+    f"a@sha512:{HEX}{HEX}", "a@sha256:../../../etc/passwd", f"a@{DIGEST}@{DIGEST}",
+    "ghcr.io/" + "a" * 250, "ghcr.io/ａ", "ghcr.io/a:١",
 ])  # fmt: skip
 def test_refused(text: str) -> None:
     with pytest.raises(InvalidReferenceError):

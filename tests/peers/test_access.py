@@ -199,7 +199,8 @@ def test_an_authfile_by_option_or_variable(
     auth = tmp_path / "auth.json"
     skopeo = peers.skopeo_old()
     skopeo(
-        *("login", "--tls-verify=false", "--authfile", auth, "-u", peers.USER, "-p", peers.PASSWORD), closed.host
+        *("login", "--tls-verify=false", "--authfile", auth,
+          "-u", peers.USER, "-p", peers.PASSWORD), closed.host,
     )  # fmt: skip
     pull(closed, tmp_path, "--cert-dir", certs, "--authfile", auth)
     elsewhere = ("--store", tmp_path / "b", "--cert-dir", certs)

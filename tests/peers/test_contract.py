@@ -50,8 +50,9 @@ def kind(made: peers.Server, monkeypatch: pytest.MonkeyPatch) -> str:
     def on_swift(content: Layout, _: Path) -> Iterator[Place]:
         prefix = f"place/{next(_numbers)}"
         store = S3Store(
-            BUCKET, prefix=prefix, endpoint=made.url, access_key_id=swift.KEY, secret_access_key=swift.SECRET,
-            region=swift.REGION, client_options={"allow_http": True},
+            BUCKET, prefix=prefix, endpoint=made.url, access_key_id=swift.KEY,
+            secret_access_key=swift.SECRET, region=swift.REGION,
+            client_options={"allow_http": True},
         )  # fmt: skip
         for digest, data in content:
             obstore.put(store, f"blobs/{digest.replace(':', '/')}", data)

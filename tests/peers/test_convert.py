@@ -146,7 +146,8 @@ def test_what_docker_saves_is_converted_from_standard_input(plain: Path, tmp_pat
     with (tmp_path / "saved.tar").open("rb") as saved:
         done = subprocess.run(
             [*command.ARGV, "convert", "docker-archive:-", f"oci:{tmp_path}/out:v1"],
-            env=command.environment(tmp_path / "home"), stdin=saved, capture_output=True, check=False,
+            env=command.environment(tmp_path / "home"), stdin=saved, capture_output=True,
+            check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     manifest = json.loads(peers.skopeo_old()("inspect", "--raw", f"oci:{tmp_path}/out:v1"))

@@ -156,7 +156,8 @@ def test_a_mirror_with_a_password_and_a_location_that_is_rewritten(
     with peers.docker_registry(tmp_path / "mirror", auth=True) as mirror:
         creds = f"{peers.USER}:{peers.PASSWORD}"
         skopeo(
-            *("copy", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false", "--dest-creds", creds),
+            *("copy", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false",
+              "--dest-creds", creds),
             *(f"docker://{registry.host}/{old}:v1", f"docker://{mirror.host}/deep/copy:v1"),
         )  # fmt: skip
         auth = tmp_path / "auth.json"

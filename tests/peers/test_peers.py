@@ -121,8 +121,8 @@ def test_a_registry_with_tls_and_passwords(tmp_path: Path, plain: Path) -> None:
 def test_a_bucket_gives_ranges(s3: peers.Server) -> None:
     swift.make_bucket(s3, "tides")
     store = S3Store(
-        "tides", endpoint=s3.url, access_key_id=swift.KEY, secret_access_key=swift.SECRET, region=swift.REGION,
-        client_options={"allow_http": True},
+        "tides", endpoint=s3.url, access_key_id=swift.KEY, secret_access_key=swift.SECRET,
+        region=swift.REGION, client_options={"allow_http": True},
     )  # fmt: skip
     obstore.put(store, "high/water", b"0123456789" * 100)
     with s3.watched() as hits:

@@ -35,8 +35,8 @@ def bucket(s3: peers.Server) -> dict[str, str]:
 
 def store_at(s3: peers.Server, prefix: str) -> S3Store:
     return S3Store(
-        BUCKET, prefix=prefix, endpoint=s3.url, access_key_id=swift.KEY, secret_access_key=swift.SECRET,
-        region=swift.REGION, client_options={"allow_http": True},
+        BUCKET, prefix=prefix, endpoint=s3.url, access_key_id=swift.KEY,
+        secret_access_key=swift.SECRET, region=swift.REGION, client_options={"allow_http": True},
     )  # fmt: skip
 
 

@@ -164,7 +164,8 @@ def test_docker_archive_streams_to_podman(
 ) -> None:
     podman = peers.podman(tmp_path / "podman")
     with subprocess.Popen(
-        [sys.executable, "-m", "zchunked", "-q", f"{front.host}/{new}:v1", "--to", "docker-archive:-"],
+        [sys.executable, "-m", "zchunked", "-q", f"{front.host}/{new}:v1",
+         "--to", "docker-archive:-"],
         env=command.environment(tmp_path), stdout=subprocess.PIPE,
     ) as sender:  # fmt: skip
         done = subprocess.run(

@@ -266,7 +266,8 @@ def test_a_liar_alone_is_asked_once_more_and_no_oftener(tmp_path: Path) -> None:
     with Registry(DEMO.layout, faults=[on("config", flip(40))]) as mirror:
         path = conf(tmp_path, NOBODY, mirror.host)
         ended = zpull(
-            tmp_path, f"{NOBODY}/demo:demo-v1", "--registries-conf", path, "--patience", "0", check=False
+            tmp_path, f"{NOBODY}/demo:demo-v1", "--registries-conf", path, "--patience", "0",
+            check=False,
         )  # fmt: skip
         assert ended.code in (5, 6)
         assert mirror.accounts.count("config") == 2

@@ -62,9 +62,11 @@ def pulled(store: Store, content: Document, platform: Platform = AMD64) -> Outco
 
 
 @pytest.mark.parametrize("content", [
-    silent(APP), silent(silent(APP)), silent(silent(silent(APP))), silent(silent(silent(silent(APP)))),
-    silent(index([ARM, APP])), index([ARM, silent(index([APP]))]), silent(ARTIFACT, APP), silent(APP, ARTIFACT),
-    silent(silent(ARTIFACT), APP), silent(silent(ARTIFACT), silent(index([ARM])), silent(APP)), index([ARTIFACT, APP]),
+    silent(APP), silent(silent(APP)), silent(silent(silent(APP))),
+    silent(silent(silent(silent(APP)))), silent(index([ARM, APP])),
+    index([ARM, silent(index([APP]))]), silent(ARTIFACT, APP), silent(APP, ARTIFACT),
+    silent(silent(ARTIFACT), APP), silent(silent(ARTIFACT), silent(index([ARM])), silent(APP)),
+    index([ARTIFACT, APP]),
 ], ids=str)  # fmt: skip
 def test_the_image_is_found(store: Store, content: Document) -> None:
     found = pulled(store, content).receipt
@@ -131,8 +133,8 @@ def test_an_image_for_another_platform_than_asked_is_pulled_with_a_warning(
 
 
 @pytest.mark.parametrize(("has", "want"), [
-    ("linux/arm/v6", "linux/arm/v7"), ("linux/amd64", "linux/amd64/v3"), ("linux/arm64/v8", "linux/arm64"),
-    ("linux", "linux/arm64"),
+    ("linux/arm/v6", "linux/arm/v7"), ("linux/amd64", "linux/amd64/v3"),
+    ("linux/arm64/v8", "linux/arm64"), ("linux", "linux/arm64"),
 ])  # fmt: skip
 def test_one_that_runs_there_or_does_not_say_is_no_reason_to_warn(
     store: Store, has: str, want: str
@@ -172,8 +174,9 @@ def entries(folder: Path, *documents: Document, **names: str) -> None:
 
 
 @pytest.mark.parametrize("documents", [
-    (ARTIFACT, APP), (APP, ARTIFACT), (index([APP, ARM]), APP, ARM), (ARM, index([APP, ARM]), ARTIFACT, APP),
-    (silent(silent(APP)),), (silent(silent(APP)), ARTIFACT),
+    (ARTIFACT, APP), (APP, ARTIFACT), (index([APP, ARM]), APP, ARM),
+    (ARM, index([APP, ARM]), ARTIFACT, APP), (silent(silent(APP)),),
+    (silent(silent(APP)), ARTIFACT),
 ], ids=str)  # fmt: skip
 def test_the_only_image_of_a_layout_is_found_beside_what_is_none(
     tmp_path: Path, documents: tuple[Document, ...]

@@ -125,12 +125,13 @@ def _signed(registry: UploadRegistry, repository: str, *, by_api: bool) -> tuple
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "artifactType": "application/vnd.example.signature",
         "config": {
-            "mediaType": "application/vnd.oci.empty.v1+json", "digest": registry.digest(config), "size": len(config),
+            "mediaType": "application/vnd.oci.empty.v1+json", "digest": registry.digest(config),
+            "size": len(config),
         },
         "layers": [{"mediaType": "text/plain", "digest": registry.digest(blob), "size": len(blob)}],
         "subject": {
-            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": registry.digest(image),
-            "size": len(image),
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": registry.digest(image), "size": len(image),
         },
     }  # fmt: skip
     data = json.dumps(document).encode()

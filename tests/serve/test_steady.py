@@ -31,8 +31,8 @@ def state(process: int) -> tuple[int, int, int]:
     return (
         int(told["VmHWM"].split()[0]) >> 10,
         int(told["Threads"]),
-        len(os.listdir(f"/proc/{process}/fd")),
-    )  # noqa: PTH208
+        len(os.listdir(f"/proc/{process}/fd")),  # noqa: PTH208
+    )
 
 
 @contextmanager

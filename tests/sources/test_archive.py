@@ -65,8 +65,9 @@ def old(one: Image = IMAGE) -> Members:
     written before.
     """
     return {
-        "1/layer.tar": one.layers[0].tar, "1/VERSION": b"1.0", "1/json": b"{}", "2/layer.tar": one.layers[1].tar,
-        "3/layer.tar": "../1/layer.tar", "config.json": one.config, "repositories": b"{}",
+        "1/layer.tar": one.layers[0].tar, "1/VERSION": b"1.0", "1/json": b"{}",
+        "2/layer.tar": one.layers[1].tar, "3/layer.tar": "../1/layer.tar",
+        "config.json": one.config, "repositories": b"{}",
         "manifest.json": listing(one, [f"{n}/layer.tar" for n in (1, 2, 3)], NAME),
     }  # fmt: skip
 
@@ -79,8 +80,10 @@ def new(one: Image = IMAGE, *, packed: bool = False) -> Members:
     """As docker writes since 25: blobs by their digests; compressed ones with the containerd
     store.
     """
-    blobs: Members = {blob(layer.digest if packed else layer.diff_id): layer.blob if packed else layer.tar
-                      for layer in one.layers}  # fmt: skip
+    blobs: Members = {
+        blob(layer.digest if packed else layer.diff_id): layer.blob if packed else layer.tar
+        for layer in one.layers
+    }
     names = [blob(layer.digest if packed else layer.diff_id) for layer in one.layers]
     return {**blobs, blob(one.config_digest): one.config,
             "manifest.json": listing(one, names, NAME, config=blob(one.config_digest))}  # fmt: skip
@@ -93,8 +96,10 @@ def pulled(home: Path, reference: str, **how: bytes) -> None:
     """What was pulled is the image, layer by layer."""
     out = home / "out"
     if how:
-        done = subprocess.run([*ARGV, reference, "--to", f"oci:{out}:t"], env=environment(home), capture_output=True,
-                              input=how["stdin"], check=False, timeout=60)  # fmt: skip
+        done = subprocess.run(
+            [*ARGV, reference, "--to", f"oci:{out}:t"], env=environment(home),
+            capture_output=True, input=how["stdin"], check=False, timeout=60,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
     else:
         zpull(home, reference, "--to", f"oci:{out}:t")
@@ -149,7 +154,8 @@ def test_what_was_exported_can_be_pulled_again(tmp_path: Path) -> None:
         for kind in ("oci-archive", "docker-archive"):
             export(store, stored, parse_destination(f"{kind}:{tmp_path}/{kind}"))
     for kind, path, name in [
-        ("oci-archive", "oci-archive", ":v1"), ("docker-archive", "docker-archive", ":example.com/app:v1"),
+        ("oci-archive", "oci-archive", ":v1"),
+        ("docker-archive", "docker-archive", ":example.com/app:v1"),
         ("docker-archive", "oci-archive", ""),
     ]:  # fmt: skip
         assert receipt(tmp_path, f"{kind}:{tmp_path}/{path}{name}")["image_id"] == one.config_digest
@@ -158,7 +164,8 @@ def test_what_was_exported_can_be_pulled_again(tmp_path: Path) -> None:
 def test_of_several_images_one_has_to_be_named(tmp_path: Path) -> None:
     both = old() | {"other.json": OTHER.config, "o.tar": OTHER.layers[0].tar}
     both["manifest.json"] = json.dumps([
-        {"Config": "config.json", "RepoTags": ["app:v1"], "Layers": [f"{n}/layer.tar" for n in (1, 2, 3)]},
+        {"Config": "config.json", "RepoTags": ["app:v1"],
+         "Layers": [f"{n}/layer.tar" for n in (1, 2, 3)]},
         {"Config": "other.json", "RepoTags": ["host/other:x", "host/other:y"], "Layers": ["o.tar"]},
     ]).encode()  # fmt: skip
     path = tmp_path / "app.tar"
@@ -209,7 +216,9 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "a missing layer": (change(**{"2__layer_tar": None}), 7, "which is not in it"),
     "a link out": (change(**{"2__layer_tar": "../../../../etc/passwd"}), 7, "which is not in it"),
     "an absolute link": (change(**{"2__layer_tar": "/etc/passwd"}), 7, "which is not in it"),
-    "links in a circle": (change(**{"2__layer_tar": "../3/layer.tar", "3__layer_tar": "../2/layer.tar"}), 7, "links"),
+    "links in a circle": (
+        change(**{"2__layer_tar": "../3/layer.tar", "3__layer_tar": "../2/layer.tar"}), 7, "links"
+    ),
     "too few layers": (change(manifest_json=listing(IMAGE, ["1/layer.tar"])), 7, "diff IDs"),
     "another layer": (change(**{"2__layer_tar": bytes(4096)}), 6, ""),
     "a config that is none": (change(config_json=b"[]"), 7, "config"),
@@ -252,7 +261,8 @@ def test_numbers_of_an_archive_meet_our_limits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "scheme", "base", "tag"), [
-    ("oci-archive:app.tar", "oci-archive", "app.tar", None), ("oci-archive:-", "oci-archive", "-", None),
+    ("oci-archive:app.tar", "oci-archive", "app.tar", None),
+    ("oci-archive:-", "oci-archive", "-", None),
     ("oci-archive:/a/app.tar:host/app:v1", "oci-archive", "/a/app.tar", "host/app:v1"),
     ("docker-archive:-:app", "docker-archive", "-", "docker.io/library/app:latest"),
     ("docker-archive:x.tar:host:5000/app:v1", "docker-archive", "x.tar", "host:5000/app:v1"),

@@ -120,8 +120,10 @@ def test_images_that_differ_by_platform_alone_are_one_index(tmp_path: Path) -> N
 
 
 @given(st.binary(max_size=200) | st.recursive(
-    st.none() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(
-        ["schemaVersion", "manifests", "digest", "size", "platform", "annotations", "mediaType"]), inner)
+    st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([
+        "schemaVersion", "manifests", "digest", "size", "platform", "annotations", "mediaType",
+    ]), inner),
 ).map(lambda value: json.dumps(value).encode()))  # fmt: skip
 def test_an_index_is_read_or_malformed_whatever_it_says(data: bytes) -> None:
     try:

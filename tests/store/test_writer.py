@@ -277,12 +277,20 @@ def journal_of(pieces: list[tuple[int, int]]) -> tuple[bytes, int]:
 
 HONEST, LENGTH = journal_of([(0, 100), (200, 300), (300, 450), (2000, 3000)])
 ODD: list[dict[str, object]] = [
-    {"blob": "../x"}, {"blob": None}, {"size": None}, {"size": -1}, {"size": 10**30}, {"size": []}, {"boot": 5},
+    {"blob": "../x"}, {"blob": None}, {"size": None}, {"size": -1}, {"size": 10**30}, {"size": []},
+    {"boot": 5},
 ]  # fmt: skip
 HEADS = [
-    b"", b"\n", b"{}\n", b"[]\n", b"null\n", b"5\n", b"{\n", b"[" * 100_000 + b"\n", b"\xff\n", b"9" * 5000 + b"\n",
-    *(json.dumps({"blob": BLOB, "size": SIZE, "boot": boot_id()} | odd).encode() + b"\n" for odd in ODD),
-    *(HONEST.partition(b"\n")[0].replace(b"3500", size) + b"\n" for size in (b"Infinity", b"NaN", b"1e999", b"3.5e3")),
+    b"", b"\n", b"{}\n", b"[]\n", b"null\n", b"5\n", b"{\n", b"[" * 100_000 + b"\n", b"\xff\n",
+    b"9" * 5000 + b"\n",
+    *(
+        json.dumps({"blob": BLOB, "size": SIZE, "boot": boot_id()} | odd).encode() + b"\n"
+        for odd in ODD
+    ),
+    *(
+        HONEST.partition(b"\n")[0].replace(b"3500", size) + b"\n"
+        for size in (b"Infinity", b"NaN", b"1e999", b"3.5e3")
+    ),
 ]  # fmt: skip
 BODIES = st.lists(
     st.tuples(

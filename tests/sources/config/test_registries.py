@@ -66,10 +66,13 @@ location = "mirror.local/wild"
                 "internal.example.net/bar/image:1",
             ],
         ),
-        ("Example.com/foo:1", ["mirror-0.local/mirror-for-foo:1", "mirror-1.local:5000/mirrors/foo:1", "internal.example.net/bar:1"]),  # noqa: E501
+        ("Example.com/foo:1",
+         ["mirror-0.local/mirror-for-foo:1", "mirror-1.local:5000/mirrors/foo:1",
+          "internal.example.net/bar:1"]),
         ("example.com/foobar:1", ["example.com/foobar:1"]),
         ("registry.com/a/b:t", ["mirror.registry.com/a/b:t", "registry.com/a/b:t"]),
-        (f"registry.com/a@{DIGEST}", [f"mirror.registry.com/a@{DIGEST}", f"registry.com/a@{DIGEST}"]),
+        (f"registry.com/a@{DIGEST}",
+         [f"mirror.registry.com/a@{DIGEST}", f"registry.com/a@{DIGEST}"]),
         ("registry.com:5000/a:t", ["registry.com:5000/a:t"]),
         ("a.wild.example/x/y:t", ["mirror.local/wild/x/y:t", "a.wild.example/x/y:t"]),
         ("a.b.wild.example:5000/x:t", ["mirror.local/wild/x:t", "a.b.wild.example:5000/x:t"]),
@@ -127,7 +130,10 @@ def test_some_mirrors_are_for_digests_and_some_for_tags() -> None:
     ]"""
     assert [name[:1] for name in asked(text, "r.example/x:t")] == ["t", "a", "e", "r"]
     assert [name[:1] for name in asked(text, f"r.example/x@{DIGEST}")] == ["d", "a", "e", "r"]
-    only = '[[registry]]\nlocation="r.example"\nmirror-by-digest-only=true\nmirror=[{location="m.local"}]'
+    only = (
+        '[[registry]]\nlocation="r.example"\nmirror-by-digest-only=true\n'
+        'mirror=[{location="m.local"}]'
+    )
     assert asked(only, "r.example/x:t") == ["r.example/x:t"]
     assert len(asked(only, f"r.example/x:t@{DIGEST}")) == 2
 
@@ -151,10 +157,14 @@ def test_what_is_blocked_names_the_file_that_blocks_it() -> None:
         ('location = "x', "at end of document"),
         ("registry = 3", r"`array`.*\$\.registry"),
         ("[[registry]]\nlocation = 5", r"`str`.*registry\[0\]\.location"),
-        ('[[registry]]\nlocation = "a.b"\n[[registry.mirror]]\ninsecure = "yes"', r"mirror\[0\]\.insecure"),
-        ('[[registry]]\nlocation = "a.b"\n[[registry.mirror]]\n', r"\[\[registry\]\] 1, mirror 1: invalid location ''"),
-        (f"{TABLE}\n[[registry.mirror]]\nlocation='m'\npull-from-mirror='never'", r"mirror\[0\]\.pull-from-mirror"),
-        (f"{TABLE}\nmirror-by-digest-only=true\nmirror=[{{location='m',pull-from-mirror='all'}}]", "contradicts"),
+        ('[[registry]]\nlocation = "a.b"\n[[registry.mirror]]\ninsecure = "yes"',
+         r"mirror\[0\]\.insecure"),
+        ('[[registry]]\nlocation = "a.b"\n[[registry.mirror]]\n',
+         r"\[\[registry\]\] 1, mirror 1: invalid location ''"),
+        (f"{TABLE}\n[[registry.mirror]]\nlocation='m'\npull-from-mirror='never'",
+         r"mirror\[0\]\.pull-from-mirror"),
+        (f"{TABLE}\nmirror-by-digest-only=true\nmirror=[{{location='m',pull-from-mirror='all'}}]",
+         "contradicts"),
         ('[[registry]]\nlocation = "https://a.b"', "without a scheme"),
         ("[[registry]]\nblocked = true", "invalid location"),
         ('[[registry]]\nprefix = "a.b"', "has no `location`"),

@@ -134,8 +134,9 @@ def test_boundaries(content_type: str, boundary: bytes) -> None:
 
 @pytest.mark.parametrize(
     "content_type",
-    ["multipart/byteranges", 'multipart/byteranges; boundary=""', "multipart/byteranges; boundary=" + "b" * 71,
-     'multipart/byteranges; boundary="a\x01b"', "multipart/byteranges; bound=x"],
+    ["multipart/byteranges", 'multipart/byteranges; boundary=""',
+     "multipart/byteranges; boundary=" + "b" * 71, 'multipart/byteranges; boundary="a\x01b"',
+     "multipart/byteranges; bound=x"],
 )  # fmt: skip
 def test_multipart_without_a_usable_boundary(content_type: str) -> None:
     with pytest.raises(MultiRangeRefusedError):

@@ -10,8 +10,11 @@ from zchunked.errors import AccessDeniedError, NotFoundError, PermanentError, Tr
 from zchunked.sources.http.status_errors import excerpt_of, retry_after, status_error
 
 NOW = 1_700_000_000.0
-XML = b"""<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Request has expired</Message>
-<SignatureProvided>hush</SignatureProvided></Error>"""
+XML = (
+    b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>'
+    b"<Message>Request has expired</Message>\n"
+    b"<SignatureProvided>hush</SignatureProvided></Error>"
+)
 
 
 @pytest.mark.parametrize(
