@@ -58,8 +58,8 @@ WHO_MAY = {
     "platformdirs": "operations.context",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
     "msgspec": (
-        "oci.documents formats.toc_json formats.toc formats.stargz_toc formats.toc_writer "
-        "formats.tarsplit store.writer sources export convert.layers serve cli"
+        "oci.documents formats.toc_json formats.toc formats.toc_parser formats.stargz_toc "
+        "formats.toc_writer formats.tarsplit store.journal sources export convert.layers serve cli"
     ),
     # Two threads that are the first to decode a type crash the process (msgspec 0.22): types are
     # known at import.
@@ -67,7 +67,8 @@ WHO_MAY = {
     "msgspec.convert": "sources.config.registries",
     # The standard library's doors to the world.
     "sqlite3": (
-        "store.database store.damage store.collector store.open_index store.salvage store.places"
+        "store.database store.damage store.collector store.forget store.schema store.open_index "
+        "store.salvage store.places"
     ),
     "fcntl": "store export.locks",
     "ctypes": "cli.tuning",

@@ -17,7 +17,8 @@ from zchunked.results import (
 )
 
 # What does the work is imported when it is asked for: `import zchunked` is quick, and so is `zpull
-# --version`. ruff: noqa: PLC0415
+# --version`.
+# ruff: noqa: PLC0415
 
 
 class Client(SendingCalls, ReadingCalls):
@@ -126,7 +127,8 @@ class Client(SendingCalls, ReadingCalls):
         Example:
             >>> import zchunked
             >>> with zchunked.Client("store") as client:
-            ...     [type(one).__name__ for one in client.pull_all(["oci:demo:demo-v1", "oci:demo:absent"])]
+            ...     done = client.pull_all(["oci:demo:demo-v1", "oci:demo:absent"])
+            >>> [type(one).__name__ for one in done]
             ['PullResult', 'NotFoundError']
         """
         from zchunked.operations.arguments import destinations_of

@@ -14,9 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from zchunked.download.coalesce import Link
+from zchunked.layers.chunk_data import are_chunks
 from zchunked.layers.metadata import read_contents
 from zchunked.layers.proof import prove
-from zchunked.layers.rebuild import Rebuild, are_chunks
+from zchunked.layers.rebuild import Rebuild
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
 from zchunked.pull.estimates import LinkConditions

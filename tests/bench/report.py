@@ -42,8 +42,8 @@ No TLS, no token server, no redirects, no CDN: plain http on loopback. zpull is 
 (`--plain-http`), as curl is by its URLs; skopeo and podman try https first, two round trips of a
 link.
 
-podman unpacks files into overlay storage, zpull keeps the registry's blobs (the lean way: chunks, and
-proves diff IDs), skopeo copies blobs: they are not the same work.
+podman unpacks files into overlay storage, zpull keeps the registry's blobs (the lean way: chunks,
+and proves diff IDs), skopeo copies blobs: they are not the same work.
 
 Peak memory is of a command's largest process as the kernel reports it; page cache and server are
 not in it.

@@ -135,7 +135,8 @@ def _layer(
 def _image(store: Store, number: int, layers: list[tuple[Digest, int]]) -> None:
     diff_ids = [f"sha256:{number:032x}{layer:032x}" for layer in range(len(layers))]
     config = json.dumps({
-        "os": "linux", "architecture": "amd64", "number": number, "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "os": "linux", "architecture": "amd64", "number": number, "rootfs": {"type": "layers",
+            "diff_ids": diff_ids},
     }).encode()  # fmt: skip
     kind = "application/vnd.oci.image."
     listed = [

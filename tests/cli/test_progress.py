@@ -132,7 +132,8 @@ def test_decisions_of_the_chameleon_are_told_to_those_who_ask(style: Style) -> N
 @pytest.mark.parametrize(("size", "want"), [
     (0, "0 B"), (1, "1 B"), (999, "999 B"), (1000, "1.0 kB"), (1234, "1.2 kB"), (99_940, "99.9 kB"),
     (99_960, "100 kB"), (123_456, "123 kB"),
-    (999_499, "999 kB"), (999_999, "1.0 MB"), (1_500_000, "1.5 MB"), (999_999_999, "1.0 GB"), (2.5e9, "2.5 GB"),
+    (999_499, "999 kB"), (999_999, "1.0 MB"), (1_500_000, "1.5 MB"), (999_999_999, "1.0 GB"),
+     (2.5e9, "2.5 GB"),
     (1e12, "1.00 TB"),
 ])  # fmt: skip
 def test_bytes_for_people(size: float, want: str) -> None:

@@ -48,8 +48,10 @@ def ended(home: Path, command: str, redirect: str) -> tuple[int, str]:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
 @pytest.mark.parametrize("redirect", [">/dev/full", ">&-"])
 @pytest.mark.parametrize("command", [
-    "images", "images -q", "images --format json", "verify", f"export {NAME} --to oci:out", "--version", "--help",
-    "{reference}", "{reference} -q", "{reference} --format json", "plan {reference}", "locate {reference}",
+    "images", "images -q", "images --format json", "verify", f"export {NAME} --to oci:out",
+        "--version", "--help",
+    "{reference}", "{reference} -q", "{reference} --format json", "plan {reference}",
+        "locate {reference}",
     "fetch {reference}", "publish {reference} there", "export {name} --to oci-archive:-",
 ])  # fmt: skip
 def test_a_result_that_is_lost_is_exit_code_8(

@@ -89,8 +89,10 @@ def test_a_device_that_is_full_is_an_error(store: Store, tmp_path: Path) -> None
 def test_descriptors_are_known_by_all_their_names(tmp_path: Path) -> None:
     tmp_path.joinpath("out").symlink_to("/proc/self/fd/1")
     tmp_path.joinpath("chain").symlink_to("out")
-    names = {"/dev/stdout": 1, "/dev/stderr": 2, "/dev/fd/3": 3, "/proc/self/fd/7": 7, f"/proc/{os.getpid()}/fd/7": 7,
-             str(tmp_path / "out"): 1, str(tmp_path / "chain"): 1, str(tmp_path / "x"): None, "/dev/null": None,
+    names = {"/dev/stdout": 1, "/dev/stderr": 2, "/dev/fd/3": 3, "/proc/self/fd/7": 7,
+        f"/proc/{os.getpid()}/fd/7": 7,
+             str(tmp_path / "out"): 1, str(tmp_path / "chain"): 1, str(tmp_path / "x"): None,
+                 "/dev/null": None,
              "/proc/self/fd/x": None, "/dev/fd": None}  # fmt: skip
     assert {name: descriptor_of(Path(name)) for name in names} == names
     assert is_stream(Path("/dev/stdout"))

@@ -91,10 +91,13 @@ def test_parts_that_lie_apart_are_not_bought_in_one_range() -> None:
     (tar_layer(TAR), "plain", "tar layer without a table of contents"),
     (gzip_layer(TAR), "plain", "gzip layer without a table of contents"),
     (zstd_layer(TAR), "plain", "zstd layer without a table of contents"),
-    (gzip_layer(TAR, annotations={STARGZ: DIGEST}), "estargz", "eStargz layers are not read in parts yet"),
+    (gzip_layer(TAR, annotations={STARGZ: DIGEST}), "estargz",
+     "eStargz layers are not read in parts yet"),
     (zstd_layer(TAR, annotations={STARGZ: DIGEST}), "estargz", "eStargz marks on a zstd layer"),
-    (gzip_layer(TAR, annotations=GOOD.annotations), "plain", "gzip layer without a table of contents"),
-    (tar_layer(TAR, annotations=GOOD.annotations), "plain", "tar layer without a table of contents"),
+    (gzip_layer(TAR, annotations=GOOD.annotations), "plain",
+     "gzip layer without a table of contents"),
+    (tar_layer(TAR, annotations=GOOD.annotations), "plain",
+     "tar layer without a table of contents"),
 ])  # fmt: skip
 def test_other_kinds_of_layer_come_whole_with_the_reason(
     layer: Layer, kind: str, reason: str
@@ -132,9 +135,11 @@ def test_half_of_the_annotations_is_none(missing: str) -> None:
 
 
 SLOPPY = [
-    "", "1", "8:9", "8:9:9", "8:9:9:1:1", "8:9:9:1junk", " 8:9:9:1", "8:9:9:1 ", "8:9:9:1\n", "+8:9:9:1",
+    "", "1", "8:9", "8:9:9", "8:9:9:1:1", "8:9:9:1junk", " 8:9:9:1", "8:9:9:1 ", "8:9:9:1\n",
+        "+8:9:9:1",
     "-8:9:9:1", "8:-9:9:1",
-    "0x8:9:9:1", "8:9_0:9:1", "8:9.0:9:1", "8:9e1:9:1", "٨:9:9:1", "8:9:９:1", "8::9:1", f"8:9:{2**63}:1",
+    "0x8:9:9:1", "8:9_0:9:1", "8:9.0:9:1", "8:9e1:9:1", "٨:9:9:1", "8:9:９:1", "8::9:1",
+        f"8:9:{2**63}:1",
     "8:9:" + "9" * 5000 + ":1",
 ]  # fmt: skip
 

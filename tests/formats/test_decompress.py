@@ -36,8 +36,10 @@ BLOBS = {
     "one member": member(noise(300_000)),
     "two members that do not compress": member(noise(300_000, 2)) + member(noise(300_000, 3)),
     "three members that compress well": b"".join(member(bytes([n]) * 2_000_000) for n in range(3)),
-    "a member that ends where a block of output does": member(bytes(256 << 10)) + member(bytes(512 << 10)),
-    "hundreds of small ones, as bgzip writes": b"".join(member(noise(50 + n, n)) for n in range(400)),
+    "a member that ends where a block of output does": member(bytes(256 << 10)) +
+        member(bytes(512 << 10)),
+    "hundreds of small ones, as bgzip writes": b"".join(member(noise(50 + n,
+        n)) for n in range(400)),
     "empty ones": EMPTY_MEMBER + member(b"a") + 3 * EMPTY_MEMBER + member(b"b") + EMPTY_MEMBER,
     "nothing but an empty one": EMPTY_MEMBER,
     "zeros behind the last member": member(noise(1000)) + bytes(70_000),

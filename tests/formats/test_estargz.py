@@ -216,7 +216,8 @@ def changed(number: int, **values: object) -> list[Entry]:
 
 CHANGES: list[tuple[int, dict[str, Any]]] = [
     (0, {"mode": 0o700}), (1, {"mtime": 6}), (1, {"data": b"x" * 700}), (1, {"data": b"1" * 701}),
-    (2, {"linkname": "two"}), (3, {"uid": 7}), (3, {"data": b"2" * 2499 + b"3"}), (4, {"name": "etc/hollow"}),
+    (2, {"linkname": "two"}), (3, {"uid": 7}), (3, {"data": b"2" * 2499 + b"3"}), (4,
+     {"name": "etc/hollow"}),
     (5, {"xattrs": {"user.digest": b"x", "digest": b"y"}}), (6, {"mtime": 9}),
 ]  # fmt: skip
 

@@ -16,7 +16,8 @@ from tests.helpers.build.mutants import brief, json_mutants
 from zchunked.errors import FormatError, UnsupportedLayerError
 from zchunked.formats import zstd
 from zchunked.formats.frame_map import HEADER, NO_KEY, PAYLOAD, TAIL, FrameMap, frame_map
-from zchunked.formats.toc import Toc, parse_toc
+from zchunked.formats.toc import Toc
+from zchunked.formats.toc_parser import parse_toc
 from zchunked.oci.digest import RAW_SIZE, digest_of, raw
 
 SECOND_WRITER = "g1-old"

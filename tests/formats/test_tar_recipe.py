@@ -27,7 +27,8 @@ from zchunked.errors import FormatError
 from zchunked.formats import zstd as frames
 from zchunked.formats.tar_recipe import Steps, from_tarsplit
 from zchunked.formats.tarsplit import parse_lines
-from zchunked.formats.toc import Toc, parse_toc
+from zchunked.formats.toc import Toc
+from zchunked.formats.toc_parser import parse_toc
 from zchunked.oci.digest import digest_of
 
 FILES = {"etc/": b"", "etc/a": b"hello\n", "etc/b": b"x" * 3000, "empty": b"", "c": b"hello\n"}

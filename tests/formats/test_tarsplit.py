@@ -82,13 +82,16 @@ def test_white_space_between_lines_is_nothing(text: bytes) -> None:
 
 
 BROKEN = [
-    b"x", b"{", b"[]", b"null", b'{"type":1', b'{"payload":"AAAA"}', b'{"type":"1"}', b'{"type":1,"size":-1}',
+    b"x", b"{", b"[]", b"null", b'{"type":1', b'{"payload":"AAAA"}', b'{"type":"1"}',
+        b'{"type":1,"size":-1}',
     b'{"type":1,"size":1.5}',
-    b'{"type":1,"size":9223372036854775808}', b'{"type":2,"payload":"A"}', b'{"type":2,"payload":"AA=A"}',
+    b'{"type":1,"size":9223372036854775808}', b'{"type":2,"payload":"A"}',
+        b'{"type":2,"payload":"AA=A"}',
     b'{"type":2,"payload":"AA\\n=="}',
     b'{"type":2,"payload":"AAA-"}', b'{"type":2,"payload":[0]}', b'{"type":1,"name":1}',
     b'{"type":1,"name":"\xff"}', b'{"type":1,"name":"\\ud800"}',
-    b'{"type":1,"name_raw":"%%"}', TEXT[:-20], TEXT + b"junk", b"[" * 100_000, b'{"type":' + b"9" * 5000 + b"}",
+    b'{"type":1,"name_raw":"%%"}', TEXT[:-20], TEXT + b"junk", b"[" * 100_000, b'{"type":' +
+        b"9" * 5000 + b"}",
 ]  # fmt: skip
 
 

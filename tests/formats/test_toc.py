@@ -29,8 +29,9 @@ from tests.helpers.build.front import (
 )
 from tests.helpers.build.mutants import brief, json_mutants, mutants
 from zchunked.errors import FormatError, LimitError, UnsupportedLayerError
-from zchunked.formats.toc import Toc, TocParser, parse_toc
+from zchunked.formats.toc import Toc
 from zchunked.formats.toc_json import EntryReader
+from zchunked.formats.toc_parser import TocParser, parse_toc
 from zchunked.limits import Limits
 from zchunked.oci.digest import EMPTY, from_raw
 
@@ -330,8 +331,10 @@ def test_no_name_hides_a_key_that_stands_twice(text: bytes) -> None:
 BROKEN = [
     b"", b"null", b"[]", b"1", b"{", b'{"version":1,"entries":[]', b'{"version":1,"entries":[]}x',
     b'{"version":1}{"version":1}',
-    b'{"version":1,"entries":[NaN]}', b'{"version":1,"entries":[{"type":"dir","name":"\xff"}]}', b"[" * 100_000,
-    b'{"version":1,"entries":[' + b'{"x":' * 20_000, b'{"version":1,"entries":' + b"9" * 10_000 + b"}",
+    b'{"version":1,"entries":[NaN]}', b'{"version":1,"entries":[{"type":"dir","name":"\xff"}]}',
+        b"[" * 100_000,
+    b'{"version":1,"entries":[' + b'{"x":' * 20_000, b'{"version":1,"entries":' + b"9" * 10_000 +
+        b"}",
     b'{"version":01,"entries":[]}',
 ]  # fmt: skip
 

@@ -28,7 +28,7 @@ from zchunked.formats.annotations import Location, locate
 from zchunked.formats.decompress import unpacked
 from zchunked.formats.tar_recipe import from_tarsplit
 from zchunked.formats.tarsplit import parse_lines
-from zchunked.formats.toc import parse_toc
+from zchunked.formats.toc_parser import parse_toc
 from zchunked.formats.toc_writer import Frames
 from zchunked.formats.writer import MEDIA_TYPE, LayerWriter, WrittenLayer
 from zchunked.limits import Limits

@@ -22,7 +22,7 @@ from zchunked.formats.tar_reader import TarReader
 from zchunked.formats.tar_recipe import from_tarsplit
 from zchunked.formats.tar_rewrite import TarRewriter
 from zchunked.formats.tarsplit import parse_lines
-from zchunked.formats.toc import TocParser, parse_toc
+from zchunked.formats.toc_parser import TocParser, parse_toc
 from zchunked.formats.zstd import decode, decode_many
 from zchunked.limits import Limits
 from zchunked.oci.digest import digest_of, parse_digest
@@ -263,8 +263,12 @@ def seeds() -> dict[str, list[bytes]]:
         "tarsplit": [b"\n".join(lines), layer.tar_split_json],
         "estargz": [layer.blob[-100:], stargz.blob[-51:]],
         "multipart": [part],
-        "challenges": [b'Bearer realm="https://auth.example/token",service="s",scope="a:pull", Basic realm=x'],
-        "reference": [b"docker://host.example:5000/a/b:t@" + digest_of(b"").encode(), b"oci:dir:tag", b"s3://bucket/p:t"],
+        "challenges": [
+            (b'Bearer realm="https://auth.example/token",service="s",scope="a:pull", '
+            b"Basic realm=x")
+        ],
+        "reference": [b"docker://host.example:5000/a/b:t@" + digest_of(b"").encode(),
+            b"oci:dir:tag", b"s3://bucket/p:t"],
         "digest": [digest_of(b"").encode()],
         "registries": [b"\n".join(conf)],
         "layout": [json.dumps(index).encode()],
@@ -275,7 +279,8 @@ def seeds() -> dict[str, list[bytes]]:
         "stargz TOC": [stargz.toc_json],
         "TOC member": [stargz.blob[stargz.toc_at.offset : stargz.toc_at.end]],
         "recipe": [layer.toc_json + b"\0" + layer.tar_split_json],
-        "annotations": ["\n".join([layer.media_type, *(word for pair in layer.annotations.items() for word in pair)])
+        "annotations": ["\n".join([layer.media_type,
+            *(word for pair in layer.annotations.items() for word in pair)])
                         .encode()],
         "frames": [b"\x03" + layer.blob[chunk.start : chunk.end] for chunk in layer.chunks[:1]],
         "answer": [
@@ -284,12 +289,17 @@ def seeds() -> dict[str, list[bytes]]:
             b"429\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT\nDate: Sun, 06 Nov 1994 08:49:30 GMT",
             (b"307\nLocation: " b"https://s3.example/b?X-Amz-Date=20260101T000000Z&X-Amz-Expires=600&X-Amz-Signature=0"),
         ],
-        "refusal": [b'{"errors":[{"code":"DENIED","message":"no"}]}', b"<Error><Code>NoSuchKey</Code></Error>"],
-        "credentials": [b'{"auths":{"host.example":{"auth":"YTpi"}},"credHelpers":{"x.example":"y"},"credsStore":"z"}'],
+        "refusal": [b'{"errors":[{"code":"DENIED","message":"no"}]}',
+            b"<Error><Code>NoSuchKey</Code></Error>"],
+        "credentials": [
+            (b'{"auths":{"host.example":{"auth":"YTpi"}},"credHelpers":{"x.example":"y"},'
+            b'"credsStore":"z"}')
+        ],
         "docker archive": [make_tar(old)],
         "OCI archive": [make_tar(new)],
         "rewritten tar": [tar],
         "asked ranges": [b"bytes=0-9, 20-29, -5"],
-        "asked path": [b"/v2/host.example/a/b/blobs/" + digest_of(b"").encode(), b"/v2/a/b/manifests/t"],
+        "asked path": [b"/v2/host.example/a/b/blobs/" + digest_of(b"").encode(),
+            b"/v2/a/b/manifests/t"],
         "proxies": [b".x,*.example:443,10.0.0.0/8,[2001:db8::]/32\nhttp://user:pass@proxy.example:3128"],
     }  # fmt: skip

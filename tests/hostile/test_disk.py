@@ -79,9 +79,9 @@ HURTS: dict[str, Callable[[Path], object]] = {
     "first byte": rewrite(lambda data: flipped(data, 0)),
     "last byte": rewrite(lambda data: flipped(data, -1)),
     **{
-        f"byte at {n}/12": rewrite(lambda data, n=n: flipped(data, len(data) * n // 12))
+        f"byte at {n}/12": rewrite(lambda data, n=n: flipped(data, len(data) * n // 12))  # type: ignore[misc]
         for n in (3, 6, 9)
-    },  # type: ignore[misc]
+    },
     "every byte": rewrite(lambda data: bytes(byte ^ 0xFF for byte in data)),
     "zeros, as after a power loss": rewrite(lambda data: bytes(len(data))),
     "moved by one": rewrite(lambda data: b"\0" + data[:-1]),

@@ -42,8 +42,8 @@ def swapped(content: Image, digest: str, data: bytes) -> Layout:
     for documents in (found.manifests, found.blobs):
         if digest in documents:
             documents[digest] = (
-                (documents[digest][0], data) if documents is found.manifests else data
-            )  # type: ignore[assignment]
+                (documents[digest][0], data) if documents is found.manifests else data  # type: ignore[assignment]
+            )
     return found
 
 

@@ -32,8 +32,9 @@ from tests.helpers.build.stored import descriptor_of, keep_metadata, keep_parts,
 from zchunked.errors import FormatError, IntegrityError, LimitError
 from zchunked.formats.annotations import locate
 from zchunked.formats.decompress import unpacked
+from zchunked.layers.chunk_data import chunk_data, is_chunk
 from zchunked.layers.metadata import read_contents
-from zchunked.layers.rebuild import Rebuild, chunk_data, is_chunk
+from zchunked.layers.rebuild import Rebuild
 from zchunked.limits import Limits
 from zchunked.oci.digest import Digest, digest_of, raw
 from zchunked.ranges import ByteRange

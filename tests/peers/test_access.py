@@ -56,8 +56,14 @@ def pull(
     closed: peers.Server, home: Path, *words: str | Path, check: bool = True, **how: object
 ) -> command.Ended:
     return command.zpull(
-        home, f"{closed.host}/closed:v1", "--format", "json", *words, check=check, **how
-    )  # type: ignore[arg-type]
+        home,
+        f"{closed.host}/closed:v1",
+        "--format",
+        "json",
+        *words,
+        check=check,
+        **how,  # type: ignore[arg-type]
+    )
 
 
 def test_credentials_come_from_standard_input(

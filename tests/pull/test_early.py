@@ -17,7 +17,7 @@ from tests.helpers.build.front import Entry, chunked_layer, image, make_tar
 from tests.helpers.build.layers import Layer
 from tests.helpers.harness.pulls import open_store, pull
 from tests.helpers.servers.memory import MemorySource
-from zchunked.formats.toc import TocParser
+from zchunked.formats.toc_parser import TocParser
 from zchunked.formats.toc_reader import TocReader
 from zchunked.layers import index_frames
 from zchunked.limits import DEFAULT_LIMITS

@@ -59,7 +59,7 @@ def test_after_a_power_loss_the_store_is_true(
         else:
             before = 0
     assert sum(op.kind == "sync" for op in ops[before:]) > 3
-    monkeypatch.setattr("zchunked.store.writer.boot_id", lambda: "after the power loss")
+    monkeypatch.setattr("zchunked.store.journal.boot_id", lambda: "after the power loss")
     dice = random.Random(7)
     every = max(1, (len(ops) - before) // 100)
     for number, (step, kept, place) in enumerate(crashes(ops, tmp_path / "crashed", dice, every)):
@@ -92,7 +92,7 @@ def test_after_a_power_loss_during_a_collection_the_store_is_true(
         for number, words in enumerate(commands):
             before = len(ops)
             ops += record([*argv, *words], environment(home), store, tmp_path / f"trace{number}")
-    monkeypatch.setattr("zchunked.store.writer.boot_id", lambda: "after the power loss")
+    monkeypatch.setattr("zchunked.store.journal.boot_id", lambda: "after the power loss")
     every = max(1, (len(ops) - before) // 60)
     for step, kept, place in crashes(ops, tmp_path / "crashed", random.Random(8), every):
         if step < before:

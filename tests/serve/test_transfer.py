@@ -20,7 +20,8 @@ from tests.helpers.servers.faults import on
 from tests.helpers.servers.registry import Registry
 from zchunked import Client
 from zchunked.errors import LocalError, NotFoundError
-from zchunked.export.engines import Engine, EngineTarget, Offer
+from zchunked.export.engine_names import EngineTarget
+from zchunked.export.engines import Engine, Offer
 from zchunked.oci.reference import parse_image
 from zchunked.operations.pulling import ImagePull
 from zchunked.operations.writing import EngineDestination

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,7 +44,6 @@ def test_what_was_entered_is_there_for_the_next(path: Path, index: Index) -> Non
     index.set_whole(B, 5)
     index.add_proof(A, B, 1234)
     index.set_ref("host/app:t", "linux/amd64", A, B)
-    index.set_host("host", 20)
     other = again(path)
     assert other.extents(A) == [(0, 10, "f-1", 10), (50, 60, "f-1", 0)]
     assert other.extents(B) == []
@@ -56,8 +54,6 @@ def test_what_was_entered_is_there_for_the_next(path: Path, index: Index) -> Non
     assert (other.whole_size(A), other.whole_size(B)) == (None, 5)
     assert (other.proof(A, B), other.proof(B, A)) == (1234, None)
     assert [row[:4] for row in other.refs()] == [("host/app:t", "linux/amd64", A, B)]
-    assert (other.host("host") or (0,))[0] == 20
-    assert other.host("other") is None
     removed: list[str] = []
     assert (other.remove_unclaimed(["f-1", "f-2"], removed.append), removed) == (1, ["f-2"])
     other.close()
@@ -118,7 +114,11 @@ def test_taking_promises_back(index: Index) -> None:
 
 
 def rows_of(index: Index, digests: list[bytes]) -> list[tuple[int, int, int, int]]:
-    return [row for columns in index.find_chunks(digests) for row in zip(*columns, strict=True)]
+    return [
+        row
+        for columns in index.find_keys("chunks", "digest", 32, digests)
+        for row in zip(*columns, strict=True)
+    ]
 
 
 def proofs(index: Index, *layers: Digest) -> list[bool]:
@@ -194,14 +194,6 @@ def test_a_name_means_the_last_thing_it_was_set_to(index: Index) -> None:
     assert [row[1:3] for row in index.refs()] == [("linux/amd64", B), ("linux/arm64", A)], (
         "newest first"
     )
-
-
-def test_what_was_learnt_of_a_host_grows_old(index: Index) -> None:
-    index.set_host("host", 5)
-    found = index.host("host")
-    assert found is not None
-    assert found[0] == 5
-    assert abs(found[1] - time.time()) < 3600
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,8 @@ def completion(shell: str) -> str:
     top = parser()
     add_options(top, VERBS["pull"])  # for the form without a verb
     _complete(top, VERBS["pull"])
-    verbs = next(
-        action for action in top._actions if isinstance(action, argparse._SubParsersAction)
-    )  # noqa: SLF001
+    actions = top._actions  # noqa: SLF001
+    verbs = next(each for each in actions if isinstance(each, argparse._SubParsersAction))  # noqa: SLF001
     for name, verb in verbs.choices.items():
         _complete(verb, VERBS[name])
     script = shtab.complete(top, shell, preamble=_PREAMBLE[shell])

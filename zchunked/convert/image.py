@@ -182,6 +182,7 @@ def _told(layer: ConvertedLayer) -> str:
     sizes = f"{layer.source.size} → {layer.layer.size} bytes"
     what = {
         "converted": sizes, "remembered": f"{sizes}, from an earlier conversion",
-        "kept": "is zstd:chunked already", "plain": f"{sizes}, without a table of contents: {layer.note}",
+        "kept": "is zstd:chunked already",
+        "plain": f"{sizes}, without a table of contents: {layer.note}",
     }  # fmt: skip
     return f"layer {short(layer.source.digest)}: {what[layer.outcome]}"

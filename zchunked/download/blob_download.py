@@ -12,7 +12,7 @@ from zchunked.download.coalesce import Run, shares
 from zchunked.download.orders import Order
 from zchunked.download.retry import Stopped
 from zchunked.download.workers import WorkerPool
-from zchunked.layers.rebuild import are_chunks
+from zchunked.layers.chunk_data import are_chunks
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.store import Store
 

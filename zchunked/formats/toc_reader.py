@@ -10,7 +10,8 @@ from zchunked.formats.annotations import Location
 from zchunked.formats.budget import ImageBudget
 from zchunked.formats.estargz import TocMember
 from zchunked.formats.stargz_toc import StargzTocBuilder
-from zchunked.formats.toc import ChunkColumns, Toc, TocParser
+from zchunked.formats.toc import ChunkColumns, Toc
+from zchunked.formats.toc_parser import TocParser
 from zchunked.formats.zstd import FrameDecoder
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import short

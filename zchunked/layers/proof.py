@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.formats.decompress import unpacked
+from zchunked.layers.chunk_data import is_chunk, strides
 from zchunked.layers.metadata import LayerIndex
-from zchunked.layers.rebuild import is_chunk, strides
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor

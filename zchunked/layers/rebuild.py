@@ -5,40 +5,34 @@ decides.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, groupby, islice
 from operator import itemgetter
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 from fastcrc.crc64 import go_iso
 
-from zchunked.errors import FormatError, IntegrityError, LimitError
+from zchunked.errors import IntegrityError, LimitError
 from zchunked.formats import zstd as frames
 from zchunked.formats.tar_recipe import Steps, from_tarsplit
 from zchunked.formats.tarsplit import parse_lines
+from zchunked.layers.chunk_data import BLOCK, PORTION, chunk_data, exactly, strides
 from zchunked.layers.metadata import LayerIndex
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest
-from zchunked.ranges import ByteRange
 from zchunked.store import Store
 from zchunked.store.chunks import Place
 
-_BLOCK = 256 << 10  # hashing releases the interpreter for pieces of some size only
-_AT_ONCE = 1 << 20  # chunks above this are decoded as a stream
-_PORTION = 512 << 10  # contents that are decoded before they are emitted
 _EACH = 128  # what a chunk takes besides its contents, more or less
 _SMALL = 8 << 10
 _RECENT = 1 << 20  # small contents that are kept for when they come again
-_ZEROS = bytes(_BLOCK)
+_ZEROS = bytes(BLOCK)
 
-Check = tuple[int, int, int, bytes]
-"""A chunk to check in its blob: start, end, decoded size, raw digest."""
 _Asked = tuple[Digest, int, int, int, int]
 """A chunk to decode: blob, start, length, decoded size, and where among its neighbours it
 stands.
 """
-_Item = TypeVar("_Item")
 Block = tuple[bytes, list[Callable[[], None]]]
 """A part of the tar, and what is due before it is used: digests of files of several chunks, or
 IntegrityError.
@@ -55,9 +49,13 @@ class Rebuild:
     """Rebuilds one partially stored layer. `places` says where each chunk lies, by raw digest."""
 
     def __init__(
-        self, store: Store, contents: LayerIndex, places: dict[bytes, Place], arrived: Arrived = at_once,
+        self,
+        store: Store,
+        contents: LayerIndex,
+        places: dict[bytes, Place],
+        arrived: Arrived = at_once,
         limits: Limits = DEFAULT_LIMITS,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store, self._contents, self._places = store, contents, places
         self._arrived, self._limits = arrived, limits
         self._recent = _Recent()
@@ -98,10 +96,10 @@ class Rebuild:
                 for piece in self._payload(step, contents, payloads):
                     held.append(piece)
                     size += len(piece)
-                    if size >= _BLOCK:
+                    if size >= BLOCK:
                         yield b"".join(held)
                         held, size = [], 0
-            if (size := sum(map(len, held))) >= _BLOCK:
+            if (size := sum(map(len, held))) >= BLOCK:
                 yield b"".join(held)
                 held, size = [], 0
         yield b"".join(held)
@@ -132,7 +130,7 @@ class Rebuild:
         asked: dict[bytes, _Asked] = {}
         held = 0
         for chunk in chunks:
-            if held > _PORTION:
+            if held > PORTION:
                 yield from self._load(some, asked)
                 some, asked, held = [], {}, 0
             digest = digests[chunk]
@@ -142,10 +140,10 @@ class Rebuild:
             if known is None:
                 size, place = sizes[chunk], places.get(digest)
                 cost = max(place.length, size) if place is not None and not holes[chunk] else 0
-                if held + cost > _PORTION or not cost:
+                if held + cost > PORTION or not cost:
                     yield from self._load(some, asked)
                     some, asked, held = [], {}, 0
-                if place is None or not 0 < cost <= _PORTION:
+                if place is None or not 0 < cost <= PORTION:
                     yield self._chunk(chunk)
                     continue
                 known = len(some)
@@ -186,7 +184,7 @@ class Rebuild:
             self._store.stream(contents.layer.digest, part.span), self._limits, part.decoded_bytes
         )
         yield from from_tarsplit(
-            contents.toc, parse_lines(_exactly(text, part.decoded_bytes), self._limits)
+            contents.toc, parse_lines(exactly(text, part.decoded_bytes), self._limits)
         )
 
     def _file(
@@ -263,104 +261,6 @@ class _Recent:
             self._young, self._old, self._bytes = {}, self._young, 0
 
 
-def strides(pieces: Iterable[bytes], size: int = _BLOCK) -> Iterator[bytes]:
-    """The same bytes, in pieces that are worth to be hashed, or handed to another thread."""
-    held: list[bytes] = []
-    length = 0
-    for piece in pieces:
-        held.append(piece)
-        length += len(piece)
-        if length >= size:
-            yield b"".join(held)
-            held, length = [], 0
-    yield b"".join(held)
-
-
-def chunk_data(
-    store: Store, place: Place, size: int, limits: Limits = DEFAULT_LIMITS
-) -> Iterable[bytes]:
-    """The decoded bytes of a chunk, `size` of them or IntegrityError; its digest is not checked
-    here.
-    """
-    end = place.start + place.length
-    if size <= _AT_ONCE and place.length <= _AT_ONCE:
-        try:
-            return (frames.decode(store.read(place.blob, place.start, end), size, limits),)
-        except FormatError as error:
-            raise IntegrityError(
-                f"chunk at [{place.start},{end}) of {place.blob}: {error}"
-            ) from error
-    return _long_chunk(store, place, size, limits)
-
-
-def _long_chunk(store: Store, place: Place, size: int, limits: Limits) -> Iterator[bytes]:
-    span = ByteRange(place.start, place.start + place.length)
-    try:
-        yield from _exactly(frames.stream(store.stream(place.blob, span), limits, size), size)
-    except FormatError as error:
-        raise IntegrityError(f"chunk at {span} of {place.blob}: {error}") from error
-
-
-def are_chunks(
-    store: Store, blob: Digest, chunks: Sequence[Check], limits: Limits = DEFAULT_LIMITS
-) -> list[bool]:
-    """For each (start, end, decoded size, raw digest) of a blob, ascending, whether the bytes keep
-    the promise.
-    """
-    verdicts: list[bool] = []
-    for some in _by_size(chunks, [max(end - start, size) for start, end, size, _ in chunks]):
-        try:
-            pieces = store.read_many(blob, some) if len(some) > 1 else None
-        except IntegrityError:  # a damaged file: some of them may be good all the same
-            pieces = None
-        if pieces is None:
-            for start, end, size, digest in some:
-                verdicts.append(
-                    is_chunk(store, Place(blob, start, end - start), size, digest, limits)
-                )
-            continue
-        decoded = frames.decode_many(pieces, [size for _, _, size, _ in some], limits)
-        verdicts += [
-            data is not None and hashlib.sha256(data).digest() == digest
-            for data, (_, _, _, digest) in zip(decoded, some, strict=True)
-        ]
-    return verdicts
-
-
-def _by_size(items: Sequence[_Item], sizes: Sequence[int]) -> Iterator[Sequence[_Item]]:
-    """Neighbours that together fit into memory, as far as that can be."""
-    first = held = 0
-    for at, size in enumerate(sizes):
-        if held + size > _PORTION and at > first:
-            yield items[first:at]
-            first, held = at, 0
-        held += size
-    if items:
-        yield items[first:]
-
-
-def is_chunk(
-    store: Store, place: Place, size: int, digest: bytes, limits: Limits = DEFAULT_LIMITS
-) -> bool:
-    """Whether the bytes at `place` are what the raw digest promises."""
-    hasher = hashlib.sha256()
-    try:
-        for data in chunk_data(store, place, size, limits):
-            hasher.update(data)
-    except IntegrityError:
-        return False
-    return hasher.digest() == digest
-
-
 def _zeros(size: int) -> Iterator[bytes]:
-    for at in range(0, size, _BLOCK):
-        yield _ZEROS[: min(_BLOCK, size - at)]
-
-
-def _exactly(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    left = size
-    for piece in pieces:
-        left -= len(piece)
-        yield piece
-    if left:
-        raise FormatError(f"frames decode to {size - left} bytes instead of {size}")
+    for at in range(0, size, BLOCK):
+        yield _ZEROS[: min(BLOCK, size - at)]

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
+from zchunked.layers.chunk_data import is_chunk
 from zchunked.layers.corruption import find_corruption
 from zchunked.layers.metadata import read_index
 from zchunked.layers.proof import drop_corrupt_chunks, is_intact
-from zchunked.layers.rebuild import is_chunk
 from zchunked.layers.stand_ins import StandIns
 from zchunked.maintenance.findings import Damage, Findings
 from zchunked.oci.digest import Digest, from_raw

@@ -17,7 +17,8 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest, parse_config, parse_document
 from zchunked.ranges import ByteRange, merge
 from zchunked.store import Store
-from zchunked.store.collector import Collector, Drop, Ref
+from zchunked.store.collector import Collector
+from zchunked.store.forget import Drop, Ref
 from zchunked.store.pulls import BegunPull
 
 _TRIES = 20  # each fails only because another process has finished or begun something meanwhile

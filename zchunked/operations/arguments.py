@@ -7,7 +7,8 @@ from importlib.util import find_spec
 
 from zchunked.errors import LocalError, UsageError
 from zchunked.export import check_target, parse_destination
-from zchunked.export.engines import Engine, parse_engine
+from zchunked.export.engine_names import parse_engine
+from zchunked.export.engines import Engine
 from zchunked.operations.writing import AnyDestination, EngineDestination
 
 

@@ -72,8 +72,8 @@ class ReadingCalls(OpenedStore):
             >>> import zchunked
             >>> client = zchunked.Client("store")
             >>> files = client.files("oci:demo:demo-v1")
-            >>> path, entry = next((path, entry) for path, entry in files.items() if entry.kind == "file")
-            >>> len(client.read("oci:demo:demo-v1", path)) == entry.size
+            >>> path = next(path for path, entry in files.items() if entry.kind == "file")
+            >>> len(client.read("oci:demo:demo-v1", path)) == files[path].size
             True
         """
         from zchunked.browse.files import read_file

@@ -7,7 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from zchunked.export.engines import Engine, EngineTarget, Kind
+from zchunked.export.engine_names import EngineTarget, Kind
+from zchunked.export.engines import Engine
 from zchunked.interfaces import Source
 from zchunked.oci.reference import LayoutReference
 from zchunked.sources.archive import TarObjects

@@ -193,7 +193,8 @@ class StoreCalls(OpenedStore):
         Example:
             >>> import hashlib, io, zchunked
             >>> data = b"a blob"
-            >>> zchunked.Client("store").ingest("sha256:" + hashlib.sha256(data).hexdigest(), io.BytesIO(data))
+            >>> digest = "sha256:" + hashlib.sha256(data).hexdigest()
+            >>> zchunked.Client("store").ingest(digest, io.BytesIO(data))
             6
         """
         from zchunked.operations.ingest import ingest

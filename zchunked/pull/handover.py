@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 from zchunked.download.orders import Order
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.formats.annotations import locate
+from zchunked.layers.chunk_data import are_chunks
 from zchunked.layers.metadata import LayerIndex, read_toc
-from zchunked.layers.rebuild import are_chunks
 from zchunked.limits import Limits
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest, parse_document

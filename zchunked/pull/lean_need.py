@@ -6,8 +6,8 @@ from itertools import compress, repeat
 from operator import sub
 
 from zchunked.download.orders import ChunkChecks
+from zchunked.layers.chunk_data import are_chunks
 from zchunked.layers.metadata import LayerIndex
-from zchunked.layers.rebuild import are_chunks
 from zchunked.pull.layer import LayerTask
 from zchunked.ranges import ByteRange, Spans, merge, ranges
 from zchunked.store import Store

@@ -85,8 +85,9 @@ class _Importer:
             elif is_layout(name):
                 for file, layer in layers_of(name):
                     self._workers.submit(
-                        "prove", lambda file=file, layer=layer: self._layers.layer(file, layer)
-                    )  # type: ignore[misc]
+                        "prove",
+                        lambda file=file, layer=layer: self._layers.layer(file, layer),  # type: ignore[misc]
+                    )
             else:
                 folder = self._store.folder.stat()
                 skip = frozenset({(folder.st_dev, folder.st_ino)})

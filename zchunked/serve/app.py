@@ -12,20 +12,22 @@ from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
-import msgspec
-
 from zchunked.errors import (
-    AccessDeniedError,
-    FormatError,
-    IntegrityError,
-    LocalError,
-    NotFoundError,
-    TransferError,
-    UsageError,
     ZPullError,
 )
-from zchunked.oci.digest import Digest, parse_digest
+from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange
+from zchunked.serve.answers import (
+    DIGEST,
+    Headers,
+    Response,
+    asked_digest,
+    failed,
+    json_answer,
+    manifest_answer,
+    problem,
+    text_answer,
+)
 from zchunked.serve.byte_ranges import (
     Multipart,
     UnsatisfiableError,
@@ -41,19 +43,7 @@ from zchunked.serve.streams import Blob
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
-Headers = list[tuple[str, str]]
 _API = ("Docker-Distribution-Api-Version", "registry/2.0")
-_DIGEST = "Docker-Content-Digest"
-
-
-@dataclass(slots=True)
-class Response:
-    """`length`: bytes of the body, which a HEAD leaves out."""
-
-    status: int
-    headers: Headers
-    body: Iterable[bytes]
-    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +155,10 @@ class App:
 
     def _answer(self, method: str, path: str, environ: Environ) -> Response:
         if path == "/healthz":
-            return _text(HTTPStatus.OK, "ok\n")
+            return text_answer(HTTPStatus.OK, "ok\n")
         if path == "/readyz":
             is_ready = self.is_ready()
-            return _text(
+            return text_answer(
                 HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE,
                 f"{is_ready}\n".lower(),
             )
@@ -199,7 +189,7 @@ class App:
             ]
             return Response(HTTPStatus.OK, headers, [data], len(data))
         if path in ("/v2", "/v2/"):
-            return _json(HTTPStatus.OK, {})
+            return json_answer(HTTPStatus.OK, {})
         return self._api(
             method, path, str(environ.get("QUERY_STRING", "")), environ.get("HTTP_RANGE")
         )
@@ -221,9 +211,9 @@ class App:
             self.rooms.flights.learn(
                 asked.name, asked.what, found.digest, found.data, is_wanted=is_get
             )
-            return _manifest(found)
+            return manifest_answer(found)
         if asked.kind == "blobs":
-            digest, is_part = _digest(asked.what), is_get and ranges is not None
+            digest, is_part = asked_digest(asked.what), is_get and ranges is not None
             blob = self.rooms.flights.blob(asked.name, digest, is_wanted=is_get and not is_part)
             return self._blob(asked.name, blob, ranges if is_get else None)
         return self.rooms.passed(asked, query)
@@ -231,7 +221,7 @@ class App:
     def _blob(self, name: str, blob: Blob, ranges: str | None) -> Response:
         headers: Headers = [
             ("Content-Type", "application/octet-stream"),
-            (_DIGEST, blob.digest),
+            (DIGEST, blob.digest),
             ("Etag", f'"{blob.digest}"'),
             ("Accept-Ranges", "bytes"),
         ]
@@ -299,70 +289,3 @@ class _Body:
 
 class BrokenBodyError(Exception):
     """A body cannot be finished: the connection has to end before its length is reached."""
-
-
-def _manifest(found: ServedManifest) -> Response:
-    headers: Headers = [
-        ("Content-Type", found.media_type),
-        (_DIGEST, found.digest),
-        ("Etag", f'"{found.digest}"'),
-    ]
-    if found.age is not None:  # RFC 9111, 5.5: 110 was "Response is Stale"
-        headers.append(
-            (
-                "Warning",
-                f'110 zpull "the upstream does not answer; as it was {found.age:.0f} s ago"',
-            )
-        )
-        headers.append(("Age", f"{found.age:.0f}"))
-    return Response(HTTPStatus.OK, headers, [found.data], len(found.data))
-
-
-def _digest(text: str) -> Digest:
-    try:
-        return parse_digest(text, "the blob's digest")
-    except FormatError as error:
-        raise _DigestError(str(error)) from error
-
-
-class _DigestError(UsageError):
-    """What should be a digest is none."""
-
-
-_KINDS: tuple[tuple[type[ZPullError], HTTPStatus, str], ...] = (
-    (_DigestError, HTTPStatus.BAD_REQUEST, "DIGEST_INVALID"),
-    (UsageError, HTTPStatus.BAD_REQUEST, "NAME_INVALID"),
-    (NotFoundError, HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN"),
-    (AccessDeniedError, HTTPStatus.FORBIDDEN, "DENIED"),
-    (TransferError, HTTPStatus.BAD_GATEWAY, "UPSTREAM"),
-    (IntegrityError, HTTPStatus.BAD_GATEWAY, "DIGEST_INVALID"),
-    (FormatError, HTTPStatus.BAD_GATEWAY, "MANIFEST_INVALID"),
-    (LocalError, HTTPStatus.INSUFFICIENT_STORAGE, "STORE"),
-)
-
-
-def failed(error: ZPullError, *, is_blob: bool) -> Response:
-    """The spec's JSON form, with the true reason in its message (distribution-spec, "Error
-    Codes").
-    """
-    if is_blob and isinstance(error, NotFoundError):
-        return problem(HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN", str(error))
-    for kind, status, code in _KINDS:
-        if isinstance(error, kind):
-            return problem(status, code, str(error))
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", str(error))
-
-
-def problem(status: HTTPStatus, code: str, message: str) -> Response:
-    """An answer that refuses."""
-    return _json(status, {"errors": [{"code": code, "message": message[:1000]}]})
-
-
-def _json(status: HTTPStatus, document: object) -> Response:
-    data = msgspec.json.encode(document)
-    return Response(status, [("Content-Type", "application/json")], [data], len(data))
-
-
-def _text(status: HTTPStatus, text: str) -> Response:
-    data = text.encode()
-    return Response(status, [("Content-Type", "text/plain; charset=utf-8")], [data], len(data))

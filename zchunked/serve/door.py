@@ -10,7 +10,8 @@ from typing import Self
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import NotFoundError
 from zchunked.export.engines import TRANSFER, Offer
-from zchunked.serve.app import App, Response, Rooms
+from zchunked.serve.answers import Response
+from zchunked.serve.app import App, Rooms
 from zchunked.serve.metrics import Metrics
 from zchunked.serve.names import Asked
 from zchunked.serve.one_image import Everything, OneImage

@@ -10,7 +10,7 @@ import msgspec
 
 from zchunked.errors import FormatError, NotFoundError
 from zchunked.interfaces import Listed
-from zchunked.serve.app import Headers, Response
+from zchunked.serve.answers import Headers, Response
 from zchunked.serve.names import Asked
 from zchunked.serve.upstream import Upstream
 

@@ -11,10 +11,11 @@ from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, merge, subtract
 from zchunked.store.extents import ExtentMap, Row
 from zchunked.store.files import ByteFiles
+from zchunked.store.journal import Rows, recover
 from zchunked.store.new_files import adopt_file, write_file
 from zchunked.store.opened import OpenedFolder
 from zchunked.store.reads import BlobReads
-from zchunked.store.writer import Rows, Writer, recover
+from zchunked.store.writer import Writer
 
 
 class Blobs(OpenedFolder, BlobReads):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import compress
 from typing import NamedTuple
 
-from zchunked.oci.digest import Digest
+from zchunked.oci.digest import RAW_SIZE, Digest
 from zchunked.ranges import ByteRange, Spans
 from zchunked.store.blobs import Blobs
 
@@ -37,7 +37,9 @@ class Chunks(Blobs):
         known: dict[int, tuple[Digest, Spans]] = {}
         ranks: dict[int, tuple[bool, int]] = {}
         ordered = sorted(digests)
-        for which, numbers, starts, lengths in self._index.find_chunks(ordered):
+        for which, numbers, starts, lengths in self._index.find_keys(
+            "chunks", "digest", RAW_SIZE, ordered
+        ):
             for number in set(numbers) - known.keys():
                 blob = self.blob_of(number)
                 # extents of one that is whole may be many, and tell nothing more

@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from zchunked.store.writer import sync_folder
+from zchunked.store.disk_sync import sync_folder
 
 _FICLONE = 0x40049409  # linux/fs.h
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH

@@ -6,22 +6,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from zchunked.errors import LocalError
-from zchunked.ranges import ByteRange
 from zchunked.store import places
 from zchunked.store.database import Index
 from zchunked.store.disk_errors import local_error
+from zchunked.store.disk_sync import sync_folder
+from zchunked.store.forget import Drop, Ref, forget_blobs
+from zchunked.store.journal import idle_files
 from zchunked.store.locks import BlobLocks
 from zchunked.store.pulls import BegunPull, PullLog
 from zchunked.store.rows import stored
 from zchunked.store.session import Session
-from zchunked.store.writer import idle_files, sync_folder
 
 _COPY_BYTES = 1 << 20
 _SPARE_SHARE = 4  # the index is written anew when more than a fourth of its pages are free
@@ -30,34 +29,6 @@ _SPARE_PAGES = 64
 
 FileRow = tuple[str, int, int, str, int]
 """(file, at, end, blob, start): bytes [at, end) of a file are bytes of a blob from `start` on."""
-
-
-class Ref(NamedTuple):
-    """A name and what it named when it was pulled."""
-
-    name: str
-    platform: str
-    manifest: str
-    root: str
-    pulled: float
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """What a collection forgets: blobs; of others all but some spans; names; pulls by their number.
-
-    `rests`: on which blobs a layer's proof rests from now on. `kept_chunks`: of the trimmed blobs,
-    by raw digest. `to_index`: whole blobs that may hold frames of which a dead one had the only
-    row, and manifests that list them.
-    """
-
-    blobs: Sequence[str] = ()
-    trimmed: Mapping[str, Sequence[ByteRange]] = field(default_factory=dict)
-    kept_chunks: Mapping[str, Iterable[bytes]] = field(default_factory=dict)
-    rests: Mapping[tuple[str, str], Iterable[str]] = field(default_factory=dict)
-    refs: Sequence[Ref] = ()
-    pulls: Sequence[int] = ()
-    to_index: Sequence[tuple[str, str]] = ()
 
 
 class Collector:
@@ -151,7 +122,7 @@ class Collector:
                 if self.holders() != (refs, pulls):
                     return False
                 if blobs:
-                    _forget_blobs(db, drop, blobs)
+                    forget_blobs(db, drop, blobs)
                 db.executemany(
                     "DELETE FROM refs WHERE name = ? AND platform = ?",
                     [(stored(ref.name), ref.platform) for ref in drop.refs],
@@ -236,77 +207,6 @@ class Collector:
             if free > _SPARE_PAGES and free * _SPARE_SHARE > pages:
                 self._index.rows("VACUUM")
             self._index.rows("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _forget_blobs(db: sqlite3.Connection, drop: Drop, names: Sequence[str]) -> None:
-    for table in (
-        "dead(name TEXT PRIMARY KEY)",
-        "kept(digest BLOB, name TEXT, PRIMARY KEY(digest, name))",
-    ):
-        db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table}")
-        db.execute(f"DELETE FROM temp.{table.partition('(')[0]}")
-    db.executemany("INSERT INTO temp.dead VALUES(?)", [(name,) for name in names])
-    kept = [(digest, name) for name, digests in drop.kept_chunks.items() for digest in digests]
-    db.executemany("INSERT OR IGNORE INTO temp.kept VALUES(?, ?)", kept)
-    left = [row for name, spans in drop.trimmed.items() for row in _trimmed(db, name, spans)]
-    ids = "(SELECT id FROM blobs JOIN temp.dead ON name = blobs.digest)"
-    db.execute(f"DELETE FROM extents WHERE blob IN {ids}")
-    db.executemany("INSERT OR REPLACE INTO extents VALUES(?, ?, ?, ?, ?)", left)
-    still = (
-        "SELECT kept.digest FROM temp.kept JOIN blobs ON blobs.digest = kept.name WHERE "
-        "blobs.id = chunks.blob"
-    )
-    db.execute(f"DELETE FROM chunks WHERE blob IN {ids} AND digest NOT IN ({still})")
-    db.execute(f"DELETE FROM headers WHERE blob IN {ids}")
-    places.forget(db, ids)
-    db.execute(f"DELETE FROM unindexed WHERE blob IN {ids}")
-    db.execute(f"DELETE FROM indexing WHERE blob IN {ids}")
-    db.execute("DELETE FROM strangers WHERE blob IN (SELECT name FROM temp.dead)")
-    db.execute("DELETE FROM strangers WHERE other IN (SELECT name FROM temp.dead)")
-    db.execute("DELETE FROM layers WHERE digest IN (SELECT name FROM temp.dead)")
-    db.execute("DELETE FROM rests WHERE layer IN (SELECT name FROM temp.dead)")
-    for (layer, diff_id), blobs in drop.rests.items():
-        if layer in names:
-            continue
-        db.execute("DELETE FROM rests WHERE layer = ? AND diff_id = ?", (layer, diff_id))
-        db.executemany(
-            "INSERT OR IGNORE INTO rests VALUES(?, ?, ?)",
-            [(blob, layer, diff_id) for blob in blobs],
-        )
-    db.execute(f"UPDATE blobs SET whole = 0 WHERE id IN {ids}")
-    # The newest number is not given out twice: a running process may have read it in a row that is
-    # gone now.
-    db.execute(
-        f"DELETE FROM blobs WHERE id IN {ids} AND id < (SELECT max(id) FROM blobs) "
-        "AND id NOT IN (SELECT blob FROM extents)"
-    )
-    db.executemany(
-        "INSERT OR IGNORE INTO unindexed SELECT id, ? FROM blobs WHERE digest = ? AND whole",
-        [(manifest, blob) for blob, manifest in drop.to_index],
-    )
-    to_index = [(blob,) for blob, _ in drop.to_index]
-    db.executemany(
-        "DELETE FROM indexing WHERE blob = (SELECT id FROM blobs WHERE digest = ?)", to_index
-    )
-
-
-def _trimmed(
-    db: sqlite3.Connection, name: str, spans: Sequence[ByteRange]
-) -> Iterator[tuple[int, int, int, str, int]]:
-    """The extents of a blob cut to these ascending spans."""
-    sql = (
-        "SELECT blob, start, length, file, at FROM extents JOIN blobs ON id = blob WHERE "
-        "blobs.digest = ? ORDER BY start"
-    )
-    first = 0
-    for blob, start, length, file, at in db.execute(sql, (name,)).fetchall():
-        while first < len(spans) and spans[first].end <= start:
-            first += 1
-        for span in spans[first:]:
-            if span.start >= start + length:
-                break
-            low, high = max(start, span.start), min(start + length, span.end)
-            yield blob, low, high - low, file, at + low - start
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The index of the store: one SQLite file, its schema, transactions, and the rows of blobs, chunks
+"""The index of the store: one SQLite file, its transactions, and the rows of blobs, chunks
 and layers.
 """
 
@@ -15,48 +15,14 @@ from typing import Any
 from zchunked.errors import LocalError
 from zchunked.oci.digest import RAW_SIZE
 from zchunked.ranges import ByteRange, merge
-from zchunked.store import damage, places, salvage
+from zchunked.store import damage, places, salvage, schema
 from zchunked.store.disk_errors import index_advice, local_error
-from zchunked.store.hints_schema import HINTS
+from zchunked.store.journal import Rows
 from zchunked.store.open_index import OpenIndex, copy_index, open_index
 from zchunked.store.rows import AT_ONCE, NUMBERS, batches, column, packed_rows, stored, unstored
-from zchunked.store.writer import Rows
 
-_VERSION = 2
-# the same but for tables that are made where they are missing: it becomes this one when it is
-# opened
-_OLDER = 1
-
-_SCHEMA = """
-CREATE TABLE blobs(
-  id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, whole INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE extents(
-  blob INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL, file TEXT NOT NULL, at INTEGER NOT NULL,
-  PRIMARY KEY(blob, start, file, at)) WITHOUT ROWID;
-CREATE TABLE chunks(
-  digest BLOB NOT NULL, blob INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL, size INTEGER NOT NULL,
-  PRIMARY KEY(digest, blob)) WITHOUT ROWID;
-CREATE TABLE layers(
-  digest TEXT NOT NULL, diff_id TEXT NOT NULL, tar_size INTEGER NOT NULL, proved REAL NOT NULL,
-  PRIMARY KEY(digest, diff_id)) WITHOUT ROWID;
-CREATE TABLE rests(
-  blob TEXT NOT NULL, layer TEXT NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY(blob, layer, diff_id)) WITHOUT ROWID;
-CREATE TABLE refs(
-  name TEXT NOT NULL, platform TEXT NOT NULL, manifest TEXT NOT NULL, root TEXT NOT NULL, pulled REAL NOT NULL,
-  PRIMARY KEY(name, platform)) WITHOUT ROWID;
-CREATE TABLE hosts(host TEXT PRIMARY KEY, spans INTEGER NOT NULL, learnt REAL NOT NULL) WITHOUT ROWID;
-"""
 _ID = "(SELECT id FROM blobs WHERE digest = ?)"
-_SEEDS = """
-CREATE TABLE IF NOT EXISTS seeds(
-  inode INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL, stamp BLOB NOT NULL, digest BLOB NOT NULL,
-  PRIMARY KEY(inode, at, size)) WITHOUT ROWID
-"""
 _DIGEST = f"substr(:digests, 1 + n * {RAW_SIZE}, {RAW_SIZE})"
-# blobs.whole: 1 once the extents cover the blob and its digest was verified over them. layers: a
-# layer whose tar was rebuilt from the store and matched the diff ID. seeds: what part of a file of
-# this machine hashed to when it bore this stamp. A hint: nothing rests on it. rests: the blobs
-# whose chunks that took; none for a layer that was proved from its whole blob.
 
 
 class Index:
@@ -83,28 +49,17 @@ class Index:
 
     def _create(self) -> None:
         ((version,),) = self.rows("PRAGMA user_version")
-        if version in (0, _OLDER):
+        if version in (0, schema.OLDER):
             with self.transaction() as db:
-                # another process may have been faster
-                ((version,),) = db.execute("PRAGMA user_version").fetchall()
-                for statement in _SCHEMA.split(";") if version == 0 else ():
-                    db.execute(statement)
-                self.was_older = version == _OLDER
-                db.execute(f"PRAGMA user_version={_VERSION}")
-        elif version != _VERSION:
-            age = "a newer" if version > _VERSION else "another"
-            raise LocalError(
-                f"the store at {self._path.parent} was made by {age} version of zpull; use "
-                f"another --store (its format is {version}, this version knows {_VERSION})"
-            )
-        self.ensure([_SEEDS, places.TABLE, *HINTS])
+                self.was_older = schema.create(db)
+        elif version != schema.VERSION:
+            raise LocalError(schema.refusal(version, self._path.parent))
+        self.ensure(schema.ADDED)
 
     def ensure(self, tables: Sequence[str]) -> None:
         """Make those that an older zpull did not; no lock is taken where there are all of them."""
         have = {name for (name,) in self.rows("SELECT name FROM sqlite_master")}
-        if lacking := [
-            each for each in tables if each.partition("EXISTS ")[2].partition("(")[0] not in have
-        ]:
+        if lacking := [each for each in tables if schema.name_of(each) not in have]:
             with self.transaction() as db:
                 for statement in lacking:
                     db.execute(statement)
@@ -189,18 +144,10 @@ class Index:
             )
             for file, its in by_file.items():
                 for some in batches(its):
-                    db.execute(
-                        sql,
-                        {
-                            "blob": blob,
-                            "file": file,
-                            "count": len(some),
-                            "packed": packed_rows(some),
-                        },
-                    )
-            places.add(
-                db, blob, [(file, sum([row[1] for row in its])) for file, its in by_file.items()]
-            )
+                    values = {"blob": blob, "file": file, "packed": packed_rows(some)}
+                    db.execute(sql, values | {"count": len(some)})
+            sums = [(file, sum([row[1] for row in its])) for file, its in by_file.items()]
+            places.add(db, blob, sums)
         return True
 
     def extents(self, digest: str) -> Rows:
@@ -299,24 +246,18 @@ class Index:
                     sql, {"digests": digests, "blob": blob, "count": len(some), "packed": packed}
                 )
 
-    def find_chunks(
-        self, digests: Sequence[bytes]
-    ) -> Iterator[tuple[list[int], list[int], list[int], list[int]]]:
-        """Wherever a row promises one of the raw digests: which of them, number of the blob, start,
-        length; in columns.
-
-        The digests ascend: neighbours in the index are looked up together.
-        """
-        return self.find_keys("chunks", "digest", RAW_SIZE, digests)
-
     def find_keys(
         self, table: str, name: str, width: int, keys: Sequence[bytes]
     ) -> Iterator[tuple[list[int], list[int], list[int], list[int]]]:
-        """The same of any table with a key of so many bytes that its column `name` holds."""
+        """Wherever a row of the table has one of the keys, of so many bytes, in that column: which
+        of them, number of the blob, start, length; in columns.
+
+        The keys ascend: neighbours in the index are looked up together.
+        """
         sql = (
             "SELECT group_concat(printf('%d %d %d %d', n + :first, blob, start, length), ' ') "
-            f"FROM numbers CROSS JOIN {table} ON {name} = substr(:keys, 1 + n * {width}, "
-            f"{width}) WHERE n < :count"
+            f"FROM numbers CROSS JOIN {table} ON {name} = substr(:keys, 1 + n * {width}, {width}) "
+            "WHERE n < :count"
         )
         self.number_off()
         for at in range(0, len(keys), AT_ONCE):
@@ -404,12 +345,3 @@ class Index:
                     db.execute(sql, parameters)
             finally:
                 self._db.execute("PRAGMA synchronous=FULL")
-
-    def host(self, host: str) -> tuple[int, float] | None:
-        """(spans, when that was learnt)"""
-        rows = self.rows("SELECT spans, learnt FROM hosts WHERE host = ?", (host,))
-        return (int(rows[0][0]), float(rows[0][1])) if rows else None
-
-    def set_host(self, host: str, spans: int) -> None:
-        with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO hosts VALUES(?, ?, ?)", (host, spans, time.time()))

@@ -51,7 +51,7 @@ class FrameIndex:
 
     def find_payloads(self, digests: Sequence[bytes]) -> Iterator[Found]:
         """Rows of these content digests, which ascend."""
-        return self._index.find_chunks(digests)
+        return self._index.find_keys("chunks", "digest", RAW_SIZE, digests)
 
     def find_headers(self, keys: Sequence[bytes]) -> Iterator[Found]:
         """Rows of these fingerprints, cut to their size, which ascend."""

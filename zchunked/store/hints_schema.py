@@ -4,7 +4,8 @@ HINTS = (
     # What became of a layer with this tar when it was written anew; its blob may be gone.
     """
 CREATE TABLE IF NOT EXISTS conversions(
-  diff_id TEXT NOT NULL, settings TEXT NOT NULL, result BLOB NOT NULL, PRIMARY KEY(diff_id, settings)) WITHOUT ROWID
+  diff_id TEXT NOT NULL, settings TEXT NOT NULL, result BLOB NOT NULL,
+  PRIMARY KEY(diff_id, settings)) WITHOUT ROWID
 """,
     # Where an upload to a repository goes on that has not ended; the registry may have forgotten
     # it.

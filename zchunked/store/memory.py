@@ -30,16 +30,18 @@ class Memory:
         with self._hosts_lock:
             if host in self._hosts:
                 return self._hosts[host]
-        row = self._index.host(host)
-        lifetime = _HOST_MEMORY_SECONDS if row and row[0] else _NO_RANGES_SECONDS
-        found = row[0] if row and time.time() - row[1] <= lifetime else None
+        rows = self._index.hints("SELECT spans, learnt FROM hosts WHERE host = ?", (host,))
+        spans, learnt = rows[0] if rows else (0, 0.0)
+        lifetime = _HOST_MEMORY_SECONDS if spans else _NO_RANGES_SECONDS
+        found = int(spans) if rows and time.time() - learnt <= lifetime else None
         with self._hosts_lock:
             return self._hosts.setdefault(host, found)
 
     def learn(self, host: str, spans: int) -> None:
         with self._hosts_lock:
             self._hosts[host] = spans
-        self._index.set_host(host, spans)
+        row = (host, spans, time.time())
+        self._index.set_hint("INSERT OR REPLACE INTO hosts VALUES(?, ?, ?)", row)
 
     def measures(self, subject: str) -> dict[str, float]:
         """What was measured of a host's link or of this machine, as far as it is not too old."""

@@ -13,13 +13,13 @@ from typing import NamedTuple
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange
 from zchunked.store.database import Index
+from zchunked.store.journal import in_flight
 from zchunked.store.rows import stored, unstored
 from zchunked.store.session import is_running
-from zchunked.store.writer import in_flight
 
 _TABLE = """CREATE TABLE IF NOT EXISTS pulls(
-  id INTEGER PRIMARY KEY, name TEXT NOT NULL, platform TEXT NOT NULL, manifest TEXT NOT NULL, session TEXT NOT NULL,
-  process INTEGER NOT NULL, began REAL NOT NULL, had INTEGER NOT NULL)"""
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL, platform TEXT NOT NULL, manifest TEXT NOT NULL,
+  session TEXT NOT NULL, process INTEGER NOT NULL, began REAL NOT NULL, had INTEGER NOT NULL)"""
 _COLUMNS = "id, name, platform, manifest, session, process, began, had"
 
 

@@ -17,7 +17,8 @@ AT_ONCE = 2000
 # to it late, up to 5 ms for each.
 NUMBERS = f"""
 INSERT OR IGNORE INTO numbers
-WITH RECURSIVE each(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM each WHERE n + 1 < {AT_ONCE}) SELECT n FROM each
+WITH RECURSIVE each(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM each WHERE n + 1 < {AT_ONCE})
+SELECT n FROM each
 """
 _DIGITS = 20
 _THREE = b"%020d" * 3

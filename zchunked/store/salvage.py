@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from zchunked.errors import LocalError
+from zchunked.store.disk_sync import sync_folder
 from zchunked.store.session import live_sessions
-from zchunked.store.writer import sync_folder
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _MARK = ".damaged"

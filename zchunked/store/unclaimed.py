@@ -10,8 +10,8 @@ from pathlib import Path
 
 from zchunked.errors import LocalError
 from zchunked.store.database import Index
+from zchunked.store.journal import idle_files, journal_of
 from zchunked.store.session import Session
-from zchunked.store.writer import idle_files, journal_of
 
 
 def remove_idle(index: Index, folder: Path) -> int:

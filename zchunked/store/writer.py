@@ -10,52 +10,25 @@ is gone and the journal proves nothing: it is believed only within the boot that
 from __future__ import annotations
 
 import os
-import secrets
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import msgspec
-
-from zchunked.errors import FormatError, LocalError
+from zchunked.errors import LocalError
 from zchunked.interfaces import Pieces
-from zchunked.oci.digest import Digest, parse_digest
+from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange
-from zchunked.store.disk_errors import cannot_sync_folders, is_missing, is_unsupported, local_error
+from zchunked.store.disk_errors import local_error
+from zchunked.store.disk_sync import sync_data, sync_folder
 from zchunked.store.extents import ExtentMap
-from zchunked.store.owner import boot
-from zchunked.store.session import LIVE, gone, is_held, live_sessions
+from zchunked.store.journal import RECORD, Rows, head, journal_of
 
-_RECORD = struct.Struct("<QQ")  # offset in the blob, offset in the file
 _COMMIT_BYTES = 8 << 20
 _COMMIT_SECONDS = 1.0
 _MOST_BUFFERS = 1024  # in one system call; POSIX promises fewer, Linux and macOS take these
-_JOURNAL = ".map"
 _CANNOT = "cannot write to the store"
-
-Rows = list[tuple[int, int, str, int]]
-"""Extents to enter: (start, end, file, at)."""
-
-
-def boot_id() -> str:
-    """Changes with every start of the machine; where the system does not say, no two are equal."""
-    return boot() or secrets.token_hex(16)
-
-
-class _Head(msgspec.Struct):
-    """First line of a journal: the blob, its size, and the boot in which the records count."""
-
-    blob: str
-    size: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-    boot: str
-
-
-_HEAD = msgspec.json.Decoder(_Head)
 
 
 class Writer:
@@ -95,7 +68,7 @@ class Writer:
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             self._journal = os.open(journal_of(path), flags, 0o600)
-            _write(self._journal, msgspec.json.encode(_Head(blob, size, boot_id())) + b"\n")
+            _write(self._journal, head(blob, size))
             self._data = os.open(self._path, flags, 0o600)
         except OSError as error:
             raise local_error(
@@ -141,7 +114,7 @@ class Writer:
         for position, piece in pieces:
             end = position + len(piece)
             if position != following:
-                records.append(_RECORD.pack(position, at))
+                records.append(RECORD.pack(position, at))
             if rows and position == following:
                 rows[-1] = (rows[-1][0], end, self._file, rows[-1][3])
             else:
@@ -232,7 +205,7 @@ class Writer:
         except OSError:
             self._is_lost = self._is_torn = True
             with suppress(OSError):
-                self._path.with_name(self._file + _JOURNAL).unlink(missing_ok=True)
+                journal_of(self._path).unlink(missing_ok=True)
             raise
 
     def close(self) -> None:
@@ -244,138 +217,12 @@ class Writer:
                 os.close(self._journal)
                 # a late write must fail: the number may be another file's by now
                 self._data = self._journal = -1
-        self._path.with_name(self._file + _JOURNAL).unlink(missing_ok=True)
+        journal_of(self._path).unlink(missing_ok=True)
         if not self._at:
             self._path.unlink(missing_ok=True)
-
-
-def sync_data(handle: int) -> None:
-    """OSError unless the bytes are on the disk, as far as the file system can say."""
-    try:
-        os.fdatasync(handle)
-    except OSError as error:
-        if not is_unsupported(error):
-            raise
-
-
-def sync_folder(folder: Path) -> None:
-    """The same for the names in a folder, which not every file system can be asked for."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if not cannot_sync_folders(error):
-            raise
-    finally:
-        os.close(handle)
 
 
 def _write(handle: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]
-
-
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """What a process that is gone had received of a blob: bytes on the disk, perhaps without
-    rows.
-    """
-
-    blob: Digest
-    size: int
-    rows: Rows
-
-
-def recover(folder: Path) -> Iterator[Leftover]:
-    """Read the journals of processes that are gone. Each is removed once the caller has taken what
-    it says.
-    """
-    boot = boot_id()
-    for journal in sorted(folder.glob("*" + _JOURNAL)):
-        file = journal.name.removesuffix(_JOURNAL)
-        live = folder / (file.partition("-")[0] + LIVE)
-        if is_held(live):
-            continue
-        try:
-            leftover = _read_journal(journal, folder / file, boot)
-        except OSError as error:
-            if not is_missing(error):
-                continue  # a later process may be able to read it
-            leftover = None
-        if leftover is not None and _is_on_disk(folder / file):
-            yield leftover
-        journal.unlink(missing_ok=True)
-    for live in folder.glob("*" + LIVE):
-        with gone(live) as is_gone:
-            if is_gone:
-                live.unlink(missing_ok=True)
-
-
-def journal_of(path: Path) -> Path:
-    """Beside a byte file, while it is written or nobody has read it."""
-    return path.with_name(path.name + _JOURNAL)
-
-
-def _is_on_disk(path: Path) -> bool:
-    """Bring it there. What the disk refuses once is not believed when it is asked again."""
-    with path.open("rb") as data:
-        try:
-            sync_data(data.fileno())
-            sync_folder(path.parent)
-        except OSError:
-            return False
-    return True
-
-
-def idle_files(folder: Path) -> list[Path]:
-    """The byte files of sessions that are gone, journals read. Whether rows claim them must be
-    asked afterwards.
-    """
-    # first: the rest may start
-    files = [path for path in folder.iterdir() if path.suffix not in (LIVE, _JOURNAL)]
-    live = {*live_sessions(folder)}
-    idle = [path for path in files if path.name.partition("-")[0] not in live]
-    return [path for path in idle if path.is_file() and not journal_of(path).exists()]
-
-
-def in_flight(folder: Path) -> list[Leftover]:
-    """What running processes have received and perhaps not committed. For looking at: it may be
-    gone by now.
-    """
-    boot, found = boot_id(), []
-    for journal in folder.glob("*" + _JOURNAL):
-        with suppress(OSError):
-            if (
-                told := _read_journal(journal, folder / journal.name.removesuffix(_JOURNAL), boot)
-            ) is not None:
-                found.append(told)
-    return found
-
-
-def _read_journal(journal: Path, data: Path, boot: str) -> Leftover | None:
-    """What it says, None where it says nothing of use. OSError where it or its file cannot be
-    read.
-    """
-    head, _, body = journal.read_bytes().partition(b"\n")
-    length = data.stat().st_size
-    try:
-        told = _HEAD.decode(head)
-        blob = parse_digest(told.blob)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, FormatError):
-        return None
-    records = [
-        _RECORD.unpack_from(body, at) for at in range(0, len(body) - _RECORD.size + 1, _RECORD.size)
-    ]
-    if told.boot != boot or not records:
-        return None
-    ends = [min(at, length) for _, at in records[1:]] + [length]
-    rows = [
-        (start, start + end - at, data.name, at)
-        for (start, at), end in zip(records, ends, strict=True)
-        if at < end and start + end - at <= told.size
-    ]
-    newest = ExtentMap()  # what came twice was wrong the first time
-    for row in reversed(rows):
-        newest.add(*row)
-    return Leftover(blob, told.size, newest.rows()) if rows else None

@@ -23,7 +23,9 @@ ZSTD_INSTANCE = {"io.github.containers.compression.zstd": "true"}
 _REF_NAME = "org.opencontainers.image.ref.name"
 _INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 _DOCKER_LAYERS = {
-    f"application/vnd.oci.image.layer.v1.tar{oci}": f"application/vnd.docker.image.rootfs.diff.tar{docker}"
+    f"application/vnd.oci.image.layer.v1.tar{oci}": (
+        f"application/vnd.docker.image.rootfs.diff.tar{docker}"
+    )
     for oci, docker in (("", ""), ("+gzip", ".gzip"), ("+zstd", ".zstd"))
 }
 
@@ -159,8 +161,7 @@ def _platform(text: str) -> Json:
     return dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False))
 
 
-# ── layouts
-# ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── layouts ──
 
 
 @dataclass(frozen=True)

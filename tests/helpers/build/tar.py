@@ -36,8 +36,7 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-# ── writing
-# ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── writing ──
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +150,7 @@ def _ustar(
     return b"%b%06o\0 %b" % (front, sum(front) + 8 * ord(" ") + sum(back), back)
 
 
-# ── reading
-# ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── reading ──
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,7 @@ def cut_out(layer: Layer, part: Part | None) -> bytes:
     return layer.blob[part.offset : part.end]
 
 
-# ── as the real writers do
-# ───────────────────────────────────────────────────────────────────────────────────────────
+# ── as the real writers do ──
 
 REAL = [
     pytest.param(golden, number, id=f"{golden}-{number}")
@@ -196,8 +195,7 @@ def test_the_worked_example() -> None:
     ]
 
 
-# ── the format's laws
-# ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the format's laws ──
 
 CONTENT = st.builds(
     lambda head, zeros, tail: head + bytes(zeros) + tail,
@@ -329,8 +327,7 @@ def test_hooks_lie_consistently() -> None:
     assert inflate(layer.blob[layer.chunks[0].start : layer.chunks[0].end]) == [b"hello\n"]
 
 
-# ── sums and cuts
-# ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── sums and cuts ──
 
 
 @pytest.mark.parametrize(
@@ -385,8 +382,7 @@ def test_holes_are_chunks_of_their_own() -> None:
     assert pieces(b"x" * 20, every(10)) == [(0, 10, False), (10, 20, False), (20, 20, False)]
 
 
-# ── tar
-# ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── tar ──
 
 
 def test_the_standard_library_reads_what_we_write() -> None:
@@ -425,8 +421,7 @@ def test_we_read_what_the_standard_library_writes() -> None:
         assert parts == file.getvalue()
 
 
-# ── images
-# ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── images ──
 
 
 def test_images_and_layouts(tmp_path: Path) -> None:

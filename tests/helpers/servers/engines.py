@@ -32,7 +32,8 @@ def docker(folder: Path) -> Iterator[dict[str, str]]:
     socket = f"unix://{folder}/docker.sock"
     argv = [
         "dockerd", "--iptables=false", "--bridge=none", "--storage-driver=vfs", "-H", socket,
-        "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid",
+        "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile",
+            f"{folder}/pid",
     ]  # fmt: skip
     with _running(argv, folder, ["docker", "-H", socket, "version"]):
         yield {"DOCKER_HOST": socket}

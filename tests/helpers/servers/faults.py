@@ -27,8 +27,7 @@ def _thrown(count: Count, dice: random.Random) -> int:
     return count if isinstance(count, int) else dice.randint(*count)
 
 
-# ── the connection
-# ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the connection ──
 
 
 def refuse(*, how: Literal["fin", "rst"] = "fin") -> Fault:
@@ -79,8 +78,7 @@ def trickle(size: int, seconds: float) -> Fault:
     return lambda answer, dice: replace(answer, trickle=(size, seconds))
 
 
-# ── the answer
-# ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the answer ──
 
 
 def fail(
@@ -214,8 +212,7 @@ def claim_gzip() -> Fault:
     return headers(Content_Encoding="gzip")
 
 
-# ── when
-# ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── when ──
 
 
 @dataclass(frozen=True)

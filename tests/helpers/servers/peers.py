@@ -43,7 +43,9 @@ _HOW_TO_GET = {
     "podman": "apt-get install podman",
     "faketime": "apt-get install faketime",
     "skopeo": "apt-get install skopeo",
-    "swift-proxy-server": "apt-get install swift swift-proxy swift-account swift-container swift-object",
+    "swift-proxy-server": (
+        "apt-get install swift swift-proxy swift-account swift-container swift-object"
+    ),
     "trixie": "tests/peers/trixie.sh .cache/trixie",
 }
 

@@ -127,8 +127,7 @@ def parts(reply: Reply) -> list[tuple[str, bytes]]:
     return found
 
 
-# ── what it serves
-# ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── what it serves ──
 
 
 def test_documents(one: Image, serve: Callable[..., Registry]) -> None:
@@ -251,8 +250,7 @@ def test_too_many_ranges(one: Image, serve: Callable[..., Registry]) -> None:
     assert get(registry, blob_path(one), Range="bytes=0-0,200-200,400-400").status == 400
 
 
-# ── who may
-# ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── who may ──
 
 
 def test_basic(serve: Callable[..., Registry]) -> None:
@@ -316,8 +314,7 @@ def test_redirects(one: Image, serve: Callable[..., Registry], name: str) -> Non
     assert get(registry, f"/v2/demo/blobs/{sha256(b'')}").status == 404
 
 
-# ── faults
-# ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── faults ──
 
 
 @pytest.mark.parametrize("fault", [refuse(), refuse(how="rst"), reset(after=-1)])
@@ -528,8 +525,7 @@ def test_outages(one: Image, serve: Callable[..., Registry], silent: bool) -> No
     assert (failures == 0) == silent
 
 
-# ── the link and the accounts
-# ────────────────────────────────────────────────────────────────────────────────────────
+# ── the link and the accounts ──
 
 
 def test_rate_and_latency(one: Image, serve: Callable[..., Registry]) -> None:

@@ -367,9 +367,9 @@ def test_a_password_is_not_sent_in_the_open_for_an_unencrypted_registry_either(h
         auth = Auth(
             http,
             ProtectedRepository("r.example:5000", "a/b"),
-            lambda found=credentials: found,
+            lambda found=credentials: found,  # type: ignore[misc]
             clock=Clock(),
-        )  # type: ignore[misc]
+        )
         with pytest.raises(AccessDeniedError, match=r"unencrypted to http://auth\.example/token"):
             auth.learn(answer, auth.grant())
         assert auth.grant().header is None

@@ -65,8 +65,9 @@ def opened(
 ) -> tuple[BucketObjects, Traffic]:
     traffic = Traffic(time.monotonic)
     return open_bucket(
-        layout(text), Network(traffic, environment, stall_seconds=0.5, **how)
-    ), traffic  # type: ignore[arg-type]
+        layout(text),
+        Network(traffic, environment, stall_seconds=0.5, **how),  # type: ignore[arg-type]
+    ), traffic
 
 
 def read(objects: BucketObjects, span: ByteRange) -> tuple[bytes, ZPullError | None]:

@@ -54,12 +54,17 @@ def collect_garbage(settings: Settings) -> int:
     freed = collect(settings.store, _options(settings))
     if settings.output.format == "json":
         print_json({
-            "images": [{"reference": ref.name, "platform": ref.platform, "manifest_digest": ref.manifest}
-                       for ref in freed.images],
+            "images": [
+                {"reference": ref.name, "platform": ref.platform, "manifest_digest": ref.manifest}
+                for ref in freed.images
+            ],
             "pulls": [{"reference": pull.name, "platform": pull.platform} for pull in freed.pulls],
             "blobs": freed.blobs,
             "compacted_files": freed.compacted,
-            "bytes": {"before": freed.before, "after": freed.after, "freed": freed.bytes, "above_budget": freed.over},
+            "bytes": {
+                "before": freed.before, "after": freed.after, "freed": freed.bytes,
+                "above_budget": freed.over,
+            },
             "is_dry_run": bool(settings.own["dry_run"]),
         })  # fmt: skip
     elif not settings.output.is_quiet:

@@ -20,7 +20,7 @@ from zchunked.cli.settings import Settings, client_of
 from zchunked.cli.tuning import give_back, seldom_collect
 from zchunked.client import Client
 from zchunked.errors import InterruptedPullError, UsageError, ZPullError
-from zchunked.export.engines import parse_engine
+from zchunked.export.engine_names import parse_engine
 from zchunked.oci.quoting import typed
 from zchunked.oci.reference import parse_image
 from zchunked.receipt import Receipt
