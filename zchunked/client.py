@@ -126,9 +126,9 @@ class Client(SendingCalls, ReadingCalls):
 
         Example:
             >>> import zchunked
+            >>> images = ["oci:demo:demo-v1", "oci:demo:absent"]
             >>> with zchunked.Client("store") as client:
-            ...     done = client.pull_all(["oci:demo:demo-v1", "oci:demo:absent"])
-            >>> [type(one).__name__ for one in done]
+            ...     [type(one).__name__ for one in client.pull_all(images)]
             ['PullResult', 'NotFoundError']
         """
         from zchunked.operations.arguments import destinations_of
