@@ -70,9 +70,9 @@ WHO_MAY = {
         "store.database store.damage store.collector store.forget store.schema store.open_index "
         "store.salvage store.places"
     ),
-    "fcntl": "store export.locks",
+    "fcntl": "store export.locks serve.slow_clients",
     "ctypes": "cli.tuning",
-    "socket": "sources serve.server",
+    "socket": "sources serve.server serve.slow_clients",
     "ssl": "sources",
     "http": "sources serve",
     "urllib": "sources serve",

@@ -6,7 +6,7 @@
 # The packages come from the mirror this machine uses anyway, checked against Debian's keys.
 set -euo pipefail
 suite=trixie
-packages="skopeo podman netavark ca-certificates"
+packages="skopeo podman netavark ca-certificates docker.io docker-cli containerd runc"
 
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 from tests.helpers.build.front import gzip_layer, image, make_tar
 from tests.helpers.harness.rough import files
 from tests.helpers.servers.registry import Registry
-from tests.serve.conftest import Start
-from zchunked.serve import server
+from tests.serve.conftest import Start, until
+from zchunked.serve import slow_clients
 from zchunked.serve.server import Server
+from zchunked.serve.slow_clients import Slack
 
 IMAGE = image([gzip_layer(make_tar(files(1, 10, 9000)))])
 THREADS = 3
@@ -30,8 +32,19 @@ def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
 @contextmanager
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A server of a few threads that waits for a request for half a second; its port."""
-    monkeypatch.setattr(server, "_REQUEST_SECONDS", 0.5)
-    made = Server(app, ("127.0.0.1", 0), certificate=None, log=lambda _: None, threads=THREADS)
+    monkeypatch.setattr(slow_clients, "_REQUEST_SECONDS", 0.5)
+    with serving(app) as port:
+        yield port
+
+
+@contextmanager
+def serving(
+    what: Callable[..., Iterable[bytes]],
+    log: Callable[[str], None] = lambda _: None,
+    threads: int = THREADS,
+) -> Iterator[int]:
+    """A server of a few threads; its port."""
+    made = Server(what, ("127.0.0.1", 0), certificate=None, log=log, threads=threads)
     _, port = made.open()
     thread = threading.Thread(target=made.serve, daemon=True)
     thread.start()
@@ -40,6 +53,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     finally:
         made.stop()
         thread.join(10)
+
+
+def connect(port: int) -> socket.socket:
+    """A client with as little room for an answer as there can be."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(30)
+    client.connect(("127.0.0.1", port))
+    return client
 
 
 def ask(port: int, timeout: float = 10) -> bytes:
@@ -150,3 +172,92 @@ def test_a_client_that_takes_nothing_holds_up_nobody(start: Start) -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.sendall(f"GET {blob} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert served.ask(blob).body == IMAGE.layers[0].blob
+
+
+def large(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """An answer of 16 MiB, which no socket's buffers hold; `/` has a short one."""
+    if _environ["PATH_INFO"] == "/":
+        return app(_environ, start_response)
+    start_response("200 OK", [("Content-Length", str(64 << 18))])
+    return [bytes(1 << 18)] * 64
+
+
+@pytest.mark.parametrize("is_crowded", [True, False])
+def test_clients_that_take_a_trickle_do_not_keep_others_out(
+    monkeypatch: pytest.MonkeyPatch, *, is_crowded: bool
+) -> None:
+    """200 of them, faster than would stand out if nobody else came; and one, who is alone."""
+    monkeypatch.setattr(slow_clients, "_LOOK_SECONDS", 0.1)
+    rate = slow_clients._LEAST_RATE * 4 if is_crowded else slow_clients._LEAST_RATE / 4
+    monkeypatch.setattr(slow_clients, "_CROWDED_SECONDS" if is_crowded else "STALL_SECONDS", 0.3)
+    is_over, lost = threading.Event(), []
+    said: list[str] = []
+
+    def trickle(client: socket.socket) -> None:
+        try:
+            client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            while not is_over.wait(0.05) and client.recv(int(rate * 0.05)):
+                pass
+        except OSError as error:
+            lost.append(error)
+
+    with serving(large, said.append, threads=40) as port, ExitStack() as stack:
+        clients = [stack.enter_context(connect(port)) for _ in range(200 if is_crowded else 1)]
+        threads = [
+            threading.Thread(target=trickle, args=(client,), daemon=True) for client in clients
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            if is_crowded:
+                assert ask(port, timeout=30) == b"ok"
+            else:
+                until(lambda: lost)
+        finally:
+            is_over.set()
+            for thread in threads:
+                thread.join(5)
+    assert lost
+    assert "too slowly" in said[0]
+
+
+def test_a_slow_client_that_takes_enough_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the kernel takes nothing more from the server for longer than a client may stall."""
+    monkeypatch.setattr(slow_clients, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(slow_clients, "STALL_SECONDS", 0.4)
+    with serving(large) as port, connect(port) as client:
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        got = 0
+        for _ in range(12):
+            got += len(client.recv(16 << 10))
+            time.sleep(0.1)
+        while piece := client.recv(1 << 20):
+            got += len(piece)
+    assert got > 64 << 18
+
+
+@pytest.mark.parametrize(
+    ("looks", "goes_on"),
+    [
+        ([(1, 0)] * 29, True),
+        ([(1, 0)] * 30, False),
+        ([(1, 8 << 10)] * 1000, True),
+        ([(1, 7 << 10)] * 250, False),
+        ([(1, 1 << 30), *[(1, 0)] * 30], False),
+        ([(20, 0), (0, 8 << 20), (20, 0)], True),
+    ],
+)
+def test_being_fast_does_not_excuse_being_slow(
+    looks: list[tuple[float, int]], *, goes_on: bool
+) -> None:
+    slack = Slack()
+    answers = [slack.pass_by(seconds, taken, is_crowded=False) for seconds, taken in looks]
+    assert answers[-1] is goes_on
+
+
+def test_in_a_crowd_more_is_asked_of_everybody() -> None:
+    slack = Slack()
+    assert slack.pass_by(1, 0, is_crowded=False)
+    assert not [slack.pass_by(1, 60 << 10, is_crowded=True) for _ in range(60)][-1]
+    slack = Slack()
+    assert [slack.pass_by(1, 70 << 10, is_crowded=True) for _ in range(60)][-1]

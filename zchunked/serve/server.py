@@ -4,13 +4,11 @@ cheroot.
 
 from __future__ import annotations
 
-import math
 import socket
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cheroot import wsgi
 from cheroot.makefile import StreamReader
@@ -18,12 +16,11 @@ from cheroot.server import HTTPConnection
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 
 from zchunked.errors import LocalError
+from zchunked.serve.slow_clients import STALL_SECONDS, AnswerWriter, RequestSocket
 
 THREADS = 160  # 50 engines with three layers each; a thread that waits costs 100 kB
 _QUEUE = 512  # connections that wait to be accepted
 _HEADER_BYTES = 48 << 10  # podman's longest list of ranges has 23 kB
-_STALL_SECONDS = 30  # a client that takes nothing, or sends nothing
-_REQUEST_SECONDS = 10  # for all of a request: byte after byte would keep a thread busy for hours
 _FAREWELL_SECONDS = 5
 
 
@@ -49,7 +46,7 @@ class Server:
             app,
             numthreads=threads,
             request_queue_size=_QUEUE,
-            timeout=_STALL_SECONDS,
+            timeout=STALL_SECONDS,
             shutdown_timeout=_FAREWELL_SECONDS,
         )
         self._server.max_request_header_size = _HEADER_BYTES
@@ -77,7 +74,7 @@ class Server:
         # Linux: who says nothing is not even accepted for a while
         with suppress(OSError, AttributeError):
             self._server.socket.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _STALL_SECONDS
+                socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, STALL_SECONDS
             )
         host, port = self._server.bind_addr[:2]
         return str(host), int(port)
@@ -92,15 +89,24 @@ class Server:
 
 
 class _Connection(HTTPConnection):
-    """Gives up on a client whose request is not there in time."""
+    """Gives up on a client whose request is not there in time, or that takes its answer too
+    slowly.
+    """
 
     def __init__(self, server: Any, sock: socket.socket, *makefile: Any) -> None:
         super().__init__(server, sock, *makefile)
-        self._requests = _Requests(sock, "rb")
+        self._requests = RequestSocket(sock)
         self.rfile = _Reader(self._requests, self.rbufsize)
+        threads = server.requests
+        self.wfile = AnswerWriter(
+            sock,
+            lambda: not threads.idle and threads.qsize > 0,
+            server.error_log,
+            is_encrypted=server.ssl_adapter is not None,
+        )
 
     def communicate(self) -> Any:
-        self._requests.due = time.monotonic() + _REQUEST_SECONDS
+        self._requests.expect()
         return super().communicate()  # type: ignore[no-untyped-call]
 
 
@@ -108,25 +114,6 @@ class _Reader(StreamReader):
     def __init__(self, raw: socket.SocketIO, size: int) -> None:
         super(StreamReader, self).__init__(raw, size)  # which would make a plain SocketIO
         self.bytes_read = 0
-
-
-class _Requests(socket.SocketIO):
-    """What a client sends; raises TimeoutError after `due`."""
-
-    def __init__(self, client: socket.socket, mode: Literal["rb"]) -> None:
-        super().__init__(client, mode)
-        self._client = client
-        self.due = math.inf
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self.due - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._client.settimeout(min(left, _STALL_SECONDS))
-        try:
-            return super().readinto(buffer)
-        finally:
-            self._client.settimeout(_STALL_SECONDS)
 
 
 class _Log:
