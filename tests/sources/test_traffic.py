@@ -43,7 +43,7 @@ def test_an_idle_link_earns_a_quarter_of_a_second_and_no_more() -> None:
     assert world.now == pytest.approx(3700.75)
 
 
-@pytest.mark.parametrize(("rate", "piece"), [(0.1, 1), (80_000, 10_000), (1e9, 256 << 10)])
+@pytest.mark.parametrize(("rate", "piece"), [(0.1, 1), (80_000, 10_000), (1e9, 896 << 10)])
 def test_pieces_are_small_where_the_rate_is(rate: float, piece: int) -> None:
     assert World().limit(rate).piece_bytes == piece
 

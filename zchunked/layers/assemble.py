@@ -16,7 +16,8 @@ from zchunked.oci.documents import Descriptor
 from zchunked.store import Store
 from zchunked.store.extents import Piece, Row
 
-_BLOCK = 1 << 20
+# A MiB would be mapped for each block, and its pages cleared: 0.13 of 1.37 s CPU for 352 MB.
+_BLOCK = 512 << 10
 _Found = tuple[int, list[Piece]]
 
 
@@ -44,7 +45,7 @@ class Assembly:
         self._rows: list[Row] = []
 
     def blocks(self) -> Iterator[bytes]:
-        """All bytes of the blob, about a MiB at a time. IntegrityError if some are not here. May be
+        """All bytes of the blob, half a MiB at a time. IntegrityError if some are not here. May be
         asked for again.
         """
         self._rows = []
