@@ -59,6 +59,7 @@ def write_layout(
                 with target.held(tell):
                     _fill(target, content)
                     _list(target, content)
+                stage.drop()  # another process has made the layout meanwhile
             else:
                 _make(folder, content, stage, tell, force=force)
     except BaseException:

@@ -88,6 +88,7 @@ class Stage:
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 self._folder = None
+            self.written.clear()
         self.close()
 
     def close(self) -> None:

@@ -12,7 +12,13 @@ from zchunked.events import Noted, Pulled
 from zchunked.export import DamagedLayerError
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context
-from zchunked.operations.writing import AnyDestination, EngineDestination, handover_of, write
+from zchunked.operations.writing import (
+    AnyDestination,
+    EngineDestination,
+    handover_of,
+    tee_for,
+    write,
+)
 from zchunked.pull.offline import root_of
 from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
@@ -49,6 +55,7 @@ class ImagePull:
         self._pull: Pull | None = None
         self._image: StoredImage | None = None
         self._handover = handover_of(context, str(reference), to)
+        self._tee = tee_for(to)
 
     def fetch(self) -> None:
         """Into the store. On whatever thread, which gets the events. Engines take it meanwhile."""
@@ -59,6 +66,8 @@ class ImagePull:
 
     def _run(self, pull: Pull) -> StoredImage:
         handover = self._handover
+        if self._tee is not None:
+            pull.arriving.copying = self._tee.copying
         if handover is None:
             return pull.run()
         handover.follow(pull.arriving)
@@ -81,7 +90,12 @@ class ImagePull:
         with explained(self.receipt, self._bytes_here):
             self._context.show(Pulled(image.documents.manifest_digest))
             put = partial(
-                write, self._context, receipt=self.receipt, force=force, handover=self._handover
+                write,
+                self._context,
+                receipt=self.receipt,
+                force=force,
+                handover=self._handover,
+                tee=self._tee,
             )
             return _export(self._context, pull, image, self._to, put)
 
@@ -89,6 +103,8 @@ class ImagePull:
         """May be called twice."""
         if self._handover is not None:
             self._handover.close()
+        if self._tee is not None:
+            self._tee.stage.drop()  # of a pull that failed
         origin, self._origin = self._origin, None
         if origin is not None:
             origin.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from zchunked.events import Noted, Warned
 from zchunked.export import Destination, export
 from zchunked.export.engines import Engine
+from zchunked.export.tee import ExportTee, tee_of
 from zchunked.operations.context import Context
 from zchunked.receipt import Receipt
 from zchunked.store.images import StoredImage
@@ -56,6 +57,14 @@ def handover_of(context: Context, image: str, to: Sequence[AnyDestination]) -> H
     return Handover(context.store, image, engines)
 
 
+def tee_for(to: Sequence[AnyDestination]) -> ExportTee | None:
+    """What writes blobs where they are wanted while they are pulled; None where that is nowhere
+    new. The caller drops its stage.
+    """
+    tees = (tee_of(one) for one in to if not isinstance(one, EngineDestination))
+    return next((tee for tee in tees if tee is not None), None)
+
+
 def write(
     context: Context,
     image: StoredImage,
@@ -64,9 +73,10 @@ def write(
     *,
     force: bool,
     handover: Handover | None = None,
+    tee: ExportTee | None = None,
 ) -> None:
     """Put it on the receipt as well; a manifest that is not the registry's is warned of. Raises as
-    `export` does.
+    `export` does. `tee`: what the pull wrote of a layout already.
     """
     if isinstance(to, EngineDestination):
         from zchunked.serve.transfer import deliver  # noqa: PLC0415 - an extra
@@ -76,7 +86,12 @@ def write(
             done = deliver(context.store, image, to.engine, load=to.load)
     else:
         done = export(
-            context.store, image, to, force=force, tell=lambda text: context.show(Noted(text))
+            context.store,
+            image,
+            to,
+            stage=tee.stage if tee is not None else None,
+            force=force,
+            tell=lambda text: context.show(Noted(text)),
         )
     if warning := receipt.exported(done):
         context.show(Warned(warning))

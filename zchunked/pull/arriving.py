@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from zchunked.layers.assemble import Assembly, check_blob
@@ -13,6 +14,9 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
+
+Through = Callable[[Iterator[bytes]], Iterator[bytes]]
+"""Passes blocks on as they are."""
 
 
 @dataclass(slots=True)
@@ -41,6 +45,12 @@ class Arriving:
         """
         self.on_change: Callable[[], None] = lambda: None
         """Called by a worker when more can be read, or a blob is proved."""
+        self.copying: Callable[[Digest], AbstractContextManager[Through]] = lambda _: nullcontext(
+            _unchanged
+        )
+        """Entered by a worker while it proves a blob: what it yields is given all blocks. An
+        exception says that they were wrong.
+        """
 
     # ── told ──
 
@@ -93,3 +103,7 @@ class Arriving:
         """Bytes before `upto`. IntegrityError where they have gone since."""
         assembly = self._blobs[digest].assembly
         return assembly.read(start, end) if assembly is not None else b""
+
+
+def _unchanged(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    return blocks

@@ -46,12 +46,13 @@ class LayerProver:
         assembly, check = self.arriving.assembly(
             self._store, layer, lambda: task.stand_ins, self._arrived
         )
-        if task.way == "exact":  # gathering frames is work for another core; reading a file is not
-            # Otherwise its maker waits for ever
-            with closing(pool.ahead("make", assembly.blocks())) as blocks:
-                check(blocks)
-        else:
-            check(assembly.blocks())
+        with self.arriving.copying(layer.digest) as through:
+            if task.way == "exact":  # gathering frames is work for another core, reading is not
+                # Otherwise its maker waits for ever
+                with closing(pool.ahead("make", assembly.blocks())) as blocks:
+                    check(through(blocks))
+            else:
+                check(through(assembly.blocks()))
         size = None
         if self._session.options.prove:
             tar = tar_of_blob(assembly.blocks(), layer, self._limits)
