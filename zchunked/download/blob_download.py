@@ -59,6 +59,23 @@ class BlobDownload:
             self.at_work.append(run)
             return run
 
+    def take_more(self, first: Run, size: float, jobs: int) -> list[Run]:
+        """`first`, which was taken, and runs of the queue that make one span with it: no more than
+        `size` bytes together, nor than one worker's share of the queue.
+        """
+        taken = [first]
+        with self.lock:
+            left = size - total(first)
+            for _ in range(len(self.queue) // jobs):
+                before, after = taken[-1], self.queue[0]
+                left -= total(after)
+                is_next = len(before) == len(after) == 1 and before[0].end == after[0].start
+                if left < 0 or not is_next:
+                    break
+                taken.append(self.queue.popleft())
+                self.at_work.append(after)
+        return taken
+
     def replan(self, make_runs: MakeRuns, expect: Callable[[Sequence[Run]], None]) -> int:
         """Ask in another way for what is wanted of the queue; returns how many runs that adds.
 
