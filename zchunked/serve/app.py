@@ -7,14 +7,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
-from zchunked.errors import (
-    ZPullError,
-)
+from zchunked.errors import LocalError, ZPullError
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange
 from zchunked.serve.answers import (
@@ -99,6 +98,26 @@ class Rooms:
     """Tags and referrers, as the upstream answers them."""
 
 
+class Lease(Protocol):
+    """Who uses the store. A server that nobody asks for anything lets it go."""
+
+    def use(self) -> AbstractContextManager[None]:
+        """In the block the store is open. Raises LocalError where it cannot be opened any more."""
+
+    def check(self) -> None:
+        """Raises LocalError where the store cannot be opened. No use: it rests as before."""
+
+
+class _Open:
+    """A store that stays open."""
+
+    def use(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def check(self) -> None:
+        pass
+
+
 @dataclass(slots=True)
 class App:
     """Thread-safe. Every answer has a length; a body that cannot be finished ends the
@@ -110,7 +129,7 @@ class App:
     clients: Clients = field(default_factory=Clients)
     upstreams: dict[str, str] = field(default_factory=dict)
     log: Callable[[Access], None] = lambda _: None
-    is_ready: Callable[[], bool] = lambda: True
+    lease: Lease = field(default_factory=_Open)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         began, method, path = (
@@ -118,16 +137,20 @@ class App:
             str(environ["REQUEST_METHOD"]),
             str(environ.get("PATH_INFO", "")),
         )
-        error = ""
+        error, uses = "", ExitStack()
         try:
-            response = self._answer(method, path, environ)
+            response = self._answer(method, path, environ, uses)
         except ZPullError as failure:
             response, error = failed(failure, is_blob="/blobs/" in path), str(failure)
+        except Exception as fault:  # noqa: BLE001 - a fault of ours: the client is told in the spec's form
+            error = f"{type(fault).__name__} in the server: {fault}"
+            response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", error)
         self.rooms.metrics.answered(method, response.status)
         headers = [_API, *response.headers, ("Content-Length", str(response.length))]
         start_response(f"{response.status} {HTTPStatus(response.status).phrase}", headers)
 
         def done(sent: int, why: str) -> None:
+            uses.close()
             self.rooms.metrics.sent_to_client(sent)
             seconds = round(time.time() - began, 3)
             client, agent = (
@@ -153,15 +176,12 @@ class App:
             return []
         return _Body(response.body, done, error)
 
-    def _answer(self, method: str, path: str, environ: Environ) -> Response:
+    def _answer(self, method: str, path: str, environ: Environ, uses: ExitStack) -> Response:
+        """`uses`: is left when the last byte was sent."""
         if path == "/healthz":
             return text_answer(HTTPStatus.OK, "ok\n")
         if path == "/readyz":
-            is_ready = self.is_ready()
-            return text_answer(
-                HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{is_ready}\n".lower(),
-            )
+            return self._readiness()
         if not self.clients.admits(environ.get("HTTP_AUTHORIZATION")):
             answer = problem(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "this server wants its token")
             answer.headers.append(("WWW-Authenticate", 'Basic realm="zpull"'))
@@ -181,6 +201,7 @@ class App:
                 len(data),
             )
         if path == "/":
+            uses.enter_context(self.lease.use())
             data = self.rooms.page()
             policy = "default-src 'none'; style-src 'unsafe-inline'"
             headers = [
@@ -190,9 +211,17 @@ class App:
             return Response(HTTPStatus.OK, headers, [data], len(data))
         if path in ("/v2", "/v2/"):
             return json_answer(HTTPStatus.OK, {})
+        uses.enter_context(self.lease.use())
         return self._api(
             method, path, str(environ.get("QUERY_STRING", "")), environ.get("HTTP_RANGE")
         )
+
+    def _readiness(self) -> Response:
+        try:
+            self.lease.check()
+        except LocalError as error:
+            return text_answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
+        return text_answer(HTTPStatus.OK, "true\n")
 
     def _api(self, method: str, path: str, query: str, ranges: str | None) -> Response:
         namespace = parse_qs(query).get("ns", [""])[0]

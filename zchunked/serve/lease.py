@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from zchunked.errors import LocalError
 from zchunked.maintenance.gc import keep_within
@@ -32,28 +31,27 @@ class StoreLease:
         self._last = time.monotonic()
         self._is_open = True
 
-    def enter(self) -> None:
-        """Until `leave`, the store is open. Raises LocalError where it cannot be opened any
-        more.
-        """
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """In the block the store is open. Raises LocalError where it cannot be opened any more."""
         with self._lock:
             if not self._is_open:
                 self._store.reopen()
                 self._is_open = True
             self._users += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            self._last = time.monotonic()
-
-    @contextmanager
-    def use(self) -> Iterator[None]:
-        self.enter()
         try:
             yield
         finally:
-            self.leave()
+            with self._lock:
+                self._users -= 1
+                self._last = time.monotonic()
+
+    def check(self) -> None:
+        """Raises LocalError where the store cannot be opened. No use: it rests as before."""
+        with self._lock:
+            if not self._is_open:
+                self._store.reopen()
+                self._store.close()
 
     def watch(self, stop: threading.Event) -> None:
         """Close the store whenever it rests, until the stop. For a worker."""
@@ -75,43 +73,5 @@ class StoreLease:
 
     def _open_again(self) -> None:
         """Whoever opened it first closes it."""
-        with suppress(LocalError):
-            self.enter()
-            self.leave()
-
-
-class Leased:
-    """A WSGI application whose every answer, to its last byte, uses the store."""
-
-    def __init__(self, app: Callable[..., Iterable[bytes]], lease: StoreLease) -> None:
-        self._app, self._lease = app, lease
-
-    def __call__(
-        self, environ: dict[str, Any], start_response: Callable[..., Any]
-    ) -> Iterable[bytes]:
-        self._lease.enter()
-        try:
-            return _Body(self._app(environ, start_response), self._lease.leave)
-        except BaseException:
-            self._lease.leave()
-            raise
-
-
-class _Body:
-    def __init__(self, pieces: Iterable[bytes], leave: Callable[[], None]) -> None:
-        self._pieces, self._leave = pieces, leave
-        self._has_left = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._pieces)
-
-    def close(self) -> None:
-        """The server calls it when the answer has been sent, or the client has left."""
-        if self._has_left:
-            return
-        self._has_left = True
-        try:
-            if callable(close := getattr(self._pieces, "close", None)):
-                close()
-        finally:
-            self._leave()
+        with suppress(LocalError), self.use():
+            pass

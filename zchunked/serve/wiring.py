@@ -11,7 +11,7 @@ from zchunked.options import Options
 from zchunked.serve.app import Access, App, Rooms
 from zchunked.serve.documents import Documents
 from zchunked.serve.flights import Flights
-from zchunked.serve.lease import Leased, StoreLease
+from zchunked.serve.lease import StoreLease
 from zchunked.serve.lists import Lists
 from zchunked.serve.metrics import Metrics
 from zchunked.serve.server import THREADS, Server
@@ -50,9 +50,9 @@ def serving(
             page=lambda: status_page(store, flights, metrics),
             passed=Lists(upstream),
         )
-        app = App(rooms, settings.allowed, settings.clients, settings.upstreams, access)
+        app = App(rooms, settings.allowed, settings.clients, settings.upstreams, access, lease)
         server = Server(
-            Leased(app, lease),
+            app,
             settings.listen,
             certificate=settings.certificate,
             log=log,
