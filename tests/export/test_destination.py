@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zchunked.errors import UsageError
-from zchunked.export import parse_destination
+from zchunked.export.destination import parse_destination
 
 
 @pytest.mark.parametrize(("text", "transport", "path", "tag"), [

@@ -24,8 +24,9 @@ from tests.helpers.build.front import write_layout as by_another_tool
 from tests.helpers.build.stored import keep_image
 from tests.helpers.harness.command import ARGV, environment
 from zchunked.errors import IntegrityError, LocalError
-from zchunked.export import check_target, parse_destination
 from zchunked.export.atomic import partial_name
+from zchunked.export.check import check_target
+from zchunked.export.destination import parse_destination
 from zchunked.export.folder import FolderTarget
 from zchunked.export.names import Names
 from zchunked.export.oci_layout import write_layout

@@ -19,8 +19,10 @@ from tests.helpers.build.front import gzip_layer, image, make_tar
 from tests.helpers.build.stored import NAME, keep_image
 from tests.helpers.harness.command import ARGV, environment, zpull
 from zchunked.errors import LocalError
-from zchunked.export import check_target, export, parse_destination
+from zchunked.export.check import check_target
+from zchunked.export.destination import parse_destination
 from zchunked.export.targets import descriptor_of, is_stream, opened
+from zchunked.export.write import export
 from zchunked.store import Store
 
 IMAGE = image([gzip_layer(make_tar({"app": b"one" * 1000}))])

@@ -13,8 +13,9 @@ import pytest
 from tests.helpers.build.front import chunked_layer, image, make_tar, read_layout
 from tests.helpers.build.stored import keep_image
 from zchunked.errors import LocalError, UsageError
-from zchunked.export import export, parse_destination
+from zchunked.export.destination import parse_destination
 from zchunked.export.names import Names, names_of
+from zchunked.export.write import export
 from zchunked.receipt import Export
 from zchunked.store import Store
 

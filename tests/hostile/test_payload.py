@@ -43,7 +43,8 @@ from tests.helpers.harness.hostile import (
     victim,
 )
 from zchunked.errors import FormatError, IntegrityError
-from zchunked.export import export, parse_destination
+from zchunked.export.destination import parse_destination
+from zchunked.export.write import export
 from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest
 

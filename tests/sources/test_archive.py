@@ -24,7 +24,8 @@ from tests.helpers.build.stored import keep_image
 from tests.helpers.harness.command import ARGV, environment, receipt, zpull
 from tests.helpers.harness.rough import started
 from zchunked.errors import FormatError, LimitError, NotFoundError
-from zchunked.export import export, parse_destination
+from zchunked.export.destination import parse_destination
+from zchunked.export.write import export
 from zchunked.limits import Limits
 from zchunked.oci.reference import LayoutReference, parse_image
 from zchunked.sources.archive import TarObjects

@@ -13,7 +13,7 @@ from typing import IO
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.settings import Output
 from zchunked.errors import ZPullError
-from zchunked.export import parse_destination
+from zchunked.export.destination import parse_destination
 from zchunked.export.engine_names import parse_engine
 from zchunked.export.targets import opened
 from zchunked.oci.digest import short

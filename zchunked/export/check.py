@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 
 from zchunked.errors import LocalError
-from zchunked.export.archives import is_archive
 from zchunked.export.atomic import local_errors
 from zchunked.export.destination import Destination
 from zchunked.export.folder import may_take, taken
@@ -32,5 +31,8 @@ def check_target(to: Destination, *, force: bool = False) -> None:
             os.fstat(descriptor)
         elif real_path(path).is_dir():
             raise LocalError(f"{path} is a folder; expected the name of a file")
-        elif is_regular(path) and not force and path.stat().st_size and not is_archive(path):
-            raise taken(path, "image archive")
+        elif is_regular(path) and not force and path.stat().st_size:
+            from zchunked.export.archives import is_archive  # noqa: PLC0415 - few targets are there
+
+            if not is_archive(path):
+                raise taken(path, "image archive")

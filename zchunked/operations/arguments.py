@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from zchunked.errors import LocalError, UsageError
-from zchunked.export import check_target, parse_destination
+from zchunked.export.check import check_target
+from zchunked.export.destination import parse_destination
 from zchunked.export.engine_names import parse_engine
-from zchunked.export.engines import Engine
 from zchunked.operations.writing import AnyDestination, EngineDestination
 
 
@@ -37,4 +37,6 @@ def _destination(text: str, *, force: bool, load: bool) -> AnyDestination:
             f"--to {text} needs cheroot: pip install 'zpull[serve]', or stream an archive with "
             "--load"
         )
+    from zchunked.export.engines import Engine  # noqa: PLC0415 - loads subprocess
+
     return EngineDestination(Engine(target), load)

@@ -9,7 +9,7 @@ from zchunked.convert.image import Converter
 from zchunked.convert.index import Converted, entry_of
 from zchunked.convert.layers import ConvertSettings
 from zchunked.events import Pulled
-from zchunked.export import DamagedLayerError
+from zchunked.export.layers import DamagedLayerError
 from zchunked.oci.platform import Platform
 from zchunked.operations.context import Context
 from zchunked.operations.pulling import pull_of

@@ -6,11 +6,11 @@ from contextlib import closing
 from dataclasses import replace
 from typing import get_args
 
-from zchunked.export import check_target, export, parse_destination
-from zchunked.export.destination import Transport, parse_target
+from zchunked.export.check import check_target
+from zchunked.export.destination import Transport, parse_destination, parse_target
 from zchunked.export.publisher import Publisher
 from zchunked.export.shipment import Shipment, shipment_of
-from zchunked.export.write import export_shipment
+from zchunked.export.write import export, export_shipment
 from zchunked.oci.reference import ImageReference, Reference, parse_image
 from zchunked.operations.context import Context
 from zchunked.operations.sharing import target_of

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zchunked.events import Noted, Warned
-from zchunked.export import Destination, export
-from zchunked.export.engines import Engine
+from zchunked.export.destination import Destination
 from zchunked.export.tee import ExportTee, tee_of
 from zchunked.operations.context import Context
 from zchunked.receipt import Receipt
 from zchunked.store.images import StoredImage
 
 if TYPE_CHECKING:
+    from zchunked.export.engines import Engine
     from zchunked.serve.transfer import Handover
 
 
@@ -85,6 +85,8 @@ def write(
         if done is None:
             done = deliver(context.store, image, to.engine, load=to.load)
     else:
+        from zchunked.export.write import export  # noqa: PLC0415 - most pulls end in the store
+
         done = export(
             context.store,
             image,

@@ -11,7 +11,6 @@ from zchunked.pull.layers import Layers
 from zchunked.pull.opening import ImageOpener
 from zchunked.pull.origin import Origin
 from zchunked.pull.registration import Registration
-from zchunked.pull.repair import repair, reverify_layers
 from zchunked.pull.session import PullSession
 from zchunked.receipt import Accounts, Receipt
 from zchunked.store import Store
@@ -79,7 +78,10 @@ class Pull:
             if not todo:
                 return
             self.layers.fetch(todo)
-            repair(todo, self._session, is_last=is_last)
+            if any(task.failure is not None for task in todo):
+                from zchunked.pull.repair import repair  # noqa: PLC0415 - seldom needed
+
+                repair(todo, self._session, is_last=is_last)
 
     def _record(self, image: StoredImage, tasks: list[LayerTask]) -> None:
         documents, store = image.documents, self._store
@@ -92,6 +94,8 @@ class Pull:
         """After `run`: pull again what the disk has spoilt since; onto the same receipt. Raises as
         `run` does.
         """
+        from zchunked.pull.repair import reverify_layers  # noqa: PLC0415 - seldom needed
+
         session = self._session
         reverify_layers(session, image.documents.manifest.layers)
         origin = replace(self._origin, digest=image.documents.root)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from zchunked.errors import UsageError
 from zchunked.interfaces import HostMemory
 from zchunked.oci.reference import ImageReference, LayoutReference
-from zchunked.sources.docker_archive import open_archive
 from zchunked.sources.layout import Documents, LayoutSource
 from zchunked.sources.network import Network
 from zchunked.sources.objects.directory import DirectoryObjects
@@ -49,6 +48,8 @@ def open_source(
                 reference, directory, files=directory, documents=documents, limits=limits
             )
         if reference.scheme in ("oci-archive", "docker-archive"):
+            from zchunked.sources.docker_archive import open_archive  # noqa: PLC0415 - loads tarfile
+
             archive = open_archive(reference, spool=spool, limits=limits)
             return LayoutSource(
                 reference, archive, is_local=True, documents=documents, limits=limits

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from zchunked.store.collector import Collector
 from zchunked.store.database import Index
 from zchunked.store.disk_errors import local_error
 from zchunked.store.frame_index import FrameIndex
@@ -16,6 +15,9 @@ from zchunked.store.open_index import is_writable, make_folders, read_only
 from zchunked.store.pulls import PullLog
 from zchunked.store.session import NoSession, Session
 from zchunked.store.unclaimed import remove_idle, remove_own
+
+if TYPE_CHECKING:
+    from zchunked.store.collector import Collector
 
 
 class OpenedFolder(Memory):
@@ -62,6 +64,8 @@ class OpenedFolder(Memory):
         """For a store that was opened to collect garbage and for nothing else."""
         if self.is_read_only:
             raise read_only(self.folder)
+        from zchunked.store.collector import Collector  # noqa: PLC0415 - few commands collect
+
         return Collector(self._index, self._blobs, self._locks, self._session, self.pulls)
 
     def drop_unclaimed(self) -> int:

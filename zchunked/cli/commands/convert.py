@@ -13,7 +13,7 @@ from zchunked.cli.progress import human
 from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
 from zchunked.cli.settings import ALL, Settings, client_of
 from zchunked.errors import ZPullError
-from zchunked.export import parse_destination
+from zchunked.export.destination import parse_destination
 from zchunked.operations.delivery import Delivery
 from zchunked.results import ConvertResult
 
