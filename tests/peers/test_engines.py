@@ -16,6 +16,7 @@ import pytest
 
 from tests.helpers.build.golden import Golden
 from tests.helpers.build.images import read_layout
+from tests.helpers.build.layers import LAYER
 from tests.helpers.harness.command import ARGV, environment, receipt, zpull
 from tests.helpers.harness.pulls import pull
 from tests.helpers.servers import engines, peers
@@ -45,41 +46,6 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with engines.containerd(tmp_path_factory.mktemp("containerd")) as environment:
         yield environment
-
-
-@pytest.mark.peer
-def test_docker_pulls_through_the_server(docker: dict[str, str], start: Start) -> None:
-    with Registry(GZIP.layout) as registry:
-        served = start(registry)
-        name = f"127.0.0.1:{served.port}/local/demo:plain-gzip"
-        engines.run(docker, "docker", "pull", "--quiet", name)
-        assert (
-            engines.run(docker, "docker", "image", "inspect", "--format", "{{.Id}}", name).strip()
-            == CONFIG
-        )
-
-
-@pytest.mark.peer
-def test_containerd_pulls_through_the_server(
-    containerd: dict[str, str], start: Start, tmp_path: Path
-) -> None:
-    with Registry(V1.layout) as registry:
-        served = start(registry)
-        hosts = tmp_path / "hosts" / "local"
-        hosts.mkdir(parents=True)
-        (hosts / "hosts.toml").write_text(
-            f'[host."http://127.0.0.1:{served.port}"]\n  capabilities = ["pull", "resolve"]\n'
-        )
-        engines.run(
-            containerd,
-            "ctr",
-            "images",
-            "pull",
-            "--hosts-dir",
-            str(hosts.parent),
-            "local/demo:demo-v1",
-        )
-        assert V1.expect["manifest"]["digest"] in engines.run(containerd, "ctr", "images", "ls")
 
 
 @pytest.mark.peer
@@ -276,3 +242,19 @@ def test_a_missing_engine_is_named_before_anything_is_fetched(
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(LocalError, match="there is no docker on this machine"):
         Engine(EngineTarget("docker", None, text="docker:"))
+
+
+@pytest.mark.parametrize(
+    ("version", "unpacks"),
+    [("20.10.24+dfsg1", False), ("23.0.1", True), ("26.1.5+dfsg1", True), ("dev", True)],
+)
+def test_a_docker_that_knows_no_zstd_is_loaded(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, unpacks: bool
+) -> None:
+    program = tmp_path / "docker"
+    program.write_text(f'#!/bin/sh\n[ "$1" != version ] || echo {version}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    engine = Engine(EngineTarget("docker", None, text="docker:"))
+    assert engine.unpacks([f"{LAYER}+gzip", f"{LAYER}+zstd"]) is unpacks
+    assert engine.unpacks([LAYER, f"{LAYER}+gzip"])

@@ -36,7 +36,7 @@ class FakeEngine(Engine):
 
     def __init__(self, pull_from: Callable[[Offer], None]) -> None:
         self.target = EngineTarget("docker", None, text="docker:")
-        self.is_remote = False
+        self.is_remote, self._reads_zstd = False, True
         self._pull_from = pull_from
         self.names: list[str] = []
 

@@ -15,7 +15,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ _PROBE: dict[Kind, tuple[str, ...]] = {
 }
 _LEFT_OVER = re.compile(rf"127\.0\.0\.1:\d+/{TRANSFER}/\S*", re.ASCII)
 _PROBE_SECONDS = 30
+_DOCKER_READS_ZSTD = 23  # before, it says "archive/tar: invalid tar header"
 _LOOK_SECONDS = 0.1
 _FAREWELL_SECONDS = 20.0
 _PULL_AND_TAG = (
@@ -103,6 +104,12 @@ class Engine:
         self._argv = [program, *(("-n", target.namespace) if target.kind == "containerd" else ())]
         answer = self._run(*_PROBE[target.kind], seconds=_PROBE_SECONDS)
         self.is_remote = answer.strip() == "true" if target.kind == "podman" else self._is_far()
+        major = re.match(r"[0-9]+", answer) if target.kind == "docker" else None
+        self._reads_zstd = major is None or int(major[0]) >= _DOCKER_READS_ZSTD
+
+    def unpacks(self, media_types: Iterable[str]) -> bool:
+        """Whether it unpacks layers of these types. What it is loaded with is unpacked already."""
+        return self._reads_zstd or not any(one.endswith("zstd") for one in media_types)
 
     def _is_far(self) -> bool:
         """Whether docker runs on another machine or a virtual one, where our loopback is not its

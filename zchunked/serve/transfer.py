@@ -69,6 +69,9 @@ class Handover:
         )
         self._stack.callback(self._stop.set)  # before the workers are waited for
         for engine in self._names:
+            if not _takes_from_here(engine, image):
+                self._done[engine].set()
+                continue
             workers.submit("engines", lambda engine=engine: self._pull(door, engine))  # type: ignore[misc]
 
     def _pull(self, door: Door, engine: Engine) -> None:
@@ -97,8 +100,9 @@ class Handover:
         while not self._done[engine].wait(_LOOK_SECONDS):
             pass
         failure = self._failures.get(engine)
-        if failure is not None and not door.was_asked:
-            return load_into(engine, self._store, image)  # our loopback is not the engine's
+        is_apart = failure is not None and not door.was_asked  # our loopback is not the engine's
+        if is_apart or not _takes_from_here(engine, image):
+            return load_into(engine, self._store, image)
         if failure is not None:
             self._again(door, image, engine, failure)
         return Export(engine.target.text, image.documents.manifest_digest)
@@ -129,10 +133,14 @@ def deliver(store: Store, image: StoredImage, engine: Engine, *, load: bool = Fa
     Raises LocalError with what the engine said, IntegrityError for damage in the store.
     """
     whole = all(store.is_whole(layer.digest) for layer in image.documents.manifest.layers)
-    if load or engine.is_remote or not whole:
+    if load or engine.is_remote or not whole or not _takes_from_here(engine, image):
         return load_into(engine, store, image)
     with closing(Handover(store, image.name, [engine])) as handover:
         handover.begin(image)
         done = handover.result(engine)
     assert done is not None
     return done
+
+
+def _takes_from_here(engine: Engine, image: StoredImage) -> bool:
+    return engine.unpacks(layer.media_type for layer in image.documents.manifest.layers)

@@ -55,13 +55,14 @@ def require(*names: str) -> None:
     fail instead.
     """
     for name in names:
-        if (
-            TRIXIE.joinpath("run").exists()
-            if name == "trixie"
-            else shutil.which(name, path=_path())
-        ):
+        source, _, program = name.rpartition("/")
+        if source == "trixie" or program == "trixie":
+            path = TRIXIE / "run" if not source else TRIXIE / "usr" / "sbin" / program
+            if path.exists() or TRIXIE.joinpath("usr", "bin", program).exists():
+                continue
+        elif shutil.which(name, path=_path()):
             continue
-        reason = f"{name} is not here; {_HOW_TO_GET[name]}"
+        reason = f"{name} is not here; {_HOW_TO_GET[source or name]}"
         if os.environ.get("ZPULL_REQUIRE_PEERS") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
