@@ -103,4 +103,4 @@ def _split(name: str, namespace: str, upstreams: Mapping[str, str]) -> tuple[str
         return upstreams[first], rest
     if slash and ("." in first or ":" in first or first == "localhost"):
         return first, rest if first != DOCKER_HUB or "/" in rest else f"library/{rest}"
-    return DOCKER_HUB, name if slash else f"library/{name}"
+    return upstreams.get(DOCKER_HUB, DOCKER_HUB), name if slash else f"library/{name}"

@@ -30,8 +30,13 @@ Which = Literal["old", "new"]
 
 
 @contextmanager
-def docker(folder: Path, which: Which = "old") -> Iterator[dict[str, str]]:
-    """Debian's docker (20.10) or trixie's (26.1); the environment in which `docker` finds it."""
+def docker(
+    folder: Path, which: Which = "old", config: Path | None = None
+) -> Iterator[dict[str, str]]:
+    """Debian's docker (20.10) or trixie's (26.1); the environment in which `docker` finds it.
+
+    `config`: its daemon.json.
+    """
     run = _found(which, "dockerd", "docker")
     folder.mkdir(parents=True, exist_ok=True)
     socket = f"unix://{folder}/docker.sock"
@@ -40,6 +45,7 @@ def docker(folder: Path, which: Which = "old") -> Iterator[dict[str, str]]:
         "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile",
             f"{folder}/pid",
     ]  # fmt: skip
+    argv += ["--config-file", str(config or os.devnull)]
     environment = {"DOCKER_HOST": socket, **_client(folder, run, "docker")}
     with _running(argv, folder, ["docker", "version"], environment):
         yield environment
@@ -62,6 +68,12 @@ def containerd(folder: Path, which: Which = "old") -> Iterator[dict[str, str]]:
     }
     with _running([*run, "containerd", "-c", str(conf)], folder, ["ctr", "version"], environment):
         yield environment
+
+
+def containerd_config(which: Which, path: Path) -> str:
+    """What containerd makes of a configuration file."""
+    prefix = _found(which, "containerd")
+    return run({}, *prefix, "containerd", "--config", str(path), "config", "dump")
 
 
 def _found(which: Which, *programs: str) -> tuple[str, ...]:
