@@ -34,7 +34,7 @@ from tests.helpers.harness.hostile import (
     victim,
 )
 from zchunked.errors import IntegrityError
-from zchunked.layers.index_frames import index_blob
+from zchunked.layers.index_frames import index_blobs, unindexed
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest, raw
 from zchunked.options import GapOptions
@@ -157,8 +157,7 @@ def test_what_was_checked_goes_before_what_was_claimed(tmp_path: Path) -> None:
 
 
 def index_all(store: Store) -> None:
-    for blob, manifest in store.frames.unindexed():
-        index_blob(store, Digest(blob), Digest(manifest), DEFAULT_LIMITS)
+    index_blobs(store, unindexed(store, DEFAULT_LIMITS), DEFAULT_LIMITS)
 
 
 def test_poison_and_damage_at_once(tmp_path: Path) -> None:

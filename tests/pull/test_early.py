@@ -149,7 +149,8 @@ def test_frames_that_were_entered_before_a_kill_are_not_entered_again(
     monkeypatch.setattr(index_frames, "_AT_ONCE", 50)
     with open_store(tmp_path) as store:
         pull(MemorySource(image([OLD])), store)
-        ((blob, manifest),) = store.frames.unindexed()
+        (one,) = index_frames.unindexed(store, DEFAULT_LIMITS)
+        blob = one.blob
         entered: list[int] = []
         add = store.frames.add
 
@@ -161,9 +162,9 @@ def test_frames_that_were_entered_before_a_kill_are_not_entered_again(
 
         monkeypatch.setattr(store.frames, "add", counted)
         with pytest.raises(KeyboardInterrupt):
-            index_frames.index_blob(store, Digest(blob), Digest(manifest), DEFAULT_LIMITS)
+            index_frames.index_blobs(store, [one], DEFAULT_LIMITS)
         assert len(store.frames.unindexed()) == 1
-        index_frames.index_blob(store, Digest(blob), Digest(manifest), DEFAULT_LIMITS)
+        index_frames.index_blobs(store, [one], DEFAULT_LIMITS)
         assert entered[:3] == [50, 100, 138]
         assert store.frames.unindexed() == []
         assert store.frames.indexed_to(blob) == 0

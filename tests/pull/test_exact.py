@@ -7,7 +7,8 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,20 @@ from tests.helpers.harness.pulls import Outcome, open_store, pull
 from tests.helpers.servers.memory import MemorySource
 from zchunked.download.coalesce import Link
 from zchunked.download.downloader import Downloader
-from zchunked.errors import IntegrityError, TransferError, TransientError
+from zchunked.errors import IntegrityError, InterruptedPullError, TransferError, TransientError
 from zchunked.export.layers import layers_of, manifest_of
+from zchunked.layers.index_frames import index_blobs, read_table, unindexed
+from zchunked.layers.metadata import read_contents
+from zchunked.layers.stand_ins import find_frames
+from zchunked.limits import DEFAULT_LIMITS
 from zchunked.maintenance.verify import verify
-from zchunked.oci.digest import Digest
+from zchunked.oci.digest import Digest, raw
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
-from zchunked.pull import layers, table, ways
+from zchunked.pull import choosing, layers, stored_frames, table, ways
 from zchunked.pull.conditions import Conditions
 from zchunked.pull.estimates import LinkConditions
+from zchunked.pull.ways import WayCost
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
@@ -318,9 +324,84 @@ def test_a_cold_pull_reads_no_table_of_contents_and_the_next_one_does(tmp_path: 
         assert source.blob_bytes == OLD.size + len(image([OLD]).config)
         assert len(store.frames.unindexed()) == 1
         assert list(store.find_chunks([bytes.fromhex(sha256(noise(3))[7:])])) == []
-        pull(MemorySource(image([NEW])), store, "example.com/new:t", gaps=EXACT)
-        assert store.frames.unindexed() == []
+        outcome = pull(MemorySource(image([NEW])), store, "example.com/new:t", gaps=EXACT)
+        assert outcome.receipt.layers[0].mode == "partial"
+        assert not store.frames.holds_rows()  # its columns did
         assert is_blob(store, NEW)
+
+
+@pytest.mark.parametrize(("before", "after"), PAIRS)
+def test_a_table_tells_what_its_rows_would_tell(before: str, after: str, tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        outcome, _ = update(store, Golden("demo", before), Golden("demo", after))
+        assert outcome.image is not None
+        waiting = unindexed(store, DEFAULT_LIMITS)
+        for layer in outcome.image.documents.manifest.layers:
+            frames = read_contents(store, layer).frames()
+            others = [one for one in waiting if one.blob != layer.digest]
+            tables = [read_table(store, one, DEFAULT_LIMITS) for one in others]
+            by_table = find_frames(
+                store, layer.digest, frames, tables=[table for table in tables if table]
+            )
+            with open_store(tmp_path) as apart:
+                index_blobs(apart, others, DEFAULT_LIMITS)
+            by_rows = find_frames(store, layer.digest, frames)
+            found = [[place is not None for place in its.places] for its in (by_table, by_rows)]
+            assert found[0] == found[1]
+            assert (by_table.contents, by_table.strangers) == (by_rows.contents, by_rows.strangers)
+
+
+def test_frames_are_entered_in_the_index_while_a_download_takes_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Conditions, "now", lambda _: LinkConditions(2, Link(0.001, SLOW), lambda _: 8)
+    )
+    with warm(tmp_path, OLD) as store:
+        until = time.monotonic() + 20
+
+        def change(blob: Descriptor, at: int, piece: bytes) -> bytes:
+            while blob.digest == NEW.digest and at < 3000 and not store.frames.holds_rows():
+                assert time.monotonic() < until
+            return piece
+
+        source = MemorySource(image([NEW]), spans=8, change=change)
+        pull(source, store, gaps=EXACT)
+        assert [blob for blob, _ in store.frames.unindexed()] == [NEW.digest]
+        third = chunked_layer(make_tar(tree(*range(5, 35))))  # of rows and of a table
+        outcome = pull(MemorySource(image([third]), spans=8), store, gaps=EXACT)
+        assert outcome.receipt.bytes.needed < third.size / 10
+
+
+def test_a_blob_that_counts_as_whole_is_known_to_have_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(tmp_path) as store:
+        set_whole = store.set_whole
+
+        def killed(blob: Digest, size: int) -> None:
+            set_whole(blob, size)
+            if blob == OLD.digest:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(store, "set_whole", killed)
+        with pytest.raises(InterruptedPullError):
+            pull(MemorySource(image([OLD])), store)
+        assert store.is_whole(Digest(OLD.digest))
+        outcome = pull(MemorySource(image([NEW]), spans=8), store, gaps=EXACT)
+        assert outcome.receipt.layers[0].mode == "partial"
+
+
+def test_what_came_in_parts_rests_on_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lean(costs: Sequence[WayCost], **_: bool) -> WayCost:
+        return next(cost for cost in costs if cost.way == "lean")
+
+    monkeypatch.setattr(choosing, "choose", lean)
+    with warm(tmp_path, OLD) as store:
+        outcome = pull(MemorySource(image([NEW]), spans=8), store)
+        assert outcome.receipt.layers[0].proved == "diff_id"
+        chunks = {raw(Digest(chunk.digest)) for chunk in NEW.chunks}
+        assert store.find_chunks(chunks).keys() == chunks
 
 
 @pytest.mark.parametrize(("before", "after"), [("demo-v1", "demo-v2"), ("demo-v2", "demo-v1")])
@@ -423,7 +504,7 @@ def test_no_more_than_a_few_blobs_wait_for_their_index(
                 store,
                 f"example.com/i{first}:t",
             )
-            assert len(store.frames.unindexed()) <= 3
+            assert len(store.frames.unindexed()) <= stored_frames._MOST_TABLES + 1
 
 
 def test_a_layer_that_comes_whole_goes_on_in_parts_where_the_link_is_slow(

@@ -1,15 +1,20 @@
-"""Index the frames of stored blobs, once a pull looks for frames: one that fetched whole blobs
-leaves that undone.
+"""Find the frames of stored blobs whose table of contents nobody has entered in the index; enter
+them.
+
+A pull only notes the blobs that it brings. The next one reads their tables, and joins them with its
+own (`stand_ins.py`); their rows go in while it waits for the link.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
-from zchunked.formats.annotations import kind_of
+from zchunked.formats.layer_format import format_of
 from zchunked.layers.metadata import read_index
-from zchunked.layers.stand_ins import frame_rows
+from zchunked.layers.stand_ins import StoredTable, frame_rows
 from zchunked.limits import Limits
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest, parse_document
@@ -17,37 +22,68 @@ from zchunked.store import Store
 
 # frames: what takes a fifth of a second, and is kept if the process is killed thereafter
 _AT_ONCE = 30_000
+_UNREADABLE = (FormatError, IntegrityError, UnsupportedLayerError)
 
 
-def index_blob(store: Store, blob: Digest, manifest: Digest, limits: Limits) -> None:
-    """Read its TOC, once for all; where a process was killed over that, the next one goes on.
-
-    A blob without a TOC that can be read has no frames.
+@dataclass(frozen=True, slots=True)
+class Unindexed:
+    """A stored blob whose frames are not in the index. `layer` as a manifest lists it; None where
+    none does. `toc_bytes`: of its TOC, compressed.
     """
-    layer = _listed(store, blob, manifest)
-    try:
+
+    blob: Digest
+    layer: Descriptor | None
+    toc_bytes: int
+
+
+def unindexed(store: Store, limits: Limits) -> list[Unindexed]:
+    """In the order in which they came."""
+    found = []
+    for name, manifest in store.frames.unindexed():
+        blob = Digest(name)
+        layer = _listed(store, blob, Digest(manifest))
+        size = 0
         if layer is not None:
-            frames = read_index(store, layer, limits).frames()
-            for first in range(store.frames.indexed_to(blob), len(frames), _AT_ONCE):
-                some = slice(first, min(first + _AT_ONCE, len(frames)))
-                store.frames.add(blob, layer.size, *frame_rows(frames, some=some), done=some.stop)
-    except (FormatError, IntegrityError, UnsupportedLayerError):
-        pass
-    store.frames.set_indexed(blob)
+            with suppress(*_UNREADABLE):
+                form = format_of(layer)
+                tail = form.tail(layer.size)
+                data = store.read(blob, *tail) if tail else b""
+                size = form.locate(layer, data, limits).toc.span.size
+        found.append(Unindexed(blob, layer, size))
+    return found
 
 
-def index_waiting(store: Store, waiting: Iterable[tuple[str, str]], limits: Limits) -> None:
-    """Index blobs, each with a manifest that lists it, as `store.frames.unindexed` gives them."""
-    for blob, manifest in waiting:
-        index_blob(store, Digest(blob), Digest(manifest), limits)
+def read_table(store: Store, one: Unindexed, limits: Limits) -> StoredTable | None:
+    """Its frames. A blob without a TOC that can be read has none, and is asked for none again."""
+    with suppress(*_UNREADABLE):
+        if one.layer is not None:
+            return StoredTable(one.blob, read_index(store, one.layer, limits).frames())
+    store.frames.set_indexed(one.blob)
+    return None
 
 
-def index_later(store: Store, layers: Iterable[Descriptor], manifest: str) -> None:
-    """Note blobs that have frames, of layers that this manifest lists: the next pull indexes
-    them.
+def enter_some(store: Store, table: StoredTable) -> bool:
+    """Enter the next frames of it, or the last ones: whether some are left. Where a process was
+    killed over that, the next one goes on.
     """
-    chunked = [layer.digest for layer in layers if kind_of(layer) != "plain"]
-    store.frames.set_unindexed(chunked, Digest(manifest))
+    blob, frames = table.blob, table.frames
+    first = store.frames.indexed_to(blob)
+    some = slice(first, min(first + _AT_ONCE, len(frames)))
+    if first < some.stop:
+        size = frames.edges[-1]
+        store.frames.add(blob, size, *frame_rows(frames, some=some), done=some.stop)
+    if some.stop < len(frames):
+        return True
+    store.frames.set_indexed(blob)
+    return False
+
+
+def index_blobs(store: Store, blobs: Iterable[Unindexed], limits: Limits) -> None:
+    """Read their TOCs and enter all frames."""
+    for one in blobs:
+        table = read_table(store, one, limits)
+        while table is not None and enter_some(store, table):
+            pass
 
 
 def _listed(store: Store, blob: Digest, manifest: Digest) -> Descriptor | None:

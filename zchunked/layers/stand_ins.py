@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import chain, compress, count, islice
@@ -70,42 +70,95 @@ Place = tuple[Digest, int]
 
 @dataclass(slots=True)
 class KnownFrames:
-    """What the store says of a blob's frames. `contents`: digests of payloads it has, of whatever
-    length.
+    """What the store says of a blob's frames: `places[i]` is where one lies that agrees with frame
+    i.
 
-    `strangers`: blobs that another encoder wrote.
+    `contents`: digests of payloads it has, of whatever length. `strangers`: blobs that another
+    encoder wrote.
     """
 
-    payloads: dict[Frame, Place] = field(default_factory=dict)
-    headers: dict[Frame, Place] = field(default_factory=dict)
+    places: list[Place | None]
     contents: set[bytes] = field(default_factory=set)
     strangers: set[Digest] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredTable:
+    """The frames of a stored blob as its table of contents tells them, with no row in the index."""
+
+    blob: Digest
+    frames: FrameMap
+
+
 def find_frames(
-    store: Store, blob: Digest, frames: FrameMap, own: Collection[Digest] = ()
+    store: Store,
+    blob: Digest,
+    frames: FrameMap,
+    own: Collection[Digest] = (),
+    tables: Iterable[StoredTable] = (),
 ) -> KnownFrames:
-    """Look all frames of a blob up. `own`: blobs that are not asked, as somebody else answers for
-    them.
+    """Look all frames of a blob up: in tables, and what they do not have in the index. `own`: blobs
+    that are not asked, as somebody else answers for them.
     """
-    known = KnownFrames(strangers={Digest(other) for other in store.frames.strangers_of(blob)})
+    known = KnownFrames([None] * len(frames))
+    known.strangers = {Digest(other) for other in store.frames.strangers_of(blob)}
     rows = _Rows(store, {blob, *own})
-    wanted = _wanted(frames, PAYLOAD)
-    if frames.is_joined:  # the key is of a frame, not of its content alone
-        known.payloads = rows.headers(wanted).agreeing(wanted, known.strangers)
-    else:
-        found = rows.payloads(wanted)
-        known.contents = set(map(itemgetter(0), found.frames))
-        known.strangers |= found.strangers(wanted)
-        known.payloads = found.agreeing(wanted, known.strangers)
-    wanted = _wanted(frames, HEADER)
-    known.headers = rows.headers(wanted).agreeing(wanted, known.strangers)
+    for table in tables:
+        if table.blob not in rows.but:
+            _find_in_table(known, frames, table, rows.held_of(table.blob))
+    if store.frames.holds_rows():
+        _find_in_rows(known, frames, rows)
     return known
 
 
-def _wanted(frames: FrameMap, kind: int) -> set[Frame]:
+def _find_in_table(
+    known: KnownFrames, frames: FrameMap, table: StoredTable, held: Spans | None
+) -> None:
+    """Columns are joined with columns: 200,000 frames take 0.08 s, as rows of the index 1.2 s."""
+    keys, lengths, places = frames.keys, frames.lengths(), known.places
+    its_lengths, its_edges = table.frames.lengths(), table.frames.edges
+    numbers = dict(zip(table.frames.keys, count(), strict=False))
+    numbers.pop(NO_KEY, None)
+    found = list(map(numbers.get, keys))
+    hits = [(frame, its) for frame, its in enumerate(found) if its is not None]
+    if held is not None:
+        hits = [hit for hit in hits if held.hold(its_edges[hit[1]], its_edges[hit[1] + 1])]
+    same = [hit for hit in hits if its_lengths[hit[1]] == lengths[hit[0]]]
+    kinds, is_content = frames.kinds, not frames.is_joined
+    if is_content:
+        contents = {keys[frame] for frame, _ in hits if kinds[frame] == PAYLOAD}
+        known.contents |= contents
+        if len(same) < len(hits):
+            agree = len({keys[frame] for frame, _ in same if kinds[frame] == PAYLOAD})
+            if len(contents) - agree > _FEW + agree // _SHARE:
+                known.strangers.add(table.blob)
+    if table.blob not in known.strangers:
+        for frame, its in same:
+            if places[frame] is None:
+                places[frame] = (table.blob, its_edges[its])
+
+
+def _find_in_rows(known: KnownFrames, frames: FrameMap, rows: _Rows) -> None:
+    wanted = _wanted(known, frames, PAYLOAD)
+    if frames.is_joined:  # the key is of a frame, not of its content alone
+        agreeing = rows.headers(wanted).agreeing(wanted, known.strangers)
+    else:
+        found = rows.payloads(wanted)
+        known.contents |= set(map(itemgetter(0), found.frames))
+        known.strangers |= found.strangers(wanted)
+        agreeing = found.agreeing(wanted, known.strangers)
+    wanted = _wanted(known, frames, HEADER)
+    agreeing |= rows.headers(wanted).agreeing(wanted, known.strangers)
+    if agreeing:
+        places = map(agreeing.get, zip(frames.keys, frames.lengths(), strict=True))
+        known.places = [had or place for had, place in zip(known.places, places, strict=True)]
+
+
+def _wanted(known: KnownFrames, frames: FrameMap, kind: int) -> set[Frame]:
+    """Those of which nothing is known yet."""
     its = [
-        one == kind and key != NO_KEY for one, key in zip(frames.kinds, frames.keys, strict=True)
+        place is None and one == kind and key != NO_KEY
+        for place, one, key in zip(known.places, frames.kinds, frames.keys, strict=True)
     ]
     return set(compress(zip(frames.keys, frames.lengths(), strict=True), its))
 
@@ -146,7 +199,7 @@ class _Rows:
     """Rows of the index, as far as their bytes are here."""
 
     def __init__(self, store: Store, but: Collection[Digest]) -> None:
-        self._store, self._but = store, but
+        self._store, self.but = store, but
         # nothing to look at in one that is whole
         self._blobs: dict[int, tuple[Digest, Spans | None]] = {}
 
@@ -183,9 +236,11 @@ class _Rows:
 
     def _blob(self, number: int) -> tuple[Digest, Spans | None]:
         blob = self._store.blob_of(number)
-        if blob in self._but:
-            return blob, Spans([])
-        return blob, None if self._store.is_whole(blob) else Spans(self._store.covered(blob))
+        return blob, Spans([]) if blob in self.but else self.held_of(blob)
+
+    def held_of(self, blob: Digest) -> Spans | None:
+        """What of a blob is here; None: all of it."""
+        return None if self._store.is_whole(blob) else Spans(self._store.covered(blob))
 
 
 def choose_stand_ins(
@@ -205,38 +260,41 @@ def choose_stand_ins(
     """
     if trust is Trust.NOTHING:
         return StandIns()
-    edges, kinds = frames.edges, frames.kinds
-    wanted = list(zip(frames.keys, frames.lengths(), strict=True))
-    places = list(map(known.payloads.get, wanted))
-    if trust is Trust.ALL and known.headers:
+    edges, kinds, keys = frames.edges, frames.kinds, frames.keys
+    places = list(known.places)
+    if trust is not Trust.ALL:
         places = [
-            place or known.headers.get(frame) for place, frame in zip(places, wanted, strict=True)
+            None if kind == HEADER else place for kind, place in zip(kinds, places, strict=True)
         ]
-    held = _held(frames, here)
-    for number in held:
-        places[number] = None
-        if kinds[number] == PAYLOAD and wanted[number][0]:
-            coming.setdefault(wanted[number], (blob, edges[number]))
-    for number in sorted(
-        {number for number, place in enumerate(places) if place is None}.difference(held)
-    ):
-        frame, start = wanted[number], edges[number]
-        if kinds[number] == PAYLOAD and frame[0]:
-            place = coming.setdefault(frame, (blob, start))
-            if place != (blob, start):
-                places[number] = place
+    is_held = bytearray(len(frames))
+    for number in _held(frames, here):
+        places[number], is_held[number] = None, 1
+    lacking = [
+        number
+        for number, (place, kind) in enumerate(zip(places, kinds, strict=True))
+        if place is None and kind == PAYLOAD and keys[number]
+    ]
+    lacking.sort(key=is_held.__getitem__, reverse=True)  # those that are here serve the others
+    its = [
+        ((keys[number], edges[number + 1] - edges[number]), (blob, edges[number]))
+        for number in lacking
+    ]
+    brought = [coming.setdefault(frame, place) for frame, place in its]
+    for number, place, (_, own) in zip(lacking, brought, its, strict=True):
+        if place != own and not is_held[number]:
+            places[number] = place
     is_chosen = [place is not None for place in places]
     if refused:
         is_chosen = [
             one and start not in refused for one, start in zip(is_chosen, edges, strict=False)
         ]
-    its = [place for place in compress(places, is_chosen) if place is not None]
+    chosen = [place for place in compress(places, is_chosen) if place is not None]
     return StandIns(
         list(compress(edges, is_chosen)),
         list(compress(islice(edges, 1, None), is_chosen)),
         bytearray(compress(kinds, is_chosen)),
-        [source for source, _ in its],
-        [start for _, start in its],
+        [source for source, _ in chosen],
+        [start for _, start in chosen],
     )
 
 
@@ -247,22 +305,14 @@ def _held(frames: FrameMap, here: Spans) -> list[int]:
     return list(compress(count(first), here.hold_each(starts, ends)))
 
 
-def frame_rows(
-    frames: FrameMap, but: KnownFrames | None = None, some: slice = slice(None)
-) -> tuple[FrameRows, FrameRows]:
+def frame_rows(frames: FrameMap, some: slice = slice(None)) -> tuple[FrameRows, FrameRows]:
     """What is entered of a blob's frames, ascending by key: payloads, and what is looked up as
     headers are.
 
-    `but`: frames that the store knows elsewhere. `some`: the numbers of those that count.
+    `some`: the numbers of those that count.
     """
     keys, lengths = frames.keys[some], frames.lengths()[some]
     is_new = [key != NO_KEY for key in keys]
-    if but is not None:
-        known = but.payloads.keys() | but.headers.keys()
-        is_new = [
-            new and frame not in known
-            for new, frame in zip(is_new, zip(keys, lengths, strict=True), strict=True)
-        ]
     is_payload = [kind == PAYLOAD and not frames.is_joined for kind in frames.kinds[some]]
     payloads = list(map(and_, is_new, is_payload))
     headers = list(map(gt, is_new, is_payload))

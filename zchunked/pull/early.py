@@ -7,7 +7,7 @@ bring nothing, and neither would all that follow.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
@@ -31,13 +31,14 @@ _HEADER_BYTES = 512  # a gap between two wanted payloads that is no longer holds
 class EarlyTerms:
     """Under which chunks may be asked for before their layer is planned.
 
-    `runs`: the requests for these spans of a layer. `is_indexed`: whether the store can tell which
-    chunks it has. `is_coming`: whether another layer brings the chunk of this digest. `is_thrifty`:
-    header frames are not wanted.
+    `runs`: the requests for these spans of a layer. `is_ready`: whether `known_of` can tell which
+    chunks the store has. `is_coming`: whether another layer brings the chunk of this digest.
+    `is_thrifty`: header frames are not wanted.
     """
 
     runs: Callable[[Descriptor, list[ByteRange]], list[Run]]
-    is_indexed: Callable[[], bool]
+    is_ready: Callable[[], bool]
+    known_of: Callable[[set[bytes]], Collection[bytes]]
     is_coming: Callable[[bytes], bool]
     is_thrifty: bool
 
@@ -82,7 +83,7 @@ class EarlyChunks:
 
     @property
     def is_ready(self) -> bool:
-        return self._terms.is_indexed()
+        return self._terms.is_ready()
 
     def look(self, reader: TocReader, pool: WorkerPool) -> None:
         """Have the pool fetch what is missing of the chunks that were read since the last call."""
@@ -99,7 +100,7 @@ class EarlyChunks:
             for chunk, (hole, has) in enumerate(zip(holes, is_here, strict=True))
             if not (hole or has)
         ]
-        known = self._store.find_chunks({digests[chunk] for chunk in lacking})
+        known = self._terms.known_of({digests[chunk] for chunk in lacking})
         taken: list[int] = []
         for chunk in sorted(lacking, key=starts.__getitem__):
             digest = digests[chunk]

@@ -18,6 +18,7 @@ from zchunked.pull.early import EarlyTerms
 from zchunked.pull.layer_metadata import LayerMetadata
 from zchunked.pull.request_shape import early_runs
 from zchunked.pull.session import PullSession
+from zchunked.pull.stored_frames import StoredFrames
 from zchunked.pull.table_fetch import LONG_TABLE, TableFetcher
 from zchunked.ranges import ByteRange, total
 
@@ -103,15 +104,15 @@ class Inspector:
 def inspector_of(
     session: PullSession,
     budget: ImageBudget,
-    is_indexed: Callable[[], bool],
+    stored: StoredFrames,
     is_coming: Callable[[bytes], bool],
 ) -> Inspector:
-    """For one pull, which may ask for chunks before their layer is planned. `is_indexed`,
-    `is_coming`: see `EarlyTerms`.
+    """For one pull, which may ask for chunks before their layer is planned. `is_coming`: see
+    `EarlyTerms`.
     """
     gaps = session.options.gaps
     runs = partial(early_runs, gaps, session.conditions.now)
-    terms = EarlyTerms(runs, is_indexed, is_coming, gaps.is_metered)
+    terms = EarlyTerms(runs, lambda: stored.are_known, stored.known_of, is_coming, gaps.is_metered)
     return Inspector(TableFetcher(session, budget, early=terms))
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from zchunked.events import Planned
+from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.costs import record_estimate, refuse_plan
 from zchunked.pull.inspect import inspector_of, table_rank
@@ -18,6 +19,7 @@ from zchunked.pull.planner import Scheduler
 from zchunked.pull.proving import LayerProver
 from zchunked.pull.session import PullSession
 from zchunked.pull.stored_frames import StoredFrames
+from zchunked.store.images import ImageDocuments
 
 _REPLAN_SECONDS = 0.5
 _FAST_RATE = 20e6  # bytes per second; above that a tar is made more slowly than the blob comes
@@ -35,14 +37,13 @@ class Layers:
         self._downloader = session.downloader
         self._prover = LayerProver(session)
         self.budget, self.arriving = self._prover.budget, self._prover.arriving
+        self._manifest = Digest("")
         self._metadata: dict[str, LayerMetadata] = {}  # by the blob's digest
         self._stored = StoredFrames(session)
         self._reconsidered: list[LayerTask] = []  # each once
         self._read_late: list[LayerTask] = []  # those of them that may still take parts
         self._is_plan = False
-        self._inspector = inspector_of(
-            session, self.budget, self._are_frames_indexed, self._is_coming
-        )
+        self._inspector = inspector_of(session, self.budget, self._stored, self._is_coming)
         if self._must_know_all():
             self._read_tables(early=None)
         self._replanned = session.clock()
@@ -54,6 +55,7 @@ class Layers:
         return Scheduler(
             self._store,
             options.gaps,
+            self._stored,
             may_take_chunks=is_for_bytes,
             is_plan=self._is_plan,
         )
@@ -62,8 +64,10 @@ class Layers:
         """In another way, as the fields of `TableFetcher` say."""
         self._inspector = replace(self._inspector, tables=replace(self._inspector.tables, **change))
 
-    def _are_frames_indexed(self) -> bool:
-        return self._stored.are_indexed
+    def begin(self, documents: ImageDocuments) -> None:
+        """Of the image whose layers they are."""
+        self.budget.blob_bytes = sum(layer.size for layer in documents.manifest.layers)
+        self._manifest = documents.manifest_digest
 
     def _is_coming(self, chunk: bytes) -> bool:
         return self.scheduler.is_coming(chunk)  # each round has a scheduler of its own
@@ -82,8 +86,8 @@ class Layers:
                 pool.submit("fetch", partial(self._inspector.look_into, layer, metadata))
 
     def _prepare_store(self) -> None:
-        """Have the frames of stored blobs entered in the index, where a table of contents may ask
-        for them.
+        """Have the tables of stored blobs read, where a table of contents may ask for their
+        frames.
         """
         may_skip = self._may_skip()
         if not self._store.frames.holds_any():
@@ -91,7 +95,8 @@ class Layers:
                 self._inspector = replace(self._inspector, is_idle=self._is_idle)
             return
         may_wait = may_skip and not self._options.gaps.exact
-        self._stored.prepare(may_wait=may_wait)
+        as_rows = self._options.gaps.is_metered or bool(self._options.seeds)
+        self._stored.prepare(may_wait=may_wait, as_rows=as_rows)
         if may_wait:
             self._read_tables(skip=self._stored.skip)
 
@@ -118,6 +123,7 @@ class Layers:
         self._read_tables(early=None)
         self._is_plan = True
         self.scheduler = after.scheduler if after is not None else self._new_scheduler()
+        self.scheduler.stored = self._stored
 
     def plan_image(self, tasks: list[LayerTask], cost_again: int) -> list[LayerTask]:
         """Give an order to each layer that is not here, and put what that will cost on the receipt.
@@ -162,7 +168,7 @@ class Layers:
         if metadata.contents is None:
             return metadata.is_complete
         has_ranges = layer.digest not in self._downloader.without_ranges
-        return self._stored.are_indexed and (metadata.is_complete or has_ranges)
+        return self._stored.are_known and (metadata.is_complete or has_ranges)
 
     def _plan(self, task: LayerTask) -> None:
         metadata = self._metadata[task.layer.digest]
@@ -240,12 +246,14 @@ class Layers:
             if not unplanned and not self._session.pool.is_busy("fetch"):
                 self._downloader.enter()  # while the last proofs are at it
             self._replan(tasks)
+            if not unplanned:
+                self._stored.enter_while(self._seconds_to_come())
 
         self._session.pool.wait(advance)
         self._downloader.close()
         for task in tasks:
             if task.proof is not None:
-                self._prover.record(task, task.proof)
+                self._prover.record(task, task.proof, self._manifest)
 
     def _order(self, unplanned: deque[LayerTask]) -> None:
         """Plan and order the next layers of which enough is known."""
@@ -260,16 +268,13 @@ class Layers:
                 need = self._downloader.to_come()
                 self._session.show(Planned(spent.image, spent.cached, need))
 
+    def _seconds_to_come(self) -> float:
+        rate = self._session.conditions.now().link.rate
+        return self._downloader.to_come() / rate if rate else 0.0
+
     def _prove(self, unproved: list[LayerTask]) -> None:
         """Have those proved whose bytes are all ordered."""
         for task in list(unproved):
             if task.order is not None and self._metadata[task.layer.digest].is_settled:
                 unproved.remove(task)
                 self._session.pool.submit("prove", partial(self._prover.prove, task))
-
-    def index_later(self, tasks: list[LayerTask], manifest: str) -> None:
-        """Have the frames of blobs that were fetched whole entered in the index when first
-        wanted.
-        """
-        whole = [task.layer for task in tasks if task.proof is not None and task.way == "whole"]
-        self._stored.index_later(whole, manifest)

@@ -40,7 +40,7 @@ class ImageOpener:
         session = self._session
         documents = session.run("fetch", self._documents.documents)
         manifest = documents.manifest
-        self._layers.budget.blob_bytes = sum(layer.size for layer in manifest.layers)
+        self._layers.begin(documents)
         begin(documents)
         data = self._config(manifest)
         limits = session.options.limits

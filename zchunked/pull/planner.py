@@ -15,6 +15,7 @@ from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.lean_need import check_loose, held_elsewhere, wanted_of
 from zchunked.pull.request_shape import RequestShape, shape_of
+from zchunked.pull.stored_frames import StoredFrames
 from zchunked.ranges import ByteRange, Spans, merge, subtract
 from zchunked.store import Store
 from zchunked.store.chunks import Place
@@ -31,6 +32,7 @@ class Scheduler:
         self,
         store: Store,
         gaps: GapOptions,
+        stored: StoredFrames | None = None,
         *,
         may_take_chunks: bool = False,
         is_plan: bool = False,
@@ -39,6 +41,10 @@ class Scheduler:
         be fetched.
 
         `is_plan`: costs are told, so they are those of the very requests.
+        """
+        self.stored = stored
+        """What is known of frames that the index does not have; of the layer that is planned
+        next.
         """
         self._store, self._gaps = store, gaps
         self._chooser = WayChooser(gaps, may_take_chunks=may_take_chunks, is_plan=is_plan)
@@ -88,7 +94,8 @@ class Scheduler:
     def look_up(self, work: LayerTask) -> None:
         """Find the frames of a layer that the store had before this pull. For any thread."""
         if work.frames is not None:
-            work.known = find_frames(self._store, work.layer.digest, work.frames, self._done.copy())
+            done, tables = self._done.copy(), self.stored.tables if self.stored else ()
+            work.known = find_frames(self._store, work.layer.digest, work.frames, done, tables)
 
     def _look_up(self, work: LayerTask, here: list[ByteRange]) -> StandIns:
         frames, blob = work.frames, work.layer.digest
@@ -135,6 +142,8 @@ class Scheduler:
         contents = work.parts
         assert contents is not None
         own = contents.own_chunks()
+        if self.stored is not None:
+            self.stored.enter_all()
         found, coming_chunks = self._find(own), self._coming
         if work.refused_chunks:
             blob = work.layer.digest

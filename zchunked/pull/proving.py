@@ -8,7 +8,6 @@ from zchunked.errors import FormatError, IntegrityError
 from zchunked.formats.budget import ImageBudget
 from zchunked.layers.proof import Proof, prove, tar_of_blob
 from zchunked.layers.rebuild import Rebuild, verified_blocks
-from zchunked.layers.stand_ins import frame_rows
 from zchunked.oci.digest import Digest
 from zchunked.pull.arriving import Arriving
 from zchunked.pull.inspect import NO_RANGES
@@ -70,8 +69,11 @@ class LayerProver:
             tar = self.budget.counted(task.layer.digest, verified_blocks(made))
             return Proof(is_blob=False, tar_size=prove(tar, task.layer, task.diff_id))
 
-    def record(self, task: LayerTask, proof: Proof) -> None:
-        """Write the rows that speak of the layer as a whole, once its bytes are on the disk."""
+    def record(self, task: LayerTask, proof: Proof, manifest: Digest) -> None:
+        """Write the rows that speak of the layer as a whole, once its bytes are on the disk.
+
+        `manifest` lists it. Who wants its frames finds it noted before it counts as whole.
+        """
         layer, store = task.layer, self._store
         blobs: set[Digest] = set()
         if proof.is_blob:
@@ -81,10 +83,9 @@ class LayerProver:
                     f"layer {layer.digest}: another process dropped frames that it shares"
                 )
                 return
+            if task.entry.kind != "plain" and not store.is_whole(layer.digest):
+                store.frames.set_unindexed([layer.digest], manifest)
             store.set_whole(layer.digest, layer.size)
-            if task.frames is not None and task.way == "exact":
-                payloads, headers = frame_rows(task.frames, task.known)
-                store.frames.add(layer.digest, layer.size, payloads, headers)
         else:
             blobs = {layer.digest, *(place.blob for place in task.places.values())}
         if proof.tar_size is not None:

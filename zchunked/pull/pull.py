@@ -63,7 +63,6 @@ class Pull:
                 self.arriving.on_image(image)
                 tasks = [task for task in tasks if only in (None, task.layer.digest)]
                 self._fetch(tasks)
-                self.layers.index_later(tasks, image.documents.manifest_digest)
                 if only is None:
                     self._record(image, tasks)
                 return image

@@ -1,23 +1,25 @@
-"""Index the frames of stored blobs when a pull wants them, or when reading a TOC pays."""
+"""Read the tables of stored blobs when a pull wants their frames, or when reading its own pays."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
-from zchunked.layers.index_frames import index_later, index_waiting
+from zchunked.layers.index_frames import Unindexed, enter_some, index_blobs, read_table, unindexed
 from zchunked.layers.metadata import read_index
+from zchunked.layers.stand_ins import StoredTable
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.session import PullSession
 from zchunked.pull.ways import FASTER_WHOLE, is_worth_reading
 from zchunked.ranges import total
 
-# Blobs whose frames may wait until a pull wants them: each of some 100,000 files costs it 1.1 s
-_UNINDEXED = 2
+# Tables that are joined with those of a pull; what is more goes into the index first. Of 200,000
+# frames the TOC has 5 MB, and their columns 20
+_MOST_TABLES, _MOST_BYTES = 6, 8 << 20
+_ENTER_SECONDS = 2.0  # that a download needs all the same: enough to enter some frames beside it
 
 
 class StoredFrames:
@@ -26,23 +28,61 @@ class StoredFrames:
     def __init__(self, session: PullSession) -> None:
         self._session, self._store, self._limits = session, session.store, session.options.limits
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[str, str]] = deque()  # blobs, each with a manifest that lists it
+        self._unread: list[Unindexed] = []
+        self._unentered: list[StoredTable] = []
         self._running = 0
+        self._is_entering = False
+        self.tables: list[StoredTable] = []
+        """What was read, the newest first. Complete once `are_known`."""
 
     @property
-    def are_indexed(self) -> bool:
-        """Whether all those that were asked for are in the index."""
+    def are_known(self) -> bool:
+        """Whether all that were asked for can be found, in tables or in the index."""
         return not self._running
 
-    def prepare(self, *, may_wait: bool) -> None:
-        """Index those of blobs that nobody has asked for so far; `may_wait`: but a few of them,
-        which may be no use.
+    def prepare(self, *, may_wait: bool, as_rows: bool) -> None:
+        """Read tables that nobody has entered; `may_wait`: not before `read_all`, for they may be
+        no use. Most of them go into the index where there are many, and all of them `as_rows`.
         """
-        self._waiting = deque(self._store.frames.unindexed())
-        self._index(len(self._waiting) - (_UNINDEXED if may_wait else 0))
+        waiting = unindexed(self._store, self._limits)
+        while waiting and not as_rows and self._has_room(waiting[-1]):
+            self._unread.append(waiting.pop())
+        self._do(lambda: index_blobs(self._store, waiting, self._limits), waiting)
+        if not may_wait:
+            self.read_all()
+
+    def _has_room(self, one: Unindexed) -> bool:
+        taken = sum(other.toc_bytes for other in self._unread)
+        is_few = len(self._unread) < _MOST_TABLES and taken + one.toc_bytes <= _MOST_BYTES
+        return is_few or not self._unread
+
+    def _do(self, work: Callable[[], None], blobs: list[Unindexed]) -> None:
+        """Before the TOCs of this pull: two in memory at once are too many."""
+
+        def done() -> None:
+            work()
+            with self._lock:
+                self._running -= 1
+
+        if blobs:
+            with self._lock:
+                self._running += 1
+            self._session.pool.submit("read", done)
+
+    def read_all(self) -> None:
+        with self._lock:
+            blobs, self._unread = self._unread, []
+
+        def work() -> None:
+            for one in blobs:
+                if (table := read_table(self._store, one, self._limits)) is not None:
+                    self.tables.append(table)
+                    self._unentered.append(table)
+
+        self._do(work, blobs)
 
     def skip(self, layer: Descriptor, toc_bytes: int) -> str | None:
-        """Why a TOC is not worth being read, or None. The first that is has all frames indexed."""
+        """Why a TOC is not worth being read, or None. The first that is has all tables read."""
         conditions = self._session.conditions
         here = total(self._store.covered(layer.digest))
         if here < toc_bytes and not conditions.is_rate_known:
@@ -51,15 +91,40 @@ class StoredFrames:
         means = conditions.now()
         if not is_worth_reading(toc_bytes, layer.size - here, means.link, means.costs):
             return FASTER_WHOLE
-        self.index_all()
+        self.read_all()
         return None
 
-    def index_all(self) -> None:
-        self._index(len(self._waiting))
+    def known_of(self, chunks: set[bytes]) -> set[bytes]:
+        """Those of these digests that the store has, in a blob of this pull or another one."""
+        known = set(self._store.find_chunks(chunks))
+        for table in self.tables:
+            known |= chunks.intersection(table.frames.keys)
+        return known
 
-    def index_later(self, layers: Iterable[Descriptor], manifest: str) -> None:
-        """Note layers that were fetched whole: their frames are indexed when first wanted."""
-        index_later(self._store, layers, manifest)
+    # ── rows ──
+
+    def enter_while(self, seconds: float) -> None:
+        """Have some frames entered in the index, if a download needs so long all the same."""
+        if seconds < _ENTER_SECONDS or self._is_entering or not self._unentered:
+            return
+
+        def work() -> None:
+            self._enter()
+            self._is_entering = False
+
+        self._is_entering = True
+        self._session.pool.submit("read", work)
+
+    def enter_all(self) -> None:
+        """The lean way rests on rows."""
+        while self._unentered:
+            self._enter()
+
+    def _enter(self) -> None:
+        """Some of the oldest table."""
+        with self._lock:
+            if self._unentered and not enter_some(self._store, self._unentered[-1]):
+                self._unentered.pop()
 
     def read_late(self, task: LayerTask, look_up: Callable[[LayerTask], None]) -> None:
         """Have the TOC read of a layer that was to come whole, and what stands in for its rest
@@ -72,19 +137,5 @@ class StoredFrames:
                     task.learn(read_index(self._store, task.layer, self._limits))
                 look_up(task)
 
-        self.index_all()
+        self.read_all()
         self._session.pool.submit("read", work)
-
-    def _index(self, count: int) -> None:
-        with self._lock:
-            blobs = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
-            self._running += bool(blobs)
-
-        def work() -> None:
-            index_waiting(self._store, blobs, self._limits)
-            with self._lock:
-                self._running -= 1
-
-        if blobs:
-            # Before the TOCs of this pull: two in memory at once are too many
-            self._session.pool.submit("read", work)

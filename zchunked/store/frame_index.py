@@ -106,22 +106,25 @@ class FrameIndex:
         )
         return bool(self._index.rows(sql)[0][0])
 
+    def holds_rows(self) -> bool:
+        """Whether any frame was entered."""
+        sql = "SELECT EXISTS (SELECT 1 FROM chunks) OR EXISTS (SELECT 1 FROM headers)"
+        return bool(self._index.rows(sql)[0][0])
+
     # ── blobs that are to be indexed when somebody wants frames ──
 
     def set_unindexed(self, digests: Iterable[str], manifest: str) -> None:
-        """Whole blobs, and a manifest in the store that lists them."""
+        """Blobs that are whole, or about to be, and a manifest in the store that lists them."""
         with self._index.transaction() as db:
-            sql = (
-                "INSERT OR IGNORE INTO unindexed SELECT id, ? FROM blobs WHERE digest = ? AND whole"
-            )
+            sql = "INSERT OR IGNORE INTO unindexed SELECT id, ? FROM blobs WHERE digest = ?"
             for digest in digests:
                 db.execute(sql, (manifest, digest))
                 # damage may have taken rows since
                 db.execute(_FORGET.format("indexing"), (digest,))
 
     def unindexed(self) -> list[tuple[str, str]]:
-        """(blob, manifest); the latter is empty where it is not known."""
-        sql = "SELECT digest, manifest FROM unindexed JOIN blobs ON id = blob ORDER BY id"
+        """(blob, manifest) of whole ones; the latter is empty where it is not known."""
+        sql = "SELECT digest, manifest FROM unindexed JOIN blobs ON id = blob AND whole ORDER BY id"
         return [(str(blob), str(manifest)) for blob, manifest in self._index.rows(sql)]
 
     def set_indexed(self, digest: str) -> None:
