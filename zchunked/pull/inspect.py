@@ -5,11 +5,11 @@ whole.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from zchunked.errors import FormatError, RangeIgnoredError, UnsupportedLayerError
-from zchunked.formats.annotations import kind_of
 from zchunked.formats.budget import ImageBudget
 from zchunked.formats.layer_format import format_of
 from zchunked.limits import Limits
@@ -50,9 +50,7 @@ class Inspector:
         if store.is_whole(layer.digest):
             metadata.is_here = True
         elif self.is_idle(layer) and not (metadata.here_before and self._has_table(layer)):
-            metadata.reason = (
-                NOTHING_HERE if kind_of(layer) != "plain" else _why_plain(layer, limits)
-            )
+            metadata.reason = _why_plain(layer, limits)
         else:
             try:
                 location = self.tables.locate(layer, may_grow=self.may_take)
@@ -117,11 +115,12 @@ def inspector_of(
 
 
 def _why_plain(layer: Descriptor, limits: Limits) -> str:
-    """Why a layer has no frames."""
-    try:
-        format_of(layer).locate(layer, limits=limits)
-    except UnsupportedLayerError as error:
-        return str(error)
+    """Why a layer comes whole of which nothing is here: it may have no frames at all."""
+    with suppress(FormatError):
+        try:
+            format_of(layer).locate(layer, limits=limits)
+        except UnsupportedLayerError as error:
+            return str(error)
     return NOTHING_HERE
 
 

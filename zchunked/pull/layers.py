@@ -17,6 +17,7 @@ from zchunked.pull.layer import LayerTask
 from zchunked.pull.layer_metadata import LayerMetadata
 from zchunked.pull.planner import Scheduler
 from zchunked.pull.proving import LayerProver
+from zchunked.pull.seeding import take_seeds
 from zchunked.pull.session import PullSession
 from zchunked.pull.stored_frames import StoredFrames
 from zchunked.store.images import ImageDocuments
@@ -204,19 +205,13 @@ class Layers:
 
     def _import_seeds(self, tasks: list[LayerTask]) -> None:
         """Take chunks from files elsewhere on this machine: these need not be fetched."""
-        options, session = self._options, self._session
+        options = self._options
         if not options.seeds or options.gaps.exact or self._session.origin.files is not None:
             return
-        from zchunked.seeds import import_seeds  # noqa: PLC0415 - only needed with seeds
-
         for task in tasks:
             if not task.is_understood:
                 self._metadata[task.layer.digest].describe(task)
-        layers = [task.contents for task in tasks if task.contents and task.contents.tarsplit]
-        stop, emit, tick = session.stop, session.emit, session.tick
-        import_seeds(
-            options.seeds, layers, self._store, session.pool, stop=stop, emit=emit, tick=tick
-        )
+        take_seeds(self._session, tasks)
 
     # ── one round ──
 

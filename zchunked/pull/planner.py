@@ -17,8 +17,7 @@ from zchunked.pull.lean_need import check_loose, held_elsewhere, wanted_of
 from zchunked.pull.request_shape import RequestShape, shape_of
 from zchunked.pull.stored_frames import StoredFrames
 from zchunked.ranges import ByteRange, Spans, merge, subtract
-from zchunked.store import Store
-from zchunked.store.chunks import Place
+from zchunked.store import Place, Store
 
 
 class Scheduler:

@@ -1,0 +1,20 @@
+"""Take chunks from files elsewhere on this machine, before a plan is made: these need not be
+fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zchunked.pull.layer import LayerTask
+from zchunked.pull.session import PullSession
+
+
+def take_seeds(session: PullSession, tasks: Iterable[LayerTask]) -> None:
+    """Fill the store with what seeds hold of the layers' contents."""
+    from zchunked.seeds import import_seeds  # noqa: PLC0415 - only needed with seeds
+
+    layers = [task.contents for task in tasks if task.contents and task.contents.tarsplit]
+    stop, emit, tick = session.stop, session.emit, session.tick
+    seeds, pool = session.options.seeds, session.pool
+    import_seeds(seeds, layers, session.store, pool, stop=stop, emit=emit, tick=tick)
