@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from zchunked.events import Planned
-from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.costs import record_estimate, refuse_plan
 from zchunked.pull.inspect import inspector_of, table_rank
@@ -38,7 +37,7 @@ class Layers:
         self._downloader = session.downloader
         self._prover = LayerProver(session)
         self.budget, self.arriving = self._prover.budget, self._prover.arriving
-        self._manifest = Digest("")
+        self._documents: ImageDocuments | None = None
         self._metadata: dict[str, LayerMetadata] = {}  # by the blob's digest
         self._stored = StoredFrames(session)
         self._reconsidered: list[LayerTask] = []  # each once
@@ -68,7 +67,7 @@ class Layers:
     def begin(self, documents: ImageDocuments) -> None:
         """Of the image whose layers they are."""
         self.budget.blob_bytes = sum(layer.size for layer in documents.manifest.layers)
-        self._manifest = documents.manifest_digest
+        self._documents = documents
 
     def _is_coming(self, chunk: bytes) -> bool:
         return self.scheduler.is_coming(chunk)  # each round has a scheduler of its own
@@ -248,7 +247,8 @@ class Layers:
         self._downloader.close()
         for task in tasks:
             if task.proof is not None:
-                self._prover.record(task, task.proof, self._manifest)
+                assert self._documents is not None  # nothing is fetched before `begin`
+                self._prover.record(task, task.proof, self._documents.manifest_digest)
 
     def _order(self, unplanned: deque[LayerTask]) -> None:
         """Plan and order the next layers of which enough is known."""
