@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.build.front import OCI_MANIFEST, dumps, sha256
 from tests.helpers.build.golden import Golden
 from tests.helpers.servers import peers
 from tests.helpers.servers.registry import Registry
@@ -19,6 +20,23 @@ from tests.serve.conftest import Start, start
 __all__ = ["start"]
 V1 = Golden("demo", "demo-v1")
 DIGEST = str(V1.expect["manifest"]["digest"])
+
+_DOCUMENT = dumps(
+    {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": "application/vnd.example.signature",
+        "config": {
+            "mediaType": "application/vnd.oci.empty.v1+json",
+            "digest": sha256(b"{}"),
+            "size": 2,
+        },
+        "layers": [],
+        "subject": {"mediaType": OCI_MANIFEST, "digest": DIGEST, "size": len(V1.blob(DIGEST))},
+    }
+)
+SIGNATURE = (sha256(_DOCUMENT), _DOCUMENT)
+"""Digest and bytes of an artifact that refers to the image."""
 
 
 def is_whole(layout: Path) -> bool:
@@ -33,9 +51,14 @@ def is_whole(layout: Path) -> bool:
 
 @pytest.mark.peer
 def test_the_conformance_suite_passes(start: Start, tmp_path: Path) -> None:
-    """The pull part, and tags; this upstream has no referrers."""
+    """The pull part, tags and referrers, and the digest header of blobs.
+
+    That of manifests is not asked for: the suite does not see it, though it is sent
+    (tests/serve/test_app.py).
+    """
     suite = peers.built("conformance")
     with Registry(V1.layout) as registry:
+        registry.content.manifests[SIGNATURE[0]] = (OCI_MANIFEST, SIGNATURE[1])
         for tag in {*registry.content.tags} - {"demo-v1"}:
             del registry.content.tags[tag]  # for this upstream knows no `last`
         served = start(registry)
@@ -48,9 +71,11 @@ def test_the_conformance_suite_passes(start: Start, tmp_path: Path) -> None:
             "OCI_API_BLOBS_DELETE": "false",
             "OCI_API_MANIFESTS_DELETE": "false",
             "OCI_API_TAGS_DELETE": "false",
-            "OCI_API_REFERRER": "false",
+            "OCI_API_REFERRER": "true",
+            "OCI_API_BLOBS_DIGEST_HEADER": "true",
             "OCI_RO_DATA_TAGS": "demo-v1",
             "OCI_RO_DATA_MANIFESTS": DIGEST,
+            "OCI_RO_DATA_REFERRERS": DIGEST,
             "OCI_RO_DATA_BLOBS": " ".join(str(layer["digest"]) for layer in V1.layers),
             "OCI_RESULTS_DIR": str(tmp_path),
         }
@@ -68,7 +93,7 @@ def test_the_conformance_suite_passes(start: Start, tmp_path: Path) -> None:
     }
     assert done >= {
         (method, kind) for method in ("GET", "HEAD") for kind in ("manifests", "blobs")
-    } | {("GET", "tags")}
+    } | {("GET", "tags"), ("GET", "referrers")}
 
 
 @pytest.mark.peer

@@ -25,7 +25,7 @@ from typing import Literal, Self, get_args
 from urllib.parse import parse_qs, urlsplit
 
 from tests.helpers.build import layers
-from tests.helpers.build.images import Document, Layout, layout, read_layout
+from tests.helpers.build.images import OCI_INDEX, Document, Layout, layout, read_layout
 from tests.helpers.build.toc import dumps
 from tests.helpers.servers.accounts import Accounts, Kind, Request
 from tests.helpers.servers.answers import (
@@ -44,7 +44,7 @@ from tests.helpers.servers.wire import Wire
 
 Host = Literal["registry", "cdn"]
 
-_API = re.compile(r"/v2/(?P<name>.+)/(?P<what>manifests|blobs|tags)/(?P<which>[^/]+)")
+_API = re.compile(r"/v2/(?P<name>.+)/(?P<what>manifests|blobs|tags|referrers)/(?P<which>[^/]+)")
 _STATIC = re.compile(
     r"/layout/(?:(?P<file>index\.json|oci-layout)|blobs/(?P<algorithm>\w+)/(?P<hex>\w+))"
 )
@@ -224,6 +224,8 @@ class Registry:
             return error(404, "NAME_UNKNOWN", "repository name not known to registry")
         if request.kind == "manifest":
             return self._manifest(api["which"])
+        if api["what"] == "referrers":
+            return self._referrers(api["which"], urlsplit(request.path).query)
         if request.kind == "tags":
             return plain(
                 200,
@@ -269,6 +271,20 @@ class Registry:
             return error(404, "MANIFEST_UNKNOWN", "manifest unknown")
         media_type, data = self.content.manifests[digest]
         return plain(200, data, media_type, Docker_Content_Digest=digest)
+
+    def _referrers(self, subject: str, query: str) -> Answer:
+        """Those of an unknown digest are none (distribution-spec, "Listing Referrers")."""
+        wanted = parse_qs(query).get("artifactType", [""])[0]
+        listed = []
+        for digest, (media_type, data) in self.content.manifests.items():
+            document = json.loads(data)
+            kind = document.get("artifactType", "")
+            if document.get("subject", {}).get("digest") == subject and wanted in ("", kind):
+                entry = {"mediaType": media_type, "digest": digest, "size": len(data)}
+                listed.append(entry | ({"artifactType": kind} if kind else {}))
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
+        applied = {"OCI_Filters_Applied": "artifactType"} if wanted else {}
+        return plain(200, dumps(index), OCI_INDEX, **applied)
 
     def _file(self, name: str) -> Answer:
         data = (
