@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.servers.uploads import UploadRegistry
+from tests.helpers.servers.uploads import RULES, UploadRegistry
 from zchunked.download.session import Session
 from zchunked.errors import AccessDeniedError, TransferError
 from zchunked.events import Event
@@ -172,17 +172,117 @@ def test_a_registry_that_does_not_say_what_it_has_is_believed_when_all_went_well
         Push(registry, store).run(IMAGE).check(IMAGE)
 
 
-def test_sessions_that_are_forgotten_are_begun_again(store: Store) -> None:
-    with UploadRegistry(cut_every=3 * MiB, lose_sessions=1) as registry:
+@pytest.mark.parametrize("forgets", ["lose_sessions", "lose_chunks", "lose_ends"])
+def test_sessions_that_are_forgotten_are_begun_again(forgets: str, store: Store) -> None:
+    with UploadRegistry(cut_every=3 * MiB) as registry:
+        setattr(registry, forgets, 1)
         Push(registry, store).run(IMAGE).check(IMAGE)
+        assert getattr(registry, forgets) == 0
+
+
+@pytest.mark.parametrize("forgets", ["lose_sessions", "lose_chunks", "lose_ends"])
+def test_a_registry_that_forgets_every_session_is_given_up(forgets: str, store: Store) -> None:
+    with UploadRegistry(cut_every=3 * MiB) as registry:
+        setattr(registry, forgets, 10**6)
+        with pytest.raises(TransferError, match=r"came to nothing|in vain|gave up"):
+            Push(registry, store, patience=1.0).run(shipment(5 * MiB))
+        assert registry.broken == []
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"relative": True},
+        {"has_query": False},
+        {"has_query": False, "relative": True},
+        {"has_query": False, "elsewhere": True},
+    ],
+)
+def test_locations_of_every_shape_are_followed(where: dict[str, Any], store: Store) -> None:
+    with UploadRegistry(cut_every=3 * MiB, **where) as registry:
+        Push(registry, store).run(IMAGE).check(IMAGE)
+        assert registry.hits["GET upload"] or registry.hits["PATCH upload"]
+
+
+def test_a_chunk_whose_answer_is_lost_is_not_sent_again(store: Store) -> None:
+    with UploadRegistry(lose_answers=2) as registry:
+        Push(registry, store).run(IMAGE).check(IMAGE)
+        assert registry.received == sum(one.blob.size for one in IMAGE.parcels)
+
+
+@pytest.mark.parametrize("skips", [1, 3, 10**6])
+def test_after_a_416_the_offset_is_asked_for(skips: int, store: Store) -> None:
+    """One that never takes a chunk gets the blob in one piece."""
+    with UploadRegistry(skips=skips) as registry:
+        Push(registry, store).run(IMAGE).check(IMAGE)
+
+
+def test_a_registry_that_keeps_another_manifest_is_an_error(store: Store) -> None:
+    with UploadRegistry(renames=True) as registry, pytest.raises(TransferError, match="keeps"):
+        Push(registry, store).run(IMAGE)
+
+
+def test_the_tag_comes_last(store: Store) -> None:
+    with UploadRegistry() as registry:
+        Push(registry, store).run(IMAGE)
+        assert registry.puts[-1] == "v1"
+        assert sorted(registry.puts[:-1]) == sorted(one.blob.digest for one in IMAGE.parcels)
+
+
+def test_the_server_names_each_rule_that_is_broken() -> None:
+    """What it would let pass, no other test could see."""
+    import http.client  # noqa: PLC0415
+
+    with UploadRegistry(least_chunk=10) as registry:
+        line = http.client.HTTPConnection(registry.host)
+
+        def ask(method: str, url: str, body: bytes | None = None, **headers: str) -> str:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            line.request(method, url, body, named)
+            answer = line.getresponse()
+            answer.read()
+            return answer.headers.get("Location", "")
+
+        octets = "application/octet-stream"
+        at = ask("POST", "/v2/a/blobs/uploads/", b"x")
+        line.close()
+        ask("PATCH", at, b"hello", Content_Type="text/plain", Content_Range="0-4")
+        line.close()
+        ask("PATCH", at, b"hello", Content_Type=octets, Content_Range="7-11")
+        newer = ask("PATCH", at, b"hello", Content_Type=octets, Content_Range="0-4")
+        newer = ask("PATCH", newer, b"hello", Content_Type=octets, Content_Range="5-10")
+        line.close()
+        ask("PATCH", at, b"hello", Content_Type=octets, Content_Range="5-9")
+        ask("PUT", at.partition("?")[0], b"hello")
+        manifest = (
+            b'{"mediaType":"x/y","config":{"digest":"sha256:1"},"manifests":[{"digest":"2"}]}'
+        )
+        ask("PUT", "/v2/a/manifests/sha256:00", manifest, Content_Type="text/plain")
+        ask("PUT", "/v2/a/manifests/.v1", b'{"mediaType":"x/y"}', Content_Type="x/y")
+        index = b'{"mediaType":"x/y","manifests":[{"digest":"2"}]}'
+        ask("PUT", "/v2/a/manifests/sha256-00", index, Content_Type="x/y")
+        line.close()
+        elsewhere = {"host", "credentials", "strangers"}
+        assert set(registry.broken) == RULES.keys() - elsewhere
+    with UploadRegistry(elsewhere=True) as registry:
+        line = http.client.HTTPConnection(registry.host)
+        at = ask("POST", "/v2/a/blobs/uploads/", b"")
+        ask("GET", "/v2/a/blobs/uploads/" + at.rpartition("/")[2])
+        line.close()
+        line = http.client.HTTPConnection(at.split("/")[2])
+        ask("HEAD", "/v2/a/blobs/sha256:00", Authorization="Basic x")
+        line.close()
+        assert set(registry.broken) == elsewhere
 
 
 @pytest.mark.parametrize(
     "lie", [lambda at: at + 999_999_999, lambda _: 0, lambda at: max(at - 100_000, 0)]
 )
-def test_lies_about_offsets_end_in_the_right_bytes(lie: Any, store: Store) -> None:
+@pytest.mark.parametrize("to", ["lies_left", "lies_to_chunks"])
+def test_lies_about_offsets_end_in_the_right_bytes(lie: Any, to: str, store: Store) -> None:
     with UploadRegistry(cut_every=3 * MiB) as registry:
-        registry.lie, registry.lies_left = lie, 2
+        registry.lie = lie
+        setattr(registry, to, 2)
         Push(registry, store).run(IMAGE).check(IMAGE)
 
 

@@ -1,5 +1,5 @@
 """A registry on loopback that takes images, holds its client to every rule of the distribution
-spec, and misbehaves.
+spec's push part, and misbehaves. `RULES` has what a client may break, by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,28 @@ from urllib.parse import parse_qs, urlsplit
 
 _PATH = re.compile(r"/v2/(?P<name>.+?)/(?P<what>blobs/uploads/|blobs/|manifests/)(?P<which>.*)")
 _CHUNK = re.compile(r"(\d+)-(\d+)")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
 _BLOCK = 16 << 10
+
+RULES = {
+    "begin-empty": "POST of an upload has Content-Length: 0",
+    "chunk-headers": "a chunk has Content-Length, Content-Range and Content-Type octet-stream",
+    "chunk-length": "Content-Range and Content-Length agree",
+    "chunk-minimum": "no chunk but the last is shorter than OCI-Chunk-Min-Length",
+    "ask-after-416": "after a 416 the offset is asked for before another chunk is sent",
+    "close-digest": "the PUT that ends an upload states one digest",
+    "close-headers": "that PUT has a Content-Length, and Content-Type octet-stream with a body",
+    "location": "each request goes to the newest Location, its query kept",
+    "host": "an upload goes to the host of its Location",
+    "credentials": "another host is shown no credentials",
+    "strangers": "another host is asked for nothing but uploads",
+    "manifest-type": "Content-Type of a manifest is its mediaType",
+    "manifest-digest": "a manifest put by digest is what it says",
+    "manifest-tag": "a tag is one by the grammar",
+    "blobs-first": "a manifest comes after its blobs",
+    "children-first": "an index comes after its manifests",
+    "referrers-tag": "the tag in a list's stead is written only where there is no OCI-Subject",
+}
 
 
 @dataclass
@@ -34,13 +55,16 @@ class Session:
     repository: str
     data: bytearray = field(default_factory=bytearray)
     step: int = 0
-    is_asked_for_end: bool = False
+    is_short: bool = False
+    """The last chunk was shorter than any but the last may be."""
+    has_refused: bool = False
+    """The last answer was 416."""
 
 
 @dataclass
 class UploadRegistry:
-    """Switches may be changed while it runs, save `elsewhere`. `broken`: the rules that the client
-    has broken.
+    """Switches may be changed while it runs, save `elsewhere`. `broken`: the names of the rules
+    that the client has broken.
     """
 
     _: KW_ONLY
@@ -59,6 +83,22 @@ class UploadRegistry:
     lie: Callable[[int], int] | None = None
     """What a session says of its offset when it is asked, so many times as `lies_left` says."""
     lies_left: int = 0
+    lies_to_chunks: int = 0
+    """So many chunks more are answered with `lie`."""
+    relative: bool = False
+    """Location is relative to the URL that was asked."""
+    has_query: bool = True
+    """Location has one; without it all that opens an upload is in its path."""
+    lose_chunks: int = 0
+    """So many chunks more are refused, for the session is forgotten."""
+    lose_ends: int = 0
+    """So many ends more are refused, for the session is forgotten."""
+    lose_answers: int = 0
+    """So many chunks more are kept and not answered."""
+    skips: int = 0
+    """So many chunks more get a 416, whatever their offset."""
+    renames: bool = False
+    """Of a manifest that was put it says another digest."""
     denies: bool = False
     mangles: int = 0
     """So many blobs more get another byte before their digest is looked at."""
@@ -79,6 +119,8 @@ class UploadRegistry:
         """By subject: what the referrers API answers."""
         self.sessions: dict[str, Session] = {}
         self.broken: list[str] = []
+        self.puts: list[str] = []
+        """In order: digests of blobs and manifests, and tags."""
         self.hits: Counter[str] = Counter()
         self.received = 0
         self.tokens_seen: set[str] = set()
@@ -147,7 +189,7 @@ class UploadRegistry:
             self.hits[f"{method} {kind}"] += 1
         authorization = handler.headers.get("Authorization")
         if role == "elsewhere" and authorization:
-            self._break("credentials were shown to another host")
+            self._break("credentials")
         if (
             role == "registry"
             and self.needs_login
@@ -157,7 +199,7 @@ class UploadRegistry:
         if kind == "upload":
             return self._upload(role, handler, found["name"], found["which"], query)
         if role == "elsewhere":
-            self._break("asked another host for something else than an upload")
+            self._break("strangers")
         if kind == "blob":
             data = self.blobs.get(found["name"], {}).get(found["which"])
         else:
@@ -199,6 +241,7 @@ class UploadRegistry:
         return True
 
     def _break(self, rule: str) -> None:
+        assert rule in RULES
         with self._lock:
             self.broken.append(rule)
 
@@ -215,22 +258,28 @@ class UploadRegistry:
         if handler.command == "POST":
             return self._begin(handler, name, query)
         if self.elsewhere and role == "registry":
-            self._break("an upload was sent to the registry, which had given another location")
+            self._break("host")
+        which, _, step = which.partition("/")
         session = self.sessions.get(which)
         if session is None:
             self._drain(handler, None)
             return _answer(handler, 404, b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}')
-        if query.get("step") != str(session.step) and handler.command != "GET":
-            self._break(f"{handler.command} to an older location")
+        is_newest = query.get("step", step) == str(session.step)
+        is_whole = query.get("secret") == "of-this-upload" or not self.has_query
+        if not is_whole or (not is_newest and handler.command != "GET"):
+            self._break("location")
         if handler.command == "GET":
+            session.has_refused = False
             return self._status(handler, which, session)
         if handler.command == "PATCH":
             return self._patch(handler, which, session)
+        if urlsplit(handler.path).query.count("digest=") != 1:
+            self._break("close-digest")
         return self._close(handler, which, session, query.get("digest", ""))
 
     def _begin(self, handler: BaseHTTPRequestHandler, name: str, query: dict[str, str]) -> None:
         if handler.headers.get("Content-Length") != "0":
-            self._break("POST of an upload without Content-Length: 0")
+            self._break("begin-empty")
         mounted = self.blobs.get(query.get("from", ""), {}).get(query.get("mount", ""))
         if self.mounts and mounted is not None:
             self.blobs.setdefault(name, {})[query["mount"]] = mounted
@@ -243,8 +292,12 @@ class UploadRegistry:
         )
 
     def _location(self, which: str, session: Session) -> str:
-        query = f"step={session.step}&secret=of-this-upload"
-        path = f"/v2/{session.repository}/blobs/uploads/{which}?{query}"
+        last = f"{which}/{session.step}"
+        if self.has_query:
+            last = f"{which}?step={session.step}&secret=of-this-upload"
+        path = f"/v2/{session.repository}/blobs/uploads/{last}"
+        if self.relative:
+            return f"../uploads/{last}" if self.has_query else path
         return f"http://127.0.0.1:{self._servers[-1].server_port}{path}" if self.elsewhere else path
 
     def _status(self, handler: BaseHTTPRequestHandler, which: str, session: Session) -> None:
@@ -260,27 +313,16 @@ class UploadRegistry:
         )
 
     def _patch(self, handler: BaseHTTPRequestHandler, which: str, session: Session) -> None:
-        length = handler.headers.get("Content-Length", "")
-        found = _CHUNK.fullmatch(handler.headers.get("Content-Range", ""))
         if self.refuses_chunks is not None:
             self._drain(handler, None)
             return _answer(handler, self.refuses_chunks)
-        if (
-            not length
-            or found is None
-            or handler.headers.get("Content-Type") != "application/octet-stream"
-        ):
-            self._break("a chunk without Content-Length, Content-Range or Content-Type")
+        span = self._chunk(handler, session)
+        if span is None:
             return _answer(handler, 400)
-        start, end = int(found[1]), int(found[2]) + 1
-        if end - start != int(length):
-            self._break("Content-Range and Content-Length differ")
-        if self.longest_chunk is not None and int(length) > self.longest_chunk:
+        start, length = span
+        if refusal := self._refusal(which, session, start, length):
             self._drain(handler, None)
-            return _answer(handler, 413)
-        if start != len(session.data):
-            self._drain(handler, None)
-            return _answer(handler, 416)
+            return _answer(handler, refusal)
         before = len(session.data)
         try:
             self._drain(handler, session.data)
@@ -288,13 +330,59 @@ class UploadRegistry:
             if not self.keeps_partial:
                 del session.data[before:]
             raise
+        session.is_short = length < self.least_chunk
+        if self.lose_answers:
+            self.lose_answers -= 1
+            _reset(handler)
         session.step += 1
-        told = {"Range": f"0-{len(session.data) - 1}"} if self.tells_offset else {}
+        offset = len(session.data)
+        if self.lie is not None and self.lies_to_chunks:
+            offset, self.lies_to_chunks = self.lie(offset), self.lies_to_chunks - 1
+        told = {"Range": f"0-{max(offset - 1, 0)}"} if self.tells_offset else {}
         return _answer(handler, 202, b"", Location=self._location(which, session), **told)
+
+    def _chunk(self, handler: BaseHTTPRequestHandler, session: Session) -> tuple[int, int] | None:
+        """Where a chunk starts and how long it is; None where it does not say."""
+        length = handler.headers.get("Content-Length", "")
+        found = _CHUNK.fullmatch(handler.headers.get("Content-Range", ""))
+        kind = handler.headers.get("Content-Type")
+        if not length or found is None or kind != "application/octet-stream":
+            self._break("chunk-headers")
+            return None
+        if int(found[2]) + 1 - int(found[1]) != int(length):
+            self._break("chunk-length")
+        if session.is_short:
+            self._break("chunk-minimum")
+        if session.has_refused:
+            self._break("ask-after-416")
+        return int(found[1]), int(length)
+
+    def _refusal(self, which: str, session: Session, start: int, length: int) -> int | None:
+        """The status that a chunk gets instead of being taken."""
+        if self.lose_chunks:
+            self.lose_chunks -= 1
+            del self.sessions[which]
+            return 404
+        if self.longest_chunk is not None and length > self.longest_chunk:
+            return 413
+        if start != len(session.data) or self.skips:
+            self.skips -= bool(self.skips)
+            session.has_refused = True
+            return 416
+        return None
 
     def _close(
         self, handler: BaseHTTPRequestHandler, which: str, session: Session, digest: str
     ) -> None:
+        length = handler.headers.get("Content-Length")
+        kind = handler.headers.get("Content-Type")
+        if length is None or (length != "0" and kind != "application/octet-stream"):
+            self._break("close-headers")
+        if self.lose_ends:
+            self.lose_ends -= 1
+            del self.sessions[which]
+            self._drain(handler, None)
+            return _answer(handler, 404, b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}')
         whole = bytearray(session.data)
         self._drain(handler, whole)
         if self.mangles and whole:
@@ -304,6 +392,7 @@ class UploadRegistry:
         if _digest(whole) != digest:
             return _answer(handler, 400, b'{"errors":[{"code":"DIGEST_INVALID"}]}')
         self.blobs.setdefault(session.repository, {})[digest] = bytes(whole)
+        self.puts.append(digest)
         if self.fail_puts:
             self.fail_puts -= 1
             _reset(handler)
@@ -336,26 +425,33 @@ class UploadRegistry:
         document: dict[str, Any] = json.loads(data)
         digest = _digest(data)
         if handler.headers.get("Content-Type") != document["mediaType"]:
-            self._break("a manifest of another Content-Type than its own")
+            self._break("manifest-type")
         if ":" in which and which != digest:
-            self._break("a manifest under another digest than its own")
+            self._break("manifest-digest")
+        is_tag = ":" not in which
+        if is_tag and not _TAG.fullmatch(which):
+            self._break("manifest-tag")
+        if is_tag and which.startswith("sha256-") and self.acknowledges_subjects:
+            self._break("referrers-tag")
+        self.puts.append(which)
         here = self.blobs.get(name, {})
         listed = [
             *document.get("layers", ()),
             *([document["config"]] if "config" in document else []),
         ]
-        if lacking := [one["digest"] for one in listed if one["digest"] not in here]:
-            self._break(f"a manifest came before its blobs {lacking}")
+        if any(one["digest"] not in here for one in listed):
+            self._break("blobs-first")
             return _answer(handler, 404, b'{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}')
         if any(
             one["digest"] not in self.manifests.get(name, {})
             for one in document.get("manifests", ())
         ):
-            self._break("an index came before its manifests")
+            self._break("children-first")
         self.manifests.setdefault(name, {}).update({digest: data, which: data})
         is_told = "subject" in document and self.acknowledges_subjects
         subject = {"OCI_Subject": document["subject"]["digest"]} if is_told else {}
-        return _answer(handler, 201, Docker_Content_Digest=digest, **subject)
+        said = "sha256:" + "0" * 64 if self.renames else digest
+        return _answer(handler, 201, Docker_Content_Digest=said, **subject)
 
 
 def _digest(data: bytes | bytearray) -> str:
