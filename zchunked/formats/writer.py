@@ -33,9 +33,9 @@ from zchunked.ranges import ByteRange
 DEFAULT_LEVEL = 3
 LEVELS = range(1, 20)
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+zstd"
-# A level is worth less on small contents. With two more, a tree of 313 MB takes 1.01 times what
-# skopeo 1.18 makes of it at level 3, and 1.04 times without them.
-_MORE_LEVELS = 2
+# A level is worth less on small contents. With three more, site-packages of 371 MB take 1.006 times
+# what skopeo 1.18 makes of them at level 3, 1.024 times with two, for a sixth less CPU.
+_MORE_LEVELS = 3
 _WHOLE_BYTES = 256 << 10  # a file up to here is cut and hashed together with others
 # a part of a path that means nothing, or the folder above
 _UNCLEAN = re.compile(rb"(?:^|/)\.{0,2}(?:/|$)")
