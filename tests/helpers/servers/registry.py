@@ -140,8 +140,7 @@ class Registry:
     def reference(self, tag: str) -> str:
         return f"{self.host}/{self.repository}:{tag}"
 
-    # ── what is asked, and what it deserves
-    # ──────────────────────────────────────────────────────────────────────────
+    # ── what is asked, and what it deserves ──
 
     def _greet(self) -> None:
         self.accounts.connected()
