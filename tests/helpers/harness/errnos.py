@@ -28,27 +28,36 @@ class Injector:
         subprocess.run([found, "-shared", "-fPIC", "-o", self._library, SOURCE, "-ldl"], check=True)
 
     def run(
-        self, home: Path, *args: str, code: int = 0, at: int = 0, once: bool = False
+        self,
+        home: Path,
+        *args: str,
+        code: int = 0,
+        at: int = 0,
+        once: bool = False,
+        below: Path | None = None,
+        given: str | None = None,
     ) -> tuple[Ended, int]:
         """A command of which calls fail from the `at`'th one on; 0: none does. Returns how many
-        were made, too.
+        were made, too. Calls count `below` that folder (the store); `given` is a file for stdin.
         """
         self._counter.write_bytes(bytes(8))
         extra = {
             "LD_PRELOAD": str(self._library),
-            "INJECT_ROOT": str(home / "store"),
+            "INJECT_ROOT": str(below or home / "store"),
             "INJECT_COUNTER": str(self._counter),
             "INJECT_AT": str(at),
             "INJECT_ERRNO": str(code),
         } | ({"INJECT_ONCE": "1"} if once else {})
-        done = subprocess.run(
-            [*ARGV, *args],
-            env=environment(home, extra),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        with Path(given or "/dev/null").open("rb") as stdin:
+            done = subprocess.run(
+                [*ARGV, *args],
+                env=environment(home, extra),
+                stdin=stdin,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
         return Ended(done.returncode, done.stdout, done.stderr), int.from_bytes(
             self._counter.read_bytes(), "little"
         )
