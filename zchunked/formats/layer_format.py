@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from zchunked.formats import estargz, frame_check
-from zchunked.formats.annotations import Location, is_estargz, locate
+from zchunked.formats.annotations import Location, is_estargz, kind_of, locate
 from zchunked.formats.budget import ImageBudget
 from zchunked.formats.frame_map import FrameMap, frame_map
 from zchunked.formats.toc import Toc
@@ -111,6 +111,11 @@ class EStargz(LayerFormat):
 
 
 _ZSTD_CHUNKED, _ESTARGZ = ZstdChunked(), EStargz()
+
+
+def is_chunked(layer: Descriptor) -> bool:
+    """Whether its annotations say that it has frames."""
+    return kind_of(layer) != "plain"
 
 
 def format_of(layer: Descriptor) -> LayerFormat:

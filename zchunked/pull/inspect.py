@@ -5,13 +5,12 @@ whole.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from zchunked.errors import FormatError, RangeIgnoredError, UnsupportedLayerError
 from zchunked.formats.budget import ImageBudget
-from zchunked.formats.layer_format import format_of
+from zchunked.formats.layer_format import format_of, is_chunked
 from zchunked.limits import Limits
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.early import EarlyTerms
@@ -50,7 +49,7 @@ class Inspector:
         if store.is_whole(layer.digest):
             metadata.is_here = True
         elif self.is_idle(layer) and not (metadata.here_before and self._has_table(layer)):
-            metadata.reason = _why_plain(layer, limits)
+            metadata.reason = NOTHING_HERE if is_chunked(layer) else _why_plain(layer, limits)
         else:
             try:
                 location = self.tables.locate(layer, may_grow=self.may_take)
@@ -115,12 +114,11 @@ def inspector_of(
 
 
 def _why_plain(layer: Descriptor, limits: Limits) -> str:
-    """Why a layer comes whole of which nothing is here: it may have no frames at all."""
-    with suppress(FormatError):
-        try:
-            format_of(layer).locate(layer, limits=limits)
-        except UnsupportedLayerError as error:
-            return str(error)
+    """Why a layer has no frames."""
+    try:
+        format_of(layer).locate(layer, limits=limits)
+    except UnsupportedLayerError as error:
+        return str(error)
     return NOTHING_HERE
 
 

@@ -45,7 +45,10 @@ def docker(
         "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile",
             f"{folder}/pid",
     ]  # fmt: skip
-    argv += ["--config-file", str(config or os.devnull)]
+    if config is None:  # the machine's own is not meant, and docker 20.10 wants an object
+        config = folder / "daemon.json"
+        config.write_text("{}")
+    argv += ["--config-file", str(config)]
     environment = {"DOCKER_HOST": socket, **_client(folder, run, "docker")}
     with _running(argv, folder, ["docker", "version"], environment):
         yield environment
