@@ -110,9 +110,9 @@ def test_the_command_gives_docker_an_update(docker: dict[str, str], tmp_path: Pa
     with Registry(V1.layout) as registry:
         for tag in ("plain-gzip", "demo-v1"):
             found = receipt(tmp_path, registry.reference(tag), "--to", "docker:", env=docker)
-            assert found["exports"] == [
-                {"to": "docker:", "manifest_digest": found["manifest_digest"]}
-            ]
+            # This docker unpacks no zstd: it is given such layers as tars, under another manifest.
+            digest = found["manifest_digest"] if tag == "plain-gzip" else None
+            assert found["exports"] == [{"to": "docker:", "manifest_digest": digest}]
             assert all(layer["identical"] for layer in found["layers"])
         form = "{{.Repository}}:{{.Tag}} {{.ID}}"
         listed = engines.run(docker, "docker", "images", "--no-trunc", "--format", form)
