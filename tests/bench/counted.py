@@ -43,18 +43,18 @@ _SPANS = 400
 def main(folder: Path) -> None:
     found = json.loads((folder / LAYER).read_text())
     layer = Descriptor(**found["layer"])
-    work = LayerTask(
+    task = LayerTask(
         layer,
         found["diff_id"],
         LayerEntry(layer.digest, found["diff_id"], layer.size, "zstd:chunked"),
     )
     with Store(folder / BEFORE) as before, Store(folder / AFTER) as after:
         os.getppid()
-        work.contents = read_contents(after, layer)
+        task.contents = read_contents(after, layer)
         os.getppid()
         checks = (
             Scheduler(before, GapOptions(lean=True))
-            .plan(work, LinkConditions(8, Link(), lambda _: _SPANS))
+            .plan(task, LinkConditions(8, Link(), lambda _: _SPANS))
             .checks
         )
         os.getppid()
@@ -66,9 +66,9 @@ def main(folder: Path) -> None:
             [(digest, at, end - at, size) for at, end, size, digest in asked],
         )
         os.getppid()
-        prove(Rebuild(after, work.contents, work.places).tar(), layer, work.diff_id)
+        prove(Rebuild(after, task.contents, task.places).tar(), layer, task.diff_id)
         os.getppid()
-    print(json.dumps({"chunks": len(work.contents.toc.digests), "checked": len(asked)}))
+    print(json.dumps({"chunks": len(task.contents.toc.digests), "checked": len(asked)}))
 
 
 def describe(layer: Descriptor, diff_id: str) -> str:

@@ -470,7 +470,7 @@ def test_what_a_link_carries_is_not_told_by_its_first_bytes(
     with warm(tmp_path, old) as store:
         came: list[int] = []
 
-        def means(_: Conditions) -> LinkConditions:
+        def conditions(_: Conditions) -> LinkConditions:
             is_begun = sum(came) < toc.end - toc.offset
             return LinkConditions(4, Link(0.001, SLOW if is_begun else FAST), lambda _: 8)
 
@@ -478,7 +478,7 @@ def test_what_a_link_carries_is_not_told_by_its_first_bytes(
             came.append(len(piece) if blob.digest == new.digest else 0)
             return piece
 
-        monkeypatch.setattr(Conditions, "now", means)
+        monkeypatch.setattr(Conditions, "now", conditions)
         monkeypatch.setattr(table, "_STRIDE", 100)
         outcome = pull(
             MemorySource(image([new]), spans=8, piece=100, change=change),
@@ -515,7 +515,7 @@ def test_a_layer_that_comes_whole_goes_on_in_parts_where_the_link_is_slow(
     taken, begun = threading.Event(), threading.Event()
     with warm(tmp_path, old) as store:
 
-        def means(_: Conditions) -> LinkConditions:
+        def conditions(_: Conditions) -> LinkConditions:
             return LinkConditions(1, Link(0.001, SLOW if begun.is_set() else FAST), lambda _: 8)
 
         def replan(self: Downloader, *args: Any) -> None:
@@ -531,7 +531,7 @@ def test_a_layer_that_comes_whole_goes_on_in_parts_where_the_link_is_slow(
 
         before = Downloader.replan
         monkeypatch.setattr(Downloader, "replan", replan)
-        monkeypatch.setattr(Conditions, "now", means)
+        monkeypatch.setattr(Conditions, "now", conditions)
         source = MemorySource(image([new]), spans=8, change=change)
         outcome = pull(source, store, jobs=1)
         assert is_blob(store, new)

@@ -330,7 +330,7 @@ def test_whichever_toc_comes_first_what_comes_is_what_was_planned(
 NEAR, FAR = Link(0.01, 1e6), Link(1.0, 1e7)
 
 
-def means(link: Link, spans: int = 1) -> LinkConditions:
+def conditions(link: Link, spans: int = 1) -> LinkConditions:
     return LinkConditions(4, link, lambda _: spans)
 
 
@@ -340,22 +340,22 @@ def test_orders_are_made_anew_where_the_link_has_moved_and_only_there(warm: Benc
         one.media_type, Digest(one.digest), one.size, annotations=one.annotations
     )
     warm.pull(image([one]))
-    work = LayerTask(
+    task = LayerTask(
         descriptor,
         Digest(one.diff_id),
         LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"),
     )
-    work.contents = read_contents(warm.store, descriptor)
-    work.way = "lean"
+    task.contents = read_contents(warm.store, descriptor)
+    task.way = "lean"
     scheduler = Scheduler(warm.store, GapOptions())
-    scheduler.plan(work, means(NEAR))
-    assert scheduler.new_terms(work, means(NEAR)) is None
-    assert scheduler.new_terms(work, means(Link(0.011, 1.1e6))) is None
-    moved = scheduler.new_terms(work, means(FAR))
+    scheduler.plan(task, conditions(NEAR))
+    assert scheduler.new_shape(task, conditions(NEAR)) is None
+    assert scheduler.new_shape(task, conditions(Link(0.011, 1.1e6))) is None
+    moved = scheduler.new_shape(task, conditions(FAR))
     assert moved is not None
     assert moved.policy.most > 8 << 10
-    assert scheduler.new_terms(work, means(FAR)) is None
-    assert scheduler.new_terms(work, means(FAR, spans=100)) is not None
+    assert scheduler.new_shape(task, conditions(FAR)) is None
+    assert scheduler.new_shape(task, conditions(FAR, spans=100)) is not None
 
 
 def test_a_layer_of_which_all_has_been_asked_for_came_whole(warm: Bench) -> None:
@@ -365,18 +365,18 @@ def test_a_layer_of_which_all_has_been_asked_for_came_whole(warm: Bench) -> None
         one.media_type, Digest(one.digest), one.size, annotations=one.annotations
     )
     warm.pull(image([one]))
-    work = LayerTask(
+    task = LayerTask(
         descriptor,
         Digest(one.diff_id),
         LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"),
     )
-    work.contents = read_contents(warm.store, descriptor)
-    work.come_whole("takes less time whole than in parts")
+    task.contents = read_contents(warm.store, descriptor)
+    task.come_whole("takes less time whole than in parts")
     scheduler = Scheduler(warm.store, GapOptions())
-    scheduler.plan(work, means(NEAR))
-    scheduler.look_up(work)
-    assert scheduler.take_parts(work, means(NEAR), []) == []
-    assert (work.way, work.entry.mode, work.entry.reason) == (
+    scheduler.plan(task, conditions(NEAR))
+    scheduler.look_up(task)
+    assert scheduler.take_parts(task, conditions(NEAR), []) == []
+    assert (task.way, task.entry.mode, task.entry.reason) == (
         "whole",
         "whole",
         "takes less time whole than in parts",

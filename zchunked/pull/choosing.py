@@ -36,70 +36,70 @@ class WayChooser:
 
     def choose(
         self,
-        work: LayerTask,
+        task: LayerTask,
         stand_ins: StandIns,
-        means: LinkConditions,
+        conditions: LinkConditions,
         here: list[ByteRange],
         coming: Collection[bytes],
     ) -> None:
         """Fill `ways`, and take one. `coming`: digests of chunks that layers before this one
         fetch.
         """
-        gaps, contents = self._gaps, work.contents
+        gaps, contents = self._gaps, task.contents
         assert contents is not None
-        is_known = any(source != work.layer.digest for source in stand_ins.blobs)
+        is_known = any(source != task.layer.digest for source in stand_ins.blobs)
         if gaps.exact and not self._is_plan:  # nothing to choose
-            work.way = "exact" if is_known else "whole"
-            self._explain(work, is_known=is_known)
+            task.way = "exact" if is_known else "whole"
+            self._explain(task, is_known=is_known)
             return
-        work.ways = self._costs_of(work, stand_ins, means, here, coming)
-        by_way = {cost.way: cost for cost in work.ways}
-        link, costs, whole = means.link, means.costs, work.layer.size - total(here)
+        task.ways = self._costs_of(task, stand_ins, conditions, here, coming)
+        by_way = {cost.way: cost for cost in task.ways}
+        link, costs, whole = conditions.link, conditions.costs, task.layer.size - total(here)
         if gaps.is_metered and "lean" in by_way:
-            work.way = "lean"
+            task.way = "lean"
         elif gaps.is_metered or gaps.exact:
-            work.way = "exact" if is_known else "whole"
+            task.way = "exact" if is_known else "whole"
         elif self._may_take_chunks and "lean" in by_way:
-            work.way = min(work.ways, key=lambda cost: (cost.bytes, cost.way)).way
+            task.way = min(task.ways, key=lambda cost: (cost.bytes, cost.way)).way
         elif (
             is_known
             and self._is_plan
             and not is_worth_reading(contents.location.toc.span.size, whole, link, costs)
         ):
-            work.way = "whole"  # as the pull will find out before it reads what was read here
+            task.way = "whole"  # as the pull will find out before it reads what was read here
         elif is_known:
-            work.way = choose(work.ways, is_rate_known=link.rate is not None).way
+            task.way = choose(task.ways, is_rate_known=link.rate is not None).way
         else:
             lean, plain = by_way.get("lean"), by_way["whole"]
             saves = lean is not None and lean.bytes < plain.bytes * _COLD_SHARE
             possible = [plain, lean] if saves and lean else [plain]
-            work.way = choose(possible, is_rate_known=link.rate is not None).way
-        self._explain(work, is_known=is_known)
+            task.way = choose(possible, is_rate_known=link.rate is not None).way
+        self._explain(task, is_known=is_known)
 
-    def _explain(self, work: LayerTask, *, is_known: bool) -> None:
-        work.entry.reason = _why(work, is_known=is_known, is_metered=self._gaps.is_metered)
-        if work.way == "whole":
-            work.entry.mode = "whole"
+    def _explain(self, task: LayerTask, *, is_known: bool) -> None:
+        task.entry.reason = _why(task, is_known=is_known, is_metered=self._gaps.is_metered)
+        if task.way == "whole":
+            task.entry.mode = "whole"
 
     def _costs_of(
         self,
-        work: LayerTask,
+        task: LayerTask,
         stand_ins: StandIns,
-        means: LinkConditions,
+        conditions: LinkConditions,
         here: list[ByteRange],
         coming: Collection[bytes],
     ) -> list[WayCost]:
         """Exact and whole always, lean where a tar-split makes it possible."""
-        contents, frames = work.contents, work.frames
+        contents, frames = task.contents, task.frames
         assert contents is not None
-        link, jobs, costs = means.link, means.jobs, means.costs
-        whole = subtract([ByteRange(0, work.layer.size)], here)
+        link, jobs, costs = conditions.link, conditions.jobs, conditions.costs
+        whole = subtract([ByteRange(0, task.layer.size)], here)
         missing = subtract(whole, stand_ins.spans())
-        hashing = work.layer.size * costs.byte
+        hashing = task.layer.size * costs.byte
         count = len(frames) if frames is not None else 0
 
         def cost(way: Way, needed: list[ByteRange], work_seconds: float) -> WayCost:
-            shape = shape_of(self._gaps, work, means, needed)
+            shape = shape_of(self._gaps, task, conditions, needed)
             if self._is_plan:
                 return cost_of(way, shape.runs(needed), work_seconds, link, jobs)
             return rough_cost(way, needed, work_seconds, link, jobs, shape.spans, shape.policy)
@@ -111,29 +111,29 @@ class WayChooser:
             cost("whole", whole, hashing),
         ]
         if contents.tarsplit is not None:
-            need = subtract(merge([*_lean_need(work, contents, coming), *contents.vouched]), here)
+            need = subtract(merge([*_lean_need(task, contents, coming), *contents.vouched]), here)
             making = (
                 len(contents.toc.starts) * costs.chunk + sum(contents.toc.sizes) * costs.tar_byte
             )
             made.insert(1, cost("lean", need, making))
         return made
 
-    def note_rate(self, work: LayerTask, rate: float | None) -> None:
+    def note_rate(self, task: LayerTask, rate: float | None) -> None:
         """The layer was planned for a link of this rate."""
         if rate is not None:
-            self._rates[work.layer.digest] = rate
+            self._rates[task.layer.digest] = rate
 
-    def is_too_slow(self, work: LayerTask, means: LinkConditions) -> bool:
+    def is_too_slow(self, task: LayerTask, conditions: LinkConditions) -> bool:
         """Whether the link is so much slower than it was taken for that a layer should not have
         come whole.
         """
-        taken, rate = self._rates.get(work.layer.digest), means.link.rate
-        is_by_time = work.way == "whole" and work.entry.reason == FASTER_WHOLE
+        taken, rate = self._rates.get(task.layer.digest), conditions.link.rate
+        is_by_time = task.way == "whole" and task.entry.reason == FASTER_WHOLE
         return is_by_time and rate is not None and taken is not None and rate * MOVED < taken
 
 
-def _lean_need(work: LayerTask, contents: LayerIndex, coming: Collection[bytes]) -> list[ByteRange]:
-    known = work.known.contents if work.known is not None else set()
+def _lean_need(task: LayerTask, contents: LayerIndex, coming: Collection[bytes]) -> list[ByteRange]:
+    known = task.known.contents if task.known is not None else set()
     toc = contents.toc
     ours = [
         chunk
@@ -144,17 +144,17 @@ def _lean_need(work: LayerTask, contents: LayerIndex, coming: Collection[bytes])
     return merge(ranges(starts, [toc.ends[chunk] for chunk in ours]))
 
 
-def _why(work: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:
+def _why(task: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:
     """What the receipt says where the way is not the obvious one; None for exact with something
     here.
     """
-    if work.way == "exact":
+    if task.way == "exact":
         return "no tar-split is trusted, so the lean way is not possible" if is_metered else None
-    if work.way == "lean":
+    if task.way == "lean":
         return "asked for by --lean or --max-gap 0" if is_metered else "it needs the fewest bytes"
     if is_known:
         return FASTER_WHOLE
-    is_foreign = work.known is not None and bool(work.known.contents)
+    is_foreign = task.known is not None and bool(task.known.contents)
     return (
         "what is stored of it was written by another encoder"
         if is_foreign

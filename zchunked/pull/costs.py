@@ -15,11 +15,11 @@ def record_estimate(session: PullSession, tasks: Sequence[LayerTask], cost_again
     """Of the layers that have their orders. `cost_again`: bytes of the manifest that the pull asks
     for too.
     """
-    asked, conditions = int(not session.origin.root), session.conditions
-    means, receipt = conditions.now(), session.receipt
-    cost = estimate(tasks, means, first_bytes=cost_again, first_requests=asked)
-    receipt.ways = ways_of(tasks, means, first_bytes=cost_again, first_requests=asked)
-    if cost.bytes and not conditions.is_rate_known:
+    asked, known = int(not session.origin.root), session.conditions
+    conditions, receipt = known.now(), session.receipt
+    cost = estimate(tasks, conditions, first_bytes=cost_again, first_requests=asked)
+    receipt.ways = ways_of(tasks, conditions, first_bytes=cost_again, first_requests=asked)
+    if cost.bytes and not known.is_rate_known:
         cost.seconds = None
     receipt.estimate = cost
 
@@ -34,8 +34,8 @@ def refuse_plan(session: PullSession, tasks: Sequence[LayerTask]) -> None:
     most, spent = options.max_bytes, receipt.bytes
     if most is None:
         return
-    means = session.conditions.now()
-    cost = estimate(tasks, means, first_bytes=traffic.fetched, first_requests=traffic.requests)
+    conditions = session.conditions.now()
+    cost = estimate(tasks, conditions, first_bytes=traffic.fetched, first_requests=traffic.requests)
     if cost.bytes > most:
         raise RefusedError(
             f"the pull would fetch {cost.bytes} bytes in {cost.requests} requests, --max-bytes "

@@ -28,8 +28,8 @@ _HEADER_BYTES = 512  # a gap between two wanted payloads that is no longer holds
 
 
 @dataclass(frozen=True, slots=True)
-class EarlyTerms:
-    """Under which chunks may be asked for before their layer is planned.
+class EarlyRules:
+    """When chunks may be requested before their layer is planned, and how.
 
     `runs`: the requests for these spans of a layer. `is_ready`: whether `known_of` can tell which
     chunks the store has. `is_coming`: whether another layer brings the chunk of this digest.
@@ -67,23 +67,18 @@ class EarlyChunks:
         fetcher: Downloader,
         layer: Descriptor,
         begun: list[Order],
-        terms: EarlyTerms,
+        rules: EarlyRules,
     ) -> None:
         """`begun`: gets each order while it is being worked off."""
-        self._store, self._fetcher, self._layer, self._begun, self._terms = (
-            store,
-            fetcher,
-            layer,
-            begun,
-            terms,
-        )
+        self._store, self._fetcher, self._layer = store, fetcher, layer
+        self._begun, self._rules = begun, rules
         self._next = 0  # number of the first chunk that was not looked at
         self._left = _MOST_BYTES
         self._seen: set[bytes] = set()
 
     @property
     def is_ready(self) -> bool:
-        return self._terms.is_ready()
+        return self._rules.is_ready()
 
     def look(self, reader: TocReader, pool: WorkerPool) -> None:
         """Have the pool fetch what is missing of the chunks that were read since the last call."""
@@ -100,7 +95,7 @@ class EarlyChunks:
             for chunk, (hole, has) in enumerate(zip(holes, is_here, strict=True))
             if not (hole or has)
         ]
-        known = self._terms.known_of({digests[chunk] for chunk in lacking})
+        known = self._rules.known_of({digests[chunk] for chunk in lacking})
         taken: list[int] = []
         for chunk in sorted(lacking, key=starts.__getitem__):
             digest = digests[chunk]
@@ -109,7 +104,7 @@ class EarlyChunks:
             if (
                 digest not in known
                 and digest not in self._seen
-                and not self._terms.is_coming(digest)
+                and not self._rules.is_coming(digest)
             ):
                 self._seen.add(digest)
                 self._left -= ends[chunk] - starts[chunk]
@@ -122,9 +117,9 @@ class EarlyChunks:
             [sizes[chunk] for chunk in taken],
             [digests[chunk] for chunk in taken],
         )
-        wanted = _joined(checks.starts, checks.ends, 0 if self._terms.is_thrifty else _HEADER_BYTES)
+        wanted = _joined(checks.starts, checks.ends, 0 if self._rules.is_thrifty else _HEADER_BYTES)
         order = Order(
-            self._layer, self._terms.runs(self._layer, missing(wanted, here)), wanted, [], checks
+            self._layer, self._rules.runs(self._layer, missing(wanted, here)), wanted, [], checks
         )
         self._begun.append(order)
         pool.submit("fetch", partial(self._fetch, order, pool))

@@ -28,24 +28,24 @@ class LinkConditions:
 
 
 def ways_of(
-    works: Sequence[LayerTask], means: LinkConditions, *, first_bytes: int, first_requests: int
+    tasks: Sequence[LayerTask], conditions: LinkConditions, *, first_bytes: int, first_requests: int
 ) -> list[WayEstimate]:
     """The three ways for the image: of a layer that cannot come one of them, what it will cost
     counts.
     """
-    if means.is_free:
+    if conditions.is_free:
         return []
-    first = means.link.seconds(first_bytes, first_requests, means.jobs)
+    first = conditions.link.seconds(first_bytes, first_requests, conditions.jobs)
     found = []
     for way in get_args(Way):
-        costs = [_cost(work, way, means) for work in works]
+        costs = [_cost(task, way, conditions) for task in tasks]
         found.append(
             WayEstimate(
                 way,
                 first_bytes + sum(cost.bytes for cost in costs),
                 first_requests + sum(cost.requests for cost in costs),
                 round(first + sum(cost.seconds for cost in costs), 1),
-                taken=bool(works) and all(work.way == way or not work.ways for work in works),
+                taken=bool(tasks) and all(task.way == way or not task.ways for task in tasks),
             )
         )
     if sum(one.taken for one in found) > 1:  # layers that can come whole alone
@@ -54,22 +54,28 @@ def ways_of(
     return found
 
 
-def _cost(work: LayerTask, way: Way, means: LinkConditions) -> WayCost:
-    runs = work.order.runs if work.order is not None else []
-    its = {cost.way: cost for cost in work.ways}
-    own = its.get(work.way) if work.way is not None else None
-    return its.get(way) or own or cost_of(work.way or "whole", runs, 0.0, means.link, means.jobs)
+def _cost(task: LayerTask, way: Way, conditions: LinkConditions) -> WayCost:
+    runs = task.order.runs if task.order is not None else []
+    its = {cost.way: cost for cost in task.ways}
+    own = its.get(task.way) if task.way is not None else None
+    return (
+        its.get(way)
+        or own
+        or cost_of(task.way or "whole", runs, 0.0, conditions.link, conditions.jobs)
+    )
 
 
 def estimate(
-    works: Sequence[LayerTask], means: LinkConditions, *, first_bytes: int, first_requests: int
+    tasks: Sequence[LayerTask], conditions: LinkConditions, *, first_bytes: int, first_requests: int
 ) -> Estimate:
     """What working the orders off will cost, after the manifest, which counts as `first_…`."""
-    if means.is_free:
+    if conditions.is_free:
         return Estimate(0, 0, 0.0)
-    runs = [run for work in works if work.order for run in work.order.runs]
+    runs = [run for task in tasks if task.order for run in task.order.runs]
     size = first_bytes + sum(
         total(run) + (len(run) * PART_BYTES if len(run) > 1 else 0) for run in runs
     )
     requests = first_requests + len(runs)
-    return Estimate(size, requests, round(means.link.seconds(size, requests, means.jobs), 1))
+    return Estimate(
+        size, requests, round(conditions.link.seconds(size, requests, conditions.jobs), 1)
+    )

@@ -13,7 +13,7 @@ from zchunked.formats.budget import ImageBudget
 from zchunked.formats.layer_format import format_of, is_chunked
 from zchunked.limits import Limits
 from zchunked.oci.documents import Descriptor
-from zchunked.pull.early import EarlyTerms
+from zchunked.pull.early import EarlyRules
 from zchunked.pull.layer_metadata import LayerMetadata
 from zchunked.pull.request_shape import early_runs
 from zchunked.pull.session import PullSession
@@ -105,12 +105,12 @@ def inspector_of(
     is_coming: Callable[[bytes], bool],
 ) -> Inspector:
     """For one pull, which may ask for chunks before their layer is planned. `is_coming`: see
-    `EarlyTerms`.
+    `EarlyRules`.
     """
     gaps = session.options.gaps
     runs = partial(early_runs, gaps, session.conditions.now)
-    terms = EarlyTerms(runs, lambda: stored.are_known, stored.known_of, is_coming, gaps.is_metered)
-    return Inspector(TableFetcher(session, budget, early=terms))
+    rules = EarlyRules(runs, lambda: stored.are_known, stored.known_of, is_coming, gaps.is_metered)
+    return Inspector(TableFetcher(session, budget, early=rules))
 
 
 def _why_plain(layer: Descriptor, limits: Limits) -> str:

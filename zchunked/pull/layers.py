@@ -185,19 +185,19 @@ class Layers:
         now = self._session.clock()
         if now - self._replanned < _REPLAN_SECONDS:
             return
-        self._replanned, means = now, self._session.conditions.now()
+        self._replanned, conditions = now, self._session.conditions.now()
         pool = self._session.pool
         for task in tasks:
             if task.order is None:
                 continue
-            if terms := self.scheduler.new_terms(task, means):
-                self._downloader.replan(pool, task.order, terms.runs)
+            if shape := self.scheduler.new_shape(task, conditions):
+                self._downloader.replan(pool, task.order, shape.runs)
             elif task in self._read_late and task.known is not None:
                 self._read_late.remove(task)
                 self._downloader.replan(
-                    pool, task.order, partial(self.scheduler.take_parts, task, means)
+                    pool, task.order, partial(self.scheduler.take_parts, task, conditions)
                 )
-            elif task not in self._reconsidered and self.scheduler.is_too_slow(task, means):
+            elif task not in self._reconsidered and self.scheduler.is_too_slow(task, conditions):
                 self._reconsidered.append(task)
                 self._read_late.append(task)
                 self._stored.read_late(task, self.scheduler.look_up)

@@ -80,11 +80,11 @@ def wanted_of(
     return merge([*ranges(starts, ends), *metadata]), metadata, checks
 
 
-def held_elsewhere(work: LayerTask, found: dict[bytes, Place]) -> int:
+def held_elsewhere(task: LayerTask, found: dict[bytes, Place]) -> int:
     """Compressed bytes of the layer's chunks that other blobs in the store hold."""
-    contents = work.parts
+    contents = task.parts
     if contents is None:
         return 0
-    toc, blob = contents.toc, work.layer.digest
+    toc, blob = contents.toc, task.layer.digest
     elsewhere = {digest for digest, place in found.items() if place.blob != blob}
     return sum(compress(map(sub, toc.ends, toc.starts), map(elsewhere.__contains__, toc.digests)))

@@ -20,16 +20,16 @@ def costs_of(measures: Mapping[str, float]) -> WorkCosts:
     return WorkCosts(_bounded(frame), _bounded(chunk), usual.byte, usual.tar_byte)
 
 
-def measured(works: Sequence[LayerTask], cpu_seconds: float, before: WorkCosts) -> dict[str, float]:
+def measured(tasks: Sequence[LayerTask], cpu_seconds: float, before: WorkCosts) -> dict[str, float]:
     """What a pull that took so much CPU time teaches: of frames or of chunks, where all layers came
     one way.
     """
-    done = [work for work in works if work.proof is not None and work.contents is not None]
-    ways = {work.way for work in done}
-    frames = sum(len(work.frames) for work in done if work.frames is not None)
-    chunks = sum(len(work.contents.toc.starts) for work in done if work.contents is not None)
-    blobs = sum(work.layer.size for work in done)
-    tars = sum(sum(work.contents.toc.sizes) for work in done if work.contents is not None)
+    done = [task for task in tasks if task.proof is not None and task.contents is not None]
+    ways = {task.way for task in done}
+    frames = sum(len(task.frames) for task in done if task.frames is not None)
+    chunks = sum(len(task.contents.toc.starts) for task in done if task.contents is not None)
+    blobs = sum(task.layer.size for task in done)
+    tars = sum(sum(task.contents.toc.sizes) for task in done if task.contents is not None)
     if ways == {"exact"} and frames >= _TELLING:
         frame = _bounded((cpu_seconds - blobs * before.byte) / frames)
         return {"frame": before.frame * (1 - _NEWS) + frame * _NEWS}

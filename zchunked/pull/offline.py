@@ -63,9 +63,9 @@ def _left(store: Store, blob: Descriptor) -> int:
     return blob.size - total(store.covered(blob.digest))
 
 
-def refuse_missing(name: str, works: Iterable[LayerTask], store: Store) -> None:
+def refuse_missing(name: str, tasks: Iterable[LayerTask], store: Store) -> None:
     """NotFoundError, layer by layer, unless everything that was ordered is in the store."""
-    orders = {work.layer.digest: work.order for work in works if work.order}
+    orders = {task.layer.digest: task.order for task in tasks if task.order}
     refuse_lacking(
         name,
         [

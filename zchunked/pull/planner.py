@@ -53,29 +53,29 @@ class Scheduler:
         self._whole_ones: list[LayerTask] = []  # not among these yet: who knows who asks
         self._done: set[Digest] = set()
         self._planned: list[LayerTask] = []
-        self._terms: dict[Digest, RequestShape] = {}
+        self._shapes: dict[Digest, RequestShape] = {}
 
     def plan(
-        self, work: LayerTask, means: LinkConditions, *, coming: Sequence[ByteRange] = ()
+        self, task: LayerTask, conditions: LinkConditions, *, coming: Sequence[ByteRange] = ()
     ) -> Order:
         """Reads the store. `coming`: what of the blob's tail is being fetched just now."""
-        blob = work.layer.digest
+        blob = task.layer.digest
         here = merge([*self._store.covered(blob), *coming])
-        if work.way != "whole":
+        if task.way != "whole":
             self._meet_whole_ones()
-            stand_ins = self._look_up(work, here)
-            if work.way is None:
-                self._chooser.choose(work, stand_ins, means, here, self._coming)
-            if work.way == "exact":
-                work.stand_ins = stand_ins
-        if work.parts is not None:
-            order = self._order_lean(work, means, here, coming)
+            stand_ins = self._look_up(task, here)
+            if task.way is None:
+                self._chooser.choose(task, stand_ins, conditions, here, self._coming)
+            if task.way == "exact":
+                task.stand_ins = stand_ins
+        if task.parts is not None:
+            order = self._order_lean(task, conditions, here, coming)
         else:
-            order = self._order_blob(work, means, here, coming)
+            order = self._order_blob(task, conditions, here, coming)
         self._done.add(blob)
-        self._planned.append(work)
-        self._chooser.note_rate(work, means.link.rate)
-        work.order = order
+        self._planned.append(task)
+        self._chooser.note_rate(task, conditions.link.rate)
+        task.order = order
         return order
 
     def has_planned(self, blob: Digest) -> bool:
@@ -90,90 +90,90 @@ class Scheduler:
 
     # ── ways ──
 
-    def look_up(self, work: LayerTask) -> None:
+    def look_up(self, task: LayerTask) -> None:
         """Find the frames of a layer that the store had before this pull. For any thread."""
-        if work.frames is not None:
+        if task.frames is not None:
             done, tables = self._done.copy(), self.stored.tables if self.stored else ()
-            work.known = find_frames(self._store, work.layer.digest, work.frames, done, tables)
+            task.known = find_frames(self._store, task.layer.digest, task.frames, done, tables)
 
-    def _look_up(self, work: LayerTask, here: list[ByteRange]) -> StandIns:
-        frames, blob = work.frames, work.layer.digest
+    def _look_up(self, task: LayerTask, here: list[ByteRange]) -> StandIns:
+        frames, blob = task.frames, task.layer.digest
         if frames is None:
             return StandIns()
-        if work.known is None or work.is_again:
-            self.look_up(work)
-        assert work.known is not None
+        if task.known is None or task.is_again:
+            self.look_up(task)
+        assert task.known is not None
         coming = self._coming_frames
-        if work.way is None:  # it may come another way
+        if task.way is None:  # it may come another way
             coming = dict(coming)
         return choose_stand_ins(
-            blob, frames, work.known, coming, Spans(here), work.trust, work.refused
+            blob, frames, task.known, coming, Spans(here), task.trust, task.refused
         )
 
     # ── orders ──
 
     def _order_blob(
         self,
-        work: LayerTask,
-        means: LinkConditions,
+        task: LayerTask,
+        conditions: LinkConditions,
         here: list[ByteRange],
         coming: Sequence[ByteRange],
     ) -> Order:
         """What of the blob nothing stands in for."""
-        layer, contents = work.layer, work.contents
-        wanted = subtract([ByteRange(0, layer.size)] if layer.size else [], work.stand_ins.spans())
+        layer, contents = task.layer, task.contents
+        wanted = subtract([ByteRange(0, layer.size)] if layer.size else [], task.stand_ins.spans())
         tail = [ByteRange(contents.payload_end, layer.size)] if contents is not None else []
         left = subtract(wanted, here)
-        terms = self._terms[layer.digest] = shape_of(self._gaps, work, means, left)
-        runs = [run for whole in terms.runs(left) if (run := tuple(subtract(whole, coming)))]
-        self._whole_ones.append(work)
-        self._count_cached(work, min(layer.size, work.here_before + self._held(work)))
+        shape = self._shapes[layer.digest] = shape_of(self._gaps, task, conditions, left)
+        runs = [run for whole in shape.runs(left) if (run := tuple(subtract(whole, coming)))]
+        self._whole_ones.append(task)
+        self._count_cached(task, min(layer.size, task.here_before + self._held(task)))
         return Order(layer, runs, wanted, tail)
 
     def _order_lean(
         self,
-        work: LayerTask,
-        means: LinkConditions,
+        task: LayerTask,
+        conditions: LinkConditions,
         here: list[ByteRange],
         coming: Sequence[ByteRange],
     ) -> Order:
         """Checks what an earlier run left unchecked."""
-        contents = work.parts
+        contents = task.parts
         assert contents is not None
         own = contents.own_chunks()
         if self.stored is not None:
             self.stored.enter_all()
         found, coming_chunks = self._find(own), self._coming
-        if work.refused_chunks:
-            blob = work.layer.digest
+        if task.refused_chunks:
+            blob = task.layer.digest
             found = {
                 key: place
                 for key, place in found.items()
-                if place.blob == blob or key not in work.refused_chunks
+                if place.blob == blob or key not in task.refused_chunks
             }
             coming_chunks = {
-                key: place for key, place in self._coming.items() if key not in work.refused_chunks
+                key: place for key, place in self._coming.items() if key not in task.refused_chunks
             }
-        if work.here_before and (bad := check_loose(contents, own, self._store, found)):
+        if task.here_before and (bad := check_loose(contents, own, self._store, found)):
             here = subtract(here, bad)
-        wanted, metadata, checks = wanted_of(contents, work.places, own, found, coming_chunks)
+        wanted, metadata, checks = wanted_of(contents, task.places, own, found, coming_chunks)
         self._coming |= coming_chunks
         left = subtract(wanted, here)
-        terms = self._terms[work.layer.digest] = shape_of(self._gaps, work, means, left)
-        runs = [run for whole in terms.runs(left) if (run := tuple(subtract(whole, coming)))]
+        shape = self._shapes[task.layer.digest] = shape_of(self._gaps, task, conditions, left)
+        runs = [run for whole in shape.runs(left) if (run := tuple(subtract(whole, coming)))]
         self._coming_frames |= {
             (digest, place.length): (place.blob, place.start)
-            for digest, place in work.places.items()
-            if place.blob == work.layer.digest
+            for digest, place in task.places.items()
+            if place.blob == task.layer.digest
         }
         self._count_cached(
-            work, min(work.layer.size, work.here_before + held_elsewhere(work, found))
+            task, min(task.layer.size, task.here_before + held_elsewhere(task, found))
         )
-        return Order(work.layer, runs, wanted, sorted(metadata), checks)
+        return Order(task.layer, runs, wanted, sorted(metadata), checks)
 
-    def _held(self, work: LayerTask) -> int:
+    def _held(self, task: LayerTask) -> int:
         """Bytes of the frames that were in the store before this pull, in other blobs."""
-        its, fetched = work.stand_ins, {work.layer.digest, *self._done}
+        its, fetched = task.stand_ins, {task.layer.digest, *self._done}
         return sum(
             end - start
             for start, end, blob in zip(its.starts, its.ends, its.blobs, strict=True)
@@ -181,15 +181,15 @@ class Scheduler:
         )
 
     @staticmethod
-    def _count_cached(work: LayerTask, cached: int) -> None:
+    def _count_cached(task: LayerTask, cached: int) -> None:
         # Later this pull itself may have brought what is here; but what turned out to be damaged
         # was not.
-        work.entry.cached_bytes = min(cached, work.entry.cached_bytes) if work.is_again else cached
+        task.entry.cached_bytes = min(cached, task.entry.cached_bytes) if task.is_again else cached
 
     def _meet_whole_ones(self) -> None:
         """Enter what layers before this one fetch, all but those that come the lean way."""
-        for work in self._whole_ones:
-            frames, stand_ins, blob = work.frames, work.stand_ins, work.layer.digest
+        for task in self._whole_ones:
+            frames, stand_ins, blob = task.frames, task.stand_ins, task.layer.digest
             if frames is None or frames.is_joined:
                 continue
             elsewhere = set(stand_ins.starts)
@@ -208,40 +208,42 @@ class Scheduler:
                 del found[digest]
         return found
 
-    def new_terms(self, work: LayerTask, means: LinkConditions) -> RequestShape | None:
+    def new_shape(self, task: LayerTask, conditions: LinkConditions) -> RequestShape | None:
         """How to ask for what is left, where the link or the host are no longer what the plan was
         made for.
         """
-        if work.way == "whole":
+        if task.way == "whole":
             return None
-        order, blob = work.order, work.layer.digest
-        terms = shape_of(self._gaps, work, means, ())
-        if order is None or not terms.differ(self._terms[blob]):
+        order, blob = task.order, task.layer.digest
+        shape = shape_of(self._gaps, task, conditions, ())
+        if order is None or not shape.differ(self._shapes[blob]):
             return None
-        terms = shape_of(self._gaps, work, means, subtract(order.wanted, self._store.covered(blob)))
-        self._terms[blob] = terms
+        shape = shape_of(
+            self._gaps, task, conditions, subtract(order.wanted, self._store.covered(blob))
+        )
+        self._shapes[blob] = shape
         # What it may cost has been spent on the runs that have begun
-        return replace(terms, metadata=0)
+        return replace(shape, metadata=0)
 
     def take_parts(
-        self, work: LayerTask, means: LinkConditions, left: list[ByteRange]
+        self, task: LayerTask, conditions: LinkConditions, left: list[ByteRange]
     ) -> list[tuple[ByteRange, ...]]:
         """The same of a layer that comes whole and whose TOC was read since: requests for `left`,
         which nobody has asked for yet, without what stands in for it; then it comes the exact way.
         Where nothing does, it goes on whole.
         """
-        blob, frames, order = work.layer.digest, work.frames, work.order
-        if frames is not None and work.known is not None and order is not None:
+        blob, frames, order = task.layer.digest, task.frames, task.order
+        if frames is not None and task.known is not None and order is not None:
             others = {place for other in self._planned for place in other.frames_of(blob)}
-            rest = Spans(subtract([ByteRange(0, work.layer.size)], left))
-            known, coming = work.known, dict(self._coming_frames)
+            rest = Spans(subtract([ByteRange(0, task.layer.size)], left))
+            known, coming = task.known, dict(self._coming_frames)
             found = choose_stand_ins(
-                blob, frames, known, coming, rest, work.trust, work.refused | others
+                blob, frames, known, coming, rest, task.trust, task.refused | others
             )
             if found.starts:  # none is left when all of the blob has been asked for meanwhile
-                work.stand_ins = found
-                work.way, work.entry.mode, work.entry.reason = "exact", "partial", None
+                task.stand_ins = found
+                task.way, task.entry.mode, task.entry.reason = "exact", "partial", None
                 order.want(subtract(order.wanted, found.spans()))
-        left = subtract(left, work.stand_ins.spans())
-        shape = self._terms[blob] = shape_of(self._gaps, work, means, left)
+        left = subtract(left, task.stand_ins.spans())
+        shape = self._shapes[blob] = shape_of(self._gaps, task, conditions, left)
         return shape.runs(left)

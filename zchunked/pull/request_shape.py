@@ -68,23 +68,27 @@ class RequestShape:
 
 
 def shape_of(
-    options: GapOptions, work: LayerTask, means: LinkConditions, needed: Sequence[ByteRange]
+    options: GapOptions, task: LayerTask, conditions: LinkConditions, needed: Sequence[ByteRange]
 ) -> RequestShape:
     """For what is `needed` of a layer, as link and host are now."""
-    vouched = total(work.contents.vouched) if work.contents and work.way != "whole" else 0
-    policy = gap_policy(options, means.link, means.jobs, needed)
+    vouched = total(task.contents.vouched) if task.contents and task.way != "whole" else 0
+    policy = gap_policy(options, conditions.link, conditions.jobs, needed)
     return RequestShape(
-        policy, means.jobs, means.spans_per_request(work.layer), vouched, means.link.part
+        policy,
+        conditions.jobs,
+        conditions.spans_per_request(task.layer),
+        vouched,
+        conditions.link.part,
     )
 
 
 def early_runs(
     options: GapOptions,
-    conditions: Callable[[], LinkConditions],
+    current: Callable[[], LinkConditions],
     layer: Descriptor,
     left: list[ByteRange],
 ) -> list[Run]:
     """Requests for what is wanted of a layer that is not planned yet. For any thread."""
-    means = conditions()
-    policy = gap_policy(options, means.link, means.jobs, left)
-    return RequestShape(policy, means.jobs, means.spans_per_request(layer), 0).runs(left)
+    conditions = current()
+    policy = gap_policy(options, conditions.link, conditions.jobs, left)
+    return RequestShape(policy, conditions.jobs, conditions.spans_per_request(layer), 0).runs(left)

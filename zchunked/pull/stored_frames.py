@@ -88,8 +88,8 @@ class StoredFrames:
         if here < toc_bytes and not conditions.is_rate_known:
             # for now: the first bytes say more of the connection than of the link
             return FASTER_WHOLE
-        means = conditions.now()
-        if not is_worth_reading(toc_bytes, layer.size - here, means.link, means.costs):
+        now = conditions.now()
+        if not is_worth_reading(toc_bytes, layer.size - here, now.link, now.costs):
             return FASTER_WHOLE
         self.read_all()
         return None

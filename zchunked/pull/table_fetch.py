@@ -13,7 +13,7 @@ from zchunked.formats.budget import ImageBudget
 from zchunked.formats.layer_format import format_of
 from zchunked.layers.metadata import LayerIndex, check_tarsplit
 from zchunked.oci.documents import Descriptor
-from zchunked.pull.early import EarlyChunks, EarlyTerms, is_table_proved
+from zchunked.pull.early import EarlyChunks, EarlyRules, is_table_proved
 from zchunked.pull.layer_metadata import LayerMetadata
 from zchunked.pull.table import TableReader
 from zchunked.pull.transfer import Transfer
@@ -28,14 +28,14 @@ _MOST_BETWEEN = 4 << 10  # frame headers, the footer, and whatever an unknown wr
 class TableFetcher:
     """Works for the layers of one image. `budget`: what all their tables may take of memory.
 
-    `skip`: why a TOC of so many bytes is not read although it arrives, or None. `early`: under
-    which terms chunks of a layer are asked for before its plan; None: they are not.
+    `skip`: why a TOC of so many bytes is not read although it arrives, or None. `early`: when
+    and how chunks of a layer are requested before its plan; None: they are not.
     """
 
     transfer: Transfer
     budget: ImageBudget
     skip: Callable[[Descriptor, int], str | None] = lambda *_: None
-    early: EarlyTerms | None = None
+    early: EarlyRules | None = None
 
     @property
     def _is_thrifty(self) -> bool:
