@@ -40,7 +40,7 @@ def corpora(size: str, say: Callable[[str], None] = print) -> Corpora:
     wanted = SIZES[size]
     home = HOME / size
     home.mkdir(parents=True, exist_ok=True)
-    grown = {count: f"grown-{count}" for count in wanted.grown}
+    grown = {count: f"files-{count}" for count in wanted.grown}
     makers: dict[str, Callable[[Path], None]] = {
         "python": lambda work: _python(work, wanted.pip),
         "node": lambda work: _node(work, wanted.npm),
@@ -82,7 +82,7 @@ def _node(work: Path, wanted: Npm) -> None:
 
 
 def _grown(count: int, work: Path) -> None:
-    before = corpus.grow(count, count)
+    before = corpus.grow(count, count, shrunk=4)  # of 300,000 files, 7 kB each would be 2.1 GB
     after = corpus.change(before, count, share=0.3)
     images = dict(zip(TAGS, ([corpus.tar(files)] for files in (before, after)), strict=True))
     corpus.layout(work / "layout", images)

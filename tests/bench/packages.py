@@ -79,7 +79,7 @@ SIZES = {
     "full": Size(
         Npm(_NPM_FULL, _NPM_FULL_MOVED),
         Pip(((_BASE, _BASE), (_SCIENCE, _SCIENCE_MOVED), (_CLOUD, _CLOUD_MOVED))),
-        (10_000, 20_000, 40_000, 80_000),
+        (10_000, 30_000, 100_000, 300_000),
     ),
     "small": Size(
         Npm(

@@ -320,8 +320,8 @@ def _growth(results: Results) -> Iterator[str]:
         yield "## Growth"
         yield ""
         yield (
-            "zpull on loopback, a made-up image of so many files (7 kB each on the average, 30 "
-            "% of them change)."
+            "On loopback, a made-up image of so many files (2 kB each on the average, 30 % of "
+            "them change)."
         )
         yield ""
         rows = []
@@ -332,6 +332,8 @@ def _growth(results: Results) -> Iterator[str]:
                 (
                     row.case,
                     f"{int(row.where):,}",
+                    row.client,
+                    way_of(cost) or _NONE,
                     f"{cost.wall:.2f}",
                     f"{cost.cpu:.2f}",
                     _mebi(cost.peak),
@@ -343,6 +345,8 @@ def _growth(results: Results) -> Iterator[str]:
             (
                 "case",
                 "files",
+                "client",
+                "way",
                 "wall, s",
                 "CPU, s",
                 "peak, MiB",

@@ -221,26 +221,33 @@ def habits(bench: Bench, image: str) -> Iterator[Row]:
 
 
 def growth(bench: Bench, grown: Mapping[int, str]) -> Iterator[Row]:
-    """Only zpull, on loopback: a made-up image at several sizes, cold, updated, and once more for
-    nothing.
+    """A made-up image at several sizes on loopback: cold, updated, and once more for nothing.
+
+    At the largest size zpull's exact way and the peers are measured too.
     """
-    player, loopback = Zpull(bench.engine), LINKS[0]
     for count, image in grown.items():
-        saved = bench.prepare(player, image)
-        found: dict[str, list[Cost]] = {"cold": [], "update": [], "nothing": []}
-        for _ in range(bench.repeats if saved else 0):
-            home = bench.home(player)
-            found["cold"].append(_cold(bench, player, loopback, bench.front.host, image))
-            forget(home, saved)
-            command = player.pull(home, bench.front.host, image, AFTER)
-            found["update"].append(bench.once(command, loopback))
-            found["nothing"].append(bench.once(command, loopback))
-        for case, costs in found.items():
-            if costs:
-                yield _told(
-                    bench, Row("growth", image, str(count), case, player.name, middle(costs))
-                )
-        bench.done(player)
+        players: list[Client] = [Zpull(bench.engine)]
+        if count == max(grown):
+            players += [Zpull(bench.engine, options=("--exact",)), Skopeo(), Podman()]
+        for player in players:
+            yield from _grown(bench, player, count, image)
+
+
+def _grown(bench: Bench, player: Client, count: int, image: str) -> Iterator[Row]:
+    saved, loopback = bench.prepare(player, image), LINKS[0]
+    found: dict[str, list[Cost]] = {"cold": [], "update": [], "nothing": []}
+    for _ in range(bench.repeats if saved else 0):
+        home = bench.home(player)
+        found["cold"].append(_cold(bench, player, loopback, bench.front.host, image))
+        forget(home, saved)
+        command = player.pull(home, bench.front.host, image, AFTER)
+        found["update"].append(bench.once(command, loopback))
+        found["nothing"].append(bench.once(command, loopback))
+    for case, costs in found.items():
+        if costs:
+            row = Row("growth", image, str(count), case, player.name, middle(costs))
+            yield _told(bench, row)
+    bench.done(player)
 
 
 def serving(folder: Path, storage: Path, stack: ExitStack) -> tuple[peers.Server, peers.Server]:

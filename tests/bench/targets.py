@@ -93,6 +93,7 @@ def verdicts(results: Results) -> Iterator[Verdict]:
     for image in results.sizes:
         yield from _of_cold_pulls(results, image)
         yield from _of_links(results, image)
+    yield from _of_many_files(results)
     none = [row.cost for row in results.find("habits") if row.where.startswith("no ranges")]
     whole = [ratio(cost.wire, results.sizes.get("node")) or 0.0 for cost in none if not cost.failed]
     yield Verdict("hosts without ranges: bytes / image", max(whole, default=None), 1.01)
@@ -107,6 +108,26 @@ def verdicts(results: Results) -> Iterator[Verdict]:
     yield Verdict("nothing to do (python): wall", nothing.wall if nothing else None, 0.4, "s")
     off = [abs(bytes_off) for _, _, bytes_off in plans(results)]
     yield Verdict("plan: bytes that a pull then fetches, off by", max(off, default=None), 3, "%")
+
+
+def _of_many_files(results: Results) -> Iterator[Verdict]:
+    """Of the largest image that was grown: what does the number of files alone do?"""
+    count = max((row.where for row in results.find("growth")), key=int, default="300000")
+    image = next((row.image for row in results.find("growth", where=count)), "")
+
+    def cost(case: str, client: str) -> Cost | None:
+        return results.cost("growth", image, count, case, client)
+
+    def walls(case: str, other: str) -> float | None:
+        mine, theirs = cost(case, "zpull"), cost(case, other)
+        return ratio(mine.wall if mine else None, theirs.wall if theirs else None)
+
+    what = f"{int(count):,} files"
+    peaks = [found for name in ("zpull", "zpull --exact") if (found := cost("update", name))]
+    peak = max([found.peak / 2**20 for found in peaks], default=None)
+    yield Verdict(f"{what}, update: wall / podman's", walls("update", "podman"), 0.2)
+    yield Verdict(f"{what}, update, exact too: peak memory", peak, 250, "MiB")
+    yield Verdict(f"{what}, cold: wall / skopeo's", walls("cold", "skopeo"), 3)
 
 
 def plans(results: Results) -> Iterator[tuple[str, str, float]]:

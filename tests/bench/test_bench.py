@@ -125,6 +125,17 @@ def test_verdicts_know_yes_from_no_from_unknown(results: Results) -> None:
     assert found["update of python, exact: bytes / need, several ranges"] == "not measured"
 
 
+def test_the_largest_image_stands_for_many_files(results: Results) -> None:
+    for count, walls in (("9000", (9.0, 9.0)), ("30000", (0.9, 5.0))):
+        for client, wall in zip(("zpull", "podman"), walls, strict=True):
+            found = Row("growth", "files", count, "update", client, cost(wall))
+            results.rows.append(found)
+    verdicts = {verdict.what: verdict for verdict in targets.verdicts(results)}
+    assert verdicts["30,000 files, update: wall / podman's"].measured == pytest.approx(0.18)
+    assert verdicts["30,000 files, update, exact too: peak memory"].measured == 64
+    assert verdicts["30,000 files, cold: wall / skopeo's"].holds == "not measured"
+
+
 @pytest.mark.parametrize(
     ("layers", "way"),
     [

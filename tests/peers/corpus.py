@@ -38,9 +38,10 @@ class Truth:
     diff_ids: tuple[str, ...]
 
 
-def grow(seed: int, count: int, *, under: str = "srv/app") -> Files:
-    """`count` files below `under`, always the same ones for the same arguments; about 7 kB each on
-    the average.
+def grow(seed: int, count: int, *, under: str = "srv/app", shrunk: int = 1) -> Files:
+    """`count` files below `under`, always the same ones for the same arguments.
+
+    They are about 7 kB each on the average, divided by `shrunk`.
     """
     rng = random.Random(f"{seed} {count} {under}")
     lines = [" ".join(rng.choices(_WORDS, k=rng.randint(3, 12))) for _ in range(3_000)]
@@ -48,7 +49,7 @@ def grow(seed: int, count: int, *, under: str = "srv/app") -> Files:
     for number in range(count):
         folder = f"{under}/{rng.choice(_WORDS)}-{rng.randrange(4)}/{rng.choice(_WORDS)}"
         _, low, high = rng.choices(_SIZES, [weight for weight, _, _ in _SIZES])[0]
-        size = rng.randint(low, high)
+        size = rng.randint(low, high) // shrunk
         if rng.random() < 0.75:
             files[f"{folder}/{rng.choice(_WORDS)}_{number}.txt"] = _text(rng, lines, size)
         else:
