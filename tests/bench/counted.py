@@ -15,7 +15,7 @@ from pathlib import Path
 
 from zchunked.download.coalesce import Link
 from zchunked.layers.chunk_data import are_chunks
-from zchunked.layers.metadata import read_contents
+from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.layers.proof import prove
 from zchunked.layers.rebuild import Rebuild
 from zchunked.oci.documents import Descriptor
@@ -50,7 +50,7 @@ def main(folder: Path) -> None:
     )
     with Store(folder / BEFORE) as before, Store(folder / AFTER) as after:
         os.getppid()
-        task.contents = read_contents(after, layer)
+        task.index = read_index_and_tarsplit(after, layer)
         os.getppid()
         checks = (
             Scheduler(before, GapOptions(lean=True))
@@ -66,9 +66,9 @@ def main(folder: Path) -> None:
             [(digest, at, end - at, size) for at, end, size, digest in asked],
         )
         os.getppid()
-        prove(Rebuild(after, task.contents, task.places).tar(), layer, task.diff_id)
+        prove(Rebuild(after, task.index, task.places).tar(), layer, task.diff_id)
         os.getppid()
-    print(json.dumps({"chunks": len(task.contents.toc.digests), "checked": len(asked)}))
+    print(json.dumps({"chunks": len(task.index.toc.digests), "checked": len(asked)}))
 
 
 def describe(layer: Descriptor, diff_id: str) -> str:

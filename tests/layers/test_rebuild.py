@@ -33,7 +33,7 @@ from zchunked.errors import FormatError, IntegrityError, LimitError
 from zchunked.formats.annotations import locate
 from zchunked.formats.decompress import unpacked
 from zchunked.layers.chunk_data import chunk_data, is_chunk
-from zchunked.layers.metadata import read_contents
+from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.layers.rebuild import Rebuild
 from zchunked.limits import Limits
 from zchunked.oci.digest import Digest, digest_of, raw
@@ -69,11 +69,11 @@ def rebuilt(
     places: dict[bytes, Place] | None = None,
     limits: Limits | None = None,
 ) -> bytes:
-    contents = read_contents(store, descriptor_of(layer))
+    index = read_index_and_tarsplit(store, descriptor_of(layer))
     return b"".join(
         Rebuild(
             store,
-            contents,
+            index,
             places_in(layer) if places is None else places,
             limits=limits or Limits(),
         ).tar()
@@ -130,11 +130,11 @@ def test_small_contents_in_large_spans_do_not_fill_the_memory(store: Store) -> N
     filler = b"\x50\x2a\x4d\x18" + (1_900_000).to_bytes(4, "little") + bytes(1_900_000)
     files = {f"f{number}": bytes([number]) for number in range(20)}
     layer = chunked_layer(make_tar(files), edit_payload=lambda _, frame: filler + frame)
-    contents = keep_metadata(store, layer)
+    index = keep_metadata(store, layer)
     write(store, layer, [ByteRange(0, layer.size)])
     tracemalloc.start()
     try:
-        assert b"".join(Rebuild(store, contents, places_in(layer)).tar()) == layer.tar
+        assert b"".join(Rebuild(store, index, places_in(layer)).tar()) == layer.tar
         assert tracemalloc.get_traced_memory()[1] < 16 * MiB < layer.size
     finally:
         tracemalloc.stop()
@@ -143,8 +143,8 @@ def test_small_contents_in_large_spans_do_not_fill_the_memory(store: Store) -> N
 @pytest.mark.parametrize("generation", [3, 4])
 def test_a_layer_kept_in_parts_is_its_tar(store: Store, generation: Any) -> None:
     layer = chunked_layer(make_tar(FILES), cut=every(2500), generation=generation)
-    contents = keep_parts(store, layer)
-    assert rebuilt(store, layer, store.find_chunks(list(contents.toc.digests))) == layer.tar
+    index = keep_parts(store, layer)
+    assert rebuilt(store, layer, store.find_chunks(list(index.toc.digests))) == layer.tar
 
 
 def test_holes_are_not_looked_for(store: Store) -> None:
@@ -159,9 +159,9 @@ def test_the_tar_comes_in_blocks_and_asks_for_bytes_in_order(store: Store) -> No
         make_tar({f"f{number}": bytes([number]) * 100_000 for number in range(20)}),
         cut=every(30_000),
     )
-    contents = keep_parts(store, layer)
+    index = keep_parts(store, layer)
     asked: list[int] = []
-    rebuild = Rebuild(store, contents, places_in(layer), lambda blob, end: asked.append(end))
+    rebuild = Rebuild(store, index, places_in(layer), lambda blob, end: asked.append(end))
     blocks = list(rebuild.tar())
     assert b"".join(blocks) == layer.tar
     assert max(map(len, blocks)) < MiB
@@ -171,8 +171,8 @@ def test_the_tar_comes_in_blocks_and_asks_for_bytes_in_order(store: Store) -> No
 
 def test_a_tar_of_nothing_but_headers_comes_in_blocks_too(store: Store) -> None:
     layer = chunked_layer(make_tar({f"empty{number}": b"" for number in range(6000)}))
-    contents = keep_parts(store, layer)
-    blocks = list(Rebuild(store, contents, places_in(layer)).tar())
+    index = keep_parts(store, layer)
+    blocks = list(Rebuild(store, index, places_in(layer)).tar())
     assert b"".join(blocks) == layer.tar
     assert max(map(len, blocks)) < MiB < len(layer.tar)
 
@@ -203,8 +203,8 @@ def test_one_chunk_over_and_over_does_not_fill_the_memory(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = chunked_layer(make_tar({"same": b"0123456789" * 40_000}), cut=every(10))
-    contents = keep_parts(store, layer)
-    rebuild = Rebuild(store, contents, places_in(layer))
+    index = keep_parts(store, layer)
+    rebuild = Rebuild(store, index, places_in(layer))
     held: list[int] = []
     load = rebuild._load
 
@@ -347,20 +347,20 @@ def test_damaged_metadata_is_an_integrity_error(store: Store, part: str) -> None
     with pytest.raises(
         IntegrityError, match="TOC of layer" if part == "toc" else "tar-split of layer"
     ):
-        read_contents(store, descriptor_of(LAYER))
+        read_index_and_tarsplit(store, descriptor_of(LAYER))
 
 
 def test_missing_metadata_is_an_integrity_error(store: Store) -> None:
     with pytest.raises(IntegrityError, match="not in the store"):
-        read_contents(store, descriptor_of(LAYER))
+        read_index_and_tarsplit(store, descriptor_of(LAYER))
 
 
 def test_a_tar_split_that_no_digest_vouches_for_is_not_used(store: Store) -> None:
     layer = chunked_layer(
         make_tar(FILES), generation=4, edit_toc=lambda toc: toc.pop("tarSplitDigest") and toc
     )
-    contents = keep_parts(store, layer)
-    assert contents.tarsplit is None
+    index = keep_parts(store, layer)
+    assert index.tarsplit is None
     with pytest.raises(IntegrityError, match="no digest vouches for a tar-split"):
         rebuilt(store, layer)
 
@@ -372,7 +372,7 @@ def test_a_digest_without_a_place_contradicts_itself(store: Store) -> None:
     layer = chunked_layer(make_tar(FILES), edit_annotations=lie)
     write(store, layer, [ByteRange(0, layer.size)])
     with pytest.raises(FormatError, match="no position for it"):
-        read_contents(store, descriptor_of(layer))
+        read_index_and_tarsplit(store, descriptor_of(layer))
 
 
 @pytest.mark.parametrize("off", [-1, 1])
@@ -389,7 +389,7 @@ def test_tables_decode_to_the_exact_size_they_claim(store: Store, off: int) -> N
     layer = chunked_layer(make_tar(FILES), edit_annotations=lie("manifest-position"))
     write(store, layer, [ByteRange(0, layer.size)])
     with pytest.raises(FormatError):
-        read_contents(store, descriptor_of(layer))
+        read_index_and_tarsplit(store, descriptor_of(layer))
     layer = chunked_layer(make_tar(FILES | {"x": b"y"}), edit_annotations=lie("tarsplit-position"))
     keep_parts(store, layer)
     with pytest.raises(FormatError):

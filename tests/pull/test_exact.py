@@ -33,7 +33,7 @@ from zchunked.download.downloader import Downloader
 from zchunked.errors import IntegrityError, InterruptedPullError, TransferError, TransientError
 from zchunked.export.layers import layers_of, manifest_of
 from zchunked.layers.index_frames import index_blobs, read_table, unindexed
-from zchunked.layers.metadata import read_contents
+from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.layers.stand_ins import find_frames
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.maintenance.verify import verify
@@ -337,7 +337,7 @@ def test_a_table_tells_what_its_rows_would_tell(before: str, after: str, tmp_pat
         assert outcome.image is not None
         waiting = unindexed(store, DEFAULT_LIMITS)
         for layer in outcome.image.documents.manifest.layers:
-            frames = read_contents(store, layer).frames()
+            frames = read_index_and_tarsplit(store, layer).frames()
             others = [one for one in waiting if one.blob != layer.digest]
             tables = [read_table(store, one, DEFAULT_LIMITS) for one in others]
             by_table = find_frames(
@@ -348,7 +348,7 @@ def test_a_table_tells_what_its_rows_would_tell(before: str, after: str, tmp_pat
             by_rows = find_frames(store, layer.digest, frames)
             found = [[place is not None for place in its.places] for its in (by_table, by_rows)]
             assert found[0] == found[1]
-            assert (by_table.contents, by_table.strangers) == (by_rows.contents, by_rows.strangers)
+            assert (by_table.payloads, by_table.strangers) == (by_rows.payloads, by_rows.strangers)
 
 
 def test_frames_are_entered_in_the_index_while_a_download_takes_its_time(

@@ -31,7 +31,7 @@ from zchunked.errors import IntegrityError, NotFoundError, RefusedError, Transie
 from zchunked.events import Arrived, Event, Planned
 from zchunked.formats.toc_reader import TocReader
 from zchunked.interfaces import Pieces
-from zchunked.layers.metadata import read_contents
+from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.reference import parse_image
@@ -345,7 +345,7 @@ def test_orders_are_made_anew_where_the_link_has_moved_and_only_there(warm: Benc
         Digest(one.diff_id),
         LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"),
     )
-    task.contents = read_contents(warm.store, descriptor)
+    task.index = read_index_and_tarsplit(warm.store, descriptor)
     task.way = "lean"
     scheduler = Scheduler(warm.store, GapOptions())
     scheduler.plan(task, conditions(NEAR))
@@ -370,7 +370,7 @@ def test_a_layer_of_which_all_has_been_asked_for_came_whole(warm: Bench) -> None
         Digest(one.diff_id),
         LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"),
     )
-    task.contents = read_contents(warm.store, descriptor)
+    task.index = read_index_and_tarsplit(warm.store, descriptor)
     task.come_whole("takes less time whole than in parts")
     scheduler = Scheduler(warm.store, GapOptions())
     scheduler.plan(task, conditions(NEAR))

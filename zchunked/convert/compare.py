@@ -12,7 +12,7 @@ from zchunked.convert.image import ConvertedImage
 from zchunked.convert.layers import ConvertedLayer
 from zchunked.formats.annotations import is_current
 from zchunked.formats.frame_map import HEADER
-from zchunked.layers.metadata import LayerIndex, read_contents
+from zchunked.layers.metadata import LayerIndex, read_index_and_tarsplit
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import total
 from zchunked.store import Store
@@ -42,7 +42,7 @@ def update_cost(store: Store, old: ConvertedImage, new: ConvertedImage) -> Updat
     known = {layer.layer.digest for layer in old.layers}
     for one in _layers(old):
         if is_current(one):
-            index = read_contents(store, one)
+            index = read_index_and_tarsplit(store, one)
             chunks.update(index.own_chunks())
             frames.update(_header_frames(store, index))
     lean = exact = 0
@@ -53,7 +53,7 @@ def update_cost(store: Store, old: ConvertedImage, new: ConvertedImage) -> Updat
             lean += one.size
             exact += one.size
             continue
-        index = read_contents(store, one)
+        index = read_index_and_tarsplit(store, one)
         missing = sum(
             index.length(chunk)
             for digest, chunk in index.own_chunks().items()

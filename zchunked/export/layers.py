@@ -12,7 +12,7 @@ import msgspec
 
 from zchunked.download.workers import made_ahead
 from zchunked.errors import FormatError, IntegrityError
-from zchunked.layers.metadata import read_contents
+from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.layers.proof import is_intact, proving, tar_of_blob
 from zchunked.layers.rebuild import Rebuild
 from zchunked.oci.digest import Digest, verified
@@ -117,8 +117,8 @@ class LayerContent:
         if self.is_whole:
             yield from made_ahead(tar_of_blob(self._watched(), self.layer))
             return
-        contents = read_contents(self.store, self.layer)
-        rebuild = Rebuild(self.store, contents, self.store.find_chunks(contents.own_chunks()))
+        index = read_index_and_tarsplit(self.store, self.layer)
+        rebuild = Rebuild(self.store, index, self.store.find_chunks(index.own_chunks()))
         yield from made_ahead(data for data, _ in rebuild.blocks())
 
     def _watched(self) -> Iterator[bytes]:
@@ -177,14 +177,14 @@ def _proving(
 
 
 def layers_of(store: Store, image: StoredImage) -> list[LayerContent]:
-    contents = []
+    found = []
     for layer, diff_id in zip(image.documents.manifest.layers, image.config.diff_ids, strict=True):
         if not store.is_pulled(layer.digest, diff_id):
             raise DamagedLayerError(
                 f"layer {layer.digest} is no longer proved in the store; pull the image again"
             )
-        contents.append(LayerContent(store, layer, diff_id, store.is_whole(layer.digest)))
-    return contents
+        found.append(LayerContent(store, layer, diff_id, store.is_whole(layer.digest)))
+    return found
 
 
 def manifest_of(image: StoredImage, layers: list[LayerContent]) -> tuple[bytes, str]:

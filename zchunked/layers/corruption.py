@@ -42,7 +42,7 @@ class Corruption:
 
 def find_corruption(
     store: Store,
-    contents: LayerIndex,
+    index: LayerIndex,
     frames: FrameMap,
     stand_ins: StandIns,
     limits: Limits = DEFAULT_LIMITS,
@@ -53,7 +53,7 @@ def find_corruption(
     about it.
     """
     found = Corruption()
-    blob = contents.layer.digest
+    blob = index.layer.digest
     own = Spans(store.covered(blob))
     source = {start: number for number, start in enumerate(stand_ins.starts)}
     bad: list[int] = []
@@ -62,7 +62,7 @@ def find_corruption(
         payloads = [at for at, number in enumerate(numbers) if frames.kinds[number] == PAYLOAD]
         wrong = set(
             damaged(
-                contents.toc,
+                index.toc,
                 frames,
                 [numbers[at] for at in payloads],
                 [data[at] for at in payloads],
@@ -82,10 +82,8 @@ def find_corruption(
                 found.unsure.append(_span(frames, number))
             elif kind == PAYLOAD and frames.edges[number] in source and not frames.is_joined:
                 found.lying.append(frames.edges[number])
-    found.damaged = merge(
-        [*[_span(frames, number) for number in bad], *_wrong_tail(store, contents)]
-    )
-    tail = [ByteRange(contents.payload_end, contents.layer.size)]
+    found.damaged = merge([*[_span(frames, number) for number in bad], *_wrong_tail(store, index)])
+    tail = [ByteRange(index.payload_end, index.layer.size)]
     most = max(_RARE, len(frames) // _RARE_SHARE)
     rare = [
         number for its in forms.values() if len(its) <= most < len(frames) // 2 for number in its
@@ -94,7 +92,7 @@ def find_corruption(
         [
             *found.unsure,
             *(_span(frames, number) for number in rare),
-            *subtract(tail, merge(contents.vouched)),
+            *subtract(tail, merge(index.vouched)),
         ]
     )
     return found
@@ -174,16 +172,16 @@ def _form(frame: bytes) -> bytes:
     return frame[4:5] if frame[4] & _SINGLE_SEGMENT_BIT else frame[4:6]
 
 
-def _wrong_tail(store: Store, contents: LayerIndex) -> list[ByteRange]:
+def _wrong_tail(store: Store, index: LayerIndex) -> list[ByteRange]:
     """TOC and tar-split, if they are not what their digests say."""
     wrong = []
     try:
-        read_toc(store, contents.layer, contents.location)
+        read_toc(store, index.layer, index.location)
     except (IntegrityError, FormatError):
-        wrong.append(contents.location.toc.span)
-    if contents.tarsplit is not None:
+        wrong.append(index.location.toc.span)
+    if index.tarsplit is not None:
         try:
-            check_tarsplit(store, contents)
+            check_tarsplit(store, index)
         except IntegrityError:
-            wrong.append(contents.tarsplit.span)
+            wrong.append(index.tarsplit.span)
     return wrong

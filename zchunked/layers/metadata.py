@@ -91,7 +91,7 @@ class LayerIndex:
 
 
 def read_index(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> LayerIndex:
-    """The TOC, checked. Raises as `read_contents`."""
+    """The TOC, checked. Raises as `read_index_and_tarsplit`."""
     form = format_of(layer)
     tail = form.tail(layer.size)
     location = form.locate(layer, store.read(layer.digest, *tail) if tail else b"", limits)
@@ -101,31 +101,33 @@ def read_index(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS)
 def read_toc(
     store: Store, layer: Descriptor, location: Location, limits: Limits = DEFAULT_LIMITS
 ) -> Toc:
-    """Raises as `read_contents`."""
+    """Raises as `read_index_and_tarsplit`."""
     reader = format_of(layer).toc_reader(layer, location, limits)
     for piece in store.stream(layer.digest, location.toc.span):
         reader.feed(piece)
     return reader.finish()
 
 
-def read_contents(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> LayerIndex:
+def read_index_and_tarsplit(
+    store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS
+) -> LayerIndex:
     """TOC and, where there is one, the tar-split's digest, checked.
 
     Raises IntegrityError naming what is damaged or not in the store, FormatError,
     UnsupportedLayerError.
     """
-    contents = read_index(store, layer, limits)
-    check_tarsplit(store, contents)
-    return contents
+    index = read_index(store, layer, limits)
+    check_tarsplit(store, index)
+    return index
 
 
-def check_tarsplit(store: Store, contents: LayerIndex) -> None:
+def check_tarsplit(store: Store, index: LayerIndex) -> None:
     """Nothing where there is none; IntegrityError when it is damaged or not in the store."""
-    digest = contents.toc.tarsplit_digest or contents.location.tarsplit_digest
-    if contents.tarsplit is None or digest is None:
+    digest = index.toc.tarsplit_digest or index.location.tarsplit_digest
+    if index.tarsplit is None or digest is None:
         return
-    blob, hasher = contents.layer.digest, hashlib.sha256()
-    for piece in store.stream(blob, contents.tarsplit.span):
+    blob, hasher = index.layer.digest, hashlib.sha256()
+    for piece in store.stream(blob, index.tarsplit.span):
         hasher.update(piece)
     if hasher.digest() != raw(digest):
         raise IntegrityError(

@@ -74,12 +74,12 @@ def tar_of_blob(
 
 
 def find_corrupt_chunks(
-    store: Store, contents: LayerIndex, places: dict[bytes, Place]
+    store: Store, index: LayerIndex, places: dict[bytes, Place]
 ) -> dict[bytes, Place]:
     """The chunks whose bytes in the store are not what their digests promise. Reads all of the
     layer.
     """
-    toc = contents.toc
+    toc = index.toc
     sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
     holes = {toc.digests[chunk] for chunk, hole in enumerate(toc.holes) if hole}
     corrupt = {

@@ -51,12 +51,12 @@ class Rebuild:
     def __init__(
         self,
         store: Store,
-        contents: LayerIndex,
+        index: LayerIndex,
         places: dict[bytes, Place],
         arrived: Arrived = at_once,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._store, self._contents, self._places = store, contents, places
+        self._store, self._index, self._places = store, index, places
         self._arrived, self._limits = arrived, limits
         self._recent = _Recent()
         self._due: list[Callable[[], None]] = []
@@ -81,7 +81,7 @@ class Rebuild:
 
     def _joined(self) -> Iterator[bytes]:
         """What the steps stand for, in few blocks: each of them goes from thread to thread."""
-        first = self._contents.toc.first
+        first = self._index.toc.first
         held: list[bytes] = []
         size = 0  # of the contents among them, and of what earlier batches left
         for steps, crcs in self._steps():
@@ -124,7 +124,7 @@ class Rebuild:
         """What the chunks decode to, in order, as many at once as may be held; pieces of a hole or
         of a long one.
         """
-        toc, places, recent = self._contents.toc, self._places, self._recent
+        toc, places, recent = self._index.toc, self._places, self._recent
         digests, sizes, holes = toc.digests, toc.chunk_sizes, toc.holes
         some: list[bytes | int] = []  # what is known, or where in here it will stand
         asked: dict[bytes, _Asked] = {}
@@ -173,18 +173,18 @@ class Rebuild:
         return [found[known] if isinstance(known, int) else known for known in some]
 
     def _steps(self) -> Iterator[Steps]:
-        contents = self._contents
-        part = contents.tarsplit
+        index = self._index
+        part = index.tarsplit
         if part is None:
             raise IntegrityError(
-                f"layer {contents.layer.digest}: its chunks make no tar, for no digest vouches "
+                f"layer {index.layer.digest}: its chunks make no tar, for no digest vouches "
                 "for a tar-split"
             )
         text = frames.stream(
-            self._store.stream(contents.layer.digest, part.span), self._limits, part.decoded_bytes
+            self._store.stream(index.layer.digest, part.span), self._limits, part.decoded_bytes
         )
         yield from from_tarsplit(
-            contents.toc, parse_lines(exactly(text, part.decoded_bytes), self._limits)
+            index.toc, parse_lines(exactly(text, part.decoded_bytes), self._limits)
         )
 
     def _file(
@@ -192,7 +192,7 @@ class Rebuild:
     ) -> Iterator[bytes]:
         """A file of several chunks, or of a long one, or of holes. `want`: its CRC."""
         crc: int | None = None
-        whole = hashlib.sha256() if entry in self._contents.toc.file_digests else None
+        whole = hashlib.sha256() if entry in self._index.toc.file_digests else None
         flat = chain.from_iterable(
             (data,) if isinstance(data, bytes) else data for data in contents
         )
@@ -207,7 +207,7 @@ class Rebuild:
             self._due.append(partial(self._compare, entry, whole))
 
     def _compare(self, entry: int, whole: hashlib._Hash) -> None:
-        toc = self._contents.toc
+        toc = self._index.toc
         if whole.digest() != toc.file_digests[entry]:
             raise IntegrityError(
                 f"{toc.names[entry]!r:.80} does not match its digest in the TOC although its "
@@ -216,11 +216,11 @@ class Rebuild:
 
     def _refuse(self, entry: int) -> NoReturn:
         raise IntegrityError(
-            f"{self._contents.toc.names[entry]!r:.80} does not match its checksum in the tar-split"
+            f"{self._index.toc.names[entry]!r:.80} does not match its checksum in the tar-split"
         )
 
     def _chunk(self, chunk: int) -> Iterable[bytes]:
-        toc = self._contents.toc
+        toc = self._index.toc
         size = toc.chunk_sizes[chunk]
         if toc.holes[chunk]:
             return _zeros(size)

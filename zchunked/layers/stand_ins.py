@@ -79,12 +79,12 @@ class KnownFrames:
     """What the store says of a blob's frames: `places[i]` is where one lies that agrees with frame
     i.
 
-    `contents`: digests of payloads it has, of whatever length. `strangers`: blobs that another
+    `payloads`: digests of those it has, of whatever length. `strangers`: blobs that another
     encoder wrote.
     """
 
     places: list[Place | None]
-    contents: set[bytes] = field(default_factory=set)
+    payloads: set[bytes] = field(default_factory=set)
     strangers: set[Digest] = field(default_factory=set)
 
 
@@ -133,10 +133,10 @@ def _find_in_table(
     )
     if not frames.is_joined:
         is_content = [its >= 0 and kind == PAYLOAD for its, kind in zip(found, kinds, strict=True)]
-        contents = set(compress(frames.keys, is_content))
+        payloads = set(compress(frames.keys, is_content))
         agree = set(compress(frames.keys, map(and_, is_content, is_same)))
-        known.contents |= contents
-        if len(contents) - len(agree) > _FEW + len(agree) // _SHARE:
+        known.payloads |= payloads
+        if len(payloads) - len(agree) > _FEW + len(agree) // _SHARE:
             known.strangers.add(table.blob)
     if table.blob not in known.strangers:
         places = known.places
@@ -158,7 +158,7 @@ def _find_in_rows(known: KnownFrames, frames: FrameMap, rows: _Rows) -> None:
         agreeing = rows.headers(wanted).agreeing(wanted, known.strangers)
     else:
         found = rows.payloads(wanted)
-        known.contents |= set(map(itemgetter(0), found.frames))
+        known.payloads |= set(map(itemgetter(0), found.frames))
         known.strangers |= found.strangers(wanted)
         agreeing = found.agreeing(wanted, known.strangers)
     wanted = _wanted(known, frames, HEADER)

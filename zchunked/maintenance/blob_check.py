@@ -57,11 +57,11 @@ def verify_blob(
 def _wrong_frames(store: Store, layer: Descriptor) -> list[ByteRange]:
     """Where a blob with a table of contents is damaged; empty where that cannot be told."""
     try:
-        contents = read_index(store, layer)
-        frames = contents.frames()
+        index = read_index(store, layer)
+        frames = index.frames()
     except (FormatError, IntegrityError, UnsupportedLayerError):
         return []
-    found = find_corruption(store, contents, frames, StandIns())
+    found = find_corruption(store, index, frames, StandIns())
     return found.damaged or found.unsure
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zchunked.errors import FormatError, IntegrityError, LocalError, UnsupportedLayerError
-from zchunked.layers.metadata import read_contents
+from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.maintenance.gc_plan import Budget, GcPlan, Holder, plan
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest, parse_config, parse_document
@@ -302,7 +302,7 @@ class _Findings:
         self, layer: Descriptor, key: tuple[str, str]
     ) -> dict[str, list[ByteRange]] | None:
         try:
-            wanted = read_contents(self._store, layer).own_chunks()
+            wanted = read_index_and_tarsplit(self._store, layer).own_chunks()
         except (IntegrityError, FormatError, UnsupportedLayerError):
             return None
         places = self._store.find_chunks(wanted)

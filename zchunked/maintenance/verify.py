@@ -10,7 +10,7 @@ from itertools import zip_longest
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.formats.annotations import locate
 from zchunked.layers.assemble import Assembly
-from zchunked.layers.metadata import read_contents
+from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.layers.proof import prove, tar_of_blob
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.maintenance.blob_check import verify_blob
@@ -97,7 +97,7 @@ def _verify_contents(store: Store, images: Iterable[Image], findings: Findings) 
                 _prove_layer(store, layer, diff_id, findings)
             continue
         try:
-            read_contents(store, layer)
+            read_index_and_tarsplit(store, layer)
         except UnsupportedLayerError:
             continue
         except (IntegrityError, FormatError):

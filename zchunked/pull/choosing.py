@@ -45,8 +45,8 @@ class WayChooser:
         """Fill `ways`, and take one. `coming`: digests of chunks that layers before this one
         fetch.
         """
-        gaps, contents = self._gaps, task.contents
-        assert contents is not None
+        gaps, index = self._gaps, task.index
+        assert index is not None
         is_known = any(source != task.layer.digest for source in stand_ins.blobs)
         if gaps.exact and not self._is_plan:  # nothing to choose
             task.way = "exact" if is_known else "whole"
@@ -64,7 +64,7 @@ class WayChooser:
         elif (
             is_known
             and self._is_plan
-            and not is_worth_reading(contents.location.toc.span.size, whole, link, costs)
+            and not is_worth_reading(index.location.toc.span.size, whole, link, costs)
         ):
             task.way = "whole"  # as the pull will find out before it reads what was read here
         elif is_known:
@@ -90,8 +90,8 @@ class WayChooser:
         coming: Collection[bytes],
     ) -> list[WayCost]:
         """Exact and whole always, lean where a tar-split makes it possible."""
-        contents, frames = task.contents, task.frames
-        assert contents is not None
+        index, frames = task.index, task.frames
+        assert index is not None
         link, jobs, costs = conditions.link, conditions.jobs, conditions.costs
         whole = subtract([ByteRange(0, task.layer.size)], here)
         missing = subtract(whole, stand_ins.spans())
@@ -110,11 +110,9 @@ class WayChooser:
             ),
             cost("whole", whole, hashing),
         ]
-        if contents.tarsplit is not None:
-            need = subtract(merge([*_lean_need(task, contents, coming), *contents.vouched]), here)
-            making = (
-                len(contents.toc.starts) * costs.chunk + sum(contents.toc.sizes) * costs.tar_byte
-            )
+        if index.tarsplit is not None:
+            need = subtract(merge([*_lean_need(task, index, coming), *index.vouched]), here)
+            making = len(index.toc.starts) * costs.chunk + sum(index.toc.sizes) * costs.tar_byte
             made.insert(1, cost("lean", need, making))
         return made
 
@@ -132,12 +130,12 @@ class WayChooser:
         return is_by_time and rate is not None and taken is not None and rate * MOVED < taken
 
 
-def _lean_need(task: LayerTask, contents: LayerIndex, coming: Collection[bytes]) -> list[ByteRange]:
-    known = task.known.contents if task.known is not None else set()
-    toc = contents.toc
+def _lean_need(task: LayerTask, index: LayerIndex, coming: Collection[bytes]) -> list[ByteRange]:
+    known = task.known.payloads if task.known is not None else set()
+    toc = index.toc
     ours = [
         chunk
-        for digest, chunk in contents.own_chunks().items()
+        for digest, chunk in index.own_chunks().items()
         if digest not in known and digest not in coming
     ]
     starts = [toc.starts[chunk] for chunk in ours]
@@ -154,7 +152,7 @@ def _why(task: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:
         return "asked for by --lean or --max-gap 0" if is_metered else "it needs the fewest bytes"
     if is_known:
         return FASTER_WHOLE
-    is_foreign = task.known is not None and bool(task.known.contents)
+    is_foreign = task.known is not None and bool(task.known.payloads)
     return (
         "what is stored of it was written by another encoder"
         if is_foreign

@@ -62,13 +62,13 @@ def _enter_layer(
     _enter(store, LayerIndex.of(layer, location, read_toc(store, layer, location, limits)), limits)
 
 
-def _enter(store: Store, contents: LayerIndex, limits: Limits) -> None:
-    toc, blob = contents.toc, contents.layer.digest
+def _enter(store: Store, index: LayerIndex, limits: Limits) -> None:
+    toc, blob = index.toc, index.layer.digest
     here = Spans(store.covered(blob))
     known = {row[0] for row in store.chunks_of(blob)}
     chunks = sorted(
         (toc.starts[chunk], toc.ends[chunk], toc.chunk_sizes[chunk], digest)
-        for digest, chunk in contents.own_chunks().items()
+        for digest, chunk in index.own_chunks().items()
         if digest not in known
         and here.overlap(ByteRange(toc.starts[chunk], toc.ends[chunk]))
         == toc.ends[chunk] - toc.starts[chunk]
@@ -80,4 +80,4 @@ def _enter(store: Store, contents: LayerIndex, limits: Limits) -> None:
         if is_good
     )
     if rows:
-        store.add_chunks(blob, contents.layer.size, rows)
+        store.add_chunks(blob, index.layer.size, rows)

@@ -55,7 +55,7 @@ class Inspector:
                 location = self.tables.locate(layer, may_grow=self.may_take)
                 self.tables.fetch(layer, location, metadata, may_grow=self._may_grow)
             except UnsupportedLayerError as error:
-                metadata.contents, metadata.reason = None, str(error)
+                metadata.index, metadata.reason = None, str(error)
             except RangeIgnoredError:
                 if self._may_grow:
                     raise

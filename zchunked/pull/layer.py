@@ -23,8 +23,8 @@ from zchunked.store.chunks import Place
 class LayerTask:
     """One distinct layer. Its states, in order:
 
-    - unknown: neither `contents` nor `way`;
-    - understood (`LayerMetadata.describe`): `contents` where there is a TOC, else `way` is `whole`;
+    - unknown: neither `index` nor `way`;
+    - understood (`LayerMetadata.describe`): `index` where there is a TOC, else `way` is `whole`;
     - planned (the scheduler): `way` and `order`, with `stand_ins` (exact) or `places` (lean);
     - ended: `proof`, or `failure`; of one that failed, `repair.py` decides whether it is planned
       again. Then `trust` says which frames may still stand in, and `again` what arrived damaged and
@@ -35,7 +35,7 @@ class LayerTask:
     diff_id: Digest
     entry: LayerEntry
     way: Way | None = None
-    contents: LayerIndex | None = None
+    index: LayerIndex | None = None
     here_before: int = 0  # bytes of the blob itself
     ways: list[WayCost] = field(default_factory=list)
     places: dict[bytes, Place] = field(default_factory=dict)
@@ -62,29 +62,29 @@ class LayerTask:
         return self.way == "lean"
 
     @property
-    def parts(self) -> LayerIndex | None:
-        """Its contents if it comes the lean way, else None."""
-        return self.contents if self.is_lean else None
+    def lean_index(self) -> LayerIndex | None:
+        """The index of a layer that takes the lean way, None of another one."""
+        return self.index if self.is_lean else None
 
     @property
     def is_understood(self) -> bool:
-        return self.way is not None or self.contents is not None
+        return self.way is not None or self.index is not None
 
     @cached_property
     def frames(self) -> FrameMap | None:
         """None where its contents are not known, or contradict themselves: then no frame stands in
         for another.
         """
-        if self.contents is None:
+        if self.index is None:
             return None
         try:
-            return self.contents.frames()
+            return self.index.frames()
         except FormatError:
             return None
 
-    def learn(self, contents: LayerIndex) -> None:
+    def learn(self, index: LayerIndex) -> None:
         """What it holds was read after it was planned."""
-        self.contents = contents
+        self.index = index
         self.__dict__.pop("frames", None)  # that it has none was remembered
 
     def frames_of(self, blob: Digest) -> list[int]:

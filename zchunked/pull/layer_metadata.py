@@ -15,14 +15,14 @@ from zchunked.ranges import ByteRange, merge
 class LayerMetadata:
     """What a layer's blob holds, or why it comes whole. Filled by one worker while others look.
 
-    `here_before`: bytes of it that were here. `contents` is set once the TOC is read: then chunks
+    `here_before`: bytes of it that were here. `index` is set once the TOC is read: then chunks
     can be asked for, though the tar-split may still be on its way. `is_complete`: it has come and
     was checked, nothing changes any more; until then `coming` is being fetched. `begun`: orders of
-    chunks that are being fetched without a plan; no more of them come once `contents` is set.
+    chunks that are being fetched without a plan; no more of them come once `index` is set.
     """
 
     here_before: int = 0
-    contents: LayerIndex | None = None
+    index: LayerIndex | None = None
     reason: str | None = None
     is_here: bool = False
     is_complete: bool = False
@@ -41,7 +41,7 @@ class LayerMetadata:
 
     def describe(self, task: LayerTask) -> None:
         """Tell the task, which is understood then."""
-        task.contents = self.contents
+        task.index = self.index
         task.here_before = task.entry.cached_bytes = self.here_before
         if self.is_here:
             task.way, task.entry.mode = "whole", "cached"

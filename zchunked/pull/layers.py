@@ -165,7 +165,7 @@ class Layers:
     def _is_clear(self, layer: Descriptor) -> bool:
         """Whether enough is known of the layer to plan it."""
         metadata = self._metadata[layer.digest]
-        if metadata.contents is None:
+        if metadata.index is None:
             return metadata.is_complete
         has_ranges = layer.digest not in self._downloader.without_ranges
         return self._stored.are_known and (metadata.is_complete or has_ranges)

@@ -15,12 +15,12 @@ from zchunked.store.chunks import Place
 
 
 def check_loose(
-    contents: LayerIndex, own: dict[bytes, int], store: Store, found: dict[bytes, Place]
+    index: LayerIndex, own: dict[bytes, int], store: Store, found: dict[bytes, Place]
 ) -> list[ByteRange]:
     """Chunks whose bytes an earlier run left behind, but not yet the row that says so. Returns
     where bad ones lay.
     """
-    blob, toc = contents.layer.digest, contents.toc
+    blob, toc = index.layer.digest, index.toc
     here = Spans(store.covered(blob))
     loose = [
         chunk
@@ -42,12 +42,12 @@ def check_loose(
         else:
             bad.append(ByteRange(start, end))
     if good:
-        store.add_chunks(blob, contents.layer.size, sorted(good))
+        store.add_chunks(blob, index.layer.size, sorted(good))
     return store.report_corruption(blob, bad) if bad else []
 
 
 def wanted_of(
-    contents: LayerIndex,
+    index: LayerIndex,
     places: dict[bytes, Place],
     own: dict[bytes, int],
     found: dict[bytes, Place],
@@ -58,7 +58,7 @@ def wanted_of(
 
     Fills `places`, and adds to `coming` what this layer will bring.
     """
-    toc = contents.toc
+    toc = index.toc
     places |= found
     left = own.keys() - found.keys()
     places |= {digest: coming[digest] for digest in left & coming.keys()}
@@ -69,22 +69,22 @@ def wanted_of(
     new = dict(
         zip(
             digests,
-            map(Place, repeat(contents.layer.digest), starts, map(sub, ends, starts)),
+            map(Place, repeat(index.layer.digest), starts, map(sub, ends, starts)),
             strict=True,
         )
     )
     places |= new
     coming |= new
     checks = ChunkChecks(starts, ends, [toc.chunk_sizes[chunk] for chunk in ours], digests)
-    metadata = contents.vouched
+    metadata = index.vouched
     return merge([*ranges(starts, ends), *metadata]), metadata, checks
 
 
 def held_elsewhere(task: LayerTask, found: dict[bytes, Place]) -> int:
     """Compressed bytes of the layer's chunks that other blobs in the store hold."""
-    contents = task.parts
-    if contents is None:
+    index = task.lean_index
+    if index is None:
         return 0
-    toc, blob = contents.toc, task.layer.digest
+    toc, blob = index.toc, task.layer.digest
     elsewhere = {digest for digest, place in found.items() if place.blob != blob}
     return sum(compress(map(sub, toc.ends, toc.starts), map(elsewhere.__contains__, toc.digests)))

@@ -24,12 +24,12 @@ def measured(tasks: Sequence[LayerTask], cpu_seconds: float, before: WorkCosts) 
     """What a pull that took so much CPU time teaches: of frames or of chunks, where all layers came
     one way.
     """
-    done = [task for task in tasks if task.proof is not None and task.contents is not None]
+    done = [task for task in tasks if task.proof is not None and task.index is not None]
     ways = {task.way for task in done}
     frames = sum(len(task.frames) for task in done if task.frames is not None)
-    chunks = sum(len(task.contents.toc.starts) for task in done if task.contents is not None)
+    chunks = sum(len(task.index.toc.starts) for task in done if task.index is not None)
     blobs = sum(task.layer.size for task in done)
-    tars = sum(sum(task.contents.toc.sizes) for task in done if task.contents is not None)
+    tars = sum(sum(task.index.toc.sizes) for task in done if task.index is not None)
     if ways == {"exact"} and frames >= _TELLING:
         frame = _bounded((cpu_seconds - blobs * before.byte) / frames)
         return {"frame": before.frame * (1 - _NEWS) + frame * _NEWS}

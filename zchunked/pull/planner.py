@@ -68,7 +68,7 @@ class Scheduler:
                 self._chooser.choose(task, stand_ins, conditions, here, self._coming)
             if task.way == "exact":
                 task.stand_ins = stand_ins
-        if task.parts is not None:
+        if task.lean_index is not None:
             order = self._order_lean(task, conditions, here, coming)
         else:
             order = self._order_blob(task, conditions, here, coming)
@@ -120,9 +120,9 @@ class Scheduler:
         coming: Sequence[ByteRange],
     ) -> Order:
         """What of the blob nothing stands in for."""
-        layer, contents = task.layer, task.contents
+        layer, index = task.layer, task.index
         wanted = subtract([ByteRange(0, layer.size)] if layer.size else [], task.stand_ins.spans())
-        tail = [ByteRange(contents.payload_end, layer.size)] if contents is not None else []
+        tail = [ByteRange(index.payload_end, layer.size)] if index is not None else []
         left = subtract(wanted, here)
         shape = self._shapes[layer.digest] = shape_of(self._gaps, task, conditions, left)
         runs = [run for whole in shape.runs(left) if (run := tuple(subtract(whole, coming)))]
@@ -138,9 +138,9 @@ class Scheduler:
         coming: Sequence[ByteRange],
     ) -> Order:
         """Checks what an earlier run left unchecked."""
-        contents = task.parts
-        assert contents is not None
-        own = contents.own_chunks()
+        index = task.lean_index
+        assert index is not None
+        own = index.own_chunks()
         if self.stored is not None:
             self.stored.enter_all()
         found, coming_chunks = self._find(own), self._coming
@@ -154,9 +154,9 @@ class Scheduler:
             coming_chunks = {
                 key: place for key, place in self._coming.items() if key not in task.refused_chunks
             }
-        if task.here_before and (bad := check_loose(contents, own, self._store, found)):
+        if task.here_before and (bad := check_loose(index, own, self._store, found)):
             here = subtract(here, bad)
-        wanted, metadata, checks = wanted_of(contents, task.places, own, found, coming_chunks)
+        wanted, metadata, checks = wanted_of(index, task.places, own, found, coming_chunks)
         self._coming |= coming_chunks
         left = subtract(wanted, here)
         shape = self._shapes[task.layer.digest] = shape_of(self._gaps, task, conditions, left)

@@ -62,9 +62,9 @@ class LayerProver:
 
     def _by_diff_id(self, task: LayerTask) -> Proof:
         """By the tar that its chunks make."""
-        contents = task.parts
-        assert contents is not None
-        blocks = Rebuild(self._store, contents, task.places, self._arrived, self._limits).blocks()
+        index = task.lean_index
+        assert index is not None
+        blocks = Rebuild(self._store, index, task.places, self._arrived, self._limits).blocks()
         with closing(self._session.pool.ahead("make", blocks)) as made:
             tar = self.budget.counted(task.layer.digest, verified_blocks(made))
             return Proof(is_blob=False, tar_size=prove(tar, task.layer, task.diff_id))

@@ -83,11 +83,11 @@ def _repair_blob(task: LayerTask, failure: ZPullError, session: PullSession) -> 
     """The ladder: what is provably damaged; then headers that were predicted; then payloads; then
     what is left.
     """
-    contents, frames, blob = task.contents, task.frames, task.layer.digest
-    assert contents is not None
+    index, frames, blob = task.index, task.frames, task.layer.digest
+    assert index is not None
     assert frames is not None
     stand_ins, store = task.stand_ins, session.store
-    found = find_corruption(store, contents, frames, stand_ins, session.options.limits)
+    found = find_corruption(store, index, frames, stand_ins, session.options.limits)
     _refuse_frames(task, session, found.lying)
     if found.damaged:
         return _drop_damage(task, failure, session, found)
@@ -151,9 +151,9 @@ def _once_more(
 
 def _understand(task: LayerTask, session: PullSession) -> bool:
     """Read the TOC of a blob that came whole, so that the damage can be found."""
-    if task.contents is None:
+    if task.index is None:
         try:
-            task.contents = read_index(session.store, task.layer, session.options.limits)
+            task.index = read_index(session.store, task.layer, session.options.limits)
         except (FormatError, IntegrityError, UnsupportedLayerError):
             return False
         task.__dict__.pop("frames", None)
@@ -161,9 +161,9 @@ def _understand(task: LayerTask, session: PullSession) -> bool:
 
 
 def _repair_lean(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
-    contents = task.contents
-    assert contents is not None
-    wrong = find_corrupt_chunks(session.store, contents, task.places)
+    index = task.index
+    assert index is not None
+    wrong = find_corrupt_chunks(session.store, index, task.places)
     drop_corrupt_chunks(session.store, wrong)
     task.refused_chunks.update(wrong)  # other blobs may claim to hold them too, and lie as well
     task.places.clear()

@@ -14,7 +14,7 @@ def take_seeds(session: PullSession, tasks: Iterable[LayerTask]) -> None:
     """Fill the store with what seeds hold of the layers' contents."""
     from zchunked.seeds import import_seeds  # noqa: PLC0415 - only needed with seeds
 
-    layers = [task.contents for task in tasks if task.contents and task.contents.tarsplit]
+    layers = [task.index for task in tasks if task.index and task.index.tarsplit]
     stop, emit, tick = session.stop, session.emit, session.tick
     seeds, pool = session.options.seeds, session.pool
     import_seeds(seeds, layers, session.store, pool, stop=stop, emit=emit, tick=tick)

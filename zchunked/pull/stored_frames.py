@@ -133,7 +133,7 @@ class StoredFrames:
 
         def work() -> None:
             with suppress(FormatError, IntegrityError, UnsupportedLayerError):
-                if task.contents is None:
+                if task.index is None:
                     task.learn(read_index(self._store, task.layer, self._limits))
                 look_up(task)
 

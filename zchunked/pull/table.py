@@ -45,7 +45,7 @@ class TableReader:
     _asked: int = field(init=False)  # the lane has been told to read what is before it
     _looking: threading.Lock = field(init=False, default_factory=threading.Lock)
     _done: threading.Event = field(init=False, default_factory=threading.Event)
-    _contents: LayerIndex | None = field(init=False, default=None)
+    _index: LayerIndex | None = field(init=False, default=None)
     _error: ZPullError | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -92,8 +92,8 @@ class TableReader:
                 if self.early is not None:
                     self.early.look(self.toc, self.pool)
                 if end == self.location.toc.span.end:
-                    self._contents = LayerIndex.of(self.layer, self.location, self.toc.finish())
-                    self.found(self._contents)
+                    self._index = LayerIndex.of(self.layer, self.location, self.toc.finish())
+                    self.found(self._index)
         except ZPullError as error:  # any other ends the pull, where the pool is waited for
             self._error, self.toc = error, None
         with self._looking:
@@ -118,5 +118,5 @@ class TableReader:
                 raise Stopped
         if self._error is not None:
             raise self._error
-        assert self._contents is not None
-        return self._contents
+        assert self._index is not None
+        return self._index

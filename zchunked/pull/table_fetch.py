@@ -86,14 +86,14 @@ class TableFetcher:
             order = Order(layer, [(span,) for span in left], wanted, wanted)
             downloader.now(order, may_grow=may_grow, came=reader.look, pool=self.transfer.pool)
             try:
-                contents = reader.finish()
-                if contents is None:
+                index = reader.finish()
+                if index is None:
                     metadata.reason = reader.skipped
                     return
-                check_tarsplit(store, contents)
+                check_tarsplit(store, index)
             except IntegrityError:
                 wrong = list(metadata.coming)
-                if metadata.contents is not None and tarsplit is not None:
+                if metadata.index is not None and tarsplit is not None:
                     wrong = [tarsplit.span]
                 gone = store.report_corruption(layer.digest, wrong)
                 downloader.take_back(order, gone)
@@ -109,8 +109,8 @@ class TableFetcher:
         is read.
         """
 
-        def found(contents: LayerIndex) -> None:
-            metadata.contents = contents
+        def found(index: LayerIndex) -> None:
+            metadata.index = index
 
         transfer, span, early = self.transfer, location.toc.span, None
         if (

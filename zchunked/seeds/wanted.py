@@ -46,15 +46,15 @@ class Wanted:
         self._files: dict[int, set[bytes]] = {}
         self._layouts: dict[int, list[Layout]] = {}
         self._names: dict[str, Layout] = {}
-        for contents in layers:
-            self._add(contents, store)
+        for index in layers:
+            self._add(index, store)
         self.count = len(self._lacking)
 
-    def _add(self, contents: LayerIndex, store: Store) -> None:
-        toc = contents.toc
+    def _add(self, index: LayerIndex, store: Store) -> None:
+        toc = index.toc
         solid = {digest for digest, hole in zip(toc.digests, toc.holes, strict=True) if not hole}
         found = store.find_chunks(list(solid))
-        here = Spans(store.covered(contents.layer.digest))
+        here = Spans(store.covered(index.layer.digest))
         lacking = {
             digest
             for digest, start, end in zip(toc.digests, toc.starts, toc.ends, strict=True)

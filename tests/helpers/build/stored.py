@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from tests.helpers.build.front import Image, Layer
 from zchunked.formats.annotations import locate
-from zchunked.layers.metadata import LayerIndex, read_contents
+from zchunked.layers.metadata import LayerIndex, read_index_and_tarsplit
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
@@ -49,15 +49,15 @@ def keep_metadata(store: Store, layer: Layer) -> LayerIndex:
     write(
         store, layer, [location.toc.span, *([location.tarsplit.span] if location.tarsplit else [])]
     )
-    contents = read_contents(store, descriptor)
-    write(store, layer, contents.vouched)
-    return contents
+    index = read_index_and_tarsplit(store, descriptor)
+    write(store, layer, index.vouched)
+    return index
 
 
 def keep_parts(store: Store, layer: Layer) -> LayerIndex:
     """All that a partial pull keeps of a layer: metadata and chunks, one copy of each, no holes."""
-    contents = keep_metadata(store, layer)
-    toc = contents.toc
+    index = keep_metadata(store, layer)
+    toc = index.toc
     rows = {
         digest: (digest, start, end - start, size)
         for digest, start, end, size, hole in zip(
@@ -67,7 +67,7 @@ def keep_parts(store: Store, layer: Layer) -> LayerIndex:
     }
     write(store, layer, [ByteRange(start, start + length) for _, start, length, _ in rows.values()])
     store.add_chunks(Digest(layer.digest), layer.size, rows.values())
-    return contents
+    return index
 
 
 def keep_whole(store: Store, layer: Layer) -> None:
