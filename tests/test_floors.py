@@ -80,7 +80,7 @@ WHO_MAY = {
     "multiprocessing": "",
     "asyncio": "",
     "logging": "",
-    # Threads are started by the crew; others own locks at most. Only a pull that was stopped or
+    # Threads are started by WorkerPool; others own locks at most. Only a pull that was stopped or
     # slept knows time. To look a name up nobody can set a bound but by a thread that nobody waits
     # for.
     "threading.Thread": "download.workers sources.http.names",

@@ -6,7 +6,7 @@ import pytest
 
 from zchunked.download.blob_download import BlobDownload
 from zchunked.download.coalesce import Run
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.oci.digest import EMPTY
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
@@ -14,7 +14,7 @@ from zchunked.ranges import ByteRange
 
 def state_of(*runs: Run) -> BlobDownload:
     spans = [span for run in runs for span in run]
-    return BlobDownload(Order(Descriptor("", EMPTY, 1000), [*runs], spans, []), queue=runs)
+    return BlobDownload(FetchPlan(Descriptor("", EMPTY, 1000), [*runs], spans, []), queue=runs)
 
 
 def run(*edges: int) -> Run:
@@ -44,5 +44,5 @@ def test_neighbours_are_taken_together(
     first = state.take()
     assert first is not None
     assert state.take_more(first, size, jobs) == queue[:taken]
-    assert state.at_work == queue[:taken]
+    assert state.running == queue[:taken]
     assert [*state.queue] == queue[taken:]

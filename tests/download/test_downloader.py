@@ -10,7 +10,7 @@ import pytest
 
 from zchunked.download.coalesce import shares
 from zchunked.download.downloader import Downloader
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.download.retry import Chameleon
 from zchunked.download.retrying_source import RetryingSource
 from zchunked.download.workers import WorkerPool
@@ -90,17 +90,17 @@ class Bench:
             stop=self.stop,
             can_drain=lambda: drains,
         )
-        self.crew = WorkerPool({"fetch": jobs}, self.stop)
+        self.pool = WorkerPool({"fetch": jobs}, self.stop)
 
     def now(self, spans: Sequence[ByteRange] = WHOLE, *, may_grow: bool = True) -> None:
         """One run, the whole blob if not told otherwise, in a worker that others may help."""
-        order = Order(LAYER, [tuple(spans)], [*spans], [*spans])
-        with self.crew:
+        plan = FetchPlan(LAYER, [tuple(spans)], [*spans], [*spans])
+        with self.pool:
             try:
-                self.crew.submit(
-                    "fetch", lambda: self.downloader.now(order, pool=self.crew, may_grow=may_grow)
+                self.pool.submit(
+                    "fetch", lambda: self.downloader.fetch(plan, pool=self.pool, may_grow=may_grow)
                 )
-                self.crew.wait(lambda: None)
+                self.pool.wait(lambda: None)
             finally:
                 self.stop.set()
         self.downloader.close()

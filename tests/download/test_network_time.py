@@ -32,7 +32,7 @@ def test_time_runs_by_the_share_of_workers_who_wait(waiting: int, working: int) 
         for _ in range(waiting + working):
             stack.enter_context(time.on_the_line())
         for _ in range(working):
-            stack.enter_context(time.at_work())
+            stack.enter_context(time.processing())
         clock.now += 10
         assert time() == pytest.approx(10 * waiting / (waiting + working) if working else 10)
     clock.now += 10

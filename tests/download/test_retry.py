@@ -537,7 +537,7 @@ def test_a_slow_disk_uses_up_no_patience() -> None:
     world = World(patience=10)
     with world.chameleon.local_work():
         world.now += 600
-        assert world.chameleon.is_borne()  # as the watchdog asks meanwhile
+        assert world.chameleon.would_forgive()  # as the watchdog asks meanwhile
         with world.chameleon.local_work():  # another worker
             world.now += 600
     assert not world.chameleon.forgive(TransientError("reset")).is_final
@@ -602,7 +602,7 @@ def test_a_person_is_told_once_per_silence_and_why() -> None:
     def look(times: int) -> None:
         for _ in range(times):
             world.now += 0.5
-            world.chameleon.tell_silence(is_fetching=True)
+            world.chameleon.report_silence(is_fetching=True)
 
     world.chameleon.forgive(TransientError("h: connection refused"))
     look(5)
@@ -616,7 +616,7 @@ def test_a_person_is_told_once_per_silence_and_why() -> None:
     look(20)
     assert len(_notes(world)) == 1  # nothing is asked for, so nothing is waited for
     world.chameleon.forgive(TransientError("429", retry_after=20))
-    world.chameleon.tell_silence(is_fetching=True)
+    world.chameleon.report_silence(is_fetching=True)
     assert len(_notes(world)) == 2
     assert "429; the server asks to wait 20 s" in _notes(world)[1]
 
@@ -626,9 +626,9 @@ def test_nobody_is_told_of_a_silence_while_nothing_is_fetched_or_the_disk_is_slo
     world.chameleon.forgive(TransientError("reset"))
     for _ in range(20):
         world.now += 1
-        world.chameleon.tell_silence(is_fetching=False)
+        world.chameleon.report_silence(is_fetching=False)
     with world.chameleon.local_work():
         for _ in range(20):
             world.now += 1
-            world.chameleon.tell_silence(is_fetching=True)
+            world.chameleon.report_silence(is_fetching=True)
     assert not _notes(world)

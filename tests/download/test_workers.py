@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from zchunked.download.retry import Stopped
-from zchunked.download.workers import WorkerPool, made_ahead
+from zchunked.download.workers import WorkerPool, prefetched
 from zchunked.errors import LocalError
 
 
@@ -20,31 +20,31 @@ def numbers(made: list[int], end: int = 1_000) -> Iterator[int]:
         yield number
 
 
-def run(crew: WorkerPool, task: object) -> None:
-    with crew:
-        crew.submit("take", task)  # type: ignore[arg-type]
-        crew.wait(lambda: None)
+def run(pool: WorkerPool, task: object) -> None:
+    with pool:
+        pool.submit("take", task)  # type: ignore[arg-type]
+        pool.wait(lambda: None)
 
 
 @pytest.fixture
-def crew() -> WorkerPool:
+def pool() -> WorkerPool:
     return WorkerPool({"make": 1, "take": 1}, threading.Event())
 
 
-def test_items_come_in_order_and_only_a_few_are_made_ahead(crew: WorkerPool) -> None:
+def test_items_come_in_order_and_only_a_few_are_made_ahead(pool: WorkerPool) -> None:
     made: list[int] = []
     taken: list[int] = []
 
     def take() -> None:
-        for number in crew.ahead("make", numbers(made), most=3):
+        for number in pool.prefetch("make", numbers(made), most=3):
             assert len(made) <= number + 6
             taken.append(number)
 
-    run(crew, take)
+    run(pool, take)
     assert taken == list(range(1_000))
 
 
-def test_what_making_raises_comes_out_where_items_are_taken(crew: WorkerPool) -> None:
+def test_what_making_raises_comes_out_where_items_are_taken(pool: WorkerPool) -> None:
     def broken() -> Iterator[int]:
         yield 1
         raise ValueError("no more")
@@ -53,29 +53,29 @@ def test_what_making_raises_comes_out_where_items_are_taken(crew: WorkerPool) ->
 
     def take() -> None:
         with pytest.raises(ValueError, match="no more"):
-            taken.extend(crew.ahead("make", broken()))
+            taken.extend(pool.prefetch("make", broken()))
 
-    run(crew, take)
+    run(pool, take)
     assert taken == [1]
 
 
-def test_whoever_stops_taking_ends_the_making(crew: WorkerPool) -> None:
+def test_whoever_stops_taking_ends_the_making(pool: WorkerPool) -> None:
     made: list[int] = []
 
     def take() -> None:
-        items = crew.ahead("make", numbers(made, 1_000_000))
+        items = pool.prefetch("make", numbers(made, 1_000_000))
         assert next(items) == 0
         items.close()
 
-    run(crew, take)
+    run(pool, take)
     assert len(made) < 20
 
 
-def test_items_made_ahead_without_a_crew() -> None:
+def test_items_made_ahead_without_a_pool() -> None:
     made: list[int] = []
-    assert list(made_ahead(numbers(made, 100))) == made == [*range(100)]
+    assert list(prefetched(numbers(made, 100))) == made == [*range(100)]
     before = threading.active_count()
-    items = made_ahead(numbers(made, 1_000_000))
+    items = prefetched(numbers(made, 1_000_000))
     assert next(items) == 0
     assert threading.active_count() == before + 1
     items.close()
@@ -83,9 +83,9 @@ def test_items_made_ahead_without_a_crew() -> None:
     assert len(made) < 120
 
 
-def test_a_crew_that_is_stopped_waits_for_no_items() -> None:
+def test_a_pool_that_is_stopped_waits_for_no_items() -> None:
     stop = threading.Event()
-    crew = WorkerPool({"make": 1, "take": 1}, stop)
+    pool = WorkerPool({"make": 1, "take": 1}, stop)
     seen: list[str] = []
 
     def slow() -> Iterator[int]:
@@ -94,7 +94,7 @@ def test_a_crew_that_is_stopped_waits_for_no_items() -> None:
         yield 2
 
     def take() -> None:
-        items = crew.ahead("make", slow())
+        items = pool.prefetch("make", slow())
         next(items)
         stop.set()
         try:
@@ -104,21 +104,21 @@ def test_a_crew_that_is_stopped_waits_for_no_items() -> None:
             seen.append("stopped")
             raise
 
-    run(crew, take)
+    run(pool, take)
     assert seen == ["stopped"]
 
 
-def test_a_worker_keeps_nothing_of_a_task_that_has_ended(crew: WorkerPool) -> None:
+def test_a_worker_keeps_nothing_of_a_task_that_has_ended(pool: WorkerPool) -> None:
     class Large:
         def task(self) -> None:
             """Nothing."""
 
     large = Large()
     gone = weakref.ref(large)
-    with crew:
-        crew.submit("take", large.task)
+    with pool:
+        pool.submit("take", large.task)
         del large
-        crew.wait(lambda: None)
+        pool.wait(lambda: None)
         assert gone() is None
 
 
@@ -134,15 +134,15 @@ def test_few_threads_are_enough_and_none_is_local_trouble(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", limited)
-    crew = WorkerPool({"make": 1, "take": 8}, threading.Event())
+    pool = WorkerPool({"make": 1, "take": 8}, threading.Event())
     if works:
         done: list[int] = []
-        run(crew, lambda: done.append(crew.size("take")))
+        run(pool, lambda: done.append(pool.size("take")))
         assert done == [most - 1]
     else:
-        with pytest.raises(LocalError, match="no more threads"), crew:
+        with pytest.raises(LocalError, match="no more threads"), pool:
             pass
-        assert crew.is_gone
+        assert pool.is_gone
 
 
 # ── few threads to be had ──
@@ -172,30 +172,30 @@ def test_with_few_threads_each_lane_has_one_before_any_has_two(
     count: int, scarce: Callable[[int], None]
 ) -> None:
     scarce(count)
-    crew = WorkerPool({"make": 2, "prove": 2, "fetch": 8}, threading.Event())
+    pool = WorkerPool({"make": 2, "prove": 2, "fetch": 8}, threading.Event())
     done: list[int] = []
-    with crew:
-        assert all(crew.size(lane) for lane in ("make", "prove", "fetch"))
-        assert sum(crew.size(lane) for lane in ("make", "prove", "fetch")) == count
+    with pool:
+        assert all(pool.size(queue) for queue in ("make", "prove", "fetch"))
+        assert sum(pool.size(queue) for queue in ("make", "prove", "fetch")) == count
         for number in range(20):
-            for lane in ("make", "prove", "fetch"):
-                crew.submit(lane, partial(done.append, number))
-        crew.wait(lambda: None)
+            for queue in ("make", "prove", "fetch"):
+                pool.submit(queue, partial(done.append, number))
+        pool.wait(lambda: None)
     assert len(done) == 60
-    assert crew.is_gone
+    assert pool.is_gone
 
 
 def test_a_lane_without_a_thread_is_local_trouble_and_leaves_none_behind(
     scarce: Callable[[int], None],
 ) -> None:
     scarce(2)
-    crew = WorkerPool({"make": 1, "prove": 1, "fetch": 8}, threading.Event())
-    with pytest.raises(LocalError, match="no more threads: 2 of 10"), crew:
+    pool = WorkerPool({"make": 1, "prove": 1, "fetch": 8}, threading.Event())
+    with pytest.raises(LocalError, match="no more threads: 2 of 10"), pool:
         pytest.fail("it was entered")
-    assert crew.is_gone
+    assert pool.is_gone
 
 
 def test_without_a_thread_items_are_made_by_the_caller(scarce: Callable[[int], None]) -> None:
     scarce(0)
     made: list[int] = []
-    assert list(made_ahead(numbers(made, 100))) == [*range(100)]
+    assert list(prefetched(numbers(made, 100))) == [*range(100)]

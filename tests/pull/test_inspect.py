@@ -102,7 +102,7 @@ def test_tables_that_are_here_are_read_in_turns_so_the_short_one_is_done_first(
             for one in content.layers:
                 pool.submit("fetch", partial(inspector.look_into, described(one), LayerMetadata()))
             waiting = threading.Event()
-            while pool._lanes["read"].qsize() < 2:
+            while pool._queues["read"].qsize() < 2:
                 waiting.wait(0.001)
             asked.set()
             pool.wait(lambda: None)

@@ -23,7 +23,7 @@ from tests.helpers.harness.pulls import AMD64, IMPATIENT, open_store
 from tests.helpers.servers.memory import Break, MemorySource
 from zchunked.download.coalesce import GapPolicy, Link, Run, runs_for
 from zchunked.download.downloader import Downloader
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.download.retry import Chameleon
 from zchunked.download.retrying_source import RetryingSource
 from zchunked.download.workers import WorkerPool
@@ -408,32 +408,32 @@ def test_what_is_planned_anew_comes_once_and_all_of_it(
     with open_store(tmp_path_factory.mktemp("store")) as store:
         events: list[Event] = []
         karma = Chameleon(Patience(1.0), 1, events.append, stop)
-        fetcher = Downloader(
+        downloader = Downloader(
             RetryingSource(source, karma), store, accounts=Accounts(), emit=events.append, stop=stop
         )
 
-        def plan(most: int) -> Callable[[list[ByteRange]], list[Run]]:
+        def gaps_up_to(most: int) -> Callable[[list[ByteRange]], list[Run]]:
             return lambda left: runs_for(left, policy=GapPolicy(most, float("inf")), jobs=1)
 
-        crew = WorkerPool({"fetch": 1}, stop)
-        order = Order(blob, plan(before)(merge(wanted)), merge(wanted))
-        crew.submit("fetch", lambda: None)
-        fetcher.order(crew, order)
-        tasks = crew._lanes["fetch"]
-        for _ in range(min(begun, len(order.runs)) + 1):
+        pool = WorkerPool({"fetch": 1}, stop)
+        plan = FetchPlan(blob, gaps_up_to(before)(merge(wanted)), merge(wanted))
+        pool.submit("fetch", lambda: None)
+        downloader.submit(pool, plan)
+        tasks = pool._queues["fetch"]
+        for _ in range(min(begun, len(plan.runs)) + 1):
             task = tasks.get()
             assert task is not None
             task()
-        fetcher.replan(crew, order, plan(after))
-        assert fetcher.to_come() >= total(store.missing(blob.digest, order.wanted))
+        downloader.replan(pool, plan, gaps_up_to(after))
+        assert downloader.bytes_left() >= total(store.missing(blob.digest, plan.wanted))
         while not tasks.empty():
             task = tasks.get()
             assert task is not None
             task()
-        fetcher.close()
-        assert fetcher.to_come() == 0
+        downloader.close()
+        assert downloader.bytes_left() == 0
         assert subtract(merge(wanted), store.covered(blob.digest)) == []
-        fetcher.watermarks.wait_for(blob.digest, one.size)
+        downloader.watermarks.wait_for(blob.digest, one.size)
         asked = [span for _, spans in source.asked for span in spans]
         assert total(asked) == total(merge(asked))
 

@@ -234,7 +234,7 @@ class Dribble:
 
 def test_a_server_that_keeps_us_busy_with_nothing_is_left() -> None:
     dribble = Dribble(rate=1)
-    with pytest.raises(TransferError, match="nothing useful has come"):
+    with pytest.raises(TransferError, match="nothing useful arrived"):
         dribble.until_it_ends(1000)
     assert 60 <= dribble.now <= 75
 

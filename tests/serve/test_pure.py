@@ -205,7 +205,7 @@ def test_what_one_pull_brings_another_lives_by() -> None:
     one.karma = two.karma = shared
     now[0] = 20.0
     one.gain(5000)
-    assert two.is_borne()
+    assert two.would_forgive()
     assert not two.forgive(TransientError("reset")).is_final
     now[0] = 40.0
     assert one.forgive(TransientError("reset")).is_final

@@ -1,4 +1,4 @@
-"""State of one blob's download: runs that are queued and at work, chunks checked and recorded."""
+"""State of one blob's download: runs queued and running, chunks checked and recorded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from zchunked.download.coalesce import Run, shares
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.download.retry import Stopped
 from zchunked.download.workers import WorkerPool
 from zchunked.layers.chunk_data import are_chunks
@@ -24,44 +24,43 @@ MakeRuns = Callable[[list[ByteRange]], list[Run]]
 
 
 class BlobDownload:
-    """An order at work; `lock` guards all that changes. Its methods are for any worker."""
+    """A fetch plan under way; `lock` guards all that changes. Its methods are for any worker."""
 
     def __init__(
         self,
-        order: Order,
+        plan: FetchPlan,
         *,
         queue: Sequence[Run] = (),
         may_grow: bool = True,
-        came: Callable[[], None] | None = None,
+        on_bytes: Callable[[], None] | None = None,
         pool: WorkerPool | None = None,
     ) -> None:
-        """`may_grow`: to the whole blob, where the host has no ranges. `came` is called as bytes
-        come. `pool`: who may help with what a broken connection left.
+        """`may_grow`: to the whole blob, where the host serves no ranges. `on_bytes` is called as
+        bytes arrive. `pool`: workers that may help with what a broken connection left.
         """
-        self.order, self.may_grow, self.came, self.pool = order, may_grow, came, pool
+        self.plan, self.may_grow, self.on_bytes, self.pool = plan, may_grow, on_bytes, pool
         self.queue = deque(queue)
-        self.at_work: list[Run] = []
+        self.running: list[Run] = []
         self.lock = threading.Lock()
-        self.calm = threading.Condition(self.lock)
-        self.failure: Exception | None = None  # of a worker who helped
-        self._checked = bytearray(len(order.checks.starts))
+        self.changed = threading.Condition(self.lock)
+        self.failure: Exception | None = None  # of a worker that helped
+        self._checked = bytearray(len(plan.checks.starts))
         self._rows: list[tuple[bytes, int, int, int]] = []
         self._entered = time.monotonic()
 
     def take(self) -> Run | None:
-        """The next run, which is at work from now on; None when there is none left, or a worker has
-        failed.
-        """
+        """Start the next run; None when there is none left, or a worker has failed."""
         with self.lock:
             if self.failure is not None or not self.queue:
                 return None
             run = self.queue.popleft()
-            self.at_work.append(run)
+            self.running.append(run)
             return run
 
     def take_more(self, first: Run, size: float, jobs: int) -> list[Run]:
-        """`first`, which was taken, and runs of the queue that make one span with it: no more than
-        `size` bytes together, nor than one worker's share of the queue.
+        """`first`, which was taken, and queued runs that continue it without a gap.
+
+        They have at most `size` bytes together, and are at most one worker's share of the queue.
         """
         taken = [first]
         with self.lock:
@@ -73,69 +72,68 @@ class BlobDownload:
                 if left < 0 or not is_next:
                     break
                 taken.append(self.queue.popleft())
-                self.at_work.append(after)
+                self.running.append(after)
         return taken
 
     def replan(self, make_runs: MakeRuns, expect: Callable[[Sequence[Run]], None]) -> int:
-        """Ask in another way for what is wanted of the queue; returns how many runs that adds.
+        """Replace the queued runs; returns how many more there are.
 
-        `expect` is told all that are to come, while none can end.
+        `expect` is given all that will arrive, while none can end.
         """
-        wanted = self.order.wanted
+        wanted = self.plan.wanted
         with self.lock:
             left = merge([span for run in self.queue for span in run])
             before, runs = len(self.queue), make_runs(subtract(wanted, subtract(wanted, left)))
             self.queue = deque(runs)
-            expect(sorted([*self.at_work, *runs]))
+            expect(sorted([*self.running, *runs]))
             return len(runs) - before
 
     def leave(self, left: list[ByteRange], jobs: int) -> tuple[int, list[ByteRange]]:
-        """Queue shares of what a broken connection left; returns their number, and what the caller
-        goes on with.
-        """
+        """Queue shares of what a broken connection left: their number, and the caller's share."""
         first, *others = shares(left, jobs)
         with self.lock:
             self.queue.extend(others)
         return len(others), list(first)
 
-    def to_come(self, store: Store) -> int:
-        """Bytes that are ordered and not in the store yet."""
+    def bytes_left(self, store: Store) -> int:
+        """Bytes that are planned and not in the store yet."""
         with self.lock:
-            queue, at_work = list(self.queue), list(self.at_work)
+            queue, running = list(self.queue), list(self.running)
         return sum(map(total, queue)) + sum(
-            total(store.missing(self.order.blob.digest, run)) for run in at_work
+            total(store.missing(self.plan.blob.digest, run)) for run in running
         )
 
     @contextmanager
     def helping(self) -> Iterator[None]:
-        """What fails inside is the failure of the worker who is helped."""
+        """A failure inside is raised in the worker that is helped."""
         try:
             yield
         except Stopped:
             raise
-        except Exception as error:  # noqa: BLE001 - it is raised again where the order is worked off
+        except Exception as error:  # noqa: BLE001 - raised again by `wait_for_help`
             with self.lock:
                 self.failure = self.failure or error
 
     def wait_for_help(self, stop: threading.Event) -> None:
-        """Until no run is at work. Raises the failure of a worker who helped, Stopped when the pull
-        has ended.
+        """Wait until no run is running.
+
+        Raises the failure of a worker that helped, Stopped when the pull has ended.
         """
         with self.lock:
-            while self.at_work and self.failure is None:
+            while self.running and self.failure is None:
                 if stop.is_set():
                     raise Stopped
-                self.calm.wait(0.2)
+                self.changed.wait(0.2)
             if self.failure is not None:
                 raise self.failure
 
     def check(self, store: Store, run: ByteRange) -> list[int]:
         """Check the chunks that the run made complete; returns those that are wrong."""
-        checks, blob = self.order.checks, self.order.blob.digest
+        checks, blob = self.plan.checks, self.plan.blob.digest
         ours = []
         for chunk in checks.overlapping(run):
             start, end = checks.starts[chunk], checks.ends[chunk]
-            # with another run: the last to land checks it
+            # shared with another run: the one that arrives last checks it
             is_shared = end > run.end or start < run.start
             if not is_shared or store.covers(blob, ByteRange(start, end)):
                 ours.append(chunk)
@@ -157,21 +155,21 @@ class BlobDownload:
         return [chunk for chunk, good in zip(ours, verdicts, strict=True) if not good]
 
     def uncheck(self, chunks: Sequence[int]) -> None:
-        """They come again, and are checked again."""
+        """They will arrive, and be checked, once more."""
         with self.lock:
             for chunk in chunks:
                 self._checked[chunk] = 0
 
     @property
     def is_entry_due(self) -> bool:
-        """Whether chunks wait to be entered: many, or for long."""
+        """Whether many checked chunks wait to be recorded, or some for long."""
         return len(self._rows) >= _MANY_ROWS or time.monotonic() - self._entered > _ROWS_SECONDS
 
     def enter(self, store: Store) -> None:
-        """Promise the chunks that were good so far."""
+        """Record the chunks that were right so far."""
         with self.lock:
             rows, self._rows = self._rows, []
             self._entered = time.monotonic()
         if rows:
             rows.sort()
-            store.add_chunks(self.order.blob.digest, self.order.blob.size, rows)
+            store.add_chunks(self.plan.blob.digest, self.plan.blob.size, rows)

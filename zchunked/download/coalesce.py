@@ -45,8 +45,9 @@ class GapPolicy:
 
 
 def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
-    """Buy gaps, the shortest first, as far as the policy allows. `spans` are ascending, disjoint;
-    so is the result.
+    """Buy gaps, the shortest first, as far as the policy allows.
+
+    `spans` are ascending and disjoint; so is the result.
     """
     gaps = [after.start - before.end for before, after in pairwise(spans)]
     budget = total(spans) * policy.share  # perhaps infinite
@@ -64,11 +65,10 @@ def coalesce(spans: Sequence[ByteRange], policy: GapPolicy) -> list[ByteRange]:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """How many bytes a request may ask for: `longest`, and towards the end ever less, down to
-    `shortest`.
+    """Bytes that a request may ask for: `longest`, towards the end ever less, to `shortest`.
 
-    So all workers end together, and whoever waits for their bytes in order is not left with much to
-    do. Where long gaps are bought, requests cost more than that: then none gets short.
+    So all workers end together, and a reader of their bytes in order is not left with much to do.
+    Where long gaps are bought, requests cost more than that: then none gets short.
     """
 
     longest: int
@@ -77,9 +77,7 @@ class Lengths:
 
     @classmethod
     def of(cls, size: int, jobs: int, policy: GapPolicy) -> Lengths:
-        """For so many bytes by so many workers. No request is so short that it would mostly
-        wait.
-        """
+        """For so many bytes by so many workers; none so short that it would mostly wait."""
         longest = min(_LONGEST_RUN, max(_SHORTEST_RUN, size // (jobs * 2)))
         return cls(longest, min(longest, max(_SHORTEST_RUN, 4 * policy.most, longest // 8)), jobs)
 
@@ -91,10 +89,10 @@ class Lengths:
 def cut(
     runs: Sequence[ByteRange], needed: Sequence[ByteRange], lengths: Lengths
 ) -> list[ByteRange]:
-    """Cut runs that are too long, preferably where a needed span starts, else anywhere: spans may
-    be shared by runs.
+    """Cut runs that are too long, preferably where a needed span starts.
 
-    The runs start and end with needed bytes, and so do the pieces.
+    Otherwise anywhere: two runs may share a span. The runs start and end with needed bytes, and so
+    do the pieces.
     """
     pieces: list[ByteRange] = []
     starts = [span.start for span in needed]
@@ -135,11 +133,10 @@ def _trim(piece: ByteRange, needed: Sequence[ByteRange], starts: list[int]) -> B
 def runs_for(
     needed: Sequence[ByteRange], *, policy: GapPolicy, jobs: int, spans: int = 1, metadata: int = 0
 ) -> list[Run]:
-    """The requests for `needed` (ascending, disjoint) of one blob: they cover it, in order, without
-    overlap.
+    """The requests for `needed` (ascending, disjoint) of one blob, which cover it without overlap.
 
-    `spans`: how many the host takes in one request. `metadata`: bytes that came before and are
-    needed all the same.
+    `spans`: how many the host takes in one request. `metadata`: bytes that arrived before
+    and are needed all the same.
     """
     if not needed:
         return []
@@ -173,8 +170,9 @@ def _in_parts(
 
 
 def group(pieces: Sequence[ByteRange], spans: int, lengths: Lengths) -> list[Run]:
-    """Neighbours into requests of at most `spans` pieces, and not too long; a piece may be longer
-    by itself.
+    """Put neighbours into requests of at most `spans` pieces, and not too long.
+
+    A piece may be longer by itself.
     """
     runs: list[Run] = []
     held: list[ByteRange] = []
@@ -194,9 +192,7 @@ def group(pieces: Sequence[ByteRange], spans: int, lengths: Lengths) -> list[Run
 
 
 def shares(left: Sequence[ByteRange], jobs: int) -> list[Run]:
-    """What is left of a request whose connection broke, for up to `jobs` workers; one share where
-    it is little.
-    """
+    """Divide what a broken connection left among up to `jobs` workers; little is not divided."""
     longest = max(_SHORTEST_RUN, -(-total(left) // jobs))
     return group(
         cut(left, left, Lengths(longest, longest, jobs)), len(left), Lengths(longest, longest, jobs)
@@ -210,8 +206,7 @@ def hull(run: Run) -> ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What is known of the way to the source: seconds for a round trip, bytes per second; None is
-    not known yet.
+    """The link to the source: seconds for a round trip, bytes per second; None is unknown.
 
     `part`: seconds that the host needs for each part of an answer of several, beside those that its
     bytes take. docker-registry 2.8 reads 4 MiB of the blob for each, 0.5 ms of a core; nginx takes
@@ -223,17 +218,16 @@ class Link:
     part: float = 0.0
 
     def worth_of_request(self, jobs: int) -> int:
-        """The longest gap that costs less than another request: what the link carries while one
-        connection waits.
+        """The longest gap that costs less than another request.
+
+        That is what the link carries while one connection waits.
         """
         if self.round_trip is None or self.rate is None:
             return _USUAL_GAP
         return min(max(int(self.rate * self.round_trip / jobs), _LEAST_GAP), _MOST_GAP)
 
     def singles(self, jobs: int) -> int:
-        """How many requests beyond the usual may save bytes: many in the neighbourhood, else two
-        seconds of waiting.
-        """
+        """How many more requests may save bytes: many to a near host, else two seconds' worth."""
         if not self.round_trip:
             return _FEW_SINGLES
         if self.round_trip < _NEAR_SECONDS:

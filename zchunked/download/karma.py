@@ -1,6 +1,4 @@
-"""Karma, the Chameleon's number: earned by bytes, spent by failures, fading with time. Pure, on a
-clock passed in.
-"""
+"""Karma, the Chameleon's number: earned by bytes, spent by failures, fading with time. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 ENDOWMENT = math.exp(14)
-"""What a pull starts with: as if a megabyte had already arrived, so that patience counts from the
-first moment.
-"""
+"""Karma at the start: as if a megabyte had arrived, so patience counts from the first moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +26,9 @@ class Verdict:
 class Karma:
     """+1 for every new byte, -1 for every failure, decay by exp(-t/τ) with τ = patience/14.
 
-    After steady progress at a rate r a total outage is borne for about τ·ln(r·τ) seconds; with the
-    endowment, one at the very start for `patience` seconds. With patience 0 the first failure is
-    final. Not thread-safe: its owner is.
+    After steady progress at a rate r a total outage is survived for about τ·ln(r·τ) seconds; with
+    the endowment, one at the very start for `patience` seconds. With patience 0 the first failure
+    is final. Not thread-safe: its owner is.
     """
 
     def __init__(
@@ -66,9 +62,7 @@ class Karma:
 
 
 class SharedKarma(Karma):
-    """One for all pulls from a host: what one of them brings or loses counts for all.
-    Thread-safe.
-    """
+    """One for all pulls from a host: what one gains or loses counts for all. Thread-safe."""
 
     def __init__(self, patience: float, clock: Callable[[], float]) -> None:
         super().__init__(patience, clock)

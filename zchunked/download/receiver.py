@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from zchunked.download.blob_download import BlobDownload
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.download.ledger import TransferLedger
-from zchunked.download.orders import Order
 from zchunked.download.retry import Stopped
 from zchunked.download.retrying_source import RetryingSource
 from zchunked.download.writers import Writers
@@ -22,19 +22,19 @@ from zchunked.store import Store
 
 _DRAIN_SECONDS = 1.0  # at most: from a fast link more arrives as long as we read
 Share = Callable[[BlobDownload, list[ByteRange]], list[ByteRange]]
-"""Told what a broken connection left; returns what of it the caller goes on with."""
+"""Given what a broken connection left; returns what of it the caller goes on with."""
 
 
 class EnoughError(Exception):
-    """A host that sends all of a blob has filled the gaps, and goes on."""
+    """The store has all of a blob that the host is still sending."""
 
 
 class TakenElsewhereError(Exception):
-    """Another worker is taking the whole blob."""
+    """Another worker fetches the whole blob."""
 
 
 class Receiver:
-    """Of one pull; its methods may be called from any worker."""
+    """One per pull; any worker may call its methods."""
 
     def __init__(
         self,
@@ -45,15 +45,15 @@ class Receiver:
         stop: threading.Event,
         can_drain: Callable[[], bool],
     ) -> None:
-        """`can_drain`: whether reads of the source wait for nothing once `stop` is set."""
+        """`can_drain`: whether the source only returns received bytes once `stop` is set."""
         self._source, self._emit, self._stop, self._can_drain = source, emit, stop, can_drain
-        self._deliveries = TransferLedger(accounts)
+        self._ledger = TransferLedger(accounts)
         self._writers = Writers(store)
         self._drained_by = math.inf
         self.commit_early = self._writers.commit_early
         self.close_own = self._writers.close_own
         self.close = self._writers.close
-        self.settle = self._deliveries.settle
+        self.settle = self._ledger.settle
 
     def receive(
         self,
@@ -69,9 +69,9 @@ class Receiver:
         """
         if not spans:
             return
-        order = state.order
-        writer = self._writers.of(order.blob)
-        delivery = self._deliveries.begin(order)
+        plan = state.plan
+        writer = self._writers.of(plan.blob)
+        delivery = self._ledger.begin(plan)
         asked = ByteRange(spans[0].start, spans[-1].end)
 
         def keep(pieces: Pieces) -> int:
@@ -83,32 +83,29 @@ class Receiver:
             delivery.take(sum([len(piece) for _, piece in pieces]), new)
             if size:
                 self._emit(Arrived(size))
-            if state.came is not None:
-                state.came()
+            if state.on_bytes is not None:
+                state.on_bytes()
             if self._stop.is_set() and not self._may_drain():
                 raise Stopped
             return size
 
         try:
             with suppress(EnoughError):
-                self._source.fetch(order.blob, spans, keep, lambda left: share(state, left))
+                self._source.fetch(plan.blob, spans, keep, lambda left: share(state, left))
         finally:
-            self._deliveries.end(delivery)
+            self._ledger.end(delivery)
 
     def _may_drain(self) -> bool:
-        """After the stop: whether there is time left for what was received already, which would
-        come twice.
-        """
+        """After the stop: whether there is time left to store what was received already."""
         now = time.monotonic()
         self._drained_by = min(self._drained_by, now + _DRAIN_SECONDS)
         return self._can_drain() and now < self._drained_by
 
-    def take_back(self, order: Order, spans: Sequence[ByteRange]) -> int:
-        """What arrived of these spans was wrong: it becomes waste, and another source is asked next
-        where there is one.
+    def take_back(self, plan: FetchPlan, spans: Sequence[ByteRange]) -> int:
+        """Book what arrived of these spans as waste; another source, if any, is asked next.
 
-        Returns how much of them this pull had brought.
+        Returns how many bytes of them this pull had fetched.
         """
-        taken = self._deliveries.take_back(order, spans)
-        self._source.report_corruption(order.blob.digest, taken)
+        taken = self._ledger.take_back(plan, spans)
+        self._source.report_corruption(plan.blob.digest, taken)
         return total(taken)

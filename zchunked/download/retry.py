@@ -20,22 +20,20 @@ from zchunked.interfaces import Emit
 from zchunked.options import Patience
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
-# bytes: a try that brought so many before it failed is followed by the next one at once
+# bytes: a try that fetched so many before it failed is followed by the next one at once
 _GOOD_TRY = 16 << 10
 _GROWTH = 64 << 10  # new bytes that let one more connection back on the line
-_TELLING_SECONDS = 3.0  # of silence, until a person is told
+_TELLING_SECONDS = 3.0  # of silence, until it is reported
 _Result = TypeVar("_Result")
 
 
-class Stopped(Exception):  # noqa: N818 - no failure: somebody else's failure, or a person, ended the pull
+class Stopped(Exception):  # noqa: N818 - no failure: another worker's failure, or the user, ended the pull
     """Raised in a worker when the pull has ended elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a failure leads to: another try after `wait` seconds, unless there is a reason to give
-    up.
-    """
+    """What a failure leads to: another try after `wait` seconds, or the reason to give up."""
 
     verdict: Verdict
     wait: float
@@ -47,10 +45,9 @@ class Decision:
 
 
 class Chameleon:
-    """One per pull, shared by all workers: karma, the common wait, how many may be on the line at
-    once. Thread-safe.
+    """Retry policy of one pull, shared by all workers: karma, waits, open connections. Thread-safe.
 
-    Connections follow progress: half as many after each wave of failures that brought nothing, one
+    Connections follow progress: half as many after each wave of failures without a byte, one
     more with every 64 KiB and every success.
     """
 
@@ -73,14 +70,14 @@ class Chameleon:
         self._in_vain = 0  # failures since the last new byte
         self._earned = 0  # new bytes since the line last grew
         self._not_before = 0.0
-        self._heard = 0.0  # when the last new byte arrived
+        self._last_byte = 0.0  # when the last new byte arrived
         self._why_silent = ""
-        self._has_told = False
+        self._has_reported = False
         self.retries = 0
         self.karma = Karma(patience.patience, self.time)
-        """Its own, unless somebody lets several have one before they begin."""
+        """Its own, unless replaced before the start by one that several pulls share."""
         self.share: Callable[[], int] = lambda: jobs
-        """How many workers may be on the line at once for the sake of others."""
+        """How many workers may be on the line at once beside those of other pulls."""
 
     @property
     def is_stopped(self) -> bool:
@@ -91,10 +88,8 @@ class Chameleon:
         """How many workers may be on the line at once, as of now."""
         return self._allowed
 
-    def is_borne(self) -> bool:
-        """Whether a failure would be forgiven now. Without patience there is no silence to judge
-        by: always.
-        """
+    def would_forgive(self) -> bool:
+        """Whether a failure would be forgiven now; always, where patience is 0."""
         with self._line:
             return self._patience.patience <= 0 or self.karma.value() >= 1
 
@@ -104,29 +99,27 @@ class Chameleon:
             with self._line:
                 self.karma.gain(new_bytes)
                 self._in_vain = 0
-                self._heard, self._why_silent, self._has_told = self._clock(), "", False
+                self._last_byte, self._why_silent, self._has_reported = self._clock(), "", False
                 self._earned += new_bytes
                 if self._earned >= _GROWTH:
                     self._grow()
 
     @contextmanager
     def local_work(self) -> Iterator[None]:
-        """What is done inside says nothing of the network: a slow disk or a busy CPU uses up no
-        patience.
-        """
-        with self.time.at_work():
+        """Stop the network clock: a slow disk or a busy CPU uses up no patience."""
+        with self.time.processing():
             yield
 
-    def tell_silence(self, *, is_fetching: bool) -> None:
-        """Call often: once per silence of a few seconds a person is told of it, and why."""
+    def report_silence(self, *, is_fetching: bool) -> None:
+        """Report a silence of a few seconds, and why, once. Call often."""
         with self._line:
             now = self._clock()
             if not is_fetching:
-                self._heard = now
+                self._last_byte = now
             is_waiting = self._busy > 0 or self._in_vain > 0
-            if not is_waiting or self._has_told or now - self._heard < _TELLING_SECONDS:
+            if not is_waiting or self._has_reported or now - self._last_byte < _TELLING_SECONDS:
                 return
-            self._has_told = True
+            self._has_reported = True
             left = self.karma.tolerance()
             why = self._why_silent or "no answer yet"
         until = f"; giving up in about {left:.0f} s" if left >= 1 else ""
@@ -139,18 +132,18 @@ class Chameleon:
             self._line.notify()
 
     def run(
-        self, attempt: Callable[[], _Result], brought: Callable[[], int] = lambda: 0
+        self, attempt: Callable[[], _Result], new_bytes: Callable[[], int] = lambda: 0
     ) -> _Result:
         """Call until it succeeds, fails for good, or karma runs out: then a TransferError says why.
 
-        `brought`: new bytes of the last attempt, asked after it failed.
+        `new_bytes`: of the last attempt, asked after it failed.
         """
-        loop = _Loop(self, brought)
+        loop = _Loop(self, new_bytes)
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             wait=loop.wait,  # tenacity asks for the wait first, then whether to stop
             stop=loop.is_over,
-            before_sleep=loop.tell,
+            before_sleep=loop.report,
             sleep=self._sleep,
             retry_error_callback=loop.give_up,
         )
@@ -161,30 +154,29 @@ class Chameleon:
 
         return retrying(on_the_line)
 
-    def forgive(self, error: TransientError, brought: int = 0, tries: int = 1) -> Decision:
-        """Takes one failure into account. Decided in one place, so that workers that fail together
-        wait together.
+    def forgive(self, error: TransientError, new_bytes: int = 0, tries: int = 1) -> Decision:
+        """Count one failure. Decided in one place: workers that fail together wait together.
 
-        A try that brought bytes says that the link works, though it breaks: it costs karma, but no
-        connection and the less waiting the more it brought. Without this a link that breaks every
+        A try that fetched bytes says that the link works, though it breaks: it costs karma, but no
+        connection and the less waiting the more it fetched. Without this a link that breaks every
         64 KiB took four times as long.
         """
         with self._line:
             verdict = self.karma.lose()
             tolerance = self.karma.tolerance()
             now = self._clock()
-            first = self._in_vain == 0 or brought > 0
-            # else it belongs to a wave that is waited for
-            if not brought and (first or now >= self._not_before):
+            first = self._in_vain == 0 or new_bytes > 0
+            # otherwise it belongs to a wave that is waited for
+            if not new_bytes and (first or now >= self._not_before):
                 self._in_vain += 1
                 if not first:
                     self._allowed = max(1, self._allowed // 2)
-            doubled = 0 if brought else min(self._in_vain - 1, 10)
+            doubled = 0 if new_bytes else min(self._in_vain - 1, 10)
             wait = min(_LONGEST_WAIT, _SHORTEST_WAIT * 2**doubled) * random.uniform(0.5, 1)
-            wait *= 1 - min(brought, _GOOD_TRY) / _GOOD_TRY
+            wait *= 1 - min(new_bytes, _GOOD_TRY) / _GOOD_TRY
             # Near the end of our patience a last try is worth more than a long wait.
             wait = min(wait, max(tolerance, _SHORTEST_WAIT))
-            # else any wait grants it
+            # otherwise any wait grants it
             wish = error.retry_after if (error.retry_after or 0) >= _SHORTEST_WAIT else None
             why_final = self._why_final(verdict, wish, tolerance)
             if error.most_tries is not None and tries >= error.most_tries:
@@ -239,18 +231,18 @@ class Chameleon:
 class _Loop:
     """The hooks of one retry loop: tenacity drives, the Chameleon decides."""
 
-    def __init__(self, chameleon: Chameleon, brought: Callable[[], int]) -> None:
-        self._chameleon, self._brought = chameleon, brought
+    def __init__(self, chameleon: Chameleon, new_bytes: Callable[[], int]) -> None:
+        self._chameleon, self._new_bytes = chameleon, new_bytes
         self._decision: Decision | None = None
         self._bounded = 0
-        """How many tries running have ended in an error of which there may be so many only."""
+        """Tries in a row that ended in an error with a limit of its own (`most_tries`)."""
 
     def wait(self, state: RetryCallState) -> float:
         if self._chameleon.is_stopped:  # the failure is that nothing more was received by then
             return 0.0
         error = _error_of(state)
         self._bounded = self._bounded + 1 if error.most_tries is not None else 0
-        self._decision = self._chameleon.forgive(error, self._brought(), self._bounded)
+        self._decision = self._chameleon.forgive(error, self._new_bytes(), self._bounded)
         return self._decision.wait
 
     def is_over(self, _: RetryCallState) -> bool:
@@ -258,7 +250,7 @@ class _Loop:
             self._decision is not None and self._decision.is_final
         )
 
-    def tell(self, state: RetryCallState) -> None:
+    def report(self, state: RetryCallState) -> None:
         if self._decision is not None:
             karma = self._decision.verdict
             self._chameleon.emit(

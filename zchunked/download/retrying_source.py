@@ -1,4 +1,4 @@
-"""A source whose failed reads are retried, each from the last byte that arrived."""
+"""Retry a source: failed reads are resumed after the last byte that arrived."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from zchunked.ranges import ByteRange, append_pieces, merge, subtract
 
 _MOST_LESSONS = 20  # an honest host teaches how many spans it takes in far fewer
 Keep = Callable[[Pieces], int]
-"""Takes what one receive brought and returns how many of its bytes were new."""
+"""Takes the pieces of one receive and returns how many of its bytes were new."""
 Share = Callable[[list[ByteRange]], list[ByteRange]]
-"""Told what is left after a failure that was forgiven; returns what of it to go on with: others do
-the rest.
-"""
+"""Given what is left after a failure; returns what of it to go on with: others do the rest."""
 
 
 class RetryingSource:
-    """A source whose failures karma may forgive. A read goes on after the last byte that came."""
+    """A source whose failures karma may forgive; reads resume after the last byte that arrived."""
 
     def __init__(self, inner: Source, chameleon: Chameleon) -> None:
         self._inner = inner
@@ -32,9 +30,7 @@ class RetryingSource:
     def report_corruption(
         self, digest: Digest | None, spans: Sequence[ByteRange] | None = None
     ) -> None:
-        """What came was not what its digest promised: a source with others behind it asks another
-        one next.
-        """
+        """The bytes did not match their digest: a source with mirrors asks another one next."""
         if isinstance(self._inner, Failover):
             self._inner.report_corruption(digest, spans)
 
@@ -57,14 +53,13 @@ class RetryingSource:
         keep: Keep,
         share: Share = lambda left: left,
     ) -> None:
-        """Hand every byte of the spans to `keep`; after a failure go on with what `share` leaves of
-        the rest.
+        """Hand every byte of the spans to `keep`; after a failure go on with what `share` leaves.
 
-        A host without ranges can only start again: then bytes come twice, and `keep` drops what it
-        has.
+        A host without ranges can only start again: then bytes arrive twice, and `keep` drops what
+        it has.
         """
         download = _Download(self._inner, blob, spans, keep, share, self._chameleon)
-        self._chameleon.run(download.go_on, lambda: download.brought)
+        self._chameleon.run(download.resume, lambda: download.new_bytes)
 
 
 class _Download:
@@ -79,20 +74,15 @@ class _Download:
         share: Share,
         chameleon: Chameleon,
     ) -> None:
-        self._source, self._blob, self._keep, self._share, self._chameleon = (
-            source,
-            blob,
-            keep,
-            share,
-            chameleon,
-        )
+        self._source, self._blob, self._chameleon = source, blob, chameleon
+        self._keep, self._share = keep, share
         self._left = list(spans)
         self._has_broken = False
         self._is_whole = self._left == [ByteRange(0, blob.size)]
-        self.brought = 0  # new bytes since `go_on` was called
+        self.new_bytes = 0  # new bytes since `resume` was called
 
-    def go_on(self) -> None:
-        lessons = self.brought = 0
+    def resume(self) -> None:
+        lessons = self.new_bytes = 0
         if self._has_broken and self._left:
             self._left = self._share(self._left)
         self._has_broken = True
@@ -112,19 +102,19 @@ class _Download:
                 self._left = whole
                 continue
             except TransientError:
-                if self._left:  # else it broke behind the last byte
+                if self._left:  # otherwise it broke behind the last byte
                     raise
             if self._left == before:
                 raise TransientError("an answer without a byte of what was asked for")
 
     def _ask(self, spans: Sequence[ByteRange]) -> None:
-        came: list[ByteRange] = []
+        received: list[ByteRange] = []
         try:
             for pieces in self._source.read(self._blob, spans):
-                append_pieces(came, pieces)
+                append_pieces(received, pieces)
                 with self._chameleon.local_work():
                     new = self._keep(pieces)
-                self.brought += new
+                self.new_bytes += new
                 self._chameleon.gain(new)
         finally:
-            self._left = subtract(self._left, merge(came))
+            self._left = subtract(self._left, merge(received))

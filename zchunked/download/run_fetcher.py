@@ -1,4 +1,4 @@
-"""Fetch one run of a blob: received, its chunks checked, what came damaged fetched again.
+"""Fetch one run of a blob, check its chunks, fetch again what arrived damaged.
 
 From a host without ranges one worker takes the whole blob, for all runs.
 """
@@ -21,7 +21,7 @@ from zchunked.store import Store
 
 
 class RunFetcher:
-    """Of one pull; its methods may be called from any worker."""
+    """One per pull; any worker may call its methods."""
 
     def __init__(
         self,
@@ -32,23 +32,18 @@ class RunFetcher:
         stop: threading.Event,
         share: Share,
     ) -> None:
-        self._receiver, self._store, self._watermarks, self._emit = (
-            receiver,
-            store,
-            watermarks,
-            emit,
-        )
-        self._share = share
+        self._receiver, self._store, self._watermarks = receiver, store, watermarks
+        self._emit, self._share = emit, share
         self._whole = WholeBlobs(stop)
         self.without_ranges = self._whole.without_ranges
 
     def is_whole(self, state: BlobDownload) -> bool:
-        """Whether the calling worker is the one that takes all of the blob."""
-        return self._whole.is_mine(state.order.blob.digest)
+        """Whether the calling worker fetches the whole blob for all."""
+        return self._whole.is_mine(state.plan.blob.digest)
 
     def run(self, state: BlobDownload, run: Run) -> bool:
-        """False when another worker takes the whole blob, and this run with it."""
-        blob = state.order.blob.digest
+        """Fetch a run; False when another worker fetches the whole blob, and this run with it."""
+        blob = state.plan.blob.digest
         if self._whole.is_taken(blob):
             return False
         try:
@@ -69,10 +64,10 @@ class RunFetcher:
     def _check(self, state: BlobDownload, run: Run) -> bool:
         """Check the chunks of a run, and fetch again what arrived damaged.
 
-        False when another worker takes the whole blob: that one waits for the checks under way,
-        then looks at the rest.
+        False when another worker fetches the whole blob: that one waits for the checks under way,
+        then checks the rest.
         """
-        with self._whole.checking(state.order.blob.digest) as may_check:
+        with self._whole.checking(state.plan.blob.digest) as may_check:
             if not may_check:
                 return False
             try:
@@ -86,23 +81,21 @@ class RunFetcher:
         self._receiver.receive(state, spans, self._share, self._takes_more)
 
     def _takes_more(self, state: BlobDownload) -> bool:
-        """Whether the caller, who was sent more than was asked for, takes the whole blob."""
-        blob = state.order.blob
+        """Whether the caller, which received more than it requested, fetches the whole blob."""
+        blob = state.plan.blob
         if self._store.covers(blob.digest, ByteRange(0, blob.size)):
             raise EnoughError
         return self._claim_whole(state)
 
     def _claim_whole(self, state: BlobDownload) -> bool:
-        """The host sends the whole blob or nothing: one worker takes it, for all runs. False if
-        another one does.
-        """
-        blob = state.order.blob
+        """The host serves no ranges: fetch the whole blob, for all runs. False if another does."""
+        blob = state.plan.blob
         if not state.may_grow:
             raise RangeIgnoredError(f"the host of layer {short(blob.digest)} serves no ranges")
         if self._store.covers(blob.digest, ByteRange(0, blob.size)):
             return False  # another worker has taken it meanwhile
         if is_new := self._whole.claim(blob.digest):
-            state.order.want_all()
+            state.plan.want_all()
             self._emit(
                 Noted(
                     f"the host of layer {short(blob.digest)} serves no ranges: the layer comes "
@@ -112,7 +105,7 @@ class RunFetcher:
         return is_new is not False
 
     def _finish_whole(self, state: BlobDownload) -> None:
-        blob = state.order.blob
+        blob = state.plan.blob
         whole = ByteRange(0, blob.size)
         self._whole.wait_for_checks(blob.digest)
         self._insist(state, self._store.missing(blob.digest, [whole]))
@@ -122,25 +115,23 @@ class RunFetcher:
         self._whole.release(blob.digest)
 
     def _insist(self, state: BlobDownload, spans: list[ByteRange]) -> None:
-        """From a host without ranges too: then all of the blob comes, and what is here already is
-        dropped.
-        """
+        """Fetch spans even from a host without ranges: then the whole blob arrives."""
         try:
             self._fetch(state, spans)
         except RangeIgnoredError:
             if not self._claim_whole(state):
                 raise TakenElsewhereError from None
-            self._fetch(state, [ByteRange(0, state.order.blob.size)])
+            self._fetch(state, [ByteRange(0, state.plan.blob.size)])
 
     def _refetch(self, state: BlobDownload, bad: list[int]) -> None:
-        """Once more, on a new request; wrong twice is the end."""
-        checks, order = state.order.checks, state.order
+        """Fetch damaged chunks once more; raises IntegrityError when they are wrong twice."""
+        checks, plan = state.plan.checks, state.plan
         spans = [ByteRange(checks.starts[chunk], checks.ends[chunk]) for chunk in bad]
-        self._store.report_corruption(order.blob.digest, spans)
-        self._receiver.take_back(order, spans)
+        self._store.report_corruption(plan.blob.digest, spans)
+        self._receiver.take_back(plan, spans)
         self._emit(
             Noted(
-                f"layer {short(order.blob.digest)}: {len(bad)} of its chunks came damaged, "
+                f"layer {short(plan.blob.digest)}: {len(bad)} of its chunks came damaged, "
                 "fetching again"
             )
         )
@@ -149,11 +140,11 @@ class RunFetcher:
             self._insist(state, [span])
         for span in spans:
             if still := state.check(self._store, span):
-                self._store.report_corruption(order.blob.digest, [span])
-                self._receiver.take_back(order, [span])
+                self._store.report_corruption(plan.blob.digest, [span])
+                self._receiver.take_back(plan, [span])
                 digest = checks.digests[still[0]].hex()
                 raise IntegrityError(
-                    f"chunk at {span} of layer {order.blob.digest}: want sha256:{digest}, got "
+                    f"chunk at {span} of layer {plan.blob.digest}: want sha256:{digest}, got "
                     "something else twice; the registry's copy is damaged or something on the "
                     "way changes it"
                 )

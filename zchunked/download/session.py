@@ -5,11 +5,11 @@ Pulls, single objects, pushes and publishing run under one each.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import TypeVar
 
 from zchunked.download.network_time import NetworkTime
@@ -29,10 +29,9 @@ _Result = TypeVar("_Result")
 
 
 class Session:
-    """Made, waited in and left by the caller's thread, which alone sees events. `emit` and `stop`
-    are for any thread.
+    """One transfer. The caller's thread makes it, waits in it, leaves it, and alone sees events.
 
-    `stop` is set by the first failure, by Ctrl-C and by the end.
+    `emit` and `stop` are for any thread. The first failure, Ctrl-C and the end set `stop`.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Session:
         """`clock` in seconds, monotonic: the deadline counts from now."""
         self.traffic, self.jobs, self.show, self.clock = traffic, jobs, show, clock
         self.stop = threading.Event()
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: SimpleQueue[Event] = SimpleQueue()
         self.emit: Emit = self._events.put
         network_time = NetworkTime(clock, _LONGEST_STEP)
         self.chameleon = Chameleon(patience, jobs, self.emit, self.stop, clock=network_time)
@@ -60,22 +59,18 @@ class Session:
         self.on_tick: Callable[[], None] = lambda: None
         """Called now and then by the thread that waits, until the stop."""
         self.on_stop: Callable[[], None] = lambda: None
-        """Called once `stop` is set, before the workers are waited for: wakes those who wait for
-        each other.
-        """
+        """Called once `stop` is set: wakes the workers that wait for each other."""
 
     def retrying(self, source: Source) -> RetryingSource:
-        """The source, with failures forgiven; when this session ends it waits for nothing any
-        more.
-        """
+        """The source with retries; when this session ends it waits for nothing any more."""
         self.traffic.end_when(self.stop.is_set)
         self.traffic.set_listener(self.emit)
         return RetryingSource(source, self.chameleon)
 
     @contextmanager
-    def workers(self, **lanes: int) -> Iterator[WorkerPool]:
+    def workers(self, **queues: int) -> Iterator[WorkerPool]:
         """Workers while the block lasts, once. Raises InterruptedPullError for Ctrl-C."""
-        pool = self._pool = WorkerPool(lanes, self.stop)
+        pool = self._pool = WorkerPool(queues, self.stop)
         try:
             with pool:
                 try:
@@ -97,19 +92,21 @@ class Session:
         return self._pool
 
     def wait(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Until all tasks have ended; raises the first failure. Shows events meanwhile."""
+        """Wait until all tasks have ended, showing events; raises the first failure."""
         self.pool.wait(self.tick, until=until)
 
-    def run(self, lane: str, work: Callable[[], _Result]) -> _Result:
-        """What a worker of that lane makes of it. Raises what the work raises."""
+    def run(self, queue: str, work: Callable[[], _Result]) -> _Result:
+        """Have a worker of that queue do the work. Returns and raises what it does."""
         found: list[_Result] = []
-        self.pool.submit(lane, lambda: found.append(work()))
+        self.pool.submit(queue, lambda: found.append(work()))
         self.wait()
         return found[0]
 
     def tick(self) -> None:
-        """Call often. Raises TransferError when a limit of time has passed, InterruptedPullError
-        when all shall end.
+        """Show events and hold the time limits; call often.
+
+        Raises TransferError when a limit of time has passed, InterruptedPullError when all pulls
+        of this process shall end.
         """
         self._show_all()
         is_fetching = self._pool is not None and self._pool.is_busy("fetch")

@@ -15,8 +15,10 @@ _USELESS_RATE = 100
 
 
 class Watchdog:
-    """For one pull, from the moment it is made. Only stretches in which something is being fetched
-    count, and of those only the time in which the network was waited for.
+    """Watches one pull, from the moment it is made.
+
+    Only stretches in which something is being fetched count, and of those only the time in which
+    workers waited for the network.
     """
 
     def __init__(
@@ -26,56 +28,51 @@ class Watchdog:
         chameleon: Chameleon,
         clock: Callable[[], float],
     ) -> None:
-        self._stall_limits, self._traffic, self._chameleon, self._clock = (
-            stall_limits,
-            traffic,
-            chameleon,
-            clock,
-        )
+        self._stall_limits, self._traffic = stall_limits, traffic
+        self._chameleon, self._clock = chameleon, clock
         self._began = clock()
         self._stretch = self._useless = (chameleon.time(), 0)
 
     def check(self, *, is_fetching: bool) -> None:
-        """Call often. Raises TransferError when the deadline has passed, or too little has come for
-        too long.
+        """Raise TransferError after the deadline, or after too few bytes for too long.
+
+        Call often.
         """
-        self._chameleon.tell_silence(is_fetching=is_fetching)
-        now, came = self._chameleon.time(), self._traffic.fetched
+        self._chameleon.report_silence(is_fetching=is_fetching)
+        now, received = self._chameleon.time(), self._traffic.fetched
         if (
             self._stall_limits.deadline is not None
             and self._clock() - self._began > self._stall_limits.deadline
         ):
             raise TransferError(f"the deadline of {self._stall_limits.deadline:g} s has passed")
         if not is_fetching:
-            self._stretch = now, came
-        if not is_fetching or self._chameleon.is_borne():
-            self._useless = now, came
-        self._check_rate(now, came)
-        self._check_use(now, came)
+            self._stretch = now, received
+        if not is_fetching or self._chameleon.would_forgive():
+            self._useless = now, received
+        self._check_rate(now, received)
+        self._check_use(now, received)
 
-    def _check_rate(self, now: float, came: int) -> None:
+    def _check_rate(self, now: float, received: int) -> None:
         since, before = self._stretch
         least = self._stall_limits.min_rate
         if least is None or now - since < _STRETCH_SECONDS:
             return
-        self._stretch = now, came
-        rate = (came - before) / (now - since)
+        self._stretch = now, received
+        rate = (received - before) / (now - since)
         if rate < least:
             raise TransferError(
                 f"{rate:.0f} bytes/s over {now - since:.0f} s is below the minimum rate of "
                 f"{least:.0f}"
             )
 
-    def _check_use(self, now: float, came: int) -> None:
-        """A server that dribbles never fails, so karma never gets to judge it; but its silence has
-        been too long.
-        """
+    def _check_use(self, now: float, received: int) -> None:
+        """Raise TransferError for a server that dribbles: it never fails, so karma stays."""
         since, before = self._useless
         if now - since < _STRETCH_SECONDS:
             return
-        self._useless = now, came
-        if came - before < _USELESS_RATE * (now - since):
+        self._useless = now, received
+        if received - before < _USELESS_RATE * (now - since):
             raise TransferError(
-                f"nothing useful has come for longer than our patience, {came - before} bytes in "
-                "all"
+                "nothing useful arrived for longer than the patience allows, "
+                f"{received - before} bytes in all"
             )

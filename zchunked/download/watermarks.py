@@ -12,7 +12,8 @@ from zchunked.oci.digest import Digest
 
 
 class Watermarks:
-    """Marks, for each blob, up to where everything that was ordered has come and was checked.
+    """Of each blob, the offset below which all planned bytes arrived and were checked.
+
     Thread-safe.
     """
 
@@ -22,7 +23,7 @@ class Watermarks:
         self._runs: dict[Digest, list[Run]] = {}
         self._completed: dict[Digest, set[Run]] = {}
         self._first_open: dict[Digest, int] = {}
-        self._marks: dict[Digest, float] = {}  # everything below has come; read without the lock
+        self._marks: dict[Digest, float] = {}  # everything below has arrived; read without the lock
 
     def expect(self, blob: Digest, runs: Sequence[Run]) -> None:
         with self._changed:
@@ -48,8 +49,9 @@ class Watermarks:
         self.expect(blob, ())
 
     def wait_for(self, blob: Digest, end: int) -> None:
-        """Return once all ordered bytes of the blob below `end` are here. Raises Stopped when the
-        pull has ended.
+        """Wait until the store has all planned bytes of the blob below `end`.
+
+        Raises Stopped when the pull has ended.
         """
         if self._marks.get(blob, math.inf) >= end:
             return
@@ -60,6 +62,6 @@ class Watermarks:
                 self._changed.wait(0.2)
 
     def wake(self) -> None:
-        """Whoever waits looks whether the pull has ended."""
+        """Have the threads that wait look whether the pull has ended."""
         with self._changed:
             self._changed.notify_all()

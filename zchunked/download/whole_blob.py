@@ -1,6 +1,4 @@
-"""Claim a blob whose host serves no ranges: one worker fetches it whole, for all that wanted a part
-of it.
-"""
+"""Claim a blob whose host serves no ranges: one worker fetches it whole, for all of them."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ class WholeBlobs:
         return self._holders.get(blob) == threading.get_ident()
 
     def claim(self, blob: Digest) -> bool | None:
-        """True: the caller has it from now on. None: it had it before. False: another worker takes
-        it.
-        """
+        """True: the caller's from now on. None: it was before. False: it is another worker's."""
         with self._changed:
             if blob in self._holders:
                 return None if self.is_mine(blob) else False
@@ -47,9 +43,7 @@ class WholeBlobs:
 
     @contextmanager
     def checking(self, blob: Digest) -> Iterator[bool]:
-        """Check what came of the blob in here, unless it is taken: then this is False. Its taker
-        waits for the end.
-        """
+        """Hold off the claim while parts are checked; False where another worker has claimed it."""
         with self._changed:
             may = blob not in self._holders
             self._checks[blob] += may
@@ -61,9 +55,7 @@ class WholeBlobs:
                 self._changed.notify_all()
 
     def wait_for_checks(self, blob: Digest) -> None:
-        """Return once no worker checks parts of it any more. Raises Stopped when the pull has
-        ended.
-        """
+        """Wait until no worker checks parts of it. Raises Stopped when the pull has ended."""
         with self._changed:
             while self._checks[blob]:
                 if self._stop.is_set():

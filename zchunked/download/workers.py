@@ -1,14 +1,12 @@
-"""Worker threads, the only ones: a pool works through tasks until all are done, one fails, or it is
-stopped.
-"""
+"""Worker threads, the only ones: a pool runs tasks until all are done, one fails, or it stops."""
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, suppress
+from queue import Empty, Full, Queue, SimpleQueue
 from typing import Generic, Self, TypeVar
 
 from zchunked.download.retry import Stopped
@@ -21,33 +19,28 @@ Task = Callable[[], None]
 
 
 class WorkerPool:
-    """Lanes of daemon threads, each working through its tasks in order. A task may submit further
-    tasks.
+    """Named queues of tasks, each with its own daemon threads; a task may submit further tasks.
 
     The first failure sets `stop`; tasks that wait for something watch it and raise Stopped. Used as
     a context manager: leaving it ends the threads, or leaves those behind that hang in a system
     call: they are daemons, because everything they have written is safe at any moment.
     """
 
-    def __init__(self, lanes: dict[str, int], stop: threading.Event) -> None:
+    def __init__(self, queues: dict[str, int], stop: threading.Event) -> None:
         self._stop = stop
         self._changed = threading.Condition()
-        self._open = dict.fromkeys(lanes, 0)
+        self._open = dict.fromkeys(queues, 0)
         self._failure: BaseException | None = None
-        self._lanes: dict[str, queue.SimpleQueue[Task | None]] = {
-            name: queue.SimpleQueue() for name in lanes
-        }
+        self._queues: dict[str, SimpleQueue[Task | None]] = {name: SimpleQueue() for name in queues}
         self._threads: list[threading.Thread] = []
-        self._sizes = dict(lanes)
+        self._sizes = dict(queues)
 
     def __enter__(self) -> Self:
-        """Where the system gives out few threads, lanes get fewer workers. LocalError for a lane
-        without any.
-        """
+        """Start the threads. LocalError where the system allows a queue not even one."""
         wanted, self._sizes = self._sizes, dict.fromkeys(self._sizes, 0)
         turns = [(number, name) for name, size in wanted.items() for number in range(size)]
         try:
-            # first a worker for each lane
+            # first a worker for each queue
             for number, name in sorted(turns, key=lambda turn: turn[0]):
                 self._start(name, number)
         except RuntimeError as error:
@@ -60,18 +53,18 @@ class WorkerPool:
                 ) from error
         return self
 
-    def _start(self, lane: str, number: int) -> None:
+    def _start(self, queue: str, number: int) -> None:
         thread = threading.Thread(
-            target=self._work, args=(lane,), name=f"zpull-{lane}-{number}", daemon=True
+            target=self._work, args=(queue,), name=f"zpull-{queue}-{number}", daemon=True
         )
         thread.start()
         self._threads.append(thread)
-        self._sizes[lane] += 1
+        self._sizes[queue] += 1
 
     def __exit__(self, *exception: object) -> None:
         for name, size in self._sizes.items():
             for _ in range(size):
-                self._lanes[name].put(None)
+                self._queues[name].put(None)
         end = time.monotonic() + _FAREWELL_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
@@ -81,27 +74,26 @@ class WorkerPool:
         """Whether every thread has ended: one that hangs in a system call may outlive its pool."""
         return not any(thread.is_alive() for thread in self._threads)
 
-    def size(self, lane: str) -> int:
-        """How many workers the lane has."""
-        return self._sizes[lane]
+    def size(self, queue: str) -> int:
+        """How many workers the queue has."""
+        return self._sizes[queue]
 
-    def submit(self, lane: str, task: Task) -> None:
+    def submit(self, queue: str, task: Task) -> None:
         with self._changed:
-            self._open[lane] += 1
-        self._lanes[lane].put(task)
+            self._open[queue] += 1
+        self._queues[queue].put(task)
 
-    def result_of(self, lane: str, work: Callable[[], _Item]) -> Callable[[], _Item]:
-        """Have work done by a worker of that lane; what comes back waits for it, for a worker of
-        another lane.
+    def result_of(self, queue: str, make: Callable[[], _Item]) -> Callable[[], _Item]:
+        """Have a worker of that queue call `make`; returns a function that waits for the result.
 
-        That raises Stopped when the pool is stopped; a failure of the work ends the pool, as any
-        task's does.
+        Call that from a worker of another queue. It raises Stopped when the pool is stopped; a
+        failure of `make` ends the pool, as any task's does.
         """
         out: list[_Item] = []
         is_done = threading.Event()
 
         def task() -> None:
-            out.append(work())
+            out.append(make())
             is_done.set()
 
         def result() -> _Item:
@@ -110,24 +102,24 @@ class WorkerPool:
                     raise Stopped
             return out.pop()
 
-        self.submit(lane, task)
+        self.submit(queue, task)
         return result
 
-    def ahead(
-        self, lane: str, items: Iterator[_Item], most: int = 4
+    def prefetch(
+        self, queue: str, items: Iterator[_Item], most: int = 4
     ) -> Generator[_Item, None, None]:
-        """The same items, made by a worker of that lane, up to `most` of them before they are asked
-        for.
+        """The same items, made by a worker of that queue up to `most` ahead of the caller.
 
         Raises what making them raised, and Stopped when the pool is stopped. For a worker of
-        another lane, which closes it unless it takes them all: whoever makes them waits for that.
+        another queue, which closes the generator unless it takes all items: until then the maker
+        waits.
         """
-        belt = _Belt[_Item](most, self._stop)
-        self.submit(lane, lambda: belt.make(items))
-        return belt.items()
+        buffer = _Prefetch[_Item](most, self._stop)
+        self.submit(queue, lambda: buffer.make(items))
+        return buffer.items()
 
-    def is_busy(self, lane: str) -> bool:
-        return self._open.get(lane, 0) > 0
+    def is_busy(self, queue: str) -> bool:
+        return self._open.get(queue, 0) > 0
 
     def wait(
         self,
@@ -136,10 +128,10 @@ class WorkerPool:
         *,
         until: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Call `tick` now and then, and when a task has ended, until no task is open; raise the
-        first failure at once.
+        """Wait until no task is open; raises the first failure at once.
 
-        `tick` may submit further tasks. Returns early as soon as `until` holds.
+        Calls `tick` every so many seconds and when a task has ended; it may submit further tasks.
+        Returns early as soon as `until` holds.
         """
         try:
             is_done = False
@@ -158,8 +150,8 @@ class WorkerPool:
         if self._failure is not None:
             raise self._failure
 
-    def _work(self, lane: str) -> None:
-        tasks = self._lanes[lane]
+    def _work(self, queue: str) -> None:
+        tasks = self._queues[queue]
         while (task := tasks.get()) is not None:
             try:
                 if not self._stop.is_set():
@@ -173,15 +165,14 @@ class WorkerPool:
             finally:
                 del task  # what it holds may be large, and the next one late
                 with self._changed:
-                    self._open[lane] -= 1
+                    self._open[queue] -= 1
                     self._changed.notify_all()
 
 
-def made_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
-    """The same items, made a few ahead by a thread of their own, for callers without a pool. It
-    ends on `close`.
+def prefetched(items: Iterator[_Item]) -> Generator[_Item, None, None]:
+    """The same items, made a few ahead by a thread of their own, for callers without a pool.
 
-    Where the system gives out no thread, they are made by the caller's.
+    The thread ends on `close`. Where the system allows no thread, the caller's makes them.
     """
     with ExitStack() as stack:
         try:
@@ -189,16 +180,14 @@ def made_ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
         except LocalError:
             yield from items
             return
-        yield from stack.enter_context(closing(pool.ahead("make", items)))
+        yield from stack.enter_context(closing(pool.prefetch("make", items)))
 
 
-class _Belt(Generic[_Item]):
-    """A queue between a worker that makes items and one that takes them; neither outlives the other
-    by much.
-    """
+class _Prefetch(Generic[_Item]):
+    """A short queue between a worker that makes items and one that takes them."""
 
     def __init__(self, most: int, stop: threading.Event) -> None:
-        self._made: queue.Queue[tuple[list[_Item], BaseException | None]] = queue.Queue(most)
+        self._made: Queue[tuple[list[_Item], BaseException | None]] = Queue(most)
         self._stop = stop
         self._is_left = threading.Event()
 
@@ -214,7 +203,7 @@ class _Belt(Generic[_Item]):
 
     def _put(self, item: list[_Item], error: BaseException | None) -> None:
         while not (self._stop.is_set() or self._is_left.is_set()):
-            with suppress(queue.Full):
+            with suppress(Full):
                 self._made.put((item, error), timeout=_LOOK_SECONDS)
                 return
         raise Stopped
@@ -233,7 +222,7 @@ class _Belt(Generic[_Item]):
 
     def _take(self) -> tuple[list[_Item], BaseException | None]:
         while True:
-            with suppress(queue.Empty):
+            with suppress(Empty):
                 return self._made.get(timeout=_LOOK_SECONDS)
             if self._stop.is_set():
                 raise Stopped

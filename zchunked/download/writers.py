@@ -11,9 +11,7 @@ from zchunked.store.writer import Writer
 
 
 class Writers:
-    """Those of one pull. `of` and `close_own` are for the worker itself, the others for any
-    thread.
-    """
+    """Those of one pull. `of` and `close_own` are for the worker, the others for any thread."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -22,11 +20,9 @@ class Writers:
         self._open: list[Writer] = []
 
     def of(self, blob: Descriptor) -> Writer:
-        """The calling worker's writer for this blob; the one it had for another blob is committed
-        and closed.
-        """
+        """The calling worker's writer for this blob; closes the one it had for another blob."""
         own: tuple[Digest, Writer] | None = getattr(self._own, "writer", None)
-        # else closed with an earlier round
+        # otherwise an earlier round closed it
         if own is not None and own[0] == blob.digest and own[1] in self._open:
             return own[1]
         self.close_own()
@@ -48,16 +44,14 @@ class Writers:
             own[1].close()
 
     def commit_early(self) -> None:
-        """Keep what arrived safe from power loss, so that the workers need not stop reading for
-        it.
-        """
+        """Sync what arrived to the disk, so that the workers need not stop reading for it."""
         with self._lock:
             writers = list(self._open)
         for writer in writers:
             writer.commit_early()
 
     def close(self) -> Exception | None:
-        """Commit whatever arrived; returns the first failure. Call when no worker is at work."""
+        """Commit what arrived; returns the first failure. Call when no worker runs."""
         with self._lock:
             writers, self._open = self._open, []
         failure: Exception | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from zchunked.download.workers import made_ahead
+from zchunked.download.workers import prefetched
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.layers.proof import is_intact, proving, tar_of_blob
@@ -91,7 +91,7 @@ class LayerContent:
         """The same, read and hashed beside the thread that writes it: a fifth less time for a large
         layer.
         """
-        return made_ahead(self.blob()) if self.is_whole else self.blob()
+        return prefetched(self.blob()) if self.is_whole else self.blob()
 
     def blob_from(self, start: int) -> Iterator[bytes | memoryview]:
         """The same from an offset on, of a layer that is whole; verified only where that is the
@@ -115,11 +115,11 @@ class LayerContent:
         against its own.
         """
         if self.is_whole:
-            yield from made_ahead(tar_of_blob(self._watched(), self.layer))
+            yield from prefetched(tar_of_blob(self._watched(), self.layer))
             return
         index = read_index_and_tarsplit(self.store, self.layer)
         rebuild = Rebuild(self.store, index, self.store.find_chunks(index.own_chunks()))
-        yield from made_ahead(data for data, _ in rebuild.blocks())
+        yield from prefetched(data for data, _ in rebuild.blocks())
 
     def _watched(self) -> Iterator[bytes]:
         for piece in stored(self.store, self.layer):
@@ -162,7 +162,7 @@ def _proving(
     """The tar, on its way to be proved."""
     size = 0
     try:
-        with closing(made_ahead(tar_of_blob(blob, layer))) as tar:
+        with closing(prefetched(tar_of_blob(blob, layer))) as tar:
             for block in proving(tar, layer, diff_id):
                 size += len(block)
                 yield block

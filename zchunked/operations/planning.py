@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.errors import ZPullError
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context
@@ -27,12 +27,12 @@ def plan(
     with explained(receipt, lambda: 0), closing(context.open(reference)) as origin:
         pull = pull_of(context, origin, receipt)
         tasks = pull.plan(after)
-    orders = {str(task.layer.digest): task.order for task in tasks}
-    return [_planned(entry, orders.get(entry.digest)) for entry in receipt.layers], pull.layers
+    plans = {str(task.layer.digest): task.plan for task in tasks}
+    return [_planned(entry, plans.get(entry.digest)) for entry in receipt.layers], pull.layers
 
 
-def _planned(entry: LayerEntry, order: Order | None) -> PlannedLayer:
-    runs = order.runs if order else []
+def _planned(entry: LayerEntry, plan: FetchPlan | None) -> PlannedLayer:
+    runs = plan.runs if plan else []
     return PlannedLayer(
         entry.digest,
         entry.kind,
@@ -40,7 +40,7 @@ def _planned(entry: LayerEntry, order: Order | None) -> PlannedLayer:
         entry.size,
         entry.cached_bytes,
         fetch_bytes=sum(total(run) for run in runs),
-        gap_bytes=order.worth([span for run in runs for span in run]).gap if order else 0,
+        gap_bytes=plan.worth([span for run in runs for span in run]).gap if plan else 0,
         requests=len(runs),
         reason=entry.reason,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.errors import IntegrityError
 from zchunked.events import Noted
 from zchunked.interfaces import Document
@@ -62,7 +62,7 @@ class DocumentFetcher:
             session.source.report_corruption(digest)
             whole = [ByteRange(0, config.size)] if config.size else []
             left = session.store.missing(digest, whole)
-            session.downloader.now(Order(config, [(span,) for span in left], whole, whole))
+            session.downloader.fetch(FetchPlan(config, [(span,) for span in left], whole, whole))
             data = session.store.get(digest, config.size)  # drops it if it is not what was promised
             if data is not None:
                 session.store.set_whole(digest, config.size)

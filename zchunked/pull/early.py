@@ -14,7 +14,7 @@ from itertools import compress
 
 from zchunked.download.coalesce import Run, missing
 from zchunked.download.downloader import Downloader
-from zchunked.download.orders import ChunkChecks, Order
+from zchunked.download.fetch_plan import ChunkChecks, FetchPlan
 from zchunked.download.workers import WorkerPool
 from zchunked.formats.annotations import Location
 from zchunked.formats.toc_reader import TocReader
@@ -64,13 +64,13 @@ class EarlyChunks:
     def __init__(
         self,
         store: Store,
-        fetcher: Downloader,
+        downloader: Downloader,
         layer: Descriptor,
-        begun: list[Order],
+        begun: list[FetchPlan],
         rules: EarlyRules,
     ) -> None:
         """`begun`: gets each order while it is being worked off."""
-        self._store, self._fetcher, self._layer = store, fetcher, layer
+        self._store, self._downloader, self._layer = store, downloader, layer
         self._begun, self._rules = begun, rules
         self._next = 0  # number of the first chunk that was not looked at
         self._left = _MOST_BYTES
@@ -118,15 +118,15 @@ class EarlyChunks:
             [digests[chunk] for chunk in taken],
         )
         wanted = _joined(checks.starts, checks.ends, 0 if self._rules.is_thrifty else _HEADER_BYTES)
-        order = Order(
+        plan = FetchPlan(
             self._layer, self._rules.runs(self._layer, missing(wanted, here)), wanted, [], checks
         )
-        self._begun.append(order)
-        pool.submit("fetch", partial(self._fetch, order, pool))
+        self._begun.append(plan)
+        pool.submit("fetch", partial(self._fetch, plan, pool))
 
-    def _fetch(self, order: Order, pool: WorkerPool) -> None:
-        self._fetcher.now(order, pool=pool, is_shared=True)
-        self._begun.remove(order)
+    def _fetch(self, plan: FetchPlan, pool: WorkerPool) -> None:
+        self._downloader.fetch(plan, pool=pool, is_shared=True)
+        self._begun.remove(plan)
 
 
 def _joined(starts: Sequence[int], ends: Sequence[int], gap: int) -> list[ByteRange]:

@@ -55,7 +55,7 @@ def ways_of(
 
 
 def _cost(task: LayerTask, way: Way, conditions: LinkConditions) -> WayCost:
-    runs = task.order.runs if task.order is not None else []
+    runs = task.plan.runs if task.plan is not None else []
     its = {cost.way: cost for cost in task.ways}
     own = its.get(task.way) if task.way is not None else None
     return (
@@ -71,7 +71,7 @@ def estimate(
     """What working the orders off will cost, after the manifest, which counts as `first_…`."""
     if conditions.is_free:
         return Estimate(0, 0, 0.0)
-    runs = [run for task in tasks if task.order for run in task.order.runs]
+    runs = [run for task in tasks if task.plan for run in task.plan.runs]
     size = first_bytes + sum(
         total(run) + (len(run) * PART_BYTES if len(run) > 1 else 0) for run in runs
     )

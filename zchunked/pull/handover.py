@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.formats.annotations import locate
 from zchunked.layers.chunk_data import are_chunks
@@ -22,7 +22,7 @@ def take_over(
     store: Store,
     repository: str,
     own: Collection[Digest],
-    fetch: Callable[[Order], None],
+    fetch: Callable[[FetchPlan], None],
     limits: Limits,
 ) -> None:
     """Of interrupted pulls of the repository; `own` are layers of this pull, which looks at those
@@ -50,7 +50,7 @@ def take_over(
 
 
 def _enter_layer(
-    store: Store, layer: Descriptor, fetch: Callable[[Order], None], limits: Limits
+    store: Store, layer: Descriptor, fetch: Callable[[FetchPlan], None], limits: Limits
 ) -> None:
     here = total(store.covered(layer.digest))
     if not here:
@@ -58,7 +58,7 @@ def _enter_layer(
     location = locate(layer, limits)
     left = store.missing(layer.digest, [location.toc.span])
     if left and total(left) * _WORTH <= here:
-        fetch(Order(layer, [(span,) for span in left], left, left))
+        fetch(FetchPlan(layer, [(span,) for span in left], left, left))
     _enter(store, LayerIndex.of(layer, location, read_toc(store, layer, location, limits)), limits)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.errors import FormatError, ZPullError
 from zchunked.formats.frame_map import FrameMap
 from zchunked.layers.metadata import LayerIndex
@@ -46,7 +46,7 @@ class LayerTask:
     refused: set[int] = field(default_factory=set)
     # The same of chunks, by digest: its own blob has them
     refused_chunks: set[bytes] = field(default_factory=set)
-    order: Order | None = None
+    plan: FetchPlan | None = None
     proof: Proof | None = None
     failure: ZPullError | None = None
     is_again: bool = False  # it was planned before, and is now once more

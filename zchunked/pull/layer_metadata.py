@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.layers.metadata import LayerIndex
 from zchunked.pull.layer import LayerTask
 from zchunked.ranges import ByteRange, merge
@@ -27,7 +27,7 @@ class LayerMetadata:
     is_here: bool = False
     is_complete: bool = False
     coming: Sequence[ByteRange] = ()
-    begun: list[Order] = field(default_factory=list)
+    begun: list[FetchPlan] = field(default_factory=list)
 
     @property
     def is_settled(self) -> bool:
@@ -36,8 +36,8 @@ class LayerMetadata:
 
     def on_its_way(self) -> list[ByteRange]:
         """What is being fetched, or was just now."""
-        orders = [span for order in list(self.begun) for run in order.runs for span in run]
-        return merge([*orders, *(() if self.is_complete else self.coming)])
+        plans = [span for plan in list(self.begun) for run in plan.runs for span in run]
+        return merge([*plans, *(() if self.is_complete else self.coming)])
 
     def describe(self, task: LayerTask) -> None:
         """Tell the task, which is understood then."""

@@ -188,14 +188,14 @@ class Layers:
         self._replanned, conditions = now, self._session.conditions.now()
         pool = self._session.pool
         for task in tasks:
-            if task.order is None:
+            if task.plan is None:
                 continue
             if shape := self.scheduler.new_shape(task, conditions):
-                self._downloader.replan(pool, task.order, shape.runs)
+                self._downloader.replan(pool, task.plan, shape.runs)
             elif task in self._read_late and task.known is not None:
                 self._read_late.remove(task)
                 self._downloader.replan(
-                    pool, task.order, partial(self.scheduler.take_parts, task, conditions)
+                    pool, task.plan, partial(self.scheduler.take_parts, task, conditions)
                 )
             elif task not in self._reconsidered and self.scheduler.is_too_slow(task, conditions):
                 self._reconsidered.append(task)
@@ -222,8 +222,8 @@ class Layers:
         RefusedError among it; a proof that fails is left in its task.
         """
         for task in tasks:
-            task.is_again = task.is_again or task.order is not None
-            task.failure = task.proof = task.order = None
+            task.is_again = task.is_again or task.plan is not None
+            task.failure = task.proof = task.plan = None
             if task.is_again:
                 self.arriving.restart(task.layer.digest)
         self.scheduler = self._new_scheduler()
@@ -235,7 +235,7 @@ class Layers:
 
         def advance() -> None:
             self._session.tick()
-            self._order(unplanned)
+            self._submit_planned(unplanned)
             self._prove(unproved)
             if not unplanned and not self._session.pool.is_busy("fetch"):
                 self._downloader.enter()  # while the last proofs are at it
@@ -250,26 +250,26 @@ class Layers:
                 assert self._documents is not None  # nothing is fetched before `begin`
                 self._prover.record(task, task.proof, self._documents.manifest_digest)
 
-    def _order(self, unplanned: deque[LayerTask]) -> None:
+    def _submit_planned(self, unplanned: deque[LayerTask]) -> None:
         """Plan and order the next layers of which enough is known."""
         pool, spent = self._session.pool, self._session.receipt.bytes
         while unplanned and self._is_clear(unplanned[0].layer):
             task = unplanned.popleft()
-            if task.order is None:
+            if task.plan is None:
                 self._plan(task)
-            assert task.order is not None
-            self._downloader.order(pool, task.order)
+            assert task.plan is not None
+            self._downloader.submit(pool, task.plan)
             if not unplanned:
-                need = self._downloader.to_come()
+                need = self._downloader.bytes_left()
                 self._session.show(Planned(spent.image, spent.cached, need))
 
     def _seconds_to_come(self) -> float:
         rate = self._session.conditions.now().link.rate
-        return self._downloader.to_come() / rate if rate else 0.0
+        return self._downloader.bytes_left() / rate if rate else 0.0
 
     def _prove(self, unproved: list[LayerTask]) -> None:
         """Have those proved whose bytes are all ordered."""
         for task in list(unproved):
-            if task.order is not None and self._metadata[task.layer.digest].is_settled:
+            if task.plan is not None and self._metadata[task.layer.digest].is_settled:
                 unproved.remove(task)
                 self._session.pool.submit("prove", partial(self._prover.prove, task))

@@ -65,13 +65,10 @@ def _left(store: Store, blob: Descriptor) -> int:
 
 def refuse_missing(name: str, tasks: Iterable[LayerTask], store: Store) -> None:
     """NotFoundError, layer by layer, unless everything that was ordered is in the store."""
-    orders = {task.layer.digest: task.order for task in tasks if task.order}
+    plans = {task.layer.digest: task.plan for task in tasks if task.plan}
     refuse_lacking(
         name,
-        [
-            (order.blob, total(store.missing(digest, order.wanted)))
-            for digest, order in orders.items()
-        ],
+        [(plan.blob, total(store.missing(digest, plan.wanted))) for digest, plan in plans.items()],
     )
 
 

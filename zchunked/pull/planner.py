@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.layers.stand_ins import Frame, StandIns, choose_stand_ins, find_frames
 from zchunked.layers.stand_ins import Place as FramePlace
 from zchunked.oci.digest import Digest
@@ -57,7 +57,7 @@ class Scheduler:
 
     def plan(
         self, task: LayerTask, conditions: LinkConditions, *, coming: Sequence[ByteRange] = ()
-    ) -> Order:
+    ) -> FetchPlan:
         """Reads the store. `coming`: what of the blob's tail is being fetched just now."""
         blob = task.layer.digest
         here = merge([*self._store.covered(blob), *coming])
@@ -69,14 +69,14 @@ class Scheduler:
             if task.way == "exact":
                 task.stand_ins = stand_ins
         if task.lean_index is not None:
-            order = self._order_lean(task, conditions, here, coming)
+            plan = self._plan_lean(task, conditions, here, coming)
         else:
-            order = self._order_blob(task, conditions, here, coming)
+            plan = self._plan_blob(task, conditions, here, coming)
         self._done.add(blob)
         self._planned.append(task)
         self._chooser.note_rate(task, conditions.link.rate)
-        task.order = order
-        return order
+        task.plan = plan
+        return plan
 
     def has_planned(self, blob: Digest) -> bool:
         """Whether the layer has an order."""
@@ -112,13 +112,13 @@ class Scheduler:
 
     # ── orders ──
 
-    def _order_blob(
+    def _plan_blob(
         self,
         task: LayerTask,
         conditions: LinkConditions,
         here: list[ByteRange],
         coming: Sequence[ByteRange],
-    ) -> Order:
+    ) -> FetchPlan:
         """What of the blob nothing stands in for."""
         layer, index = task.layer, task.index
         wanted = subtract([ByteRange(0, layer.size)] if layer.size else [], task.stand_ins.spans())
@@ -128,15 +128,15 @@ class Scheduler:
         runs = [run for whole in shape.runs(left) if (run := tuple(subtract(whole, coming)))]
         self._whole_ones.append(task)
         self._count_cached(task, min(layer.size, task.here_before + self._held(task)))
-        return Order(layer, runs, wanted, tail)
+        return FetchPlan(layer, runs, wanted, tail)
 
-    def _order_lean(
+    def _plan_lean(
         self,
         task: LayerTask,
         conditions: LinkConditions,
         here: list[ByteRange],
         coming: Sequence[ByteRange],
-    ) -> Order:
+    ) -> FetchPlan:
         """Checks what an earlier run left unchecked."""
         index = task.lean_index
         assert index is not None
@@ -169,7 +169,7 @@ class Scheduler:
         self._count_cached(
             task, min(task.layer.size, task.here_before + held_elsewhere(task, found))
         )
-        return Order(task.layer, runs, wanted, sorted(metadata), checks)
+        return FetchPlan(task.layer, runs, wanted, sorted(metadata), checks)
 
     def _held(self, task: LayerTask) -> int:
         """Bytes of the frames that were in the store before this pull, in other blobs."""
@@ -214,12 +214,12 @@ class Scheduler:
         """
         if task.way == "whole":
             return None
-        order, blob = task.order, task.layer.digest
+        plan, blob = task.plan, task.layer.digest
         shape = shape_of(self._gaps, task, conditions, ())
-        if order is None or not shape.differ(self._shapes[blob]):
+        if plan is None or not shape.differ(self._shapes[blob]):
             return None
         shape = shape_of(
-            self._gaps, task, conditions, subtract(order.wanted, self._store.covered(blob))
+            self._gaps, task, conditions, subtract(plan.wanted, self._store.covered(blob))
         )
         self._shapes[blob] = shape
         # What it may cost has been spent on the runs that have begun
@@ -232,8 +232,8 @@ class Scheduler:
         which nobody has asked for yet, without what stands in for it; then it comes the exact way.
         Where nothing does, it goes on whole.
         """
-        blob, frames, order = task.layer.digest, task.frames, task.order
-        if frames is not None and task.known is not None and order is not None:
+        blob, frames, plan = task.layer.digest, task.frames, task.plan
+        if frames is not None and task.known is not None and plan is not None:
             others = {place for other in self._planned for place in other.frames_of(blob)}
             rest = Spans(subtract([ByteRange(0, task.layer.size)], left))
             known, coming = task.known, dict(self._coming_frames)
@@ -243,7 +243,7 @@ class Scheduler:
             if found.starts:  # none is left when all of the blob has been asked for meanwhile
                 task.stand_ins = found
                 task.way, task.entry.mode, task.entry.reason = "exact", "partial", None
-                order.want(subtract(order.wanted, found.spans()))
+                plan.want(subtract(plan.wanted, found.spans()))
         left = subtract(left, task.stand_ins.spans())
         shape = self._shapes[blob] = shape_of(self._gaps, task, conditions, left)
         return shape.runs(left)

@@ -48,7 +48,7 @@ class LayerProver:
         with self.arriving.copying(layer.digest) as through:
             if task.way == "exact":  # gathering frames is work for another core, reading is not
                 # Otherwise its maker waits for ever
-                with closing(pool.ahead("make", assembly.blocks())) as blocks:
+                with closing(pool.prefetch("make", assembly.blocks())) as blocks:
                     check(through(blocks))
             else:
                 check(through(assembly.blocks()))
@@ -56,7 +56,7 @@ class LayerProver:
         if self._session.options.prove:
             tar = tar_of_blob(assembly.blocks(), layer, self._limits)
             tar = self.budget.counted(layer.digest, tar)
-            with closing(pool.ahead("make", tar)) as made:
+            with closing(pool.prefetch("make", tar)) as made:
                 size = prove(made, layer, task.diff_id)
         return Proof(is_blob=True, tar_size=size, shared=tuple(assembly.shared()))
 
@@ -65,7 +65,7 @@ class LayerProver:
         index = task.lean_index
         assert index is not None
         blocks = Rebuild(self._store, index, task.places, self._arrived, self._limits).blocks()
-        with closing(self._session.pool.ahead("make", blocks)) as made:
+        with closing(self._session.pool.prefetch("make", blocks)) as made:
             tar = self.budget.counted(task.layer.digest, verified_blocks(made))
             return Proof(is_blob=False, tar_size=prove(tar, task.layer, task.diff_id))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.errors import AccessDeniedError, NotFoundError, TransferError
 from zchunked.events import Noted
 from zchunked.pull.handover import take_over
@@ -39,12 +39,12 @@ class Registration:
                 session.show(Noted(text))
             take_over(store, repository, layers, self._fetch_apart, options.limits)
 
-    def _fetch_apart(self, order: Order) -> None:
+    def _fetch_apart(self, plan: FetchPlan) -> None:
         """Fetch what this pull can do without: a failure is none of its own."""
 
         def fetch() -> None:
             with suppress(TransferError, NotFoundError, AccessDeniedError):
-                self._session.downloader.now(order, may_grow=False)
+                self._session.downloader.fetch(plan, may_grow=False)
 
         self._session.run("fetch", fetch)
 

@@ -68,7 +68,7 @@ def _repair(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
     """Return whether something is different now: wrong bytes are gone, or fewer frames are
     trusted.
     """
-    if isinstance(failure, FormatError) or task.order is None:
+    if isinstance(failure, FormatError) or task.plan is None:
         return False
     if task.is_lean:
         return _repair_lean(task, failure, session)
@@ -131,14 +131,14 @@ def _once_more(
     task: LayerTask, failure: ZPullError, session: PullSession, wrong: list[ByteRange]
 ) -> bool:
     """Have these spans of the blob fetched again; twice is the end."""
-    if not wrong or task.order is None:
+    if not wrong or task.plan is None:
         return False
     store, blob = session.store, task.layer.digest
     wrong = store.report_corruption(blob, wrong)
     if not wrong:
         return False  # the blob was proved, so it is not to blame
     task.here_before = total(store.covered(blob))
-    taken = session.downloader.take_back(task.order, wrong)
+    taken = session.downloader.take_back(task.plan, wrong)
     task.entry.cached_bytes -= min(total(merge(wrong)) - taken, task.entry.cached_bytes)
     if not subtract(merge(wrong), task.again):
         raise IntegrityError(

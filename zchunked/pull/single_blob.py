@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from zchunked.download.coalesce import Link, missing, runs_for
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.errors import IntegrityError
 from zchunked.events import Noted, Planned
 from zchunked.layers.proof import is_intact
@@ -54,8 +54,8 @@ def _fetch(
     options, downloader = transfer.options, transfer.downloader
     rate, round_trip = transfer.traffic.rate, transfer.traffic.round_trip
     policy = gap_policy(options.gaps, Link(round_trip, options.link_rate(rate)), options.jobs)
-    order = Order(blob, runs_for(left, policy=policy, jobs=options.jobs), wanted)
+    plan = FetchPlan(blob, runs_for(left, policy=policy, jobs=options.jobs), wanted)
     transfer.show(Planned(blob.size, blob.size - total(left), total(left)))
-    downloader.order(transfer.pool, order)
+    downloader.submit(transfer.pool, plan)
     transfer.wait()
     downloader.close()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from zchunked.download.orders import Order
+from zchunked.download.fetch_plan import FetchPlan
 from zchunked.errors import IntegrityError
 from zchunked.formats.annotations import Location
 from zchunked.formats.budget import ImageBudget
@@ -55,8 +55,8 @@ class TableFetcher:
             return form.locate(layer, limits=limits)
         if not store.covers(blob, least):
             left = store.missing(blob, [tail])
-            order = Order(layer, [(span,) for span in left], [tail], [tail])
-            self.transfer.downloader.now(order, may_grow=may_grow)
+            plan = FetchPlan(layer, [(span,) for span in left], [tail], [tail])
+            self.transfer.downloader.fetch(plan, may_grow=may_grow)
         return form.locate(layer, store.read(blob, *least), limits)
 
     def fetch(
@@ -83,8 +83,8 @@ class TableFetcher:
             if len(left) > 1:
                 left = store.missing(layer.digest, merge([tail, *parts]))
             wanted = parts if self._is_thrifty else list(metadata.coming)
-            order = Order(layer, [(span,) for span in left], wanted, wanted)
-            downloader.now(order, may_grow=may_grow, came=reader.look, pool=self.transfer.pool)
+            plan = FetchPlan(layer, [(span,) for span in left], wanted, wanted)
+            downloader.fetch(plan, may_grow=may_grow, on_bytes=reader.look, pool=self.transfer.pool)
             try:
                 index = reader.finish()
                 if index is None:
@@ -96,7 +96,7 @@ class TableFetcher:
                 if metadata.index is not None and tarsplit is not None:
                     wrong = [tarsplit.span]
                 gone = store.report_corruption(layer.digest, wrong)
-                downloader.take_back(order, gone)
+                downloader.take_back(plan, gone)
                 if is_last or not gone:
                     raise
             else:

@@ -85,7 +85,7 @@ class Pusher:
     def _upload(self, parcel: Parcel) -> None:
         upload = BlobUpload(parcel, self._registry, self._memory, self._sizes, self._chameleon)
         try:
-            self._chameleon.run(partial(upload.go_on, self._mount_from), lambda: upload.brought)
+            self._chameleon.run(partial(upload.resume, self._mount_from), lambda: upload.new_bytes)
             with self._lock:
                 self.pushed.blobs += not upload.is_mounted
                 self.pushed.mounted += upload.is_mounted

@@ -98,7 +98,7 @@ class ChunkSizes:
 
 
 class BlobUpload:
-    """Brings one blob to one repository. `go_on` until it returns; what it raises may be forgiven
+    """Brings one blob to one repository. `resume` until it returns; what it raises may be forgiven
     in between.
     """
 
@@ -125,8 +125,8 @@ class BlobUpload:
         self._beginnings = self._beginnings_in_vain = self._endings = 0
         self._has_to_be_whole = False
         self._refusals = 0  # of chunks, since the last one that was taken
-        self.brought = 0
-        """New bytes there since `go_on` was called."""
+        self.new_bytes = 0
+        """New bytes there since `resume` was called."""
         self.sent = self.resumed = 0
         self.is_mounted = False
 
@@ -135,9 +135,9 @@ class BlobUpload:
         """Of what was sent, what was of no use."""
         return max(0, self.sent - (self._confirmed - self.resumed))
 
-    def go_on(self, mount_from: tuple[str, ...] = ()) -> None:
+    def resume(self, mount_from: tuple[str, ...] = ()) -> None:
         """Raises TransientError, which another call may mend, or what cannot be mended."""
-        self.brought = 0
+        self.new_bytes = 0
         try:
             if not self._is_open(mount_from):
                 return
@@ -255,7 +255,7 @@ class BlobUpload:
         new = max(0, upload.offset - self._confirmed)
         self._confirmed += new
         if new:
-            self.brought += new
+            self.new_bytes += new
             self._beginnings_in_vain = self._refusals = 0
             self._chameleon.gain(new)
             self._chameleon.emit(Arrived(new))
@@ -323,7 +323,7 @@ class BlobUpload:
             raise TransferError(str(error)) from error
         finally:
             self.sent += body.sent
-        self.brought += size - self._confirmed
+        self.new_bytes += size - self._confirmed
         self._chameleon.gain(size - self._confirmed)
         self._chameleon.emit(Arrived(size - self._confirmed))
         self._confirmed = size

@@ -1,6 +1,4 @@
-"""Download orders: which byte ranges of a blob to fetch, what they are for, which chunks to
-check.
-"""
+"""Fetch plan of a blob: which byte ranges to request, what they are for, which chunks to check."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from zchunked.receipt import ByteCounts
 
 @dataclass(slots=True, eq=False)
 class ChunkChecks:
-    """Chunks of one blob that are checked once their bytes are here, in blob order."""
+    """Chunks of one blob to check once their bytes arrived, in blob order."""
 
     starts: Sequence[int] = ()
     ends: Sequence[int] = ()
@@ -28,9 +26,10 @@ class ChunkChecks:
 
 
 @dataclass(slots=True, eq=False)
-class Order:
-    """What is to come of one blob. `runs` cover `wanted`, of which `metadata` is no content; what
-    is more is gap.
+class FetchPlan:
+    """What to fetch of one blob. `runs` cover `wanted`; what they hold besides is gap.
+
+    `metadata`: the wanted spans that are no content.
     """
 
     blob: Descriptor
@@ -45,15 +44,15 @@ class Order:
         self._wanted, self._metadata = Spans(self.wanted), Spans(self.metadata)
 
     def want_all(self) -> None:
-        """The blob can only come whole: no byte of it is a gap any more."""
+        """The blob can only be fetched whole: no byte of it is a gap any more."""
         self.want([ByteRange(0, self.blob.size)])
 
     def want(self, spans: list[ByteRange]) -> None:
-        """No other bytes are wanted from now on."""
+        """Replace the wanted spans."""
         self.wanted, self._wanted = spans, Spans(spans)
 
     def worth(self, spans: Sequence[ByteRange]) -> ByteCounts:
-        """What bytes of these spans are good for."""
+        """What received bytes of these spans count as."""
         wanted = sum(self._wanted.overlap(span) for span in spans)
         metadata = sum(self._metadata.overlap(span) for span in spans)
         return ByteCounts(wanted - metadata, metadata, total(spans) - wanted)
