@@ -14,9 +14,7 @@ from zchunked.store.images import StoredImage
 
 
 def list_files(store: Store, image: StoredImage) -> dict[str, FileEntry]:
-    """Everything in the image, by path. Raises DamagedLayerError; FormatError for a tar that cannot
-    be read.
-    """
+    """All entries of the image, by path. DamagedLayerError; FormatError for an unreadable tar."""
     tree: dict[str, FileEntry] = {}
     for number, layer in enumerate(layers_of(store, image)):
         apply_layer(tree, (member for member, _ in _members(layer)), number)
@@ -24,8 +22,7 @@ def list_files(store: Store, image: StoredImage) -> dict[str, FileEntry]:
 
 
 def read_file(store: Store, image: StoredImage, path: str) -> bytes:
-    """The content of one file, in memory; links are followed. The whole layer is verified before it
-    is returned.
+    """The content of one file, in memory; links are followed. The whole layer is verified first.
 
     Raises NotFoundError, UsageError for what is no file, and as `list_files`.
     """
@@ -39,9 +36,7 @@ def read_file(store: Store, image: StoredImage, path: str) -> bytes:
 
 
 def _members(layer: LayerContent) -> Iterator[tuple[Member, Iterator[bytes]]]:
-    """Each with its payload, as far as that is wanted. To its end: only there the tar is
-    verified.
-    """
+    """Each member, with its payload if wanted. Read to its end: only there the tar is verified."""
     with closing(_pieces(layer)) as pieces:
         reader = TarReader(pieces)
         try:

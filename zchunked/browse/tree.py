@@ -1,6 +1,4 @@
-"""The file tree of an image: layers applied in order, whiteouts obeyed, links followed inside the
-image.
-"""
+"""The file tree of an image: layers applied in order, whiteouts obeyed, links followed."""
 
 from __future__ import annotations
 
