@@ -1,6 +1,4 @@
-"""The command: argv and environment in, exit code out. What a verb does lives beside, one file per
-family of verbs.
-"""
+"""The command: argv and environment in, exit code out. Verbs are in `commands/`, by family."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Completions for shells, made from the parser: options, files, choices, names of stored images,
-verbs or none.
-"""
+"""Shell completions made from the parser: options, files, choices, stored images, verbs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""From words to the command that does what they say; each command's modules are loaded only when it
-runs.
-"""
+"""Dispatch a verb to its command; a command's modules are loaded only when it runs."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ COMMANDS = {
     "ingest": "keeping.take_in",
     "status": "status.status",
 }
-"""Each verb's file in `commands/`, and the function there that takes the settings and returns the
-exit code.
-"""
+"""Each verb's file in `commands/`, and the function there: settings in, exit code out."""
 
 
 _BRINGING = ("pull", "publish", "push", "convert")  # images into the store

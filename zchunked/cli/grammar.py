@@ -13,8 +13,7 @@ Kind = Literal["value", "switch", "list"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option. `parse` raises ValueError with what it expected. `default` counts where nothing
-    is typed or set.
+    """An option. `parse` raises ValueError with what it expected. `default`: if not typed or set.
 
     A `list` may be typed several times. Where `separator` is given, its variable holds several, and
     what is typed comes behind those.
@@ -43,9 +42,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """`dest` is what it is called in the code, where that is not its name in lower case.
-    `is_repeated`: a list.
-    """
+    """`dest`: its name in the code, if not its own in lower case. `is_repeated`: a list."""
 
     name: str
     help: str

@@ -1,6 +1,4 @@
-"""Options and arguments, each once: what happens, the default, how its words are read. `tables`
-gives them to verbs.
-"""
+"""Options and arguments, each once: help, default, parser. `tables` gives them to verbs."""
 
 from __future__ import annotations
 

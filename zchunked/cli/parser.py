@@ -1,6 +1,4 @@
-"""Words to values: the verb, and each of its options as typed, otherwise as its variable says,
-otherwise by default.
-"""
+"""Parse words: the verb, and each option as typed, else as its variable says, else its default."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ _TOP = ("-h", "--help", "--version", "--print-manual")
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """`values` by the options' names, arguments among them by theirs in lower case; `given` were
-    typed or set.
-    """
+    """`values` by the options' names, and arguments' in lower case; `given`: typed or set."""
 
     verb: str
     values: Mapping[str, Any]
@@ -119,9 +115,7 @@ def _with_verb(words: list[str]) -> list[str]:
 
 
 def _options_first(words: list[str]) -> list[str]:
-    """The verb, its options, its arguments: argparse takes a list of arguments only where nothing
-    is typed between.
-    """
+    """Verb, options, arguments: argparse takes lists of arguments only in one stretch."""
     if words[0] not in VERBS or "--" in words:
         return words
     options, others, rest = words[:1], [], words[1:]
@@ -168,9 +162,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole grammar for argparse, and for what reads a parser: completions and the manual
-    page.
-    """
+    """The whole grammar for argparse, and for readers of a parser: completions, manual page."""
     top = _Top(prog="zpull", usage="zpull [pull] IMAGE [--to DEST] [options]", allow_abbrev=False)
     top.add_argument(
         "--version", action="version", version=f"zpull {__version__}", help="print the version"

@@ -167,9 +167,7 @@ class Progress:
 
 
 class _Bar:
-    """One tqdm bar over the image's compressed bytes; what is here already counts as done, not as
-    speed.
-    """
+    """One tqdm bar over the image's compressed bytes; stored bytes count as done, not as speed."""
 
     def __init__(self, out: IO[str], total: int, here: int) -> None:
         from tqdm import tqdm  # noqa: PLC0415 - a tenth of the start-up time, and only terminals need it

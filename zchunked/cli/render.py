@@ -55,9 +55,7 @@ def document_of(receipt: Receipt, failure: ZPullError | None) -> dict[str, objec
 
 
 def print_plan(plan: Plan, rate: float | None) -> None:
-    """What a pull would cost, layer by layer. `rate`: bytes per second to reckon with, None if as
-    measured.
-    """
+    """Print a plan, layer by layer. `rate`: bytes per second to assume; None: as measured."""
     for layer in plan.layers:
         reason = f"  ({layer.reason})" if layer.reason else ""
         print_line(
@@ -90,17 +88,13 @@ def print_error(text: str) -> None:
 
 
 def print_line(text: str, out: IO[str] | None = None) -> None:
-    """A line of the result. To a terminal nothing raw; elsewhere as it is, so that it can be given
-    back to zpull.
-    """
+    """Print a line of the result: escaped for a terminal, otherwise raw, to be reused."""
     out = out or sys.stdout
     print(printable(text) if out.isatty() else text, file=out)
 
 
 def print_json(document: object, out: IO[str] | None = None) -> None:
-    """Letters that a terminal could take for commands, and bytes of paths that are no text, are
-    escaped.
-    """
+    """Print JSON; control characters, and bytes of paths that are no text, are escaped."""
     text = json.dumps(document, indent=2, ensure_ascii=False)
     print(_RAW.sub(_escaped, text), file=out or sys.stdout)
 

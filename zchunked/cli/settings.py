@@ -1,6 +1,4 @@
-"""Settings: what one command was asked to do, as frozen values. Behind this file nobody knows how
-that was typed.
-"""
+"""Settings of one command, as frozen values: no other file knows how they were typed."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _TAKE_ENGINES = ("convert", "push")
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What is said, and how. `is_silent`: no summary, no progress unless that was asked for by
-    name.
-    """
+    """What is printed, and how. `is_silent`: no summary, and no progress unless named."""
 
     format: Literal["text", "json"] = "text"
     is_quiet: bool = False
@@ -53,8 +49,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`platform` is None unless somebody chose one. `environment` is where credentials and proxies
-    are looked for.
+    """`platform` is None unless chosen. `environment` gives credentials and proxies.
 
     `own`: options of this verb alone, by name.
     """

@@ -1,6 +1,4 @@
-"""Signals: SIGTERM and SIGHUP end a command as orderly as Ctrl-C, at any moment, also while modules
-are loaded.
-"""
+"""Signals: SIGTERM and SIGHUP end a command as orderly as Ctrl-C, even during imports."""
 
 from __future__ import annotations
 
@@ -15,8 +13,7 @@ _TOGETHER_SECONDS = 1.0  # `timeout` sends its signal twice: to the process, and
 
 
 class Signals:
-    """Raises KeyboardInterrupt in the main thread for the first of them; a later one ends the
-    process at once.
+    """Raises KeyboardInterrupt in the main thread for the first signal; a later one ends at once.
 
     A signal that was ignored when the process began, as under nohup, stays so.
     """
@@ -49,9 +46,7 @@ class Signals:
             os._exit(128 + number)
 
     def _raise(self, frame: FrameType | None) -> None:
-        """An exception in the middle of an import leaves half a module, or takes an extension in C
-        by surprise.
-        """
+        """Raise, but not during an import: that would leave half a module, or break C code."""
         if not _is_importing(frame):
             raise KeyboardInterrupt
         signal.signal(signal.SIGALRM, lambda _, now: self._raise(now))

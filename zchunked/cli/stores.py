@@ -9,9 +9,7 @@ from zchunked.store import Store
 
 
 def open_store(folder: Path, *, reads_only: bool = False) -> Store:
-    """`reads_only`: for a command that changes nothing, so that it waits for nobody who does. The
-    caller closes it.
-    """
+    """Open a store; the caller closes it. `reads_only`: for a command that changes nothing."""
     store = Store(folder, reads_only=reads_only)
     if store.note:
         print_warning(store.note)

@@ -1,6 +1,4 @@
-"""The standard streams as they are found: closed, full, without a reader, or with an encoding that
-lacks letters.
-"""
+"""Standard streams as found: closed, full, without a reader, or with a limited encoding."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ class _Forgiving(TextIOWrapper):
 
 
 class _Closed(RawIOBase):
-    """Standard output that was closed: a result that goes there is lost, and whoever writes it has
-    to know.
-    """
+    """Standard output that was closed: writing a result to it fails, as it would be lost."""
 
     def fileno(self) -> int:
         return 1
@@ -47,9 +43,7 @@ class _Closed(RawIOBase):
 
 
 def prepare() -> None:
-    """Call once, before anything is opened: a file that is opened on a closed stream's number would
-    be written to.
-    """
+    """Call once, before opening files: a file with a closed stream's number would be written to."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -73,9 +67,7 @@ def prepare() -> None:
 
 
 def _reserve(number: int) -> None:
-    """A closed stream becomes one that reads as empty, and for results one that cannot be written
-    to.
-    """
+    """Replace a closed stream by one that reads as empty, or, for results, refuses writes."""
     mode = os.O_WRONLY if number == 2 else os.O_RDONLY
     opened = os.open(os.devnull, mode)
     if opened != number:

@@ -1,6 +1,4 @@
-"""Values: what a word on the command line or in a ZPULL_… variable means. Each parser raises
-ValueError, which says what was expected.
-"""
+"""Parse words of the command line and of ZPULL_… variables; ValueError says what was expected."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ _FACTORS |= {unit: 1000**power for power, unit in enumerate("kmgt", 1)}
 
 
 def boolean(text: str) -> bool:
-    """In any case. `on` and `off` are refused: whoever says one of these gets an error, and never
-    the opposite.
-    """
+    """A switch, in any case. `on` and `off` are errors: they are easily meant the other way."""
     lower = text.strip().lower()
     if lower not in (*_TRUE, *_FALSE):
         raise ValueError("true or false (1 or 0, yes or no)")
@@ -81,9 +77,7 @@ def size(text: str) -> int:
 
 
 def rate(text: str) -> float:
-    """Bytes per second: `4Mbit` and `4Mbps` count bits, `500kB` and `500k` bytes, with or without
-    `/s`.
-    """
+    """Bytes per second: `4Mbit` and `4Mbps` count bits, `500kB` and `500k` bytes, `/s` optional."""
     text = text.strip()
     if text.endswith("ps"):
         text = text.removesuffix("ps") + ("it" if text.endswith("bps") else "")

@@ -28,17 +28,13 @@ _ELSEWHERE = {
     "check": "zpull verify",
     "completion": "zpull --print-completion",
 }
-"""Words that people try as verbs, and what does that here. A word that is a verb by now is looked
-up first.
-"""
+"""Words that people try as verbs, and the verb for that here. Real verbs are looked up first."""
 _SHORT = 3  # letters: shorter words resemble too much
 _LONG = 6  # from here on two slips are allowed
 
 
 def meant(word: str, verbs: Collection[str]) -> str | None:
-    """What to run instead of this word, which is no verb; None for a word that may well be an
-    image.
-    """
+    """What to run instead of this word, which is no verb; None for a word that may be an image."""
     lower = word.lower()
     if not word or any(one in word for one in "/.:@"):
         return None

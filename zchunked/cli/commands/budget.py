@@ -1,6 +1,4 @@
-"""ZPULL_STORE_MAX: what the store may weigh, for gc, and after every command that pulls images into
-it.
-"""
+"""ZPULL_STORE_MAX: how much the store may weigh, for gc, and after commands that pull images."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ def budget_of(settings: Settings) -> int | None:
 
 @contextmanager
 def within_budget(settings: Settings) -> Iterator[None]:
-    """Around a command that closes its store in the block: if nothing ended it early, older images
-    make room.
-    """
+    """Around a command that closes its store: collect older images afterwards, unless it failed."""
     most, began = budget_of(settings), time.time()
     yield
     if most is not None and not settings.is_plan:

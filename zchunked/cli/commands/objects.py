@@ -65,17 +65,13 @@ def _copy(pieces: Iterable[bytes | memoryview], to: TextIO) -> None:
 
 
 def _is_plain(data: bytes) -> bool:
-    """Whether a terminal shows it and does nothing else. What a cut through a letter leaves is no
-    harm.
-    """
+    """Whether a terminal only shows it. A letter that was cut does no harm."""
     text = data.decode("utf-8", "replace").translate(_LAYOUT)
     return all(letter.isprintable() or letter == "\ufffd" for letter in set(text))
 
 
 def locate(settings: Settings) -> int:
-    """A line for each blob: its digest, where it is, and until when that is good if the URL
-    tells.
-    """
+    """Print a line for each blob: its digest, where it is, and until when the URL is valid."""
     output, progress = settings.output, progress_of(settings.output)
     with closing(progress), closing(client_of(settings, progress)) as client:
         blobs = client.locate(settings.image, settings.digest)

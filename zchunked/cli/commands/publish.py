@@ -1,6 +1,4 @@
-"""`zpull publish IMAGE TARGET`: completes what the store has of the image, then brings it to the
-target.
-"""
+"""`zpull publish IMAGE TARGET`: complete the stored image, then send it to the target."""
 
 from __future__ import annotations
 

@@ -28,8 +28,7 @@ from zchunked.results import Plan, PullResult
 
 
 def pull(settings: Settings) -> int:
-    """`zpull IMAGE…`, and `zpull plan IMAGE…` or `--dry-run`, which stop where the download would
-    begin.
+    """`zpull IMAGE…`, and `zpull plan IMAGE…` or `--dry-run`, which stop before the download.
 
     Of several images each gets its receipt, in their order. One that fails stops no other; the exit
     code is the highest of theirs.
@@ -72,9 +71,7 @@ def _several(settings: Settings, client: Client, progress: Progress, images: lis
 
 
 def images_of(settings: Settings) -> list[str]:
-    """As typed and listed, each once. Raises UsageError where one cannot be read, before anything
-    is done.
-    """
+    """Images as typed and listed, each once. UsageError for an invalid one, before any work."""
     words, listed = settings.own["image"], settings.own.get("from")
     if isinstance(words, str):  # `publish --dry-run` and the like take one image
         return [words]

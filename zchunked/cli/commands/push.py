@@ -1,6 +1,4 @@
-"""`zpull push SOURCE TARGET`: completes what the store has of the image, then uploads what the
-registry lacks.
-"""
+"""`zpull push SOURCE TARGET`: complete the stored image, then upload what the registry lacks."""
 
 from __future__ import annotations
 

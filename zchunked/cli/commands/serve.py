@@ -22,9 +22,7 @@ _REST_SECONDS = 1.0
 
 
 def serve(command: Command) -> int:
-    """Serve until a person or the system ends it; with `--config-for` only print what to write
-    where.
-    """
+    """Serve until stopped; with `--config-for` only print what to write where."""
     from zchunked.serve.config_for import Engine, config_for  # noqa: PLC0415 - an extra
     from zchunked.serve.settings import parse_listen  # noqa: PLC0415
 

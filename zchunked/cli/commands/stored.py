@@ -83,9 +83,7 @@ def age(seconds: float) -> str:
 
 
 def verify_store(settings: Settings) -> int:
-    """Exit code 6 when something was damaged: it is gone now, unless the store is read-only; pull
-    it again.
-    """
+    """Exit code 6 when something was damaged: it is dropped, unless the store is read-only."""
     with closing(client_of(settings, lambda _: None)) as client:
         findings = client.verify(
             settings.image or None, platform=settings.platform, quick=settings.own["quick"]
