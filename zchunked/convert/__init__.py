@@ -1,3 +1,1 @@
-"""A stored image's layers written anew as zstd:chunked ones, for another manifest of the same
-image.
-"""
+"""Convert: write a stored image's layers anew as zstd:chunked, under a new manifest."""

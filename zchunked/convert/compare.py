@@ -1,6 +1,4 @@
-"""What an update from one image to another costs in bytes: as they were, and with converted
-layers.
-"""
+"""Bytes of an update from one image to another: with the layers as they were, and converted."""
 
 from __future__ import annotations
 
@@ -20,8 +18,10 @@ from zchunked.store import Store
 
 @dataclass(frozen=True, slots=True)
 class UpdateCost:
-    """Bytes of blobs. `before`: layers as they were, whole. `lean`: missing chunks and tables of
-    contents; `exact`: all that makes the registry's own blobs of old ones.
+    """Bytes of blobs. `before`: layers as they were, whole.
+
+    `lean`: missing chunks and tables of contents; `exact`: all that makes the registry's own blobs
+    of old ones.
     """
 
     before: int

@@ -1,6 +1,4 @@
-"""A stored image → the same image with zstd:chunked layers, in the store: layers side by side, then
-a manifest.
-"""
+"""Convert a stored image: its layers to zstd:chunked, side by side, then config and manifest."""
 
 from __future__ import annotations
 
@@ -45,9 +43,7 @@ class ConvertedImage:
 
 
 class _Read:
-    """How far one layer has been read. A second time, for a layer without a table of contents,
-    counts for nothing.
-    """
+    """How far one layer has been read. Its second reading, where it has no TOC, does not count."""
 
     def __init__(self, size: int, put: Callable[[Event], None]) -> None:
         self._left, self._put = size, put
@@ -76,9 +72,7 @@ class Converter:
         self._stop = threading.Event()
 
     def run(self, image: StoredImage) -> ConvertedImage:
-        """Raises DamagedLayerError, LocalError, InterruptedPullError; layers that were done are
-        remembered.
-        """
+        """DamagedLayerError, LocalError, InterruptedPullError; finished layers are kept."""
         contents = layers_of(self._store, image)
         pool = WorkerPool({"layer": _LAYERS_AT_ONCE, "encode": self._workers}, self._stop)
         converter = LayerConverter(
@@ -132,9 +126,7 @@ class Converter:
 
 
 def _config(data: bytes, layers: list[ConvertedLayer], latest: int | None) -> bytes:
-    """To the byte what it was, unless diff IDs changed; then no time in it is after `latest`
-    either.
-    """
+    """The config, unchanged unless diff IDs changed; then no time is after `latest`."""
     document = json.loads(data)
     diff_ids = [layer.diff_id for layer in layers]
     if document["rootfs"]["diff_ids"] == diff_ids:
@@ -159,9 +151,7 @@ def _clamped(created: str, latest: int) -> str:
 
 
 def _manifest(data: bytes, config: Descriptor, layers: list[Descriptor]) -> bytes:
-    """All that the old one says of the image stays, as an OCI manifest: Docker's has no place for
-    annotations.
-    """
+    """The old manifest with other layers, as OCI: Docker's has no place for annotations."""
     document: dict[str, Any] = json.loads(data)
     document |= {"mediaType": OCI_MANIFEST, "config": listed(config)}
     document["layers"] = [

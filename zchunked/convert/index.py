@@ -1,6 +1,4 @@
-"""Converted images of several platforms → an index of them, marked as the container tools mark zstd
-instances.
-"""
+"""Write an index of converted images of several platforms, marked as container tools mark zstd."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ from zchunked.store.images import StoredImage
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """One platform's image before and after. `entry`: what the old index said of it, nothing where
-    there was none.
+    """One platform's image before and after.
+
+    `entry`: what the old index said of it, nothing where there was none.
     """
 
     before: StoredImage
@@ -53,8 +52,9 @@ def entry_of(root: bytes, image: StoredImage) -> dict[str, Any]:
 
 
 def index_document(root: bytes, images: list[Converted], *, keep: bool) -> tuple[Descriptor, bytes]:
-    """`root` is the old index, of which annotations stay, or a manifest. `keep`: old instances
-    stand before new ones, for tools that know no zstd.
+    """`root` is the old index, whose annotations stay, or a manifest.
+
+    `keep`: old instances stand before new ones, for tools that know no zstd.
     """
     entries: list[dict[str, Any]] = []
     for one in images:

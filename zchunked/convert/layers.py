@@ -1,6 +1,4 @@
-"""One stored layer → its zstd:chunked blob in the store; remembered, so that a base that images
-share costs once.
-"""
+"""Convert a stored layer to a zstd:chunked blob; remembered, so that shared bases are done once."""
 
 from __future__ import annotations
 
@@ -38,8 +36,9 @@ class ConvertSettings:
 
     @classmethod
     def of(cls, level: int, latest: int | None, *, normalize: bool) -> ConvertSettings:
-        """`latest`: no file stays younger, in seconds since 1970. UsageError for another level than
-        1 to 19.
+        """`latest`: no file stays younger, in seconds since 1970.
+
+        UsageError for a level not in 1 to 19.
         """
         if not 1 <= level <= MOST_LEVEL:
             raise UsageError(f"invalid level: expected 1 to {MOST_LEVEL}, got {level}")
@@ -53,8 +52,9 @@ class ConvertSettings:
 
 @dataclass(frozen=True, slots=True)
 class ConvertedLayer:
-    """`layer` is whole in the store, and its tar has the diff ID. `note`: why it is plain, where it
-    is.
+    """`layer` is whole in the store, and its tar has the diff ID.
+
+    `note`: why it is plain, where it is.
     """
 
     source: Descriptor
@@ -89,9 +89,7 @@ class LayerConverter:
         self._store, self._settings, self._submit, self._ahead = store, settings, submit, ahead
 
     def convert(self, content: LayerContent) -> ConvertedLayer:
-        """Raises DamagedLayerError where the store's bytes are not what was proved, LocalError for
-        a full disk.
-        """
+        """DamagedLayerError where stored bytes are not what was proved, LocalError: disk full."""
         source, settings = content.layer, str(self._settings)
         if content.is_whole and self._settings.rewrite is None and is_current(source):
             return ConvertedLayer(source, source, content.diff_id, content.tar_size, "kept")
