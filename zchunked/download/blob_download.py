@@ -35,8 +35,10 @@ class BlobDownload:
         on_bytes: Callable[[], None] | None = None,
         pool: WorkerPool | None = None,
     ) -> None:
-        """`may_grow`: to the whole blob, where the host serves no ranges. `on_bytes` is called as
-        bytes arrive. `pool`: workers that may help with what a broken connection left.
+        """`may_grow`: to the whole blob, where the host serves no ranges.
+
+        `on_bytes` is called as bytes arrive. `pool`: workers that may help with what a broken
+        connection left.
         """
         self.plan, self.may_grow, self.on_bytes, self.pool = plan, may_grow, on_bytes, pool
         self.queue = deque(queue)
