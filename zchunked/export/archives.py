@@ -1,6 +1,4 @@
-"""Images as one tar stream: an OCI layout in a tar, and the form that `docker load` and `podman
-load` read.
-"""
+"""Write images as one tar: an OCI layout, and the archive that `docker load` reads."""
 
 from __future__ import annotations
 
@@ -56,8 +54,7 @@ class _TarWriter:
 
 
 def write_oci_archive(store: Store, image: StoredImage, sink: Sink, names: Names) -> Digest:
-    """An OCI layout in a tar, with docker's own listing beside it. Returns the manifest's digest in
-    the archive.
+    """Write an OCI layout with docker's own listing as a tar. Returns the manifest's digest in it.
 
     A layer that old docker cannot unpack is there once more as a plain tar, which docker's listing
     names.
@@ -95,9 +92,7 @@ def write_oci_archive(store: Store, image: StoredImage, sink: Sink, names: Names
 
 
 def write_shipment(shipment: Shipment, sink: Sink, names: Names) -> Digest:
-    """An OCI layout in a tar, of an index and the images that it lists. Returns the index's
-    digest.
-    """
+    """Write an index and the images that it lists as an OCI layout in a tar. Returns its digest."""
     index = index_with(
         None, shipment.root, shipment.platform, names.tag, "the archive", full_name=names.full
     )

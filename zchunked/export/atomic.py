@@ -1,6 +1,4 @@
-"""Files that are absent or complete: written under a random partial name, renamed when all is on
-the disk.
-"""
+"""Write files atomically: under a random partial name, renamed once all is on the disk."""
 
 from __future__ import annotations
 
@@ -32,16 +30,12 @@ def local_errors(what: str) -> Iterator[None]:
 
 
 def partial_name(path: Path) -> Path:
-    """A fresh name beside `path`, so that the rename is atomic. Random: nobody can guess it and
-    wait there.
-    """
+    """A fresh random name beside `path`: the rename is atomic, the name unpredictable."""
     return path.with_name(f"{_prefix(path)}{secrets.token_hex(_RANDOM_BYTES)}{_PARTIAL}")
 
 
 def partials_of(path: Path) -> list[Path]:
-    """What writers of `path` have left beside it, or still write. Empty where that cannot be
-    read.
-    """
+    """Partial files that writers of `path` left or still write; empty if unreadable."""
     prefix = _prefix(path)
     size = len(prefix) + 2 * _RANDOM_BYTES + len(_PARTIAL)
     return [
@@ -68,8 +62,7 @@ def _prefix(path: Path) -> str:
 
 @contextmanager
 def whole_file(path: Path, *, buffering: int = -1) -> Iterator[IO[bytes]]:
-    """A file that appears under its name when the block ends well, and leaves nothing when it does
-    not.
+    """A file that appears under its name when the block ends well, and otherwise leaves nothing.
 
     What stands there already is replaced, a link too. Any number of processes may do this at the
     same time.

@@ -1,6 +1,4 @@
-"""Check a destination before anything is pulled: it would fail at once, or an export would destroy
-what is no image.
-"""
+"""Check a destination before the pull: would an export fail, or destroy other things."""
 
 from __future__ import annotations
 
@@ -14,8 +12,7 @@ from zchunked.export.targets import descriptor_of, is_regular, real_path
 
 
 def check_target(to: Destination, *, force: bool = False) -> None:
-    """LocalError where `export` would fail at once, or destroy what is no image; to be known before
-    anything is pulled.
+    """LocalError where `export` would fail at once, or destroy something else than an image.
 
     It must be called before the process opens files of its own: a closed descriptor may become one
     of those.

@@ -23,8 +23,9 @@ _REF_NAME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """`tag` is what the image shall be called there; for docker-archive a whole reference. `text`
-    is what was typed.
+    """Where to export. `tag`: the image's name there; for docker-archive a whole reference.
+
+    `text` is what was typed.
     """
 
     transport: Transport
@@ -45,8 +46,9 @@ class Destination:
 
 
 def parse_destination(text: str) -> Destination:
-    """Raises UsageError. The path ends at the first colon, as in skopeo: what follows may be a
-    whole reference.
+    """Raises UsageError.
+
+    The path ends at the first colon, as in skopeo: a whole reference may follow.
     """
     name, colon, rest = text.partition(":")
     for transport in get_args(Transport):

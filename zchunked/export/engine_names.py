@@ -25,8 +25,7 @@ class EngineTarget:
 
 
 def parse_engine(text: str) -> EngineTarget | None:
-    """`docker:[NAME]`, `podman:[NAME]`, `containerd:[NAMESPACE/][NAME]`; None for any other
-    destination.
+    """Parse `docker:[NAME]`, `podman:[NAME]`, `containerd:[NAMESPACE/][NAME]`; None for others.
 
     A first part is a namespace where nothing follows it, or a host does: `k8s.io/`,
     `k8s.io/quay.io/app`.

@@ -27,9 +27,7 @@ from zchunked.export.engine_names import EngineTarget, Kind, repository_of
 from zchunked.oci.quoting import printable
 
 TRANSFER = "zpull-transfer"
-"""The first part of what an image is called on the loopback registry, and nowhere for longer than a
-transfer.
-"""
+"""First part of an image's name on the loopback registry, removed again after the transfer."""
 
 _PROGRAM: dict[Kind, str] = {"docker": "docker", "podman": "podman", "containerd": "ctr"}
 _PROBE: dict[Kind, tuple[str, ...]] = {
@@ -64,8 +62,9 @@ override_path = true
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Where an engine finds an image: `address` is HOST:PORT of a registry on loopback, spoken to
-    without TLS.
+    """Where an engine finds an image.
+
+    `address` is HOST:PORT of a registry on loopback, spoken to without TLS.
     """
 
     address: str
@@ -76,8 +75,9 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class SavedImage:
-    """An image that an engine has. `is_oci`: it is saved as an OCI archive, otherwise as
-    docker's.
+    """An image that an engine has.
+
+    `is_oci`: it is saved as an OCI archive, otherwise as docker's.
     """
 
     image_id: str
@@ -85,14 +85,10 @@ class SavedImage:
 
 
 class Engine:
-    """One engine that was found to answer. Its methods raise LocalError with what the engine
-    said.
-    """
+    """An engine that answered. Its methods raise LocalError with the engine's own message."""
 
     def __init__(self, target: EngineTarget) -> None:
-        """Raises LocalError where the engine is missing or does not answer: before anything is
-        fetched.
-        """
+        """LocalError where the engine is missing or does not answer, before any fetch."""
         self.target = target
         program = shutil.which(_PROGRAM[target.kind])
         if program is None:
@@ -112,9 +108,7 @@ class Engine:
         return self._reads_zstd or not any(one.endswith("zstd") for one in media_types)
 
     def _is_far(self) -> bool:
-        """Whether docker runs on another machine or a virtual one, where our loopback is not its
-        own.
-        """
+        """Whether docker runs on another machine or a virtual one, which has its own loopback."""
         if self.target.kind != "docker":
             return False
         where = self._run(
@@ -162,8 +156,7 @@ class Engine:
                 self._run("rmi", "--no-prune", name, may_fail=True)
 
     def pull(self, offer: Offer, name: str, is_over: Callable[[], bool]) -> None:
-        """Have the engine pull what is offered, and call it `name`. No other name stays, also when
-        we are killed.
+        """Have the engine pull the offer and call it `name`. No other name stays after a kill.
 
         Ends early, with LocalError, once `is_over` holds. For any thread.
         """
@@ -258,8 +251,9 @@ class Engine:
 
     @contextmanager
     def loading(self) -> Iterator[IO[bytes]]:
-        """Takes an image archive that carries its name. Raises when the block ends, if the engine
-        did not take it.
+        """Write an image archive that carries its name.
+
+        Raises at the end if the engine did not take it.
         """
         words = ("images", "import", "-") if self.target.kind == "containerd" else ("load",)
         with self._started(*words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
@@ -294,8 +288,9 @@ class Engine:
 
     @contextmanager
     def saving(self, image: SavedImage) -> Iterator[int]:
-        """A pipe from which its archive is read to the end. Raises LocalError with what the engine
-        complained of.
+        """A pipe with the image's archive, to be read to the end.
+
+        Raises LocalError as the engine says.
         """
         words = ["save", image.image_id]
         if self.target.kind == "podman":

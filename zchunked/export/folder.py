@@ -1,6 +1,4 @@
-"""A directory to publish to: blobs appear under their names when they are whole, the index is
-replaced in one step.
-"""
+"""Publish to a directory: blobs appear when they are whole, the index is replaced in one step."""
 
 from __future__ import annotations
 
@@ -24,8 +22,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe mus
 
 
 class FolderTarget:
-    """Fills `Target`. Writers to one directory take turns, so that none loses what another one
-    listed.
+    """A directory as `Target`. Writers take turns, so that none loses another's entries.
 
     Links below the directory are not followed; the directory itself, which a person named, may be
     behind one.
@@ -39,9 +36,7 @@ class FolderTarget:
         force: bool = False,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`known`: blobs that need no hashing to be believed. `force`: other things may live in the
-        directory.
-        """
+        """`known`: blobs that need no hashing. `force`: the directory may hold other things too."""
         self.name = str(folder)
         self._folder, self._known, self._force, self._limits = folder, known, force, limits
 
@@ -120,18 +115,14 @@ def is_layout(folder: Path) -> bool:
 
 
 def is_free(path: Path) -> bool:
-    """Whether a new layout may take this place: nothing is there, or a folder that is empty but for
-    other exports.
-    """
+    """Whether a new layout may be made here: nothing exists, or a folder of exports."""
     if not path.is_dir():
         return not os.path.lexists(path)
     return all(is_partial(child) for child in path.iterdir())
 
 
 def may_take(path: Path) -> bool:
-    """Whether a layout may be written there: the place is free, or a layout already, perhaps since
-    a moment ago.
-    """
+    """Whether a layout may be written there: the place is free, or holds a layout by now."""
     # In this order: another process may make the layout between the two questions.
     return is_free(path) or is_layout(path)
 

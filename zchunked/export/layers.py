@@ -1,6 +1,4 @@
-"""The layers of a stored image as an export carries them: the registry's blob where it is whole,
-else the plain tar.
-"""
+"""Layers of a stored image for export: the registry's blob if it is whole, else the plain tar."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 
 
 class DamagedLayerError(IntegrityError):
-    """A layer of the store is no longer what was proved: the disk is to blame. `zpull verify` and a
-    pull heal it.
-    """
+    """A stored layer is no longer what was proved, by fault of the disk; a pull repairs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +43,7 @@ class LayerContent:
 
     @property
     def tar_size(self) -> int:
-        """In bytes. Of a layer that was proved by its blob's digest alone, the first call proves
-        its diff ID.
+        """Bytes of the tar. The first call proves the diff ID, unless it was proved.
 
         Raises UnprovedError or FormatError when it is not that tar, DamagedLayerError.
         """
@@ -66,9 +61,7 @@ class LayerContent:
 
     @property
     def is_readable_by_old_docker(self) -> bool:
-        """Whether docker before 23 (Debian 12 has 20.10) unpacks the blob: it knows gzip and plain
-        tars, no zstd.
-        """
+        """Whether docker before 23 (Debian 12 has 20.10) unpacks the blob: no zstd."""
         if not self.is_whole or not self.layer.size:
             return True
         try:
@@ -88,32 +81,24 @@ class LayerContent:
         )
 
     def blob_ahead(self) -> Iterator[bytes | memoryview]:
-        """The same, read and hashed beside the thread that writes it: a fifth less time for a large
-        layer.
-        """
+        """The blob, read and hashed in another thread than the writer's: a fifth faster."""
         return prefetched(self.blob()) if self.is_whole else self.blob()
 
     def blob_from(self, start: int) -> Iterator[bytes | memoryview]:
-        """The same from an offset on, of a layer that is whole; verified only where that is the
-        beginning.
-        """
+        """The blob of a whole layer, from an offset on; verified only from the beginning."""
         if not start:
             return self.blob()
         return self._judged(self.store.stream(self.layer.digest, ByteRange(start, self.layer.size)))
 
     def tar(self) -> Iterator[bytes | memoryview]:
-        """The layer's tar, verified to the last byte; the first one that is made proves the diff
-        ID, as `tar_size`.
-        """
+        """The layer's tar, verified to its last byte; the first one made proves the diff ID."""
         size = self.store.proof(self.layer.digest, self.diff_id)
         if size is None:
             return _proving(self.store, self.layer, self.diff_id, self._watched())
         return self._judged(verified(self._unpacked(), self.diff_id, size, "its tar"))
 
     def _unpacked(self) -> Iterator[bytes]:
-        """Made beside who hashes and writes it. Files' own digests need no look: the tar is held
-        against its own.
-        """
+        """The tar, unpacked by another thread; its digest is checked, not those of files."""
         if self.is_whole:
             yield from prefetched(tar_of_blob(self._watched(), self.layer))
             return
@@ -128,9 +113,7 @@ class LayerContent:
             yield piece
 
     def _judged(self, pieces: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        """It was proved once, so whatever is wrong with it now is damage, be it a wrong digest or a
-        broken frame.
-        """
+        """The same pieces. The layer was proved once, so any error in it now is damage."""
         try:
             yield from pieces
         except (IntegrityError, FormatError) as error:
@@ -188,9 +171,7 @@ def layers_of(store: Store, image: StoredImage) -> list[LayerContent]:
 
 
 def manifest_of(image: StoredImage, layers: list[LayerContent]) -> tuple[bytes, str]:
-    """The registry's own manifest where every layer is, else one that lists plain tars; with its
-    media type.
-    """
+    """The registry's own manifest where all layers are, else one of plain tars; its type."""
     documents = image.documents
     if all(layer.is_whole for layer in layers):
         return documents.manifest_data, documents.manifest.media_type

@@ -12,9 +12,7 @@ from zchunked.store.images import StoredImage
 
 
 def name_in(engine: Engine, image: str) -> str:
-    """The name that was asked for, or the one that it is pulled by. Raises LocalError where an
-    engine takes neither.
-    """
+    """The requested name, or the one it was pulled by. LocalError if neither is accepted."""
     name = names_of(image, engine.target.name).full
     if name is None:
         raise LocalError(

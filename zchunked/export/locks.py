@@ -1,6 +1,4 @@
-"""Locks on files and folders (flock): they end with the process that holds them, however it
-ends.
-"""
+"""Lock files and folders (flock): the system drops the locks with the process."""
 
 from __future__ import annotations
 
@@ -14,8 +12,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def try_lock(handle: int) -> bool:
-    """Whether the lock is ours now, until the handle is closed. OSError where the file system has
-    no locks.
+    """Whether the lock is ours now, until `handle` is closed.
+
+    OSError without locks on the file system.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -31,8 +30,7 @@ def open_folder(path: Path) -> int:
 
 @contextmanager
 def locked_folder(path: Path, wait: Callable[[], None]) -> Iterator[None]:
-    """Make the folder if it is absent, and hold it: those who do the same take turns. `wait` is
-    told before waiting.
+    """Make the folder if absent, and lock it. `wait` is called before waiting for another holder.
 
     Another process may replace an empty folder while this one waits for it, so what was locked is
     compared with what stands there then. Raises OSError.

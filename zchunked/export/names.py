@@ -1,6 +1,4 @@
-"""What an exported image is called: the short name of layouts, and the full one by which engines
-know it.
-"""
+"""Names of an exported image: the short one of layouts, and the full one that engines know."""
 
 from __future__ import annotations
 
@@ -12,8 +10,9 @@ from zchunked.oci.reference import LayoutReference, Reference, parse_image, pars
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """`tag`: a layout's `org.opencontainers.image.ref.name`. `full`: `host/repository:tag`. None:
-    no such name.
+    """`tag`: a layout's `org.opencontainers.image.ref.name`. `full`: `host/repository:tag`.
+
+    None: no such name.
     """
 
     tag: str | None = None
@@ -21,8 +20,7 @@ class Names:
 
 
 def names_of(image: str, said: str | None, *, is_whole: bool = False) -> Names:
-    """`image`: the name it was pulled under. `said`: what it shall be called, a tag or a whole
-    reference.
+    """`image`: the name it was pulled under. `given`: the name to use, a tag or a whole reference.
 
     `is_whole`: it is a reference in any case, as docker archives have them; one without a tag gets
     `latest`.

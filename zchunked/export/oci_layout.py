@@ -96,9 +96,7 @@ def _content_of(store: Store, image: StoredImage, names: Names) -> _Content:
 def _make(
     folder: Path, content: _Content, stage: Stage, tell: Callable[[str], None], *, force: bool
 ) -> None:
-    """A new layout, in a stage until it is complete. One that another process made meanwhile gets
-    its blobs.
-    """
+    """Make a new layout in a stage. If another process made one meanwhile, that gets the blobs."""
     made = FolderTarget(stage.folder, known=stage.written)
     _fill(made, content)
     for blob in stage.blobs.iterdir():
@@ -156,8 +154,7 @@ def index_with(
     where: str,
     full_name: str | None = None,
 ) -> bytes:
-    """`index.json` as told (None: there is none yet) with one image more; `told` itself if it has
-    that already. Pure.
+    """`index.json` with one image more; `given` itself if it has it. None: none yet. Pure.
 
     The older image of this tag gives way, if it is for the same platform or does not say for which.
     `full_name`: what engines call the image, with host and tag.

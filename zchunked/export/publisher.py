@@ -27,8 +27,7 @@ _INDEX = "index.json"
 
 
 class Target(Protocol):
-    """Named objects that appear whole or not at all. Tries once; all but `held` from several
-    threads at a time.
+    """Named objects that appear whole or not at all. Tries once; thread-safe, except `held`.
 
     Raises LocalError, AccessDeniedError, TransientError (worth another try) or TransferError (not
     worth it).
@@ -38,8 +37,9 @@ class Target(Protocol):
     """What messages call the place."""
 
     def held(self, tell: Callable[[str], None]) -> AbstractContextManager[None]:
-        """For as long as one publishes; may wait for another publisher, and tells so. For one
-        thread.
+        """A context for one publication; may wait for another publisher, and reports that.
+
+        For one thread.
         """
 
     def size_of(self, path: str) -> int | None:
@@ -49,8 +49,7 @@ class Target(Protocol):
         """What `pieces` raises is raised, and the object stays as it was."""
 
     def update(self, path: str, change: Callable[[bytes | None], bytes]) -> None:
-        """Replace a small object by what `change` makes of it (None: there is none), whoever else
-        does the same.
+        """Replace a small object by what `change` makes of it (None: it is absent), atomically.
 
         `change` may be called several times; returning what it was given ends it.
         """
@@ -97,11 +96,10 @@ class Publisher:
         """How far it has come; true at any time."""
 
     def run(self, shipment: Shipment, tag: str | None) -> None:
-        """Blobs first, all at the same time; when they are there, the index. An object of the right
-        size is not sent.
+        """Send the blobs side by side, then the index.
 
-        Whoever reads meanwhile sees the index as it was. DamagedLayerError when the store is not
-        what was proved.
+        Objects that are there in the right size are skipped. Whoever reads meanwhile sees the index
+        as it was. DamagedLayerError when the store is not what was proved.
         """
         session = self._session
         try:
@@ -130,9 +128,7 @@ class Publisher:
         self._session.wait()
 
     def _mark(self) -> None:
-        """The file that says that this is a layout comes first: who finds a half-filled one knows
-        whose it is.
-        """
+        """Write the file that marks a layout first, so that a half-filled one is recognised."""
         path, size = "oci-layout", len(LAYOUT_FILE)
         if self._chameleon.run(lambda: self._target.size_of(path)) is None:
             self._chameleon.run(lambda: self._target.put(path, size, [LAYOUT_FILE]))

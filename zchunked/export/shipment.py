@@ -1,6 +1,4 @@
-"""What goes to a target: blobs, then the documents that name them, the one that a tag shall name
-last.
-"""
+"""What goes to a target: blobs, then the documents that list them, the tagged one last."""
 
 from __future__ import annotations
 
@@ -37,8 +35,9 @@ class Parcel:
 
 @dataclass(frozen=True, slots=True)
 class Shipment:
-    """`documents`: manifests and indexes, each after what it lists; `platform`: of the last, where
-    it is one image.
+    """`documents`: manifests and indexes, each after what it lists.
+
+    `platform`: of the last, where it is one image.
     """
 
     parcels: list[Parcel]

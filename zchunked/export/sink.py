@@ -1,6 +1,4 @@
-"""Open what an archive is written to: a file that appears complete, a pipe, a device, standard
-output.
-"""
+"""Open what an archive is written to: a file that appears complete, a pipe, a device, stdout."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from zchunked.export.targets import opened
 
 @contextmanager
 def open_sink(to: Destination) -> Iterator[IO[bytes]]:
-    """For the length of the block. Raises LocalError for a terminal, and for what writing
-    raises.
-    """
+    """The sink while the block lasts. LocalError for a terminal, and for what writing raises."""
     with local_errors(f"cannot write {to.path}"), _file(to) as file:
         yield file
 

@@ -1,6 +1,4 @@
-"""A folder in which a new layout is made until it is complete: private, and locked while its
-process lives.
-"""
+"""A private folder in which a new layout is made, locked while its process lives."""
 
 from __future__ import annotations
 
@@ -16,17 +14,16 @@ from zchunked.oci.digest import Digest
 
 
 class Stage:
-    """Made at its first use, beside the target, or within it where it is a folder already: that may
-    be a mount point or where a shell stands, which nobody can rename. What a killed process left is
-    taken over. Thread-safe.
+    """Made at first use, beside the target; within it where that is a folder. Thread-safe.
+
+    Such a folder may be a mount point, or a shell's working directory, which cannot be renamed.
+    What a killed process left is taken over.
     """
 
     def __init__(self, target: Path) -> None:
         self.target = target
         self.written: set[Digest] = set()
-        """Blobs that this process wrote there and verified; whatever else is there may be
-        anything.
-        """
+        """Blobs that this process wrote there and verified; other files may be anything."""
         self._lock = threading.Lock()
         self._folder: Path | None = None
         self._handle = -1

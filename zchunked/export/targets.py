@@ -1,6 +1,4 @@
-"""The file a person named: a regular one is replaced whole, everything else is opened and written
-through.
-"""
+"""Open an output path: a regular file is replaced whole, anything else is written through."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ _THROUGH = os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def descriptor_of(path: Path) -> int | None:
-    """The open file of this process that a path names: 1 for /dev/stdout, 3 for /dev/fd/3, also
-    through links.
-    """
+    """The open file of this process that a path names: 3 for /dev/fd/3, also via links."""
     return _followed(path)[1]
 
 
@@ -69,8 +65,7 @@ def is_stream(path: Path) -> bool:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The target to write to. A regular file is whole or as it was afterwards; of others the caller
-    flushes nothing.
+    """The target to write to. A regular file ends whole or unchanged; others are not flushed.
 
     Raises LocalError for whatever the system says, also when the block writes.
     """

@@ -27,8 +27,7 @@ def export(
     force: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Export:
-    """The target is absent or complete afterwards; a stream has what it got. LocalError,
-    IntegrityError.
+    """Write the image. The target is absent or complete afterwards; a stream has what it got.
 
     `stage`: where parts of a new layout are, if it is this one's. `force`: what is there may be
     lost. `tell` is told when other writers are waited for.
@@ -49,8 +48,9 @@ def export(
 def export_shipment(
     store_name: str, shipment: Shipment, to: Destination, *, force: bool = False
 ) -> Export:
-    """The same of an index and the images that it lists, into an archive. `store_name` as
-    `StoredImage.name`.
+    """Write an index and the images that it lists into an archive.
+
+    `store_name` as `StoredImage.name`.
     """
     check_target(to, force=force)
     if to.transport != "oci-archive":
