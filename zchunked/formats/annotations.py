@@ -1,6 +1,4 @@
-"""Where a layer's TOC and tar-split lie, and what vouches for them: read from the layer's
-annotations.
-"""
+"""Read a layer's annotations: where its TOC and tar-split lie, and which digests vouch for them."""
 
 from __future__ import annotations
 
@@ -32,12 +30,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """`toc_digest` is over the compressed TOC. `tarsplit_digest` is set only where an annotation
-    vouches for it (c/storage 1.47 to 1.53); later writers state it inside the TOC.
+    """Where TOC and tar-split lie.
 
-    `is_joined`: stargz wrote it, so frames go on with padding and headers, and there is no
-    tar-split. `is_gzip`: it is eStargz; then `toc_digest` is over the text, and what the TOC
-    decodes to is an upper bound.
+    `toc_digest` is over the compressed TOC. `tarsplit_digest` is set only where an annotation
+    vouches for it (c/storage 1.47 to 1.53); later writers state it inside the TOC. `is_joined`:
+    stargz wrote it, so frames go on with padding and headers, and there is no tar-split. `is_gzip`:
+    it is eStargz; then `toc_digest` is over the text, and what the TOC decodes to is an upper
+    bound.
     """
 
     toc: Part
@@ -49,9 +48,7 @@ class Location:
 
     @property
     def payload_end(self) -> int:
-        """Where the frames of files end and the blob's tail begins: zstd has a frame header before
-        the TOC.
-        """
+        """Where file frames end and the tail begins: zstd has a frame header before the TOC."""
         return self.toc.span.start - (0 if self.is_gzip else _FIRST_OFFSET)
 
     @property
@@ -61,9 +58,7 @@ class Location:
 
     @property
     def metadata(self) -> ByteRange:
-        """One range over TOC and tar-split where they lie side by side (always, so far), else the
-        TOC alone.
-        """
+        """One range over TOC and tar-split where they are neighbours, else the TOC alone."""
         tail = self.tarsplit
         if tail and 0 <= tail.span.start - self.toc.span.end <= 64:
             return ByteRange(self.toc.span.start, tail.span.end)
@@ -83,9 +78,7 @@ def written_annotations(toc: Part, toc_digest: Digest, tarsplit: Part) -> dict[s
 
 
 def is_current(layer: Descriptor) -> bool:
-    """Whether all partial pullers of today take it in parts: its TOC, under today's name, vouches
-    for its tar-split.
-    """
+    """Whether every partial puller of today accepts it, tar-split digest included."""
     wanted, older = (
         {_NEW + "manifest-checksum", _NEW + "tarsplit-position"},
         _NEW + "tarsplit-checksum",
@@ -117,8 +110,7 @@ def is_estargz(layer: Descriptor) -> bool:
 def locate(
     layer: Descriptor, limits: Limits = DEFAULT_LIMITS, *, may_be_joined: bool = False
 ) -> Location:
-    """Raises UnsupportedLayerError when the layer must come whole, FormatError when the numbers
-    cannot be true.
+    """UnsupportedLayerError if the layer must come whole, FormatError for impossible numbers.
 
     `may_be_joined`: zstd:chunked that stargz wrote will do as well.
     """

@@ -21,9 +21,7 @@ class ImageBudget:
         self._spent: dict[tuple[_What, str], int] = {}  # by layer
         self._totals: dict[_What, int] = {}
         self.blob_bytes: int | None = None
-        """Of all layers, as the manifest lists them; None: not known, and so is what they may
-        unpack to.
-        """
+        """Of all layers, as the manifest lists them; None: unknown, and so is their content."""
 
     def layer(self, name: str) -> LayerBudget:
         """For reading the TOC of one layer, from its start."""
@@ -64,9 +62,7 @@ class ImageBudget:
 
 
 class LayerBudget:
-    """The share of one layer. UnsupportedLayerError: without its table of contents the layer costs
-    no such thing.
-    """
+    """The share of one layer. UnsupportedLayerError when over it: the layer comes whole instead."""
 
     def __init__(self, image: ImageBudget, name: str, limits: Limits) -> None:
         self._image, self._name, self._limits = image, name, limits

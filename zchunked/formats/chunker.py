@@ -1,5 +1,6 @@
-"""Cut a file's content into chunks as containers/storage does: rolling checksum and holes. The only
-numpy.
+"""Cut a file's content into chunks as containers/storage does: rolling checksum and holes.
+
+The only file that imports numpy.
 
 The rolling checksum of the last 64 bytes is a constant plus each byte times its age, 1 for the
 newest and 64 for the oldest; a chunk ends after a byte where its low 16 bits are all ones. So it
@@ -28,14 +29,13 @@ _ZERO_BLOCK, _ZERO_HISTORY = bytes(_SAMPLE), bytes(_HISTORY)
 _ZEROS = re.compile(rb"\0*")
 
 Search = Callable[[bytes], list[int]]
-"""Offsets in data, behind its first 63 bytes, of the bytes that end a chunk; counted from the 64th
-byte.
-"""
+"""Offsets of the bytes that end a chunk; counted from the 64th byte of the data."""
 
 
 class Piece(NamedTuple):
-    """A part of a chunk: `data`, or a hole of `zeros` bytes. `is_end`: the chunk ends behind it (it
-    may be empty).
+    """A part of a chunk: `data`, or a hole of `zeros` bytes.
+
+    `is_end`: the chunk ends behind it (it may be empty).
     """
 
     data: bytes
@@ -97,9 +97,7 @@ class Chunker:
 
 
 def holes(data: bytes, end: int) -> Iterator[tuple[int, int]]:
-    """The runs of zeros before `end` that are holes. One byte in 512 is looked at, and runs from
-    there.
-    """
+    """Runs of zeros before `end` that are holes. Reads one byte in 512, and runs from there."""
     sample = data[:end:_SAMPLE]
     number = done = 0
     while (number := sample.find(0, number)) >= 0:
@@ -118,8 +116,7 @@ def holes(data: bytes, end: int) -> Iterator[tuple[int, int]]:
 
 
 def cut_many(contents: Sequence[bytes]) -> dict[int, list[tuple[int, bool]]]:
-    """Where the chunks of many whole contents end, and whether each is a hole, of those that have
-    several.
+    """Ends of the chunks of many whole contents, and whether each is a hole; only of those cut.
 
     One search for all of them: most files are small, and a search of each alone costs more than
     reading it.
@@ -173,9 +170,7 @@ def _zeros_at_end(data: bytes) -> int:
 
 
 def search_with_integers(known: bytes) -> list[int]:
-    """`Search` without numpy: every byte has a lane of 32 bits in one integer, which the sums never
-    fill.
-    """
+    """`Search` without numpy: each byte is 32 bits of one integer, which the sums never fill."""
     found: list[int] = []
     wanted = _CUT.to_bytes(2, "little")
     for block in range(0, len(known) - _HISTORY, _BLOCK):
@@ -200,9 +195,7 @@ def search_with_integers(known: bytes) -> list[int]:
 
 @cache
 def fastest_search() -> Search:
-    """With numpy where it is installed. It is imported here: nothing but a conversion should wait
-    for it.
-    """
+    """The search with numpy, where it is installed. Imported lazily: only conversions need it."""
     try:
         import numpy as np  # noqa: PLC0415
     except ImportError:

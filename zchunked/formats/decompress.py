@@ -16,9 +16,7 @@ _ZSTD = (b"\x28\xb5\x2f\xfd",)
 
 
 def unpacked(pieces: Iterable[bytes], limits: Limits = DEFAULT_LIMITS) -> Iterator[bytes]:
-    """The tar inside a whole layer blob: zstd, gzip or plain, told by its first bytes as all
-    container tools do.
-    """
+    """The tar inside a whole layer blob: zstd, gzip or plain, by its first bytes."""
     stream = iter(pieces)
     head = b""
     for piece in stream:
@@ -83,9 +81,7 @@ def _gunzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _inflated(member: zlib._Decompress, data: bytes | memoryview) -> Iterator[bytes]:
-    """All that comes out of this input, in bounded pieces; what is behind the member's end is left
-    in it.
-    """
+    """All output of this input, in bounded pieces; bytes behind the member's end are left in it."""
     while out := member.decompress(data, _BLOCK):
         yield out
         if member.eof:

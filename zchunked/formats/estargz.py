@@ -1,5 +1,4 @@
-"""Find and decode the table of contents of an eStargz layer: its footer, and the gzip member before
-that.
+"""Find and decode the TOC of an eStargz layer: its footer, and the gzip member before that.
 
 An eStargz blob is a gzip file of many members. The last one is empty: its header's extra field says
 where the TOC's member starts. That holds a tar entry, `stargz.index.json`. The digest in the
@@ -40,15 +39,12 @@ _OCTAL = re.compile(rb" *([0-7]{1,11})[ \0]*")
 
 
 def footer_span(size: int) -> ByteRange:
-    """What `locate` needs of a blob of `size` bytes. UnsupportedLayerError when that is too small
-    to be one.
-    """
+    """What `locate` needs of a blob of `size` bytes. UnsupportedLayerError when it is too small."""
     return _end_of(size, FOOTER_BYTES)
 
 
 def likely_tail(size: int) -> ByteRange:
-    """The end of the blob with the footer and, as likely as not, the TOC: a sixteenth, 16 KiB to 1
-    MiB.
+    """The end of the blob with the footer and probably the TOC: a sixteenth, 16 KiB to 1 MiB.
 
     The TOC has 2 % (large files) to 13 % (small ones) of a blob. What comes for nothing are frames
     just before it. Raises as `footer_span`.
@@ -102,8 +98,9 @@ class TocMember:
         self._left = -1  # of the JSON; -1 until the header has come
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """The next text. Raises FormatError when these bytes are no such member, or too long a
-        TOC.
+        """The next text.
+
+        Raises FormatError when the bytes are no such member, or the TOC is too long.
         """
         data = piece
         while self._left:

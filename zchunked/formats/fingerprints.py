@@ -1,5 +1,4 @@
-"""Fingerprint what lies between two files of a tar: the padding and the headers, told from TOC
-entries.
+"""Fingerprint what lies between two files of a tar, padding and headers, from TOC entries.
 
 Writers are deterministic, so header frames with one fingerprint hold the same bytes in all
 likelihood. Not quite for sure: a TOC does not tell user names (containers/storage) or the form of a
@@ -41,9 +40,7 @@ class Fingerprints:
         self._groups: dict[int, str] = {}
 
     def take(self, batch: Batch) -> None:
-        """The next entries. Their text is split rather than encoded once more: half a microsecond
-        each.
-        """
+        """Take the next entries. Their text is split, not encoded again: 0.5 µs each."""
         has_names = b'"userName":"' in batch.text or b'"groupName":"' in batch.text
         if self._users or self._groups or has_names:
             batch = with_names(batch, self._users, self._groups)
@@ -75,8 +72,7 @@ class Fingerprints:
 
 
 def _same_times(text: bytes) -> bytes:
-    """Times as instants: writers put them in the builder's own zone. Counting tells that there is
-    nothing to do.
+    """Times as instants: writers use the builder's zone. A count tells if there are any.
 
     A time that is not set stays as it is spelled: writers that differ in that have other encoders,
     too.

@@ -1,6 +1,4 @@
-"""Find the payload frames whose bytes are not what the TOC's digests promise: damaged on the wire
-or on disk.
-"""
+"""Find payload frames whose content differs from the TOC: damaged in transit or on disk."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Map a layer's blob as the sequence of frames it consists of: where each lies, and what goes into
-it.
+"""Map a layer's blob as a sequence of frames: where each lies, and what its content is.
 
 A writer makes the same bytes of the same content, so a frame of a stored blob stands in for one of
 a wanted blob when key and compressed length agree. The key says what goes into a frame:
@@ -36,8 +35,7 @@ _JOINED_GZIP, _JOINED_ZSTD = b"stargz gzip\0", b"stargz zstd\0"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameMap:
-    """A blob's frames in columns, in order. They tile the blob: none is empty, nothing is between
-    them.
+    """A blob's frames in columns, in order. They tile the blob: no frame is empty, no byte between.
 
     Frame i is [edges[i], edges[i+1]) of the blob. `kinds[i]` is `PAYLOAD`, `HEADER` or `TAIL`.
     `keys[i]` has 32 bytes, or none (`NO_KEY`) where the frame always has to be fetched. A payload
@@ -73,8 +71,7 @@ class FrameMap:
 
 
 def frame_map(toc: Toc, payload_end: int, size: int, *, is_gzip: bool = False) -> FrameMap:
-    """The frames of a blob of `size` bytes, whose tail begins at `payload_end`
-    (`Location.payload_end`).
+    """The frames of a blob of `size` bytes whose tail begins at `payload_end`.
 
     `is_gzip` keeps gzip members and zstd frames of the same content apart.
 
@@ -150,9 +147,7 @@ def _in_turn(evens: array[int], odds: array[int]) -> array[int]:
 
 
 def _in_blob_order(toc: Toc) -> array[int]:
-    """The chunks as they lie in the blob, one of those that share a range. The TOC's parse refused
-    overlaps.
-    """
+    """The chunks in blob order, one of those that share a range. The parser refused overlaps."""
     rows = dict(zip(zip(toc.starts, toc.ends, strict=True), range(len(toc.starts)), strict=True))
     return array("q", [rows[span] for span in sorted(rows)])
 

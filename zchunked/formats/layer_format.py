@@ -57,8 +57,9 @@ class LayerFormat(Protocol):
         limits: Limits = DEFAULT_LIMITS,
         budget: ImageBudget | None = None,
     ) -> TocReader:
-        """A reader for the bytes of `location.toc.span`. `budget`: of the image; None: the layer is
-        all of it.
+        """A reader for the bytes of `location.toc.span`.
+
+        `budget`: of the image; None: the layer is all of it.
         """
         return TocReader(layer, location, limits, budget)
 
@@ -74,16 +75,12 @@ class LayerFormat(Protocol):
         data: Sequence[bytes | memoryview],
         limits: Limits = DEFAULT_LIMITS,
     ) -> list[int]:
-        """Those of the payload frames whose bytes, in `data`, hold other content than the TOC
-        says.
-        """
+        """The payload frames whose bytes, in `data`, hold other content than the TOC says."""
         return frame_check.damaged(toc, frames, numbers, data, limits)
 
 
 class ZstdChunked(LayerFormat):
-    """By containers/storage, or by stargz: then frames are joined and nothing but the blob can be
-    rebuilt.
-    """
+    """Layers by containers/storage, or by stargz: of joined frames, without a tar-split."""
 
     name = "zstd:chunked"
 
@@ -119,7 +116,8 @@ def is_chunked(layer: Descriptor) -> bool:
 
 
 def format_of(layer: Descriptor) -> LayerFormat:
-    """Told by media type and annotations alone. Of a layer of neither kind, `locate` says why it
-    comes whole.
+    """The format by media type and annotations.
+
+    For one of neither kind, `locate` says why it comes whole.
     """
     return _ESTARGZ if is_estargz(layer) else _ZSTD_CHUNKED

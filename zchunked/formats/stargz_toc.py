@@ -1,5 +1,4 @@
-"""Build the TOC's columns as stargz means them: chunks start frames that go on with padding and
-headers.
+"""Build the TOC's columns for stargz: a chunk's frame goes on with padding and headers.
 
 What differs from containers/storage: no file says where it ends. A frame (a gzip member, or a zstd
 frame) reaches to the next larger offset, the last one to the tail. Small files may share a frame:
@@ -22,8 +21,7 @@ from zchunked.oci.digest import Digest
 
 
 class StargzTocBuilder(TocBuilder):
-    """`Toc.starts` and `Toc.ends` are those of a chunk's whole frame, `Toc.inner_offsets` is
-    filled.
+    """Fills `Toc.inner_offsets`; `Toc.starts` and `Toc.ends` are those of a chunk's whole frame.
 
     Raises UnsupportedLayerError for TOCs without digests of chunks (written before 2021), and where
     files are not in the blob's order.
@@ -34,9 +32,7 @@ class StargzTocBuilder(TocBuilder):
         self._inner_offsets = array("q")
 
     def take(self, batch: list[Entry]) -> None:
-        """Puts the entries of files of one chunk, nearly all, as containers/storage does: those
-        take the short way.
-        """
+        """Take entries. Files of one chunk, nearly all, go the short way of containers/storage."""
         inner_offsets, end = self._inner_offsets, self._payload_end
         for entry in batch:
             if entry.type == "chunk":

@@ -1,5 +1,4 @@
-"""Tar bytes → members with their raw header bytes, read as Go's archive/tar reads them; payloads
-are streamed.
+"""Read a tar as Go's archive/tar does: members with raw header bytes, payloads streamed.
 
 Go, because the writers and readers of zstd:chunked images are written in it, and a table of
 contents must say what they see: containers/storage compares it with the headers, field by field.
@@ -51,9 +50,7 @@ class Member:
     """One member. Times are nanoseconds since 1970; None where no header gives them."""
 
     header: bytes
-    """All bytes between the payload before and this one: padding, extension headers, the header
-    itself.
-    """
+    """All bytes between the payload before and this one: padding, extension headers, header."""
     name: bytes
     kind: str
     link_name: bytes
@@ -75,8 +72,9 @@ class Member:
 
 
 class TarReader:
-    """Pull parser over pieces of any size. Between two members, take all of `payload()`; after the
-    last, `rest()`.
+    """Pull parser over pieces of any size.
+
+    Between two members, take all of `payload()`; after the last, `rest()`.
     """
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
@@ -84,9 +82,7 @@ class TarReader:
         self._left = 0  # of the payload of the member at hand
         self._padding = 0  # that follows it
         self.end = b""
-        """After the last member: its padding and the blocks that end the archive, as far as there
-        are any.
-        """
+        """After the last member: its padding, and blocks that end the archive, if any."""
 
     def members(self) -> Iterator[Member]:
         while (member := self._next()) is not None:
@@ -322,9 +318,7 @@ def _time(pax: dict[bytes, bytes], key: bytes, otherwise: _Moment) -> int | _Mom
 
 
 def pax_records(body: bytes) -> dict[bytes, bytes]:
-    """Each is `LENGTH KEY=VALUE` and a newline, the length that of all of it. Of equal keys the
-    last one counts.
-    """
+    """Records of `LENGTH KEY=VALUE` and a newline; of equal keys the last one counts."""
     records: dict[bytes, bytes] = {}
     while body:
         digits, blank, _ = body.partition(b" ")

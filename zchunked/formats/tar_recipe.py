@@ -14,9 +14,7 @@ _CRC_BYTES = 8
 
 
 Step = bytes | int
-"""What comes next in the tar: bytes stand for themselves, a number for the payload of that TOC
-entry.
-"""
+"""One step of the tar: bytes stand for themselves, a number for the payload of that TOC entry."""
 
 
 class Steps(NamedTuple):
@@ -27,8 +25,7 @@ class Steps(NamedTuple):
 
 
 def from_tarsplit(toc: Toc, batches: Iterable[list[Line]]) -> Iterator[Steps]:
-    """The steps of the tar, in batches. Lazy: a contradiction between the two raises FormatError
-    where it stands.
+    """The steps of the tar, in batches. Lazy: raises FormatError where TOC and tar-split disagree.
 
     The n-th file line is the n-th entry in all known writers; names that say otherwise are joined
     by name.
@@ -68,9 +65,7 @@ class _Join:
         )
 
     def _next_ones(self, files: list[Line]) -> list[int | None]:
-        """The entries of the lines, None for empty files. [] unless these are the next, and all is
-        as it should be.
-        """
+        """The entries of the lines, None for empty files; [] unless these come next in order."""
         start, end = self._next, self._next + len(files)
         sizes = self._toc.sizes[start:end]
         if (

@@ -1,5 +1,4 @@
-"""A tar → the same files with headers that depend less on when and by whom it was made, so that
-rebuilds share frames.
+"""Rewrite a tar's headers to depend less on when and who made it, so that rebuilds share frames.
 
 Only header bytes change that must: names, order, numbers of owners and contents stay, and all that
 no option is about.
@@ -23,7 +22,9 @@ _GNU, _GNU_TIMES = b"ustar  \0", ((345, 357), (357, 369))
 
 @dataclass(frozen=True, slots=True)
 class TarRewriter:
-    """`latest`: no time after it, in seconds since 1970. `normalize`: neither names of owners nor
+    """Rewrites headers.
+
+    `latest`: no time after it, in seconds since 1970. `normalize`: neither names of owners nor
     times of access and change, and extension headers without the traces of a process.
     """
 

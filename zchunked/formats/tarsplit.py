@@ -1,6 +1,4 @@
-"""Parse a tar-split: the recipe of a tar's bytes around its files' contents (vbatts/tar-split, JSON
-lines).
-"""
+"""Parse a tar-split: a tar's bytes around its files' contents (vbatts/tar-split, JSON lines)."""
 
 from __future__ import annotations
 
@@ -17,8 +15,9 @@ _BATCH_BYTES = 256 << 10
 
 
 class Line(msgspec.Struct):
-    """`SEGMENT`: payload is bytes of the tar. `FILE`: a header's entry; payload is the content's
-    CRC, big-endian.
+    """`SEGMENT`: payload is bytes of the tar. `FILE`: a header's entry; payload is a CRC.
+
+    The CRC is big-endian.
     """
 
     type: int

@@ -1,5 +1,4 @@
-"""A TOC in columns, and the builder that fills them with every strict check (c/storage
-zstd:chunked, CRFS-style JSON).
+"""A TOC in columns, and the builder that fills them and checks every entry (zstd:chunked TOC).
 
 A layer may have a hundred thousand entries, so the result is columns, not objects, and entries are
 decoded in batches.
@@ -76,9 +75,7 @@ class ChunkColumns(NamedTuple):
 
 
 class TocBuilder:
-    """Takes the entries in order and fills the columns; a file of several chunks is open until all
-    of them came.
-    """
+    """Takes the entries in order and fills the columns; a file is open until its last chunk."""
 
     def __init__(self, payload_end: int, limits: Limits, budget: LayerBudget | None = None) -> None:
         self._payload_end = payload_end
@@ -214,9 +211,7 @@ class TocBuilder:
             self._file_digests[len(self._names) - 1] = file.digest
 
     def _spans(self, group: list[Entry], name: str) -> tuple[list[int], list[int]]:
-        """Where they start is where the one before ends; only the file itself says where the last
-        one does.
-        """
+        """Each chunk starts where the one before ends; the last ends where its file does."""
         end = group[0].end_offset
         if end is UNSET:
             raise UnsupportedLayerError("its table of contents does not say where files end")

@@ -1,6 +1,4 @@
-"""Checks of a whole TOC: names, sizes, overlapping chunks and holes, over columns as `Toc` has
-them.
-"""
+"""Check a whole TOC, over columns as `Toc` has them: names, sizes, overlapping chunks and holes."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ _NAMES = 10_000  # looked at together
 
 
 def check_names(given: Iterable[str], most_bytes: int) -> None:
-    """Raise UnsupportedLayerError for a name with NUL, one that is longer, and two that mean the
-    same path.
-    """
+    """Raise UnsupportedLayerError for a name with NUL or too long, and for two of the same path."""
     names = [name.removesuffix("/") for name in given]  # directories have one
     for at in range(0, len(names), _NAMES):  # a search for each name would cost more than all else
         text = "/".join(["", *names[at : at + _NAMES], ""])
@@ -73,9 +69,7 @@ def payload_bytes(starts: array[int], ends: array[int]) -> int:
 
 
 def mark_holes(holes: bytearray, chunk_sizes: array[int], digests: Sequence[bytes]) -> None:
-    """Check the digests of holes, and mark every chunk that has one: of a file of zeros nothing but
-    this tells.
-    """
+    """Check the digests of holes, and mark all chunks that have one, as files of zeros."""
     wanted = _zeros_digests(compress(chunk_sizes, holes))
     zeros: set[bytes] = set()
     for digest, size in zip(compress(digests, holes), compress(chunk_sizes, holes), strict=True):

@@ -1,6 +1,4 @@
-"""Decode the TOC's JSON into typed entries, in batches; refuse wrong types and doubled keys
-(CRFS-style JSON).
-"""
+"""Decode the TOC's JSON into typed entries, in batches; refuse wrong types and doubled keys."""
 
 from __future__ import annotations
 
@@ -27,11 +25,10 @@ _Text = str | UnsetType
 
 
 class Entry(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
-    """One element of `entries`. Also the fields we have no use for: a wrong type in them is a
-    malformed TOC.
+    """One element of `entries`.
 
-    What a tar header says comes first, what is said of the payload from `digest` on: `fingerprints`
-    cut there.
+    Also the fields without a use here: a wrong type in them is a malformed TOC. What a tar header
+    says comes first, what is said of the payload from `digest` on: `fingerprints` cut there.
     """
 
     type: str
@@ -67,8 +64,7 @@ class Batch(NamedTuple):
 
 
 def with_names(batch: Batch, users: dict[int, str], groups: dict[int, str]) -> Batch:
-    """Every entry with the names of its owner and group: stargz leaves out a name that its ID had
-    before.
+    """The entries with names of owner and group: stargz omits a name that its ID had before.
 
     `users` and `groups`: names by ID, of this batch and those before; both are filled.
     """
@@ -111,9 +107,7 @@ class EntryReader:
         self._whole: bytearray | None = None  # all of it, where it has to be kept
 
     def feed(self, text: bytes) -> Batch | None:
-        """The next entries, None until enough of them have come. FormatError where one has a key
-        twice.
-        """
+        """The next entries; None until enough arrived. FormatError where one has a key twice."""
         if self._whole is not None:
             self._whole += text
             return None
@@ -135,8 +129,9 @@ class EntryReader:
         return batch
 
     def finish(self) -> tuple[Document, list[msgspec.Raw]]:
-        """The document without its entries, and those of them that were in no batch. Raises
-        FormatError.
+        """The document without its entries, and the entries that were in no batch.
+
+        Raises FormatError.
         """
         data = self._whole if self._whole is not None else b"".join([self._head, *self._held])
         self._held.clear()
@@ -178,9 +173,7 @@ def _refuse(data: bytes | bytearray, error: Exception) -> NoReturn:
 
 
 def _refuse_double_names(data: bytes | bytearray, values: dict[str, msgspec.Raw]) -> None:
-    """Of two members of the document with one name the decoder keeps the last: then it is longer
-    than what is left.
-    """
+    """Refuse doubled keys of the document: the decoder keeps the last, so text is missing."""
     plain = (
         2
         + sum(len(key) + len('"":,') + len(memoryview(value)) for key, value in values.items())
@@ -194,15 +187,12 @@ def _refuse_double_names(data: bytes | bytearray, values: dict[str, msgspec.Raw]
 
 
 def _keys(text: bytes | bytearray | msgspec.Raw) -> int:
-    """How many keys there are, and strings that hold what looks like one: quotes that a colon
-    follows.
-    """
+    """Count keys, and strings that look like keys: quotes that a colon follows."""
     return sum(1 for _ in _KEY.finditer(memoryview(text)))
 
 
 def _checked(text: bytes, entries: list[Entry]) -> Batch:
-    """The decoder lets the last of two equal keys win: then there are fewer colons in what it made
-    than there were.
+    """Refuse doubled keys of entries: the decoder keeps the last, so fewer colons come out than in.
 
     Colons in strings are as many, but for those that were escaped. Of unknown keys there are fewer
     as well.

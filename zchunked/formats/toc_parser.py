@@ -1,6 +1,4 @@
-"""Parse the text of a TOC, pushed piece by piece, into its columns; what it states of itself is
-checked here.
-"""
+"""Parse the text of a TOC, piece by piece, into its columns; check what it says of itself."""
 
 from __future__ import annotations
 
@@ -24,8 +22,10 @@ def parse_toc(data: bytes, toc_start: int, limits: Limits = DEFAULT_LIMITS) -> T
 
 
 class TocParser:
-    """Push parser of the decoded TOC, cut anywhere. `toc_start` is the TOC's offset in the blob: no
-    payload reaches beyond the frame header there. A `builder` of other rules knows that for itself.
+    """Push parser of the decoded TOC, cut anywhere.
+
+    `toc_start` is the TOC's offset in the blob: no payload reaches beyond the frame header there. A
+    `builder` of other rules knows that for itself.
 
     Both of its methods raise FormatError when the TOC contradicts itself, UnsupportedLayerError
     when it is merely nothing we can use; then it is at its end. Of one that is both, what is found
@@ -52,9 +52,7 @@ class TocParser:
         self._count = 0
 
     def feed(self, text: bytes) -> None:
-        """What comes next of it: a few MiB at most, for entries are decoded in batches of about
-        that.
-        """
+        """Parse the next text: a few MiB at most, as entries are decoded in such batches."""
         self._size += len(text)
         if self._size > self._limits.toc_bytes:
             raise LimitError(f"the TOC has more than {self._limits.toc_bytes} bytes, our limit")

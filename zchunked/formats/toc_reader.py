@@ -19,8 +19,7 @@ from zchunked.oci.documents import Descriptor
 
 
 class TocReader:
-    """A layer's TOC, read as its bytes come. What comes out is of use only once `finish` has
-    returned.
+    """Reads a layer's TOC as its bytes arrive. The result may be used only once `finish` returned.
 
     Its digest is over the compressed bytes (zstd:chunked) or over the text (eStargz).
     """
@@ -60,8 +59,9 @@ class TocReader:
         self._refused: ZPullError | None = None  # what was decoded and cannot be a TOC
 
     def feed(self, piece: bytes) -> None:
-        """The next bytes of the blob. What is wrong with them is told at the end: they may be
-        damaged.
+        """Take the next bytes of the blob.
+
+        `finish` raises what is wrong with them: they may be damaged.
         """
         is_gzip = self._location.is_gzip
         if not is_gzip:
@@ -93,9 +93,7 @@ class TocReader:
         return self._parser.chunks_from(first)
 
     def finish(self) -> Toc:
-        """Raises IntegrityError when it is not what its digest promised, else as `TocParser`
-        does.
-        """
+        """Raises IntegrityError when the digest is wrong, otherwise as `TocParser` does."""
         want, got = self._location.toc_digest, self._hasher.hexdigest()
         # then an eStargz TOC was not hashed to its end
         if isinstance(self._broken, UnsupportedLayerError):

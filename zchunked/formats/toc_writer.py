@@ -1,5 +1,4 @@
-"""Members and chunks → the TOC's JSON and the tar-split's lines, compressed as they are made
-(format: CRFS-style JSON).
+"""Write a layer's TOC (JSON) and tar-split (lines) from members and chunks, compressed at once.
 
 Both are written as containers/storage writes them: zero values left out, `<`, `>` and `&` escaped,
 times in RFC 3339.
@@ -32,9 +31,7 @@ _GO_ESCAPES += [(b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029")]
 
 Frames = list[bytes]
 Submit = Callable[[Callable[[], Frames]], Callable[[], Frames]]
-"""Have a piece of work done, by another thread perhaps; what comes back waits for it and gives its
-result.
-"""
+"""Have a function called, perhaps by another thread; what it returns waits for the result."""
 
 
 def at_once(work: Callable[[], Frames]) -> Callable[[], Frames]:
@@ -43,9 +40,7 @@ def at_once(work: Callable[[], Frames]) -> Callable[[], Frames]:
 
 
 class Chunk(NamedTuple):
-    """A chunk as it lies in the blob from `start` on; `size` and `digest` are those of its
-    content.
-    """
+    """A chunk that lies in the blob from `start` on; `size` and `digest` of its content."""
 
     start: int
     size: int
@@ -87,18 +82,14 @@ class Text:
 
 
 class TocWriter:
-    """The table of contents, an entry at a time. Raises UnsupportedLayerError on what none can
-    say.
-    """
+    """The TOC, an entry at a time. Raises UnsupportedLayerError on what no TOC can express."""
 
     def __init__(self, most_bytes: int, submit: Submit = at_once) -> None:
         self.text = Text(_TOC_LEVEL, most_bytes, "table of contents", submit)
         self.entries_count = 0
 
     def member(self, member: Member, chunks: Sequence[Chunk], end: int, digest: str) -> None:
-        """`digest` is the whole file's, `end` the offset behind its last frame; without chunks
-        neither counts.
-        """
+        """`digest`: the whole file's; `end`: offset behind its last frame; unused if no chunks."""
         text = _described(member)
         if not chunks:
             self._add(b"%b}" % text)
@@ -144,8 +135,7 @@ def _chunk_digest(chunk: Chunk) -> bytes:
 
 
 def _described(member: Member) -> bytes:
-    """All that a header says; the object is open. Raises UnsupportedLayerError on what JSON or its
-    readers cannot take.
+    """The entry of a header, an open JSON object. UnsupportedLayerError where JSON has no way.
 
     Made by hand: an entry as an object, encoded, took three times as long.
     """
@@ -234,8 +224,9 @@ class TarSplitWriter:
             )
 
     def file(self, member: Member, crc: int) -> None:
-        """The place of a payload, or of a member without one. The CRC is the payload's
-        CRC-64/GO-ISO.
+        """The place of a payload, or of a member without one.
+
+        `crc`: the payload's CRC-64/GO-ISO.
         """
         name = b'"name":%b,' % quoted(member.name) if member.name else b""
         size, payload = b"", b"null"

@@ -1,5 +1,4 @@
-"""A layer's tar, as it comes → its zstd:chunked blob, as it goes: containers/storage 1.54 and later
-(format doc, G4).
+"""Write a zstd:chunked blob from a layer's tar, streaming, as containers/storage 1.54 does (G4).
 
 The blob depends on the tar and the level alone, whatever runs the work and however many at a time:
 the same content gives the same frames, so a new version of an image shares those of the old one.
@@ -219,9 +218,7 @@ class LayerWriter:
         self._work.append((batch, work))
 
     def _drain(self, most: int) -> Iterator[bytes]:
-        """What is ready, and what is to be waited for until no more than `most` batches are under
-        way.
-        """
+        """Yield the finished batches, waiting until at most `most` are still being compressed."""
         while len(self._work) > most:
             batch, result = self._work.popleft()
             yield self._layout.take(batch, result())

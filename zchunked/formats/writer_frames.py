@@ -1,6 +1,4 @@
-"""Frames on their way into a blob: gathered in batches, compressed elsewhere, put one behind the
-other.
-"""
+"""Frames of a blob being written: gathered in batches, compressed elsewhere, put in order."""
 
 from __future__ import annotations
 

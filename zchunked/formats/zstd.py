@@ -29,9 +29,7 @@ _SMALL_BYTES = 64 << 10  # a frame that is longer is decoded as its blocks come
 
 
 class _PerThread(threading.local):
-    """A decompressor is cheap to use again and not safe to share. Its window stays as large as it
-    once was.
-    """
+    """A decompressor per thread: cheap to reuse, not safe to share. Its window never shrinks."""
 
     def __init__(self) -> None:
         # its output is bounded, so its window needs no limit
@@ -44,8 +42,9 @@ _OWN = _PerThread()
 
 
 def decode(frames: bytes | memoryview, size: int, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Exactly `size` bytes out of one or more whole frames, or FormatError. The caller has bounded
-    `size`.
+    """Decode one or more whole frames to exactly `size` bytes, or raise FormatError.
+
+    The caller has bounded `size`.
     """
     try:
         if zstandard.frame_content_size(frames) in (-1, size) and size:
@@ -67,9 +66,7 @@ def encode(data: bytes) -> bytes:
 
 
 def encoded(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same for pieces of `size` bytes in all. Fewer or more of them make a broken frame, and no
-    error.
-    """
+    """Encode pieces of `size` bytes in all; fewer or more make a broken frame, unnoticed."""
     encoder = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj(size)
     try:
         for piece in pieces:
@@ -80,8 +77,7 @@ def encoded(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 
 def encode_many(contents: Sequence[bytes], level: int) -> list[bytes]:
-    """A frame for each content; it carries its size and a checksum, and depends on nothing but
-    content and level.
+    """A frame for each content, with its size and a checksum; depends on content and level alone.
 
     One call for all, which lets go of the interpreter's lock once.
     """
@@ -94,9 +90,7 @@ def encode_many(contents: Sequence[bytes], level: int) -> list[bytes]:
 
 
 class FrameEncoder:
-    """One frame of a content that comes in any pieces; it does not carry its size. The pieces leave
-    no trace in it.
-    """
+    """One frame of a content that arrives in any pieces, which leave no trace; without its size."""
 
     def __init__(self, level: int) -> None:
         self._encoder = zstandard.ZstdCompressor(level=level, write_checksum=True).compressobj()
@@ -111,8 +105,7 @@ class FrameEncoder:
 def decode_many(
     chunks: Sequence[bytes | memoryview], sizes: Sequence[int], limits: Limits = DEFAULT_LIMITS
 ) -> list[bytes | None]:
-    """Each as by `decode`, None where that raises FormatError. Sizes are above 0, and the caller
-    has bounded their sum.
+    """Each as by `decode`, None where that fails. Sizes > 0, their sum bounded by the caller.
 
     One call for all: where threads compete for the interpreter, letting go of it once for each
     chunk costs more than to decode it (docs/performance.md).
@@ -140,8 +133,7 @@ def _decoded(frames: bytes | memoryview, size: int, limits: Limits) -> bytes | N
 
 
 def _telling(frame: bytes | memoryview, size: int) -> bytes | memoryview | None:
-    """The frame with its size in its header: the library then decodes to where it shall be, without
-    a window between.
+    """The frame with its size in its header, so that the library decodes straight into the output.
 
     Writers leave it out of frames that they do not know the end of. A wrong size is noticed, as it
     is without. None unless the blocks of one frame reach just to the end (RFC 8878, 3.1.1).
@@ -192,8 +184,7 @@ def stream(
 
 
 class FrameDecoder:
-    """Push decoder over any cut of a sequence of frames. Output per step is bounded, whatever the
-    compression ratio.
+    """Push decoder over any cut of a sequence of frames. Bounds its output per step.
 
     It follows the headers of frames and blocks itself: so a step is as long as its output may be,
     and of small frames, of which a layer has hundreds of thousands, a step takes many.
@@ -236,9 +227,7 @@ class FrameDecoder:
         self._held = data[at:]
 
     def _other(self, data: bytes, at: int) -> int:
-        """How long the header of a frame is that is to be skipped; 0 where more must come to
-        tell.
-        """
+        """Length of the header of a skippable frame; 0 where more bytes are needed to tell."""
         if len(data) - at < 8 or data.startswith(_MAGIC, at):
             return 0
         if int.from_bytes(data[at : at + 4], "little") not in _SKIPPABLE:
@@ -268,9 +257,7 @@ def _header_size(data: bytes, at: int) -> int:
 
 
 def _small_frames(data: bytes, at: int) -> int:
-    """How long the small frames at this place are, as many as have come whole and a step may take;
-    -1 of a long one.
-    """
+    """Length of the whole small frames here, as many as a step may take; -1: a long one."""
     here = start = at
     blocks = 0
     while start + _SHORTEST_FRAME <= len(data) and data.startswith(_MAGIC, start):
@@ -295,9 +282,7 @@ def _small_frames(data: bytes, at: int) -> int:
 
 
 def _blocks(data: bytes, at: int, checksum: int) -> tuple[int, bool]:
-    """How long the blocks at this place are, as many as have come and a step may take; whether they
-    end the frame.
-    """
+    """Length of the whole blocks here, as many as a step may take; whether the frame ends."""
     here = at
     for _ in range(_FEW_BLOCKS):
         if here + 3 > len(data):
