@@ -1,6 +1,4 @@
-"""Assemble a blob, byte for byte, from its bytes in the store and frames of other blobs that stand
-in.
-"""
+"""Assemble a blob byte for byte: from its bytes in the store and frames of other blobs."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ _Found = tuple[int, list[Piece]]
 
 
 class WrongBlobError(IntegrityError):
-    """The bytes are not the blob of its digest. A transfer, the disk, a frame that stood in or the
-    host is to blame.
-    """
+    """The blob's digest is wrong, by fault of a transfer, the disk, a frame, or the host."""
 
 
 class Assembly:
@@ -37,16 +33,15 @@ class Assembly:
         stand_ins: Callable[[], StandIns] = StandIns,
         arrived: Arrived = at_once,
     ) -> None:
-        """`stand_ins` is asked once the bytes of a block have arrived: by then more frames may
-        stand in than before.
-        """
+        """`stand_ins` is asked once a block's bytes arrived: more frames may stand in then."""
         self._store, self._layer, self._arrived = store, layer, arrived
         self._stand_ins = stand_ins
         self._rows: list[Row] = []
 
     def blocks(self) -> Iterator[bytes]:
-        """All bytes of the blob, half a MiB at a time. IntegrityError if some are not here. May be
-        asked for again.
+        """All bytes of the blob, half a MiB at a time.
+
+        IntegrityError if some are missing. Repeatable.
         """
         self._rows = []
         start = 0
@@ -56,9 +51,7 @@ class Assembly:
             start = end
 
     def shared(self) -> list[Row]:
-        """Where the frames that stood in lie, neighbours made one. Complete after the last
-        block.
-        """
+        """Where the frames that stood in lie, neighbours joined. Complete after the last block."""
         return self._rows
 
     def read(self, start: int, end: int) -> bytes:

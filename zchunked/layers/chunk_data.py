@@ -26,9 +26,7 @@ _Item = TypeVar("_Item")
 def chunk_data(
     store: Store, place: Place, size: int, limits: Limits = DEFAULT_LIMITS
 ) -> Iterable[bytes]:
-    """The decoded bytes of a chunk, `size` of them or IntegrityError; its digest is not checked
-    here.
-    """
+    """The decoded bytes of a chunk, `size` of them or IntegrityError; its digest is not checked."""
     end = place.start + place.length
     if size <= _AT_ONCE and place.length <= _AT_ONCE:
         try:
@@ -51,9 +49,7 @@ def _long_chunk(store: Store, place: Place, size: int, limits: Limits) -> Iterat
 def are_chunks(
     store: Store, blob: Digest, chunks: Sequence[Check], limits: Limits = DEFAULT_LIMITS
 ) -> list[bool]:
-    """For each (start, end, decoded size, raw digest) of a blob, ascending, whether the bytes keep
-    the promise.
-    """
+    """For each (start, end, decoded size, raw digest) of a blob, ascending, whether it matches."""
     verdicts: list[bool] = []
     for some in _by_size(chunks, [max(end - start, size) for start, end, size, _ in chunks]):
         try:

@@ -1,6 +1,4 @@
-"""Find which bytes of a blob are damaged, when its digest is wrong: by its TOC, and by the checks
-frames carry.
-"""
+"""Find the damaged bytes of a blob with a wrong digest: by its TOC, and by frames' checksums."""
 
 from __future__ import annotations
 
@@ -27,8 +25,7 @@ _RARE, _RARE_SHARE = 2, 100  # frames of one form, or one in so many, are few
 
 @dataclass(slots=True)
 class Corruption:
-    """Spans of the blob, ascending. `damaged` is not what it was when it was written, wherever it
-    lies.
+    """Spans of the blob, ascending. `damaged`: not what they were when written, wherever they lie.
 
     `unsure`: no digest and no checksum speaks for it, or the frame's header, of which neither does,
     is a rare one. `lying`: frames that stood in, are sound, and hold other content than the TOC
@@ -124,9 +121,7 @@ def _portions(
     own: Spans,
     lost: list[int],
 ) -> Iterator[tuple[list[int], list[bytes]]]:
-    """Frames that are here, with their bytes, a few MiB at a time. What cannot be read is
-    `lost`.
-    """
+    """Stored frames with their bytes, a few MiB at a time. What cannot be read goes to `lost`."""
     numbers: list[int] = []
     data: list[bytes] = []
     held = 0

@@ -1,5 +1,4 @@
-"""Find the frames of stored blobs whose table of contents nobody has entered in the index; enter
-them.
+"""Record the frames of stored blobs in the index, by their TOCs, where no process has done it yet.
 
 A pull only notes the blobs that it brings. The next one reads their tables, and joins them with its
 own (`stand_ins.py`); their rows go in while it waits for the link.
@@ -27,8 +26,9 @@ _UNREADABLE = (FormatError, IntegrityError, UnsupportedLayerError)
 
 @dataclass(frozen=True, slots=True)
 class Unindexed:
-    """A stored blob whose frames are not in the index. `layer` as a manifest lists it; None where
-    none does. `toc_bytes`: of its TOC, compressed.
+    """A stored blob whose frames are not in the index.
+
+    `layer` as a manifest lists it; None where none does. `toc_bytes`: of its TOC, compressed.
     """
 
     blob: Digest
@@ -63,8 +63,9 @@ def read_table(store: Store, one: Unindexed, limits: Limits) -> StoredTable | No
 
 
 def enter_some(store: Store, table: StoredTable) -> bool:
-    """Enter the next frames of it, or the last ones: whether some are left. Where a process was
-    killed over that, the next one goes on.
+    """Record the next frames of a table; returns whether some are left.
+
+    After a kill the next process goes on.
     """
     blob, frames = table.blob, table.frames
     first = store.frames.indexed_to(blob)

@@ -1,4 +1,4 @@
-"""Table of contents and tar-split of a stored layer, read and checked against their digests."""
+"""LayerIndex: a stored layer's TOC and tar-split, read and checked against their digests."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from zchunked.store.chunks import Place
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerIndex:
-    """A layer whose TOC was read and verified. `tarsplit` is None where no digest vouches for
-    one.
-    """
+    """A layer whose TOC was read and verified. `tarsplit`: None where no digest vouches."""
 
     layer: Descriptor
     location: Location
@@ -33,9 +31,7 @@ class LayerIndex:
 
     @classmethod
     def of(cls, layer: Descriptor, location: Location, toc: Toc) -> Self:
-        """Of a TOC that was read. Raises FormatError when it promises a tar-split that has no
-        position.
-        """
+        """Of a TOC that was read. FormatError when it promises a tar-split without a position."""
         if toc.tarsplit_digest and location.tarsplit is None:
             raise FormatError(
                 f"layer {short(layer.digest)} has a tar-split digest in its TOC and no position "
@@ -50,9 +46,7 @@ class LayerIndex:
 
     @property
     def vouched(self) -> list[ByteRange]:
-        """TOC and tar-split: spans that have a digest of their own, without which no tar can be
-        rebuilt of chunks.
-        """
+        """Spans of TOC and tar-split: they have digests, and a rebuilt tar needs them."""
         return [self.location.toc.span, *([self.tarsplit.span] if self.tarsplit else [])]
 
     @property
@@ -61,15 +55,11 @@ class LayerIndex:
         return self.location.payload_end
 
     def frames(self) -> FrameMap:
-        """The frames of its blob. Raises FormatError when the TOC and the blob's size contradict
-        each other.
-        """
+        """The frames of its blob. FormatError when TOC and blob size contradict each other."""
         return format_of(self.layer).frame_map(self.toc, self.location, self.layer.size)
 
     def own_chunks(self) -> dict[bytes, int]:
-        """The layer's distinct chunks by raw digest, holes left out; the shortest copy of those
-        that occur twice.
-        """
+        """The layer's distinct chunks by raw digest, without holes; of equal ones the shortest."""
         toc = self.toc
         own: dict[bytes, int] = {}
         known = map(own.setdefault, toc.digests, count())

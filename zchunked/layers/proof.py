@@ -22,15 +22,12 @@ _BLOCK = 512 << 10
 
 
 class UnprovedError(IntegrityError):
-    """The tar is not the one of the diff ID. Bytes of the store may be to blame, or the image
-    itself.
-    """
+    """The tar has another diff ID. Bytes of the store may be to blame, or the image itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was proved: `is_blob`, the blob by its digest; `tar_size` in bytes, the tar by the diff
-    ID.
+    """What was proved: `is_blob`, the blob's digest; `tar_size` in bytes, the tar's diff ID.
 
     `shared`: of a blob, the extents of frames that stood in.
     """
@@ -41,9 +38,7 @@ class Proof:
 
 
 def prove(tar: Iterable[bytes], layer: Descriptor, diff_id: Digest) -> int:
-    """Hold a layer's tar against its diff ID; returns its size. Raises UnprovedError, and what the
-    tar raises.
-    """
+    """Check a layer's tar against its diff ID; returns its size. Raises UnprovedError."""
     return sum(map(len, proving(tar, layer, diff_id)))
 
 
@@ -76,9 +71,7 @@ def tar_of_blob(
 def find_corrupt_chunks(
     store: Store, index: LayerIndex, places: dict[bytes, Place]
 ) -> dict[bytes, Place]:
-    """The chunks whose bytes in the store are not what their digests promise. Reads all of the
-    layer.
-    """
+    """The stored chunks whose bytes do not match their digests. Reads all of the layer."""
     toc = index.toc
     sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
     holes = {toc.digests[chunk] for chunk, hole in enumerate(toc.holes) if hole}
@@ -103,9 +96,7 @@ def find_corrupt_chunks(
 
 
 def drop_corrupt_chunks(store: Store, corrupt: dict[bytes, Place]) -> None:
-    """Forget them, and their bytes too where the blob around them is not provably the
-    registry's.
-    """
+    """Forget chunks, and their bytes too unless the blob around them is proved."""
     by_blob: dict[Digest, list[bytes]] = {}
     for digest, place in corrupt.items():
         by_blob.setdefault(place.blob, []).append(digest)
@@ -120,9 +111,7 @@ def drop_corrupt_chunks(store: Store, corrupt: dict[bytes, Place]) -> None:
 
 
 def is_intact(store: Store, blob: Digest, size: int | None = None) -> bool:
-    """Whether the first `size` bytes are the whole blob, by its digest; without a size, all bytes
-    at hand.
-    """
+    """Whether the first `size` bytes match the blob's digest; without a size, all stored bytes."""
     covered = store.covered(blob)
     if size is None:
         return (

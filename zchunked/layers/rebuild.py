@@ -1,6 +1,4 @@
-"""Rebuild a layer's tar, byte for byte, from its recipe and chunks in the store; its diff ID
-decides.
-"""
+"""Rebuild a layer's tar byte for byte, from tar-split and stored chunks; its diff ID decides."""
 
 from __future__ import annotations
 
@@ -30,13 +28,9 @@ _RECENT = 1 << 20  # small contents that are kept for when they come again
 _ZEROS = bytes(BLOCK)
 
 _Asked = tuple[Digest, int, int, int, int]
-"""A chunk to decode: blob, start, length, decoded size, and where among its neighbours it
-stands.
-"""
+"""A chunk to decode: blob, start, length, decoded size, and its number among its neighbours."""
 Block = tuple[bytes, list[Callable[[], None]]]
-"""A part of the tar, and what is due before it is used: digests of files of several chunks, or
-IntegrityError.
-"""
+"""A part of the tar, and checks due before its use: of digests of files of several chunks."""
 Arrived = Callable[[Digest, int], None]
 """Called before bytes of a blob below a position are read; returns when they are here."""
 
@@ -62,8 +56,9 @@ class Rebuild:
         self._due: list[Callable[[], None]] = []
 
     def tar(self) -> Iterator[bytes]:
-        """The tar in blocks. FormatError or IntegrityError at a contradiction; the caller checks
-        the diff ID.
+        """The tar in blocks.
+
+        FormatError or IntegrityError at a contradiction; the caller checks the diff ID.
         """
         return verified_blocks(self.blocks())
 
@@ -110,8 +105,9 @@ class Rebuild:
         contents: Iterator[bytes | Iterable[bytes]],
         payloads: Iterator[tuple[int, int]],
     ) -> Iterable[bytes]:
-        """What stands for a step: of an entry, its share of the contents. `payloads`: number of
-        chunks, CRC.
+        """The tar bytes of a step: of an entry, its share of the contents.
+
+        `payloads`: chunk count, CRC.
         """
         data, (count, crc) = next(contents), next(payloads)
         if count > 1 or not isinstance(data, bytes):
@@ -121,9 +117,7 @@ class Rebuild:
         return (data,)
 
     def _decoded(self, chunks: Iterable[int]) -> Iterator[bytes | Iterable[bytes]]:
-        """What the chunks decode to, in order, as many at once as may be held; pieces of a hole or
-        of a long one.
-        """
+        """The decoded chunks, in order, batched; holes and long ones in pieces."""
         toc, places, recent = self._index.toc, self._places, self._recent
         digests, sizes, holes = toc.digests, toc.chunk_sizes, toc.holes
         some: list[bytes | int] = []  # what is known, or where in here it will stand
@@ -240,9 +234,7 @@ def verified_blocks(blocks: Iterable[Block]) -> Iterator[bytes]:
 
 
 class _Recent:
-    """Small contents read lately: there are packages with the same licence over and over. Two
-    generations.
-    """
+    """Small contents read lately, as packages repeat the same licence. Two generations."""
 
     def __init__(self) -> None:
         self._young: dict[bytes, bytes] = {}

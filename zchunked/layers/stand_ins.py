@@ -1,6 +1,4 @@
-"""Find the frames of a wanted blob that the store has already: in other blobs, or once more in the
-same one.
-"""
+"""Find stored frames that stand in for those of a wanted blob, in other blobs or itself."""
 
 from __future__ import annotations
 
@@ -76,8 +74,7 @@ Place = tuple[Digest, int]
 
 @dataclass(slots=True)
 class KnownFrames:
-    """What the store says of a blob's frames: `places[i]` is where one lies that agrees with frame
-    i.
+    """What the store knows of a blob's frames: `places[i]` is where one lies that equals frame i.
 
     `payloads`: digests of those it has, of whatever length. `strangers`: blobs that another
     encoder wrote.
@@ -103,8 +100,9 @@ def find_frames(
     own: Collection[Digest] = (),
     tables: Iterable[StoredTable] = (),
 ) -> KnownFrames:
-    """Look all frames of a blob up: in tables, and what they do not have in the index. `own`: blobs
-    that are not asked, as somebody else answers for them.
+    """Look all frames of a blob up: in tables, and the rest in the index.
+
+    `own`: blobs that are not asked, as the scheduler answers for them.
     """
     known = KnownFrames([None] * len(frames))
     known.strangers = {Digest(other) for other in store.frames.strangers_of(blob)}
@@ -179,9 +177,7 @@ def _wanted(known: KnownFrames, frames: FrameMap, kind: int) -> set[Frame]:
 
 @dataclass(slots=True)
 class _Found:
-    """Frames that are in the store, in columns: 90,000 rows as tuples of their own cost 0.1 s
-    more.
-    """
+    """Frames that are in the store, in columns: 90,000 rows as tuples would cost 0.1 s more."""
 
     frames: list[Frame] = field(default_factory=list)
     blobs: list[Digest] = field(default_factory=list)
@@ -266,8 +262,7 @@ def choose_stand_ins(
     trust: Trust = Trust.ALL,
     refused: Collection[int] = (),
 ) -> StandIns:
-    """For each frame that is not here, the one that stands in for it, if there is one and it is
-    trusted.
+    """For each missing frame, the one that stands in for it, if there is one and it is trusted.
 
     `coming`: payload frames that other layers of the same pull fetch. What this one will fetch is
     added. `refused`: starts of frames for which none shall.
@@ -320,8 +315,7 @@ def _held(frames: FrameMap, here: Spans) -> list[int]:
 
 
 def frame_rows(frames: FrameMap, some: slice = slice(None)) -> tuple[FrameRows, FrameRows]:
-    """What is entered of a blob's frames, ascending by key: payloads, and what is looked up as
-    headers are.
+    """Index rows of a blob's frames, ascending by key: payloads, and frames looked up like headers.
 
     `some`: the numbers of those that count.
     """
