@@ -1,6 +1,4 @@
-"""Check stored blobs against their digests, frame by frame and chunk by chunk; drop what is
-damaged.
-"""
+"""Check stored blobs against their digests, frame by frame and chunk by chunk; drop the damage."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ from zchunked.store.chunks import Place
 
 
 def reverify(store: Store, layers: Iterable[Descriptor]) -> None:
-    """Drop what is damaged of these layers, and their proofs in any case: the next pull looks at
-    all that is left.
-    """
+    """Drop what is damaged of these layers, and their proofs: the next pull checks the rest."""
     for layer in {layer.digest: layer for layer in layers}.values():
         blob = layer.digest
         verify_blob(store, blob, layer.size, Findings(), layer, is_whole=store.is_whole(blob))
@@ -39,8 +35,9 @@ def verify_blob(
     *,
     is_whole: bool,
 ) -> None:
-    """Drop what is damaged of one blob, and note it. `layer`: its descriptor, where some image
-    lists it.
+    """Drop what is damaged of one blob, and note it.
+
+    `layer`: its descriptor, where some image lists it.
     """
     findings.blobs += 1
     lost = store.drop_lost(blob)

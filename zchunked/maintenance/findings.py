@@ -1,6 +1,4 @@
-"""What a verification found: damaged bytes, and layers whose tar is not the image's. Pure
-values.
-"""
+"""Findings of a verification: damaged bytes, and layers whose tar is not the image's. Values."""
 
 from __future__ import annotations
 
@@ -9,9 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Bytes that were not what a digest promised, and are gone now. `chunk` where one of its chunks
-    was wrong.
-    """
+    """Bytes that did not match a digest, now dropped. `chunk` where one of its chunks was wrong."""
 
     blob: str
     start: int
@@ -21,9 +17,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Lie:
-    """A layer whose blob is the registry's own, and whose tar is not the one that the image's
-    config names.
-    """
+    """A layer whose blob is right, but whose tar is not the one that the image's config names."""
 
     layer: str
     diff_id: str

@@ -1,6 +1,4 @@
-"""Collect garbage: keep what names reach and running pulls hold, then what fits a budget; give back
-the rest.
-"""
+"""Collect garbage: keep what names and running pulls need, then what fits a budget."""
 
 from __future__ import annotations
 
@@ -100,8 +98,7 @@ def collect(folder: Path, options: GcOptions, *, now: Callable[[], float] = time
 
 
 def keep_within(folder: Path, most: int, *, since: float = math.inf) -> None:
-    """Collect garbage where the store weighs more than so many bytes; else look at its files and no
-    more.
+    """Collect garbage if the store weighs more than `most` bytes; otherwise only stat its files.
 
     Neither what was pulled since then nor what running processes use goes. Raises as `collect`
     does.
@@ -154,8 +151,9 @@ def _collected(
 
 
 class _Findings:
-    """What keeps what, as of now. `chunks` and `rests` belong to the parts of blobs that holders
-    need.
+    """What keeps which bytes, as of now.
+
+    `chunks` and `rests` belong to the parts of blobs that holders need.
     """
 
     def __init__(self, store: Store, collector: Collector, options: GcOptions, now: float) -> None:
@@ -233,9 +231,7 @@ class _Findings:
             yield Holder("pinned", frozenset(self._pinned | rests), is_fixed=True)
 
     def _of_downloads(self, options: GcOptions, now: float) -> Iterator[Holder]:
-        """Blobs that came in part, for no image that is known: objects, and pulls by other
-        means.
-        """
+        """Partial blobs of no known image: objects, and pulls by other means."""
         if options.keep is not None or options.keep_last is not None:
             return
         here = self._collector.weights()
@@ -290,9 +286,7 @@ class _Findings:
         return reaches, parts
 
     def _parts(self, layer: Descriptor, diff_id: str) -> dict[str, list[ByteRange]] | None:
-        """The spans of other blobs that hold chunks of a layer; None where its table of contents
-        cannot be read.
-        """
+        """Spans of other blobs with chunks of a layer; None where its TOC cannot be read."""
         key = (str(layer.digest), diff_id)
         if key not in self._rebuilt:
             self._rebuilt[key] = self._find_parts(layer, key)

@@ -1,5 +1,4 @@
-"""Plan a collection: which names, blobs and parts of files go, given what keeps them and what they
-may weigh.
+"""Plan a collection: which names, blobs and parts of files go, given holders and a budget. Pure.
 
 Rows in, values out: nothing is read or removed here.
 """
@@ -23,8 +22,7 @@ _COMPACT_BELOW = 0.5  # of a file: with less alive, writing that anew frees more
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """What keeps bytes: an image, a pull under way or interrupted, a blob that a running process
-    uses.
+    """What keeps bytes: an image, a running or interrupted pull, or a blob that a process uses.
 
     `reaches`: blobs that it keeps all of. `parts`: of other blobs, what its layers were rebuilt
     from; spans ascend. `at`: when it was last of use, in seconds since the epoch. One that
@@ -40,9 +38,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """`bytes`: what the store may weigh on the disk. `overhead`: what of that is no byte of a blob:
-    the index.
-    """
+    """`bytes`: what the store may weigh on disk. `overhead`: what of that is the index."""
 
     bytes: int
     overhead: int = 0
@@ -50,8 +46,9 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """A byte file: its size and how much of it is still wanted. `is_busy`: its writer or a reader
-    is at work.
+    """A byte file: its size and its wanted bytes.
+
+    `is_busy`: its writer or a reader is at work.
     """
 
     name: str
@@ -62,9 +59,7 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class GcPlan:
-    """`given_up`: holders that go for the budget. `trimmed`: dead blobs, and what others still need
-    of them.
-    """
+    """`given_up`: holders the budget drops. `trimmed`: dead blobs, and what others need."""
 
     given_up: list[Holder]
     dead: list[str]
@@ -90,9 +85,7 @@ def plan(
     busy: Collection[str] = (),
     budget: Budget | None = None,
 ) -> GcPlan:
-    """`sizes`: of the byte files. `busy`: files that cannot be compacted now. The latest holders
-    are kept longest.
-    """
+    """`sizes`: of byte files. `busy`: not to compact now. Latest holders are kept longest."""
     ordered = sorted(holders, key=lambda one: (not one.is_fixed, -one.at))
     wants = _Wants(ordered)
     by_file = _weigh(rows, wants)
@@ -204,9 +197,7 @@ def _affordable(
 
 
 def _to_compact(files: Sequence[FileState], budget: Budget | None) -> list[str]:
-    """Files of which less than half is alive; for a budget as many more as it takes, those with
-    most to free first.
-    """
+    """Files less than half alive; for a budget more of them, most dead bytes first."""
     idle = [file for file in files if file.live and not file.is_busy]
     chosen = [file.name for file in idle if file.live < _COMPACT_BELOW * file.size]
     if budget is None:

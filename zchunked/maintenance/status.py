@@ -1,6 +1,4 @@
-"""Pulls that are under way or were interrupted: how far each of their layers is, how fast, since
-when.
-"""
+"""Running and interrupted pulls: how far each of their layers is, how fast, since when."""
 
 from __future__ import annotations
 
@@ -18,8 +16,7 @@ from zchunked.store.pulls import BegunPull
 
 @dataclass(frozen=True, slots=True)
 class LayerStatus:
-    """`here` of `size` bytes are in the store; a layer that is rebuilt from parts never needs all
-    of them.
+    """`here` of `size` bytes are stored; a layer rebuilt from parts never needs all of them.
 
     `is_done`: proved by a digest.
     """
@@ -32,8 +29,9 @@ class LayerStatus:
 
 @dataclass(frozen=True, slots=True)
 class PullStatus:
-    """Times in seconds since the epoch, `rate` in bytes per second since the pull began. `process`:
-    its number.
+    """Times in seconds since the epoch, `rate` in bytes per second since its start.
+
+    `process`: its number.
     """
 
     reference: str

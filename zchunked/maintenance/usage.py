@@ -1,6 +1,4 @@
-"""What each stored image weighs, what of it other images list too, and which digests its layers
-were proved by.
-"""
+"""Disk usage by image: what each weighs, what others share, by which digests layers were proved."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Verify: re-hash what the store holds, prove diff IDs, and drop what is damaged. The next pull
-fetches it again.
-"""
+"""Verify the store: hash what it holds, prove diff IDs, drop what is damaged."""
 
 from __future__ import annotations
 
@@ -28,8 +26,7 @@ def verify(
     only: Sequence[Digest] | None = None,
     is_quick: bool = False,
 ) -> Findings:
-    """Look at every blob and chunk. `show` is told of bytes done. Unfinished downloads cannot be
-    judged, and stay.
+    """Check every blob and chunk. Reports bytes done to `show`. Skips unfinished downloads.
 
     `only`: manifests; what their images need is looked at, and what its layers rest on. `is_quick`:
     nothing is hashed, only files that are gone or too short are found.
@@ -84,9 +81,7 @@ def _layers(store: Store, images: Iterable[Image]) -> Iterator[tuple[Descriptor,
 
 
 def _verify_contents(store: Store, images: Iterable[Image], findings: Findings) -> None:
-    """Diff IDs of whole layers; tables of contents and tar-splits of those that are here in
-    parts.
-    """
+    """Check diff IDs of whole layers; TOCs and tar-splits of layers that are stored in parts."""
     done: set[tuple[Digest, Digest | None]] = set()
     for layer, diff_id in _layers(store, images):
         if (layer.digest, diff_id) in done or not store.covered(layer.digest):
@@ -116,9 +111,7 @@ def _parts(layer: Descriptor) -> list[ByteRange]:
 
 
 def _prove_layer(store: Store, layer: Descriptor, diff_id: Digest, findings: Findings) -> None:
-    """Its bytes are known good; its tar is held against the diff ID again, even where that was done
-    before.
-    """
+    """Check the tar of a layer whose bytes are right against its diff ID, once more."""
     try:
         tar = tar_of_blob(Assembly(store, layer).blocks(), layer, DEFAULT_LIMITS)
         store.add_proof(layer.digest, diff_id, prove(tar, layer, diff_id))
