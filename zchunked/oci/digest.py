@@ -10,9 +10,7 @@ from typing import NewType
 from zchunked.errors import FormatError, IntegrityError
 
 Digest = NewType("Digest", str)
-"""`sha256:` and 64 lower-case hex digits; only `parse_digest`, `digest_of` and `from_raw` make
-one.
-"""
+"""`sha256:` and 64 lower-case hex digits; made by the functions of this module alone."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _HEX_DIGITS = b"0123456789abcdef"
@@ -21,9 +19,7 @@ EMPTY = Digest("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7
 
 
 def parse_digest(text: str, what: str = "digest") -> Digest:
-    """Raise FormatError on other algorithms, upper case, path characters: a digest may become part
-    of a path.
-    """
+    """FormatError on other algorithms, upper case, path characters: it may name a file."""
     if not _DIGEST.fullmatch(text):
         raise FormatError(
             f"invalid {what}: {text!r:.100}; expected sha256: and 64 lower-case hex digits"
@@ -69,8 +65,7 @@ def verify(data: bytes | bytearray | memoryview, want: Digest, what: str) -> Non
 def verified(
     pieces: Iterable[bytes | memoryview], want: Digest, size: int, what: str
 ) -> Iterator[bytes | memoryview]:
-    """Pass pieces through; raise IntegrityError on excess at once, on shortfall or mismatch at the
-    end.
+    """Pass pieces through; IntegrityError on excess at once, on shortfall or mismatch at the end.
 
     The consumer sees bytes before the verdict, so it writes to a temporary place until the iterator
     ends.

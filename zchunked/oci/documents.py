@@ -47,9 +47,7 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One manifest of an index. `is_image`: nothing that is said of it makes it something else (a
-    signature, say).
-    """
+    """One manifest of an index. `is_image`: nothing marks it as something else (as a signature)."""
 
     descriptor: Descriptor
     platform: Platform | None
@@ -159,8 +157,9 @@ def _urls(urls: list[str], what: str, limits: Limits) -> tuple[str, ...]:
 def parse_document(
     data: bytes, content_type: str = "", *, limits: Limits = DEFAULT_LIMITS
 ) -> Manifest | Index:
-    """An image manifest or an index; `content_type` is what the source said and counts only where
-    the text is silent.
+    """Parse an image manifest or an index.
+
+    `content_type`, as the source said, counts only where the document has no media type.
 
     Raises FormatError also for a document that reads as both, since two clients could then see two
     images.
@@ -255,9 +254,7 @@ def _index(wires: list[_Descriptor], limits: Limits) -> Index:
 
 
 def parse_config(data: bytes, layers: int, *, limits: Limits = DEFAULT_LIMITS) -> Config:
-    """Raises FormatError unless there is one diff ID for each of the manifest's layers: nothing
-    else proves a layer.
-    """
+    """FormatError unless there is one diff ID for each layer of the manifest."""
     wire = _decode(data, _CONFIG, "the config", limits)
     diff_ids = (wire.rootfs.diff_ids if wire.rootfs else None) or []
     if len(diff_ids) != layers:

@@ -20,9 +20,7 @@ _ARCHITECTURES = {
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """`os/architecture[/variant]`, normalised: the variant is empty where the architecture has only
-    one.
-    """
+    """`os/architecture[/variant]`; the variant is empty where the architecture has only one."""
 
     os: str
     architecture: str
@@ -33,9 +31,7 @@ class Platform:
 
 
 def normalised(os: str, architecture: str, variant: str = "") -> Platform:
-    """Spellings of one platform made equal: aarch64 is arm64, arm64's v8 and amd64's v1 go without
-    saying.
-    """
+    """Normalise spellings: aarch64 is arm64; arm64's v8 and amd64's v1 are left out."""
     os, architecture, variant = os.lower(), architecture.lower(), variant.lower()
     architecture = {
         "x86_64": "amd64",
@@ -94,7 +90,5 @@ def accepted(want: Platform) -> list[Platform]:
 
 
 def runs_on(image: Platform, want: Platform) -> bool:
-    """Whether it is what was asked for, or an older variant of that. One that does not say runs
-    anywhere.
-    """
+    """Whether it is the wanted platform, or an older variant. An unstated one runs anywhere."""
     return not image.architecture or image in accepted(want)

@@ -1,6 +1,4 @@
-"""Image references: what the person typed, understood once. The grammar is the one of the container
-tools.
-"""
+"""Parse image references by the grammar of the container tools."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ _IMAGE_ID = re.compile(r"[0-9a-f]{12}|[0-9a-f]{64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An image in a registry. At least one of tag and digest is set; with both, the digest
-    decides.
-    """
+    """An image in a registry, with a tag, a digest or both; then the digest decides."""
 
     host: str
     repository: str
@@ -66,8 +62,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class LayoutReference:
-    """An image in an OCI layout or an archive: a directory, a file, behind a static web server, or
-    in a bucket.
+    """An image in an OCI layout or archive: a directory, a file, a static web server, or a bucket.
 
     `base` is the path, or host and path, or bucket and prefix, without a slash at its end. Without
     tag and digest the layout's only image is meant. `tag` is whatever the layout's index calls the
@@ -122,9 +117,7 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_image(text: str) -> ImageReference:
-    """Whatever names an image on the command line: a registry's reference, or a layout's with its
-    scheme in front.
-    """
+    """Parse an image's name on the command line: a registry reference, or a layout's."""
     scheme, colon, rest = text.partition(":")
     for known in get_args(LayoutScheme):
         if colon and scheme == known and (known in _LOCAL or rest.startswith("//")):
@@ -141,9 +134,7 @@ def parse_image(text: str) -> ImageReference:
 
 
 def parse_source(text: str) -> ImageReference:
-    """The same where an engine may be meant: `docker:NAME` and `podman:NAME`. `parse_image` reads
-    what it prints as.
-    """
+    """As `parse_image`, and `docker:NAME` and `podman:NAME` for an engine's images."""
     scheme, _, name = text.partition(":")
     if scheme not in _ENGINES or name.startswith("//"):
         return parse_image(text)
@@ -216,8 +207,9 @@ _SHAPES = {
 
 
 def parse_reference(text: str) -> Reference:
-    """`[docker://][host[:port]/]repository[:tag][@sha256:…]`; Docker Hub and `latest` fill what is
-    missing.
+    """`[docker://][host[:port]/]repository[:tag][@sha256:…]`; the host defaults to Docker Hub.
+
+    Without a tag and digest, the tag is `latest`.
     """
     rest = text.removeprefix("docker://")
     if not rest:
