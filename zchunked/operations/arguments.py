@@ -15,9 +15,7 @@ from zchunked.operations.writing import AnyDestination, EngineDestination
 def destinations_of(
     to: str | Sequence[str], *, force: bool, load: bool = False
 ) -> list[AnyDestination]:
-    """Raises UsageError, and LocalError for a target that is in the way or an engine that does not
-    answer.
-    """
+    """UsageError; LocalError for an occupied target, or an engine that does not answer."""
     destinations = [
         _destination(text, force=force, load=load) for text in ([to] if isinstance(to, str) else to)
     ]

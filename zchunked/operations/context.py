@@ -27,9 +27,7 @@ SILENCE_SECONDS = 10.0
 
 
 def default_store() -> Path:
-    """The folder that is used when none is named. LocalError where the user has no home: an
-    arbitrary uid has none.
-    """
+    """The default store folder. LocalError where the user has no home, as an arbitrary uid."""
     with suppress(RuntimeError):  # newer versions raise it; older ones return `~`
         folder = Path(platformdirs.user_cache_dir("zpull"))
         if folder.is_absolute():
@@ -42,8 +40,7 @@ def default_store() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`environment` is where credentials and proxies are looked for. `show` gets events on the
-    caller's thread.
+    """`environment` gives credentials and proxies. `show` gets events on the caller's thread.
 
     `limit`: of all pulls of this context together. None: each is held to `limit_rate` by itself.
     """
@@ -61,14 +58,13 @@ class Context:
         return bearable(self.connection.stall_timeout, self.options.patience.patience)
 
     def traffic(self, place: Place | None = None) -> Traffic:
-        """The counts of one pull, held to `limit_rate`. `place`: among those that run side by side
-        with it.
-        """
+        """The traffic of one pull, held to `limit_rate`. `place`: among pulls side by side."""
         return Traffic(time.monotonic, limit=self.limit or limit_of(self.options), place=place)
 
     def open(self, reference: ImageReference, traffic: Traffic | None = None) -> Origin:
-        """As the connection and `offline` say. The caller closes it. `traffic`: None counts
-        anew.
+        """Open the source, as connection and `offline` say; the caller closes it.
+
+        `traffic`: None: new.
         """
         traffic = traffic or self.traffic()
         return Origin(reference, self._source(reference, traffic), traffic)
@@ -118,9 +114,7 @@ def limit_of(options: Options) -> RateLimit | None:
 
 
 def bearable(stated: float | None, patience: float) -> float:
-    """Seconds until silence counts as a failure. One that outlasts the patience could never be
-    forgiven.
-    """
+    """Seconds of silence that count as failure, at most the patience."""
     if stated is not None:
         return max(stated, 0.1)
     return min(SILENCE_SECONDS, max(patience / 2, 1.0)) if patience else SILENCE_SECONDS

@@ -22,9 +22,7 @@ def export_stored(
     *,
     force: bool,
 ) -> Receipt:
-    """`image`: as a person calls it. Raises one ZPullError; after a DamagedLayerError the next pull
-    heals the image.
-    """
+    """`image`: as typed. Raises one ZPullError; a pull repairs a DamagedLayerError."""
     name, digest = find_name(context.store, image, platform)
     stored, receipt = load(context.store, name, digest, platform), Receipt(name)
     documents = stored.documents

@@ -1,6 +1,4 @@
-"""Everything that an index lists, whole in the store: images by pulls, what is no image blob by
-blob.
-"""
+"""Everything that an index lists, whole in the store: images by pulls, the rest blob by blob."""
 
 from __future__ import annotations
 
@@ -58,8 +56,9 @@ class IndexSource:
         )
 
     def _images_of(self, index: Index, found: IndexImages) -> dict[Digest, Shipment]:
-        """By manifest. They come as pulls bring them; what no platform chooses comes blob by
-        blob.
+        """Its images by manifest, pulled.
+
+        Manifests that no platform selects are fetched blob by blob.
         """
         platforms = [
             one.platform for one in index.instances if one.is_image and one.platform is not None

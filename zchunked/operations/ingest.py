@@ -18,8 +18,7 @@ _BLOCK = 1 << 20
 
 
 def ingest(store: Store, digest: Digest, size: int | None, source: BinaryIO) -> int:
-    """All of the blob from its first byte on; returns its size. A second run writes what the first
-    one had not.
+    """Store a blob from its first byte on; returns its size. A second run writes what is missing.
 
     Without a size that is a pipe's to tell, and what was cut short is not kept. Raises
     IntegrityError for other bytes than promised, of which nothing is kept; LimitError, LocalError.

@@ -19,8 +19,7 @@ from zchunked.results import PlannedLayer
 def plan(
     context: Context, reference: ImageReference, receipt: Receipt, after: Layers | None = None
 ) -> tuple[list[PlannedLayer], Layers]:
-    """What each layer would cost; the receipt gets the estimate. Raises one ZPullError, which has
-    the receipt.
+    """Plan one pull; the receipt gets the estimate. Raises one ZPullError, which has the receipt.
 
     `after`: of pulls that were planned before and come first; returned with what this one adds.
     """

@@ -28,8 +28,7 @@ from zchunked.store.images import StoredImage
 
 
 class ImagePull:
-    """One image on its way into the store, and from there to where it is wanted. Close it when
-    done.
+    """Pull one image, and write it to its destinations. Close it when done.
 
     Both steps raise one ZPullError, which has the receipt.
     """
@@ -81,9 +80,7 @@ class ImagePull:
         return image
 
     def deliver(self, *, force: bool) -> StoredImage:
-        """To every destination, after `fetch`. Where the disk has spoilt what came, that is pulled
-        again, once.
-        """
+        """Write to all destinations, after `fetch`. What the disk damaged is pulled again, once."""
         pull, image = self._pull, self._image
         assert pull is not None
         assert image is not None
@@ -146,9 +143,7 @@ def explained(receipt: Receipt, bytes_here: Callable[[], int]) -> Iterator[None]
 
 
 def resumable(failure: ZPullError, here: int, size: int) -> ZPullError:
-    """Say what is kept and how to go on, except where the same command would fail in the same
-    way.
-    """
+    """Add what is kept and how to go on, unless the same command would fail in the same way."""
     if isinstance(failure, PermanentError):
         return failure
     share = f"{here} of {size} bytes are here ({100 * here // size} %), " if size else ""

@@ -1,6 +1,4 @@
-"""Push a whole index: every image that it lists, what else it lists, and the index last, byte for
-byte.
-"""
+"""Push a whole index: every image and object that it lists, and the index last, byte for byte."""
 
 from __future__ import annotations
 
@@ -37,8 +35,7 @@ def push_all(
     mount_from: Sequence[str] = (),
     referrers: bool = False,
 ) -> PushResult:
-    """The index that SOURCE names, as it is, with all that it lists; a manifest is pushed as by
-    `push`.
+    """Push the index that SOURCE names, unchanged, with all it lists; or a manifest.
 
     `receipt` sums up the pulls of all images. An error that leaves carries it, and `uploaded`, what
     went up.

@@ -1,6 +1,4 @@
-"""Calls of a client that read: files of an image, single objects of a repository, and where blobs
-can be had.
-"""
+"""Client calls that read: files of an image, single objects, and where blobs can be downloaded."""
 
 from __future__ import annotations
 
@@ -21,8 +19,7 @@ class ReadingCalls(OpenedStore):
     """The part of a client that these calls live in."""
 
     def files(self, image: str, *, platform: str | Platform | None = None) -> dict[str, FileEntry]:
-        """List the files of an image as a container sees them: all layers applied, removed files
-        left out.
+        """List an image's files as a container sees them: layers applied, removed files left out.
 
         What the store has of the image is the image; one that it lacks is pulled first.
 
@@ -91,8 +88,7 @@ class ReadingCalls(OpenedStore):
         platform: str | Platform | None = None,
         media_type: str | None = None,
     ) -> FetchedObject:
-        """Bring one object of the image's repository into the store: a manifest, or a blob by its
-        digest.
+        """Fetch one object of the image's repository: a manifest, or a blob by its digest.
 
         Args:
             image: As `pull` takes it.

@@ -20,8 +20,7 @@ _DEEPEST = 3  # an index in an index in an index
 
 
 def with_referrers(objects: ObjectFetcher, store: Store, shipment: Shipment) -> Shipment:
-    """The shipment, and before its root all that refers to one of its documents, proved and whole
-    in the store.
+    """The shipment, and before its root all referrers of its documents, proved and stored.
 
     Raises FormatError for a list that is none, and what fetching raises.
     """
@@ -56,8 +55,7 @@ def _listed(objects: ObjectFetcher, subject: Digest) -> Sequence[Digest]:
 def listed_documents(
     objects: ObjectFetcher, store: Store, digest: Digest, listed_as: str = "", depth: int = 0
 ) -> Shipment:
-    """A manifest of whatever kind with its blobs, or an index with all that it lists, proved and
-    whole in the store.
+    """A manifest with its blobs, or an index with all it lists, proved and stored.
 
     `listed_as`: the media type that an index gives it.
     """

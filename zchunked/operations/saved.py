@@ -1,6 +1,4 @@
-"""An image of docker or podman on this machine as a source, by the archive that the engine
-saves.
-"""
+"""Read an image of docker or podman on this machine, by the archive that the engine saves."""
 
 from __future__ import annotations
 

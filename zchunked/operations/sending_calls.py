@@ -19,8 +19,7 @@ class SendingCalls(RegistryCalls):
     def publish(
         self, image: str, target: str, *, platform: str | Platform | None = None
     ) -> PublishResult:
-        """Put an image where any web server or bucket can serve it: what the store has, else pulled
-        first, whole.
+        """Put an image where any web server or bucket can serve it; pull what is missing first.
 
         Args:
             image: As `pull` takes it.

@@ -33,8 +33,7 @@ def pull_all(
     *,
     force: bool,
 ) -> Iterator[tuple[Receipt, Outcome]]:
-    """What became of each, in their order, as soon as it is known; exports are written by the
-    caller's thread.
+    """Pull several images; yields each outcome in order, as soon as known; caller exports.
 
     A layer that several of them lack is fetched by one of them, which the others wait for; so do
     those of one repository, for versions of an image have frames in common. After Ctrl-C the
@@ -130,9 +129,7 @@ class _SideBySide:
 
 
 def _at_once(count: int, options: Options) -> int:
-    """One after the other where a minimum is asked of each, for none has the whole link
-    otherwise.
-    """
+    """How many pulls run at once: one, where each must keep a minimum rate."""
     return (
         1
         if options.stall_limits.min_rate is not None

@@ -26,8 +26,7 @@ def publish(
     platform: Platform | None,
     receipt: Receipt,
 ) -> tuple[str, Sent]:
-    """An image in the store is published as it is; one that is not is pulled first, whole. `typed`:
-    TARGET's text.
+    """Publish an image; what the store lacks is pulled first, whole. `typed`: TARGET's text.
 
     Returns what the target is called, and what went up.
     """

@@ -21,9 +21,7 @@ from zchunked.store.images import StoredImage, load
 
 
 class SourceImage:
-    """The source's side of a publication or a push: not opened at all for an image that is complete
-    in the store.
-    """
+    """The image to publish or push. Its source is not opened where the store has all of it."""
 
     def __init__(
         self,
@@ -33,9 +31,7 @@ class SourceImage:
         receipt: Receipt,
         stack: ExitStack,
     ) -> None:
-        """What is opened is closed with `stack`. `platform`: of the stored image; None takes the
-        newest.
-        """
+        """`stack` closes what is opened. `platform`: of the stored image; None takes the newest."""
         # What is shared is the registry's own blobs, so of one that came in parts the rest is
         # fetched.
         options = context.options
@@ -55,9 +51,7 @@ class SourceImage:
         return self._work.bytes_here if self._work else self._receipt.bytes.cached
 
     def complete(self) -> StoredImage:
-        """The image with all its blobs whole; what the store has is the image, wherever its tag
-        points by now.
-        """
+        """The image with all blobs whole; a stored image is used, wherever its tag points now."""
         image = self._stored()
         if image is None or not is_complete(self._context.store, image):
             image = self._pull(image).run()
@@ -72,9 +66,7 @@ class SourceImage:
         return image
 
     def used(self, use: Callable[[StoredImage], None]) -> StoredImage:
-        """Complete the image and use it. Where the disk has spoilt it, it is healed and used once
-        more.
-        """
+        """Complete the image and use it; once more after a repair, where the disk damaged it."""
         image = self.complete()
         try:
             use(image)

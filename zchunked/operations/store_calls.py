@@ -59,8 +59,7 @@ class StoreCalls(OpenedStore):
         platform: str | Platform | None = None,
         quick: bool = False,
     ) -> Findings:
-        """Hash what the store holds again and drop what is damaged; the next pull fetches that
-        again.
+        """Hash what the store holds and drop what is damaged; the next pull fetches it again.
 
         Args:
             image: One stored image, as `export` takes it. None: the whole store.
@@ -91,8 +90,7 @@ class StoreCalls(OpenedStore):
         return verify(store, only=only, is_quick=quick)
 
     def remove(self, *images: str) -> list[Image]:
-        """Forget images; `gc` then frees what no other image needs. All of them, or none where one
-        is not there.
+        """Forget images, all or none of them; `gc` then frees what no other image needs.
 
         Args:
             images: As `export` takes them.
@@ -154,8 +152,7 @@ class StoreCalls(OpenedStore):
         return collect(store.folder, options)
 
     def status(self) -> list[PullStatus]:
-        """Pulls and ingests that are under way or were interrupted, in whatever process; oldest
-        first.
+        """Pulls and ingests that run or were interrupted, in any process; oldest first.
 
         Returns:
             One entry for each, with its layers: bytes that are here, and bytes in all.

@@ -47,9 +47,7 @@ def resumable(pusher: Pusher) -> Iterator[None]:
 
 
 def registry_target(text: str, *, offline: bool = False) -> Reference:
-    """Where to push. UsageError for anything but a registry, and for a digest: that is the
-    source's.
-    """
+    """Where to push. UsageError for anything but a registry, and for a digest."""
     target = parse_image(text)
     if not isinstance(target, Reference):
         raise UsageError(

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EngineDestination:
-    """An engine that was found to answer. `load`: stream an archive into it, even where it could
-    pull from here.
+    """An engine that answered.
+
+    `load`: stream an archive into it, even where it could pull from here.
     """
 
     engine: Engine
@@ -45,9 +46,7 @@ AnyDestination = Destination | EngineDestination
 
 
 def handover_of(context: Context, image: str, to: Sequence[AnyDestination]) -> Handover | None:
-    """What gives an image to engines while it is pulled; None where no engine can take it so. The
-    caller closes it.
-    """
+    """A handover of the image to engines during the pull; None where none of them can. Close it."""
     engines = [one.engine for one in to if isinstance(one, EngineDestination) and not one.load]
     engines = [engine for engine in engines if not engine.is_remote]
     if not engines:
@@ -58,9 +57,7 @@ def handover_of(context: Context, image: str, to: Sequence[AnyDestination]) -> H
 
 
 def tee_for(to: Sequence[AnyDestination]) -> ExportTee | None:
-    """What writes blobs where they are wanted while they are pulled; None where that is nowhere
-    new. The caller drops its stage.
-    """
+    """A tee that writes blobs of new layouts during the pull; None without any. Drop its stage."""
     tees = (tee_of(one) for one in to if not isinstance(one, EngineDestination))
     return next((tee for tee in tees if tee is not None), None)
 
@@ -75,9 +72,7 @@ def write(
     handover: Handover | None = None,
     tee: ExportTee | None = None,
 ) -> None:
-    """Put it on the receipt as well; a manifest that is not the registry's is warned of. Raises as
-    `export` does. `tee`: what the pull wrote of a layout already.
-    """
+    """Write the image, and note it on the receipt; warn of a manifest of our own."""
     if isinstance(to, EngineDestination):
         from zchunked.serve.transfer import deliver  # noqa: PLC0415 - an extra
 
