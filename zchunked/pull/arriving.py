@@ -1,4 +1,4 @@
-"""Follow a pull: how far each blob is put together, so that it can be handed out meanwhile."""
+"""Blobs of a running pull: how far each is assembled, and reading it that far."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ Through = Callable[[Iterator[bytes]], Iterator[bytes]]
 
 @dataclass(slots=True)
 class _Blob:
-    """`upto`: all before it is here. `rounds`: how often what was here of it turned out wrong and
-    came anew.
-    """
+    """`upto`: all bytes before it are here. `rounds`: how often it was wrong and fetched anew."""
 
     assembly: Assembly | None = None
     upto: int = 0
@@ -32,24 +30,21 @@ class _Blob:
 
 
 class Arriving:
-    """Thread-safe. Told by the workers of one pull, asked by those who stream its blobs
-    meanwhile.
-    """
+    """Thread-safe. The workers of one pull report to it; readers that stream its blobs ask it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blobs: dict[Digest, _Blob] = {}
         self.on_image: Callable[[StoredImage], None] = lambda _: None
-        """Called by the pull's thread when manifest and config are in the store, before any layer
-        is.
-        """
+        """Called by the pull's thread once manifest and config are in the store, and no layer."""
         self.on_change: Callable[[], None] = lambda: None
         """Called by a worker when more can be read, or a blob is proved."""
         self.copying: Callable[[Digest], AbstractContextManager[Through]] = lambda _: nullcontext(
             _unchanged
         )
-        """Entered by a worker while it proves a blob: what it yields is given all blocks. An
-        exception says that they were wrong.
+        """A context that a worker enters while it proves a blob: what it yields gets all blocks.
+
+        An exception inside says that they were wrong.
         """
 
     # ── told ──
@@ -57,9 +52,7 @@ class Arriving:
     def assembly(
         self, store: Store, layer: Descriptor, stand_ins: Callable[[], StandIns], arrived: Arrived
     ) -> tuple[Assembly, Callable[[Iterator[bytes]], None]]:
-        """A blob that is about to be put together, and what checks its blocks: raises as
-        `check_blob` does.
-        """
+        """A blob about to be assembled, and the check of its blocks, as `check_blob`."""
         made = Assembly(store, layer, stand_ins, arrived)
         with self._lock:
             blob = self._blobs.setdefault(layer.digest, _Blob())
@@ -73,15 +66,13 @@ class Arriving:
             yield block
 
     def prove(self, digest: Digest) -> None:
-        """Its digest is right over what can be read."""
+        """The blob's digest is right."""
         with self._lock:
             self._blobs.setdefault(digest, _Blob()).is_proved = True
         self.on_change()
 
     def restart(self, digest: Digest) -> None:
-        """It was wrong, and comes anew: whoever has been sent some of it must not be sent the
-        rest.
-        """
+        """The blob was wrong and is fetched anew: its readers must not go on with the rest."""
         with self._lock:
             rounds = self._blobs.setdefault(digest, _Blob()).rounds
             self._blobs[digest] = _Blob(rounds=rounds + 1)
@@ -92,7 +83,7 @@ class Arriving:
         return digest in self._blobs and self._blobs[digest].is_proved
 
     def rounds(self, digest: Digest) -> int:
-        """Changes when what was read of the blob before is worth nothing."""
+        """Changes when what was read of the blob before became worthless."""
         return self._blobs[digest].rounds if digest in self._blobs else 0
 
     def upto(self, digest: Digest) -> int:

@@ -42,9 +42,7 @@ class WayChooser:
         here: list[ByteRange],
         coming: Collection[bytes],
     ) -> None:
-        """Fill `ways`, and take one. `coming`: digests of chunks that layers before this one
-        fetch.
-        """
+        """Fill `ways`, and take one. `planned`: digests of chunks that earlier layers fetch."""
         gaps, index = self._gaps, task.index
         assert index is not None
         is_known = any(source != task.layer.digest for source in stand_ins.blobs)
@@ -122,9 +120,7 @@ class WayChooser:
             self._rates[task.layer.digest] = rate
 
     def is_too_slow(self, task: LayerTask, conditions: LinkConditions) -> bool:
-        """Whether the link is so much slower than it was taken for that a layer should not have
-        come whole.
-        """
+        """Whether the link is so much slower than assumed that fetching it whole was wrong."""
         taken, rate = self._rates.get(task.layer.digest), conditions.link.rate
         is_by_time = task.way == "whole" and task.entry.reason == FASTER_WHOLE
         return is_by_time and rate is not None and taken is not None and rate * MOVED < taken
@@ -143,9 +139,7 @@ def _lean_need(task: LayerTask, index: LayerIndex, coming: Collection[bytes]) ->
 
 
 def _why(task: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:
-    """What the receipt says where the way is not the obvious one; None for exact with something
-    here.
-    """
+    """The reason on the receipt where the way is not the obvious one; otherwise None."""
     if task.way == "exact":
         return "no tar-split is trusted, so the lean way is not possible" if is_metered else None
     if task.way == "lean":

@@ -1,4 +1,4 @@
-"""Know the conditions of a pull: the link, and what work costs on this machine."""
+"""Conditions of a pull: its link, and what work costs here; remembered for later pulls."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from zchunked.pull.origin import Origin
 from zchunked.store import Store
 
 _QUICK_RATE = 10e6
-"""Bytes per second. Only above it a part has a price: below, the host works while the link is busy,
-and a link that got slower would pass for a host that works more."""
+"""Bytes per second. Above it, parts have a price: below, the host works while the link is busy."""
 
 
 class Conditions:

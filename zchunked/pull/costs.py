@@ -12,8 +12,9 @@ from zchunked.pull.session import PullSession
 
 
 def record_estimate(session: PullSession, tasks: Sequence[LayerTask], cost_again: int) -> None:
-    """Of the layers that have their orders. `cost_again`: bytes of the manifest that the pull asks
-    for too.
+    """Write the estimate of these planned layers onto the receipt.
+
+    `cost_again`: bytes of the manifest that the pull asks for too.
     """
     asked, known = int(not session.origin.root), session.conditions
     conditions, receipt = known.now(), session.receipt
@@ -25,9 +26,7 @@ def record_estimate(session: PullSession, tasks: Sequence[LayerTask], cost_again
 
 
 def refuse_plan(session: PullSession, tasks: Sequence[LayerTask]) -> None:
-    """Raise RefusedError where the orders are more than is allowed, NotFoundError for a byte when
-    offline.
-    """
+    """Raise RefusedError for plans above the allowed cost; offline, NotFoundError for any."""
     options, receipt, traffic = session.options, session.receipt, session.traffic
     if options.offline:
         refuse_missing(receipt.reference, tasks, session.store)

@@ -1,4 +1,4 @@
-"""What a pull will cost: of the orders that were made, and of each of the three ways."""
+"""Estimate what a pull will cost: by the plans that were made, and by each of the three ways."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from zchunked.receipt import Estimate, WayEstimate
 
 @dataclass(frozen=True, slots=True)
 class LinkConditions:
-    """What a schedule may count on: workers, the link, and how many spans of a blob one request may
-    ask for.
-    """
+    """What a plan may count on: workers, the link, and the spans that one request may have."""
 
     jobs: int
     link: Link
@@ -30,8 +28,9 @@ class LinkConditions:
 def ways_of(
     tasks: Sequence[LayerTask], conditions: LinkConditions, *, first_bytes: int, first_requests: int
 ) -> list[WayEstimate]:
-    """The three ways for the image: of a layer that cannot come one of them, what it will cost
-    counts.
+    """Estimate the three ways for the image.
+
+    A layer for which one of them is impossible counts with the way that it takes.
     """
     if conditions.is_free:
         return []

@@ -1,4 +1,4 @@
-"""Take over the chunks that interrupted pulls have received, so that other images find them."""
+"""Record the chunks that interrupted pulls have received, so that other images find them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ def take_over(
     fetch: Callable[[FetchPlan], None],
     limits: Limits,
 ) -> None:
-    """Of interrupted pulls of the repository; `own` are layers of this pull, which looks at those
-    itself.
+    """Record what interrupted pulls of the repository left, except for layers of this pull, `own`.
 
     `fetch` brings a table of contents, or not: asked for where it weighs next to nothing beside
     what was received. Each chunk is checked before it is entered. What cannot be read is left

@@ -1,6 +1,4 @@
-"""Look into a layer before it is planned: is it here, what does its blob hold, or why does it come
-whole.
-"""
+"""Inspect a layer before it is planned: is it stored, what is in its blob, or why is it whole."""
 
 from __future__ import annotations
 
@@ -27,11 +25,11 @@ NOTHING_HERE = "nothing of it is in the store"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inspector:
-    """Looks into the layers of one image, each on a worker of the fetch lane.
+    """Inspects the layers of one image, each on a worker of the fetch queue.
 
-    `may_take`: whether a blob may be taken whole at once, where that is free or the host leaves no
-    choice. `is_idle`: whether a layer's TOC would tell nothing that could make it come another way
-    than whole.
+    `may_take`: whether a blob may be fetched whole at once, where that is free or the host leaves
+    no choice. `needs_no_table`: whether a layer's TOC could tell nothing that makes another way
+    than whole better.
     """
 
     tables: TableFetcher
@@ -39,9 +37,7 @@ class Inspector:
     is_idle: Callable[[Descriptor], bool] = lambda _: False
 
     def look_into(self, layer: Descriptor, metadata: LayerMetadata) -> None:
-        """Fetch TOC and tar-split of a layer that can be pulled in parts; otherwise say why it
-        comes whole.
-        """
+        """Fetch TOC and tar-split of a layer, or note why it cannot be pulled in parts."""
         store, limits = self.tables.transfer.store, self.tables.transfer.options.limits
         without_ranges = self.tables.transfer.downloader.without_ranges
         metadata.is_here = self._adopt(layer)
@@ -66,15 +62,11 @@ class Inspector:
 
     @property
     def _may_grow(self) -> bool:
-        """Whether a blob may be taken whole where that is not free; not before a plan that may be
-        refused.
-        """
+        """Whether a blob may be fetched whole where that costs: not if a plan may be refused."""
         return self.may_take and self.tables.transfer.options.max_bytes is None
 
     def _has_table(self, layer: Descriptor) -> bool:
-        """Whether an earlier run has fetched what tells of its frames; otherwise it was taking the
-        layer whole.
-        """
+        """Whether an earlier run has fetched the TOC; if not, it was fetching the layer whole."""
         form, transfer = format_of(layer), self.tables.transfer
         try:
             span = (
@@ -85,8 +77,9 @@ class Inspector:
         return transfer.store.covers(layer.digest, span)
 
     def _adopt(self, layer: Descriptor) -> bool:
-        """Take it over whole, as a file of this machine, where that copies nothing. Its proof is
-        still to come.
+        """Adopt the blob whole, a file of this machine, where that copies nothing.
+
+        It is proved later.
         """
         store, files = self.tables.transfer.store, self.tables.transfer.origin.files
         if (
@@ -104,9 +97,7 @@ def inspector_of(
     stored: StoredFrames,
     is_coming: Callable[[bytes], bool],
 ) -> Inspector:
-    """For one pull, which may ask for chunks before their layer is planned. `is_coming`: see
-    `EarlyRules`.
-    """
+    """For one pull, which may request chunks early; `is_planned` as in `EarlyRules`."""
     gaps = session.options.gaps
     runs = partial(early_runs, gaps, session.conditions.now)
     rules = EarlyRules(runs, lambda: stored.are_known, stored.known_of, is_coming, gaps.is_metered)
@@ -123,8 +114,10 @@ def _why_plain(layer: Descriptor, limits: Limits) -> str:
 
 
 def table_rank(layer: Descriptor, limits: Limits) -> int:
-    """Layers are planned by rank, those of one rank as the manifest lists them. 0: a TOC that is
-    read in no time, or none; each further rank is twice as long.
+    """The turn in which a layer is planned: 0 for a TOC that is read in no time, or none.
+
+    Each further rank is a TOC twice as long; layers of one rank are planned as the manifest lists
+    them.
 
     A run that is killed while it reads a long table has asked for chunks of other layers by then;
     otherwise such runs would fetch nothing, however often.

@@ -1,4 +1,4 @@
-"""One layer on its way into the store: what is known of it, which way it takes, how far it got."""
+"""LayerTask: one layer on its way into the store, with its states and their transitions."""
 
 from __future__ import annotations
 
@@ -72,9 +72,7 @@ class LayerTask:
 
     @cached_property
     def frames(self) -> FrameMap | None:
-        """None where its contents are not known, or contradict themselves: then no frame stands in
-        for another.
-        """
+        """None where the TOC is unknown or contradicts itself: then no frames stand in."""
         if self.index is None:
             return None
         try:

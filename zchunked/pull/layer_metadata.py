@@ -15,10 +15,11 @@ from zchunked.ranges import ByteRange, merge
 class LayerMetadata:
     """What a layer's blob holds, or why it comes whole. Filled by one worker while others look.
 
-    `here_before`: bytes of it that were here. `index` is set once the TOC is read: then chunks
-    can be asked for, though the tar-split may still be on its way. `is_complete`: it has come and
-    was checked, nothing changes any more; until then `coming` is being fetched. `begun`: orders of
-    chunks that are being fetched without a plan; no more of them come once `index` is set.
+    `here_before`: bytes of it that were stored before. `index` is set once the TOC is read: then
+    chunks can be requested, though the tar-split may still be arriving. `is_complete`: everything
+    arrived and was checked, nothing changes any more; until then `in_flight` is being fetched.
+    `begun`: plans of chunks that are fetched before the layer's plan; no more are added once
+    `index` is set.
     """
 
     here_before: int = 0

@@ -27,9 +27,7 @@ _SOON_SECONDS = 1.0
 
 
 class Layers:
-    """Of one pull. Methods run on the thread that waits for the workers, which calls `tick`
-    meanwhile.
-    """
+    """The layers of one pull; for the thread that waits for the workers and calls `tick`."""
 
     def __init__(self, session: PullSession) -> None:
         self._options = session.options
@@ -86,9 +84,7 @@ class Layers:
                 pool.submit("fetch", partial(self._inspector.look_into, layer, metadata))
 
     def _prepare_store(self) -> None:
-        """Have the tables of stored blobs read, where a table of contents may ask for their
-        frames.
-        """
+        """Have the tables of stored blobs read, where the pull may ask for their frames."""
         may_skip = self._may_skip()
         if not self._store.frames.holds_any():
             if may_skip:
@@ -101,9 +97,7 @@ class Layers:
             self._read_tables(skip=self._stored.skip)
 
     def _may_skip(self) -> bool:
-        """Whether time may decide that a layer comes whole without a look at its table of
-        contents.
-        """
+        """Whether a layer may come whole, to save time, without reading its TOC."""
         options = self._options
         counts_bytes = options.gaps.is_metered or options.max_bytes is not None
         return self._inspector.may_take and not (counts_bytes or options.seeds)
@@ -116,8 +110,9 @@ class Layers:
     # ── plans ──
 
     def only_plan(self, after: Layers | None = None) -> None:
-        """Fetch no layer: so none may come whole while it is looked into. `after`: those that come
-        first.
+        """Plan, but fetch no layer, so that none is fetched whole when inspected.
+
+        `after`: the layers of pulls that come first.
         """
         self._inspector = replace(self._inspector, may_take=False)
         self._read_tables(early=None)
@@ -179,9 +174,7 @@ class Layers:
         self._session.count_cached()
 
     def _replan(self, tasks: list[LayerTask]) -> None:
-        """Make runs anew that no worker has begun, where link or host are not as they were planned
-        for.
-        """
+        """Make the runs anew that no worker has begun, where link or host have changed."""
         now = self._session.clock()
         if now - self._replanned < _REPLAN_SECONDS:
             return

@@ -1,4 +1,4 @@
-"""Find the chunks to fetch the lean way; check again what an earlier run left unchecked."""
+"""Lean way: find the chunks to fetch; check those that an earlier run left unchecked."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from zchunked.store.chunks import Place
 def check_loose(
     index: LayerIndex, own: dict[bytes, int], store: Store, found: dict[bytes, Place]
 ) -> list[ByteRange]:
-    """Chunks whose bytes an earlier run left behind, but not yet the row that says so. Returns
-    where bad ones lay.
-    """
+    """Check chunks that an earlier run received but did not record; returns the bad spans."""
     blob, toc = index.layer.digest, index.toc
     here = Spans(store.covered(blob))
     loose = [
@@ -53,8 +51,7 @@ def wanted_of(
     found: dict[bytes, Place],
     coming: dict[bytes, Place],
 ) -> tuple[list[ByteRange], list[ByteRange], ChunkChecks]:
-    """Spans that are wanted of the layer's blob, those of them that are metadata, and the chunks to
-    check.
+    """Spans that are wanted of the blob, those of them that are metadata, and the chunks to check.
 
     Fills `places`, and adds to `coming` what this layer will bring.
     """

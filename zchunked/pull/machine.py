@@ -21,9 +21,7 @@ def costs_of(measures: Mapping[str, float]) -> WorkCosts:
 
 
 def measured(tasks: Sequence[LayerTask], cpu_seconds: float, before: WorkCosts) -> dict[str, float]:
-    """What a pull that took so much CPU time teaches: of frames or of chunks, where all layers came
-    one way.
-    """
+    """What so much CPU time for a pull says of frames or chunks, where all layers came one way."""
     done = [task for task in tasks if task.proof is not None and task.index is not None]
     ways = {task.way for task in done}
     frames = sum(len(task.frames) for task in done if task.frames is not None)

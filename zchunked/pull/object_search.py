@@ -32,8 +32,7 @@ class ObjectSearch:
         return resolve(self._root, platform, self._store, self._source.manifest, self._limits)
 
     def document(self, digest: Digest | None) -> Document:
-        """A document of whatever kind, from the store if it is there; None: what the reference
-        names.
+        """A document of any kind, from the store if it has it; None: what the reference names.
 
         It is not parsed: what it is does not matter, as long as it is what was promised.
         """
@@ -100,9 +99,7 @@ class ObjectSearch:
     def _search(
         self, digest: Digest, roots: Sequence[Digest], *, is_asking: bool
     ) -> Descriptor | None:
-        """The descriptor by which a document lists the digest, among these and what they list
-        themselves.
-        """
+        """The descriptor that lists the digest, in these documents or in those that they list."""
         todo, seen = list(roots), set(roots)
         for _ in range(_MOST_DOCUMENTS):
             if not todo:

@@ -52,9 +52,7 @@ class ObjectFetcher:
     # ── documents ──
 
     def manifest(self, platform: Platform | None) -> bytes:
-        """What the reference names, as it was served; with a platform, the manifest of the image
-        for it.
-        """
+        """What the reference names, as served; with a platform, the image's manifest for it."""
         run, search = self._transfer.run, self._search
         if platform is not None:
             return run("fetch", lambda: search.image(platform)).manifest_data
@@ -65,9 +63,7 @@ class ObjectFetcher:
         return self._transfer.run("fetch", lambda: self._search.document(digest)).data
 
     def listing(self, path: str) -> bytes | None:
-        """What a list of the repository says, as `Listed.listing`; None where the source has
-        none.
-        """
+        """A list of the repository, as `Listed.listing`; None where the source has none."""
         source = self._origin.source
         if not isinstance(source, Listed):
             return None
@@ -83,8 +79,7 @@ class ObjectFetcher:
     # ── blobs ──
 
     def fetch(self, digest: Digest, media_type: str | None = None) -> Descriptor:
-        """A document or blob of the repository, whole in the store and proved. `media_type` hints
-        at which it is.
+        """Fetch a document or blob of the repository, proved. `media_type` hints at which it is.
 
         Raises NotFoundError, IntegrityError when it came wrong twice; what arrived stays for the
         next time.
@@ -96,9 +91,7 @@ class ObjectFetcher:
         return found
 
     def fetch_spans(self, blob: Descriptor, spans: Sequence[ByteRange]) -> None:
-        """Some bytes of a blob into the store; nothing has proved them. Raises as the source
-        does.
-        """
+        """Fetch some bytes of a blob; nothing proves them. Raises as the source does."""
         fetch_some(self._transfer, blob, spans)
 
     # ── places ──
@@ -109,9 +102,7 @@ class ObjectFetcher:
         return list({blob.digest: blob for blob in (manifest.config, *manifest.layers)}.values())
 
     def locate(self, blobs: Sequence[Digest]) -> dict[Digest, str]:
-        """Where each blob can be downloaded: a URL, or the path of its file for a directory.
-        Fetches none.
-        """
+        """Where each blob can be downloaded: a URL, or a file's path. Fetches none."""
         origin, source = self._origin, self._origin.source
         places = {blob: place for blob in blobs if (place := origin.path_of(blob)) is not None}
         if len(places) == len(blobs):

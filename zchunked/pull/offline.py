@@ -20,8 +20,7 @@ _ADVICE = "run the same command without --offline, or name a --seed that holds t
 
 
 def root_of(store: Store, name: str, digest: Digest | None, platform: Platform) -> Digest:
-    """What `name` named when it was last pulled, or its digest. Its documents and its config are in
-    the store.
+    """The digest that `name` named when last pulled. Its documents and config are stored.
 
     Raises NotFoundError, which says what is missing.
     """
@@ -35,8 +34,9 @@ def root_of(store: Store, name: str, digest: Digest | None, platform: Platform) 
 
 
 def last_pulled(store: Store, name: str, platform: Platform) -> Digest:
-    """What the name named then, for this platform if it was pulled for it. NotFoundError when it
-    never was.
+    """What the name named then, for this platform if possible.
+
+    NotFoundError when it never was pulled.
     """
     pulled = [image for image in store.images() if image.name == name]
     if not pulled:

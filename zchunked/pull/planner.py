@@ -21,10 +21,10 @@ from zchunked.store import Place, Store
 
 
 class Scheduler:
-    """Gives the layers of a pull their ways and orders, one after the other. For one thread.
+    """Plans the layers of a pull, their ways and requests, one after the other. For one thread.
 
-    What one layer will bring, those after it need not fetch: so their order decides who fetches
-    what, and the same layers in the same order make the same plan, whenever each of them comes.
+    What one layer will fetch, later ones need not: so the order of the layers decides which of them
+    fetches what, and the same layers in the same order make the same plan, however they arrive.
     """
 
     def __init__(
@@ -36,15 +36,14 @@ class Scheduler:
         may_take_chunks: bool = False,
         is_plan: bool = False,
     ) -> None:
-        """`may_take_chunks`: bytes alone decide for the lean way: seeds hold chunks, or nothing may
-        be fetched.
+        """`may_take_chunks`: bytes alone decide for the lean way, as with seeds, or offline.
+
+        `is_plan`: the costs are reported, so they are those of the very requests.
 
         `is_plan`: costs are told, so they are those of the very requests.
         """
         self.stored = stored
-        """What is known of frames that the index does not have; of the layer that is planned
-        next.
-        """
+        """Frames of stored blobs that are not in the index yet, for the layer planned next."""
         self._store, self._gaps = store, gaps
         self._chooser = WayChooser(gaps, may_take_chunks=may_take_chunks, is_plan=is_plan)
         self.is_too_slow = self._chooser.is_too_slow
@@ -83,8 +82,9 @@ class Scheduler:
         return blob in self._done
 
     def is_coming(self, chunk: bytes) -> bool:
-        """Whether a layer that has been planned brings the chunk of this digest. For any thread; a
-        hint.
+        """Whether a layer that has been planned fetches the chunk of this digest.
+
+        For any thread; a hint.
         """
         return chunk in self._coming
 
@@ -209,9 +209,7 @@ class Scheduler:
         return found
 
     def new_shape(self, task: LayerTask, conditions: LinkConditions) -> RequestShape | None:
-        """How to ask for what is left, where the link or the host are no longer what the plan was
-        made for.
-        """
+        """The shape of requests for the rest where link or host have changed, else None."""
         if task.way == "whole":
             return None
         plan, blob = task.plan, task.layer.digest
@@ -228,9 +226,10 @@ class Scheduler:
     def take_parts(
         self, task: LayerTask, conditions: LinkConditions, left: list[ByteRange]
     ) -> list[tuple[ByteRange, ...]]:
-        """The same of a layer that comes whole and whose TOC was read since: requests for `left`,
-        which nobody has asked for yet, without what stands in for it; then it comes the exact way.
-        Where nothing does, it goes on whole.
+        """Requests for `left` of a layer that comes whole and whose TOC was read since.
+
+        Nothing of `left` has been requested yet. They leave out what stands in for it, and the
+        layer takes the exact way then; where nothing stands in, it goes on whole.
         """
         blob, frames, plan = task.layer.digest, task.frames, task.plan
         if frames is not None and task.known is not None and plan is not None:

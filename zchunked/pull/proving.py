@@ -16,8 +16,9 @@ from zchunked.pull.session import PullSession
 
 
 class LayerProver:
-    """Of one pull. `prove` is for workers of the prove lane, `record` for the thread that waits for
-    them.
+    """Proves the layers of one pull.
+
+    `prove` is for workers of the prove queue, `record` for the thread that waits for them.
     """
 
     def __init__(self, session: PullSession) -> None:

@@ -20,8 +20,9 @@ _ROUNDS = 7  # of repairs: each finds other bytes to blame, or trusts fewer fram
 
 
 class Pull:
-    """One pull of one image. Call `run` or `plan` once, on the caller's thread, which also gets all
-    events.
+    """One pull of one image.
+
+    Call `run` or `plan` once, on the caller's thread, which gets all events.
     """
 
     def __init__(
@@ -51,8 +52,7 @@ class Pull:
         return last._session.bytes_here  # noqa: SLF001 - a pull as well
 
     def run(self, only: str | None = None) -> StoredImage:
-        """Raise one ZPullError at most; whatever arrived stays, and the receipt is true in any
-        case.
+        """Pull; raises one ZPullError at most. What arrived stays; the receipt is always true.
 
         `only`: the digest of the one layer to bring. Then the image gets no name, for it is not all
         here.
@@ -90,8 +90,9 @@ class Pull:
         self._registration.finish()
 
     def repair(self, image: StoredImage) -> StoredImage:
-        """After `run`: pull again what the disk has spoilt since; onto the same receipt. Raises as
-        `run` does.
+        """After `run`: pull again what the disk has damaged since, onto the same receipt.
+
+        Raises as `run` does.
         """
         from zchunked.pull.repair import reverify_layers  # noqa: PLC0415 - seldom needed
 
@@ -104,8 +105,7 @@ class Pull:
         return again.run()
 
     def plan(self, after: Layers | None = None) -> list[LayerTask]:
-        """Fetch no more than manifests and tables of contents, and put an estimate of the rest on
-        the receipt.
+        """Fetch manifests and tables of contents only; put an estimate of the rest on the receipt.
 
         Returns the layers that are not here yet, each with its order. `after`: the `layers` of
         pulls that were planned before, and will have fetched them by then. Raises as `run` does.

@@ -19,8 +19,7 @@ from zchunked.ranges import ByteRange, merge, subtract, total
 
 
 def repair(tasks: Sequence[LayerTask], session: PullSession, *, is_last: bool) -> None:
-    """Look into each layer that failed. One that is worth another round gets it, unless this
-    `is_last`.
+    """Repair each layer that failed, unless this `is_last`: then it is dropped.
 
     Raises the first failure if any of them is without hope, once nothing is left of all such
     layers.
@@ -53,9 +52,7 @@ def reverify_layers(session: PullSession, layers: Sequence[Descriptor]) -> None:
 
 
 def _drop(task: LayerTask, session: PullSession) -> None:
-    """Leave nothing of the layer, unless another image has it, by its digest or with another diff
-    ID.
-    """
+    """Leave nothing of the layer, unless another image has it, perhaps with another diff ID."""
     layer, store = task.layer, session.store
     session.accounts.discard(layer.digest)
     if store.is_whole(layer.digest) or store.is_proved(layer.digest):
@@ -65,9 +62,7 @@ def _drop(task: LayerTask, session: PullSession) -> None:
 
 
 def _repair(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
-    """Return whether something is different now: wrong bytes are gone, or fewer frames are
-    trusted.
-    """
+    """Whether something is different now: wrong bytes are gone, or fewer frames are trusted."""
     if isinstance(failure, FormatError) or task.plan is None:
         return False
     if task.is_lean:
@@ -80,9 +75,7 @@ def _repair(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
 
 
 def _repair_blob(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
-    """The ladder: what is provably damaged; then headers that were predicted; then payloads; then
-    what is left.
-    """
+    """Step by step: what is provably damaged; predicted headers; payloads; then what is left."""
     index, frames, blob = task.index, task.frames, task.layer.digest
     assert index is not None
     assert frames is not None
@@ -104,9 +97,7 @@ def _repair_blob(task: LayerTask, failure: ZPullError, session: PullSession) -> 
 
 
 def _refuse_frames(task: LayerTask, session: PullSession, starts: Sequence[int]) -> None:
-    """Fetch the frames that begin there; what the index says of those that stood in for them is
-    wrong.
-    """
+    """Have the frames that begin there fetched; forget what the index says of their stand-ins."""
     assert task.frames is not None
     keys = dict(zip(task.frames.edges, task.frames.keys, strict=False))
     wrong = set(starts)

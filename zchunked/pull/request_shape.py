@@ -37,8 +37,9 @@ def gap_policy(
 
 @dataclass(frozen=True, slots=True)
 class RequestShape:
-    """What a layer's requests were made for. `metadata`: bytes of it that come besides and are
-    needed all the same.
+    """What a layer's requests were made for.
+
+    `metadata`: bytes of it that are fetched besides and are needed all the same.
 
     `part`: seconds that a part was taken to cost.
     """
@@ -55,8 +56,9 @@ class RequestShape:
         )
 
     def differ(self, before: RequestShape) -> bool:
-        """By so much that other requests are worth it. Where many spans share a request, the price
-        of a part counts.
+        """Whether it differs by so much that other requests are worth it.
+
+        Where many spans share a request, the price of a part counts.
         """
         if self.spans != before.spans:
             return True

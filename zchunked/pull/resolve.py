@@ -21,9 +21,7 @@ from zchunked.store import Store
 from zchunked.store.images import ImageDocuments
 
 Fetch = Callable[[Digest | None], Document]
-"""One manifest request, retried as long as it makes sense. What is asked for again came damaged the
-first time.
-"""
+"""One manifest request, retried. A digest requested again arrived damaged the first time."""
 
 Note = Callable[[str], None]
 """Takes what a person may want to know, on whatever thread."""
@@ -37,8 +35,7 @@ def resolve(
     limits: Limits = DEFAULT_LIMITS,
     note: Note = lambda _: None,
 ) -> ImageDocuments:
-    """The image manifest behind a digest, or behind what `fetch(None)` asks for. What is here is
-    not asked for.
+    """The image manifest behind a digest, or behind `fetch(None)`. Stored ones are not requested.
 
     Artifacts beside the image are passed over, indexes within indexes are searched. Raises
     NoMatchError when no image is for the platform, ArtifactError when there is no image at all.
@@ -109,9 +106,7 @@ class _Search:
         return self.image(root, listed.digest, data, media_type, depth + 1)
 
     def document(self, digest: Digest | None, listed: Descriptor | None) -> tuple[bytes, str]:
-        """With its media type. Nothing that is not what was promised, or cannot be read, is
-        kept.
-        """
+        """A document and its media type; stored if it is valid and what was promised."""
         said = listed.media_type if listed else ""
         if digest is not None and (found := self._store.document(digest)) is not None:
             return found, said
@@ -158,9 +153,7 @@ def _check_layers(manifest: Manifest, limits: Limits) -> None:
 
 
 def _check_known(manifest: Manifest, store: Store) -> None:
-    """A blob that is here has the size that its digest proved; a manifest that says another one
-    lies.
-    """
+    """Refuse a manifest with another size for a stored blob than its digest proved."""
     for blob in (manifest.config, *manifest.layers):
         known = store.whole_size(blob.digest)
         if known not in (None, blob.size):

@@ -1,6 +1,4 @@
-"""Take chunks from files elsewhere on this machine, before a plan is made: these need not be
-fetched.
-"""
+"""Import seeds before planning: chunks of files on this machine need not be fetched."""
 
 from __future__ import annotations
 

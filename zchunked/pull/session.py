@@ -51,9 +51,7 @@ class PullSession(Transfer):
 
     @contextmanager
     def pulling(self) -> Iterator[WorkerPool]:
-        """Workers while the block lasts. At its end all that arrived is committed and accounted
-        for.
-        """
+        """Workers while the block lasts; at its end all that arrived is committed and booked."""
         try:
             with self.workers(**_LANES, fetch=self.jobs) as pool:
                 yield pool

@@ -1,6 +1,4 @@
-"""Fetch one blob into the store over several connections: whole, and proved by its digest, or some
-spans of it.
-"""
+"""Fetch one blob over several connections: whole and proved by its digest, or some spans of it."""
 
 from __future__ import annotations
 
@@ -20,8 +18,7 @@ from zchunked.ranges import ByteRange, total
 
 
 def fetch_whole(transfer: Transfer, blob: Descriptor, on_wrong: Callable[[Digest], None]) -> None:
-    """For the caller's thread, while the transfer has workers. `on_wrong` is called before it comes
-    anew.
+    """Fetch and prove a blob, on the caller's thread. `on_wrong` is called before a second try.
 
     Raises IntegrityError where it came wrong twice, NotFoundError where bytes are missing offline.
     """

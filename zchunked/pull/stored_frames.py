@@ -41,8 +41,9 @@ class StoredFrames:
         return not self._running
 
     def prepare(self, *, may_wait: bool, as_rows: bool) -> None:
-        """Read tables that nobody has entered; `may_wait`: not before `read_all`, for they may be
-        no use. Most of them go into the index where there are many, and all of them `as_rows`.
+        """Read tables whose frames are not in the index; `may_wait`: not before `read_all`.
+
+        Many of them go into the index, and all of them `as_rows`.
         """
         waiting = unindexed(self._store, self._limits)
         while waiting and not as_rows and self._has_room(waiting[-1]):
@@ -127,9 +128,7 @@ class StoredFrames:
                 self._unentered.pop()
 
     def read_late(self, task: LayerTask, look_up: Callable[[LayerTask], None]) -> None:
-        """Have the TOC read of a layer that was to come whole, and what stands in for its rest
-        looked up.
-        """
+        """Read the TOC of a layer that comes whole, and look up what stands in for its rest."""
 
         def work() -> None:
             with suppress(FormatError, IntegrityError, UnsupportedLayerError):

@@ -24,11 +24,10 @@ _LOOK_SECONDS = 0.02
 
 @dataclass(slots=True, eq=False)
 class TableReader:
-    """Has the pool's read lane, which is one worker, read a TOC as its bytes come, in turns with
-    other TOCs.
+    """Reads a TOC as its bytes arrive, on the worker of the read queue, in turns with other TOCs.
 
-    `found` is told what it says, once that is known to be what its digest promised. It is not read
-    as long as `skip` says why not; then that is `skipped`. `early` looks on meanwhile.
+    `found` is given the index, once its digest is proved. It is not read as long as `skip` says why
+    not; then that is `skipped`. `early` requests chunks meanwhile.
     """
 
     store: Store
@@ -52,9 +51,7 @@ class TableReader:
         self._read_to = self._asked = self.location.toc.span.start
 
     def look(self) -> None:
-        """Have read what is here by now, if that is enough to be worth it. For the threads that
-        fetch.
-        """
+        """Have read what has arrived, if that is enough. For the threads that fetch."""
         with self._looking:
             if self._asked == self.location.toc.span.end or not self._begin():
                 return

@@ -62,8 +62,7 @@ class TableFetcher:
     def fetch(
         self, layer: Descriptor, location: Location, metadata: LayerMetadata, *, may_grow: bool
     ) -> None:
-        """Read TOC and tar-split, after fetching what of them is missing: in one range, as they are
-        neighbours.
+        """Fetch what is missing of TOC and tar-split, in one range, and read them.
 
         The TOC comes first, and is read as it arrives. Raises as `locate` does.
         """
@@ -105,9 +104,7 @@ class TableFetcher:
     def _reader(
         self, layer: Descriptor, location: Location, metadata: LayerMetadata
     ) -> TableReader:
-        """Of its TOC. Of a long one that an earlier run has fetched, chunks are asked for while it
-        is read.
-        """
+        """A reader of its TOC; of a long one that is stored, it requests chunks meanwhile."""
 
         def found(index: LayerIndex) -> None:
             metadata.index = index

@@ -1,4 +1,4 @@
-"""Take turns with other pulls: wait for what another one downloads into the store.
+"""Take turns with other pulls on the store: wait for what another one is downloading into it.
 
 A pull claims the repository and each layer that it lacks, in the order of their digests, so that no
 two wait for each other; the system drops the claims of a process that dies, and the next goes on
@@ -45,8 +45,7 @@ class Turns:
     def take(
         self, repository: str, layers: Iterable[Digest], tick: Callable[[], None], number: int = 0
     ) -> Iterator[str]:
-        """Claim them all; yields notes for people when that has to wait. `tick` may end it by
-        raising.
+        """Claim all of them; yields notes for people while it waits. `tick` may end that.
 
         Where the one that is waited for brings no byte for half a minute, the pull goes on beside
         it. `number`: of this pull in the log. Whoever can go on with what an interrupted pull has

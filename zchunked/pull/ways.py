@@ -101,8 +101,7 @@ def is_worth_reading(toc_bytes: int, blob_bytes: int, link: Link, costs: WorkCos
 
 
 def gap_in_parts(needed: Sequence[ByteRange], link: Link) -> int:
-    """The longest gap to buy between spans that share a request, where the host takes its time for
-    each part.
+    """The longest gap to buy between spans that share a request, where each part costs host time.
 
     No gap but those that are shorter than a part's header costs fewer bytes bought than left; of
     longer ones as many are bought as the same rule asks for by which a way is chosen.
