@@ -18,9 +18,7 @@ from zchunked.sources.registry_upload import RegistryUploads
 
 
 class Pusher:
-    """One shipment to one repository. `run` once, on the caller's thread, which also gets all
-    events.
-    """
+    """One shipment to one repository. `run` it once, on the caller's thread; events go there."""
 
     def __init__(
         self,
@@ -29,9 +27,7 @@ class Pusher:
         session: Session,
         mount_from: Sequence[str] = (),
     ) -> None:
-        """`session`: of this push alone. `mount_from`: repositories there that may have the
-        blobs.
-        """
+        """`session`: of this push alone. `mount_from`: repositories that may have the blobs."""
         self._registry, self._memory, self._session = registry, memory, session
         self._mount_from = tuple(mount_from)
         self._lock = threading.Lock()

@@ -42,9 +42,7 @@ class UploadMemory(Protocol):
 
 @dataclass(slots=True)
 class Pushed:
-    """What became of a push so far. Blobs, and bytes of blobs; `sent` counts what was handed over,
-    however often.
-    """
+    """Progress of a push: blobs, and bytes; `sent` counts what was handed over each time."""
 
     blobs: int = 0
     sent: int = 0
@@ -56,8 +54,7 @@ class Pushed:
 
 
 class ChunkSizes:
-    """How long a chunk may be: long where all is well, short where links break and what was under
-    way is lost.
+    """How long chunks may be: long on good links, short where links break. Thread-safe.
 
     For all uploads of a push; thread-safe.
     """
@@ -81,9 +78,7 @@ class ChunkSizes:
             self._size = min(max(self._size, self._since_fault // self._share), self._most)
 
     def broke(self, lost: int) -> None:
-        """A chunk, of which so many bytes that were sent did not arrive: some registries keep none
-        of it.
-        """
+        """A chunk broke; of it, `lost` sent bytes did not arrive: some registries keep none."""
         with self._lock:
             self._share = _SHARE_AFTER_FAULT
             if lost > self._since_fault // self._share:
@@ -98,9 +93,7 @@ class ChunkSizes:
 
 
 class BlobUpload:
-    """Brings one blob to one repository. `resume` until it returns; what it raises may be forgiven
-    in between.
-    """
+    """Uploads one blob: call `resume` until it returns, retrying what it raises."""
 
     def __init__(
         self,
@@ -162,9 +155,7 @@ class BlobUpload:
         self._memory.remember_upload(self._registry.name, self._blob.digest, None)
 
     def _refused(self, error: TransferError) -> None:
-        """A chunk: go on as the registry says, or anew, or in one piece, where that has not been
-        tried.
-        """
+        """A chunk was refused: go on as the registry says, or start anew, or send one piece."""
         if self._has_to_be_whole:
             raise error
         if self._confirmed:
@@ -265,9 +256,7 @@ class BlobUpload:
         self._upload = upload
 
     def _end(self, call: Callable[[], None]) -> None:
-        """The last request of an upload: a registry that then has no such blob got other bytes, or
-        lost some.
-        """
+        """The last request of an upload. If the blob is absent then, bytes were wrong or lost."""
         try:
             call()
         except UploadLostError as error:
