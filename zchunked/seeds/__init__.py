@@ -1,6 +1,4 @@
-"""Seeds: folders, archives and OCI layouts of this machine whose files may stand in for chunks of a
-layer.
-"""
+"""Seeds: folders, archives and OCI layouts of this machine whose files provide chunks of layers."""
 
 from zchunked.seeds.importer import import_seeds
 

@@ -51,9 +51,7 @@ class ChunkCopier:
         return digest
 
     def copy_frame(self, handle: int, digest: bytes, size: int, span: ByteRange) -> None:
-        """Copy the chunk that the frame at `span` of an open layer should hold; one that is damaged
-        is left out.
-        """
+        """Copy the chunk of the frame at `span` of an open layer; a damaged one is left out."""
         try:
             if max(size, span.size) > LONG:
                 packed = partial(contents, handle, span.start, span.size)
@@ -80,9 +78,7 @@ class ChunkCopier:
             yield read(at, min(PIECE, start + size - at))
 
     def _keep(self, digest: bytes, size: int, read: Read, at: int, data: bytes | None) -> None:
-        """`data` has this digest; where it is too long to be at hand it is read, and proved, as it
-        is copied.
-        """
+        """Keep a chunk of this digest; a long one is read anew, and proved, while it is copied."""
         if not self._wanted.lacks(digest, size) or (data is not None and len(data) != size):
             return
         if data is None:

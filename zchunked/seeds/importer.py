@@ -1,6 +1,4 @@
-"""Import seeds: search files of this machine for chunks that the store lacks. Runs on the workers'
-prove queue.
-"""
+"""Import seeds: search local files for chunks that the store lacks, on the workers' prove queue."""
 
 from __future__ import annotations
 
@@ -47,8 +45,7 @@ def import_seeds(
     emit: Emit,
     tick: Callable[[], None],
 ) -> None:
-    """Copy into the store what these places hold of the chunks that it lacks. Returns when all is
-    looked at.
+    """Copy the lacking chunks of these places into the store. Returns when all was searched.
 
     A place that cannot be read is noted and does no harm. LocalError when our own disk fails.
     """

@@ -1,6 +1,4 @@
-"""Search a layer for wanted chunks: frame by frame where it has a table of contents, else file by
-file.
-"""
+"""Search a layer for wanted chunks: frame by frame by its TOC, otherwise file by file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""An OCI layout as a seed: its layers' chunks where they have a table of contents, else the files
-in their tars.
-"""
+"""Search an OCI layout as a seed: chunks of layers with a TOC, otherwise files in their tars."""
 
 from __future__ import annotations
 
@@ -25,8 +23,7 @@ def is_layout(path: str) -> bool:
 
 
 def layers_of(path: str) -> Iterator[tuple[str, Descriptor]]:
-    """(file, descriptor) of every layer of every image in the layout whose file is there. What is
-    damaged is left out.
+    """(file, descriptor) of each layer of each image of the layout, if its file exists undamaged.
 
     Raises OSError, FormatError where the index itself cannot be read.
     """

@@ -1,6 +1,4 @@
-"""Chunks that were found in seeds, into the store: as frames in blobs of some MiB, each named by
-its digest.
-"""
+"""Store chunks found in seeds: as frames in blobs of some MiB, each named by its digest."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ Rows = list[tuple[bytes, int, int, int]]
 
 
 class Packer:
-    """Takes proved chunks from any worker. What was not closed is lost, and is found again next
-    time.
-    """
+    """Takes proved chunks from any worker. Unclosed ones are lost, and found again later."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -58,10 +54,10 @@ class Packer:
         self._store.add_chunks(self._store.put(data), len(data), rows)
 
     def add_long(self, digest: bytes, size: int, pieces: Callable[[], Iterator[bytes]]) -> bool:
-        """A chunk too long for memory, as a blob of its own. False if the pieces are not what the
-        digest says.
+        """Store a chunk too long for memory as its own blob.
 
-        `pieces` is read twice, for a blob's name must be known before its first byte is written.
+        False if the pieces do not match the digest. `pieces` is read twice, for a blob's name must
+        be known before its first byte is written.
         """
         raw, packed, length = hashlib.sha256(), hashlib.sha256(), 0
         for piece in frames.encoded(_hashed(pieces(), raw), size):

@@ -1,6 +1,4 @@
-"""Where files lie in a seed: a walk through a folder, the members of an archive. Opens nothing but
-regular files.
-"""
+"""Find files in a seed: walk a folder, list an archive. Opens only regular files."""
 
 from __future__ import annotations
 
@@ -36,8 +34,9 @@ BROKEN = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`size` bytes at `at` of a regular file. `name` is its path below the seed; inode and stamp
-    tell it again.
+    """`size` bytes at `at` of a regular file.
+
+    `name` is its path below the seed; inode and stamp identify it later.
     """
 
     path: str
@@ -67,8 +66,7 @@ def walk(
     skip: frozenset[tuple[int, int]],
     check: Callable[[], None],
 ) -> Iterator[Found]:
-    """The regular files below a folder, of its own file system; each inode once. What cannot be
-    read is left out.
+    """The regular files below a folder, on its file system, each inode once, if readable.
 
     `may_hold` is asked for each (size, path below the folder); `skip` holds (device, inode) of
     folders to leave out; `check` is called at each folder and may raise.
@@ -116,8 +114,7 @@ def _found(
 
 
 def opened(path: str) -> int:
-    """A handle on a regular file. OSError for anything else: a pipe put in its place would wait for
-    ever.
+    """A handle on a regular file. OSError for others: a pipe put in its place would block for ever.
 
     LocalError where this process may open no more files: that says nothing about the seed.
     """
@@ -181,9 +178,7 @@ class Forward:
 
 
 class Seekable:
-    """The part of an open file from `base` on, as `tarfile` may read it without being led to hold
-    too much.
-    """
+    """An open file from `base` on, for `tarfile`, which cannot be led to hold too much."""
 
     def __init__(self, handle: int, base: int = 0) -> None:
         self._handle, self._base, self._at = handle, base, 0
@@ -208,9 +203,7 @@ def _check_header(size: int) -> None:
 
 
 def kind_of(handle: int, at: int = 0) -> Literal["packed", "tar"] | None:
-    """Whether a compressed stream or a tar begins there; what is neither may still be a tar of
-    old.
-    """
+    """Whether a compressed stream or a tar begins there; neither may still be an old tar."""
     head = read_at(handle, at, 512)
     if head[:2] == b"\x1f\x8b" or head[:4] == b"\x28\xb5\x2f\xfd":
         return "packed"
@@ -227,9 +220,7 @@ def is_layer(name: str) -> bool:
 
 
 def members(source: Forward | Seekable) -> Iterator[tuple[str, int, int]]:
-    """(path, where its contents begin, size) of the regular files of a tar, in order. Raises one of
-    BROKEN.
-    """
+    """(path, offset, size) of the regular files of a tar, in order. Raises one of BROKEN."""
     with tarfile.open(fileobj=cast("IO[bytes]", source), mode="r:", errorlevel=0) as tar:
         while (member := tar.next()) is not None:
             if member.isreg() and not member.issparse() and 0 < member.size <= _LARGEST:

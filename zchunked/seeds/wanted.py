@@ -1,6 +1,4 @@
-"""What seeds are searched for: the chunks that the store lacks, and the files that would hold
-them.
-"""
+"""What seeds are searched for: chunks that the store lacks, and the files that would hold them."""
 
 from __future__ import annotations
 
@@ -90,9 +88,7 @@ class Wanted:
         return self._lacking.get(digest) == size
 
     def take(self, digest: bytes, size: int) -> bool:
-        """The caller has this chunk, proved. False if another worker was quicker, or nobody asked
-        for it.
-        """
+        """The caller has this chunk, proved. False if another worker has it, or it is unwanted."""
         with self._lock:
             if self._lacking.get(digest) != size:
                 return False
@@ -107,9 +103,7 @@ class Wanted:
         )
 
     def has_file(self, size: int) -> bool:
-        """Whether a file of one chunk and this size is wanted: then the digest of the whole file
-        tells.
-        """
+        """Whether a file of one chunk and this size is wanted: then hashing it is worth it."""
         return bool(self._files.get(size))
 
     def slices(self, size: int, name: str) -> Iterator[Slice]:
