@@ -78,9 +78,7 @@ _KINDS: tuple[tuple[type[ZPullError], HTTPStatus, str], ...] = (
 
 
 def failed(error: ZPullError, *, is_blob: bool) -> Response:
-    """The spec's JSON form, with the true reason in its message (distribution-spec, "Error
-    Codes").
-    """
+    """The spec's JSON error, with the true reason as message (distribution-spec)."""
     if is_blob and isinstance(error, NotFoundError):
         return problem(HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN", str(error))
     for kind, status, code in _KINDS:

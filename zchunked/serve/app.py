@@ -1,6 +1,4 @@
-"""The distribution API for pulls, as a WSGI application (OCI distribution-spec 1.1, "Pull" and
-"Content discovery").
-"""
+"""WSGI application of the registry: pull and content discovery of the OCI distribution-spec 1.1."""
 
 from __future__ import annotations
 
@@ -71,19 +69,19 @@ class Blobs(Protocol):
     """Where blobs come from."""
 
     def learn(self, name: str, what: str, digest: Digest, data: bytes, *, is_wanted: bool) -> None:
-        """A manifest passed by. `what`: the tag or digest that it was asked by; `is_wanted`: for
-        more than its head.
+        """Note a served manifest.
+
+        `what`: the tag or digest in the request; `is_wanted`: not only its head.
         """
 
     def blob(self, name: str, digest: Digest, *, is_wanted: bool) -> Blob:
-        """Raises NotFoundError, and what asking the upstream raises. `is_wanted`: its bytes, not
-        only its size.
+        """A blob. `is_wanted`: its bytes, not only its size.
+
+        NotFoundError, and what the upstream raises.
         """
 
     def part(self, name: str, blob: Blob, spans: Sequence[ByteRange]) -> Blob:
-        """What `blob` gave when nothing was wanted of it, now that these spans are. Raises as it
-        does.
-        """
+        """The blob that `blob` returned, with these spans wanted. Raises as `blob` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +118,7 @@ class _Open:
 
 @dataclass(slots=True)
 class App:
-    """Thread-safe. Every answer has a length; a body that cannot be finished ends the
-    connection.
-    """
+    """The application. Thread-safe. An unfinished body ends the connection."""
 
     rooms: Rooms
     allowed: Allowed

@@ -21,9 +21,7 @@ def certificate_of(certificate: str | None, key: str | None) -> tuple[Path, Path
 def allowed_of(
     allow: Sequence[str], environment: Mapping[str, str], registries_conf: Path | None
 ) -> Allowed:
-    """Those that were typed; otherwise well-known ones and those of registries.conf. Raises
-    UsageError.
-    """
+    """The given hosts; otherwise well-known ones and those of registries.conf. UsageError."""
     known = registries_from(environment, told=registries_conf)
     return Allowed.of(allow or [*DEFAULT_HOSTS, *(name for name in known if "*" not in name)])
 

@@ -17,9 +17,7 @@ _LONGEST_HEADER = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of a blob is wanted. `is_to_end`: the only span goes to the blob's end, wherever that
-    is.
-    """
+    """What of a blob is wanted. `is_to_end`: the only span goes to its end, wherever."""
 
     spans: tuple[ByteRange, ...]
     is_to_end: bool = False
@@ -30,8 +28,7 @@ class UnsatisfiableError(ValueError):
 
 
 def parse_range(header: str | None, size: int) -> Wanted | None:
-    """None where the whole blob is to be sent: without a header, or with one that means nothing
-    (RFC 9110, 14.2).
+    """Parse a Range header; None for the whole blob: none given, or invalid (RFC 9110, 14.2).
 
     Spans that overlap or are out of order are sent whole as well: that costs the client bytes and
     never correctness.

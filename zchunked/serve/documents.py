@@ -1,6 +1,4 @@
-"""Manifests for clients: a tag as the upstream has it now, or as it was known last; a digest from
-the store.
-"""
+"""Manifests for clients: a tag from the upstream, or its last answer; a digest from the store."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ _KIND = msgspec.json.Decoder(_Kind)
 
 @dataclass(frozen=True, slots=True)
 class ServedManifest:
-    """`age`: seconds since the upstream said so, None where it has just been asked or the digest
-    vouches.
-    """
+    """`age`: seconds since the upstream said so; None: just now, or the digest decides."""
 
     data: bytes
     media_type: str
@@ -42,8 +38,9 @@ class ServedManifest:
 
 
 class Documents:
-    """Thread-safe. `stale`: for how many seconds the last answer to a tag stands in for an upstream
-    that is down.
+    """Thread-safe.
+
+    `stale`: seconds for which a tag's last answer may replace an upstream that is down.
     """
 
     def __init__(
@@ -96,9 +93,7 @@ class Documents:
     def _last(
         self, name: str, failure: ZPullError | None, *, forever: bool = False
     ) -> ServedManifest:
-        """The last known answer, if it is young enough and its document is here. Raises `failure`,
-        or NotFoundError.
-        """
+        """The last answer, if young enough and stored. Raises `failure`, or NotFoundError."""
         with self._lock:
             known = self._known.get(name)
         if known is None:

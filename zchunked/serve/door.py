@@ -1,6 +1,4 @@
-"""A registry on loopback that holds one image, for as long as engines of this machine pull it from
-there.
-"""
+"""A temporary registry on loopback with one image, for engines of this machine to pull from."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _THREADS = 16
 
 
 class Door:
-    """Used as a context manager. `flight` is the pull that brings the image; None where all of it
-    is here.
-    """
+    """A context manager. `flight` is the pull that fetches the image; None where it is stored."""
 
     def __init__(self, store: Store, image: StoredImage, flight: Flight | None) -> None:
         self._image = image

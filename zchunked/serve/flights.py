@@ -1,6 +1,4 @@
-"""One pull for each image, however many clients want it; its bytes are handed out as they
-arrive.
-"""
+"""One pull per image, for all clients at once; its bytes are streamed as they arrive."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _AT_ONCE = 16  # flights; more wait for their turn
 
 
 class Flights:
-    """Thread-safe. Used as a context manager; leaving it ends the flights, which lose nothing that
-    arrived.
-    """
+    """Thread-safe. A context manager; leaving it ends the pulls, which keep what arrived."""
 
     def __init__(
         self, store: Store, upstream: Upstream, lease: StoreLease, *, prefetch: bool
@@ -57,8 +53,7 @@ class Flights:
     # ── what is known ──
 
     def learn(self, name: str, what: str, digest: Digest, data: bytes, *, is_wanted: bool) -> None:
-        """A manifest passed by: its blobs belong to that image. `what`: the tag or digest that it
-        was asked by.
+        """Note a served manifest: its blobs are of that image. `what`: tag or digest.
 
         `is_wanted`: a client has got it, not only its head.
         """
@@ -74,8 +69,7 @@ class Flights:
     # ── blobs ──
 
     def blob(self, name: str, digest: Digest, *, is_wanted: bool) -> Blob:
-        """The blob, from the store or on its way. `is_wanted`: its bytes are, and not only its
-        size.
+        """The blob, stored or arriving. `is_wanted`: its bytes, and not only its size.
 
         Raises NotFoundError, and what asking the upstream raises.
         """
@@ -99,9 +93,7 @@ class Flights:
         return Blob(self._store, digest, descriptor.size, flight)
 
     def part(self, name: str, blob: Blob, spans: Sequence[ByteRange]) -> Blob:
-        """The same, of which only these spans are wanted: without prefetch they are fetched
-        alone.
-        """
+        """Spans of a blob that `blob` gave: without prefetch they alone are fetched."""
         size = blob.size
         is_tail = any(span.end == size for span in spans)  # which has to wait for the proof of all
         if self._prefetch or is_tail or self._images.image_of(name, blob.digest) is None:

@@ -11,9 +11,7 @@ from zchunked.download.karma import SharedKarma
 
 
 class HostKarma:
-    """Thread-safe. A host that nobody pulls from has none: the next one begins with all of its
-    patience.
-    """
+    """Thread-safe. A host without pulls has no karma: the next pull starts with full patience."""
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`patience` in seconds."""

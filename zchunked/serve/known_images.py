@@ -15,8 +15,7 @@ _REMEMBERED = 20_000  # blobs of which the image is known: some hundred images
 
 
 class KnownImages:
-    """What was learnt last, by repository, and of a repository that is new to this process what the
-    store remembers.
+    """Images that clients requested last, by repository; at first, as the store remembers them.
 
     Thread-safe.
     """
@@ -92,9 +91,7 @@ class KnownImages:
             ]
 
     def layers_of(self, image: Digest) -> set[Digest]:
-        """The image's layers, by its manifest in the store; none where that is gone or lists
-        none.
-        """
+        """The image's layers, by its manifest in the store; empty where that is missing."""
         data = self._store.document(image)
         with suppress(ZPullError):
             if data is not None and isinstance(manifest := parse_document(data), Manifest):

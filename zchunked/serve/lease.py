@@ -1,6 +1,4 @@
-"""Let the store go while nobody asks for anything, so that a collection beside the server finds
-nothing in use.
-"""
+"""Close the store while no client needs it, so that a collection beside the server can run."""
 
 from __future__ import annotations
 
@@ -22,8 +20,9 @@ class StoreLease:
     """
 
     def __init__(self, store: Store, seconds: float | None, most: int | None) -> None:
-        """`seconds`: of rest; None keeps the store open. `most`: bytes that it may weigh after
-        that, None: no limit.
+        """`seconds`: idle time before closing; None: never.
+
+        `most`: bytes the store may weigh; None: any.
         """
         self._store, self._seconds, self._most = store, seconds, most
         self._lock = threading.Lock()

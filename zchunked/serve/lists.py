@@ -68,9 +68,7 @@ def _kept(query: str, namespace: str = "") -> str:
 
 
 def next_page(link: str | None, asked: Asked, query: str) -> str | None:
-    """The upstream's link to the next page, as a link to this server in the form the client asked
-    in.
-    """
+    """The Link header to the next page, rewritten from the upstream's to this server's form."""
     found = _LINK.search(link) if link else None
     if found is None:
         return None

@@ -16,9 +16,7 @@ from zchunked.sources.traffic import Traffic
 
 @dataclass(slots=True)
 class HostCount:
-    """Of one upstream, since the server started. `karma`: after its last failure, None without
-    one.
-    """
+    """Of one upstream, since the start. `karma`: after its last failure, None without one."""
 
     fetched: int = 0
     requests: int = 0
@@ -87,9 +85,7 @@ class Metrics:
             count.requests += traffic.requests
 
     def counted(self, host: str, show: Emit) -> Emit:
-        """Takes events of a pull from that upstream and shows them on; failures, forgiven or not,
-        count.
-        """
+        """Count failures among the events of a pull, and pass all events on to `show`."""
 
         def shown(event: Event) -> None:
             if isinstance(event, Retried | GaveUp):

@@ -18,8 +18,7 @@ from zchunked.store.images import StoredImage
 
 
 class OneImage:
-    """Where manifest and blobs come from. The secret is a part of its name: others on this machine
-    have loopback too.
+    """Serves one image. Its name holds a secret, as other users of the machine share loopback.
 
     Tags of all names are this image. `flight` is the pull that brings it; None where all of it is
     here. Thread-safe.

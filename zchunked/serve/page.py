@@ -1,6 +1,4 @@
-"""The page for people: pulls in progress, images, what was saved. No scripts, nothing from
-elsewhere. Pure.
-"""
+"""The HTML page for people: pulls in progress, images, bytes saved. No scripts. Pure."""
 
 from __future__ import annotations
 

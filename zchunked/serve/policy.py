@@ -55,9 +55,7 @@ class Clients:
 
     @classmethod
     def of(cls, text: str | None) -> Clients:
-        """`text`: contents of the token file, None for none. Raises UsageError for a token that can
-        be guessed.
-        """
+        """`text`: of the token file, or None. UsageError for a token that can be guessed."""
         if text is None:
             return cls()
         token = text.strip()

@@ -1,6 +1,4 @@
-"""Run the server until it is interrupted: open upstreams as the options say, listen, tell
-systemd.
-"""
+"""Run the server until it is interrupted: open the upstreams, listen, tell systemd."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The HTTP server around the application: sockets, TLS, bounds on clients, systemd. The only
-cheroot.
-"""
+"""The HTTP server around the application: sockets, TLS, limits, systemd. The only cheroot."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ _FAREWELL_SECONDS = 5
 
 
 class Server:
-    """Serves until it is stopped. `start` blocks; `stop` may be called from another thread or after
-    an interrupt.
-    """
+    """Serves until stopped. `start` blocks; `stop` may be called from another thread."""
 
     def __init__(
         self,
@@ -38,9 +34,7 @@ class Server:
         log: Callable[[str], None],
         threads: int = THREADS,
     ) -> None:
-        """`certificate`: files of the certificate and its key, for TLS. `log` takes what goes wrong
-        with a client.
-        """
+        """`certificate`: files of certificate and key, for TLS. `log` takes client errors."""
         self._server = wsgi.Server(
             address,
             app,
@@ -89,9 +83,7 @@ class Server:
 
 
 class _Connection(HTTPConnection):
-    """Gives up on a client whose request is not there in time, or that takes its answer too
-    slowly.
-    """
+    """Drops a client whose request is late, or that reads its response too slowly."""
 
     def __init__(self, server: Any, sock: socket.socket, *makefile: Any) -> None:
         super().__init__(server, sock, *makefile)
@@ -117,9 +109,7 @@ class _Reader(StreamReader):
 
 
 class _Log:
-    """What the library has to say about clients that left, or about a body that could not be
-    finished.
-    """
+    """Takes the library's messages on clients that left, and bodies that could not be finished."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
@@ -131,9 +121,7 @@ class _Log:
 
 
 def notify(path: str | None, state: str) -> None:
-    """Tell systemd (sd_notify(3)): READY=1, STOPPING=1. `path`: NOTIFY_SOCKET; nothing happens
-    without one.
-    """
+    """Tell systemd READY=1 or STOPPING=1 (sd_notify(3)). `path`: NOTIFY_SOCKET, or None."""
     if not path:
         return
     with (

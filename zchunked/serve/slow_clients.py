@@ -1,6 +1,4 @@
-"""Bounds on how long a client may keep a thread waiting: with its request, and with taking its
-answer.
-"""
+"""Limit how long a client may block a thread, by sending its request or reading its response."""
 
 from __future__ import annotations
 
@@ -81,9 +79,7 @@ class AnswerWriter(io.RawIOBase):
         *,
         is_encrypted: bool,
     ) -> None:
-        """`is_crowded`: whether other clients wait for a thread. `log` takes why one was given
-        up.
-        """
+        """`is_crowded`: whether other clients wait for a thread. `log`: why one was dropped."""
         self._client, self._is_crowded, self._log = client, is_crowded, log
         self._slack = Slack()
         self._most = _RECORD if is_encrypted else None

@@ -37,9 +37,7 @@ def status_page(store: Store, flights: Flights, metrics: Metrics) -> bytes:
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """Of the store's byte files and index, as the file system counts them; files that are shared
-    count once.
-    """
+    """Bytes of the store's files and index, as the file system counts them; shared files once."""
     seen: dict[tuple[int, int], int] = {}
     for path in (*folder.glob("blobs/*"), *folder.glob("index.sqlite*")):
         try:

@@ -127,9 +127,7 @@ class Blob:
 
 
 def _here(store: Store, arriving: Arriving, digest: Digest, start: int, end: int) -> bytes:
-    """What can be read from `start` on: the blob's own bytes wherever they are, others as far as
-    they are assembled.
-    """
+    """What can be read from `start` on: stored bytes, or as far as the blob is assembled."""
     upto = min(end, arriving.upto(digest))
     try:
         if start < upto:

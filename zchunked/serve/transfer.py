@@ -1,6 +1,4 @@
-"""Give an image to engines of this machine: they pull it from here while it is pulled, or load an
-archive.
-"""
+"""Give an image to engines of this machine: they pull it while it is pulled, or load an archive."""
 
 from __future__ import annotations
 
@@ -25,8 +23,7 @@ _LOOK_SECONDS = 0.2
 
 
 class Handover:
-    """Engines pull an image from here, from when its manifest is known. Close it: then nobody pulls
-    any more.
+    """Engines pull an image from here, once its manifest is known, until this is closed.
 
     Made and closed by any thread; what it does meanwhile is done by workers of its own.
     """

@@ -1,6 +1,4 @@
-"""Ask the upstream registries for an image, a blob, a manifest or a size; all that it costs is
-counted.
-"""
+"""Ask the upstream registries for an image, a blob, a manifest or a size; count what that costs."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ OpenSource = Callable[[Reference], Origin]
 
 
 class Upstream:
-    """Everything raises NotFoundError, AccessDeniedError, TransferError and more, as a pull does.
-    Thread-safe.
-    """
+    """Methods raise NotFoundError, AccessDeniedError, TransferError, as a pull. Thread-safe."""
 
     def __init__(
         self, store: Store, open_source: OpenSource, options: Options, metrics: Metrics
@@ -63,9 +59,7 @@ class Upstream:
         *,
         only: Digest | None = None,
     ) -> None:
-        """All of an image into the store, under the name that clients call it by; or one layer of
-        it.
-        """
+        """Pull all of an image, under the name that clients use; or one layer of it."""
         reference = parse_reference(f"docker://{name}@{image}")
         label = parse_reference(f"docker://{name}:{tag}") if tag else reference
         receipt = Receipt(str(label))

@@ -1,6 +1,4 @@
-"""Puts the server together from its settings: store, policy, documents, flights, application,
-sockets.
-"""
+"""Assemble the server by its settings: store, policy, documents, flights, application, sockets."""
 
 from __future__ import annotations
 
