@@ -48,9 +48,7 @@ class Member:
 
 
 class TarObjects:
-    """Fills `Objects` with the members of a tar. Links between members are followed, none leads out
-    of it.
-    """
+    """Members of a tar as `Objects`. Links between members are followed, none leads out."""
 
     def __init__(
         self,
@@ -68,8 +66,9 @@ class TarObjects:
         self._members: dict[str, Member] | None = None
 
     def close(self) -> None:
-        """A thread that waits for more of a pipe is left behind with what it has open: nobody can
-        wake it.
+        """Close the archive.
+
+        A thread that waits for more of a pipe is left behind with its open files.
         """
         if self._lock.acquire(blocking=False):
             if self._handle >= 0:
@@ -215,9 +214,7 @@ class TarObjects:
 
 
 def _tar_only(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, if they begin as a tar does: anything else may be large, and is not worth a
-    copy.
-    """
+    """The same pieces if they begin as a tar does: others may be large, and are not copied."""
     head = b""
     for piece in pieces:
         head += piece

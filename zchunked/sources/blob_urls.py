@@ -12,9 +12,7 @@ from zchunked.sources.layout import blob_path
 
 
 def place_in_layout(reference: LayoutReference, blob: Digest) -> str:
-    """URL or path of a blob. NotFoundError for a directory that does not hold it; nobody else is
-    asked.
-    """
+    """URL or path of a blob in a layout. NotFoundError where a directory lacks it."""
     if reference.scheme in ("oci-archive", "docker-archive") or reference.is_engine:
         raise NotFoundError(
             f"{reference.name} comes as an archive: a blob in it has no place of its own"

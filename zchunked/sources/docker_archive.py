@@ -1,6 +1,4 @@
-"""Show an archive of `docker save` as the OCI layout it would be, so that both kinds are read in
-the same way.
-"""
+"""Read an archive of `docker save` as the OCI layout that it would be."""
 
 from __future__ import annotations
 
@@ -54,9 +52,10 @@ _SAVED = msgspec.json.Decoder(list[_Saved])
 
 
 class SavedObjects:
-    """Fills `Objects` with the OCI layout that a docker archive would be: the same config and
-    layers, a manifest made for them, names in the index. Layers are hashed only where they are
-    compressed: a plain one is its own diff ID.
+    """The OCI layout of a docker archive as `Objects`, with a manifest made for its layers.
+
+    +Names are in the index. Layers are hashed only where they are compressed: a plain one is its
+    own diff ID.
     """
 
     def __init__(self, members: TarObjects, *, limits: Limits = DEFAULT_LIMITS) -> None:

@@ -1,6 +1,4 @@
-"""Open the endpoint of a server: connections, the certificates it must show, the credentials it may
-see.
-"""
+"""Open a server's endpoint: its connections, trusted certificates, and credentials."""
 
 from __future__ import annotations
 

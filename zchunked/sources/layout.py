@@ -1,6 +1,4 @@
-"""An OCI image layout (OCI image-spec, image-layout) as a source: `index.json` names images, all
-else are blobs.
-"""
+"""An OCI image layout as a source: `index.json` names images, all else are blobs."""
 
 from __future__ import annotations
 
@@ -49,8 +47,10 @@ class LayoutSource:
         documents: Documents | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`objects` are closed with the source. `files`: the same blobs, where they are files of
-        this machine; `is_local`: nothing of them comes over a network.
+        """`objects` are closed with the source.
+
+        `files`: the same blobs, where they are files of this machine; `is_local`: nothing of them
+        comes over a network.
 
         `documents`: manifests that are here already, so that a pull that has nothing to do asks for
         the index alone.
@@ -69,9 +69,7 @@ class LayoutSource:
             self._objects.set_listener(emit)
 
     def manifest(self, digest: Digest | None) -> Document:
-        """Raises IntegrityError as well: only the layout's index says what the image of a tag has
-        to be.
-        """
+        """Raises IntegrityError too: only the index says what the image of a tag must be."""
         which = digest or self._reference.digest
         if which is not None:
             return Document(self._objects.get(blob_path(which), self._limits.manifest_bytes), "")
@@ -95,8 +93,7 @@ class LayoutSource:
         return Document(self._document(listed), listed.media_type, cost)
 
     def _without_artifacts(self, index: Index, tag: str | None) -> tuple[Index, int]:
-        """The index without what only a look tells apart: artifacts, and manifests that another
-        entry lists too.
+        """The index without artifacts and manifests that it lists twice, and what that cost.
 
         Tools list the images of an index beside it, and signatures as if they were images. Also how
         many bytes that cost. Nothing is looked at where no choice is left to make, or too many.
@@ -129,8 +126,9 @@ class LayoutSource:
         ), cost
 
     def _check_version(self) -> None:
-        """The file that says it may be missing, as container tools allow. Over a network it would
-        cost a request.
+        """Check the layout's version.
+
+        The file may be missing; over a network it would cost a request.
         """
         where = f"{self._objects.name}/oci-layout"
         try:
@@ -171,9 +169,7 @@ def blob_path(digest: Digest) -> str:
 
 
 def parse_index(data: bytes, where: str, limits: Limits = DEFAULT_LIMITS) -> Index:
-    """Raises FormatError for what is no `index.json`; pages that a web server makes up are the
-    usual case.
-    """
+    """Raises FormatError for what is not an `index.json`, usually a web page."""
     try:
         index = parse_document(data, OCI_INDEX, limits=limits)
     except LimitError as error:

@@ -1,6 +1,4 @@
-"""Mirrors: several registries as one source, in their order, the primary last. Where one breaks the
-next goes on.
-"""
+"""Mirrors: several registries as one source, the primary last; after a failure the next goes on."""
 
 from __future__ import annotations
 
@@ -116,8 +114,7 @@ class MirroredSource:
         return self._candidates(blob.digest)[0].source.spans_per_request(blob)
 
     def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
-        """A registry that breaks off is followed by the next one, which is asked for what is
-        missing alone.
+        """Read; after a registry breaks, the next one is asked for what is missing.
 
         One without ranges is none that fails: the blob comes whole from there. So RangeIgnoredError
         may also follow pieces, those of another registry.
@@ -169,9 +166,7 @@ class MirroredSource:
     def report_corruption(
         self, digest: Digest | None, spans: Sequence[ByteRange] | None = None
     ) -> None:
-        """Drop the mirrors that sent any of it; the primary is asked again only when nobody else
-        can be.
-        """
+        """Drop the mirrors that sent any of it; the primary is asked again only without others."""
         dropped = []
         with self._lock:
             for member in self._members:
@@ -251,9 +246,7 @@ class MirroredSource:
         return _Failure(member, error, is_news)
 
     def _sum(self, failures: list[_Failure]) -> ZPullError:
-        """What all their failures come to. A mirror that has never served anything makes nobody
-        wait.
-        """
+        """The error for all their failures. A mirror that never served anything causes no wait."""
         error = next(one.error for one in failures if one.member is self._primary)
         rest = [one for one in failures if one.member is not self._primary]
         text = "".join([f"; mirror {one.member.name}: {str(one.error)[:400]}" for one in rest])

@@ -1,6 +1,4 @@
-"""How servers are reached: timeouts, certificates, credentials and proxies, one value for all
-sources of a pull.
-"""
+"""How servers are reached: timeouts, certificates, credentials, proxies, as one value."""
 
 from __future__ import annotations
 

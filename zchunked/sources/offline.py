@@ -35,9 +35,7 @@ class OfflineSource:
         return 1
 
     def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
-        """A part that is missing makes a layer one that could only come whole: the plan then says
-        what is missing.
-        """
+        """Raise UnsupportedLayerError for a missing part: the plan then lists the layer."""
         if list(spans) != [ByteRange(0, blob.size)]:
             raise UnsupportedLayerError("its table of contents is not in the store")
         raise NotFoundError(

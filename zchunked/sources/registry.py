@@ -17,9 +17,7 @@ from zchunked.sources.http.range_reader import BlobReader
 
 
 class RegistrySource:
-    """One repository of one registry. Tries once, save for renewals, which cost nothing.
-    Thread-safe.
-    """
+    """One repository of one registry. Tries once, except for renewed tokens. Thread-safe."""
 
     def __init__(
         self,
@@ -69,9 +67,7 @@ class RegistrySource:
         return None
 
     def spans_per_request(self, blob: Descriptor) -> int:
-        """1 for a host of which nothing is known; `read` may be asked for more all the same, to
-        find out.
-        """
+        """1 for an unknown host; `read` may be asked for more all the same, to find out."""
         return self._blobs.spans_per_request(blob)
 
     def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
@@ -84,8 +80,7 @@ class RegistrySource:
         yield from self._blobs.read(blob, spans)
 
     def listing(self, path: str) -> Listing:
-        """Tags or referrers, as the registry answers; `path` is below the repository and may have a
-        query.
+        """Tags or referrers, as served; `path` is below the repository and may have a query.
 
         Raises NotFoundError, AccessDeniedError, TransferError.
         """

@@ -1,5 +1,4 @@
-"""The write side of a registry: what it has, uploads wherever it puts them, manifests (distribution
-spec, push).
+"""Write to a registry: what it has, resumable blob uploads, manifests (distribution spec, push).
 
 Tries once; who retries asks a session first how far it got. Credentials go to the registry alone:
 an upload location on another host is asked without any.
@@ -47,8 +46,7 @@ class ChunksRefusedError(TransferError):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload under way. `location` is where it goes on, on whatever host; `offset` how many
-    bytes are there.
+    """An upload under way. `location`: its current URL, on any host; `offset`: bytes there.
 
     A location may hold what opens it, so it is not for messages. `min_chunk`: no chunk but the last
     may be shorter.
@@ -60,8 +58,9 @@ class Upload:
 
 
 class RegistryUploads:
-    """One repository. Thread-safe. Raises AccessDeniedError, TransientError (worth another try) or
-    TransferError.
+    """One repository. Thread-safe.
+
+    Raises AccessDeniedError, TransientError (worth another try) or TransferError.
     """
 
     def __init__(self, endpoint: RegistryEndpoint, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -105,9 +104,7 @@ class RegistryUploads:
     # ── uploads ──
 
     def begin(self, mount: Digest | None = None, source: str | None = None) -> Upload | None:
-        """A new upload; None where the registry mounted the blob `mount` of the repository `source`
-        instead.
-        """
+        """Begin an upload; None where the registry mounted `mount` of `source` instead."""
         path = "blobs/uploads/"
         if mount is not None:
             path += f"?mount={quote(mount, safe=':')}" + (
@@ -139,9 +136,7 @@ class RegistryUploads:
         )
 
     def resumed(self, upload: Upload) -> Upload:
-        """The upload as the registry knows it. Raises UploadLostError when it knows it no more, or
-        does not say.
-        """
+        """The upload's state at the registry. UploadLostError when it tells none."""
         answer = self._ask(upload.location, {})
         answer.excerpt()
         if answer.status in (200, 202, 204) and (offset := _offset(answer)) is not None:
@@ -186,9 +181,7 @@ class RegistryUploads:
         return refusal
 
     def finish(self, upload: Upload, digest: Digest) -> None:
-        """All bytes are there: the blob appears under its digest. Raises UploadLostError when it
-        does not.
-        """
+        """Finish: the blob appears under its digest. Raises UploadLostError when it does not."""
         self._close(upload, digest, self._body(0, lambda: ()))
 
     def put(
@@ -252,9 +245,7 @@ class RegistryUploads:
     # ── manifests ──
 
     def put_manifest(self, manifest: Descriptor, data: bytes, tag: str | None = None) -> bool:
-        """Under its digest or a tag. Whether the registry lists it by its subject, of which it has
-        heard.
-        """
+        """Put a manifest by digest or tag; returns whether it is listed as a referrer."""
         body = self._body(len(data), lambda: [data])
         headers = {"Content-Type": manifest.media_type}
         path = f"manifests/{quote(tag or manifest.digest, safe=':')}"
@@ -273,9 +264,7 @@ class RegistryUploads:
         return "OCI-Subject" in answer.headers
 
     def list_referrer(self, subject: Digest, listed: dict[str, object]) -> None:
-        """Under the tag that stands in for the referrers API where a registry has none (referrers
-        tag schema).
-        """
+        """List a referrer under the tag schema, where a registry has no referrers API."""
         tag = subject.replace(":", "-")
         answer = self._home.ask(f"manifests/{tag}", {"Accept": OCI_INDEX})
         if answer.status not in (200, 404):
@@ -302,9 +291,7 @@ def with_referrer(index: bytes | None, listed: dict[str, object]) -> bytes:
 
 
 def _offset(answer: HttpResponse) -> int | None:
-    """How many bytes the registry says it has; None when it does not say. `0-0` is what it says of
-    none.
-    """
+    """Bytes that the registry says it has; None when it does not say. `0-0` means none."""
     found = _RANGE.fullmatch(answer.headers.get("Range", "").strip())
     if found is None:
         return None

@@ -60,8 +60,9 @@ class SharedLine:
         self._count = 0
 
     def place(self, repository: str) -> Place:
-        """For the next pull. Those of one repository download one after the other, for each spares
-        the next bytes.
+        """A place for the next pull.
+
+        Pulls of one repository download in turn, as each spares the next bytes.
         """
         with self._lock:
             self._count += 1

@@ -1,5 +1,4 @@
-"""Traffic: the one count of requests and body bytes, so that the receipt can agree with the
-server's own.
+"""Count requests and body bytes, in one place, so that the receipt agrees with the server's count.
 
 Every body byte passes through it, so this is also where the rate of all connections is limited.
 """
@@ -33,8 +32,7 @@ _MOST_PIECE, _PIECES_PER_SECOND = 896 << 10, 8
 
 
 class RateLimit:
-    """A token bucket over all connections: `take` lets bytes pass at `rate` bytes per second.
-    Thread-safe.
+    """A token bucket over all connections: `take` passes `rate` bytes per second. Thread-safe.
 
     The bucket holds a quarter of a second, so that an idle link earns no long burst.
     """
@@ -42,9 +40,7 @@ class RateLimit:
     def __init__(
         self, rate: float, *, clock: Callable[[], float], wait: Callable[[float], object]
     ) -> None:
-        """`clock` in seconds, monotonic. `wait` sleeps so many seconds; what it raises ends the
-        take.
-        """
+        """`clock` in seconds, monotonic. `wait` sleeps; what it raises ends the take."""
         self.rate = max(rate, 1.0)
         self._clock, self._wait = clock, wait
         self._lock = threading.Lock()
@@ -56,9 +52,7 @@ class RateLimit:
         return max(1, min(_MOST_PIECE, int(self.rate / _PIECES_PER_SECOND)))
 
     def take(self, size: int) -> None:
-        """Return once these bytes, which have been received, were due. Callers queue up in
-        order.
-        """
+        """Return once these received bytes were due. Callers queue up in order."""
         with self._lock:
             now = self._clock()
             self._free_at = max(self._free_at, now - 0.25) + size / self.rate
@@ -76,8 +70,7 @@ class _Phase:
 
 
 class Traffic:
-    """What one pull received, whatever became of it: blobs, tokens, redirects and errors alike.
-    Thread-safe.
+    """All that one pull received: blobs, tokens, redirects, errors. Thread-safe.
 
     It also watches the link, as it is now: only time in which some body is on its way counts, and
     the last seconds.
@@ -122,8 +115,7 @@ class Traffic:
         return self.place.line.connections if self.place is not None else None
 
     def end_when(self, has_ended: Callable[[], bool]) -> None:
-        """From when this holds, no request is sent and no byte waited for: what was received
-        already is handed over.
+        """Once this holds, send no request and wait for no byte: hand over received bytes.
 
         It would come a second time otherwise, and the server would have counted it all the same.
         """
@@ -134,15 +126,11 @@ class Traffic:
         return self._has_ended()
 
     def allow(self, most: int) -> None:
-        """From now on no more than so many body bytes are received, those that came before
-        counted.
-        """
+        """Receive no more than so many body bytes from now on, earlier ones included."""
         self._most = most
 
     def announce(self, size: int) -> None:
-        """A body of this size is about to be read. Raises RefusedError where that alone is more
-        than is allowed.
-        """
+        """A body of this size comes next. RefusedError where that alone is more than is allowed."""
         most = self._most
         if most is not None and self._fetched + size > most:
             raise RefusedError(
@@ -152,7 +140,8 @@ class Traffic:
             )
 
     def grant(self, size: int) -> int:
-        """How many of these bytes may come now; `received` gives the grant back. Raises
+        """How many of these bytes may be read now; `received` returns the grant.
+
         RefusedError for none.
         """
         with self._lock:
@@ -180,9 +169,7 @@ class Traffic:
             self._listener = emit
 
     def received(self, size: int, granted: int = 0) -> None:
-        """So many body bytes came, of a grant. Raises RefusedError where there was none, and they
-        are too many.
-        """
+        """Count body bytes of a grant. RefusedError for too many of them without one."""
         with self._lock:
             self._fetched += size
             self._granted -= granted
@@ -204,9 +191,7 @@ class Traffic:
         return _MOST_PIECE if self._limit is None else self._limit.piece_bytes
 
     def framed(self, size: int, parts: int = 0) -> None:
-        """Of what was received, this much only said where the parts of a multi-range answer belong:
-        so many parts.
-        """
+        """Count received bytes that were headers of a multi-range response's parts."""
         with self._lock:
             self._framing += size
             self._parts += parts
@@ -272,9 +257,7 @@ class Traffic:
 
     @property
     def tells_rate(self) -> bool:
-        """Whether so much has been received, or for so long, that a forecast may rest on the
-        rate.
-        """
+        """Whether enough was received, or for long enough, to estimate by the rate."""
         with self._lock:
             is_long = self._receiving >= _FORECAST_SECONDS and self._fetched >= _TELLING_BYTES
             return self._fetched >= _FORECAST_BYTES or is_long
@@ -298,17 +281,14 @@ class Traffic:
 
     @property
     def plain_rate(self) -> float | None:
-        """Bytes per second while no answer of several parts was on its way; None until that tells a
-        rate.
-        """
+        """Bytes per second while no multi-part response ran; None until that tells a rate."""
         with self._lock:
             seconds, size = self._plain.seconds, self._plain.bytes
         return size / seconds if size >= _FORECAST_BYTES and seconds > 0 else None
 
     @property
     def part_seconds(self) -> float | None:
-        """What each part of an answer of several adds to the time that its bytes take; None until
-        enough came to tell.
+        """Seconds that each part of a response adds to its bytes' time; None until enough arrived.
 
         Of all connections together: the work that a host does for a part, as far as it keeps the
         link from its rate.

@@ -80,8 +80,7 @@ class Keyring:
         self._hung: dict[str, str] = {}
 
     def find(self, host: str, repository: str) -> Credentials | None:
-        """None when there are none. Raises UsageError or LocalError naming a file that cannot be
-        used.
+        """The credentials, or None. UsageError or LocalError names a file that is unusable.
 
         HelperError, of the first helper that failed, when no other place has any.
         """
@@ -124,9 +123,7 @@ class Keyring:
             yield _Place(Path(home, ".dockercfg"), is_legacy=True)
 
     def _look(self, place: _Place, host: str, repository: str) -> Credentials | None:
-        """One file: the host's own helper, then an entry that says something, then the store for
-        all hosts.
-        """
+        """Look into one file: the host's own helper, its entry, the helper for all hosts."""
         data = contents_of(place.path, "file of credentials")
         if data is None:
             return None
@@ -168,9 +165,7 @@ class Keyring:
 
 
 def normalised(key: str) -> tuple[str, str]:
-    """Host and repository prefix that the key of an entry stands for. A key with a scheme stands
-    for its whole host.
-    """
+    """Host and repository prefix of an entry's key. A key with a scheme is for its whole host."""
     bare = key.removeprefix("https://").removeprefix("http://")
     host, _, path = bare.partition("/")
     path = path.strip("/")
@@ -181,9 +176,7 @@ def normalised(key: str) -> tuple[str, str]:
 
 
 def most_specific(keys: Iterable[str], host: str, repository: str) -> str | None:
-    """The key whose host is this one and whose path is the longest prefix of the repository, in
-    whole components.
-    """
+    """The key of this host with the longest prefix of the repository, in whole components."""
     wanted = normalised(host)[0]
     best: tuple[int, bool] | None = None
     chosen = None

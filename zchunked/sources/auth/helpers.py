@@ -1,6 +1,4 @@
-"""Credential helpers: programs `docker-credential-NAME` that keep secrets elsewhere. They never see
-a shell.
-"""
+"""Credential helpers: run `docker-credential-NAME` programs, which keep secrets; no shell."""
 
 from __future__ import annotations
 

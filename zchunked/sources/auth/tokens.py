@@ -1,6 +1,4 @@
-"""Authorization: what a registry asks for, from what the person has. Tokens are fetched once for
-all threads.
-"""
+"""Authorization: bearer tokens and basic auth, as a registry asks for, shared by all threads."""
 
 from __future__ import annotations
 
@@ -91,8 +89,9 @@ class Auth:
         clock: Callable[[], float],
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`look_up` is called when first asked for credentials, and once only. `clock` in seconds,
-        monotonic.
+        """`look_up` is called at the first request for credentials, once.
+
+        `clock` in seconds, monotonic.
         """
         self._http, self._look_up, self._clock, self._limits = http, look_up, clock, limits
         self._host, self._repository = repository.host, repository.repository
@@ -110,12 +109,11 @@ class Auth:
         self._searches: SingleFlight[Credentials | None] = SingleFlight()
 
     def grant(self, *, is_last: bool = False) -> Grant:
-        """What to show now: nothing, before the first challenge. May fetch a token, for all threads
-        at once.
+        """The authorization to send now; none before the first challenge.
 
-        `is_last` fetches one for this request alone: tokens that are good for a few uses run out
-        while others wait. Raises AccessDeniedError, TransientError or TransferError when the token
-        endpoint gives none.
+        May fetch a token, for all threads. `is_last` fetches one for this request alone: tokens
+        that are good for a few uses run out while others wait. Raises AccessDeniedError,
+        TransientError or TransferError when the token endpoint gives none.
         """
         with self._lock:
             scope, basic = self._scope, self._basic
@@ -148,9 +146,7 @@ class Auth:
         return answer.status == 401
 
     def learn(self, answer: HttpResponse, shown_grant: Grant) -> None:
-        """Take the challenge of an answer that `asks`. Raises AccessDeniedError when another try
-        cannot help.
-        """
+        """Take the challenge of a response. AccessDeniedError when another try cannot help."""
         denied = answer.status_error(f"{self._host}/{self._repository}")
         challenge = self._choose(answer, denied)
         if challenge.scheme == "basic":
@@ -228,9 +224,7 @@ class Auth:
         )
 
     def _credentials(self) -> Credentials | None:
-        """A helper may take its time, and ask the person: so one thread looks, and the others wait
-        for it.
-        """
+        """Look credentials up, in one thread, while others wait: a helper may ask the user."""
 
         def look() -> Credentials | None:
             with self._lock:
@@ -244,8 +238,9 @@ class Auth:
         return self._searches.run(None, look)
 
     def _find(self) -> Credentials | None:
-        """A helper that fails stops no pull: most images are public, and configurations get copied
-        around.
+        """Look credentials up.
+
+        A failing helper stops no pull: most images are public, configs get copied.
         """
         try:
             return self._look_up()

@@ -1,6 +1,4 @@
-"""registries.conf: which registries serve an image. The format of containers-registries.conf(5),
-version 2. Pure.
-"""
+"""Parse registries.conf: which registries serve an image (version 2 of its format)."""
 
 from __future__ import annotations
 
@@ -79,9 +77,7 @@ class _File(msgspec.Struct):
 
 
 def parse_registries(data: bytes, file: str) -> dict[str, Registry]:
-    """What one file says; unknown keys are passed over. Raises LocalError naming the file and the
-    place in it.
-    """
+    """Parse one file; unknown keys are ignored. LocalError names the file and the place in it."""
     import tomllib  # noqa: PLC0415 - takes time to load, and many machines have no such file
 
     try:
@@ -194,8 +190,7 @@ def _rest(reference: Reference, prefix: str) -> str | None:
 
 
 def endpoints(registries: Registries, reference: Reference) -> list[Endpoint]:
-    """Who may be asked for the image, best first: the mirrors that are good for it, and the primary
-    last.
+    """The registries that may serve the image, best first: usable mirrors, then the primary.
 
     Raises AccessDeniedError naming the file that blocks it, LocalError for a location that makes no
     name.

@@ -1,6 +1,4 @@
-"""Which files count as registries.conf, in what order, as the container tools have it: the main
-one, then drop-ins.
-"""
+"""Find the files of registries.conf in the container tools' order: the main one, then drop-ins."""
 
 from __future__ import annotations
 
@@ -18,8 +16,7 @@ _NAME, _DROP_INS = "registries.conf", "registries.conf.d"
 def registries_from(
     environment: Mapping[str, str], *, told: Path | None = None, system: Path = _SYSTEM
 ) -> Registries:
-    """`told` is the person's own choice. Raises UsageError where that is missing, LocalError for a
-    file not understood.
+    """`given`: the user's own choice. UsageError where it is missing, LocalError if broken.
 
     A file of the user's own stands for the system's, drop-ins included.
     """

@@ -10,9 +10,7 @@ _MOST_BYTES = 4 << 20
 
 
 def contents_of(path: Path, what: str) -> bytes | None:
-    """None when there is no such file. `what` it should be, for the message when it is too large to
-    be that.
-    """
+    """Read a small file, None if absent. `what` names it in the message if too large."""
     try:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)

@@ -1,6 +1,4 @@
-"""Where a blob's bytes are: at the server itself, or on the host that it redirects to, until that
-URL expires.
-"""
+"""Where a blob's bytes are: at the server, or where it redirects to, until that URL expires."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ class BlobLocations:
             return response.url
 
     def _glance(self, digest: Digest, *, follow: bool) -> HttpResponse:
-        """A response that shows that the blob is there, with as little of it as the host can send;
-        or a redirect.
-        """
+        """A response that shows that the blob exists, as short as the host can; or a redirect."""
         path = self._path_of(digest)
         response = self._server.ask(path, {"Range": "bytes=0-0"}, follow=follow)
         size = stated_size(response.status, response.headers)
@@ -78,16 +74,12 @@ class BlobLocations:
             return netloc(target) if target else self._last_host
 
     def known(self, digest: Digest) -> str | None:
-        """The URL that had the blob last; None before the first request, and after its signature
-        has expired.
-        """
+        """The URL that had the blob last; None before any, and once its signature expired."""
         with self._lock:
             return self._targets.get(digest)
 
     def found(self, digest: Digest, look: Callable[[], str]) -> str:
-        """The URL by `look`, which asks the server; one thread does, the others wait for it and go
-        there directly.
-        """
+        """The URL by `look`, which asks the server: in one thread, for all that wait."""
         return self._lookups.run(digest, look)
 
     def note(self, digest: Digest, target: str) -> None:
@@ -103,9 +95,7 @@ class BlobLocations:
     # ── requests ──
 
     def ask_server(self, blob: Descriptor, headers: Mapping[str, str]) -> HttpResponse:
-        """By way of the server, which may redirect. Where it has no such blob: by the blob's own
-        URLs.
-        """
+        """Request a blob by way of the server, or, where it has none, at the blob's own URLs."""
         response = self._server.ask(self._path_of(blob.digest), headers)
         if response.status == 404 and blob.urls:
             return self._ask_elsewhere(response, blob, headers)
@@ -122,9 +112,7 @@ class BlobLocations:
             raise
 
     def has_expired(self, response: HttpResponse, target: str) -> bool:
-        """Whether this response of another host says that the server has to be asked for a new
-        URL.
-        """
+        """Whether this response of another host means: ask the server for a new URL."""
         return response.status in _EXPIRED and not self._is_server(target)
 
     def _is_server(self, url: str) -> bool:
@@ -133,9 +121,7 @@ class BlobLocations:
     def _ask_elsewhere(
         self, response: HttpResponse, blob: Descriptor, headers: Mapping[str, str]
     ) -> HttpResponse:
-        """The first of the blob's own URLs that has it, asked without credentials; otherwise the
-        last response.
-        """
+        """The first of its own URLs' responses that has it, without credentials, or the last."""
         failure: TransferError | None = None
         for url in blob.urls:
             response.excerpt()

@@ -1,6 +1,4 @@
-"""Send HTTP requests, once each: every byte is counted, redirects are checked, failures become our
-own errors.
-"""
+"""Send HTTP requests, once each: bytes counted, redirects checked, failures as our errors."""
 
 from __future__ import annotations
 
@@ -30,7 +28,8 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Body:
-    """What a request carries, of a known size; it may be asked for again from its beginning.
+    """Body of a request, of a known size; it may be read again from its beginning.
+
     `sent`: bytes handed over, all times taken together.
     """
 
@@ -65,8 +64,9 @@ class Http:
         environment: Mapping[str, str] = MappingProxyType({}),
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`environment` says which proxies to go through. `sessions`, closed with this, say whom to
-        trust.
+        """`environment` gives the proxies.
+
+        `sessions`, closed with this, hold the trusted certificates.
         """
         self._environment = environment
         self.traffic, self._limits = traffic, limits
@@ -101,9 +101,7 @@ class Http:
         )
 
     def redirected(self, url: str, location: str) -> str:
-        """As `redirect_target`: from https to http only where certificates are not checked either,
-        and never inward.
-        """
+        """As `redirect_target`; to http only if certificates are not checked; never inward."""
         target = redirect_target(url, location, may_leave_tls=not self._sessions.verifies)
         refuse_inward(url, target)
         return target
@@ -119,8 +117,7 @@ class Http:
         body: Body | None = None,
         answer_seconds: float | None = None,
     ) -> HttpResponse:
-        """One request: GET, or POST of a form, or of another method. Redirects are answers like any
-        other.
+        """Send a GET, a POST of a form, or another method. Redirects are responses like any other.
 
         `answer_seconds`: how long the answer may be awaited, where that is longer than a silence
         usually may.

@@ -1,5 +1,4 @@
-"""Connections whose every answer begins, goes on and ends in time: urllib3's, with a reader of our
-own.
+"""urllib3 connections with deadlines: every response must begin, go on and end in time.
 
 `http.client` bounds one `recv` at a time, so a server that dribbles a head, says `100 Continue` for
 ever or never ends its trailers would keep a thread for ever. Here each step of an answer (its head;
@@ -130,9 +129,7 @@ class Response(HTTPResponse):
             raise MalformedHeadError("Content-Length is no number")
 
     def expect(self, *, may_wait: bool = True) -> None:
-        """The next step begins: more of the body; only what was received already, unless it may
-        wait.
-        """
+        """Begin the next step: more of the body; only received bytes, unless it may wait."""
         self._reader.expect(may_wait=may_wait)
 
 
@@ -142,8 +139,9 @@ class _Watched:
     timeout: float | None
 
     def _new_conn(self) -> Any:
-        """To the first of the name's addresses that takes us. The name itself stays: certificates
-        are for it.
+        """Connect to the first address that accepts.
+
+        The name itself stays, as certificates are for it.
         """
         name, failure = self._dns_host, None
         for address in self._addresses(name):
@@ -190,8 +188,9 @@ class _HttpsPool(HTTPSConnectionPool):
 
 
 def expect_more(raw: Any, *, may_wait: bool = True) -> None:
-    """The next read of this body, urllib3's response, is a step of its own. One that may not wait
-    fails at once where nothing has been received.
+    """The next read of this urllib3 body is a step of its own.
+
+    One that may not wait fails at once where nothing has been received.
     """
     if isinstance(raw._fp, Response):  # noqa: SLF001 - urllib3 has no other way to it
         raw._fp.expect(may_wait=may_wait)  # noqa: SLF001

@@ -1,5 +1,4 @@
-"""Content-Encoding as servers use it: a label on bytes that are as they should be, or real packing.
-Pure.
+"""Undo Content-Encoding as servers use it: a mere label, or real compression. Pure.
 
 We ask for `identity`. Some servers label what they send all the same (`aws-chunked`, `x-gzip` for a
 layer that is a gzip file), so the label alone refuses nothing: lengths and digests tell. Others do
@@ -25,18 +24,14 @@ def may_be_packed(headers: Mapping[str, str]) -> bool:
 
 
 def document_of(headers: Mapping[str, str], data: bytes, most: int, what: str) -> bytes:
-    """A JSON document as it was before a server packed it. LimitError when it has more than `most`
-    bytes.
-    """
+    """A JSON document, decompressed. LimitError when it has more than `most` bytes."""
     if not may_be_packed(headers) or data.lstrip()[:1] in (b"{", b"[", b""):
         return data
     return _unpacked(data, most, what)
 
 
 def blob_of(headers: Mapping[str, str], data: bytes, digest: Digest, most: int, what: str) -> bytes:
-    """The body itself, or what it unpacks to: the digest decides. The body itself where neither
-    fits.
-    """
+    """The body, or what it decompresses to: the digest decides. The body where neither fits."""
     if not may_be_packed(headers) or digest_of(data) == digest:
         return data
     unpacked = _unpacked(data, most, what)

@@ -1,6 +1,4 @@
-"""The server that a reference names: its scheme, its paths, what it wants to see. Redirects lead
-away from it.
-"""
+"""The server that a reference names: scheme, paths, authorization; redirects lead away."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ class ServerAddress:
 
 
 class RegistryEndpoint:
-    """One server: requests to it carry what it asks for, and its refusals renew that.
-    Thread-safe.
-    """
+    """One server: requests carry its authorization, and its refusals renew that. Thread-safe."""
 
     def __init__(self, http: Http, auth: Auth, address: ServerAddress) -> None:
         """The endpoint's owner closes `http`."""
@@ -88,9 +84,7 @@ class RegistryEndpoint:
         body: Body | None = None,
         answer_seconds: float | None = None,
     ) -> HttpResponse:
-        """With what the server wants to see. A refusal of what is not fresh is followed by a
-        renewal.
-        """
+        """Request with authorization. If an old one is refused, it is renewed once."""
         for turn in range(TRIES):
             grant = self._auth.grant(is_last=turn == TRIES - 1)
             if follow and method == "GET":

@@ -1,5 +1,4 @@
-"""Refuse redirects that aim inward: at this machine's own services, or at a cloud's metadata
-service.
+"""Refuse redirects inward: to services of this machine, or to a cloud's metadata service.
 
 A registry may send us to any storage, in a private network too. Loopback and link-local addresses
 are no storage: whoever sends us there wants what only this machine can reach (server-side request
@@ -33,8 +32,7 @@ def _resolve(host: str) -> list[str]:
 
 
 def refuse_inward(url: str, target: str, resolve: Resolve = _resolve) -> None:
-    """Raise PermanentError if a redirect of `url` to `target` leads inward and `url` itself was not
-    there.
+    """Raise PermanentError if `target` leads inward and `url`, which redirects to it, does not.
 
     The name is looked up once more when connecting; what a resolver changes meanwhile is not seen.
     """

@@ -17,9 +17,7 @@ from zchunked.ranges import ByteRange, parse_content_range
 _KIND = rb"(?:content-type:[^\r\n]*\r\n)?"
 _PLACE = rb"content-range: bytes (\d{1,19})-(\d{1,19})/(\d{1,19})\r\n"
 _USUAL = re.compile(rb"\r\n" + _KIND + _PLACE + _KIND + rb"\r\n", re.IGNORECASE)
-"""The head of a part behind its boundary, as nearly all servers write it. Any other is looked at
-with care.
-"""
+"""The head of a part behind its boundary, as most servers write it; others are parsed with care."""
 _HEAD = re.compile(rb"[ \t]*\r?\n((?:[^\r\n]+\r?\n)*)\r?\n")
 _BEHIND_FIRST = re.compile(rb"--|[ \t]*\r?\n")
 _LINE_END = re.compile(rb"\r?\n")
@@ -27,8 +25,7 @@ _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*([^\r\n]*
 
 
 class PartReader:
-    """Feed it the body in pieces of any size; it hands out the bytes of the blob. Holds at most one
-    part's headers.
+    """Fed the body in pieces of any size, it returns the blob's bytes. Holds one part's headers.
 
     Parts may be fewer than `most` (coalesced, or left out) and in any order. All must be of a blob
     of `size` bytes and lie within `hull`. What precedes the first part and follows the last is
@@ -139,9 +136,7 @@ class PartReader:
         return head.end()
 
     def _open_part(self, data: bytes, at: int) -> int | None:
-        """Where the next part's bytes begin, or the end; None while its headers are not all
-        here.
-        """
+        """Where the next part's bytes begin, or the end; None until all of its headers are here."""
         line_end = _LINE_END.match(data, at)
         behind = line_end.end() if line_end else at
         if not data.startswith(self._delimiter, behind):

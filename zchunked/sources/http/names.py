@@ -1,6 +1,4 @@
-"""Look names of hosts up, within a bound: the system's own way has none that we could set, and may
-take a minute.
-"""
+"""Look host names up in bounded time: the system's own way has no limit and may take a minute."""
 
 from __future__ import annotations
 
@@ -11,9 +9,7 @@ from contextlib import suppress
 
 
 class MuteResolverError(OSError):
-    """No name server has answered in time. Others than that of a timeout: nobody was connected
-    to.
-    """
+    """No name server answered in time. Unlike a timeout: there was no connection."""
 
 
 def addresses_of(name: str, seconds: float) -> list[str]:

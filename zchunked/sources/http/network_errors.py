@@ -57,15 +57,11 @@ class NoTlsError(NoWayError):
 
 
 class MalformedHeadError(HTTPException):
-    """The head of an answer arrived and is no HTTP. Its text is the library's name for the
-    fault.
-    """
+    """A response's head arrived and is not HTTP. The text is the library's name for the fault."""
 
 
 def causes_of(error: BaseException) -> list[BaseException]:
-    """The exception and all that led to it, outermost first. Libraries hang them in different
-    places.
-    """
+    """The exception and its causes, outermost first. Libraries attach them in different places."""
     found: list[BaseException] = []
     todo: list[object] = [error]
     while todo:

@@ -1,6 +1,4 @@
-"""Which proxy a URL goes through: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, as curl and Go
-read them. Pure.
-"""
+"""Choose a URL's proxy: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, as curl and Go do."""
 
 from __future__ import annotations
 

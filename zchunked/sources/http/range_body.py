@@ -1,6 +1,4 @@
-"""Read the body of a range response: one range, parts of multipart/byteranges, or a small packed
-blob.
-"""
+"""Read the body of a range response: one range, multipart/byteranges, or a small packed blob."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Ranged reads of blobs behind HTTP: one or several spans a request, whatever the host makes of
-them.
-"""
+"""Read ranges of blobs over HTTP: one or several spans a request, whatever the host answers."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ class BlobReader:
         self.locations = BlobLocations(server, path_of)
 
     def spans_per_request(self, blob: Descriptor) -> int:
-        """1 for a host of which nothing is known; `read` may be asked for more all the same, to
-        find out.
-        """
+        """1 for an unknown host; `read` may be asked for more all the same, to find out."""
         known = self._hosts.recall(self.locations.host_of(blob))
         return 1 if known is None else min(known, most_spans(blob))
 
@@ -185,8 +181,9 @@ class BlobReader:
         raise AccessDeniedError(f"{what} refuses every new URL")
 
     def _look(self, blob: Descriptor, spans: Sequence[ByteRange], own: list[_Opened]) -> str:
-        """Where the server sends us for this blob. The response from there goes into `own`: it is
-        the caller's.
+        """Find where the server redirects for this blob.
+
+        A response from there goes to `own`, the caller's.
         """
         response = self.locations.ask_server(blob, _headers(blob, spans))
         try:
@@ -201,8 +198,9 @@ class BlobReader:
     def _settled(
         self, response: HttpResponse, blob: Descriptor, spans: Sequence[ByteRange]
     ) -> _Opened:
-        """A response that `_checked` has passed. A host may refuse ranges with 403 and send the
-        whole blob.
+        """A response that `_checked` passed.
+
+        A host may refuse ranges with 403 and send the whole blob.
         """
         if response.status == 403 and _headers(blob, spans):
             denied = response.status_error(self._what(blob, response.host))
@@ -215,8 +213,9 @@ class BlobReader:
     def _checked(
         self, response: HttpResponse, blob: Descriptor, spans: Sequence[ByteRange]
     ) -> Holds:
-        """Raises, and closes the response, unless its body holds bytes of the spans. Learns what
-        the host can do.
+        """Raise, and close the response, unless its body has bytes of the spans.
+
+        Notes the host's habits.
         """
         host = response.host
         if (
@@ -254,9 +253,7 @@ class BlobReader:
         return holds
 
     def _dismiss(self, response: HttpResponse, blob: Descriptor) -> None:
-        """What is short is read, for it was sent already, and that keeps the connection; a large
-        blob is not.
-        """
+        """Drop a response: a short body is read, which keeps the connection; a large one is not."""
         if response.status >= 400 or blob.size <= self._limits.error_body_bytes:
             response.excerpt()
         response.close()

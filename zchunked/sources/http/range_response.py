@@ -53,8 +53,7 @@ def understand(
     spans: Sequence[ByteRange],
     limits: Limits = DEFAULT_LIMITS,
 ) -> ByteRange | Parts | Packed | None:
-    """What the body holds: one range of the blob, or parts. None when the status is not about
-    ranges at all.
+    """What the body holds: one range of the blob, or parts. None: no status about ranges.
 
     Raises RangeIgnoredError, MultiRangeRefusedError (several spans only), TransientError for an
     answer that contradicts the question, IntegrityError when the blob is shorter than promised.
@@ -86,9 +85,7 @@ def understand(
 
 
 def _refuse_packed(headers: Mapping[str, str], blob: Descriptor, what: str) -> None:
-    """Raises EncodedError where lengths tell that the body is not as long as the bytes that it
-    should hold.
-    """
+    """Raise EncodedError where the stated lengths show that the body is compressed."""
     want, total = blob.size, None
     if content_range := headers.get("Content-Range"):
         try:
@@ -124,9 +121,7 @@ def stated_size(status: int, headers: Mapping[str, str]) -> int | None:
 def _of_200(
     headers: Mapping[str, str], blob: Descriptor, spans: Sequence[ByteRange], what: str
 ) -> ByteRange:
-    """Some servers send a range under 200; the headers must leave no doubt. Others send the whole
-    blob: so be it.
-    """
+    """Judge a 200: some servers send a range under it, if headers say so; others the blob."""
     if len(spans) > 1:
         raise MultiRangeRefusedError(
             f"{what}: {len(spans)} ranges in one request are answered with the whole blob"

@@ -1,6 +1,4 @@
-"""Read one HTTP response: its head, its body piece by piece, each failure as an error of our
-own.
-"""
+"""Read one HTTP response: its head, and its body piece by piece; failures become our errors."""
 
 from __future__ import annotations
 
@@ -100,8 +98,7 @@ class HttpResponse:
         raise LimitError(f"{what} has {size} bytes or more, the limit is {most}")
 
     def document(self, most: int, what: str) -> tuple[bytes, int]:
-        """A JSON document, unpacked where the server packed it, and by how many bytes that made it
-        longer.
+        """A JSON document, decompressed, and by how many bytes that made it longer.
 
         Raises LimitError as `read` does, and PermanentError for a web page.
         """
@@ -112,9 +109,7 @@ class HttpResponse:
         return found, len(found) - len(data)
 
     def excerpt(self) -> bytes:
-        """The beginning of a body, for its message. Never raises; the answer is done with
-        afterwards.
-        """
+        """The beginning of a body, for an error message. Never raises; ends the response."""
         came: list[bytes] = []
         with suppress(TransferError):
             for piece in self.pieces(self._limits.error_body_bytes):
@@ -157,9 +152,7 @@ class HttpResponse:
             raise ours from cause
 
     def _settle(self) -> None:
-        """A body that ends where we stop reading leaves its connection good for the next
-        request.
-        """
+        """Read a body to its end where little is left: then the connection can be reused."""
         if (
             self._received == self.length
             or self.headers.get("Transfer-Encoding", "").lower() == "chunked"

@@ -1,6 +1,4 @@
-"""Keep connections open between requests: one `requests` session each, whose answers end in
-time.
-"""
+"""Keep connections open between requests: a pool of `requests` sessions with deadlines."""
 
 from __future__ import annotations
 
@@ -26,14 +24,10 @@ _NOT_SENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 
 
 class SessionPool:
-    """Sessions by origin. Each serves one request at a time, in whatever thread, and rests with its
-    connection open in between. Thread-safe.
-    """
+    """Sessions by origin; each serves one request at a time, in any thread. Thread-safe."""
 
     def __init__(self, trust: Trust | None = None, shared: IdleConnections | None = None) -> None:
-        """None trusts what the system does. `shared`: where sessions rest with those of other
-        pools.
-        """
+        """None trusts as the system does. `shared`: where idle sessions of all pools are kept."""
         trust = self._trust = trust or Trust()
         self.verifies = trust.verify
         """Whether certificates are checked at all."""
@@ -60,16 +54,15 @@ class SessionPool:
         self._idle.put((self._trust, origin), session)
 
     def close(self) -> None:
-        """Close those that rest, unless others share them; those at work close when they are put
-        back.
-        """
+        """Close idle sessions, unless they are shared; busy ones close when they are put back."""
         self._own.close()
 
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """None. Otherwise requests reads the whole body of a redirect even when told not to follow
-        it.
+        """None.
+
+        Otherwise requests reads the whole body of a redirect even when told not to follow it.
         """
 
 
@@ -96,8 +89,9 @@ class _Adapter(HTTPAdapter):
         return manager
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """The context has it all; without this, CA certificates would be parsed again for each
-        connection.
+        """Nothing: the context has it all.
+
+        Otherwise each connection would parse CA certificates again.
         """
 
     def build_connection_pool_key_attributes(

@@ -19,9 +19,7 @@ class SingleFlight(Generic[_Result]):
         self._under_way: dict[Hashable, Future[_Result]] = {}
 
     def run(self, key: Hashable, call: Callable[[], _Result]) -> _Result:
-        """The result or error of `call`, or of the one that another thread has under way for this
-        key.
-        """
+        """Result or error of `call`, or of another thread's call for this key under way."""
         with self._lock:
             flight = self._under_way.get(key)
             leads = flight is None

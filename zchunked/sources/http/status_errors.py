@@ -77,9 +77,7 @@ def status_error(
 
 
 def is_page(headers: Mapping[str, str], body: bytes) -> bool:
-    """Whether this is a page for people: what login portals and proxies send in place of
-    anything.
-    """
+    """Whether this is a web page, as login portals and proxies send in place of anything."""
     begin = body[:200].lstrip().lower()
     is_html = (
         headers.get("Content-Type", "")
@@ -115,9 +113,7 @@ def _phrase(status: int) -> str:
 
 
 def retry_after(headers: Mapping[str, str], body: bytes, now: float) -> float | None:
-    """How many seconds the server asks us to wait: by its header, a number or a date, or by a hint
-    in the body.
-    """
+    """Seconds that the server asks to wait: by Retry-After, or by a hint in the body."""
     said = headers.get("Retry-After", "").strip()
     if _SECONDS.fullmatch(said):
         return float(said)

@@ -1,6 +1,4 @@
-"""TLS: whom we trust, for each host. The layout of certificate directories is that of the container
-tools.
-"""
+"""TLS certificates to trust, for each host, in the directories of the container tools."""
 
 from __future__ import annotations
 
@@ -17,8 +15,7 @@ _SYSTEM_CERTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """`cert_dir` is used for every host; in `certs_d` each host has a directory of its own,
-    `host:port`.
+    """`cert_dir` is used for every host; in `certs_d` each host has its own directory, `host:port`.
 
     `home` is the registry: what vouches for it may also vouch for hosts that it sends us to.
     """

@@ -17,9 +17,7 @@ Origin = tuple[str, str, int]
 
 
 def shown(url: str) -> str:
-    """For messages and logs: no user info, no fragment; values of query keys outside a short list
-    become `…`.
-    """
+    """A URL for messages and logs: no user info, no fragment; most query values are `…`."""
     try:
         parts = urlsplit(url)
         text = "&".join(
@@ -103,9 +101,7 @@ def redirect_target(url: str, location: str, *, may_leave_tls: bool = False) -> 
 
 
 def _as_ascii(location: str) -> str:
-    """Header text is Latin-1 to the library, whatever bytes it was; those beyond ASCII, and control
-    characters, are percent-encoded as they came.
-    """
+    """Percent-encode bytes beyond ASCII and control characters of a header, as they arrived."""
     return quote(
         location.encode("utf-8" if max(location, default="") > "\xff" else "latin-1"),
         safe=_URL_CHARS,

@@ -1,6 +1,4 @@
-"""Open a bucket (S3, Google, Azure) by `obstore`, which signs and sends: settings, endpoint,
-certificates.
-"""
+"""Open a bucket (S3, Google, Azure) by `obstore`: settings, endpoint, certificates."""
 
 from __future__ import annotations
 
@@ -64,8 +62,9 @@ _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "SAS")
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """One bucket and a prefix in it, opened but not asked. `secrets`: what no message may
-    repeat.
+    """One bucket and a prefix in it; nothing was requested yet.
+
+    `secrets`: what no message may repeat.
     """
 
     scheme: str
@@ -153,9 +152,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def _trusted(network: Network) -> dict[str, Any]:
-    """The same certificates as for registries, beside those of the system; AWS has a variable of
-    its own.
-    """
+    """The same certificates as for registries, beside the system's; AWS has its own variable."""
     environment = network.environment
     trust = trust_from(environment, verify=network.tls_verify, cert_dir=network.cert_dir)
     if not trust.verify:

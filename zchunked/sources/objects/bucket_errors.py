@@ -38,9 +38,7 @@ _BREAKS = {
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One failed request: the error to raise, the status if there was an answer, and how long its
-    body was.
-    """
+    """One failed request: the error to raise, the status if any, and the body's length."""
 
     error: ZPullError
     status: int | None = None
@@ -51,9 +49,7 @@ class Answered:
 def understood(
     error: Exception, what: str, *, secrets: Iterable[str] = (), hint: str = ""
 ) -> Answered:
-    """`hint`: what to set where credentials are missing. No URL gets into a message: it may carry a
-    signature.
-    """
+    """`hint`: what to set without credentials. No message holds a URL: it may carry a signature."""
     text = str(error)
     if "NotPartial" in text or "non-partial response" in text:
         return Answered(RangeIgnoredError(f"{what}: the range is ignored"), 200)

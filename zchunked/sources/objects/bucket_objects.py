@@ -1,6 +1,4 @@
-"""The objects of a layout in a bucket (S3, Google, Azure), read one range at a time; never retried
-here.
-"""
+"""Objects of a layout in a bucket (S3, Google, Azure), read one range at a time, unretried."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ def open_bucket(reference: LayoutReference, network: Network) -> BucketObjects:
 
 
 class BucketObjects:
-    """Fills `Objects`. One range per request: no bucket serves more. Pieces come as obstore hands
-    them over.
-    """
+    """A bucket as `Objects`. One range per request: no bucket serves more."""
 
     def __init__(
         self, bucket: Bucket, traffic: Traffic, *, limits: Limits = DEFAULT_LIMITS
@@ -113,9 +109,7 @@ class BucketObjects:
             self._traffic.ended()
 
     def _counted(self, error: Exception, what: str, began: float) -> Exception:
-        """An error is an answer, too, and its body was received; nobody was asked where nobody
-        could be reached.
-        """
+        """Count a failed request: an error is a response too, unless no server could be reached."""
         answered = self._bucket.answered(error, what)
         if answered.has_asked:
             self._traffic.asked(Requested("GET", what, 0, time.monotonic() - began))

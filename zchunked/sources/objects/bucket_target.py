@@ -1,6 +1,4 @@
-"""A bucket to publish to: objects appear whole, the index is replaced only as long as nobody else
-has done so.
-"""
+"""Publish to a bucket: objects appear whole; the index is replaced unless another publisher did."""
 
 from __future__ import annotations
 
@@ -44,9 +42,7 @@ _NO_CONDITIONS = frozenset({400, 405, 501})
 def open_bucket_target(
     reference: LayoutReference, network: Network, *, is_patient: bool = True
 ) -> BucketTarget:
-    """`is_patient` False: a part of a blob is sent once. Otherwise obstore sends it up to three
-    times more: it alone still has the part.
-    """
+    """`is_patient` False: a blob's part is sent once. Otherwise obstore retries it three times."""
     # A limit to silence would count the time that a part takes to go up.
     client = {"timeout": f"{_REQUEST_SECONDS}s"}
     return BucketTarget(
@@ -55,9 +51,7 @@ def open_bucket_target(
 
 
 class BucketTarget:
-    """Fills `Target`. Where the bucket takes conditional writes, publishers never lose each other's
-    entries.
-    """
+    """A bucket as `Target`. With conditional writes, publishers never lose each other's entries."""
 
     def __init__(self, bucket: Bucket, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self.name = bucket.name
@@ -81,9 +75,7 @@ class BucketTarget:
             raise ours from None
 
     def put(self, path: str, size: int, pieces: Iterable[bytes | memoryview]) -> None:
-        """What `pieces` raises is raised here; a large object that breaks off leaves no parts
-        behind.
-        """
+        """Raises what `pieces` raises; a large object that breaks off leaves no parts behind."""
         if size <= _PART_BYTES:
             self._put(path, b"".join(pieces), _JSON_TYPE if path == "oci-layout" else _BLOB_TYPE)
         else:
@@ -124,9 +116,7 @@ class BucketTarget:
         """Connections end with the process; there is no way to end them before."""
 
     def _current(self, path: str) -> tuple[bytes | None, PutMode, AccessDeniedError | None]:
-        """The object, the condition under which it may be replaced, and the refusal that may mean
-        that it is absent.
-        """
+        """The object, the condition to replace it, and an error that may mean it is absent."""
         import obstore  # noqa: PLC0415 - an extra
 
         what, most = f"{self.name}/{path}", self._limits.manifest_bytes

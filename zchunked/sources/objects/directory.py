@@ -1,6 +1,4 @@
-"""The objects of a layout that is a directory. Nothing in it leads out of it: links are not
-followed.
-"""
+"""Objects of a layout in a directory. Links are not followed, so nothing leads out of it."""
 
 from __future__ import annotations
 
@@ -77,9 +75,7 @@ class DirectoryObjects:
             os.close(handle)
 
     def _open(self, path: str) -> int:
-        """A regular file below the folder; the folder itself, which a person named, may be behind a
-        link.
-        """
+        """Open a regular file below the folder; the folder itself may be a link."""
         try:
             at = os.open(self._folder, _FOLDER)
         except (FileNotFoundError, NotADirectoryError) as error:

@@ -20,9 +20,7 @@ class Objects(Protocol):
     """What messages call the place."""
 
     def get(self, path: str, most: int) -> bytes:
-        """A small object whole. NotFoundError where there is none, LimitError when it has more than
-        `most` bytes.
-        """
+        """A small object, whole. NotFoundError if absent, LimitError above `most` bytes."""
 
     def spans_per_request(self, path: str, blob: Descriptor) -> int:
         """As `Source.spans_per_request`."""

@@ -1,6 +1,4 @@
-"""The objects of a layout behind a web server: files under a base, with ranges where the server has
-them.
-"""
+"""Objects of a layout behind a web server: files under a base URL, by ranges where it has them."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _ADVICE = (
 
 
 class StaticObjects:
-    """Fills `Objects`. A server that packs blobs is refused: offsets in a packed blob mean
-    nothing.
-    """
+    """A static web server as `Objects`. One that compresses blobs is refused: offsets are lost."""
 
     def __init__(
         self,
