@@ -66,15 +66,12 @@ class Blobs(OpenedFolder, BlobReads):
             return self._session.next_file()
 
     def _claim(self, blob: Digest, size: int, rows: Rows) -> None:
-        """Enter extents whose bytes are on the disk, save what was evicted since they were
-        written.
-        """
+        """Record extents whose bytes are on the disk, except those evicted since."""
         with self._claims:
             self._index.add_extents(blob, size, self._extents(blob).still(rows))
 
     def share_extents(self, blob: Digest, size: int, rows: list[Row]) -> bool:
-        """Let the blob have bytes that lie in files of other blobs too; False when one of these
-        files is gone.
+        """Give the blob bytes in files of other blobs too; False when a file is gone.
 
         The caller has just verified the blob's digest over them and what was here of it.
         """
@@ -95,10 +92,9 @@ class Blobs(OpenedFolder, BlobReads):
         return self._index.whole_size(blob)
 
     def adopt(self, blob: Digest, size: int, handle: int) -> bool:
-        """Take over the file behind `handle`, which is closed, as all of a blob; False unless that
-        needs no copy.
+        """Adopt the file behind `handle`, then close it, as the blob; False if it needs a copy.
 
-        Its digest is not verified: whoever proves the layer does that.
+        Its digest is not verified: the proof of the layer does that.
         """
         file = self._next_file()
         if not adopt_file(handle, size, self._blobs / file):
@@ -107,17 +103,16 @@ class Blobs(OpenedFolder, BlobReads):
         return True
 
     def _enter_file(self, blob: Digest, size: int, file: str) -> bool:
-        """What of the blob was not here yet lies in this file, which holds all of it. False where
-        nothing lacked.
-        """
+        """Record that this file holds all the blob's missing bytes; False if none were."""
         fresh = self._extents(blob).add(0, size, file, 0) if size else []
         if fresh:
             self._claim(blob, size, [(span.start, span.end, file, span.start) for span in fresh])
         return bool(fresh)
 
     def keep(self, pieces: Iterable[bytes]) -> tuple[Digest, int]:
-        """A new blob of any size, made on this machine; its digest and size. What `pieces` raises
-        leaves nothing.
+        """Store a new blob of any size, made on this machine; returns its digest and size.
+
+        What `pieces` raises leaves nothing.
         """
         file = self._next_file()
         digest, size = write_file(pieces, self._blobs / file)
@@ -132,8 +127,7 @@ class Blobs(OpenedFolder, BlobReads):
         self._proved_at[blob] = self._session.files
 
     def report_corruption(self, blob: Digest, spans: Iterable[ByteRange]) -> list[ByteRange]:
-        """Forget bytes that are not what a manifest or a TOC says, as far as that may be believed;
-        returns which.
+        """Forget bytes that are not what a manifest or a TOC says; returns those forgotten.
 
         Of a blob that was proved only what came since: a stranger's claim about it is no reason to
         drop it.
@@ -151,9 +145,7 @@ class Blobs(OpenedFolder, BlobReads):
         return ours
 
     def evict(self, blob: Digest, spans: Iterable[ByteRange], *, keep_proofs: bool = False) -> None:
-        """Forget bytes that a digest of their own convicts, whatever blobs share them, and proofs
-        that rest on them.
-        """
+        """Forget bytes whose digest is wrong, in all blobs sharing them, with their proofs."""
         extents, wrong = self._extents(blob), list(spans)
         with self._claims:
             self._has_dropped = True
@@ -171,9 +163,7 @@ class Blobs(OpenedFolder, BlobReads):
                     shared.cut(span.start, span.end)
 
     def forget(self, blob: Digest) -> None:
-        """Drop a blob: its extents, chunks and proofs. Nothing is wrong with bytes that other blobs
-        share.
-        """
+        """Drop a blob: its extents, chunks and proofs. Bytes that other blobs share stay."""
         with self._claims:
             self._has_dropped = True
             self._extents(blob).cut(0, sys.maxsize)

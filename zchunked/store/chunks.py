@@ -27,8 +27,7 @@ class Chunks(Blobs):
     """The part of a store that finds chunks. Thread-safe."""
 
     def find_chunks(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
-        """Where chunks lie, as far as rows promise them and their bytes are here; of several places
-        the newest.
+        """Where chunks lie, as far as recorded and stored; of several places the newest.
 
         A blob that came in parts goes first, since each chunk was hashed: of one that came whole it
         is its TOC's claim.
@@ -64,19 +63,13 @@ class Chunks(Blobs):
     def add_chunks(
         self, blob: Digest, size: int, rows: Iterable[tuple[bytes, int, int, int]]
     ) -> None:
-        """Promise chunks: (raw digest, start, length, decoded size), all in `blob`; best many,
-        ascending.
-        """
+        """Record chunks of `blob`: (raw digest, start, length, decoded size); best ascending."""
         self._index.add_chunks(blob, size, rows)
 
     def chunks_of(self, blob: Digest) -> list[tuple[bytes, int, int, int]]:
-        """(raw digest, start, length, decoded size) of the chunks promised in a blob, in blob
-        order.
-        """
+        """Chunks recorded in a blob: (raw digest, start, length, decoded size), in blob order."""
         return self._index.chunks_of(blob)
 
     def drop_chunks(self, blob: Digest, digests: Iterable[bytes]) -> None:
-        """Take promises back; every layer that rests on chunks of the blob is proved again when
-        next pulled.
-        """
+        """Remove chunks; layers that rest on chunks of the blob are proved again when pulled."""
         self._index.drop_chunks(blob, digests)

@@ -16,8 +16,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def share(handle: int, path: Path) -> bool:
-    """Make the new file `path` hold what `handle` holds, on the disk for good; False where the file
-    system cannot.
+    """Clone or hard-link `handle` to the new file `path`, synced; False where that is impossible.
 
     A hard link is made only of a file that is our own and that nobody else may write to. Whoever
     owns it could still change it in place, which no tool does to a blob; then proofs and exports

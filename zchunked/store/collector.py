@@ -1,6 +1,4 @@
-"""Find and remove what `gc` may drop: rows and files. SQL beside `database.py`, in its
-transactions.
-"""
+"""Find and remove what `gc` may drop: rows and files, in transactions of the index."""
 
 from __future__ import annotations
 
@@ -110,9 +108,7 @@ class Collector:
     # ── rows go ──
 
     def forget(self, drop: Drop, refs: list[Ref], pulls: list[BegunPull]) -> bool:
-        """False, and nothing is changed, when `refs` and `pulls` are no longer what there is, or a
-        blob is in use.
-        """
+        """Forget these rows; False, unchanged, when `refs` or `pulls` changed or blobs are used."""
         blobs = [*drop.blobs, *drop.trimmed]
         got = self._locks.exclude(blobs)
         try:
@@ -143,9 +139,7 @@ class Collector:
     # ── files go ──
 
     def remove_unclaimed(self) -> int:
-        """Unlink byte files that no row points to and nobody writes; returns the bytes that were
-        freed.
-        """
+        """Unlink byte files that no row points to and no process writes; returns bytes freed."""
         freed = 0
         idle = idle_files(self._folder)  # first: what is claimed by then stays claimed
         with self._index.transaction():
@@ -158,10 +152,9 @@ class Collector:
         return freed
 
     def compact(self, file: str) -> int:
-        """Write what is alive of a file to a new one, and let the rows point there; returns the
-        bytes that were freed.
+        """Copy the live ranges of a file to a new one, and move the rows; returns the bytes freed.
 
-        0 when somebody uses a blob that lies in it. A kill at any moment leaves one of the two
+        0 when a process uses a blob that lies in it. A kill at any moment leaves one of the two
         files without rows, which the next collection removes.
         """
         path, before = self._folder / file, self._rows_of(file)
@@ -221,9 +214,7 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _copy(old: Path, new: Path, ranges: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Write the ranges one behind the other, and to the disk; returns (low, high, where it lies
-    now).
-    """
+    """Copy the ranges one behind the other, synced; returns (low, high, new offset) of each."""
     moves, at = [], 0
     with old.open("rb") as source, new.open("xb") as target:
         for low, high in ranges:

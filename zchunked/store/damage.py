@@ -1,6 +1,4 @@
-"""Forget damaged bytes in the index: of every blob whose extents point to them, with all proofs
-that rest on them.
-"""
+"""Forget damaged bytes in the index, of all blobs that share them, with proofs resting on them."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ from zchunked.ranges import ByteRange, Spans, merge
 def cut(
     db: sqlite3.Connection, digest: str, spans: list[ByteRange], *, keep_proofs: bool = False
 ) -> dict[str, list[ByteRange]]:
-    """As `Index.cut_extents`, of ascending, disjoint spans, within a transaction of the
-    caller's.
-    """
+    """As `Index.cut_extents`, of ascending, disjoint spans, within the caller's transaction."""
     gone = {digest: spans}
     found = db.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
     if found is None:
@@ -65,8 +61,9 @@ def _cut(
 def _sharing(
     db: sqlite3.Connection, places: dict[str, list[ByteRange]]
 ) -> dict[int, list[ByteRange]]:
-    """What blobs have in these parts of files. Reads all extents: damage is rare, and an index of
-    files is not free.
+    """Extents of other blobs in these parts of files.
+
+    Reads all extents: damage is rare, and an index of files is not free.
     """
     shared: dict[int, list[ByteRange]] = {}
     for file, parts in places.items():

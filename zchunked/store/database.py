@@ -1,6 +1,4 @@
-"""The index of the store: one SQLite file, its transactions, and the rows of blobs, chunks
-and layers.
-"""
+"""The store's index: one SQLite file, its transactions, and rows of blobs, chunks and layers."""
 
 from __future__ import annotations
 
@@ -104,9 +102,7 @@ class Index:
             return self._db.execute(sql, parameters).fetchall()
 
     def number_off(self) -> None:
-        """Make 0, 1, 2, … a table of this connection: rows are taken by their numbers from what a
-        parameter packs.
-        """
+        """Make 0, 1, 2, … a table of this connection: it numbers rows packed in a parameter."""
         with self._lock, self._errors():
             if not self._has_numbers:
                 self._db.execute("PRAGMA temp_store=MEMORY")
@@ -125,9 +121,7 @@ class Index:
     def add_extents(
         self, digest: str, size: int, rows: Rows, *, is_there: Callable[[str], bool] | None = None
     ) -> bool:
-        """`is_there`, of files that others may have claimed alone: False, and nothing is entered,
-        unless each is.
-        """
+        """Record extents. `is_there`: of shared files; False, unchanged, if one is gone."""
         by_file: dict[str, list[tuple[int, int, int]]] = {}
         for start, end, file, at in rows:
             by_file.setdefault(file, []).append((start, end - start, at))
@@ -159,8 +153,7 @@ class Index:
     def cut_extents(
         self, digest: str, spans: Iterable[ByteRange], *, keep_proofs: bool = False
     ) -> dict[str, list[ByteRange]]:
-        """Forget these bytes of a blob, in whatever file they lie, and of every blob that shares
-        them.
+        """Forget these bytes of a blob, in whatever file they lie, and of all that share them.
 
         With them go the proofs of all these blobs and those that rest on them. What another process
         has entered meanwhile stays, and so does what it will. Returns what was forgotten of which
@@ -212,9 +205,7 @@ class Index:
         return {str(file) for (file,) in self.rows("SELECT DISTINCT file FROM extents")}
 
     def remove_unclaimed(self, files: Iterable[str], remove: Callable[[str], None]) -> int:
-        """Have those of the files removed that no extent points to; nobody can begin to
-        meanwhile.
-        """
+        """Remove those of the files that no extent points to; none can begin to meanwhile."""
         with self.transaction() as db:
             claimed = {str(file) for (file,) in db.execute("SELECT DISTINCT file FROM extents")}
             unclaimed = [file for file in files if file not in claimed]
@@ -227,9 +218,7 @@ class Index:
     def add_chunks(
         self, digest: str, size: int, rows: Iterable[tuple[bytes, int, int, int]]
     ) -> None:
-        """Rows of (raw digest, start, length, decoded size) in the blob. Best they ascend:
-        neighbours share a page.
-        """
+        """Record (raw digest, start, length, decoded size) in the blob; best ascending."""
         self.number_off()
         with self.transaction() as db:
             blob = self.number(db, digest, size)
@@ -249,8 +238,7 @@ class Index:
     def find_keys(
         self, table: str, name: str, width: int, keys: Sequence[bytes]
     ) -> Iterator[tuple[list[int], list[int], list[int], list[int]]]:
-        """Wherever a row of the table has one of the keys, of so many bytes, in that column: which
-        of them, number of the blob, start, length; in columns.
+        """Rows with these keys and lengths in a column: (key, blob's number, start, length).
 
         The keys ascend: neighbours in the index are looked up together.
         """
@@ -335,9 +323,7 @@ class Index:
         return self.rows(sql, parameters)
 
     def set_hint(self, sql: str, parameters: Sequence[object]) -> None:
-        """A kill forgets nothing of it, a power loss may: nothing rests on it, and there may be
-        many a second.
-        """
+        """Write without a sync: it survives a kill, perhaps no power loss, and is cheap."""
         with self._lock:
             self._db.execute("PRAGMA synchronous=NORMAL")
             try:

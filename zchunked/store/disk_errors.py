@@ -1,6 +1,4 @@
-"""Map an OSError of this machine's disk: to damaged bytes, or to trouble that has nothing to do
-with them.
-"""
+"""Map an OSError of the local disk: to damaged bytes, or to trouble that says nothing of them."""
 
 from __future__ import annotations
 
@@ -66,9 +64,7 @@ def is_full(folder: Path) -> bool:
 
 
 def probe(folder: Path) -> None:
-    """Write what an index would, and take it back: OSError says what SQLite's "disk I/O error"
-    hides.
-    """
+    """Write as the index does, and undo it: this OSError explains SQLite's "disk I/O error"."""
     path = folder / f"probe-{secrets.token_hex(6)}"
     handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
@@ -81,9 +77,7 @@ def probe(folder: Path) -> None:
 
 
 def index_advice(error: str, folder: Path) -> str:
-    """What to do about an error of SQLite, told by its text; where that says little, by a write of
-    our own.
-    """
+    """What to do about an SQLite error, by its text; where that says little, by a test write."""
     if "I/O" in error or "unable to open" in error:
         try:
             probe(folder)

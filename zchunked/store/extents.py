@@ -1,6 +1,4 @@
-"""Extent map of one blob: which of its bytes lie in which file; disjoint, in memory, shared by
-threads.
-"""
+"""Extent map of a blob: which of its bytes lie in which file; disjoint, in memory, thread-safe."""
 
 from __future__ import annotations
 
@@ -33,8 +31,7 @@ Span = tuple[int, int] | tuple[int, int, int] | tuple[int, int, int, bytes]
 
 
 class ExtentMap:
-    """Thread-safe. Blob offset → file and offset; whatever is added twice counts once, the first
-    copy wins.
+    """Blob offset → file and offset. Of bytes added twice the first copy wins. Thread-safe.
 
     The rows, ascending and disjoint, are held in blocks: one list of tens of thousands, with many
     workers inserting all over it, would spend its time moving.
@@ -61,9 +58,7 @@ class ExtentMap:
         return extents
 
     def _find(self, position: int) -> tuple[int, int]:
-        """Block and place in it of the last row that starts at `position` or before; place -1 where
-        there is none.
-        """
+        """Block and position in it of the last row that starts at or before it; -1: none."""
         number = bisect_right(self._firsts, position) - 1
         return number, bisect_right(self._blocks[number], (position, math.inf)) - 1
 
@@ -173,9 +168,7 @@ class ExtentMap:
             return found if at == end else None
 
     def locate(self, spans: Sequence[Span]) -> list[tuple[str, int] | None]:
-        """For each (start, end, …), ascending, file and offset; None where it takes several pieces
-        or is not here.
-        """
+        """File and offset of each (start, end, …), ascending; None where split or not stored."""
         with self._lock:
             found: list[tuple[str, int] | None] = []
             low, high, file, at = 0, 0, "", 0

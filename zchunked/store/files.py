@@ -1,6 +1,4 @@
-"""Open and read the store's byte files. One that cannot be read is trouble of this machine, not
-damage.
-"""
+"""Open and read the store's byte files. An unreadable file is local trouble, not damage."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ _SHARE_OF_LIMIT = 8  # connections, the index and exports want descriptors too
 
 
 class ByteFiles:
-    """Thread-safe. Keeps some files open until `close`; those beyond that are opened for each
-    read.
-    """
+    """Reads byte files; keeps some of them open until `close`. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -37,8 +33,9 @@ class ByteFiles:
             self._handles.clear()
 
     def read(self, piece: Piece) -> bytes:
-        """All of it. IntegrityError where the file is missing or too short, LocalError where it
-        cannot be read.
+        """Read a piece.
+
+        IntegrityError where the file is missing or too short, LocalError if unreadable.
         """
         handle = self._handles.get(piece.file)
         is_kept = handle is not None

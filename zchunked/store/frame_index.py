@@ -1,6 +1,4 @@
-"""The index of frames: which stored blob holds the frame of a key. SQL beside `database.py`, in its
-transactions.
-"""
+"""The index of frames: which stored blob holds the frame of a key."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Hints that nothing rests on: layers that were converted, uploads to resume, images that were
-served.
-"""
+"""Hints, which no proof rests on: converted layers, resumable uploads, images that were served."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ class Hints:
         self._index = index
 
     def recall_conversion(self, diff_id: Digest, settings: str) -> bytes | None:
-        """What `remember_conversion` was told of this tar and these settings; its blob may be
-        gone.
-        """
+        """The layer that this tar with these settings was converted to; its blob may be gone."""
         sql = "SELECT result FROM conversions WHERE diff_id = ? AND settings = ?"
         rows = self._index.hints(sql, (diff_id, settings))
         return rows[0][0] if rows else None
@@ -50,9 +46,7 @@ class Hints:
             self._index.set_hint("INSERT OR REPLACE INTO uploads VALUES(?, ?, ?, ?)", row)
 
     def recall_served(self, repository: str) -> list[tuple[Digest, str]]:
-        """Manifests of images that clients asked for, with the tag or nothing; the last one
-        first.
-        """
+        """Manifests of images that clients requested, with the tag or nothing; the latest first."""
         sql = (
             "SELECT manifest, tag FROM served WHERE repository = ? AND asked >= ? ORDER BY "
             "asked DESC LIMIT ?"

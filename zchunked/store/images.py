@@ -1,6 +1,4 @@
-"""Images in the store: the documents of one, and the look-up of one by the name it was pulled
-under.
-"""
+"""Images in the store: the documents of one, and finding one by the name it was pulled under."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ _DIGEST_BEGINS = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ImageDocuments:
-    """`root` is the digest of what the reference names: the manifest itself, or an index around
-    it.
+    """Manifest of an image.
+
+    `root` is the digest of what the reference names: the manifest itself, or an index around it.
     """
 
     root: Digest
@@ -42,8 +41,7 @@ class StoredImage:
 def find_name(
     store: Store, text: str, platform: Platform | None = None
 ) -> tuple[str, Digest | None]:
-    """The name of an image in the store, and its digest where that was told, for what a person
-    called it.
+    """Find an image's name, and its digest where given, by what the user typed.
 
     That may be the name it was pulled under, `name@digest` as a pull prints it, a digest, or the
     beginning of one. Raises NotFoundError, InvalidReferenceError; UsageError for a beginning that
@@ -79,8 +77,9 @@ def find_name(
 
 
 def find(store: Store, text: str, platform: Platform | None = None) -> list[Image]:
-    """All images that this means, of several platforms perhaps. Raises as `find_name`,
-    NotFoundError where none.
+    """All images that `text` names, perhaps of several platforms.
+
+    Raises as `find_name`, NotFoundError where there are none.
     """
     name, digest = find_name(store, text, platform)
     found = [
@@ -100,9 +99,7 @@ def _begins(image: Image, digits: str) -> bool:
 
 
 def load(store: Store, name: str, digest: Digest | None, platform: Platform | None) -> StoredImage:
-    """A pulled image by the name it was pulled under. NotFoundError unless all of it is here and
-    proved.
-    """
+    """A pulled image by its name. NotFoundError unless all of it is stored and proved."""
     fitting = [
         image
         for image in store.images()

@@ -1,5 +1,4 @@
-"""Journals of byte files: which bytes of a blob a process that is gone, or one that runs, has
-written.
+"""Journals of byte files: which bytes of a blob a running or killed process has written.
 
 How they are kept, and why they count within one boot only, stands in `writer.py`.
 """
@@ -55,9 +54,7 @@ def head(blob: Digest, size: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """What a process that is gone had received of a blob: bytes on the disk, perhaps without
-    rows.
-    """
+    """What a killed process had received of a blob: bytes on the disk, perhaps without rows."""
 
     blob: Digest
     size: int
@@ -65,9 +62,7 @@ class Leftover:
 
 
 def recover(folder: Path) -> Iterator[Leftover]:
-    """Read the journals of processes that are gone. Each is removed once the caller has taken what
-    it says.
-    """
+    """Read the journals of killed processes; each is removed once the caller took what it says."""
     boot = boot_id()
     for journal in sorted(folder.glob("*" + _JOURNAL)):
         file = journal.name.removesuffix(_JOURNAL)
@@ -106,9 +101,7 @@ def _is_on_disk(path: Path) -> bool:
 
 
 def idle_files(folder: Path) -> list[Path]:
-    """The byte files of sessions that are gone, journals read. Whether rows claim them must be
-    asked afterwards.
-    """
+    """Byte files of ended sessions, journals read; check afterwards whether rows point to them."""
     # first: the rest may start
     files = [path for path in folder.iterdir() if path.suffix not in (LIVE, _JOURNAL)]
     live = {*live_sessions(folder)}
@@ -117,9 +110,7 @@ def idle_files(folder: Path) -> list[Path]:
 
 
 def in_flight(folder: Path) -> list[Leftover]:
-    """What running processes have received and perhaps not committed. For looking at: it may be
-    gone by now.
-    """
+    """What running processes received and perhaps not committed: a view that may change."""
     boot, found = boot_id(), []
     for journal in folder.glob("*" + _JOURNAL):
         with suppress(OSError):
@@ -131,9 +122,7 @@ def in_flight(folder: Path) -> list[Leftover]:
 
 
 def _read_journal(journal: Path, data: Path, boot: str) -> Leftover | None:
-    """What it says, None where it says nothing of use. OSError where it or its file cannot be
-    read.
-    """
+    """What a journal says, None for nothing of use. OSError where it or its file cannot be read."""
     head, _, body = journal.read_bytes().partition(b"\n")
     length = data.stat().st_size
     try:

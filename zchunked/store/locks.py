@@ -1,6 +1,4 @@
-"""Lock blobs between processes: advisory locks on one file, one byte per blob, dropped with the
-process.
-"""
+"""Lock blobs between processes: advisory locks on one file, a byte a blob, freed by the system."""
 
 from __future__ import annotations
 
@@ -21,8 +19,7 @@ _TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
 class BlobLocks:
-    """Locks of one open file, which all threads of a store share; another store of the same process
-    is another owner.
+    """Locks of one open file, shared by the threads of a store; another store competes.
 
     A shared lock *pins* a blob: its holder may use what the index says of it, and nobody collects
     it. A lock that excludes the others is for collecting. Where the system or the file system has
@@ -52,9 +49,7 @@ class BlobLocks:
             self._held.clear()
 
     def pin(self, name: str) -> None:
-        """Waits while another process collects that very blob. The index must be asked
-        afterwards.
-        """
+        """Wait while another process collects that very blob. The index must be read afterwards."""
         if name in self._held or not self.works:
             return
         assert _WAIT is not None
@@ -92,9 +87,7 @@ class BlobLocks:
 
 
 def _offset(name: str) -> int:
-    """Of a digest its first 15 hex digits. What is no digest shares a byte with others, which does
-    no harm.
-    """
+    """The first 15 hex digits of a digest. Other names may share a byte, which does no harm."""
     digits = name.partition(":")[2][:15]
     try:
         return int(digits, 16) & _SPREAD

@@ -1,6 +1,4 @@
-"""Remember what hosts serve, how fast links and this machine are, and hashes of seeds: hints
-only.
-"""
+"""Remember what hosts serve, how fast links and this machine are, hashes of seeds: all hints."""
 
 from __future__ import annotations
 
@@ -58,9 +56,7 @@ class Memory:
     def recall_seeds(
         self, inodes: Sequence[int]
     ) -> dict[tuple[int, int, int], tuple[bytes, bytes]]:
-        """(inode, at, size) → (stamp, raw digest) as remembered of parts of files elsewhere on this
-        machine.
-        """
+        """Remembered (inode, at, size) → (stamp, raw digest) of parts of other local files."""
         found = {}
         for some in batches(inodes):
             sql = (

@@ -1,6 +1,4 @@
-"""Make a whole byte file at once: from pieces, hashed on the way, or as a clone of a file that
-exists.
-"""
+"""Make a whole byte file at once: from pieces, hashed meanwhile, or as a clone of another file."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ from zchunked.store.disk_errors import local_error
 
 
 def write_file(pieces: Iterable[bytes], path: Path) -> tuple[Digest, int]:
-    """Digest and size of what was written, safe from power loss. What `pieces` raises leaves no
-    file.
-    """
+    """Write a file, synced; returns its digest and size. What `pieces` raises leaves no file."""
     hasher, size = hashlib.sha256(), 0
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
@@ -38,9 +34,7 @@ def write_file(pieces: Iterable[bytes], path: Path) -> tuple[Digest, int]:
 
 
 def adopt_file(handle: int, size: int, path: Path) -> bool:
-    """Clone the file behind `handle`, which is closed. False unless it has that size and nothing is
-    copied.
-    """
+    """Clone the file behind `handle`, then close it; False if its size differs or it cannot."""
     try:
         return bool(size) and os.fstat(handle).st_size == size and share(handle, path)
     except OSError as error:

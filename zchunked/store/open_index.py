@@ -1,5 +1,4 @@
-"""Open the index's file, whatever its file system lacks: write access, shared memory maps, or
-locks.
+"""Open the index's file, even where its file system lacks write access, shared memory or locks.
 
 SQLite's WAL needs memory that processes share, and SQLite takes every failure to lock for another
 program that holds the lock. So what the file system can do is found out first, by system calls
@@ -34,8 +33,9 @@ _NO_WAL = (
 
 
 class OpenIndex(NamedTuple):
-    """`owner` excludes other processes and is closed after `db`; `note` says what the file system
-    lacks.
+    """An opened index: `owner` excludes other processes and is closed after `db`.
+
+    `note` says what the file system lacks.
     """
 
     db: sqlite3.Connection
@@ -84,9 +84,7 @@ def open_index(path: Path) -> OpenIndex:
 
 
 def copy_index(path: Path) -> sqlite3.Connection:
-    """What an index says right now, in memory; an empty one where there is none. Takes no lock that
-    others wait for.
-    """
+    """A copy of the index in memory; an empty one where there is none. Blocks no other process."""
     memory = _connect(":memory:")
     try:
         if path.exists():
@@ -122,9 +120,7 @@ def _read_into(memory: sqlite3.Connection, path: Path) -> None:
 
 
 class _Connection(sqlite3.Connection):
-    """Closed when it is dropped, by a store that was not; Python 3.13 warns of one that is still
-    open then.
-    """
+    """A connection that closes when dropped: Python 3.13 warns of one that is still open."""
 
     def __del__(self) -> None:
         self.close()
@@ -188,9 +184,7 @@ def _has_locks(folder: Path) -> bool:
 
 @contextmanager
 def _in_turns(folder: Path) -> Iterator[None]:
-    """One process after the other: SQLite fails, and does not wait, where two switch a new file to
-    WAL at once.
-    """
+    """One process after the other: SQLite fails where two switch a new file to WAL at once."""
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with suppress(OSError):  # a file system without locks
@@ -215,8 +209,6 @@ def read_only(folder: Path) -> LocalError:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether a store can be written to, as far as names and rights tell; True where there is none
-    yet.
-    """
+    """Whether a store can be written to, by names and rights; True where there is none yet."""
     places = (folder, folder / "blobs", folder / "index.sqlite")
     return all(os.access(place, os.W_OK) for place in places if place.exists())

@@ -24,9 +24,7 @@ class OpenedFolder(Memory):
     """The part of a store that owns its files, and closes them."""
 
     def __init__(self, folder: Path, *, reads_only: bool = False) -> None:
-        """`reads_only`, or a folder that cannot be written to: nothing is made, and nothing is
-        forgotten for good.
-        """
+        """`reads_only`, or a read-only folder: nothing is written, no forgetting is saved."""
         self.folder, self._blobs = folder, folder / "blobs"
         self.is_read_only = reads_only or not is_writable(folder)
         if not self.is_read_only:

@@ -1,6 +1,4 @@
-"""Marks of processes, for file systems without locks: a file's text tells which process holds
-it.
-"""
+"""Lock files for file systems without locks: the text of a file tells which process holds it."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ def mark() -> bytes:
 
 
 def has_ended(text: bytes) -> bool:
-    """Whether the process of a mark is known to be gone. It may live on another machine, or be
-    writing it.
-    """
+    """Whether the writer of this is known to be gone: not if it runs on another machine."""
     parts = text.decode(errors="replace").split("\n")
     if len(parts) != 4 or not parts[0].isdigit() or parts[1] != os.uname().nodename:
         return False
@@ -47,13 +43,12 @@ def has_ended(text: bytes) -> bool:
 
 
 class OwnerFile:
-    """Excludes other processes from creation to `close`, and after a kill until the next one sees
-    that.
-    """
+    """Excludes other processes from creation to `close`; after a kill, until one sees that."""
 
     def __init__(self, path: Path) -> None:
-        """Raises LocalError where another process has it. Does not wait: its holder keeps it for a
-        whole pull.
+        """Raises LocalError where another process holds it.
+
+        Does not wait: that may take a whole pull.
         """
         self._path = path
         try:
@@ -92,9 +87,7 @@ class OwnerFile:
             return None
 
     def _remove(self, text: bytes) -> bool:
-        """Remove the mark of one that is gone; False when another process has put its own there
-        meanwhile.
-        """
+        """Remove the text of a process that is gone; False if another one wrote its own."""
         aside = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
         try:
             self._path.rename(aside)

@@ -1,6 +1,4 @@
-"""Which blobs have bytes in which files, in sums: what images share is told without reading every
-extent.
-"""
+"""Sums of bytes by blob and file: tell what images share without reading every extent."""
 
 from __future__ import annotations
 

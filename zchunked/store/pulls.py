@@ -1,6 +1,4 @@
-"""Log of pulls that have begun and not finished: `status` shows them, `gc` keeps their bytes for a
-while.
-"""
+"""Log of unfinished pulls: `status` shows them, and `gc` keeps their bytes for a while."""
 
 from __future__ import annotations
 
@@ -24,7 +22,9 @@ _COLUMNS = "id, name, platform, manifest, session, process, began, had"
 
 
 class BegunPull(NamedTuple):
-    """`had`: bytes of its layers that were in the store when it began; `began`: seconds since the
+    """An unfinished pull.
+
+    `had`: bytes of its layers that were in the store when it began; `began`: seconds since the
     epoch.
     """
 
@@ -46,9 +46,7 @@ class PullLog:
         index.ensure([_TABLE])
 
     def begin(self, name: str, platform: str, manifest: Digest, had: int) -> int:
-        """Returns the number to finish it by. Earlier ones of this name that nobody works on are
-        replaced.
-        """
+        """Log a pull; returns the number to finish it by. Replaces abandoned ones of this name."""
         gone = self._gone(name, platform)
         with self._index.transaction() as db:
             db.executemany("DELETE FROM pulls WHERE id = ?", [(one,) for one in gone])
@@ -60,8 +58,9 @@ class PullLog:
             return int(db.execute(sql, row).lastrowid or 0)
 
     def finish(self, number: int, name: str, platform: str) -> None:
-        """The image is complete: this pull is over, and so are interrupted ones of its name. 0:
-        none was begun.
+        """The image is complete: forget this pull and interrupted ones of its name.
+
+        0: none was begun.
         """
         if over := [*([number] if number else []), *self._gone(name, platform)]:
             with self._index.transaction() as db:
@@ -79,9 +78,7 @@ class PullLog:
         return found
 
     def last_written(self, blob: str) -> float:
-        """When the youngest of the files with bytes of the blob was written to; 0 where there is
-        none.
-        """
+        """When a file with bytes of the blob was written to last; 0 where there is none."""
         sql = (
             "SELECT DISTINCT file FROM extents WHERE blob = (SELECT id FROM blobs WHERE digest = ?)"
         )
@@ -92,9 +89,7 @@ class PullLog:
         return latest
 
     def has_heir(self, number: int, repository: str) -> bool:
-        """Whether another process pulls what an interrupted pull of the repository has left, and
-        this one does not.
-        """
+        """Whether another process, and not this one, pulls what an interrupted pull has left."""
         rows = [row for row in self.rows() if row.name.startswith(repository)]
         running = {row.number for row in rows if self.is_running(row)}
         left = {row.manifest for row in rows if row.number not in running}

@@ -24,8 +24,9 @@ class BlobReads:
         raise NotImplementedError
 
     def read(self, blob: Digest, start: int, end: int) -> bytes:
-        """Bytes [start, end), unverified; meant for spans that fit into memory. IntegrityError if
-        some are not here.
+        """Bytes [start, end), unverified; for spans that fit into memory.
+
+        IntegrityError if some are missing.
         """
         pieces = self._pieces(blob, start, end)
         if len(pieces) == 1:
@@ -33,9 +34,7 @@ class BlobReads:
         return b"".join([self._files.read(piece) for piece in pieces])
 
     def read_many(self, blob: Digest, spans: Sequence[Span]) -> list[bytes | memoryview]:
-        """The bytes of each (start, end, …), ascending, in as few reads as the files allow; all fit
-        into memory.
-        """
+        """The bytes of each (start, end, …), ascending, in few reads; all fit into memory."""
         places = self._extents(blob).locate(spans)
         data: list[bytes | memoryview] = []
         first = 0
@@ -73,8 +72,9 @@ class BlobReads:
         return gather(pieces, self._files.read)
 
     def pieces_of(self, blob: Digest, spans: Sequence[Span]) -> list[list[Piece]]:
-        """Where each (start, end, …) of the blob lies, in order. IntegrityError if any byte is not
-        here.
+        """Where each (start, end, …) of the blob lies, in order.
+
+        IntegrityError if any byte is missing.
         """
         places = self._extents(blob).locate(spans)
         return [

@@ -1,6 +1,4 @@
-"""Many rows in one statement: numbers and digests packed into few parameters; names that may be no
-text.
-"""
+"""Pass many rows to one SQL statement: numbers and digests packed into few parameters."""
 
 from __future__ import annotations
 

@@ -32,9 +32,7 @@ _TABLES: dict[str, tuple[type, ...]] = {
 
 
 def mark(error: sqlite3.Error, path: Path) -> bool:
-    """Note that the index at `path` is damaged, if that is what the error says and it is ours;
-    whether it was noted.
-    """
+    """Note that the index at `path` is damaged, if the error says so; returns whether."""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE or not _has_bytes(
         path.parent / "blobs"
     ):
@@ -54,11 +52,10 @@ def _has_bytes(blobs: Path) -> bool:
 
 
 def rebuild_marked(path: Path, create: Callable[[Path], None]) -> None:
-    """Where there is a mark. `create` makes an empty index. A kill at any moment leaves the mark,
-    and it begins again.
+    """Rebuild an index that is noted as damaged. `create` makes an empty one.
 
-    Raises LocalError while other processes use the store; OSError, sqlite3.Error where the disk
-    fails.
+    A kill at any moment leaves the note, and the next process begins again. Raises LocalError while
+    other processes use the store; OSError, sqlite3.Error where the disk fails.
     """
     if not path.with_name(path.name + _MARK).exists():
         return

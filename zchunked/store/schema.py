@@ -10,9 +10,7 @@ from zchunked.store.hints_schema import HINTS
 
 VERSION = 2
 OLDER = 1
-"""The same but for tables that are made where they are missing: it becomes this one when it is
-opened.
-"""
+"""The version before, which lacks some tables: opening it adds them."""
 
 # blobs.whole: 1 once the extents cover the blob and its digest was verified over them. layers: a
 # layer whose tar was rebuilt from the store and matched the diff ID. rests: the blobs whose chunks

@@ -1,6 +1,4 @@
-"""Sessions of processes that write to a store: each has a name, and a mark that tells whether it
-still runs.
-"""
+"""Sessions of processes that write to a store: a name, and a lock that tells whether one runs."""
 
 from __future__ import annotations
 
@@ -19,8 +17,7 @@ LIVE = ".live"
 
 
 class Session:
-    """This process in the folder of byte files: its name, and a lock that the system drops with the
-    process.
+    """This process in the folder of byte files: its name, and a lock that ends with the process.
 
     Where the file system has no such locks, the mark says who holds it.
     """

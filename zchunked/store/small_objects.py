@@ -13,8 +13,9 @@ class SmallObjects(Blobs):
     """The part of a store that keeps them. Thread-safe."""
 
     def put(self, data: bytes) -> Digest:
-        """Keep a small object (manifest, config) whole; returns its digest. Whatever else was here
-        in its name goes.
+        """Store a small object (manifest, config) whole; returns its digest.
+
+        Replaces what had this name.
         """
         digest = digest_of(data)
         if not self.is_whole(digest):
@@ -30,9 +31,7 @@ class SmallObjects(Blobs):
         return digest
 
     def get(self, blob: Digest, size: int) -> bytes | None:
-        """A small object if it is here and good; `size` is a claim, and drops nothing that was
-        proved with another.
-        """
+        """A small object if stored undamaged; a wrong `size` drops nothing that was proved."""
         known, span = self.whole_size(blob), ByteRange(0, size)
         if size > DEFAULT_LIMITS.manifest_bytes or known not in (None, size):
             return None

@@ -1,6 +1,4 @@
-"""The store as everyone else sees it: blobs by digest and span, chunks by digest, images by
-name.
-"""
+"""The store's public face: blobs by digest and span, chunks by digest, images by name."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from zchunked.store.small_objects import SmallObjects
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A name and what it named when it was pulled. `root` is the index's digest where there was
-    one.
-    """
+    """A name and what it named when it was pulled. `root`: digest of the index, if any."""
 
     name: str
     platform: str
@@ -28,14 +24,10 @@ class Image:
 
 
 class Store(SmallObjects, Chunks):
-    """Thread-safe, and safe beside other processes on the same folder. `close` when done; a kill is
-    as good.
-    """
+    """The store. Thread- and process-safe. `close` it when done; a kill leaves it just as sound."""
 
     def reopen(self) -> None:
-        """After `close`, as a new store over the same folder: nothing that was read or held before
-        counts.
-        """
+        """After `close`: as a new store over the same folder; nothing is kept in memory."""
         Store.__init__(self, self.folder)
 
     # ── layers, images ──
@@ -66,8 +58,10 @@ class Store(SmallObjects, Chunks):
     def add_proof(
         self, layer: Digest, diff_id: Digest, tar_size: int, blobs: Iterable[Digest] = ()
     ) -> None:
-        """`blobs`: those that hold its chunks, where the layer is here in parts; the proof goes
-        when theirs do.
+        """Record a diff ID that was proved.
+
+        `blobs`: those that hold the chunks of a layer that is stored in parts; the proof goes when
+        theirs do.
         """
         self._index.add_proof(layer, diff_id, tar_size, blobs)
         self._proved_at[layer] = self._session.files

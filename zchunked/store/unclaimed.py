@@ -1,6 +1,4 @@
-"""Remove byte files that no row of the index points to: whatever wrote them has dropped what it
-wrote.
-"""
+"""Remove byte files that no row of the index points to, as after a kill."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ def remove_idle(index: Index, folder: Path) -> int:
 
 
 def remove_own(index: Index, session: Session) -> None:
-    """Those of this session, at its end. What a thread still writes has a journal, and is left to
-    the next process.
-    """
+    """Remove those of this session, at its end. Files with a journal are left for later."""
     paths = [path for path in session.folder.glob(f"{session.name}-*") if not path.suffix]
     with suppress(OSError, LocalError):
         _remove(index, [path for path in paths if not journal_of(path).exists()])

@@ -1,5 +1,4 @@
-"""Byte files that only grow, and the marks that let a later process find what a killed one had
-received.
+"""Append-only byte files with journals, from which a later process recovers after a kill.
 
 Every file has a journal beside it, one record per extent, written before the extent's first byte:
 blob offset and file offset. The file's length says how far that got, so a kill loses nothing that
@@ -32,8 +31,7 @@ _CANNOT = "cannot write to the store"
 
 
 class Writer:
-    """Appends what arrives of one blob to a file of its own. `write` is for one thread; `close`
-    commits.
+    """Appends what arrives of one blob to its own file. `write` is for one thread; `close` commits.
 
     `commit` is told the extents to enter once their bytes are on the disk. While a disk takes its
     time over that, what arrives lies in the socket, where a kill loses it: so another thread may
@@ -80,8 +78,7 @@ class Writer:
         return self.write_many([(position, piece)])
 
     def write_many(self, pieces: Pieces) -> list[ByteRange]:
-        """Keep what of the pieces is not in the store yet; returns that. The bytes survive a kill
-        from here on.
+        """Write what the store lacks of the pieces; returns it. It survives a kill from here on.
 
         All records in one write, then all bytes in another one: parts are small, and each system
         call lets go of the interpreter, which may be a long time coming back.
@@ -158,9 +155,7 @@ class Writer:
             self._fresh_bytes += row[1] - row[0]
 
     def commit_early(self) -> None:
-        """Commit if that is due before long. For any thread, and good for nothing once the writer
-        is closed.
-        """
+        """Commit if that is due soon. For any thread; does nothing once the writer is closed."""
         due = (
             self._fresh_bytes >= _COMMIT_BYTES // 2
             or self._clock() - self._since >= _COMMIT_SECONDS / 2
@@ -193,9 +188,10 @@ class Writer:
                 raise
 
     def _sync(self) -> None:
-        """All bytes to the disk. After a failure a second try may succeed and prove nothing (the
-        kernel drops what it could not write): so the journal goes, and no process ever enters what
-        this writer has not committed.
+        """Sync all bytes.
+
+        After a failure the journal goes, so that no process records uncommitted bytes. A second try
+        may succeed and prove nothing: the kernel drops what it could not write.
         """
         try:
             sync_data(self._data)
