@@ -45,9 +45,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """`zchunked.pull` is a function, and there is a folder of that name: loading it would bind the
-    name to it here.
-    """
+    """Keeps `zchunked.pull` the function: importing the folder of that name would rebind it."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in _WHERE and isinstance(value, ModuleType)):

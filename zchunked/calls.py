@@ -23,8 +23,7 @@ def pull(
     connection: Connection | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> PullResult:
-    """Download what is missing of an image, prove it, and write it where it is wanted:
-    `Client.pull` in one call.
+    """Pull an image: download what is missing, prove it, write it to `to`, as `Client.pull` does.
 
     Args, returns and raises as `Client` and `Client.pull` have them.
 

@@ -105,8 +105,7 @@ class Client(SendingCalls, ReadingCalls):
         force: bool = False,
         load: bool = False,
     ) -> Iterator[PullResult | ZPullError]:
-        """Pull several images side by side, over the same connections; what they have in common is
-        fetched once.
+        """Pull several images at once over the same connections; shared bytes are fetched once.
 
         Args:
             images: As `pull` takes them.

@@ -13,8 +13,7 @@ from zchunked.oci.quoting import safe_line
 
 
 class ZPullError(Exception):
-    """Root of all errors. The message is one line for people: what, where, expected, got, what to
-    do.
+    """Root of all errors. The message is one line for people: what, where, expected, got, remedy.
 
     Whatever text of a peer it repeats, it is one printable line and holds no password of a URL.
 
@@ -29,9 +28,7 @@ class ZPullError(Exception):
 
     exit_code = 1
     receipt: Any = None
-    """Of a pull that failed: the `zchunked.receipt.Receipt` of what it cost. None where nothing was
-    begun.
-    """
+    """Of a failed pull: the `zchunked.receipt.Receipt` of its cost; None where none began."""
 
     sent: Any = None
     """Of a publication that failed: the `zchunked.results.Sent` of what went up."""
@@ -40,9 +37,7 @@ class ZPullError(Exception):
     """Of a push that failed: the `zchunked.results.Uploaded` of what went up."""
 
     converted: Any = None
-    """Of a conversion that failed: the `zchunked.results.ConvertResult` of what was done by
-    then.
-    """
+    """Of a failed conversion: the `zchunked.results.ConvertResult` of what was done by then."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(safe_line(message))
@@ -112,9 +107,7 @@ class RangeIgnoredError(TransferError):
 
 
 class MultiRangeRefusedError(TransferError):
-    """The host does not answer several ranges in one request; it has been noted, so ask again for
-    single ones.
-    """
+    """The host refuses several ranges in one request; it has been noted, so ask for single ones."""
 
 
 class IntegrityError(ZPullError):
@@ -138,9 +131,7 @@ class LimitError(FormatError):
 
 
 class UnsupportedLayerError(ZPullError):
-    """This layer cannot be pulled in parts; the message is the reason. Whoever catches it takes the
-    layer whole.
-    """
+    """The layer cannot be pulled in parts; the message is the reason. The pull takes it whole."""
 
 
 class LocalError(ZPullError):

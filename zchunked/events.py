@@ -19,8 +19,9 @@ from zchunked.oci.quoting import safe_line
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What is known to be needed; sent again when the plan changes. All in compressed bytes; here +
-    need = total.
+    """What is known to be needed; sent again when the plan changes.
+
+    All in compressed bytes; here + need = total.
     """
 
     total_bytes: int
@@ -59,9 +60,7 @@ class GaveUp:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Something a person may want to know: a layer that comes whole, a host that lost its
-    ranges.
-    """
+    """Something a person may want to know: a layer that comes whole, a host without ranges."""
 
     text: str
 
@@ -81,11 +80,10 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """A request was answered. `url` holds no credential and no signature; `seconds` until its
-    answer began.
+    """A request was answered.
 
-    `status` is 0 where nothing more is known than that it failed. `ranges` as they were asked for,
-    perhaps none.
+    `url` holds no credential and no signature; `seconds` until its answer began. `status` is 0
+    where nothing more is known than that it failed. `ranges` as they were asked for, perhaps none.
     """
 
     method: str

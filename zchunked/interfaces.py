@@ -15,9 +15,7 @@ Emit = Callable[[Event], None]
 """Takes an event from any thread, at once."""
 
 Pieces = Sequence[tuple[int, bytes | memoryview]]
-"""What one receive brought: (position in the blob, piece) for each piece, none of them empty, as
-they arrived.
-"""
+"""What one receive returned: (position in the blob, piece) of each, as they arrived, none empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +44,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Tags or referrers as served; `link` and `filters` are the headers Link and
-    OCI-Filters-Applied.
-    """
+    """Tags or referrers as served; `link`, `filters`: headers Link and OCI-Filters-Applied."""
 
     data: bytes
     media_type: str
@@ -58,9 +54,7 @@ class Listing:
 
 @runtime_checkable
 class Naming(Protocol):
-    """A source that can tell what its reference names without sending it. Raises as `Source`
-    does.
-    """
+    """A source that can tell what its reference names without sending it. Raises as `Source`."""
 
     def named(self) -> Digest | None:
         """The digest as the host says and nobody has checked; None when it does not say."""
@@ -90,18 +84,14 @@ class TrafficCounts(Protocol):
 
     @property
     def gained(self) -> int:
-        """Bytes by which documents grew when they were unpacked: they came, but not over the
-        wire.
-        """
+        """Bytes by which unpacked documents exceed what was received over the wire."""
 
 
 class HostMemory(Protocol):
     """What was learnt of a host in earlier pulls. Safe to use from several threads."""
 
     def recall(self, host: str) -> int | None:
-        """How many spans one request may ask of it (0: no ranges); None when nothing is known or it
-        is too old.
-        """
+        """Spans that one request may ask of it (0: no ranges); None when unknown or outdated."""
 
     def learn(self, host: str, spans: int) -> None: ...
 
@@ -116,24 +106,19 @@ class Announcing(Protocol):
 
 @runtime_checkable
 class Failover(Protocol):
-    """What a source with others behind it can be told, and tells. Safe to use from several
-    threads.
-    """
+    """A source with others behind it, which is told of wrong bytes. Thread-safe."""
 
     def report_corruption(
         self, digest: Digest | None, spans: Sequence[ByteRange] | None = None
     ) -> None:
-        """What came of this blob or document was wrong, in these spans or anywhere: ask somebody
-        else next time.
-        """
+        """This blob or document was wrong, in these spans or anywhere: ask another source."""
 
     def set_listener(self, emit: Emit) -> None:
         """Where its events go from now on."""
 
 
 class Source(Protocol):
-    """Where an image's bytes come from. Vouches for none of them. Tries once. Safe to use from
-    several threads.
+    """Where an image's bytes come from. Vouches for none of them. Tries once. Thread-safe.
 
     Raises NotFoundError, AccessDeniedError, TransientError (worth another try) or TransferError
     (not worth it).
@@ -143,9 +128,7 @@ class Source(Protocol):
         """The document of this digest; None asks for whatever the reference names."""
 
     def spans_per_request(self, blob: Descriptor) -> int:
-        """How many spans one `read` may ask for, as far as is known now: 0 means that ranges are
-        not served.
-        """
+        """How many spans one `read` may ask for, as known now; 0: ranges are not served."""
 
     def read(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         """Yield every byte of the spans (ascending, disjoint).
@@ -159,19 +142,16 @@ class Source(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of connections. Whoever opened the source closes it, when nobody reads any
-        more.
-        """
+        """Close connections. The opener of the source calls it, once all reads have ended."""
 
 
 class Files(Protocol):
-    """Blobs that are files of this machine, so that a store may take them over without reading
-    them.
-    """
+    """Blobs that are files of this machine, so that a store may adopt them without reading."""
 
     def open_blob(self, blob: Descriptor) -> int:
-        """A handle on a regular file that should be the blob; the caller closes it. Raises as
-        `Source` does.
+        """A handle on a regular file that should be the blob; the caller closes it.
+
+        Raises as `Source` does.
         """
 
 

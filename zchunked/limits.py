@@ -1,6 +1,4 @@
-"""Limits: what a number from a peer is held against before it sizes a read, a loop or an
-allocation.
-"""
+"""Limits on what peers send: checked before a number sizes a read, a loop or an allocation."""
 
 from __future__ import annotations
 

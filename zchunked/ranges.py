@@ -1,6 +1,4 @@
-"""Byte ranges, half-open everywhere; only the HTTP header is inclusive, and only this file knows
-it.
-"""
+"""Byte ranges, half-open everywhere; only the HTTP header is inclusive, and only in this file."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ _CONTENT_RANGE = re.compile(
 
 
 class ByteRange(NamedTuple):
-    """Bytes [start, end) of a blob; never empty. A tuple, because there may be a hundred thousand
-    of them.
-    """
+    """Bytes [start, end) of a blob; never empty. A tuple, because there may be 100,000 of them."""
 
     start: int
     end: int
@@ -43,8 +39,9 @@ def range_header(spans: Sequence[ByteRange]) -> str:
 
 
 def parse_content_range(text: str) -> tuple[ByteRange, int | None]:
-    """The range that an answer carries and the whole size it states (None for `*`). Raises
-    FormatError.
+    """The range in a Content-Range header and the whole size it states (None for `*`).
+
+    Raises FormatError.
     """
     found = _CONTENT_RANGE.fullmatch(text.strip())
     if found is None:
@@ -69,9 +66,7 @@ def merge(spans: Iterable[ByteRange]) -> list[ByteRange]:
 
 
 def append(spans: list[ByteRange], span: ByteRange) -> None:
-    """One more; a span that goes on where the last one ended grows it, so that many small pieces
-    stay one.
-    """
+    """Append a span; one that continues the last grows it, so that many small pieces stay one."""
     if spans and spans[-1].end == span.start:
         span = ByteRange(spans.pop().start, span.end)
     spans.append(span)
@@ -115,9 +110,7 @@ def total(spans: Iterable[ByteRange]) -> int:
 
 
 class Spans:
-    """Ascending, disjoint spans that are asked about again and again: each question costs what it
-    touches.
-    """
+    """Ascending, disjoint spans that are asked about often: a question costs what it touches."""
 
     def __init__(self, spans: Sequence[ByteRange]) -> None:
         self._starts = [span.start for span in spans]

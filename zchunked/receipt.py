@@ -1,6 +1,4 @@
-"""The receipt: what a pull cost, with every byte in exactly one column. Also the accounts it is
-written from.
-"""
+"""The receipt: what a pull cost, every byte in exactly one column; and the accounts behind it."""
 
 from __future__ import annotations
 
@@ -111,9 +109,7 @@ class LayerEntry:
 
 @dataclass(slots=True)
 class Bytes:
-    """`image` and `cached` as the registry lists them; fetched = needed + metadata + gap + wasted,
-    always.
-    """
+    """`image` and `cached` are the registry's sizes; fetched = needed + metadata + gap + wasted."""
 
     image: int = 0
     cached: int = 0
@@ -137,8 +133,9 @@ class Export:
 
 @dataclass(slots=True)
 class Estimate:
-    """What a pull right after this plan will fetch. `seconds` is None where no rate was given or
-    measured.
+    """What a pull right after this plan will fetch.
+
+    `seconds` is None where no rate was given or measured.
     """
 
     bytes: int
@@ -148,8 +145,9 @@ class Estimate:
 
 @dataclass(slots=True)
 class WayEstimate:
-    """What the image would cost if each layer came one way, as far as it can; `taken`: that is what
-    a pull would do.
+    """What the image would cost if each layer came one way, as far as it can.
+
+    `taken`: that is what a pull would do.
     """
 
     way: str
@@ -161,9 +159,7 @@ class WayEstimate:
 
 @dataclass(slots=True)
 class Receipt:
-    """Where every byte of a pull went; of a plan, what it did itself and an estimate of the
-    pull.
-    """
+    """Where every byte of a pull went; of a plan, what it did itself, and its estimate."""
 
     reference: str
     platform: str | None = None

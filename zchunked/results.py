@@ -88,9 +88,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a publication sent, and what was at the target already: numbers of blobs, and their
-    bytes.
-    """
+    """What a publication sent, and what the target had already: numbers of blobs, and bytes."""
 
     blobs: int
     bytes: int
@@ -100,8 +98,9 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """An image that can be pulled from `reference`, such as `s3://bucket/prefix:tag`. `target`
-    names the place.
+    """An image that can be pulled from `reference`, such as `s3://bucket/prefix:tag`.
+
+    `target` names the place.
     """
 
     reference: str
@@ -113,12 +112,11 @@ class PublishResult:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """What a push sent. Numbers of blobs, and bytes of them; `sent` counts what was handed over,
-    however often.
+    """What a push sent: numbers of blobs, and their bytes.
 
-    `sent_twice`: of that, what was of no use. `skipped`: blobs that were there. `mounted`: blobs
-    that the registry took from another repository. `resumed_bytes`: what an earlier push had
-    brought of blobs that it did not finish.
+    `sent` counts what was handed over, however often. `sent_twice`: of that, what was of no use.
+    `skipped`: blobs that were there. `mounted`: blobs that the registry took from another
+    repository. `resumed_bytes`: what an earlier push had brought of blobs that it did not finish.
     """
 
     blobs: int
@@ -132,8 +130,9 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
-    """An image that can be pulled from `reference`. `receipt` is of what had to be pulled first;
-    `seconds` of all.
+    """An image that can be pulled from `reference`.
+
+    `receipt` is of what had to be pulled first; `seconds` of all.
     """
 
     reference: str
@@ -204,11 +203,10 @@ class ConvertResult:
 
 @dataclass(frozen=True, slots=True)
 class FetchedObject:
-    """An object that is in the store, proved. `size` in bytes; `pieces` are hashed once more while
-    they are read.
+    """An object that is in the store, proved.
 
-    `fetched_bytes` is what came over the network for it; None for a manifest, and for a blob that
-    was here.
+    `size` in bytes; `pieces` are hashed once more while they are read. `fetched_bytes` is what came
+    over the network for it; None for a manifest, and for a blob that was here.
     """
 
     digest: str
@@ -224,8 +222,7 @@ class FetchedObject:
 
 @dataclass(frozen=True, slots=True)
 class LocatedBlob:
-    """Where a blob can be downloaded: a URL, until `expires` where it tells, or a path of this
-    machine.
+    """Where a blob can be downloaded: a URL, until `expires` where it tells, or a local path.
 
     `media_type` and `size` in bytes are None where the blob was asked for by digest alone.
     """
@@ -239,11 +236,10 @@ class LocatedBlob:
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
-    """An image of the store. Sizes in compressed bytes, None where its manifest is damaged;
-    `pulled` in UTC.
+    """An image of the store.
 
-    `shared_size`: of layers that other images have too. `proved`: by which digests, `blob`,
-    `diff_id` or `both`.
+    Sizes in compressed bytes, None where its manifest is damaged; `pulled` in UTC. `shared_size`:
+    of layers that other images have too. `proved`: by which digests, `blob`, `diff_id` or `both`.
     """
 
     reference: str
