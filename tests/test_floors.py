@@ -67,8 +67,8 @@ WHO_MAY = {
     "msgspec.convert": "sources.config.registries",
     # The standard library's doors to the world.
     "sqlite3": (
-        "store.database store.damage store.collector store.forget store.schema store.open_index "
-        "store.salvage store.places"
+        "store.connection store.database store.damage store.collector store.forget store.schema "
+        "store.open_index store.salvage store.places"
     ),
     "fcntl": "store export.locks serve.slow_clients",
     "ctypes": "cli.tuning",
