@@ -25,7 +25,7 @@ FLOORS = [
     # 0 · Nouns: values and the rules they keep. No network, no disk, no thread.
     "errors limits events oci ranges",
     # 1 · Values of a pull, and the bytes of one layer, understood: bytes in, values out.
-    "interfaces receipt options formats",
+    "interfaces receipt options results findings formats",
     # 2 · The world outside: where bytes stay, where they come from.
     "store sources",
     # 3 · Stored layers, read and proved; the download, and what is forgiven on the way.
@@ -35,7 +35,7 @@ FLOORS = [
     # 5 · The whole story of a pull; an image's layers written anew; its files.
     "pull convert push browse",
     # 6 · The library: what a client does, and the client.
-    "operations client results calls serve",
+    "operations client calls serve",
     # 7 · People.
     "cli __main__",
 ]
@@ -55,7 +55,7 @@ WHO_MAY = {
     "tenacity": "download.retry",
     "tqdm": "cli.progress",
     "shtab": "cli",
-    "platformdirs": "operations.context",
+    "platformdirs": "operations.opened",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
     "msgspec": (
         "oci.documents formats.toc_json formats.toc formats.toc_parser formats.stargz_toc "

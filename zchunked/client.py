@@ -8,7 +8,7 @@ from zchunked.errors import UsageError, ZPullError
 from zchunked.oci.platform import Platform, platform_of
 from zchunked.oci.reference import parse_image
 from zchunked.operations.reading_calls import ReadingCalls
-from zchunked.operations.sending_calls import SendingCalls
+from zchunked.operations.serving_calls import ServingCalls
 from zchunked.receipt import Estimate, Receipt
 from zchunked.results import (
     Plan,
@@ -21,7 +21,7 @@ from zchunked.results import (
 # ruff: noqa: PLC0415
 
 
-class Client(SendingCalls, ReadingCalls):
+class Client(ServingCalls, ReadingCalls):
     """Pulls images into one store, and does all else with them.
 
     The store is opened at the first use and closed by `close`, or at the end of a `with` block.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.platform import Platform, this_platform
+
+DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,73 @@ class Options:
         if self.limit_rate is None:
             return rate
         return min(rate or self.limit_rate, self.limit_rate)
+
+
+@dataclass(frozen=True, slots=True)
+class GcOptions:
+    """What may stay in a store.
+
+    Args:
+        max_bytes: Of all its files; the images pulled longest ago go first. None: no limit.
+        max_age: Seconds since an image was last pulled. None: no limit.
+        keep: Nothing but these images, by name and platform. None: all.
+        keep_last: So many images, those pulled last. None: all.
+        expiry: Seconds since the last byte of an interrupted download.
+        since: Seconds since 1970: what was pulled or begun from then on is never given up for
+            `max_bytes`.
+        is_dry: Only say what would go.
+
+    Example:
+        >>> import zchunked
+        >>> month = zchunked.GcOptions(max_bytes=20_000_000_000, max_age=30 * 86400.0)
+        >>> zchunked.Client("store").gc(month).over
+        0
+    """
+
+    max_bytes: int | None = None
+    max_age: float | None = None
+    keep: frozenset[tuple[str, str]] | None = None
+    keep_last: int | None = None
+    expiry: float = 14 * DAY
+    since: float = math.inf
+    is_dry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How to be a registry through which the engines of a machine pull.
+
+    Args:
+        listen: `HOST:PORT`, `[IPv6]:PORT`, or a port of loopback; port 0 is any that is free.
+        tls_cert: File of a certificate, to serve https. None: http, on loopback alone.
+        tls_key: File of its key.
+        insecure_listen: Serve other machines unencrypted; they pull with your credentials.
+        allow: Serve these upstreams alone, `HOST[/PREFIX]`. Empty: well-known ones and those of
+            registries.conf.
+        upstream: Names for hosts that have a port, `NAME=HOST[:PORT]`.
+        token: File of a token that clients have to know. None: any client.
+        stale: Seconds for which the last answer to a tag is good while its upstream is down.
+        prefetch: Pull an image's layers once its manifest was asked for.
+        rest: Seconds without a request, until a collection may take what was served. None: never.
+        max_bytes: What the store may weigh after each rest. None: no limit.
+
+    Example:
+        >>> import zchunked
+        >>> zchunked.ServeSettings(listen="5056", upstream=("lab=lab.example:5000",)).stale
+        3600.0
+    """
+
+    listen: str = "127.0.0.1:5055"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    insecure_listen: bool = False
+    allow: tuple[str, ...] = ()
+    upstream: tuple[str, ...] = ()
+    token: Path | None = None
+    stale: float = 3600.0
+    prefetch: bool = True
+    rest: float | None = 1.0
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

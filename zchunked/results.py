@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from zchunked.receipt import Estimate, Export, Receipt
-
-if TYPE_CHECKING:
-    from zchunked.convert.compare import UpdateCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +169,19 @@ class ConvertedImageEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateCost:
+    """Bytes of blobs. `before`: layers as they were, whole.
+
+    `lean`: missing chunks and tables of contents; `exact`: all that makes the registry's own blobs
+    of old ones.
+    """
+
+    before: int
+    lean: int
+    exact: int
+
+
+@dataclass(frozen=True, slots=True)
 class ConvertResult:
     """Converted images at their target.
 
@@ -250,3 +259,21 @@ class ImageEntry:
     shared_size: int | None
     proved: str | None
     pulled: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One request that a server answered; `error`: why the answer broke off.
+
+    `time` in seconds since 1970; `bytes` of the answer's body, sent in `seconds`.
+    """
+
+    time: float
+    client: str
+    method: str
+    path: str
+    status: int
+    bytes: int
+    seconds: float
+    agent: str
+    error: str = ""

@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from zchunked.maintenance.gc import GcOptions, collect
+from zchunked.maintenance.gc import collect
 from zchunked.maintenance.status import status
 from zchunked.maintenance.usage import usage
 from zchunked.oci.digest import Digest, digest_of
+from zchunked.options import GcOptions
 from zchunked.store import Store
 
 _FILE_BYTES = 100 << 20

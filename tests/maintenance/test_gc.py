@@ -20,10 +20,11 @@ from tests.helpers.harness.pulls import pull
 from tests.helpers.harness.rough import files
 from tests.helpers.servers.memory import MemorySource
 from zchunked.export.layers import layers_of
-from zchunked.maintenance.gc import DAY, Freed, GcOptions, collect
+from zchunked.findings import Freed
+from zchunked.maintenance.gc import collect
 from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest
-from zchunked.options import GapOptions
+from zchunked.options import DAY, GapOptions, GcOptions
 from zchunked.ranges import ByteRange
 from zchunked.store import Store, collector
 from zchunked.store.collector import Collector

@@ -16,9 +16,9 @@ from tests.helpers.harness.rough import large, versions
 from tests.helpers.servers.memory import MemorySource
 from zchunked.client import Client
 from zchunked.errors import FormatError, IntegrityError
-from zchunked.maintenance.gc import DAY, GcOptions, collect
+from zchunked.maintenance.gc import collect
 from zchunked.oci.digest import Digest
-from zchunked.options import GapOptions
+from zchunked.options import DAY, GapOptions, GcOptions
 from zchunked.store import Store
 
 LAYER = large().layers[0]

@@ -13,10 +13,10 @@ from tests.helpers.harness.pulls import pull
 from tests.helpers.harness.rough import files, versions
 from tests.helpers.servers.memory import MemorySource
 from tests.helpers.servers.registry import Registry
-from zchunked.maintenance.gc import GcOptions, collect
+from zchunked.maintenance.gc import collect
 from zchunked.maintenance.usage import usage
 from zchunked.maintenance.verify import verify
-from zchunked.options import GapOptions
+from zchunked.options import GapOptions, GcOptions
 from zchunked.store import Store
 
 BASE = gzip_layer(make_tar(files(1, 5, 10_000)))

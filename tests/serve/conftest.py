@@ -18,7 +18,7 @@ from zchunked.oci.platform import Platform
 from zchunked.oci.reference import Reference
 from zchunked.options import Options, Patience
 from zchunked.pull.origin import Origin
-from zchunked.serve.app import Access
+from zchunked.results import Access
 from zchunked.serve.policy import Allowed
 from zchunked.serve.settings import Settings
 from zchunked.serve.wiring import serving

@@ -14,7 +14,9 @@ from tests.helpers.build.front import gzip_layer, image, make_tar
 from tests.helpers.harness.rough import files
 from tests.helpers.servers.registry import Registry
 from tests.serve.conftest import Start, until
-from zchunked.maintenance.gc import Freed, GcOptions, collect
+from zchunked.findings import Freed
+from zchunked.maintenance.gc import collect
+from zchunked.options import GcOptions
 from zchunked.serve.documents import Documents
 from zchunked.serve.lease import StoreLease
 from zchunked.store import Store

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zchunked.cli.options import ENGINES
 from zchunked.download.karma import SharedKarma
 from zchunked.download.retry import Chameleon
 from zchunked.errors import AccessDeniedError, InvalidReferenceError, TransientError, UsageError
-from zchunked.options import Patience
+from zchunked.options import Patience, ServeSettings
 from zchunked.ranges import ByteRange
 from zchunked.serve.byte_ranges import Multipart, UnsatisfiableError, Wanted, parse_range
-from zchunked.serve.config_for import ENGINES, config_for
+from zchunked.serve.config_for import config_for
 from zchunked.serve.host_karma import HostKarma
 from zchunked.serve.lists import next_page
 from zchunked.serve.names import Asked, parse_path, parse_upstreams
@@ -154,8 +156,16 @@ def test_addresses() -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("is_tls", [False, True])
 def test_each_engine_is_told_the_address(engine: str, is_tls: bool) -> None:
-    text = config_for(engine, "127.0.0.1:5055", is_tls=is_tls)  # type: ignore[arg-type]
+    settings = ServeSettings("127.0.0.1:5055", tls_cert=Path("cert.pem") if is_tls else None)
+    text = config_for(engine, settings)
     assert "127.0.0.1:5055" in text
+
+
+def test_no_other_engine_is_told_anything() -> None:
+    with pytest.raises(UsageError, match=r"invalid engine: expected one of docker, .* got 'rkt'"):
+        config_for("rkt")
+    with pytest.raises(UsageError, match="invalid --listen"):
+        config_for("podman", ServeSettings("host:"))
 
 
 def test_the_page_escapes_what_peers_say() -> None:

@@ -53,7 +53,9 @@ def test_what_was_entered_is_there_for_the_next(path: Path, index: Index) -> Non
     assert other.blobs() == [(A, 100, False), (B, 5, True)]
     assert (other.whole_size(A), other.whole_size(B)) == (None, 5)
     assert (other.proof(A, B), other.proof(B, A)) == (1234, None)
-    assert [row[:4] for row in other.refs()] == [("host/app:t", "linux/amd64", A, B)]
+    assert [(one.name, one.platform, one.manifest, one.root) for one in other.images()] == [
+        ("host/app:t", "linux/amd64", A, B)
+    ]
     removed: list[str] = []
     assert (other.remove_unclaimed(["f-1", "f-2"], removed.append), removed) == (1, ["f-2"])
     other.close()
@@ -191,9 +193,10 @@ def test_a_name_means_the_last_thing_it_was_set_to(index: Index) -> None:
     index.set_ref("app", "linux/amd64", A, A)
     index.set_ref("app", "linux/arm64", A, A)
     index.set_ref("app", "linux/amd64", B, B)
-    assert [row[1:3] for row in index.refs()] == [("linux/amd64", B), ("linux/arm64", A)], (
-        "newest first"
-    )
+    assert [(one.platform, one.manifest) for one in index.images()] == [
+        ("linux/amd64", B),
+        ("linux/arm64", A),
+    ], "newest first"
 
 
 @pytest.mark.parametrize(

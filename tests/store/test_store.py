@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from zchunked.errors import IntegrityError, LocalError
+from zchunked.findings import Image
 from zchunked.oci.digest import Digest, digest_of, raw
 from zchunked.ranges import ByteRange
-from zchunked.store import Image, Store
+from zchunked.store import Store
 from zchunked.store.chunks import Place
 
 CONTENT = bytes(number * 31 % 251 for number in range(10_000))

@@ -13,6 +13,7 @@ from typing import IO
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.settings import Output
 from zchunked.errors import ZPullError
+from zchunked.events import Event, Warned
 from zchunked.export.destination import parse_destination
 from zchunked.export.engine_names import parse_engine
 from zchunked.export.targets import opened
@@ -80,6 +81,12 @@ def print_plan(plan: Plan, rate: float | None) -> None:
 
 def print_warning(text: str) -> None:
     print(f"zpull: warning: {text}", file=sys.stderr)
+
+
+def warn(event: Event) -> None:
+    """Of all events, warnings alone: for a command without progress."""
+    if isinstance(event, Warned):
+        print_warning(event.text)
 
 
 def print_error(text: str) -> None:

@@ -10,15 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from zchunked import Client, Connection, GapOptions, Options, Patience, StallLimits
 from zchunked.cli.parser import Parsed
 from zchunked.cli.progress import Style
-from zchunked.client import Client
 from zchunked.errors import UsageError
 from zchunked.events import Event
 from zchunked.oci.platform import Platform, platform_of, this_platform
 from zchunked.oci.reference import LayoutReference, parse_source
-from zchunked.operations.context import default_store
-from zchunked.options import Connection, GapOptions, Options, Patience, StallLimits
 
 ALL = "all"
 """Instead of a platform, where a verb takes every one of an index."""
@@ -49,7 +47,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`platform` is None unless chosen. `environment` gives credentials and proxies.
+    """`platform`, `store`: None unless chosen. `environment` gives credentials and proxies.
 
     `own`: options of this verb alone, by name.
     """
@@ -64,7 +62,7 @@ class Settings:
     media_type: str | None
     is_plan: bool
     platform: Platform | None
-    store: Path
+    store: Path | None
     options: Options
     connection: Connection
     output: Output
@@ -120,7 +118,7 @@ def settings(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
         media_type=get("media_type"),
         is_plan=parsed.verb == "plan" or get("dry_run", False),
         platform=platform,
-        store=_path(get("store")) or default_store(),
+        store=_path(get("store")),
         options=options,
         connection=Connection(
             authfile=_path(get("authfile")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from itertools import pairwise
 
 from zchunked.convert.image import ConvertedImage
@@ -13,20 +12,8 @@ from zchunked.formats.frame_map import HEADER
 from zchunked.layers.metadata import LayerIndex, read_index_and_tarsplit
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import total
+from zchunked.results import UpdateCost
 from zchunked.store import Store
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateCost:
-    """Bytes of blobs. `before`: layers as they were, whole.
-
-    `lean`: missing chunks and tables of contents; `exact`: all that makes the registry's own blobs
-    of old ones.
-    """
-
-    before: int
-    lean: int
-    exact: int
 
 
 def update_cost(store: Store, old: ConvertedImage, new: ConvertedImage) -> UpdateCost:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
+from zchunked.findings import Damage, Findings
 from zchunked.layers.chunk_data import is_chunk
 from zchunked.layers.corruption import find_corruption
 from zchunked.layers.metadata import read_index
 from zchunked.layers.proof import drop_corrupt_chunks, is_intact
 from zchunked.layers.stand_ins import StandIns
-from zchunked.maintenance.findings import Damage, Findings
 from zchunked.oci.digest import Digest, from_raw
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, merge, subtract, total

@@ -5,63 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from zchunked.errors import FormatError, IntegrityError, LocalError, UnsupportedLayerError
+from zchunked.findings import DroppedPull, Freed, Image
 from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.maintenance.gc_plan import Budget, GcPlan, Holder, plan
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest, parse_config, parse_document
+from zchunked.options import GcOptions
 from zchunked.ranges import ByteRange, merge
 from zchunked.store import Store
 from zchunked.store.collector import Collector
-from zchunked.store.forget import Drop, Ref
+from zchunked.store.forget import Drop
 from zchunked.store.pulls import BegunPull
 
 _TRIES = 20  # each fails only because another process has finished or begun something meanwhile
 _ROUNDS = 3  # a budget is met by estimate; what the index really weighs is seen afterwards
-DAY = 86400.0
-EXPIRY = 14 * DAY
-
-
-@dataclass(frozen=True, slots=True)
-class GcOptions:
-    """What may stay. Sizes in bytes, ages in seconds.
-
-    `keep`: nothing but these images, by name and platform. `keep_last`: so many, the latest pulled.
-    `max_age`: of an image, since it was last pulled. `expiry`: of interrupted downloads, since
-    their last byte. `since`: what was pulled or begun from then on, in seconds since 1970, is never
-    given up for `max_bytes`.
-    """
-
-    max_bytes: int | None = None
-    max_age: float | None = None
-    keep: frozenset[tuple[str, str]] | None = None
-    keep_last: int | None = None
-    expiry: float = EXPIRY
-    since: float = math.inf
-    is_dry: bool = False
-
-
-@dataclass(slots=True)
-class Freed:
-    """What a collection did, or would do. `before` and `after` are bytes of all files of the store.
-
-    `over`: how far the store is above the budget, for running pulls or other images hold the rest.
-    """
-
-    images: list[Ref] = field(default_factory=list)
-    pulls: list[BegunPull] = field(default_factory=list)
-    blobs: int = 0
-    compacted: int = 0
-    before: int = 0
-    after: int = 0
-    over: int = 0
-
-    @property
-    def bytes(self) -> int:
-        return max(self.before - self.after, 0)
 
 
 def collect(folder: Path, options: GcOptions, *, now: Callable[[], float] = time.time) -> Freed:
@@ -123,7 +83,7 @@ def _collected(
         planned = found.plan(aim)
         refs = [
             *found.refs_over,
-            *(one.key for one in planned.given_up if isinstance(one.key, Ref)),
+            *(one.key for one in planned.given_up if isinstance(one.key, Image)),
         ]
         pulls = [
             *found.pulls_over,
@@ -144,7 +104,7 @@ def _collected(
             if not is_done:
                 continue
         freed.images += refs
-        freed.pulls += pulls
+        freed.pulls += [DroppedPull(pull.name, pull.platform) for pull in pulls]
         freed.blobs += len(planned.dead)
         return planned
     raise LocalError("other processes change the store all the time; run zpull gc again")
@@ -191,7 +151,7 @@ class _Findings:
 
     def layers_of_images(self) -> list[tuple[str, str]]:
         """(layer, manifest) of every image that stays."""
-        found = []
+        found: list[tuple[str, str]] = []
         for ref in self.refs:
             manifest = self._manifests.get(ref.manifest)
             found += (
@@ -201,7 +161,7 @@ class _Findings:
 
     # ── holders ──
 
-    def _of_image(self, ref: Ref) -> Holder:
+    def _of_image(self, ref: Image) -> Holder:
         reaches, parts = self._reach(ref.manifest)
         return Holder(
             ref, frozenset({ref.root, *reaches}), ref.pulled, ref.pulled >= self._since, parts
@@ -310,7 +270,7 @@ class _Findings:
         return {blob: merge(its) for blob, its in spans.items() if blob != layer.digest}
 
 
-def _chosen(refs: Collection[Ref], options: GcOptions, now: float) -> list[Ref]:
+def _chosen(refs: Collection[Image], options: GcOptions, now: float) -> list[Image]:
     """The images that may stay, latest pulled first."""
     kept = [ref for ref in refs if options.max_age is None or now - ref.pulled <= options.max_age]
     if options.keep is not None or options.keep_last is not None:

@@ -4,53 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from zchunked.errors import FormatError
+from zchunked.findings import LayerStatus, PullStatus
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Manifest, parse_document
 from zchunked.ranges import ByteRange, merge, total
 from zchunked.store import Store
 from zchunked.store.pulls import BegunPull
-
-
-@dataclass(frozen=True, slots=True)
-class LayerStatus:
-    """`here` of `size` bytes are stored; a layer rebuilt from parts never needs all of them.
-
-    `is_done`: proved by a digest.
-    """
-
-    digest: str
-    size: int
-    here: int
-    is_done: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PullStatus:
-    """Times in seconds since the epoch, `rate` in bytes per second since its start.
-
-    `process`: its number.
-    """
-
-    reference: str
-    platform: str
-    manifest_digest: str
-    is_running: bool
-    process: int
-    began: float
-    last: float
-    rate: float
-    layers: list[LayerStatus]
-
-    @property
-    def here(self) -> int:
-        return sum(layer.size if layer.is_done else layer.here for layer in self.layers)
-
-    @property
-    def size(self) -> int:
-        return sum(layer.size for layer in self.layers)
 
 
 def status(store: Store, now: Callable[[], float] = time.time) -> list[PullStatus]:

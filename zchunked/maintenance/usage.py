@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zchunked.errors import FormatError
+from zchunked.findings import Image
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest, parse_document
-from zchunked.store import Image, Store
+from zchunked.store import Store
 
 Proved = Literal["blob", "diff_id", "both", "mixed"]
 

@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
+from zchunked.findings import Damage, Findings, Image, Lie
 from zchunked.formats.annotations import locate
 from zchunked.layers.assemble import Assembly
 from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.layers.proof import prove, tar_of_blob
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.maintenance.blob_check import verify_blob
-from zchunked.maintenance.findings import Damage, Findings, Lie
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest, parse_config, parse_document
 from zchunked.ranges import ByteRange, total
-from zchunked.store import Image, Store
+from zchunked.store import Store
 
 
 def verify(

@@ -5,13 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-import platformdirs
-
-from zchunked.errors import LocalError
 from zchunked.interfaces import Emit, Source
 from zchunked.oci.reference import ImageReference, LayoutReference
 from zchunked.options import Connection, Options
@@ -24,18 +19,6 @@ from zchunked.sources.traffic import RateLimit, Traffic
 from zchunked.store import Store
 
 SILENCE_SECONDS = 10.0
-
-
-def default_store() -> Path:
-    """The default store folder. LocalError where the user has no home, as an arbitrary uid."""
-    with suppress(RuntimeError):  # newer versions raise it; older ones return `~`
-        folder = Path(platformdirs.user_cache_dir("zpull"))
-        if folder.is_absolute():
-            return folder
-    raise LocalError(
-        "nowhere to keep downloaded bytes: there is no HOME, and no home in the passwd file; "
-        "name a folder with --store DIR, or set ZPULL_STORE or HOME"
-    )
 
 
 @dataclass(frozen=True, slots=True)

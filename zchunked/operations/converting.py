@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from zchunked.convert.compare import UpdateCost, update_cost
+from zchunked.convert.compare import update_cost
 from zchunked.convert.index import Converted, index_shipment, platforms_of
 from zchunked.convert.layers import ConvertSettings
 from zchunked.errors import InterruptedPullError, TransferError, ZPullError
@@ -15,7 +15,7 @@ from zchunked.operations.conversion import Conversion
 from zchunked.operations.delivery import Delivery
 from zchunked.operations.pulling import resumable
 from zchunked.receipt import Receipt
-from zchunked.results import ConvertedImageEntry, ConvertedLayerEntry, ConvertResult
+from zchunked.results import ConvertedImageEntry, ConvertedLayerEntry, ConvertResult, UpdateCost
 
 
 def convert(

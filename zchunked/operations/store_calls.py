@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
+from zchunked.findings import Findings, Freed, Image, PullStatus
 from zchunked.oci.digest import parse_digest
 from zchunked.oci.platform import Platform, platform_of
 from zchunked.operations.opened import OpenedStore
+from zchunked.options import GcOptions
 from zchunked.results import ImageEntry
-
-if TYPE_CHECKING:
-    from zchunked.maintenance.findings import Findings
-    from zchunked.maintenance.gc import Freed, GcOptions
-    from zchunked.maintenance.status import PullStatus
-    from zchunked.store import Image
 
 # ruff: noqa: PLC0415 - what does the work is imported when it is asked for
 
@@ -89,11 +87,12 @@ class StoreCalls(OpenedStore):
         )
         return verify(store, only=only, is_quick=quick)
 
-    def remove(self, *images: str) -> list[Image]:
+    def remove(self, *images: str, platform: str | Platform | None = None) -> list[Image]:
         """Forget images, all or none of them; `gc` then frees what no other image needs.
 
         Args:
             images: As `export` takes them.
+            platform: Of these images. None: any.
 
         Returns:
             What was forgotten.
@@ -110,8 +109,8 @@ class StoreCalls(OpenedStore):
         """
         from zchunked.store.images import find
 
-        store = self._store()
-        found = list(dict.fromkeys(one for text in images for one in find(store, text)))
+        store, chosen = self._store(), platform_of(platform)
+        found = list(dict.fromkeys(one for text in images for one in find(store, text, chosen)))
         store.collector().forget_names((one.name, one.platform) for one in found)
         return found
 
@@ -122,8 +121,7 @@ class StoreCalls(OpenedStore):
         where that shall go.
 
         Args:
-            options: Budgets in bytes and seconds (`zchunked.maintenance.gc.GcOptions`). None: no
-                budget.
+            options: Budgets in bytes and seconds. None: no budget.
             keep: Images, as `export` takes them; all others go. None: as the options say.
 
         Returns:
@@ -138,18 +136,44 @@ class StoreCalls(OpenedStore):
             >>> zchunked.Client("store").gc().blobs
             0
         """
-        from dataclasses import replace
-
-        from zchunked.maintenance.gc import GcOptions, collect
+        from zchunked.maintenance.gc import collect
         from zchunked.store.images import find
 
-        store, options = self._store(), options or GcOptions()
+        options = options or GcOptions()
         if keep is not None:
-            named = frozenset(
-                (one.name, one.platform) for text in keep for one in find(store, text)
-            )
-            options = replace(options, keep=named)
-        return collect(store.folder, options)
+            with self._fresh_store() as store:
+                kept = frozenset(
+                    (one.name, one.platform) for text in keep for one in find(store, text)
+                )
+            options = replace(options, keep=kept)
+        return collect(self._place(), options)
+
+    def keep_within(self, max_bytes: int, *, since: float = math.inf) -> None:
+        """Free what is above a budget, the images pulled longest ago first.
+
+        Below it, only the sizes of files are looked at.
+
+        Args:
+            max_bytes: Of all files of the store.
+            since: Seconds since 1970: what was pulled from then on stays. What running processes
+                use stays anyway, and what this client has read since it was opened.
+
+        Raises:
+            LocalError: The file system has no locks, or fails.
+
+        Example:
+            >>> import zchunked
+            >>> client = zchunked.Client("store")
+            >>> client.pull("oci:demo:demo-v1").platform
+            'linux/amd64'
+            >>> client.close()
+            >>> client.keep_within(1000)
+            >>> client.images()
+            []
+        """
+        from zchunked.maintenance.gc import keep_within
+
+        keep_within(self._place(), max_bytes, since=since)
 
     def status(self) -> list[PullStatus]:
         """Pulls and ingests that run or were interrupted, in any process; oldest first.
@@ -167,7 +191,8 @@ class StoreCalls(OpenedStore):
         """
         from zchunked.maintenance.status import status
 
-        return status(self._store())
+        with self._fresh_store() as store:
+            return status(store)
 
     def ingest(self, digest: str, source: BinaryIO, *, size: int | None = None) -> int:
         """Take a blob whose digest is known beforehand into the store, so that pulls find it there.

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 from zchunked.errors import LocalError, ZPullError
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange
+from zchunked.results import Access
 from zchunked.serve.answers import (
     DIGEST,
     Headers,
@@ -41,21 +42,8 @@ from zchunked.serve.streams import Blob
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 _API = ("Docker-Distribution-Api-Version", "registry/2.0")
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """One line of the access log, as it is written."""
-
-    time: float
-    client: str
-    method: str
-    path: str
-    status: int
-    bytes: int
-    seconds: float
-    agent: str
-    error: str = ""
+AccessLog = Callable[[Access], None]
+"""Takes each request that was answered."""
 
 
 class Manifests(Protocol):
@@ -124,7 +112,7 @@ class App:
     allowed: Allowed
     clients: Clients = field(default_factory=Clients)
     upstreams: dict[str, str] = field(default_factory=dict)
-    log: Callable[[Access], None] = lambda _: None
+    log: AccessLog = lambda _: None
     lease: Lease = field(default_factory=_Open)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

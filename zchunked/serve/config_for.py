@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
-Engine = Literal["docker", "containerd", "podman", "crio", "k3s", "buildkit"]
-ENGINES: tuple[str, ...] = get_args(Engine)
+from zchunked.errors import UsageError
+from zchunked.oci.quoting import typed
+from zchunked.options import ServeSettings
+from zchunked.serve.settings import parse_listen
 
 _HOSTS = ("docker.io", "ghcr.io", "quay.io", "gcr.io", "registry.k8s.io", "public.ecr.aws")
 
 
-def config_for(engine: Engine, address: str, *, is_tls: bool) -> str:
-    """`address`: host:port of the server as the engine reaches it."""
-    scheme = "https" if is_tls else "http"
-    return _TEXTS[engine](address, f"{scheme}://{address}", is_tls)
+def config_for(engine: str, settings: ServeSettings | None = None) -> str:
+    """What to write into which file, so that an engine pulls through `Client.serve`.
+
+    Args:
+        engine: `docker`, `containerd`, `podman`, `crio`, `k3s` or `buildkit`.
+        settings: How the server is run. None: the defaults.
+
+    Returns:
+        The file's text; its first lines are comments that name the file, and what to do then.
+
+    Raises:
+        UsageError: There is no such engine, or the address cannot be understood.
+
+    Example:
+        >>> import zchunked
+        >>> print(zchunked.config_for("k3s"))
+        # /etc/rancher/k3s/registries.yaml, then: systemctl restart k3s
+        mirrors:
+          "*":
+            endpoint:
+              - "http://127.0.0.1:5055"
+        <BLANKLINE>
+    """
+    settings = settings or ServeSettings()
+    if engine not in _TEXTS:
+        known = ", ".join(_TEXTS)
+        raise UsageError(f"invalid engine: expected one of {known}, got {typed(engine, 80)}")
+    host, port = parse_listen(settings.listen)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    is_tls = settings.tls_cert is not None
+    return _TEXTS[engine](address, f"{'https' if is_tls else 'http'}://{address}", is_tls)
 
 
 def _docker(address: str, url: str, is_tls: bool) -> str:  # noqa: FBT001

@@ -8,7 +8,7 @@ for docker's `registry-mirrors`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,7 +53,7 @@ class Asked:
         return parse_reference(f"docker://{self.name}")
 
 
-def parse_upstreams(texts: list[str]) -> dict[str, str]:
+def parse_upstreams(texts: Iterable[str]) -> dict[str, str]:
     """`NAME=HOST[:PORT]` → name to host. Raises UsageError."""
     upstreams: dict[str, str] = {}
     for text in texts:

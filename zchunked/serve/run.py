@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from zchunked.events import Noted
 from zchunked.oci.platform import Platform
 from zchunked.operations.context import Context, limit_of
 from zchunked.options import Options
-from zchunked.serve.app import Access
-from zchunked.serve.server import notify
+from zchunked.serve.app import AccessLog
+from zchunked.serve.server import Server, notify
 from zchunked.serve.settings import Settings
 from zchunked.serve.wiring import serving
 
@@ -19,18 +20,20 @@ def run(
     settings: Settings,
     context: Context,
     *,
-    access: Callable[[Access], None],
+    access: AccessLog,
     log: Callable[[str], None],
-    tell: Callable[[str], None],
+    begun: Callable[[Server], None],
 ) -> None:
-    """Returns after an interrupt. All that is fetched is held to one `limit_rate`.
+    """Serve until an interrupt, or until the server is stopped; one `limit_rate` holds for all.
+
+    Where it listens, and that it stops, is shown as notes.
 
     Args:
         settings: how to serve.
         context: the store, and how upstreams are reached.
         access: takes each request that was answered.
         log: takes what went wrong with a client.
-        tell: takes where the server listens, and that it stops.
+        begun: takes the server once it listens.
 
     Raises UsageError for an address that others reach unencrypted, LocalError for one that is
     taken.
@@ -42,11 +45,12 @@ def run(
         host, port = server.open()
         scheme = "https" if settings.certificate else "http"
         shown = f"[{host}]" if ":" in host else host
-        tell(f"serving {scheme}://{shown}:{port} from {context.store.folder}")
+        begun(server)
+        context.show(Noted(f"serving {scheme}://{shown}:{port} from {context.store.folder}"))
         notify(socket, "READY=1")
         try:
             server.serve()
         except KeyboardInterrupt:
-            tell(f"stopping at {time.strftime('%H:%M:%S')}")
+            context.show(Noted(f"stopping at {time.strftime('%H:%M:%S')}"))
         finally:
             notify(socket, "STOPPING=1")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from zchunked.options import Options
-from zchunked.serve.app import Access, App, Rooms
+from zchunked.serve.app import AccessLog, App, Rooms
 from zchunked.serve.documents import Documents
 from zchunked.serve.flights import Flights
 from zchunked.serve.lease import StoreLease
@@ -26,7 +26,7 @@ def serving(
     open_source: OpenSource,
     options: Options,
     *,
-    access: Callable[[Access], None],
+    access: AccessLog,
     log: Callable[[str], None],
     threads: int = THREADS,
 ) -> Iterator[Server]:

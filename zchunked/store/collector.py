@@ -9,11 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from zchunked.errors import LocalError
+from zchunked.findings import Image
 from zchunked.store import places
 from zchunked.store.database import Index
 from zchunked.store.disk_errors import local_error
 from zchunked.store.disk_sync import sync_folder
-from zchunked.store.forget import Drop, Ref, forget_blobs
+from zchunked.store.forget import Drop, forget_blobs
 from zchunked.store.journal import idle_files
 from zchunked.store.locks import BlobLocks
 from zchunked.store.pulls import BegunPull, PullLog
@@ -40,9 +41,9 @@ class Collector:
 
     # ── what there is ──
 
-    def holders(self) -> tuple[list[Ref], list[BegunPull]]:
+    def holders(self) -> tuple[list[Image], list[BegunPull]]:
         """Names, newest first; pulls that were begun and not finished."""
-        return [Ref(*row) for row in self._index.refs()], self.pulls.rows()
+        return self._index.images(), self.pulls.rows()
 
     def file_rows(self) -> Sequence[FileRow]:
         """All extents, by file and place in it."""
@@ -107,7 +108,7 @@ class Collector:
 
     # ── rows go ──
 
-    def forget(self, drop: Drop, refs: list[Ref], pulls: list[BegunPull]) -> bool:
+    def forget(self, drop: Drop, refs: list[Image], pulls: list[BegunPull]) -> bool:
         """Forget these rows; False, unchanged, when `refs` or `pulls` changed or blobs are used."""
         blobs = [*drop.blobs, *drop.trimmed]
         got = self._locks.exclude(blobs)

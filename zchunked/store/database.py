@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from zchunked.findings import Image
 from zchunked.oci.digest import RAW_SIZE
 from zchunked.ranges import ByteRange, merge
 from zchunked.store import damage, places
@@ -219,9 +220,9 @@ class Index(IndexConnection):
                 (stored(name), platform, manifest, root, time.time()),
             )
 
-    def refs(self) -> list[tuple[str, str, str, str, float]]:
-        """(name, platform, manifest digest, digest of what the name names, when), newest first."""
+    def images(self) -> list[Image]:
+        """Newest first."""
         rows = self.rows(
             "SELECT name, platform, manifest, root, pulled FROM refs ORDER BY pulled DESC"
         )
-        return [(unstored(name), *rest) for name, *rest in rows]
+        return [Image(unstored(name), *rest) for name, *rest in rows]

@@ -5,20 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from zchunked.findings import Image
 from zchunked.ranges import ByteRange
 from zchunked.store import places
-
-
-class Ref(NamedTuple):
-    """A name and what it named when it was pulled."""
-
-    name: str
-    platform: str
-    manifest: str
-    root: str
-    pulled: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +24,7 @@ class Drop:
     trimmed: Mapping[str, Sequence[ByteRange]] = field(default_factory=dict)
     kept_chunks: Mapping[str, Iterable[bytes]] = field(default_factory=dict)
     rests: Mapping[tuple[str, str], Iterable[str]] = field(default_factory=dict)
-    refs: Sequence[Ref] = ()
+    refs: Sequence[Image] = ()
     pulls: Sequence[int] = ()
     to_index: Sequence[tuple[str, str]] = ()
 

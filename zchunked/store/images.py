@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 
 from zchunked.errors import NotFoundError, UsageError
+from zchunked.findings import Image
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Config, Manifest, parse_config, parse_document
 from zchunked.oci.platform import Platform
 from zchunked.oci.reference import parse_image
-from zchunked.store.store import Image, Store
+from zchunked.store.store import Store
 
 _DIGEST_BEGINS = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
 

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
+from zchunked.findings import Image
 from zchunked.oci.digest import Digest
 from zchunked.store import places
 from zchunked.store.chunks import Chunks
 from zchunked.store.small_objects import SmallObjects
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """A name and what it named when it was pulled. `root`: digest of the index, if any."""
-
-    name: str
-    platform: str
-    manifest: Digest
-    root: Digest
-    pulled: float
 
 
 class Store(SmallObjects, Chunks):
@@ -79,4 +68,4 @@ class Store(SmallObjects, Chunks):
 
     def images(self) -> list[Image]:
         """Newest first."""
-        return [Image(n, p, Digest(m), Digest(r), t) for n, p, m, r, t in self._index.refs()]
+        return self._index.images()

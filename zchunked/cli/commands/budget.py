@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from zchunked.cli import values
-from zchunked.cli.render import print_warning
-from zchunked.cli.settings import Settings
+from zchunked.cli.render import print_warning, warn
+from zchunked.cli.settings import Settings, client_of
 from zchunked.errors import LocalError, UsageError
 
 _VARIABLE = "ZPULL_STORE_MAX"
@@ -29,9 +29,7 @@ def within_budget(settings: Settings) -> Iterator[None]:
     most, began = budget_of(settings), time.time()
     yield
     if most is not None and not settings.is_plan:
-        from zchunked.maintenance.gc import keep_within  # noqa: PLC0415 - few set a budget
-
         try:
-            keep_within(settings.store, most, since=began)
+            client_of(settings, warn).keep_within(most, since=began)
         except LocalError as error:
             print_warning(f"the store could not be brought below {_VARIABLE}: {error}")

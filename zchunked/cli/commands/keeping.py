@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import sys
 
+from zchunked import GcOptions
 from zchunked.cli.commands.budget import budget_of
 from zchunked.cli.progress import human
-from zchunked.cli.render import print_json
+from zchunked.cli.render import print_json, warn
 from zchunked.cli.settings import Settings, client_of
-from zchunked.cli.stores import open_store
 from zchunked.errors import UsageError
-from zchunked.maintenance.gc import Freed, GcOptions, collect
-from zchunked.store.images import find
+from zchunked.findings import Freed
 
 
 def remove(settings: Settings) -> int:
     """All of the images or, where one is not in the store, none."""
-    with open_store(settings.store) as store:
-        found = [
-            image
-            for text in settings.own["image"]
-            for image in find(store, text, settings.platform)
-        ]
-        rows = list(dict.fromkeys(found))
-        store.collector().forget_names((row.name, row.platform) for row in rows)
+    with client_of(settings, warn) as client:
+        rows = client.remove(*settings.own["image"], platform=settings.platform)
     if settings.output.format == "json":
         print_json(
             [
@@ -41,7 +34,7 @@ def take_in(settings: Settings) -> int:
     """`zpull ingest`: standard input is the blob, from its first byte on."""
     if not settings.own["digest"]:
         raise UsageError("ingest needs --digest sha256:…")
-    with client_of(settings, lambda _: None) as client:
+    with client_of(settings, warn) as client:
         size = client.ingest(settings.own["digest"], sys.stdin.buffer, size=settings.own["size"])
     if settings.output.format == "json":
         print_json({"digest": settings.own["digest"], "size": size})
@@ -51,7 +44,18 @@ def take_in(settings: Settings) -> int:
 
 
 def collect_garbage(settings: Settings) -> int:
-    freed = collect(settings.store, _options(settings))
+    own = settings.own
+    keep = [*own["keep"], *own["also_kept"]]
+    if own["also_kept"] and not own["keep"]:
+        raise UsageError("gc takes images only behind --keep; zpull rm removes images")
+    options = GcOptions(
+        max_bytes=own["max_size"] if own["max_size"] is not None else budget_of(settings),
+        max_age=own["max_age"],
+        keep_last=own["keep_last"],
+        expiry=own["expire"],
+        is_dry=own["dry_run"],
+    )
+    freed = client_of(settings, warn).gc(options, keep=keep or None)
     if settings.output.format == "json":
         print_json({
             "images": [
@@ -65,32 +69,11 @@ def collect_garbage(settings: Settings) -> int:
                 "before": freed.before, "after": freed.after, "freed": freed.bytes,
                 "above_budget": freed.over,
             },
-            "is_dry_run": bool(settings.own["dry_run"]),
+            "is_dry_run": bool(own["dry_run"]),
         })  # fmt: skip
     elif not settings.output.is_quiet:
-        _tell(freed, is_dry=settings.own["dry_run"])
+        _tell(freed, is_dry=own["dry_run"])
     return 0
-
-
-def _options(settings: Settings) -> GcOptions:
-    own = settings.own
-    named = [*own["keep"], *own["also_kept"]]
-    if own["also_kept"] and not own["keep"]:
-        raise UsageError("gc takes images only behind --keep; zpull rm removes images")
-    keep = None
-    if named:
-        with open_store(settings.store) as store:
-            keep = frozenset(
-                (image.name, image.platform) for text in named for image in find(store, text)
-            )
-    return GcOptions(
-        max_bytes=own["max_size"] if own["max_size"] is not None else budget_of(settings),
-        max_age=own["max_age"],
-        keep=keep,
-        keep_last=own["keep_last"],
-        expiry=own["expire"],
-        is_dry=own["dry_run"],
-    )
 
 
 def _tell(freed: Freed, *, is_dry: bool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from zchunked import Client
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.render import (
     print_error,
@@ -18,7 +19,6 @@ from zchunked.cli.render import (
 )
 from zchunked.cli.settings import Settings, client_of
 from zchunked.cli.tuning import give_back, seldom_collect
-from zchunked.client import Client
 from zchunked.errors import InterruptedPullError, UsageError, ZPullError
 from zchunked.export.engine_names import parse_engine
 from zchunked.oci.quoting import typed

@@ -2,78 +2,63 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from dataclasses import asdict
+from pathlib import Path
 
-import msgspec
-
+from zchunked import ServeSettings, config_for
 from zchunked.cli.commands.budget import budget_of
-from zchunked.cli.commands.wiring import context_of
-from zchunked.cli.settings import Settings as Command
-from zchunked.cli.stores import open_store
-from zchunked.errors import LocalError
-
-if TYPE_CHECKING:
-    from zchunked.serve.app import Access
-
-# without a request, until a collection beside the server may take what it has served
-_REST_SECONDS = 1.0
+from zchunked.cli.render import warn
+from zchunked.cli.settings import Settings, client_of
+from zchunked.events import Event, Noted
+from zchunked.results import Access
 
 
-def serve(command: Command) -> int:
+def serve(settings: Settings) -> int:
     """Serve until stopped; with `--config-for` only print what to write where."""
-    from zchunked.serve.config_for import Engine, config_for  # noqa: PLC0415 - an extra
-    from zchunked.serve.settings import parse_listen  # noqa: PLC0415
-
-    own = command.own
-    listen = parse_listen(own["listen"])
-    if own["config_for"]:
-        host = f"[{listen[0]}]" if ":" in listen[0] else listen[0]
-        engine = cast("Engine", own["config_for"])
-        print(config_for(engine, f"{host}:{listen[1]}", is_tls=bool(own["tls_cert"])), end="")
-        return 0
-    return _run(command, listen)
-
-
-def _run(command: Command, listen: tuple[str, int]) -> int:
-    try:
-        from zchunked.serve import arguments  # noqa: PLC0415
-        from zchunked.serve.names import parse_upstreams  # noqa: PLC0415
-        from zchunked.serve.run import run  # noqa: PLC0415
-        from zchunked.serve.settings import Settings  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise LocalError(f"zpull serve needs {error.name}: pip install 'zpull[serve]'") from error
-    own, output = command.own, command.output
-    settings = Settings(
-        listen,
-        arguments.certificate_of(own["tls_cert"], own["tls_key"]),
+    own, output = settings.own, settings.output
+    wanted = ServeSettings(
+        own["listen"],
+        _path(own["tls_cert"]),
+        _path(own["tls_key"]),
         own["insecure_listen"],
-        arguments.allowed_of(own["allow"], command.environment, command.connection.registries_conf),
-        parse_upstreams(own["upstream"]),
-        arguments.clients_of(own["token"]),
+        tuple(own["allow"]),
+        tuple(own["upstream"]),
+        _path(own["token"]),
         own["stale"],
         own["prefetch"],
-        command.options.offline,
-        rest_seconds=_REST_SECONDS,
-        store_max=budget_of(command),
+        max_bytes=budget_of(settings),
     )
+    if own["config_for"]:
+        print(config_for(own["config_for"], wanted), end="")
+        return 0
 
     def access(one: Access) -> None:
         if not output.is_quiet:
-            with suppress(OSError, ValueError):
-                print(msgspec.json.encode(one).decode(), file=sys.stderr, flush=True)
+            _say(json.dumps(asdict(one), ensure_ascii=False, separators=(",", ":")))
 
     def log(text: str) -> None:
         if output.is_verbose:
-            with suppress(OSError, ValueError):
-                print(f"zpull: {text}", file=sys.stderr)
+            _say(f"zpull: {text}")
 
-    with open_store(command.store) as store:
-        context = context_of(command, store, lambda _: None)
-        run(settings, context, access=access, log=log, tell=_tell)
+    with client_of(settings, _tell) as client:
+        client.serve(wanted, access=access, log=log)
     return 0
 
 
-def _tell(text: str) -> None:
-    print(f"zpull: {text}", file=sys.stderr, flush=True)
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _tell(event: Event) -> None:
+    warn(event)
+    if isinstance(event, Noted):
+        print(f"zpull: {event.text}", file=sys.stderr, flush=True)
+
+
+def _say(text: str) -> None:
+    """The log's reader may have gone away: the server stays."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)

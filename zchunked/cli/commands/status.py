@@ -9,11 +9,9 @@ from dataclasses import asdict
 
 from zchunked.cli.commands.stored import age
 from zchunked.cli.progress import human
-from zchunked.cli.render import print_json, print_line
-from zchunked.cli.settings import Settings
-from zchunked.cli.stores import open_store
-from zchunked.maintenance.status import PullStatus
-from zchunked.maintenance.status import status as status_of
+from zchunked.cli.render import print_json, print_line, warn
+from zchunked.cli.settings import Settings, client_of
+from zchunked.findings import PullStatus
 from zchunked.oci.digest import short
 
 _WATCH_SECONDS = 1.0
@@ -22,14 +20,13 @@ _WATCH_SECONDS = 1.0
 def status(settings: Settings) -> int:
     """With --watch one table or, with --format json, one line a second."""
     is_watched, pause = settings.own["watch"], threading.Event()
-    with open_store(settings.store) as store:
+    with client_of(settings, warn) as client:
         while True:
-            found = status_of(store)
+            found = client.status()
             _show(settings, found, is_watched=is_watched)
             if not is_watched or not any(pull.is_running for pull in found):
                 return 0
             pause.wait(_WATCH_SECONDS)
-            store.refresh()
 
 
 def _show(settings: Settings, found: list[PullStatus], *, is_watched: bool) -> None:

@@ -7,7 +7,14 @@ from contextlib import closing
 from dataclasses import asdict
 
 from zchunked.cli.progress import human
-from zchunked.cli.render import print_json, print_line, print_outcome, progress_of, write_digestfile
+from zchunked.cli.render import (
+    print_json,
+    print_line,
+    print_outcome,
+    progress_of,
+    warn,
+    write_digestfile,
+)
 from zchunked.cli.settings import Settings, client_of
 from zchunked.errors import IntegrityError
 from zchunked.oci.quoting import printable
@@ -29,7 +36,7 @@ def export_image(settings: Settings) -> int:
 
 
 def images(settings: Settings) -> int:
-    with closing(client_of(settings, lambda _: None)) as client:
+    with closing(client_of(settings, warn)) as client:
         entries = client.images()
     if settings.output.format == "json":
         print_json([
@@ -84,7 +91,7 @@ def age(seconds: float) -> str:
 
 def verify_store(settings: Settings) -> int:
     """Exit code 6 when something was damaged: it is dropped, unless the store is read-only."""
-    with closing(client_of(settings, lambda _: None)) as client:
+    with closing(client_of(settings, warn)) as client:
         findings = client.verify(
             settings.image or None, platform=settings.platform, quick=settings.own["quick"]
         )
