@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from itertools import pairwise
+from itertools import compress, groupby, pairwise
+from typing import NamedTuple
 
 from zchunked.convert.image import ConvertedImage
 from zchunked.convert.layers import ConvertedLayer
@@ -15,6 +16,8 @@ from zchunked.ranges import total
 from zchunked.results import UpdateCost
 from zchunked.store import Store
 
+_AT_ONCE_BYTES = 4 << 20  # of a blob
+
 
 def update_cost(store: Store, old: ConvertedImage, new: ConvertedImage) -> UpdateCost:
     """For whoever has the old image. Both are in the store, whole."""
@@ -25,13 +28,12 @@ def update_cost(store: Store, old: ConvertedImage, new: ConvertedImage) -> Updat
         if layer.source.digest not in had
     }
     chunks: set[bytes] = set()
-    frames: set[bytes] = set()
+    headers: set[bytes] = set()
     known = {layer.layer.digest for layer in old.layers}
-    for one in _layers(old):
-        if is_current(one):
-            index = read_index_and_tarsplit(store, one)
-            chunks.update(index.own_chunks())
-            frames.update(_header_frames(store, index))
+    for one in filter(is_current, _layers(old)):
+        had_frames = _frames_of(store, one)
+        chunks.update(had_frames.chunks)
+        headers.update(had_frames.headers)
     lean = exact = 0
     for one in _layers(new):
         if one.digest in known:
@@ -40,17 +42,11 @@ def update_cost(store: Store, old: ConvertedImage, new: ConvertedImage) -> Updat
             lean += one.size
             exact += one.size
             continue
-        index = read_index_and_tarsplit(store, one)
-        missing = sum(
-            index.length(chunk)
-            for digest, chunk in index.own_chunks().items()
-            if digest not in chunks
-        )
-        headers = _header_frames(store, index)
-        lean += missing + total(index.vouched)
-        exact += missing + sum(size for key, size in headers.items() if key not in frames)
-        exact += one.size - index.location.payload_end
-        chunks.update(index.own_chunks())
+        frames = _frames_of(store, one)
+        missing = _lacking(frames.chunks, chunks)
+        lean += missing + frames.tables
+        exact += missing + _lacking(frames.headers, headers) + frames.tail
+        chunks.update(frames.chunks)
     return UpdateCost(sum(before.values()), lean, exact)
 
 
@@ -59,13 +55,39 @@ def _layers(image: ConvertedImage) -> list[Descriptor]:
     return list({layer.layer.digest: layer.layer for layer in layers}.values())
 
 
+def _lacking(frames: dict[bytes, int], known: set[bytes]) -> int:
+    return sum(size for key, size in frames.items() if key not in known)
+
+
+class _Frames(NamedTuple):
+    """A layer's distinct chunks by digest, and header frames by that of their bytes, each with its
+    length; the bytes of what the lean way fetches besides, and of the blob's tail.
+    """
+
+    chunks: dict[bytes, int]
+    headers: dict[bytes, int]
+    tables: int
+    tail: int
+
+
+def _frames_of(store: Store, layer: Descriptor) -> _Frames:
+    index = read_index_and_tarsplit(store, layer)
+    chunks = {digest: index.length(chunk) for digest, chunk in index.own_chunks().items()}
+    tail = layer.size - index.location.payload_end
+    return _Frames(chunks, _header_frames(store, index), total(index.vouched), tail)
+
+
 def _header_frames(store: Store, index: LayerIndex) -> dict[bytes, int]:
-    """By the hash of their bytes, with their length."""
+    """By the hash of their bytes, with their length.
+
+    The store reads neighbours together, and the chunks between them: a layer of many small files
+    would be in memory whole, were it not gone through in parts.
+    """
     frames = index.frames()
-    spans = [
-        span
-        for kind, span in zip(frames.kinds, pairwise(frames.edges), strict=True)
-        if kind == HEADER
-    ]
-    found = store.read_many(index.layer.digest, spans)
-    return {hashlib.sha256(data).digest(): len(data) for data in found}
+    is_header = (kind == HEADER for kind in frames.kinds)
+    spans = compress(pairwise(frames.edges), is_header)
+    found: dict[bytes, int] = {}
+    for _, part in groupby(spans, lambda span: span[0] // _AT_ONCE_BYTES):
+        for data in store.read_many(index.layer.digest, list(part)):
+            found[hashlib.sha256(data).digest()] = len(data)
+    return found
