@@ -28,7 +28,7 @@ from zchunked.sources.offline import OfflineSource
 from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 
-IMPATIENT = Options(Platform("", ""), patience=Patience(2.0))
+PATIENCE = 20.0  # seconds: on a busy machine a second may go by between two tries
 
 
 @dataclass
@@ -68,7 +68,9 @@ class Start:
     folder: Path
     stack: ExitStack
 
-    def __call__(self, registry: Registry | None, **settings: Any) -> Served:
+    def __call__(
+        self, registry: Registry | None, *, patience: float = PATIENCE, **settings: Any
+    ) -> Served:
         store = self.stack.enter_context(Store(self.folder / f"store{settings.pop('store', '')}"))
         upstreams = {"local": registry.host} if registry is not None else {}
         wanted = replace(
@@ -83,9 +85,10 @@ class Start:
             source = open_source(reference, Network(traffic), hosts=store, documents=store.document)
             return Origin(reference, source, traffic)
 
+        options = Options(Platform("", ""), patience=Patience(patience))
         access: list[Access] = []
         server = self.stack.enter_context(
-            serving(wanted, store, opened, IMPATIENT, access=access.append, log=lambda _: None)
+            serving(wanted, store, opened, options, access=access.append, log=lambda _: None)
         )
         _, port = server.open()
         thread = threading.Thread(target=server.serve, daemon=True)

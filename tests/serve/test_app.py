@@ -214,7 +214,7 @@ def test_a_layer_that_is_proved_goes_out_before_the_others_are_here(start: Start
 
 def test_while_the_upstream_is_down_digests_and_young_tags_are_served(start: Start) -> None:
     with Registry(IMAGES) as registry:
-        served = start(registry)
+        served = start(registry, patience=1.0)
         served.ask("/v2/local/demo/manifests/v1")
         blob = f"/v2/local/demo/blobs/{V1.layers[1].digest}"
         served.ask(blob)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Self
+from typing import Self, TypeVar
 
 from zchunked.errors import NotFoundError
-from zchunked.interfaces import Emit, Listed, Locating
+from zchunked.interfaces import Emit, Listed, Locating, Source
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.platform import Platform
@@ -18,6 +18,8 @@ from zchunked.pull.single_blob import fetch_some, fetch_whole
 from zchunked.pull.transfer import Transfer
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
+
+_Answer = TypeVar("_Answer")
 
 
 class ObjectFetcher:
@@ -67,14 +69,15 @@ class ObjectFetcher:
         source = self._origin.source
         if not isinstance(source, Listed):
             return None
+        try:
+            return self.ask(lambda _: source.listing(path)).data
+        except NotFoundError:
+            return None
 
-        def ask() -> bytes | None:
-            try:
-                return self._transfer.chameleon.run(lambda: source.listing(path)).data
-            except NotFoundError:
-                return None
-
-        return self._transfer.run("fetch", ask)
+    def ask(self, question: Callable[[Source], _Answer]) -> _Answer:
+        """What the source answers; failures are forgiven as those of a read are."""
+        source, run = self._origin.source, self._transfer.chameleon.run
+        return self._transfer.run("fetch", lambda: run(lambda: question(source)))
 
     # ── blobs ──
 

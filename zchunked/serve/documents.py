@@ -17,6 +17,7 @@ from zchunked.serve.upstream import Upstream
 from zchunked.store import Store
 
 _MOST_TAGS = 10_000  # of which the last answer is remembered
+_PATIENCE = 5.0  # seconds with an upstream that is down, where its last answer would do
 
 
 class _Kind(msgspec.Struct, rename="camel"):
@@ -72,7 +73,11 @@ class Documents:
         if self._offline:
             return self._last(name, None, forever=True)
         try:
-            found = _served(self._current(asked) or self._upstream.manifest(asked.reference()))
+            data = self._current(asked)
+            if data is None:
+                patience = _PATIENCE if self._is_young(self._known_of(name)) else None
+                data = self._upstream.manifest(asked.reference(), patience)
+            found = _served(data)
         except TransferError as error:
             return self._last(name, error)
         with self._lock:
@@ -94,15 +99,9 @@ class Documents:
         self, name: str, failure: ZPullError | None, *, forever: bool = False
     ) -> ServedManifest:
         """The last answer, if young enough and stored. Raises `failure`, or NotFoundError."""
-        with self._lock:
-            known = self._known.get(name)
-        if known is None:
-            pulled = [
-                (image.root, image.pulled) for image in self._store.images() if image.name == name
-            ]
-            known = pulled[0] if pulled else None
+        known = self._known_of(name)
         data = self._store.document(known[0]) if known else None
-        if known is None or data is None or not (forever or time.time() - known[1] <= self._stale):
+        if known is None or data is None or not (forever or self._is_young(known)):
             raise failure or NotFoundError(
                 f"{name} is not in the store, and this server is offline"
             )
@@ -110,6 +109,18 @@ class Documents:
         return ServedManifest(
             found.data, found.media_type, found.digest, max(time.time() - known[1], 0.0)
         )
+
+    def _known_of(self, name: str) -> tuple[Digest, float] | None:
+        """What the tag named last, and when."""
+        with self._lock:
+            known = self._known.get(name)
+        if known is not None:
+            return known
+        pulled = (one for one in self._store.images() if one.name == name)
+        return next(((image.root, image.pulled) for image in pulled), None)
+
+    def _is_young(self, known: tuple[Digest, float] | None) -> bool:
+        return known is not None and time.time() - known[1] <= self._stale
 
 
 def _served(data: bytes) -> ServedManifest:

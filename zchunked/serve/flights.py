@@ -132,6 +132,7 @@ class Flights:
         failure: ZPullError | None = None
         try:
             with self._lease.use(), self._karma.of(flight.name.partition("/")[0]) as flight.karma:
+                self._let_settle(flight)
                 fly(flight)
         except ZPullError as error:
             failure = error
@@ -142,6 +143,24 @@ class Flights:
                 if self._flights.get((flight.name, flight.what)) is flight:
                     del self._flights[flight.name, flight.what]
             flight.end(failure)
+
+    def _let_settle(self, flight: Flight) -> None:
+        """Wait for older pulls of the repository of which clients have got all.
+
+        Only at its end does the store know what a pull brought.
+        """
+        for other in self.current():
+            if other is flight:
+                return
+            if other.name == flight.name and self._is_handed_out(other):
+                while not (other.is_done or self._stop.is_set()):
+                    other.wait()
+
+    def _is_handed_out(self, flight: Flight) -> bool:
+        layers = self._images.layers_of(flight.what)
+        return bool(layers) and all(
+            flight.arriving.is_proved(layer) or self._store.is_whole(layer) for layer in layers
+        )
 
     def _pull_image(self, flight: Flight) -> None:
         name, image = flight.name, flight.what

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 import msgspec
 
 from zchunked.errors import FormatError, NotFoundError
-from zchunked.interfaces import Listed
+from zchunked.interfaces import Listed, Listing, Source
 from zchunked.serve.answers import Headers, Response
 from zchunked.serve.names import Asked
 from zchunked.serve.upstream import Upstream
@@ -27,11 +27,13 @@ class Lists:
     def __call__(self, asked: Asked, query: str) -> Response:
         """Raises NotFoundError, AccessDeniedError, TransferError."""
         path = f"{asked.kind}/{quote(asked.what, safe=':')}"
-        with self._upstream.source(asked.reference()) as origin:
-            source = origin.source
+
+        def ask(source: Source) -> Listing:
             if not isinstance(source, Listed):
                 raise NotFoundError(f"{asked.name} cannot be listed: this server is offline")
-            found = source.listing(path + _kept(query))
+            return source.listing(path + _kept(query))
+
+        found = self._upstream.ask(asked.reference(), ask)
         headers: Headers = [("Content-Type", found.media_type)]
         if found.filters:
             headers.append(("OCI-Filters-Applied", found.filters))

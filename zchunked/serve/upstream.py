@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 from zchunked.errors import NotFoundError
-from zchunked.interfaces import Emit, Locating
+from zchunked.interfaces import Emit, Locating, Source
 from zchunked.oci.digest import Digest
 from zchunked.oci.reference import Reference, parse_reference
 from zchunked.options import GapOptions, Options
@@ -21,6 +22,7 @@ from zchunked.store import Store
 
 OpenSource = Callable[[Reference], Origin]
 """Opens a source, which the caller closes."""
+_Answer = TypeVar("_Answer")
 
 
 class Upstream:
@@ -44,8 +46,11 @@ class Upstream:
 
     def size_of(self, name: str, digest: Digest) -> int:
         """Bytes of a blob, by the registry's word."""
-        with self.source(_repository(name)) as origin:
-            size = origin.source.size_of(digest) if isinstance(origin.source, Locating) else None
+
+        def ask(source: Source) -> int | None:
+            return source.size_of(digest) if isinstance(source, Locating) else None
+
+        size = self.ask(_repository(name), ask)
         if size is None:
             raise NotFoundError(f"{name}: the registry does not say how long {digest} is")
         return size
@@ -91,9 +96,21 @@ class Upstream:
             flight.share_karma(fetcher.chameleon)
             work(fetcher)
 
-    def manifest(self, reference: Reference) -> bytes:
-        """What the reference names, into the store and as it is."""
+    def ask(self, reference: Reference, question: Callable[[Source], _Answer]) -> _Answer:
+        """What the registry says; failures are forgiven as those of a pull are."""
         options = replace(self.options, jobs=1)
+        with self._fetcher(reference, options, lambda _: None) as fetcher:
+            return fetcher.ask(question)
+
+    def manifest(self, reference: Reference, patience: float | None = None) -> bytes:
+        """What the reference names, into the store and as it is.
+
+        `patience`: seconds, where the options' own is longer than that.
+        """
+        options = replace(self.options, jobs=1)
+        if patience is not None:
+            most = min(patience, options.patience.patience)
+            options = replace(options, patience=replace(options.patience, patience=most))
         with self._fetcher(reference, options, lambda _: None) as fetcher:
             return fetcher.manifest(None)
 
