@@ -32,6 +32,7 @@ from tests.helpers.build.front import (
     zstd_layer,
 )
 from tests.helpers.build.stargz import stargz_layer
+from tests.helpers.harness.forked import Forks, Run
 from tests.helpers.harness.hostile import BAD_DIGESTS, _warm_store, sets, victim, victim_tar
 from tests.helpers.servers.registry import Registry
 from tests.hostile import test_annotations as marks
@@ -40,7 +41,6 @@ from tests.hostile import test_entries as entries
 from tests.hostile import test_payload as payload
 from tests.hostile import test_tarsplit as tarsplit
 from tests.hostile import test_toc as toc
-from tests.hostile.forked import Run, run_all
 
 MiB = 1 << 20
 MOST_BYTES, MOST_SECONDS = 256 * MiB, 10.0
@@ -335,7 +335,8 @@ def test_hostile_images_are_refused_in_a_line_and_cost_little(
                 ]
                 runs.append(Run(argv, str(home)))
                 names.append((name, way))
-        costs = run_all(runs)
+        with Forks() as forks:
+            costs = [forks.run(one) for one in runs]
     print(
         f"{len(costs)} pulls, {sum(cost.cpu_seconds for cost in costs):.1f} s of CPU, at most "
         f"{max(cost.peak_bytes for cost in costs) / MiB:.0f} MiB"

@@ -123,7 +123,8 @@ class _Connection(sqlite3.Connection):
     """A connection that closes when dropped: Python 3.13 warns of one that is still open."""
 
     def __del__(self) -> None:
-        self.close()
+        with suppress(sqlite3.ProgrammingError):  # it was never opened
+            self.close()
 
 
 def _connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:

@@ -15,10 +15,10 @@ class SmallObjects(Blobs):
     def put(self, data: bytes) -> Digest:
         """Store a small object (manifest, config) whole; returns its digest.
 
-        Replaces what had this name.
+        Replaces what had this name, also where the disk has spoilt it since.
         """
         digest = digest_of(data)
-        if not self.is_whole(digest):
+        if self.get(digest, len(data)) is None or not self.is_whole(digest):
             self.drop_lost(digest)
             for start, end in self.covered(digest):
                 if self.read(digest, start, end) != data[start:end]:

@@ -21,6 +21,8 @@ class Ended:
     code: int
     out: str
     err: str
+    raw: bytes = b""
+    """What `out` was, where it may be no text."""
 
     @property
     def receipt(self) -> dict[str, Any]:

@@ -6,12 +6,19 @@ from __future__ import annotations
 
 import errno
 import shutil
+import struct
 import subprocess
 from pathlib import Path
+from typing import Self
 
-from tests.helpers.harness.command import ARGV, Ended, environment
+from tests.helpers.harness.command import Ended
+from tests.helpers.harness.forked import Forks, Run
 
 SOURCE = Path(__file__).with_name("errno_shim.c")
+CODES = {name: getattr(errno, name) for name in ("ENOSPC", "EIO", "EROFS", "EMFILE", "EDQUOT")}
+_CONTROL = struct.Struct("<5q4096s")
+_COMMANDS = ("pull", "stored", "keeping", "status")
+_WORK = ("maintenance.gc", "maintenance.verify", "export.write", "export.archives")
 
 
 def compiler() -> str | None:
@@ -19,13 +26,27 @@ def compiler() -> str | None:
 
 
 class Injector:
-    """Compiled into `folder` once."""
+    """Compiled into `folder` once; its commands are forks of one process, which ends with the
+    block.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._library, self._counter = folder / "errno_shim.so", folder / "calls"
+        self._folder, library, self._control = folder, folder / "shim.so", folder / "control"
         found = compiler()
         assert found
-        subprocess.run([found, "-shared", "-fPIC", "-o", self._library, SOURCE, "-ldl"], check=True)
+        subprocess.run([found, "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"], check=True)
+        self._set(Path())
+        self._forks = Forks(
+            *(f"cli.commands.{name}" for name in _COMMANDS),
+            *_WORK,
+            python=("-X", "dev", "-W", "error"),
+            env={"LD_PRELOAD": str(library), "INJECT_CONTROL": str(self._control)},
+        )
+
+    def _set(self, root: Path, *numbers: int) -> None:
+        text = _CONTROL.pack(0, *(numbers or (0, 0, 0, 0)), bytes(root) if numbers else b"")
+        with self._control.open("r+b" if self._control.exists() else "wb") as file:
+            file.write(text)
 
     def run(
         self,
@@ -34,33 +55,24 @@ class Injector:
         code: int = 0,
         at: int = 0,
         once: bool = False,
+        reads: bool = False,
         below: Path | None = None,
-        given: str | None = None,
+        given: str = "/dev/null",
     ) -> tuple[Ended, int]:
         """A command of which calls fail from the `at`'th one on; 0: none does. Returns how many
-        were made, too. Calls count `below` that folder (the store); `given` is a file for stdin.
+        were made, too. Calls count `below` that folder (the home), those that read with `reads`;
+        `given` is a file for stdin.
         """
-        self._counter.write_bytes(bytes(8))
-        extra = {
-            "LD_PRELOAD": str(self._library),
-            "INJECT_ROOT": str(below or home / "store"),
-            "INJECT_COUNTER": str(self._counter),
-            "INJECT_AT": str(at),
-            "INJECT_ERRNO": str(code),
-        } | ({"INJECT_ONCE": "1"} if once else {})
-        with Path(given or "/dev/null").open("rb") as stdin:
-            done = subprocess.run(
-                [*ARGV, *args],
-                env=environment(home, extra),
-                stdin=stdin,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-        return Ended(done.returncode, done.stdout, done.stderr), int.from_bytes(
-            self._counter.read_bytes(), "little"
-        )
+        self._set(below or home, at, code, once, reads)
+        cost = self._forks.run(Run([*args], str(home), given, str(self._folder)))
+        calls, *_ = struct.unpack_from("<q", self._control.read_bytes())
+        self._set(Path())
+        out, err = ((self._folder / name).read_bytes() for name in ("out", "err"))
+        text, said = (data.decode(errors="replace") for data in (out, err))
+        return Ended(cost.code, text, said, out), calls
 
+    def __enter__(self) -> Self:
+        return self
 
-CODES = {name: getattr(errno, name) for name in ("ENOSPC", "EIO", "EROFS", "EMFILE", "EDQUOT")}
+    def __exit__(self, *error: object) -> None:
+        self._forks.__exit__(*error)
