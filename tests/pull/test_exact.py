@@ -393,7 +393,7 @@ def test_a_blob_that_counts_as_whole_is_known_to_have_frames(
 
 
 def test_what_came_in_parts_rests_on_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lean(costs: Sequence[WayCost], **_: bool) -> WayCost:
+    def lean(costs: Sequence[WayCost], *_: Any, **__: Any) -> WayCost:
         return next(cost for cost in costs if cost.way == "lean")
 
     monkeypatch.setattr(choosing, "choose", lean)

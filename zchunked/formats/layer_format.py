@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from zchunked.errors import FormatError, UnsupportedLayerError
 from zchunked.formats import estargz, frame_check
 from zchunked.formats.annotations import Location, is_estargz, kind_of, locate
 from zchunked.formats.budget import ImageBudget
@@ -121,3 +122,11 @@ def format_of(layer: Descriptor) -> LayerFormat:
     For one of neither kind, `locate` says why it comes whole.
     """
     return _ESTARGZ if is_estargz(layer) else _ZSTD_CHUNKED
+
+
+def toc_bytes_of(layer: Descriptor, limits: Limits) -> int | None:
+    """Of its TOC, compressed; None where the manifest does not tell, or there is none."""
+    try:
+        return format_of(layer).locate(layer, limits=limits).toc.span.size
+    except (UnsupportedLayerError, FormatError):
+        return None

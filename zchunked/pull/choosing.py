@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from zchunked.layers.metadata import LayerIndex
 from zchunked.layers.stand_ins import StandIns
@@ -13,26 +14,41 @@ from zchunked.pull.request_shape import MOVED, shape_of
 from zchunked.pull.ways import (
     AHEAD,
     FASTER_WHOLE,
+    Slack,
     Way,
     WayCost,
     choose,
     cost_of,
-    is_worth_reading,
     rough_cost,
 )
-from zchunked.ranges import ByteRange, merge, ranges, subtract, total
+from zchunked.ranges import ByteRange, merge, ranges, subtract
 
 _COLD_SHARE = 0.875  # of a layer of which nothing is here: lean has to need less of it than that
 
 
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What is fetched of a blob one way. `ahead`: seconds of `work` left once its TOC is read."""
+
+    way: Way
+    spans: list[ByteRange]
+    work: float
+    ahead: float
+
+
 class WayChooser:
-    """For the layers of a pull, one after the other. Reads nothing, fetches nothing."""
+    """For the layers of an image, one after the other, which share one slack. Pure."""
 
     def __init__(self, gaps: GapOptions, *, may_take_chunks: bool, is_plan: bool) -> None:
         """As `Scheduler` takes them."""
         self._gaps, self._is_plan = gaps, is_plan
         self._may_take_chunks = may_take_chunks and not gaps.exact
         self._rates: dict[str, float] = {}  # of the link, when each blob's way was chosen
+        self._slack = Slack()
+
+    def begin_image(self) -> None:
+        """The next layers are those of another image."""
+        self._slack = Slack()
 
     def choose(
         self,
@@ -41,37 +57,40 @@ class WayChooser:
         conditions: LinkConditions,
         here: list[ByteRange],
         coming: Collection[bytes],
+        *,
+        is_unread: bool = False,
     ) -> None:
-        """Fill `ways`, and take one. `planned`: digests of chunks that earlier layers fetch."""
-        gaps, index = self._gaps, task.index
-        assert index is not None
+        """Fill `ways`, and take one. `coming`: digests of chunks that earlier layers fetch.
+
+        `is_unread`: the pull that is planned will not read its TOC.
+        """
+        gaps, link = self._gaps, conditions.link
         is_known = any(source != task.layer.digest for source in stand_ins.blobs)
         if gaps.exact and not self._is_plan:  # nothing to choose
             task.way = "exact" if is_known else "whole"
             self._explain(task, is_known=is_known)
             return
-        task.ways = self._costs_of(task, stand_ins, conditions, here, coming)
-        by_way = {cost.way: cost for cost in task.ways}
-        link, costs, whole = conditions.link, conditions.costs, task.layer.size - total(here)
+        needs = self._needs_of(task, stand_ins, conditions, here, coming)
+        costs = [self._rough(task, need, conditions) for need in needs]
+        task.ways = costs
+        if self._is_plan:
+            task.ways = [self._told(task, need, conditions) for need in needs]
+        by_way = {cost.way: cost for cost in costs}
         if gaps.is_metered and "lean" in by_way:
             task.way = "lean"
         elif gaps.is_metered or gaps.exact:
             task.way = "exact" if is_known else "whole"
         elif self._may_take_chunks and "lean" in by_way:
-            task.way = min(task.ways, key=lambda cost: (cost.bytes, cost.way)).way
-        elif (
-            is_known
-            and self._is_plan
-            and not is_worth_reading(index.location.toc.span.size, whole, link, costs)
-        ):
-            task.way = "whole"  # as the pull will find out before it reads what was read here
-        elif is_known:
-            task.way = choose(task.ways, is_rate_known=link.rate is not None).way
+            task.way = min(costs, key=lambda cost: (cost.bytes, cost.way)).way
+        elif is_unread:
+            task.way = "whole"
         else:
-            lean, plain = by_way.get("lean"), by_way["whole"]
-            saves = lean is not None and lean.bytes < plain.bytes * _COLD_SHARE
-            possible = [plain, lean] if saves and lean else [plain]
-            task.way = choose(possible, is_rate_known=link.rate is not None).way
+            if not is_known:
+                lean, plain = by_way.get("lean"), by_way["whole"]
+                saves = lean is not None and lean.bytes < plain.bytes * _COLD_SHARE
+                costs = [plain, lean] if saves and lean else [plain]
+            taken = choose(costs, self._slack, is_rate_known=link.rate is not None)
+            task.way, self._slack = taken.way, self._slack.after(costs, taken)
         self._explain(task, is_known=is_known)
 
     def _explain(self, task: LayerTask, *, is_known: bool) -> None:
@@ -79,40 +98,42 @@ class WayChooser:
         if task.way == "whole":
             task.entry.mode = "whole"
 
-    def _costs_of(
+    def _needs_of(
         self,
         task: LayerTask,
         stand_ins: StandIns,
         conditions: LinkConditions,
         here: list[ByteRange],
         coming: Collection[bytes],
-    ) -> list[WayCost]:
+    ) -> list[_Need]:
         """Exact and whole always, lean where a tar-split makes it possible."""
-        index, frames = task.index, task.frames
+        index, frames, costs = task.index, task.frames, conditions.costs
         assert index is not None
-        link, jobs, costs = conditions.link, conditions.jobs, conditions.costs
         whole = subtract([ByteRange(0, task.layer.size)], here)
         missing = subtract(whole, stand_ins.spans())
         hashing = task.layer.size * costs.byte
-        count = len(frames) if frames is not None else 0
-
-        def cost(way: Way, needed: list[ByteRange], work_seconds: float) -> WayCost:
-            shape = shape_of(self._gaps, task, conditions, needed)
-            if self._is_plan:
-                return cost_of(way, shape.runs(needed), work_seconds, link, jobs)
-            return rough_cost(way, needed, work_seconds, link, jobs, shape.spans, shape.policy)
-
-        made = [
-            cost(
-                "exact", missing, hashing + count * costs.frame * (1.0 if self._is_plan else AHEAD)
-            ),
-            cost("whole", whole, hashing),
+        looking = (len(frames) if frames is not None else 0) * costs.frame
+        needs = [
+            _Need("exact", missing, hashing + looking, hashing + looking * AHEAD),
+            _Need("whole", whole, hashing, hashing),
         ]
         if index.tarsplit is not None:
-            need = subtract(merge([*_lean_need(task, index, coming), *index.vouched]), here)
-            making = len(index.toc.starts) * costs.chunk + sum(index.toc.sizes) * costs.tar_byte
-            made.insert(1, cost("lean", need, making))
-        return made
+            lean = subtract(merge([*_lean_need(task, index, coming), *index.vouched]), here)
+            toc = index.toc
+            making = len(toc.starts) * costs.chunk + sum(toc.sizes) * costs.tar_byte
+            needs.insert(1, _Need("lean", lean, making, making))
+        return needs
+
+    def _rough(self, task: LayerTask, need: _Need, conditions: LinkConditions) -> WayCost:
+        """What decides: from now on, without making the requests."""
+        shape = shape_of(self._gaps, task, conditions, need.spans)
+        link, jobs = conditions.link, conditions.jobs
+        return rough_cost(need.way, need.spans, need.ahead, link, jobs, shape.spans, shape.policy)
+
+    def _told(self, task: LayerTask, need: _Need, conditions: LinkConditions) -> WayCost:
+        """What a plan says: of the very requests, and of all the work."""
+        runs = shape_of(self._gaps, task, conditions, need.spans).runs(need.spans)
+        return cost_of(need.way, runs, need.work, conditions.link, conditions.jobs)
 
     def note_rate(self, task: LayerTask, rate: float | None) -> None:
         """The layer was planned for a link of this rate."""

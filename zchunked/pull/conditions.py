@@ -11,12 +11,14 @@ from zchunked.options import Options
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.machine import SUBJECT as MACHINE
-from zchunked.pull.machine import costs_of, measured
+from zchunked.pull.machine import TablesRead, costs_of, measured
 from zchunked.pull.origin import Origin
 from zchunked.store import Store
 
 _QUICK_RATE = 10e6
 """Bytes per second. Above it, parts have a price: below, the host works while the link is busy."""
+_LIVE_SECONDS = 0.1
+"""Of receiving. Until then the remembered rate says more: what was buffered arrives at once."""
 
 
 class Conditions:
@@ -36,10 +38,13 @@ class Conditions:
         self._subject = "link " + (rest if slashes else origin.name).partition("/")[0]
         self._before = store.measures(self._subject)
         self._costs, self._cpu = costs_of(store.measures(MACHINE)), time.process_time()
+        self.tables_read = TablesRead()
 
     def now(self) -> LinkConditions:
         traffic, before = self._traffic, self._before
-        rate = traffic.rate if traffic.tells_rate else before.get("rate", traffic.rate)
+        rate = traffic.rate
+        if not (traffic.tells_rate and traffic.receiving_seconds >= _LIVE_SECONDS):
+            rate = before.get("rate", rate)
         round_trip = traffic.round_trip
         if round_trip is None:
             round_trip = before.get("round trip")
@@ -74,5 +79,6 @@ class Conditions:
     def remember_work(self, tasks: Sequence[LayerTask]) -> None:
         """Keep what frames or chunks cost this machine; `tasks` are all layers of the pull."""
         spent = time.process_time() - self._cpu
-        if self._traffic.place is None and (found := measured(tasks, spent, self._costs)):
+        found = measured(tasks, spent, self.tables_read, self._costs)
+        if found and self._traffic.place is None:
             self._store.remember_measures(MACHINE, found)

@@ -11,15 +11,20 @@ from zchunked.pull.offline import refuse_missing
 from zchunked.pull.session import PullSession
 
 
-def record_estimate(session: PullSession, tasks: Sequence[LayerTask], cost_again: int) -> None:
+def record_estimate(
+    session: PullSession, tasks: Sequence[LayerTask], cost_again: int, stored_bytes: int
+) -> None:
     """Write the estimate of these planned layers onto the receipt.
 
-    `cost_again`: bytes of the manifest that the pull asks for too.
+    `cost_again`: bytes of the manifest that the pull asks for too. `stored_bytes`: of TOCs of
+    stored blobs, which it reads unless all layers come whole.
     """
     asked, known = int(not session.origin.root), session.conditions
     conditions, receipt = known.now(), session.receipt
     cost = estimate(tasks, conditions, first_bytes=cost_again, first_requests=asked)
-    receipt.ways = ways_of(tasks, conditions, first_bytes=cost_again, first_requests=asked)
+    receipt.ways = ways_of(
+        tasks, conditions, stored_bytes, first_bytes=cost_again, first_requests=asked
+    )
     if cost.bytes and not known.is_rate_known:
         cost.seconds = None
     receipt.estimate = cost

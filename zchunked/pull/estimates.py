@@ -26,16 +26,25 @@ class LinkConditions:
 
 
 def ways_of(
-    tasks: Sequence[LayerTask], conditions: LinkConditions, *, first_bytes: int, first_requests: int
+    tasks: Sequence[LayerTask],
+    conditions: LinkConditions,
+    stored_bytes: int,
+    *,
+    first_bytes: int,
+    first_requests: int,
 ) -> list[WayEstimate]:
     """Estimate the three ways for the image.
 
-    A layer for which one of them is impossible counts with the way that it takes.
+    A layer for which one of them is impossible counts with the way that it takes. `stored_bytes`:
+    of TOCs of stored blobs, compressed, that are read for all ways but whole.
     """
     if conditions.is_free:
         return []
     first = conditions.link.seconds(first_bytes, first_requests, conditions.jobs)
     found = []
+    reading = (
+        conditions.costs.table_byte * stored_bytes if any(task.ways for task in tasks) else 0.0
+    )
     for way in get_args(Way):
         costs = [_cost(task, way, conditions) for task in tasks]
         found.append(
@@ -43,7 +52,7 @@ def ways_of(
                 way,
                 first_bytes + sum(cost.bytes for cost in costs),
                 first_requests + sum(cost.requests for cost in costs),
-                round(first + sum(cost.seconds for cost in costs), 1),
+                round(first + sum(its.seconds for its in costs) + reading * (way != "whole"), 1),
                 taken=bool(tasks) and all(task.way == way or not task.ways for task in tasks),
             )
         )

@@ -8,7 +8,7 @@ from functools import partial
 
 from zchunked.errors import FormatError, RangeIgnoredError, UnsupportedLayerError
 from zchunked.formats.budget import ImageBudget
-from zchunked.formats.layer_format import format_of, is_chunked
+from zchunked.formats.layer_format import format_of, is_chunked, toc_bytes_of
 from zchunked.limits import Limits
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.early import EarlyRules
@@ -122,9 +122,4 @@ def table_rank(layer: Descriptor, limits: Limits) -> int:
     A run that is killed while it reads a long table has asked for chunks of other layers by then;
     otherwise such runs would fetch nothing, however often.
     """
-    try:
-        return (
-            format_of(layer).locate(layer, limits=limits).toc.span.size // LONG_TABLE
-        ).bit_length()
-    except (UnsupportedLayerError, FormatError):
-        return 0
+    return ((toc_bytes_of(layer, limits) or 0) // LONG_TABLE).bit_length()

@@ -64,7 +64,13 @@ class Layers:
 
     def begin(self, documents: ImageDocuments) -> None:
         """Of the image whose layers they are."""
-        self.budget.blob_bytes = sum(layer.size for layer in documents.manifest.layers)
+        layers, store = documents.manifest.layers, self._store
+        self.budget.blob_bytes = sum(layer.size for layer in layers)
+        self._stored.expect(
+            layer
+            for layer in layers
+            if not (store.is_whole(layer.digest) or store.is_proved(layer.digest))
+        )
         self._documents = documents
 
     def _is_coming(self, chunk: bytes) -> bool:
@@ -85,7 +91,7 @@ class Layers:
 
     def _prepare_store(self) -> None:
         """Have the tables of stored blobs read, where the pull may ask for their frames."""
-        may_skip = self._may_skip()
+        may_skip = self._may_skip() and not self._is_plan
         if not self._store.frames.holds_any():
             if may_skip:
                 self._inspector = replace(self._inspector, is_idle=self._is_idle)
@@ -100,7 +106,15 @@ class Layers:
         """Whether a layer may come whole, to save time, without reading its TOC."""
         options = self._options
         counts_bytes = options.gaps.is_metered or options.max_bytes is not None
-        return self._inspector.may_take and not (counts_bytes or options.seeds)
+        return not (counts_bytes or options.seeds or options.offline)
+
+    def _is_unread(self, task: LayerTask) -> bool:
+        """Whether a pull would not have read the TOC that was read to plan it."""
+        if not (self._is_plan and self._may_skip() and task.index is not None):
+            return False
+        if not self._store.frames.holds_any():
+            return self._is_idle(task.layer)
+        return not self._stored.is_worth_reading(task.layer, task.index.location.toc.span.size)
 
     def _is_idle(self, layer: Descriptor) -> bool:
         """Whether the lean way would save less than anyone notices, or cost more than it saves."""
@@ -118,7 +132,7 @@ class Layers:
         self._read_tables(early=None)
         self._is_plan = True
         self.scheduler = after.scheduler if after is not None else self._new_scheduler()
-        self.scheduler.stored = self._stored
+        self.scheduler.begin_image(self._stored)
 
     def plan_image(self, tasks: list[LayerTask], cost_again: int) -> list[LayerTask]:
         """Give an order to each layer that is not here, and put what that will cost on the receipt.
@@ -133,7 +147,7 @@ class Layers:
             elif not self._session.is_proved(task.layer, task.diff_id):
                 todo.append(task)
         self._plan_all(todo)
-        record_estimate(self._session, todo, cost_again)
+        record_estimate(self._session, todo, cost_again, self._stored.toc_bytes)
         return todo
 
     def _is_planned(self, layer: Descriptor) -> bool:
@@ -170,7 +184,8 @@ class Layers:
         coming = metadata.on_its_way()
         if not task.is_understood:
             metadata.describe(task)
-        self.scheduler.plan(task, self._session.conditions.now(), coming=coming)
+        conditions, is_unread = self._session.conditions.now(), self._is_unread(task)
+        self.scheduler.plan(task, conditions, coming=coming, is_unread=is_unread)
         self._session.count_cached()
 
     def _replan(self, tasks: list[LayerTask]) -> None:

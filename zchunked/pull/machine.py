@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.ways import WorkCosts
+from zchunked.pull.ways import TOC_BYTES, WorkCosts
 
 SUBJECT = "this machine"
 _TELLING = 5000  # frames or chunks; fewer say more of the start than of them
@@ -17,11 +18,31 @@ def costs_of(measures: Mapping[str, float]) -> WorkCosts:
     """As remembered, as far as that is believable."""
     usual = WorkCosts()
     frame, chunk = measures.get("frame", usual.frame), measures.get("chunk", usual.chunk)
-    return WorkCosts(_bounded(frame), _bounded(chunk), usual.byte, usual.tar_byte)
+    table = _bounded(measures.get("table byte", usual.table_byte) * TOC_BYTES) / TOC_BYTES
+    return WorkCosts(_bounded(frame), _bounded(chunk), usual.byte, usual.tar_byte, table)
 
 
-def measured(tasks: Sequence[LayerTask], cpu_seconds: float, before: WorkCosts) -> dict[str, float]:
-    """What so much CPU time for a pull says of frames or chunks, where all layers came one way."""
+@dataclass(slots=True)
+class TablesRead:
+    """TOCs of stored blobs that a pull has read: their bytes, compressed, and CPU time."""
+
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+def measured(
+    tasks: Sequence[LayerTask], cpu_seconds: float, tables: TablesRead, before: WorkCosts
+) -> dict[str, float]:
+    """What so much CPU time for a pull says of stored tables, and of frames or chunks.
+
+    Of these only where all layers came one way.
+    """
+    found = {}
+    if tables.bytes >= _TELLING * TOC_BYTES:
+        found["table byte"] = _blend(
+            before.table_byte, _bounded(tables.seconds / tables.bytes * TOC_BYTES) / TOC_BYTES
+        )
+    cpu_seconds -= tables.seconds
     done = [task for task in tasks if task.proof is not None and task.index is not None]
     ways = {task.way for task in done}
     frames = sum(len(task.frames) for task in done if task.frames is not None)
@@ -30,11 +51,15 @@ def measured(tasks: Sequence[LayerTask], cpu_seconds: float, before: WorkCosts) 
     tars = sum(sum(task.index.toc.sizes) for task in done if task.index is not None)
     if ways == {"exact"} and frames >= _TELLING:
         frame = _bounded((cpu_seconds - blobs * before.byte) / frames)
-        return {"frame": before.frame * (1 - _NEWS) + frame * _NEWS}
+        found["frame"] = _blend(before.frame, frame)
     if ways == {"lean"} and chunks >= _TELLING:
         chunk = _bounded((cpu_seconds - tars * before.tar_byte) / chunks)
-        return {"chunk": before.chunk * (1 - _NEWS) + chunk * _NEWS}
-    return {}
+        found["chunk"] = _blend(before.chunk, chunk)
+    return found
+
+
+def _blend(before: float, found: float) -> float:
+    return before * (1 - _NEWS) + found * _NEWS
 
 
 def _bounded(seconds: float) -> float:

@@ -43,7 +43,7 @@ class Scheduler:
         `is_plan`: costs are told, so they are those of the very requests.
         """
         self.stored = stored
-        """Frames of stored blobs that are not in the index yet, for the layer planned next."""
+        """Frames of stored blobs that are not in the index yet, for the image planned next."""
         self._store, self._gaps = store, gaps
         self._chooser = WayChooser(gaps, may_take_chunks=may_take_chunks, is_plan=is_plan)
         self.is_too_slow = self._chooser.is_too_slow
@@ -55,16 +55,26 @@ class Scheduler:
         self._shapes: dict[Digest, RequestShape] = {}
 
     def plan(
-        self, task: LayerTask, conditions: LinkConditions, *, coming: Sequence[ByteRange] = ()
+        self,
+        task: LayerTask,
+        conditions: LinkConditions,
+        *,
+        coming: Sequence[ByteRange] = (),
+        is_unread: bool = False,
     ) -> FetchPlan:
-        """Reads the store. `coming`: what of the blob's tail is being fetched just now."""
+        """Reads the store. `coming`: what of the blob's tail is being fetched just now.
+
+        `is_unread`: the pull that is planned will not read its TOC.
+        """
         blob = task.layer.digest
         here = merge([*self._store.covered(blob), *coming])
         if task.way != "whole":
             self._meet_whole_ones()
             stand_ins = self._look_up(task, here)
             if task.way is None:
-                self._chooser.choose(task, stand_ins, conditions, here, self._coming)
+                self._chooser.choose(
+                    task, stand_ins, conditions, here, self._coming, is_unread=is_unread
+                )
             if task.way == "exact":
                 task.stand_ins = stand_ins
         if task.lean_index is not None:
@@ -76,6 +86,11 @@ class Scheduler:
         self._chooser.note_rate(task, conditions.link.rate)
         task.plan = plan
         return plan
+
+    def begin_image(self, stored: StoredFrames) -> None:
+        """The next layers are those of another image, for which these frames are known."""
+        self.stored = stored
+        self._chooser.begin_image()
 
     def has_planned(self, blob: Digest) -> bool:
         """Whether the layer has an order."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
+from zchunked.formats.layer_format import toc_bytes_of
 from zchunked.layers.index_frames import Unindexed, enter_some, index_blobs, read_table, unindexed
 from zchunked.layers.metadata import read_index
 from zchunked.layers.stand_ins import StoredTable
+from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.session import PullSession
-from zchunked.pull.ways import FASTER_WHOLE, is_worth_reading
+from zchunked.pull.ways import FASTER_WHOLE, LackingLayer, worth_reading
 from zchunked.ranges import total
 
 # Tables that are joined with those of a pull; what is more goes into the index first. Of 200,000
@@ -28,17 +32,28 @@ class StoredFrames:
     def __init__(self, session: PullSession) -> None:
         self._session, self._store, self._limits = session, session.store, session.options.limits
         self._lock = threading.Lock()
+        self._image: dict[Digest, LackingLayer] = {}
         self._unread: list[Unindexed] = []
         self._unentered: list[StoredTable] = []
         self._running = 0
         self._is_entering = False
         self.tables: list[StoredTable] = []
         """What was read, the newest first. Complete once `are_known`."""
+        self.toc_bytes = 0
+        """Of the tables that are read if any of the image's is, compressed."""
 
     @property
     def are_known(self) -> bool:
         """Whether all that were asked for can be found, in tables or in the index."""
         return not self._running
+
+    def expect(self, layers: Iterable[Descriptor]) -> None:
+        """The image lacks these: whether their TOCs are read is decided for all together."""
+        for layer in layers:
+            missing = layer.size - total(self._store.covered(layer.digest))
+            lacking = LackingLayer(missing, toc_bytes_of(layer, self._limits))
+            with self._lock:
+                self._image[layer.digest] = lacking
 
     def prepare(self, *, may_wait: bool, as_rows: bool) -> None:
         """Read tables whose frames are not in the index; `may_wait`: not before `read_all`.
@@ -48,6 +63,7 @@ class StoredFrames:
         waiting = unindexed(self._store, self._limits)
         while waiting and not as_rows and self._has_room(waiting[-1]):
             self._unread.append(waiting.pop())
+        self.toc_bytes = sum(one.toc_bytes for one in self._unread)
         self._do(lambda: index_blobs(self._store, waiting, self._limits), waiting)
         if not may_wait:
             self.read_all()
@@ -75,25 +91,37 @@ class StoredFrames:
             blobs, self._unread = self._unread, []
 
         def work() -> None:
+            spent = self._session.conditions.tables_read
             for one in blobs:
+                began = time.thread_time()
                 if (table := read_table(self._store, one, self._limits)) is not None:
                     self.tables.append(table)
                     self._unentered.append(table)
+                spent.bytes += one.toc_bytes
+                spent.seconds += time.thread_time() - began
 
         self._do(work, blobs)
 
     def skip(self, layer: Descriptor, toc_bytes: int) -> str | None:
         """Why a TOC is not worth being read, or None. The first that is has all tables read."""
-        conditions = self._session.conditions
-        here = total(self._store.covered(layer.digest))
-        if here < toc_bytes and not conditions.is_rate_known:
+        known, here = self._session.conditions.is_rate_known, self._store.covered(layer.digest)
+        if total(here) < toc_bytes and not known:
             # for now: the first bytes say more of the connection than of the link
             return FASTER_WHOLE
-        now = conditions.now()
-        if not is_worth_reading(toc_bytes, layer.size - here, now.link, now.costs):
+        if not self.is_worth_reading(layer, toc_bytes):
             return FASTER_WHOLE
         self.read_all()
         return None
+
+    def is_worth_reading(self, layer: Descriptor, toc_bytes: int) -> bool:
+        """Whether the TOC of a layer of the image is one of those that are, as the link is now."""
+        now = self._session.conditions.now()
+        if layer.digest not in self._image:  # it was whole, and its bytes turned out damaged
+            self.expect([layer])
+        with self._lock:
+            self._image[layer.digest] = replace(self._image[layer.digest], toc_bytes=toc_bytes)
+            image = dict(self._image)
+        return layer.digest in worth_reading(image, self.toc_bytes, now.link, now.costs)
 
     def known_of(self, chunks: set[bytes]) -> set[bytes]:
         """Those of these digests that the store has, in a blob of this pull or another one."""

@@ -1,15 +1,16 @@
-"""Choose how a layer comes, by bytes and seconds: exact, lean or whole. Pure."""
+"""Choose how the layers of an image come, by bytes and seconds: exact, lean or whole. Pure."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Literal
 
 from zchunked.download.coalesce import PART_BYTES, GapPolicy, Link, Run
+from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, total
 
 Way = Literal["exact", "lean", "whole"]
@@ -18,9 +19,11 @@ FASTER_WHOLE = "takes less time whole than in parts"
 _LONG = 4 << 20  # bytes of one request
 _USUAL_RATE = 12.5e6  # bytes per second, of a link that nobody has measured yet
 AHEAD = 0.35  # of a frame's price: once its TOC is read and looked up, which took the rest
-_TOC_BYTES = 27  # compressed, of a frame: about what a table of 100,000 files has
+TOC_BYTES = 27
+"""Compressed, of a frame: about what a table of 100,000 files has."""
 _GAPS = (PART_BYTES, 512, 2 << 10, 8 << 10, 32 << 10, 128 << 10, 512 << 10)  # bytes
-_SLOWER, _LATER = 1.25, 0.5  # than the fastest way, and seconds more, is what fewer bytes are worth
+# Than the fastest way, and seconds more once an image, is what fewer bytes are worth
+_SLOWER, _LATER = 1.25, 0.5
 _LEAN_GAIN, _LEAN_SECONDS = 0.95, 0.1  # the registry's own blob is given up for no less
 
 
@@ -30,13 +33,14 @@ class WorkCosts:
 
     `frame`: to look up, fetch and assemble one frame, the exact way. `chunk`: to fetch, check and
     decode one, the lean way. `byte`: to write and hash a byte of a blob. `tar_byte`: to make and
-    hash one of a tar.
+    hash one of a tar. `table_byte`: to read one of the TOC of a stored blob, compressed.
     """
 
     frame: float = 20e-6
     chunk: float = 40e-6
     byte: float = 1.6e-9
     tar_byte: float = 2.5e-9
+    table_byte: float = 0.25e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +92,38 @@ def rough_cost(
     return _cost(way, size, requests if needed else 0, parts, work, link, jobs)
 
 
-def is_worth_reading(toc_bytes: int, blob_bytes: int, link: Link, costs: WorkCosts) -> bool:
-    """Whether a TOC could tell anything that makes a layer come another way than whole.
+@dataclass(frozen=True, slots=True)
+class LackingLayer:
+    """Missing bytes of its blob; bytes of its TOC, compressed, None where that is not known."""
 
-    Not where the blob's missing bytes come sooner than its frames are looked up: 0.8 s against 3.3
-    s, for some 100,000 files and 200 MB over loopback.
+    blob_bytes: int
+    toc_bytes: int | None
+
+
+def worth_reading(
+    layers: Mapping[Digest, LackingLayer], stored_bytes: int, link: Link, costs: WorkCosts
+) -> set[Digest]:
+    """The layers of an image whose TOCs are worth reading: others come whole.
+
+    None is where the missing bytes arrive sooner than frames are looked up: 0.8 s against 3.3 s,
+    for some 100,000 files and 200 MB over loopback. Otherwise all are; or, where that takes more
+    than the image's slack, those whose own blobs take as long. `stored_bytes`: of TOCs of stored
+    blobs, compressed, which are read if any of these is.
     """
-    if link.rate is None:
-        return True
-    whole = max(blob_bytes / link.rate, blob_bytes * costs.byte)
-    return toc_bytes / _TOC_BYTES * costs.frame <= whole * _SLOWER + _LATER
+    rate, stored = link.rate, stored_bytes * costs.table_byte
+    has_table = {one for one, layer in layers.items() if layer.toc_bytes is not None}
+    if rate is None:
+        return has_table
+    whole = {
+        one: max(layer.blob_bytes / rate, layer.blob_bytes * costs.byte)
+        for one, layer in layers.items()
+    }
+    reading = {one: (layers[one].toc_bytes or 0) / TOC_BYTES * costs.frame for one in has_table}
+    bound = Slack().bound(sum(whole.values()))
+    for some in (has_table, {one for one in has_table if reading[one] <= whole[one] * _SLOWER}):
+        if stored + sum((reading if one in some else whole)[one] for one in layers) <= bound:
+            return some
+    return set()
 
 
 def gap_in_parts(needed: Sequence[ByteRange], link: Link) -> int:
@@ -129,7 +155,23 @@ def _cost(
     return WayCost(way, size, requests, max(transfer, work) + min(transfer, work) / 4)
 
 
-def choose(costs: Sequence[WayCost], *, is_rate_known: bool) -> WayCost:
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """Seconds left by which an image may be later than by the fastest way of each layer."""
+
+    seconds: float = field(default_factory=lambda: _LATER)
+
+    def bound(self, fastest: float) -> float:
+        """Seconds that may be taken where the fastest way takes so many."""
+        return fastest * _SLOWER + self.seconds
+
+    def after(self, costs: Sequence[WayCost], taken: WayCost) -> Slack:
+        """Once a layer comes the way that was `taken` among these."""
+        fastest = min(cost.seconds for cost in costs if cost.way != "lean" or cost == taken)
+        return Slack(max(self.bound(fastest) - taken.seconds, 0.0))
+
+
+def choose(costs: Sequence[WayCost], slack: Slack, *, is_rate_known: bool) -> WayCost:
     """The way to take among those that are possible.
 
     Of exact and whole the one with the fewest bytes that is not much slower than the other. Lean,
@@ -141,7 +183,7 @@ def choose(costs: Sequence[WayCost], *, is_rate_known: bool) -> WayCost:
     if not same:
         assert lean is not None
         return lean
-    bound = min(cost.seconds for cost in same) * _SLOWER + _LATER
+    bound = slack.bound(min(cost.seconds for cost in same))
     best = min(
         (cost for cost in same if cost.seconds <= bound),
         key=lambda cost: (cost.bytes, cost.seconds),

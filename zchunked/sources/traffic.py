@@ -263,6 +263,11 @@ class Traffic:
             return self._fetched >= _FORECAST_BYTES or is_long
 
     @property
+    def receiving_seconds(self) -> float:
+        """How long some body was on its way."""
+        return self._receiving
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds; the shortest of the last answers. None before the first."""
         with self._lock:
