@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+import zchunked
+
 PACKAGE = "zchunked"
 BUILTINS = frozenset(dir(builtins))
 HOME = Path(__file__).parents[1] / PACKAGE
@@ -103,6 +105,11 @@ WHO_MAY = {
     "pickle": "",
     "os.system": "",
 }
+
+PUBLIC = "errors events findings receipt results"
+"""What a program may import besides `zchunked.__all__`: `docs/library.md` promises them."""
+SPELLING = "oci.digest oci.platform oci.quoting oci.reference"
+"""Pure text that the command reads and prints: how references and platforms are written."""
 
 # options name places on this machine
 PURE = [*FLOORS[0].split(), *FLOORS[1].replace("options", "").split()]
@@ -302,6 +309,25 @@ def test_a_constructor_takes_six_collaborators(name: str) -> None:
 def test_a_file_imports_twelve_of_ours(name: str) -> None:
     ours = modules()[name].ours - {""}
     assert len(ours) <= 12, f"{name} imports {len(ours)} of our files; it does more than one thing"
+
+
+def names_from(module: Module) -> Iterator[tuple[str, str]]:
+    """(module, name) of everything that it imports of ours."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
+            yield from ((node.module or "", alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((one.name, "") for one in node.names if one.name.split(".")[0] == PACKAGE)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if is_in(name, "cli")])
+def test_the_command_uses_nothing_but_the_library(name: str) -> None:
+    for module, what in names_from(modules()[name]):
+        if module == PACKAGE:
+            assert what in {*zchunked.__all__, "__version__"}, f"{name} imports a private {what}"
+        else:
+            there = module.removeprefix(f"{PACKAGE}.")
+            assert is_in(there, f"cli {PUBLIC} {SPELLING}"), f"{name} imports {what} of {module}"
 
 
 def test_the_table_sees_what_it_should_see(tmp_path: Path) -> None:

@@ -180,6 +180,13 @@ def show(event: events.Event) -> None:
 options = zchunked.Options(jobs=2, patience=zchunked.Patience(5))
 client = zchunked.Client("store", options=options, connection=zchunked.Connection(), on_event=show)
 digest: str = client.pull("oci:demo:demo-v1", to=["oci:out"]).manifest_digest
+client.check_target("oci:chunked")
+zchunked.write_file("manifest.json", client.fetch("oci:demo:demo-v1").pieces())
+freed: int = client.gc(zchunked.GcOptions(max_bytes=1)).bytes
+settings = zchunked.ServeSettings(listen="0")
+client.serve(settings, access=lambda one: print(one.status), log=print)
+told: str = zchunked.config_for("podman", settings)
+is_piped: bool = zchunked.writes_to_stdout("oci:out")
 size: int = zchunked.plan("oci:demo:demo-v1", store="store").estimate.bytes
 print(
     zchunked.pull("oci:demo:demo-v1", store="store", on_event=show).receipt.bytes.fetched,

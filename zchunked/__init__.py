@@ -18,6 +18,8 @@ _WHERE = {
     "pull": "calls",
     "plan": "calls",
     "config_for": "serve.config_for",
+    "write_file": "operations.outputs",
+    "writes_to_stdout": "operations.outputs",
     "Client": "client",
     "Options": "options",
     "Connection": "options",

@@ -4,6 +4,8 @@ from zchunked.calls import plan as plan
 from zchunked.calls import pull as pull
 from zchunked.client import Client as Client
 from zchunked.errors import ZPullError as ZPullError
+from zchunked.operations.outputs import write_file as write_file
+from zchunked.operations.outputs import writes_to_stdout as writes_to_stdout
 from zchunked.options import Connection as Connection
 from zchunked.options import GapOptions as GapOptions
 from zchunked.options import GcOptions as GcOptions
@@ -33,4 +35,6 @@ __all__ = [
     "events",
     "plan",
     "pull",
+    "write_file",
+    "writes_to_stdout",
 ]

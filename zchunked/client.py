@@ -120,8 +120,8 @@ class Client(ServingCalls, ReadingCalls):
             that are under way.
 
         Raises:
-            UsageError: A reference, a destination or the platform cannot be understood; before
-                anything is done.
+            UsageError: A reference, a destination or the platform cannot be understood, or a
+                destination holds one image alone; before anything is done.
 
         Example:
             >>> import zchunked
@@ -134,7 +134,7 @@ class Client(ServingCalls, ReadingCalls):
         from zchunked.operations.several import pull_all
 
         references = [parse_image(image) for image in images]
-        destinations = destinations_of(to, force=force, load=load)
+        destinations = destinations_of(to, force=force, load=load, images=len(references))
         outcomes = pull_all(self._context(platform), references, destinations, force=force)
         return (
             outcome

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from zchunked import Plan, write_file, writes_to_stdout
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.settings import Output
 from zchunked.errors import ZPullError
 from zchunked.events import Event, Warned
-from zchunked.export.destination import parse_destination
-from zchunked.export.engine_names import parse_engine
-from zchunked.export.targets import opened
 from zchunked.oci.digest import short
 from zchunked.oci.quoting import printable, safe_line
 from zchunked.oci.reference import parse_image
 from zchunked.receipt import Receipt
-from zchunked.results import Plan
 
 _RAW = re.compile(r"[^\n\x20-\x7e]")
 
@@ -33,11 +30,10 @@ def progress_of(output: Output) -> Progress:
 
 
 def print_outcome(
-    output: Output, receipt: Receipt, to: Iterable[str] = (), failure: ZPullError | None = None
+    output: Output, receipt: Receipt, to: Sequence[str] = (), failure: ZPullError | None = None
 ) -> None:
     """The result on standard output; on stderr where an archive went to standard output."""
-    files = [parse_destination(text) for text in to if parse_engine(text) is None]
-    out = sys.stderr if any(one.is_stdout for one in files) else sys.stdout
+    out = sys.stderr if to and writes_to_stdout(to) else sys.stdout
     if output.format == "json":
         print_json(document_of(receipt, failure), out)
     elif failure is None:
@@ -112,5 +108,4 @@ def _escaped(found: re.Match[str]) -> str:
 
 def write_digestfile(path: Path | None, receipt: Receipt) -> None:
     if path is not None:
-        with opened(path) as file:
-            file.write(f"{receipt.manifest_digest}\n".encode())
+        write_file(path, [f"{receipt.manifest_digest}\n".encode()])

@@ -53,6 +53,25 @@ class SendingCalls(RegistryCalls):
             place, receipt.manifest_digest or "", name, Sent(**asdict(sent)), receipt
         )
 
+    def check_target(self, target: str, *, force: bool = False) -> None:
+        """Say whether `convert` could deliver an image there, before anything is pulled.
+
+        Args:
+            target: As `convert` takes it.
+            force: As for `convert`.
+
+        Raises:
+            UsageError: It cannot be understood, or a registry is named and the options say offline.
+            LocalError: What is there is no image, or cannot be written.
+
+        Example:
+            >>> import zchunked
+            >>> zchunked.Client("store").check_target("oci:chunked:v1")
+        """
+        from zchunked.operations.delivery import Delivery
+
+        Delivery(target, force=force, offline=self.options.offline)
+
     def convert(
         self,
         image: str,

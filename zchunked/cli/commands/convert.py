@@ -7,14 +7,13 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from typing import TextIO
 
+from zchunked import writes_to_stdout
 from zchunked.cli.commands.pull import pull as plan_instead
 from zchunked.cli.commands.push import told
 from zchunked.cli.progress import human
-from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
+from zchunked.cli.render import print_json, print_line, progress_of, warn, write_digestfile
 from zchunked.cli.settings import ALL, Settings, client_of
 from zchunked.errors import ZPullError
-from zchunked.export.destination import parse_destination
-from zchunked.operations.delivery import Delivery
 from zchunked.results import ConvertResult
 
 
@@ -22,7 +21,7 @@ def convert(settings: Settings) -> int:
     """Nothing is written to TARGET before every layer is ready."""
     if settings.is_plan:
         options = settings.options
-        Delivery(settings.target, force=settings.force, offline=options.offline)
+        client_of(settings, warn).check_target(settings.target, force=settings.force)
         exact = replace(options, gaps=replace(options.gaps, exact=True))
         return plan_instead(replace(settings, options=exact))
     own, output, progress = settings.own, settings.output, progress_of(settings.output)
@@ -62,8 +61,7 @@ def convert(settings: Settings) -> int:
 
 def _out(settings: Settings) -> TextIO:
     """Standard error where the image itself goes to standard output."""
-    is_archive = settings.target.partition(":")[0].endswith("-archive")
-    return sys.stderr if is_archive and parse_destination(settings.target).is_stdout else sys.stdout
+    return sys.stderr if writes_to_stdout(settings.target) else sys.stdout
 
 
 def _document(settings: Settings, done: ConvertResult) -> dict[str, object]:

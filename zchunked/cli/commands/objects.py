@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from contextlib import closing
 from datetime import datetime
 from typing import TextIO
 
+from zchunked import write_file
 from zchunked.cli.progress import human
 from zchunked.cli.render import print_json, print_line, progress_of
 from zchunked.cli.settings import Settings, client_of
 from zchunked.errors import LocalError
-from zchunked.export.atomic import local_errors
-from zchunked.results import LocatedBlob
+from zchunked.results import FetchedObject, LocatedBlob
 
 _LAYOUT = str.maketrans("", "", "\n\r\t")
 
@@ -34,34 +33,24 @@ def fetch(settings: Settings) -> int:
                 f"zpull: fetched {human(found.fetched_bytes)}, {found.requests} requests",
                 file=sys.stderr,
             )
-        return _write(found.pieces())
+        return _write(found, sys.stdout)
 
 
-def _write(pieces: Iterable[bytes | memoryview]) -> int:
-    if sys.stdout is None:
+def _write(found: FetchedObject, out: TextIO | None) -> int:
+    if out is None:
         raise LocalError("standard output is closed, and the object has to go there")
+    if out.isatty() and not all(_is_plain(bytes(piece)) for piece in found.pieces()):
+        raise LocalError(
+            "will not write binary data or control characters to a terminal; redirect standard "
+            "output"
+        )
     try:
-        with local_errors("cannot write to standard output"):
-            _copy(pieces, sys.stdout)
+        write_file(out.buffer, found.pieces())
     except LocalError as error:
         if isinstance(error.__cause__, BrokenPipeError):
             return error.exit_code  # whoever read has seen enough; nobody is left to tell
         raise
     return 0
-
-
-def _copy(pieces: Iterable[bytes | memoryview], to: TextIO) -> None:
-    out, is_terminal = to.buffer, to.isatty()
-    for piece in pieces:
-        if is_terminal and not _is_plain(bytes(piece)):
-            raise LocalError(
-                "will not write binary data or control characters to a terminal; redirect "
-                "standard output"
-            )
-        view = memoryview(piece)
-        while view:  # without a buffer a write may take a part
-            view = view[out.write(view) :]
-    out.flush()
 
 
 def _is_plain(data: bytes) -> bool:

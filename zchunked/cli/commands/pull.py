@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from zchunked import Client
+from zchunked import Client, Plan, PullResult
 from zchunked.cli.progress import Progress, human
 from zchunked.cli.render import (
     print_error,
@@ -20,11 +19,9 @@ from zchunked.cli.render import (
 from zchunked.cli.settings import Settings, client_of
 from zchunked.cli.tuning import give_back, seldom_collect
 from zchunked.errors import InterruptedPullError, UsageError, ZPullError
-from zchunked.export.engine_names import parse_engine
 from zchunked.oci.quoting import typed
 from zchunked.oci.reference import parse_image
 from zchunked.receipt import Receipt
-from zchunked.results import Plan, PullResult
 
 
 def pull(settings: Settings) -> int:
@@ -84,15 +81,8 @@ def images_of(settings: Settings) -> list[str]:
         )
     for image in images:
         parse_image(image)
-    if len(images) > 1:
-        if settings.output.digestfile is not None:
-            raise UsageError("--digestfile holds one digest, and there are several images")
-        for text in settings.to:
-            if not (re.fullmatch(r"oci:[^:]+", text) or parse_engine(text) is not None):
-                raise UsageError(
-                    f"--to {typed(text)} holds one image, and there are several; use oci:DIR, or "
-                    "one command for each"
-                )
+    if len(images) > 1 and settings.output.digestfile is not None:
+        raise UsageError("--digestfile holds one digest, and there are several images")
     return images
 
 
