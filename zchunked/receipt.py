@@ -31,7 +31,7 @@ class ByteCounts:
 class Accounts:
     """What arrived and was kept, blob by blob. Bytes; thread-safe.
 
-    `is_free`: nothing of it comes over a network, so nothing is entered.
+    `is_free`: nothing of it comes over a network, so nothing is recorded.
     """
 
     def __init__(self, *, is_free: bool = False) -> None:

@@ -22,7 +22,7 @@ from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.planner import Scheduler
+from zchunked.pull.planner import Planner
 from zchunked.receipt import LayerEntry
 from zchunked.store import Store
 
@@ -53,7 +53,7 @@ def main(folder: Path) -> None:
         task.index = read_index_and_tarsplit(after, layer)
         os.getppid()
         checks = (
-            Scheduler(before, GapOptions(lean=True))
+            Planner(before, GapOptions(lean=True))
             .plan(task, LinkConditions(8, Link(), lambda _: _SPANS))
             .checks
         )

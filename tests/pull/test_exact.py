@@ -40,7 +40,7 @@ from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest, raw
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
-from zchunked.pull import choosing, layers, stored_frames, table, ways
+from zchunked.pull import choosing, layers, stored_frames, toc_stream, ways
 from zchunked.pull.conditions import Conditions
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.ways import WayCost
@@ -341,7 +341,7 @@ def test_a_table_tells_what_its_rows_would_tell(before: str, after: str, tmp_pat
             others = [one for one in waiting if one.blob != layer.digest]
             tables = [read_table(store, one, DEFAULT_LIMITS) for one in others]
             by_table = find_frames(
-                store, layer.digest, frames, tables=[table for table in tables if table]
+                store, layer.digest, frames, tables=[one for one in tables if one]
             )
             with open_store(tmp_path) as apart:
                 index_blobs(apart, others, DEFAULT_LIMITS)
@@ -479,7 +479,7 @@ def test_what_a_link_carries_is_not_told_by_its_first_bytes(
             return piece
 
         monkeypatch.setattr(Conditions, "now", conditions)
-        monkeypatch.setattr(table, "_STRIDE", 100)
+        monkeypatch.setattr(toc_stream, "_STRIDE", 100)
         outcome = pull(
             MemorySource(image([new]), spans=8, piece=100, change=change),
             store,

@@ -20,12 +20,12 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.reference import parse_image
 from zchunked.options import GapOptions, Options, Patience
-from zchunked.pull import inspect, table
-from zchunked.pull.inspect import Inspector, table_rank
+from zchunked.pull import inspect, toc_stream
+from zchunked.pull.inspect import Inspector, toc_rank
 from zchunked.pull.layer_metadata import LayerMetadata
 from zchunked.pull.origin import Origin
 from zchunked.pull.session import PullSession
-from zchunked.pull.table_fetch import TableFetcher
+from zchunked.pull.toc_fetch import TocFetcher
 from zchunked.receipt import Receipt
 
 TAR = Digest("sha256:" + "4" * 64)
@@ -55,8 +55,8 @@ def test_chunks_of_a_layer_behind_one_with_a_long_table_are_asked_for_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = made()
-    monkeypatch.setattr(inspect, "LONG_TABLE", 2000)
-    assert [table_rank(described(one), DEFAULT_LIMITS) for one in content.layers] == [3, 0]
+    monkeypatch.setattr(inspect, "LONG_TOC", 2000)
+    assert [toc_rank(described(one), DEFAULT_LIMITS) for one in content.layers] == [3, 0]
     source = MemorySource(content)
     with open_store(tmp_path) as store:
         pull(source, store, jobs=1, gaps=GapOptions(max_gap=0))
@@ -67,7 +67,7 @@ def test_chunks_of_a_layer_behind_one_with_a_long_table_are_asked_for_first(
 
 def test_a_layer_without_a_table_waits_for_none() -> None:
     assert (
-        table_rank(
+        toc_rank(
             Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", TAR, 10**9), DEFAULT_LIMITS
         )
         == 0
@@ -78,7 +78,7 @@ def test_tables_that_are_here_are_read_in_turns_so_the_short_one_is_done_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, done = made(), []
-    monkeypatch.setattr(table, "_TURN", 2000)
+    monkeypatch.setattr(toc_stream, "_TURN", 2000)
     of = LayerIndex.of
 
     def noted(layer: Descriptor, *rest: object) -> LayerIndex:
@@ -97,10 +97,10 @@ def test_tables_that_are_here_are_read_in_turns_so_the_short_one_is_done_first(
         session = PullSession(origin, store, options, Receipt("example.com/app:t"), lambda _: None)
         asked = threading.Event()
         with session.pulling() as pool:
-            inspector = Inspector(TableFetcher(session, ImageBudget()))
+            inspector = Inspector(TocFetcher(session, ImageBudget()))
             pool.submit("read", lambda: waits(asked))
             for one in content.layers:
-                pool.submit("fetch", partial(inspector.look_into, described(one), LayerMetadata()))
+                pool.submit("fetch", partial(inspector.inspect, described(one), LayerMetadata()))
             waiting = threading.Event()
             while pool._queues["read"].qsize() < 2:
                 waiting.wait(0.001)

@@ -36,11 +36,11 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.reference import parse_image
 from zchunked.options import GapOptions, Options, Patience
-from zchunked.pull import table
+from zchunked.pull import toc_stream
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.origin import Origin
-from zchunked.pull.planner import Scheduler
+from zchunked.pull.planner import Planner
 from zchunked.pull.pull import Pull
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.receipt import Accounts, LayerEntry, Receipt
@@ -128,7 +128,7 @@ def test_a_toc_is_read_while_it_is_on_its_way(warm: Bench, monkeypatch: pytest.M
     assert one.toc_at is not None
     # of an unknown one the first MiB has to tell it
     warm.store.remember_measures("link example.com", {"rate": 1e6})
-    monkeypatch.setattr(table, "_STRIDE", 100)
+    monkeypatch.setattr(toc_stream, "_STRIDE", 100)
     was_read: list[int] = []
     feed = TocReader.feed
 
@@ -347,15 +347,15 @@ def test_orders_are_made_anew_where_the_link_has_moved_and_only_there(warm: Benc
     )
     task.index = read_index_and_tarsplit(warm.store, descriptor)
     task.way = "lean"
-    scheduler = Scheduler(warm.store, GapOptions())
-    scheduler.plan(task, conditions(NEAR))
-    assert scheduler.new_shape(task, conditions(NEAR)) is None
-    assert scheduler.new_shape(task, conditions(Link(0.011, 1.1e6))) is None
-    moved = scheduler.new_shape(task, conditions(FAR))
+    planner = Planner(warm.store, GapOptions())
+    planner.plan(task, conditions(NEAR))
+    assert planner.new_shape(task, conditions(NEAR)) is None
+    assert planner.new_shape(task, conditions(Link(0.011, 1.1e6))) is None
+    moved = planner.new_shape(task, conditions(FAR))
     assert moved is not None
     assert moved.policy.most > 8 << 10
-    assert scheduler.new_shape(task, conditions(FAR)) is None
-    assert scheduler.new_shape(task, conditions(FAR, spans=100)) is not None
+    assert planner.new_shape(task, conditions(FAR)) is None
+    assert planner.new_shape(task, conditions(FAR, spans=100)) is not None
 
 
 def test_a_layer_of_which_all_has_been_asked_for_came_whole(warm: Bench) -> None:
@@ -371,11 +371,11 @@ def test_a_layer_of_which_all_has_been_asked_for_came_whole(warm: Bench) -> None
         LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"),
     )
     task.index = read_index_and_tarsplit(warm.store, descriptor)
-    task.come_whole("takes less time whole than in parts")
-    scheduler = Scheduler(warm.store, GapOptions())
-    scheduler.plan(task, conditions(NEAR))
-    scheduler.look_up(task)
-    assert scheduler.take_parts(task, conditions(NEAR), []) == []
+    task.take_whole("takes less time whole than in parts")
+    planner = Planner(warm.store, GapOptions())
+    planner.plan(task, conditions(NEAR))
+    planner.look_up(task)
+    assert planner.take_parts(task, conditions(NEAR), []) == []
     assert (task.way, task.entry.mode, task.entry.reason) == (
         "whole",
         "whole",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zchunked.download.coalesce import PART_BYTES, GapPolicy, Link, coalesce, runs_for
 from zchunked.oci.digest import Digest
-from zchunked.pull.machine import TablesRead, costs_of, measured
+from zchunked.pull.cpu_costs import TablesRead, costs_of, measured
 from zchunked.pull.ways import (
     LackingLayer,
     Slack,

@@ -48,7 +48,7 @@ class BlobDownload:
         self.failure: Exception | None = None  # of a worker that helped
         self._checked = bytearray(len(plan.checks.starts))
         self._rows: list[tuple[bytes, int, int, int]] = []
-        self._entered = time.monotonic()
+        self._recorded_at = time.monotonic()
 
     def take(self) -> Run | None:
         """Start the next run; None when there is none left, or a worker has failed."""
@@ -163,15 +163,15 @@ class BlobDownload:
                 self._checked[chunk] = 0
 
     @property
-    def is_entry_due(self) -> bool:
+    def is_record_due(self) -> bool:
         """Whether many checked chunks wait to be recorded, or some for long."""
-        return len(self._rows) >= _MANY_ROWS or time.monotonic() - self._entered > _ROWS_SECONDS
+        return len(self._rows) >= _MANY_ROWS or time.monotonic() - self._recorded_at > _ROWS_SECONDS
 
-    def enter(self, store: Store) -> None:
+    def record(self, store: Store) -> None:
         """Record the chunks that were right so far."""
         with self.lock:
             rows, self._rows = self._rows, []
-            self._entered = time.monotonic()
+            self._recorded_at = time.monotonic()
         if rows:
             rows.sort()
             store.add_chunks(self.plan.blob.digest, self.plan.blob.size, rows)

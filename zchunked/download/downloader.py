@@ -109,7 +109,7 @@ class Downloader:
             while self._take_next(state):
                 pass
             state.wait_for_help(self._stop)
-            state.enter(self._store)
+            state.record(self._store)
         except Exception as error:
             state.failure = error  # helpers stop
             raise
@@ -147,14 +147,14 @@ class Downloader:
     def close(self) -> None:
         """Commit what arrived. Call when no worker runs."""
         failure = self._receiver.close()
-        self.enter()
+        self.record_chunks()
         if failure:
             raise failure
 
-    def enter(self) -> None:
+    def record_chunks(self) -> None:
         """Record the chunks checked so far: other images find them even if this pull fails."""
         for state in self._all():
-            state.enter(self._store)
+            state.record(self._store)
 
     def _run_next(self, state: BlobDownload, jobs: int) -> None:
         run = state.take()

@@ -57,8 +57,8 @@ class RunFetcher:
             return False
         if self._whole.is_mine(blob):
             self._finish_whole(state)
-        if state.is_entry_due:
-            state.enter(self._store)
+        if state.is_record_due:
+            state.record(self._store)
         return True
 
     def _check(self, state: BlobDownload, run: Run) -> bool:

@@ -163,7 +163,7 @@ class TocBuilder:
         )
 
     def _fill_holes(self) -> None:
-        """Chunks that are no holes are entered late."""
+        """Chunks that are no holes are recorded late."""
         self._holes.extend(bytes(len(self._starts) - len(self._holes)))
 
     def _chunk(self, entry: Entry) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.formats.layer_format import format_of
 from zchunked.layers.metadata import read_index
-from zchunked.layers.stand_ins import StoredTable, frame_rows
+from zchunked.layers.stand_ins import StoredToc, frame_rows
 from zchunked.limits import Limits
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest, parse_document
@@ -53,16 +53,16 @@ def unindexed(store: Store, limits: Limits) -> list[Unindexed]:
     return found
 
 
-def read_table(store: Store, one: Unindexed, limits: Limits) -> StoredTable | None:
+def read_table(store: Store, one: Unindexed, limits: Limits) -> StoredToc | None:
     """Its frames. A blob without a TOC that can be read has none, and is asked for none again."""
     with suppress(*_UNREADABLE):
         if one.layer is not None:
-            return StoredTable(one.blob, read_index(store, one.layer, limits).frames())
+            return StoredToc(one.blob, read_index(store, one.layer, limits).frames())
     store.frames.set_indexed(one.blob)
     return None
 
 
-def enter_some(store: Store, table: StoredTable) -> bool:
+def record_some(store: Store, table: StoredToc) -> bool:
     """Record the next frames of a table; returns whether some are left.
 
     After a kill the next process goes on.
@@ -80,10 +80,10 @@ def enter_some(store: Store, table: StoredTable) -> bool:
 
 
 def index_blobs(store: Store, blobs: Iterable[Unindexed], limits: Limits) -> None:
-    """Read their TOCs and enter all frames."""
+    """Read their TOCs and record all frames."""
     for one in blobs:
         table = read_table(store, one, limits)
-        while table is not None and enter_some(store, table):
+        while table is not None and record_some(store, table):
             pass
 
 

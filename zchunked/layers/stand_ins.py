@@ -86,7 +86,7 @@ class KnownFrames:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTable:
+class StoredToc:
     """The frames of a stored blob as its table of contents tells them, with no row in the index."""
 
     blob: Digest
@@ -98,7 +98,7 @@ def find_frames(
     blob: Digest,
     frames: FrameMap,
     own: Collection[Digest] = (),
-    tables: Iterable[StoredTable] = (),
+    tables: Iterable[StoredToc] = (),
 ) -> KnownFrames:
     """Look all frames of a blob up: in tables, and the rest in the index.
 
@@ -116,7 +116,7 @@ def find_frames(
 
 
 def _find_in_table(
-    known: KnownFrames, frames: FrameMap, table: StoredTable, held: Spans | None
+    known: KnownFrames, frames: FrameMap, table: StoredToc, held: Spans | None
 ) -> None:
     """Columns are joined with columns: 200,000 frames take 0.08 s, as rows of the index 1.2 s."""
     found = _numbers_of(frames.keys, table.frames.keys)
@@ -257,14 +257,14 @@ def choose_stand_ins(
     blob: Digest,
     frames: FrameMap,
     known: KnownFrames,
-    coming: dict[Frame, Place],
+    planned: dict[Frame, Place],
     here: Spans,
     trust: Trust = Trust.ALL,
     refused: Collection[int] = (),
 ) -> StandIns:
     """For each missing frame, the one that stands in for it, if there is one and it is trusted.
 
-    `coming`: payload frames that other layers of the same pull fetch. What this one will fetch is
+    `planned`: payload frames that other layers of the same pull fetch. What this one will fetch is
     added. `refused`: starts of frames for which none shall.
     """
     if trust is Trust.NOTHING:
@@ -288,7 +288,7 @@ def choose_stand_ins(
         ((keys[number], edges[number + 1] - edges[number]), (blob, edges[number]))
         for number in lacking
     ]
-    brought = [coming.setdefault(frame, place) for frame, place in its]
+    brought = [planned.setdefault(frame, place) for frame, place in its]
     for number, place, (_, own) in zip(lacking, brought, its, strict=True):
         if place != own and not is_held[number]:
             places[number] = place

@@ -66,10 +66,10 @@ class ImagePull:
     def _run(self, pull: Pull) -> StoredImage:
         handover = self._handover
         if self._tee is not None:
-            pull.arriving.copying = self._tee.copying
+            pull.partial_blobs.copying = self._tee.copying
         if handover is None:
             return pull.run()
-        handover.follow(pull.arriving)
+        handover.follow(pull.partial_blobs)
         try:
             image = pull.run()
         except ZPullError as failure:

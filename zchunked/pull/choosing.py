@@ -40,7 +40,7 @@ class WayChooser:
     """For the layers of an image, one after the other, which share one slack. Pure."""
 
     def __init__(self, gaps: GapOptions, *, may_take_chunks: bool, is_plan: bool) -> None:
-        """As `Scheduler` takes them."""
+        """As `Planner` takes them."""
         self._gaps, self._is_plan = gaps, is_plan
         self._may_take_chunks = may_take_chunks and not gaps.exact
         self._rates: dict[str, float] = {}  # of the link, when each blob's way was chosen
@@ -56,11 +56,11 @@ class WayChooser:
         stand_ins: StandIns,
         conditions: LinkConditions,
         here: list[ByteRange],
-        coming: Collection[bytes],
+        planned: Collection[bytes],
         *,
         is_unread: bool = False,
     ) -> None:
-        """Fill `ways`, and take one. `coming`: digests of chunks that earlier layers fetch.
+        """Fill `ways`, and take one. `planned`: digests of chunks that earlier layers fetch.
 
         `is_unread`: the pull that is planned will not read its TOC.
         """
@@ -70,11 +70,11 @@ class WayChooser:
             task.way = "exact" if is_known else "whole"
             self._explain(task, is_known=is_known)
             return
-        needs = self._needs_of(task, stand_ins, conditions, here, coming)
+        needs = self._needs_of(task, stand_ins, conditions, here, planned)
         costs = [self._rough(task, need, conditions) for need in needs]
         task.ways = costs
         if self._is_plan:
-            task.ways = [self._told(task, need, conditions) for need in needs]
+            task.ways = [self._stated(task, need, conditions) for need in needs]
         by_way = {cost.way: cost for cost in costs}
         if gaps.is_metered and "lean" in by_way:
             task.way = "lean"
@@ -104,7 +104,7 @@ class WayChooser:
         stand_ins: StandIns,
         conditions: LinkConditions,
         here: list[ByteRange],
-        coming: Collection[bytes],
+        planned: Collection[bytes],
     ) -> list[_Need]:
         """Exact and whole always, lean where a tar-split makes it possible."""
         index, frames, costs = task.index, task.frames, conditions.costs
@@ -118,20 +118,20 @@ class WayChooser:
             _Need("whole", whole, hashing, hashing),
         ]
         if index.tarsplit is not None:
-            lean = subtract(merge([*_lean_need(task, index, coming), *index.vouched]), here)
+            lean = subtract(merge([*_lean_need(task, index, planned), *index.vouched]), here)
             toc = index.toc
             making = len(toc.starts) * costs.chunk + sum(toc.sizes) * costs.tar_byte
             needs.insert(1, _Need("lean", lean, making, making))
         return needs
 
     def _rough(self, task: LayerTask, need: _Need, conditions: LinkConditions) -> WayCost:
-        """What decides: from now on, without making the requests."""
+        """The cost that decides: from now on, without making the requests."""
         shape = shape_of(self._gaps, task, conditions, need.spans)
         link, jobs = conditions.link, conditions.jobs
         return rough_cost(need.way, need.spans, need.ahead, link, jobs, shape.spans, shape.policy)
 
-    def _told(self, task: LayerTask, need: _Need, conditions: LinkConditions) -> WayCost:
-        """What a plan says: of the very requests, and of all the work."""
+    def _stated(self, task: LayerTask, need: _Need, conditions: LinkConditions) -> WayCost:
+        """The cost that a plan states: of the very requests, and of all the work."""
         runs = shape_of(self._gaps, task, conditions, need.spans).runs(need.spans)
         return cost_of(need.way, runs, need.work, conditions.link, conditions.jobs)
 
@@ -147,13 +147,13 @@ class WayChooser:
         return is_by_time and rate is not None and taken is not None and rate * MOVED < taken
 
 
-def _lean_need(task: LayerTask, index: LayerIndex, coming: Collection[bytes]) -> list[ByteRange]:
+def _lean_need(task: LayerTask, index: LayerIndex, planned: Collection[bytes]) -> list[ByteRange]:
     known = task.known.payloads if task.known is not None else set()
     toc = index.toc
     ours = [
         chunk
         for digest, chunk in index.own_chunks().items()
-        if digest not in known and digest not in coming
+        if digest not in known and digest not in planned
     ]
     starts = [toc.starts[chunk] for chunk in ours]
     return merge(ranges(starts, [toc.ends[chunk] for chunk in ours]))

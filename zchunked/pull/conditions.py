@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from zchunked.download.coalesce import Link
 from zchunked.oci.documents import Descriptor
 from zchunked.options import Options
+from zchunked.pull.cpu_costs import SUBJECT as MACHINE
+from zchunked.pull.cpu_costs import TablesRead, costs_of, measured
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.machine import SUBJECT as MACHINE
-from zchunked.pull.machine import TablesRead, costs_of, measured
 from zchunked.pull.origin import Origin
 from zchunked.store import Store
 

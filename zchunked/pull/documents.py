@@ -15,7 +15,7 @@ from zchunked.store.images import ImageDocuments
 
 
 class DocumentFetcher:
-    """Of one pull. Its methods run on a worker of the fetch lane, one after the other."""
+    """For one pull. Its methods run on a worker of the fetch queue, one after the other."""
 
     def __init__(self, session: PullSession) -> None:
         self._session = session
@@ -40,7 +40,7 @@ class DocumentFetcher:
 
     def _fetch(self, digest: Digest | None) -> Document:
         source, accounts = self._session.source, self._session.accounts
-        if digest in self._sizes:  # once more: it came damaged
+        if digest in self._sizes:  # once more: it arrived damaged
             accounts.document(-self._sizes[digest])
             source.report_corruption(digest)
         document = source.manifest(digest)
@@ -51,7 +51,7 @@ class DocumentFetcher:
         return document
 
     def config(self, config: Descriptor) -> bytes:
-        """Raises IntegrityError where it came damaged twice."""
+        """Fetch the config. Raises IntegrityError where it arrived damaged twice."""
         session, digest = self._session, config.digest
         data = session.store.get(digest, config.size)
         session.config_bytes_here = config.size if data is not None else 0

@@ -11,12 +11,12 @@ from zchunked.formats.budget import ImageBudget
 from zchunked.formats.layer_format import format_of, is_chunked, toc_bytes_of
 from zchunked.limits import Limits
 from zchunked.oci.documents import Descriptor
-from zchunked.pull.early import EarlyRules
+from zchunked.pull.early_chunks import EarlyRules
 from zchunked.pull.layer_metadata import LayerMetadata
 from zchunked.pull.request_shape import early_runs
 from zchunked.pull.session import PullSession
 from zchunked.pull.stored_frames import StoredFrames
-from zchunked.pull.table_fetch import LONG_TABLE, TableFetcher
+from zchunked.pull.toc_fetch import LONG_TOC, TocFetcher
 from zchunked.ranges import ByteRange, total
 
 NO_RANGES = "its host serves no ranges"
@@ -28,15 +28,15 @@ class Inspector:
     """Inspects the layers of one image, each on a worker of the fetch queue.
 
     `may_take`: whether a blob may be fetched whole at once, where that is free or the host leaves
-    no choice. `needs_no_table`: whether a layer's TOC could tell nothing that makes another way
+    no choice. `needs_no_toc`: whether a layer's TOC could tell nothing that makes another way
     than whole better.
     """
 
-    tables: TableFetcher
+    tables: TocFetcher
     may_take: bool = True
-    is_idle: Callable[[Descriptor], bool] = lambda _: False
+    needs_no_toc: Callable[[Descriptor], bool] = lambda _: False
 
-    def look_into(self, layer: Descriptor, metadata: LayerMetadata) -> None:
+    def inspect(self, layer: Descriptor, metadata: LayerMetadata) -> None:
         """Fetch TOC and tar-split of a layer, or note why it cannot be pulled in parts."""
         store, limits = self.tables.transfer.store, self.tables.transfer.options.limits
         without_ranges = self.tables.transfer.downloader.without_ranges
@@ -44,7 +44,7 @@ class Inspector:
         metadata.here_before = total(store.covered(layer.digest))
         if store.is_whole(layer.digest):
             metadata.is_here = True
-        elif self.is_idle(layer) and not (metadata.here_before and self._has_table(layer)):
+        elif self.needs_no_toc(layer) and not (metadata.here_before and self._has_toc(layer)):
             metadata.reason = NOTHING_HERE if is_chunked(layer) else _why_plain(layer, limits)
         else:
             try:
@@ -65,7 +65,7 @@ class Inspector:
         """Whether a blob may be fetched whole where that costs: not if a plan may be refused."""
         return self.may_take and self.tables.transfer.options.max_bytes is None
 
-    def _has_table(self, layer: Descriptor) -> bool:
+    def _has_toc(self, layer: Descriptor) -> bool:
         """Whether an earlier run has fetched the TOC; if not, it was fetching the layer whole."""
         form, transfer = format_of(layer), self.tables.transfer
         try:
@@ -73,7 +73,7 @@ class Inspector:
                 form.tail(layer.size) or form.locate(layer, limits=transfer.options.limits).toc.span
             )
         except (UnsupportedLayerError, FormatError):
-            return True  # to be told why
+            return True  # so that `locate` says why
         return transfer.store.covers(layer.digest, span)
 
     def _adopt(self, layer: Descriptor) -> bool:
@@ -95,13 +95,13 @@ def inspector_of(
     session: PullSession,
     budget: ImageBudget,
     stored: StoredFrames,
-    is_coming: Callable[[bytes], bool],
+    is_planned: Callable[[bytes], bool],
 ) -> Inspector:
     """For one pull, which may request chunks early; `is_planned` as in `EarlyRules`."""
     gaps = session.options.gaps
     runs = partial(early_runs, gaps, session.conditions.now)
-    rules = EarlyRules(runs, lambda: stored.are_known, stored.known_of, is_coming, gaps.is_metered)
-    return Inspector(TableFetcher(session, budget, early=rules))
+    rules = EarlyRules(runs, lambda: stored.are_known, stored.known_of, is_planned, gaps.is_metered)
+    return Inspector(TocFetcher(session, budget, early=rules))
 
 
 def _why_plain(layer: Descriptor, limits: Limits) -> str:
@@ -113,7 +113,7 @@ def _why_plain(layer: Descriptor, limits: Limits) -> str:
     return NOTHING_HERE
 
 
-def table_rank(layer: Descriptor, limits: Limits) -> int:
+def toc_rank(layer: Descriptor, limits: Limits) -> int:
     """The turn in which a layer is planned: 0 for a TOC that is read in no time, or none.
 
     Each further rank is a TOC twice as long; layers of one rank are planned as the manifest lists
@@ -122,4 +122,4 @@ def table_rank(layer: Descriptor, limits: Limits) -> int:
     A run that is killed while it reads a long table has asked for chunks of other layers by then;
     otherwise such runs would fetch nothing, however often.
     """
-    return ((toc_bytes_of(layer, limits) or 0) // LONG_TABLE).bit_length()
+    return ((toc_bytes_of(layer, limits) or 0) // LONG_TOC).bit_length()

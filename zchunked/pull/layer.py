@@ -95,5 +95,5 @@ class LayerTask:
         ]
         return [*frames, *(place.start for place in self.places.values() if place.blob == blob)]
 
-    def come_whole(self, reason: str | None) -> None:
+    def take_whole(self, reason: str | None) -> None:
         self.way, self.entry.mode, self.entry.reason = "whole", "whole", reason

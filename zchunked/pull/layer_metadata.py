@@ -27,7 +27,7 @@ class LayerMetadata:
     reason: str | None = None
     is_here: bool = False
     is_complete: bool = False
-    coming: Sequence[ByteRange] = ()
+    in_flight: Sequence[ByteRange] = ()
     begun: list[FetchPlan] = field(default_factory=list)
 
     @property
@@ -35,10 +35,10 @@ class LayerMetadata:
         """Whether nothing of the layer is being fetched that its plan does not know of."""
         return self.is_complete and not self.begun
 
-    def on_its_way(self) -> list[ByteRange]:
+    def in_flight_spans(self) -> list[ByteRange]:
         """What is being fetched, or was just now."""
         plans = [span for plan in list(self.begun) for run in plan.runs for span in run]
-        return merge([*plans, *(() if self.is_complete else self.coming)])
+        return merge([*plans, *(() if self.is_complete else self.in_flight)])
 
     def describe(self, task: LayerTask) -> None:
         """Tell the task, which is understood then."""
@@ -47,4 +47,4 @@ class LayerMetadata:
         if self.is_here:
             task.way, task.entry.mode = "whole", "cached"
         elif self.reason is not None:
-            task.come_whole(self.reason)
+            task.take_whole(self.reason)

@@ -11,10 +11,10 @@ from typing import Any
 from zchunked.events import Planned
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.costs import record_estimate, refuse_plan
-from zchunked.pull.inspect import inspector_of, table_rank
+from zchunked.pull.inspect import inspector_of, toc_rank
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.layer_metadata import LayerMetadata
-from zchunked.pull.planner import Scheduler
+from zchunked.pull.planner import Planner
 from zchunked.pull.proving import LayerProver
 from zchunked.pull.seeding import take_seeds
 from zchunked.pull.session import PullSession
@@ -22,7 +22,7 @@ from zchunked.pull.stored_frames import StoredFrames
 from zchunked.store.images import ImageDocuments
 
 _REPLAN_SECONDS = 0.5
-_FAST_RATE = 20e6  # bytes per second; above that a tar is made more slowly than the blob comes
+_FAST_RATE = 20e6  # bytes per second; above that a tar is made more slowly than the blob arrives
 _SOON_SECONDS = 1.0
 
 
@@ -34,23 +34,23 @@ class Layers:
         self._session, self._store = session, session.store
         self._downloader = session.downloader
         self._prover = LayerProver(session)
-        self.budget, self.arriving = self._prover.budget, self._prover.arriving
+        self.budget, self.partial_blobs = self._prover.budget, self._prover.partial_blobs
         self._documents: ImageDocuments | None = None
         self._metadata: dict[str, LayerMetadata] = {}  # by the blob's digest
         self._stored = StoredFrames(session)
         self._reconsidered: list[LayerTask] = []  # each once
         self._read_late: list[LayerTask] = []  # those of them that may still take parts
         self._is_plan = False
-        self._inspector = inspector_of(session, self.budget, self._stored, self._is_coming)
+        self._inspector = inspector_of(session, self.budget, self._stored, self._is_planned)
         if self._must_know_all():
             self._read_tables(early=None)
         self._replanned = session.clock()
-        self.scheduler = self._new_scheduler()
+        self.planner = self._new_planner()
 
-    def _new_scheduler(self) -> Scheduler:
+    def _new_planner(self) -> Planner:
         options = self._options
         is_for_bytes = bool(options.seeds) or options.offline
-        return Scheduler(
+        return Planner(
             self._store,
             options.gaps,
             self._stored,
@@ -63,7 +63,7 @@ class Layers:
         self._inspector = replace(self._inspector, tables=replace(self._inspector.tables, **change))
 
     def begin(self, documents: ImageDocuments) -> None:
-        """Of the image whose layers they are."""
+        """Set the image whose layers they are."""
         layers, store = documents.manifest.layers, self._store
         self.budget.blob_bytes = sum(layer.size for layer in layers)
         self._stored.expect(
@@ -73,13 +73,13 @@ class Layers:
         )
         self._documents = documents
 
-    def _is_coming(self, chunk: bytes) -> bool:
-        return self.scheduler.is_coming(chunk)  # each round has a scheduler of its own
+    def _is_planned(self, chunk: bytes) -> bool:
+        return self.planner.is_planned(chunk)  # each round has a planner of its own
 
     # ── tables of contents ──
 
-    def look_into(self, layers: Iterable[Descriptor]) -> None:
-        """Have workers fetch the metadata of those that none has looked into yet."""
+    def inspect(self, layers: Iterable[Descriptor]) -> None:
+        """Have workers fetch the metadata of the layers that were not inspected yet."""
         layers = [layer for layer in layers if layer.digest not in self._metadata]
         if layers and not self._metadata:
             self._prepare_store()
@@ -87,14 +87,14 @@ class Layers:
         for layer in layers:
             if layer.digest not in self._metadata:
                 metadata = self._metadata[layer.digest] = LayerMetadata()
-                pool.submit("fetch", partial(self._inspector.look_into, layer, metadata))
+                pool.submit("fetch", partial(self._inspector.inspect, layer, metadata))
 
     def _prepare_store(self) -> None:
         """Have the tables of stored blobs read, where the pull may ask for their frames."""
         may_skip = self._may_skip() and not self._is_plan
         if not self._store.frames.holds_any():
             if may_skip:
-                self._inspector = replace(self._inspector, is_idle=self._is_idle)
+                self._inspector = replace(self._inspector, needs_no_toc=self._needs_no_toc)
             return
         may_wait = may_skip and not self._options.gaps.exact
         as_rows = self._options.gaps.is_metered or bool(self._options.seeds)
@@ -113,11 +113,11 @@ class Layers:
         if not (self._is_plan and self._may_skip() and task.index is not None):
             return False
         if not self._store.frames.holds_any():
-            return self._is_idle(task.layer)
+            return self._needs_no_toc(task.layer)
         return not self._stored.is_worth_reading(task.layer, task.index.location.toc.span.size)
 
-    def _is_idle(self, layer: Descriptor) -> bool:
-        """Whether the lean way would save less than anyone notices, or cost more than it saves."""
+    def _needs_no_toc(self, layer: Descriptor) -> bool:
+        """Whether the lean way would save next to nothing, or cost more than it saves."""
         rate = self._session.conditions.now().link.rate
         return rate is None or rate > _FAST_RATE or layer.size < rate * _SOON_SECONDS
 
@@ -131,15 +131,15 @@ class Layers:
         self._inspector = replace(self._inspector, may_take=False)
         self._read_tables(early=None)
         self._is_plan = True
-        self.scheduler = after.scheduler if after is not None else self._new_scheduler()
-        self.scheduler.begin_image(self._stored)
+        self.planner = after.planner if after is not None else self._new_planner()
+        self.planner.begin_image(self._stored)
 
     def plan_image(self, tasks: list[LayerTask], cost_again: int) -> list[LayerTask]:
-        """Give an order to each layer that is not here, and put what that will cost on the receipt.
+        """Plan each layer that is not stored, and put what that will cost on the receipt.
 
         `cost_again`: bytes of the manifest that the pull asks for too. Returns those layers.
         """
-        planned = {task.layer.digest for task in tasks if self._is_planned(task.layer)}
+        planned = {task.layer.digest for task in tasks if self._has_plan(task.layer)}
         todo = []
         for task in tasks:
             if task.layer.digest in planned:
@@ -150,21 +150,21 @@ class Layers:
         record_estimate(self._session, todo, cost_again, self._stored.toc_bytes)
         return todo
 
-    def _is_planned(self, layer: Descriptor) -> bool:
-        """Whether those that come first, or this pull, will fetch it."""
-        return self.scheduler.has_planned(layer.digest)
+    def _has_plan(self, layer: Descriptor) -> bool:
+        """Whether an earlier pull, or this one, will fetch it."""
+        return self.planner.has_planned(layer.digest)
 
     def _plan_all(self, tasks: list[LayerTask]) -> None:
-        """Give each its order, and fetch none of it."""
-        self.look_into([task.layer for task in tasks])
+        """Plan all of them, and fetch nothing."""
+        self.inspect([task.layer for task in tasks])
         self._session.wait()
         self._import_seeds(tasks)
         for task in self._in_order(tasks):
             self._plan(task)
 
     def _in_order(self, tasks: list[LayerTask]) -> list[LayerTask]:
-        """In which they are planned."""
-        return sorted(tasks, key=lambda task: table_rank(task.layer, self._options.limits))
+        """The layers in the order in which they are planned."""
+        return sorted(tasks, key=lambda task: toc_rank(task.layer, self._options.limits))
 
     def _must_know_all(self) -> bool:
         """Whether no chunk may be asked for before all layers are understood."""
@@ -181,11 +181,11 @@ class Layers:
 
     def _plan(self, task: LayerTask) -> None:
         metadata = self._metadata[task.layer.digest]
-        coming = metadata.on_its_way()
+        in_flight = metadata.in_flight_spans()
         if not task.is_understood:
             metadata.describe(task)
         conditions, is_unread = self._session.conditions.now(), self._is_unread(task)
-        self.scheduler.plan(task, conditions, coming=coming, is_unread=is_unread)
+        self.planner.plan(task, conditions, in_flight=in_flight, is_unread=is_unread)
         self._session.count_cached()
 
     def _replan(self, tasks: list[LayerTask]) -> None:
@@ -198,17 +198,17 @@ class Layers:
         for task in tasks:
             if task.plan is None:
                 continue
-            if shape := self.scheduler.new_shape(task, conditions):
+            if shape := self.planner.new_shape(task, conditions):
                 self._downloader.replan(pool, task.plan, shape.runs)
             elif task in self._read_late and task.known is not None:
                 self._read_late.remove(task)
                 self._downloader.replan(
-                    pool, task.plan, partial(self.scheduler.take_parts, task, conditions)
+                    pool, task.plan, partial(self.planner.take_parts, task, conditions)
                 )
-            elif task not in self._reconsidered and self.scheduler.is_too_slow(task, conditions):
+            elif task not in self._reconsidered and self.planner.is_too_slow(task, conditions):
                 self._reconsidered.append(task)
                 self._read_late.append(task)
-                self._stored.read_late(task, self.scheduler.look_up)
+                self._stored.read_late(task, self.planner.look_up)
 
     def _import_seeds(self, tasks: list[LayerTask]) -> None:
         """Take chunks from files elsewhere on this machine: these need not be fetched."""
@@ -233,9 +233,9 @@ class Layers:
             task.is_again = task.is_again or task.plan is not None
             task.failure = task.proof = task.plan = None
             if task.is_again:
-                self.arriving.restart(task.layer.digest)
-        self.scheduler = self._new_scheduler()
-        self.look_into([task.layer for task in tasks])
+                self.partial_blobs.restart(task.layer.digest)
+        self.planner = self._new_planner()
+        self.inspect([task.layer for task in tasks])
         if self._must_know_all():
             self._plan_all(tasks)
             refuse_plan(self._session, tasks)
@@ -246,10 +246,10 @@ class Layers:
             self._submit_planned(unplanned)
             self._prove(unproved)
             if not unplanned and not self._session.pool.is_busy("fetch"):
-                self._downloader.enter()  # while the last proofs are at it
+                self._downloader.record_chunks()  # while the last proofs run
             self._replan(tasks)
             if not unplanned:
-                self._stored.enter_while(self._seconds_to_come())
+                self._stored.record_while(self._seconds_left())
 
         self._session.pool.wait(advance)
         self._downloader.close()
@@ -259,7 +259,7 @@ class Layers:
                 self._prover.record(task, task.proof, self._documents.manifest_digest)
 
     def _submit_planned(self, unplanned: deque[LayerTask]) -> None:
-        """Plan and order the next layers of which enough is known."""
+        """Plan the next layers of which enough is known, and queue their runs."""
         pool, spent = self._session.pool, self._session.receipt.bytes
         while unplanned and self._is_clear(unplanned[0].layer):
             task = unplanned.popleft()
@@ -271,12 +271,12 @@ class Layers:
                 need = self._downloader.bytes_left()
                 self._session.show(Planned(spent.image, spent.cached, need))
 
-    def _seconds_to_come(self) -> float:
+    def _seconds_left(self) -> float:
         rate = self._session.conditions.now().link.rate
         return self._downloader.bytes_left() / rate if rate else 0.0
 
     def _prove(self, unproved: list[LayerTask]) -> None:
-        """Have those proved whose bytes are all ordered."""
+        """Have the layers proved whose requests are all planned."""
         for task in list(unproved):
             if task.plan is not None and self._metadata[task.layer.digest].is_settled:
                 unproved.remove(task)

@@ -49,17 +49,17 @@ def wanted_of(
     places: dict[bytes, Place],
     own: dict[bytes, int],
     found: dict[bytes, Place],
-    coming: dict[bytes, Place],
+    planned: dict[bytes, Place],
 ) -> tuple[list[ByteRange], list[ByteRange], ChunkChecks]:
     """Spans that are wanted of the blob, those of them that are metadata, and the chunks to check.
 
-    Fills `places`, and adds to `coming` what this layer will bring.
+    Fills `places`, and adds to `planned` what this layer will fetch.
     """
     toc = index.toc
     places |= found
     left = own.keys() - found.keys()
-    places |= {digest: coming[digest] for digest in left & coming.keys()}
-    ours = [own[digest] for digest in left - coming.keys()]
+    places |= {digest: planned[digest] for digest in left & planned.keys()}
+    ours = [own[digest] for digest in left - planned.keys()]
     ours.sort(key=toc.starts.__getitem__)
     starts, ends = [toc.starts[chunk] for chunk in ours], [toc.ends[chunk] for chunk in ours]
     digests = [toc.digests[chunk] for chunk in ours]
@@ -71,7 +71,7 @@ def wanted_of(
         )
     )
     places |= new
-    coming |= new
+    planned |= new
     checks = ChunkChecks(starts, ends, [toc.chunk_sizes[chunk] for chunk in ours], digests)
     metadata = index.vouched
     return merge([*ranges(starts, ends), *metadata]), metadata, checks

@@ -19,7 +19,7 @@ _ANY = "application/octet-stream"
 
 
 class ObjectSearch:
-    """In one repository. Its methods run on a worker of the fetch lane."""
+    """Searches one repository. Its methods run on a worker of the fetch queue."""
 
     def __init__(self, transfer: Transfer) -> None:
         origin = transfer.origin

@@ -38,7 +38,7 @@ class ObjectFetcher:
         self.blob: Descriptor | None = None
         """The blob that is being fetched."""
         self.on_wrong: Callable[[Digest], None] = lambda _: None
-        """Called when a blob has come with another digest, before it comes anew."""
+        """Called when a blob had another digest, before it is fetched anew."""
 
     def __enter__(self) -> Self:
         self._workers.enter_context(self._transfer.workers(fetch=self._transfer.jobs))
@@ -84,8 +84,7 @@ class ObjectFetcher:
     def fetch(self, digest: Digest, media_type: str | None = None) -> Descriptor:
         """Fetch a document or blob of the repository, proved. `media_type` hints at which it is.
 
-        Raises NotFoundError, IntegrityError when it came wrong twice; what arrived stays for the
-        next time.
+        Raises NotFoundError, IntegrityError when it arrived wrong twice; what arrived stays.
         """
         found = self._transfer.run("fetch", lambda: self._search.find(digest, media_type))
         if not self._store.is_whole(digest):

@@ -67,10 +67,10 @@ class ImageOpener:
                 if not (store.is_whole(layer.digest) or store.is_proved(layer.digest))
             ]
         if session.options.jobs > 1:  # otherwise the config would wait for it
-            self._layers.look_into(unknown[:1])  # by the connection that is open
+            self._layers.inspect(unknown[:1])  # by the connection that is open
         found: list[bytes] = []
         session.pool.submit("fetch", lambda: found.append(self._documents.config(config)))
-        self._layers.look_into(unknown)
+        self._layers.inspect(unknown)
         session.wait(until=lambda: bool(found))
         return found[0]
 

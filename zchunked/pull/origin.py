@@ -15,7 +15,7 @@ from zchunked.sources.traffic import Traffic
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """An opened source; whoever opened it closes it. `traffic` counts what comes through it.
+    """An opened source, closed by its opener. `traffic` counts what is received from it.
 
     `digest`: what to pull instead of what the reference names.
     """
@@ -42,7 +42,7 @@ class Origin:
 
     @property
     def is_local(self) -> bool:
-        """Whether nothing of it comes over a network."""
+        """Whether none of it is fetched over a network."""
         return isinstance(self.source, LayoutSource) and self.source.is_local
 
     @property

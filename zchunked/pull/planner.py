@@ -20,7 +20,7 @@ from zchunked.ranges import ByteRange, Spans, merge, subtract
 from zchunked.store import Place, Store
 
 
-class Scheduler:
+class Planner:
     """Plans the layers of a pull, their ways and requests, one after the other. For one thread.
 
     What one layer will fetch, later ones need not: so the order of the layers decides which of them
@@ -47,11 +47,11 @@ class Scheduler:
         self._store, self._gaps = store, gaps
         self._chooser = WayChooser(gaps, may_take_chunks=may_take_chunks, is_plan=is_plan)
         self.is_too_slow = self._chooser.is_too_slow
-        self._coming: dict[bytes, Place] = {}  # chunks that layers before this one will bring
-        self._coming_frames: dict[Frame, FramePlace] = {}
-        self._whole_ones: list[LayerTask] = []  # not among these yet: who knows who asks
+        self._planned_chunks: dict[bytes, Place] = {}  # by layers before this one
+        self._planned_frames: dict[Frame, FramePlace] = {}
+        self._unlisted: list[LayerTask] = []  # whose chunks and frames were not listed yet
         self._done: set[Digest] = set()
-        self._planned: list[LayerTask] = []
+        self._planned_tasks: list[LayerTask] = []
         self._shapes: dict[Digest, RequestShape] = {}
 
     def plan(
@@ -59,49 +59,49 @@ class Scheduler:
         task: LayerTask,
         conditions: LinkConditions,
         *,
-        coming: Sequence[ByteRange] = (),
+        in_flight: Sequence[ByteRange] = (),
         is_unread: bool = False,
     ) -> FetchPlan:
-        """Reads the store. `coming`: what of the blob's tail is being fetched just now.
+        """Plan one layer. `in_flight`: spans of the blob's tail that are being fetched already.
 
         `is_unread`: the pull that is planned will not read its TOC.
         """
         blob = task.layer.digest
-        here = merge([*self._store.covered(blob), *coming])
+        here = merge([*self._store.covered(blob), *in_flight])
         if task.way != "whole":
-            self._meet_whole_ones()
+            self._list_planned()
             stand_ins = self._look_up(task, here)
             if task.way is None:
                 self._chooser.choose(
-                    task, stand_ins, conditions, here, self._coming, is_unread=is_unread
+                    task, stand_ins, conditions, here, self._planned_chunks, is_unread=is_unread
                 )
             if task.way == "exact":
                 task.stand_ins = stand_ins
         if task.lean_index is not None:
-            plan = self._plan_lean(task, conditions, here, coming)
+            plan = self._plan_lean(task, conditions, here, in_flight)
         else:
-            plan = self._plan_blob(task, conditions, here, coming)
+            plan = self._plan_blob(task, conditions, here, in_flight)
         self._done.add(blob)
-        self._planned.append(task)
+        self._planned_tasks.append(task)
         self._chooser.note_rate(task, conditions.link.rate)
         task.plan = plan
         return plan
 
     def begin_image(self, stored: StoredFrames) -> None:
-        """The next layers are those of another image, for which these frames are known."""
+        """Plan layers of another image from now on, for which these frames are known."""
         self.stored = stored
         self._chooser.begin_image()
 
     def has_planned(self, blob: Digest) -> bool:
-        """Whether the layer has an order."""
+        """Whether the layer has a plan."""
         return blob in self._done
 
-    def is_coming(self, chunk: bytes) -> bool:
+    def is_planned(self, chunk: bytes) -> bool:
         """Whether a layer that has been planned fetches the chunk of this digest.
 
         For any thread; a hint.
         """
-        return chunk in self._coming
+        return chunk in self._planned_chunks
 
     # ── ways ──
 
@@ -118,30 +118,30 @@ class Scheduler:
         if task.known is None or task.is_again:
             self.look_up(task)
         assert task.known is not None
-        coming = self._coming_frames
-        if task.way is None:  # it may come another way
-            coming = dict(coming)
+        planned = self._planned_frames
+        if task.way is None:  # it may take another way
+            planned = dict(planned)
         return choose_stand_ins(
-            blob, frames, task.known, coming, Spans(here), task.trust, task.refused
+            blob, frames, task.known, planned, Spans(here), task.trust, task.refused
         )
 
-    # ── orders ──
+    # ── plans ──
 
     def _plan_blob(
         self,
         task: LayerTask,
         conditions: LinkConditions,
         here: list[ByteRange],
-        coming: Sequence[ByteRange],
+        in_flight: Sequence[ByteRange],
     ) -> FetchPlan:
-        """What of the blob nothing stands in for."""
+        """Plan the spans of the blob that nothing stands in for."""
         layer, index = task.layer, task.index
         wanted = subtract([ByteRange(0, layer.size)] if layer.size else [], task.stand_ins.spans())
         tail = [ByteRange(index.payload_end, layer.size)] if index is not None else []
         left = subtract(wanted, here)
         shape = self._shapes[layer.digest] = shape_of(self._gaps, task, conditions, left)
-        runs = [run for whole in shape.runs(left) if (run := tuple(subtract(whole, coming)))]
-        self._whole_ones.append(task)
+        runs = [run for whole in shape.runs(left) if (run := tuple(subtract(whole, in_flight)))]
+        self._unlisted.append(task)
         self._count_cached(task, min(layer.size, task.here_before + self._held(task)))
         return FetchPlan(layer, runs, wanted, tail)
 
@@ -150,15 +150,15 @@ class Scheduler:
         task: LayerTask,
         conditions: LinkConditions,
         here: list[ByteRange],
-        coming: Sequence[ByteRange],
+        in_flight: Sequence[ByteRange],
     ) -> FetchPlan:
-        """Checks what an earlier run left unchecked."""
+        """Plan the chunks to fetch, after checking those that an earlier run left unchecked."""
         index = task.lean_index
         assert index is not None
         own = index.own_chunks()
         if self.stored is not None:
-            self.stored.enter_all()
-        found, coming_chunks = self._find(own), self._coming
+            self.stored.record_all()
+        found, planned_chunks = self._find(own), self._planned_chunks
         if task.refused_chunks:
             blob = task.layer.digest
             found = {
@@ -166,17 +166,19 @@ class Scheduler:
                 for key, place in found.items()
                 if place.blob == blob or key not in task.refused_chunks
             }
-            coming_chunks = {
-                key: place for key, place in self._coming.items() if key not in task.refused_chunks
+            planned_chunks = {
+                key: place
+                for key, place in self._planned_chunks.items()
+                if key not in task.refused_chunks
             }
         if task.here_before and (bad := check_loose(index, own, self._store, found)):
             here = subtract(here, bad)
-        wanted, metadata, checks = wanted_of(index, task.places, own, found, coming_chunks)
-        self._coming |= coming_chunks
+        wanted, metadata, checks = wanted_of(index, task.places, own, found, planned_chunks)
+        self._planned_chunks |= planned_chunks
         left = subtract(wanted, here)
         shape = self._shapes[task.layer.digest] = shape_of(self._gaps, task, conditions, left)
-        runs = [run for whole in shape.runs(left) if (run := tuple(subtract(whole, coming)))]
-        self._coming_frames |= {
+        runs = [run for whole in shape.runs(left) if (run := tuple(subtract(whole, in_flight)))]
+        self._planned_frames |= {
             (digest, place.length): (place.blob, place.start)
             for digest, place in task.places.items()
             if place.blob == task.layer.digest
@@ -197,29 +199,28 @@ class Scheduler:
 
     @staticmethod
     def _count_cached(task: LayerTask, cached: int) -> None:
-        # Later this pull itself may have brought what is here; but what turned out to be damaged
-        # was not.
+        # Later, this pull itself may have fetched what is here; and damaged bytes were not here.
         task.entry.cached_bytes = min(cached, task.entry.cached_bytes) if task.is_again else cached
 
-    def _meet_whole_ones(self) -> None:
-        """Enter what layers before this one fetch, all but those that come the lean way."""
-        for task in self._whole_ones:
+    def _list_planned(self) -> None:
+        """List the chunks and frames that layers before this one fetch, lean ones excepted."""
+        for task in self._unlisted:
             frames, stand_ins, blob = task.frames, task.stand_ins, task.layer.digest
             if frames is None or frames.is_joined:
                 continue
             elsewhere = set(stand_ins.starts)
             for key, start, length in frames.payloads():
                 if start not in elsewhere:
-                    self._coming_frames.setdefault((key, length), (blob, start))
-                    self._coming.setdefault(key, Place(blob, start, length))
-        self._whole_ones.clear()
+                    self._planned_frames.setdefault((key, length), (blob, start))
+                    self._planned_chunks.setdefault(key, Place(blob, start, length))
+        self._unlisted.clear()
 
     def _find(self, own: dict[bytes, int]) -> dict[bytes, Place]:
-        """Those of the chunks that were here before this pull."""
-        coming = self._coming
+        """The chunks that the store had before this pull."""
+        planned = self._planned_chunks
         found = self._store.find_chunks(own)
-        for digest in coming.keys() & found.keys():
-            if found[digest].blob == coming[digest].blob:
+        for digest in planned.keys() & found.keys():
+            if found[digest].blob == planned[digest].blob:
                 del found[digest]
         return found
 
@@ -235,7 +236,7 @@ class Scheduler:
             self._gaps, task, conditions, subtract(plan.wanted, self._store.covered(blob))
         )
         self._shapes[blob] = shape
-        # What it may cost has been spent on the runs that have begun
+        # Begun runs have spent what metadata may cost
         return replace(shape, metadata=0)
 
     def take_parts(
@@ -248,11 +249,11 @@ class Scheduler:
         """
         blob, frames, plan = task.layer.digest, task.frames, task.plan
         if frames is not None and task.known is not None and plan is not None:
-            others = {place for other in self._planned for place in other.frames_of(blob)}
+            others = {place for other in self._planned_tasks for place in other.frames_of(blob)}
             rest = Spans(subtract([ByteRange(0, task.layer.size)], left))
-            known, coming = task.known, dict(self._coming_frames)
+            known, planned = task.known, dict(self._planned_frames)
             found = choose_stand_ins(
-                blob, frames, known, coming, rest, task.trust, task.refused | others
+                blob, frames, known, planned, rest, task.trust, task.refused | others
             )
             if found.starts:  # none is left when all of the blob has been asked for meanwhile
                 task.stand_ins = found

@@ -9,9 +9,9 @@ from zchunked.formats.budget import ImageBudget
 from zchunked.layers.proof import Proof, prove, tar_of_blob
 from zchunked.layers.rebuild import Rebuild, verified_blocks
 from zchunked.oci.digest import Digest
-from zchunked.pull.arriving import Arriving
 from zchunked.pull.inspect import NO_RANGES
 from zchunked.pull.layer import LayerTask
+from zchunked.pull.partial_blobs import PartialBlobs
 from zchunked.pull.session import PullSession
 
 
@@ -27,26 +27,26 @@ class LayerProver:
         self.budget = ImageBudget(self._limits)
         """What all layers of the image may unpack to, together."""
         self._arrived = session.downloader.watermarks.wait_for
-        self.arriving = Arriving()
+        self.partial_blobs = PartialBlobs()
 
     def prove(self, task: LayerTask) -> None:
         """Read the layer as its bytes arrive; leaves the proof or the failure in its task."""
         try:
             if task.layer.digest in self._session.downloader.without_ranges and task.way != "whole":
-                task.come_whole(NO_RANGES)  # found out on the way
+                task.take_whole(NO_RANGES)  # found out on the way
             task.proof = self._by_diff_id(task) if task.is_lean else self._by_digest(task)
             if task.proof.is_blob:
-                self.arriving.prove(task.layer.digest)
+                self.partial_blobs.prove(task.layer.digest)
         except (IntegrityError, FormatError) as error:
             task.failure = error
 
     def _by_digest(self, task: LayerTask) -> Proof:
         """By its own digest; by the diff ID too where that was asked for."""
         pool, layer = self._session.pool, task.layer
-        assembly, check = self.arriving.assembly(
+        assembly, check = self.partial_blobs.assembly(
             self._store, layer, lambda: task.stand_ins, self._arrived
         )
-        with self.arriving.copying(layer.digest) as through:
+        with self.partial_blobs.copying(layer.digest) as through:
             if task.way == "exact":  # gathering frames is work for another core, reading is not
                 # Otherwise its maker waits for ever
                 with closing(pool.prefetch("make", assembly.blocks())) as blocks:

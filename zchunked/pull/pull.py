@@ -41,8 +41,8 @@ class Pull:
         self._opener = ImageOpener(self._session, self.layers)
         self._registration = Registration(self._session)
         self._again: Pull | None = None
-        self.arriving = self.layers.arriving
-        """Whoever hands its blobs out while it runs says here whom to tell, before it does."""
+        self.partial_blobs = self.layers.partial_blobs
+        """For a server that streams them meanwhile: it sets its callbacks before `run`."""
         self.chameleon = self._session.chameleon
 
     @property
@@ -54,13 +54,12 @@ class Pull:
     def run(self, only: str | None = None) -> StoredImage:
         """Pull; raises one ZPullError at most. What arrived stays; the receipt is always true.
 
-        `only`: the digest of the one layer to bring. Then the image gets no name, for it is not all
-        here.
+        `only`: digest of the one layer to pull; the image, not being complete, gets no name then.
         """
         try:
             with self._session.pulling():
                 image, tasks = self._opener.open(self._registration.begin)
-                self.arriving.on_image(image)
+                self.partial_blobs.on_image(image)
                 tasks = [task for task in tasks if only in (None, task.layer.digest)]
                 self._fetch(tasks)
                 if only is None:

@@ -7,9 +7,9 @@ from contextlib import suppress
 from zchunked.download.fetch_plan import FetchPlan
 from zchunked.errors import AccessDeniedError, NotFoundError, TransferError
 from zchunked.events import Noted
-from zchunked.pull.handover import take_over
+from zchunked.pull.claims import Claims
+from zchunked.pull.interrupted_pulls import adopt_chunks
 from zchunked.pull.session import PullSession
-from zchunked.pull.turns import Turns
 from zchunked.ranges import total
 from zchunked.store.images import ImageDocuments
 
@@ -19,7 +19,7 @@ class Registration:
 
     def __init__(self, session: PullSession) -> None:
         self._session = session
-        self._turns = Turns(session.store, session.stop, place=session.traffic.place)
+        self._claims = Claims(session.store, session.stop, place=session.traffic.place)
         self._number = 0  # of this pull in the log
 
     def begin(self, documents: ImageDocuments) -> None:
@@ -35,9 +35,9 @@ class Registration:
         self._number = store.pulls.begin(origin.name, platform, documents.manifest_digest, here)
         if options.takes_turns and origin.files is None and not options.offline:
             repository = origin.reference.name
-            for text in self._turns.take(repository, lacking, session.tick, self._number):
+            for text in self._claims.acquire(repository, lacking, session.tick, self._number):
                 session.show(Noted(text))
-            take_over(store, repository, layers, self._fetch_apart, options.limits)
+            adopt_chunks(store, repository, layers, self._fetch_apart, options.limits)
 
     def _fetch_apart(self, plan: FetchPlan) -> None:
         """Fetch what this pull can do without: a failure is none of its own."""
@@ -56,4 +56,4 @@ class Registration:
 
     def release(self) -> None:
         """Let others go on. May be called twice."""
-        self._turns.give_back()
+        self._claims.release()

@@ -17,7 +17,7 @@ from zchunked.pull.transfer import Transfer
 from zchunked.receipt import Accounts, Receipt
 from zchunked.store import Store
 
-_LANES = {"read": 1, "make": 2, "prove": 2}
+_QUEUES = {"read": 1, "make": 2, "prove": 2}
 
 
 class PullSession(Transfer):
@@ -53,14 +53,14 @@ class PullSession(Transfer):
     def pulling(self) -> Iterator[WorkerPool]:
         """Workers while the block lasts; at its end all that arrived is committed and booked."""
         try:
-            with self.workers(**_LANES, fetch=self.jobs) as pool:
+            with self.workers(**_QUEUES, fetch=self.jobs) as pool:
                 yield pool
         finally:
             try:
                 if self.pool.is_gone:
                     self.downloader.close()
                 else:  # a hanging worker still has its writer; what it wrote is safe without us
-                    self.downloader.enter()
+                    self.downloader.record_chunks()
             finally:
                 self._settle()
 

@@ -20,7 +20,7 @@ from zchunked.ranges import ByteRange, total
 def fetch_whole(transfer: Transfer, blob: Descriptor, on_wrong: Callable[[Digest], None]) -> None:
     """Fetch and prove a blob, on the caller's thread. `on_wrong` is called before a second try.
 
-    Raises IntegrityError where it came wrong twice, NotFoundError where bytes are missing offline.
+    Raises IntegrityError when it arrived wrong twice, NotFoundError when bytes are missing offline.
     """
     store, options = transfer.store, transfer.options
     whole = [ByteRange(0, blob.size)] if blob.size else []

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.formats.layer_format import toc_bytes_of
-from zchunked.layers.index_frames import Unindexed, enter_some, index_blobs, read_table, unindexed
+from zchunked.layers.index_frames import Unindexed, index_blobs, read_table, record_some, unindexed
 from zchunked.layers.metadata import read_index
-from zchunked.layers.stand_ins import StoredTable
+from zchunked.layers.stand_ins import StoredToc
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.layer import LayerTask
@@ -23,32 +23,32 @@ from zchunked.ranges import total
 # Tables that are joined with those of a pull; what is more goes into the index first. Of 200,000
 # frames the TOC has 5 MB, and their columns 20
 _MOST_TABLES, _MOST_BYTES = 6, 8 << 20
-_ENTER_SECONDS = 2.0  # that a download needs all the same: enough to enter some frames beside it
+_RECORD_SECONDS = 2.0  # that a download needs all the same: enough to record some frames beside it
 
 
 class StoredFrames:
-    """Those of a pull's store. Thread-safe."""
+    """Frames of the blobs in a pull's store. Thread-safe."""
 
     def __init__(self, session: PullSession) -> None:
         self._session, self._store, self._limits = session, session.store, session.options.limits
         self._lock = threading.Lock()
         self._image: dict[Digest, LackingLayer] = {}
         self._unread: list[Unindexed] = []
-        self._unentered: list[StoredTable] = []
+        self._unrecorded: list[StoredToc] = []
         self._running = 0
-        self._is_entering = False
-        self.tables: list[StoredTable] = []
-        """What was read, the newest first. Complete once `are_known`."""
+        self._is_recording = False
+        self.tables: list[StoredToc] = []
+        """TOCs that were read, the newest first. Complete once `are_known`."""
         self.toc_bytes = 0
-        """Of the tables that are read if any of the image's is, compressed."""
+        """Of the stored TOCs that are read if any of the image's is; compressed."""
 
     @property
     def are_known(self) -> bool:
-        """Whether all that were asked for can be found, in tables or in the index."""
+        """Whether all requested frames can be found, in `tables` or in the index."""
         return not self._running
 
     def expect(self, layers: Iterable[Descriptor]) -> None:
-        """The image lacks these: whether their TOCs are read is decided for all together."""
+        """Note the layers that the image lacks: whether TOCs are read is decided for all."""
         for layer in layers:
             missing = layer.size - total(self._store.covered(layer.digest))
             lacking = LackingLayer(missing, toc_bytes_of(layer, self._limits))
@@ -64,7 +64,7 @@ class StoredFrames:
         while waiting and not as_rows and self._has_room(waiting[-1]):
             self._unread.append(waiting.pop())
         self.toc_bytes = sum(one.toc_bytes for one in self._unread)
-        self._do(lambda: index_blobs(self._store, waiting, self._limits), waiting)
+        self._submit(lambda: index_blobs(self._store, waiting, self._limits), waiting)
         if not may_wait:
             self.read_all()
 
@@ -73,11 +73,11 @@ class StoredFrames:
         is_few = len(self._unread) < _MOST_TABLES and taken + one.toc_bytes <= _MOST_BYTES
         return is_few or not self._unread
 
-    def _do(self, work: Callable[[], None], blobs: list[Unindexed]) -> None:
-        """Before the TOCs of this pull: two in memory at once are too many."""
+    def _submit(self, read: Callable[[], None], blobs: list[Unindexed]) -> None:
+        """Call it on the read queue, before the TOCs of this pull: two in memory are too many."""
 
         def done() -> None:
-            work()
+            read()
             with self._lock:
                 self._running -= 1
 
@@ -90,17 +90,17 @@ class StoredFrames:
         with self._lock:
             blobs, self._unread = self._unread, []
 
-        def work() -> None:
+        def read() -> None:
             spent = self._session.conditions.tables_read
             for one in blobs:
                 began = time.thread_time()
                 if (table := read_table(self._store, one, self._limits)) is not None:
                     self.tables.append(table)
-                    self._unentered.append(table)
+                    self._unrecorded.append(table)
                 spent.bytes += one.toc_bytes
                 spent.seconds += time.thread_time() - began
 
-        self._do(work, blobs)
+        self._submit(read, blobs)
 
     def skip(self, layer: Descriptor, toc_bytes: int) -> str | None:
         """Why a TOC is not worth being read, or None. The first that is has all tables read."""
@@ -132,37 +132,37 @@ class StoredFrames:
 
     # ── rows ──
 
-    def enter_while(self, seconds: float) -> None:
-        """Have some frames entered in the index, if a download needs so long all the same."""
-        if seconds < _ENTER_SECONDS or self._is_entering or not self._unentered:
+    def record_while(self, seconds: float) -> None:
+        """Record some frames in the index, beside a download that takes so long anyway."""
+        if seconds < _RECORD_SECONDS or self._is_recording or not self._unrecorded:
             return
 
-        def work() -> None:
-            self._enter()
-            self._is_entering = False
+        def record() -> None:
+            self._record()
+            self._is_recording = False
 
-        self._is_entering = True
-        self._session.pool.submit("read", work)
+        self._is_recording = True
+        self._session.pool.submit("read", record)
 
-    def enter_all(self) -> None:
-        """The lean way rests on rows."""
-        while self._unentered:
-            self._enter()
+    def record_all(self) -> None:
+        """Record all frames: the lean way rests on rows."""
+        while self._unrecorded:
+            self._record()
 
-    def _enter(self) -> None:
-        """Some of the oldest table."""
+    def _record(self) -> None:
+        """Record some frames of the oldest TOC."""
         with self._lock:
-            if self._unentered and not enter_some(self._store, self._unentered[-1]):
-                self._unentered.pop()
+            if self._unrecorded and not record_some(self._store, self._unrecorded[-1]):
+                self._unrecorded.pop()
 
     def read_late(self, task: LayerTask, look_up: Callable[[LayerTask], None]) -> None:
         """Read the TOC of a layer that comes whole, and look up what stands in for its rest."""
 
-        def work() -> None:
+        def read() -> None:
             with suppress(FormatError, IntegrityError, UnsupportedLayerError):
                 if task.index is None:
                     task.learn(read_index(self._store, task.layer, self._limits))
                 look_up(task)
 
         self.read_all()
-        self._session.pool.submit("read", work)
+        self._session.pool.submit("read", read)

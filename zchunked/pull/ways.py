@@ -1,4 +1,4 @@
-"""Choose how the layers of an image come, by bytes and seconds: exact, lean or whole. Pure."""
+"""Choose the ways of an image's layers, exact, lean or whole, by bytes and seconds. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Way = Literal["exact", "lean", "whole"]
 FASTER_WHOLE = "takes less time whole than in parts"
 
 _LONG = 4 << 20  # bytes of one request
-_USUAL_RATE = 12.5e6  # bytes per second, of a link that nobody has measured yet
+_USUAL_RATE = 12.5e6  # bytes per second, of a link that was not measured yet
 AHEAD = 0.35  # of a frame's price: once its TOC is read and looked up, which took the rest
 TOC_BYTES = 27
 """Compressed, of a frame: about what a table of 100,000 files has."""
@@ -175,8 +175,8 @@ def choose(costs: Sequence[WayCost], slack: Slack, *, is_rate_known: bool) -> Wa
     """The way to take among those that are possible.
 
     Of exact and whole the one with the fewest bytes that is not much slower than the other. Lean,
-    where its fewer bytes also save time: it ends with other bytes than the registry's, and nobody
-    gives these up for a trifle.
+    where its fewer bytes also save time: it ends with other bytes than the registry's, which is
+    not worth a trifle.
     """
     same = [cost for cost in costs if cost.way != "lean"]
     lean = next((cost for cost in costs if cost.way == "lean"), None)

@@ -54,7 +54,7 @@ def import_seeds(
         return
     importer = _Importer(store, wanted, workers, stop, emit)
     for path in paths:
-        workers.submit("prove", lambda path=path: importer.look_into(path))  # type: ignore[misc]
+        workers.submit("prove", lambda path=path: importer.inspect(path))  # type: ignore[misc]
     workers.wait(tick)
     importer.close()
     tick()
@@ -74,7 +74,7 @@ class _Importer:
         if count := self._copier.count:
             self._emit(Noted(f"seeds hold {count} of {self._wanted.count} wanted chunks"))
 
-    def look_into(self, path: Path) -> None:
+    def inspect(self, path: Path) -> None:
         try:
             name = os.path.realpath(path)
             if not os.path.isdir(name):  # noqa: PTH112

@@ -275,7 +275,7 @@ class _Body:
     ) -> None:
         self._pieces, self._done, self._error = iter(pieces), done, error
         self._sent = 0
-        self._is_told = False
+        self._has_reported = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -293,8 +293,8 @@ class _Body:
 
     def close(self) -> None:
         """The server calls it when the answer has been sent, or the client has left."""
-        if not self._is_told:
-            self._is_told = True
+        if not self._has_reported:
+            self._has_reported = True
             if callable(close := getattr(self._pieces, "close", None)):
                 close()
             self._done(self._sent, self._error)

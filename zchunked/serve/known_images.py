@@ -40,7 +40,7 @@ class KnownImages:
             self._name(name, what, [one.descriptor.digest for one in document.instances])
             return None
         self._name(name, what, [digest])
-        if self._enter(name, digest, document):
+        if self._record(name, digest, document):
             with suppress(LocalError):  # it is a hint, for who comes after us
                 self._store.hints.remember_served(name, digest, self.tag_of(name, digest) or "")
         return document
@@ -53,7 +53,7 @@ class KnownImages:
             while len(self._tags) > _REMEMBERED:
                 del self._tags[next(iter(self._tags))]
 
-    def _enter(self, name: str, digest: Digest, manifest: Manifest) -> bool:
+    def _record(self, name: str, digest: Digest, manifest: Manifest) -> bool:
         """Returns whether that was news."""
         is_news = False
         with self._lock:
@@ -77,7 +77,7 @@ class KnownImages:
             with suppress(ZPullError):
                 if data is not None and isinstance(manifest := parse_document(data), Manifest):
                     self._name(name, tag or ":", [image])
-                    self._enter(name, image, manifest)
+                    self._record(name, image, manifest)
         with self._lock:
             return self._images.get((name, blob))
 

@@ -12,7 +12,7 @@ from zchunked.download.retry import Chameleon
 from zchunked.errors import IntegrityError, TransferError, ZPullError
 from zchunked.events import Arrived, Event, GaveUp, Planned, Retried
 from zchunked.oci.digest import Digest, short
-from zchunked.pull.arriving import Arriving
+from zchunked.pull.partial_blobs import PartialBlobs
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
@@ -32,7 +32,7 @@ class Flight:
         self.total = self.here = 0
         self.note = ""
         self._changed = threading.Condition()
-        self.arriving = Arriving()
+        self.partial_blobs = PartialBlobs()
         self.karma: Karma | None = None
         """That of its host, while it is in the air."""
 
@@ -41,10 +41,10 @@ class Flight:
         """For people: the image, its digest cut short."""
         return f"{self.name}@{short(self.what)}"
 
-    def follow(self, arriving: Arriving) -> None:
+    def follow(self, partial_blobs: PartialBlobs) -> None:
         """Hand out what this pull puts together. Called before it runs."""
-        self.arriving = arriving
-        arriving.on_change = self._wake
+        self.partial_blobs = partial_blobs
+        partial_blobs.on_change = self._wake
 
     def share_karma(self, chameleon: Chameleon) -> None:
         """Have a pull live by it. Called before it runs."""
@@ -101,14 +101,14 @@ class Blob:
             self.digest,
             max(self.size - _HELD, 0) if is_held else span.end,
         )
-        rounds = flight.arriving.rounds(digest)
+        rounds = flight.partial_blobs.rounds(digest)
         while at < span.end:
             is_done = flight.is_done  # asked first: what it brought is seen below
-            end = span.end if flight.arriving.is_proved(digest) else min(span.end, held_from)
-            if at > span.start and flight.arriving.rounds(digest) != rounds:
+            end = span.end if flight.partial_blobs.is_proved(digest) else min(span.end, held_from)
+            if at > span.start and flight.partial_blobs.rounds(digest) != rounds:
                 raise TransferError(f"blob {digest} came wrong and comes again; ask for it again")
             piece = (
-                _here(self.store, flight.arriving, digest, at, min(end, at + _PIECE))
+                _here(self.store, flight.partial_blobs, digest, at, min(end, at + _PIECE))
                 if at < end
                 else b""
             )
@@ -126,12 +126,12 @@ class Blob:
                 flight.wait()
 
 
-def _here(store: Store, arriving: Arriving, digest: Digest, start: int, end: int) -> bytes:
+def _here(store: Store, partial_blobs: PartialBlobs, digest: Digest, start: int, end: int) -> bytes:
     """What can be read from `start` on: stored bytes, or as far as the blob is assembled."""
-    upto = min(end, arriving.upto(digest))
+    upto = min(end, partial_blobs.upto(digest))
     try:
         if start < upto:
-            return arriving.read(digest, start, upto)
+            return partial_blobs.read(digest, start, upto)
         gaps = store.missing(digest, [ByteRange(start, end)])
         upto = gaps[0].start if gaps else end
         return store.read(digest, start, upto) if start < upto else b""

@@ -12,7 +12,7 @@ from zchunked.export.engines import Engine
 from zchunked.export.layers import DamagedLayerError
 from zchunked.export.loading import load_into, name_in
 from zchunked.layers.proof import is_intact
-from zchunked.pull.arriving import Arriving
+from zchunked.pull.partial_blobs import PartialBlobs
 from zchunked.receipt import Export
 from zchunked.serve.door import Door
 from zchunked.serve.streams import Flight
@@ -41,17 +41,17 @@ class Handover:
         self._stop = threading.Event()
         self._stack = ExitStack()
 
-    def follow(self, arriving: Arriving) -> None:
+    def follow(self, partial_blobs: PartialBlobs) -> None:
         """Begin as soon as the pull, which has not begun, knows what it pulls."""
         if not self._names:
             return
 
         def begin(image: StoredImage) -> None:
             flight = self._flight = Flight(image.name, image.documents.manifest_digest)
-            flight.follow(arriving)
+            flight.follow(partial_blobs)
             self.begin(image)
 
-        arriving.on_image = begin
+        partial_blobs.on_image = begin
 
     def begin(self, image: StoredImage) -> None:
         """Let the engines pull. Raises LocalError where nothing can be served."""

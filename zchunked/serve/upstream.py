@@ -78,7 +78,7 @@ class Upstream:
                     receipt,
                     self._metrics.counted(reference.host, flight),
                 )
-                flight.follow(pull.arriving)
+                flight.follow(pull.partial_blobs)
                 flight.share_karma(pull.chameleon)
                 pull.run(only)
         finally:
@@ -92,7 +92,7 @@ class Upstream:
         with self._fetcher(
             reference, self.options, self._metrics.counted(reference.host, flight)
         ) as fetcher:
-            fetcher.on_wrong = flight.arriving.restart
+            fetcher.on_wrong = flight.partial_blobs.restart
             flight.share_karma(fetcher.chameleon)
             work(fetcher)
 

@@ -24,7 +24,7 @@ class Blobs(OpenedFolder, BlobReads):
     def __init__(self, folder: Path, *, reads_only: bool = False) -> None:
         """As the folder is opened."""
         self._lock = threading.Lock()
-        self._claims = threading.Lock()  # between what was evicted and what is entered
+        self._claims = threading.Lock()  # between what was evicted and what is recorded
         self._maps: dict[Digest, ExtentMap] = {}
         self._files = ByteFiles(folder / "blobs")
         self._proved_at: dict[Digest, int] = {}  # how many files this session had begun by then
@@ -99,10 +99,10 @@ class Blobs(OpenedFolder, BlobReads):
         file = self._next_file()
         if not adopt_file(handle, size, self._blobs / file):
             return False
-        self._enter_file(blob, size, file)
+        self._record_file(blob, size, file)
         return True
 
-    def _enter_file(self, blob: Digest, size: int, file: str) -> bool:
+    def _record_file(self, blob: Digest, size: int, file: str) -> bool:
         """Record that this file holds all the blob's missing bytes; False if none were."""
         fresh = self._extents(blob).add(0, size, file, 0) if size else []
         if fresh:
@@ -116,7 +116,7 @@ class Blobs(OpenedFolder, BlobReads):
         """
         file = self._next_file()
         digest, size = write_file(pieces, self._blobs / file)
-        if not self._enter_file(digest, size, file):
+        if not self._record_file(digest, size, file):
             (self._blobs / file).unlink(missing_ok=True)
         self.set_whole(digest, size)
         return digest, size

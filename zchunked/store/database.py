@@ -67,7 +67,7 @@ class Index(IndexConnection):
         """Forget these bytes of a blob, in whatever file they lie, and of all that share them.
 
         With them go the proofs of all these blobs and those that rest on them. What another process
-        has entered meanwhile stays, and so does what it will. Returns what was forgotten of which
+        has recorded meanwhile stays, and so does what it will. Returns what was forgotten of which
         blob. `keep_proofs`: they are bytes that came later than all proofs.
         """
         with self.transaction() as db:

@@ -16,9 +16,9 @@ Found = tuple[list[int], list[int], list[int], list[int]]
 FrameRows = tuple[list[bytes], list[tuple[int, int, int]]]
 """Keys, and of each start, compressed length, decoded size (0 for header frames)."""
 
-# headers: as `chunks`, by what goes into a header frame. unindexed: whole blobs whose frames nobody
-# has asked for yet, and a manifest that lists them. indexing: how many frames of an unindexed blob,
-# from its first one, have been entered. strangers: pairs of blobs that different encoders wrote, so
+# headers: as `chunks`, by what goes into a header frame. unindexed: whole blobs whose frames were
+# not requested yet, and a manifest that lists them. indexing: how many frames of an unindexed blob,
+# from its first one, are recorded. strangers: pairs of blobs that different encoders wrote, so
 # that no frame of one stands in for one of the other.
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS headers(
@@ -68,7 +68,7 @@ class FrameIndex:
 
         A frame that another whole blob is known to hold, of the same length, gets no second row.
         `done`: these are some; with them so many of its frames, from the first one, have been
-        entered.
+        recorded.
         """
         self._index.number_off()
         with self._index.transaction() as db:
@@ -105,7 +105,7 @@ class FrameIndex:
         return bool(self._index.rows(sql)[0][0])
 
     def holds_rows(self) -> bool:
-        """Whether any frame was entered."""
+        """Whether any frame was recorded."""
         sql = "SELECT EXISTS (SELECT 1 FROM chunks) OR EXISTS (SELECT 1 FROM headers)"
         return bool(self._index.rows(sql)[0][0])
 
@@ -126,13 +126,13 @@ class FrameIndex:
         return [(str(blob), str(manifest)) for blob, manifest in self._index.rows(sql)]
 
     def set_indexed(self, digest: str) -> None:
-        """Nothing of the blob can be entered, or all of it was."""
+        """Nothing of the blob can be recorded, or all of it was."""
         with self._index.transaction() as db:
             db.execute(_FORGET.format("unindexed"), (digest,))
             db.execute(_FORGET.format("indexing"), (digest,))
 
     def indexed_to(self, digest: str) -> int:
-        """How many frames of an unindexed blob have been entered."""
+        """How many frames of an unindexed blob have been recorded."""
         sql = "SELECT frames FROM indexing JOIN blobs ON id = blob WHERE digest = ?"
         return sum(frames for (frames,) in self._index.rows(sql, (digest,)))
 

@@ -28,7 +28,7 @@ RECORD = struct.Struct("<QQ")
 _JOURNAL = ".map"
 
 Rows = list[tuple[int, int, str, int]]
-"""Extents to enter: (start, end, file, at)."""
+"""Extents to record: (start, end, file, at)."""
 
 
 def boot_id() -> str:

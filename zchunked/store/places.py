@@ -9,7 +9,7 @@ TABLE = (
     "CREATE TABLE IF NOT EXISTS places(blob INTEGER NOT NULL, file TEXT NOT NULL, bytes INTEGER "
     "NOT NULL)"
 )
-"""A hint: what was entered, in as many rows as commits. Damage and trimming leave it as it is."""
+"""A hint: what was recorded, in as many rows as commits. Damage and trimming leave it as it is."""
 
 QUERY = (
     "SELECT digest, file, min(sum(bytes), size) FROM places JOIN blobs ON id = blob GROUP BY "

@@ -33,7 +33,7 @@ _CANNOT = "cannot write to the store"
 class Writer:
     """Appends what arrives of one blob to its own file. `write` is for one thread; `close` commits.
 
-    `commit` is told the extents to enter once their bytes are on the disk. While a disk takes its
+    `commit` is given the extents to record once their bytes are on the disk. While a disk takes its
     time over that, what arrives lies in the socket, where a kill loses it: so another thread may
     `commit_early`, and `write` rarely has to.
     """

@@ -29,7 +29,7 @@ class _Blob:
     is_proved: bool = False
 
 
-class Arriving:
+class PartialBlobs:
     """Thread-safe. The workers of one pull report to it; readers that stream its blobs ask it."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Arriving:
         An exception inside says that they were wrong.
         """
 
-    # ── told ──
+    # ── for the workers ──
 
     def assembly(
         self, store: Store, layer: Descriptor, stand_ins: Callable[[], StandIns], arrived: Arrived
@@ -77,7 +77,7 @@ class Arriving:
             rounds = self._blobs.setdefault(digest, _Blob()).rounds
             self._blobs[digest] = _Blob(rounds=rounds + 1)
 
-    # ── asked ──
+    # ── for readers ──
 
     def is_proved(self, digest: Digest) -> bool:
         return digest in self._blobs and self._blobs[digest].is_proved

@@ -24,7 +24,7 @@ from zchunked.errors import InterruptedPullError
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
-from zchunked.pull.turns import Turns
+from zchunked.pull.claims import Claims
 from zchunked.ranges import total
 from zchunked.store import Store
 
@@ -100,7 +100,7 @@ def test_a_collection_in_a_loop_beside_them_costs_nothing(union: int, tmp_path: 
             assert_right(tmp_path, registry, tag)
 
 
-# ── the turns themselves ──
+# ── the claims themselves ──
 
 
 LAYERS = [digest_of(bytes([number])) for number in range(3)]
@@ -115,25 +115,26 @@ class Clock:
         return self.now
 
 
-def test_turns_are_taken_and_given_back(tmp_path: Path) -> None:
+def test_claims_are_acquired_and_released(tmp_path: Path) -> None:
     with Store(tmp_path) as one, Store(tmp_path) as other:
-        first, second = Turns(one, threading.Event()), Turns(other, threading.Event())
-        assert list(first.take("host.example/app", LAYERS, lambda: None)) == []
-        notes = second.take("host.example/other", LAYERS[:1], first.give_back)
+        first, second = Claims(one, threading.Event()), Claims(other, threading.Event())
+        assert list(first.acquire("host.example/app", LAYERS, lambda: None)) == []
+        notes = second.acquire("host.example/other", LAYERS[:1], first.release)
         assert [text.partition(";")[0] for text in notes] == [
             "another process is downloading parts of this image into the store"
         ]
-        second.give_back()
+        second.release()
 
 
 def test_one_that_brings_no_byte_is_not_waited_for(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
     with Store(tmp_path) as one, Store(tmp_path) as other:
-        first, second = Turns(one, stop), Turns(other, stop, Clock())
-        assert list(first.take("host.example/app", LAYERS, lambda: None)) == []
+        first, second = Claims(one, stop), Claims(other, stop, Clock())
+        assert list(first.acquire("host.example/app", LAYERS, lambda: None)) == []
         assert (
-            "going on without it" in list(second.take("host.example/app", LAYERS, lambda: None))[-1]
+            "going on without it"
+            in list(second.acquire("host.example/app", LAYERS, lambda: None))[-1]
         )
 
 
@@ -142,27 +143,27 @@ def test_whoever_waits_can_be_interrupted(tmp_path: Path) -> None:
         raise InterruptedPullError("interrupted")
 
     with Store(tmp_path) as one, Store(tmp_path) as other:
-        first, second = Turns(one, threading.Event()), Turns(other, threading.Event())
-        assert list(first.take("host.example/app", LAYERS, lambda: None)) == []
+        first, second = Claims(one, threading.Event()), Claims(other, threading.Event())
+        assert list(first.acquire("host.example/app", LAYERS, lambda: None)) == []
         with pytest.raises(InterruptedPullError):
-            list(second.take("host.example/app", LAYERS, interrupted))
-        second.give_back()
+            list(second.acquire("host.example/app", LAYERS, interrupted))
+        second.release()
 
 
 def test_what_the_other_brought_is_seen_afterwards(tmp_path: Path) -> None:
     blob = Digest(LAYERS[0])
     with Store(tmp_path) as one, Store(tmp_path) as other:
-        first, second = Turns(one, threading.Event()), Turns(other, threading.Event())
-        assert list(first.take("host.example/app", LAYERS, lambda: None)) == []
+        first, second = Claims(one, threading.Event()), Claims(other, threading.Event())
+        assert list(first.acquire("host.example/app", LAYERS, lambda: None)) == []
         assert other.covered(blob) == []
 
         def bring() -> None:
             writer = one.writer(blob, 4)
             writer.write(0, b"data")
             writer.close()
-            first.give_back()
+            first.release()
 
-        list(second.take("host.example/app", LAYERS, bring))
+        list(second.acquire("host.example/app", LAYERS, bring))
         assert other.read(blob, 0, 4) == b"data"
 
 

@@ -13,17 +13,17 @@ from zchunked.formats.annotations import Location
 from zchunked.formats.toc_reader import TocReader
 from zchunked.layers.metadata import LayerIndex
 from zchunked.oci.documents import Descriptor
-from zchunked.pull.early import EarlyChunks
+from zchunked.pull.early_chunks import EarlyChunks
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
-_STRIDE = 128 << 10  # of a TOC, worth being read when it has come
+_STRIDE = 128 << 10  # of a TOC: so much is worth reading at once
 _TURN = 256 << 10  # of a TOC, read before it is the next one's turn
 _LOOK_SECONDS = 0.02
 
 
 @dataclass(slots=True, eq=False)
-class TableReader:
+class TocStream:
     """Reads a TOC as its bytes arrive, on the worker of the read queue, in turns with other TOCs.
 
     `found` is given the index, once its digest is proved. It is not read as long as `skip` says why
@@ -41,7 +41,7 @@ class TableReader:
     early: EarlyChunks | None = None
     skipped: str | None = field(init=False, default=None)
     _read_to: int = field(init=False)
-    _asked: int = field(init=False)  # the lane has been told to read what is before it
+    _asked: int = field(init=False)  # the read queue was given what is before it
     _looking: threading.Lock = field(init=False, default_factory=threading.Lock)
     _done: threading.Event = field(init=False, default_factory=threading.Event)
     _index: LayerIndex | None = field(init=False, default=None)
@@ -102,7 +102,7 @@ class TableReader:
             self._done.set()
 
     def finish(self) -> LayerIndex | None:
-        """Once all has come; None if it is not worth being read.
+        """The index, once all of it arrived; None if it is not worth being read.
 
         Raises what reading it raised, and Stopped when the pull has ended.
         """

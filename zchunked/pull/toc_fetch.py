@@ -13,20 +13,20 @@ from zchunked.formats.budget import ImageBudget
 from zchunked.formats.layer_format import format_of
 from zchunked.layers.metadata import LayerIndex, check_tarsplit
 from zchunked.oci.documents import Descriptor
-from zchunked.pull.early import EarlyChunks, EarlyRules, is_table_proved
+from zchunked.pull.early_chunks import EarlyChunks, EarlyRules, is_toc_proved
 from zchunked.pull.layer_metadata import LayerMetadata
-from zchunked.pull.table import TableReader
+from zchunked.pull.toc_stream import TocStream
 from zchunked.pull.transfer import Transfer
 from zchunked.ranges import ByteRange, merge, total
 
-LONG_TABLE = 512 << 10
+LONG_TOC = 512 << 10
 """Bytes, compressed: about 10,000 files, which take 50 ms."""
 _MOST_BETWEEN = 4 << 10  # frame headers, the footer, and whatever an unknown writer put there
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TableFetcher:
-    """Works for the layers of one image. `budget`: what all their tables may take of memory.
+class TocFetcher:
+    """For the layers of one image. `budget`: what all their TOCs may take of memory.
 
     `skip`: why a TOC of so many bytes is not read although it arrives, or None. `early`: when
     and how chunks of a layer are requested before its plan; None: they are not.
@@ -73,7 +73,7 @@ class TableFetcher:
         )
         if tail.size > total(parts) + _MOST_BETWEEN:
             tail = location.metadata
-        metadata.coming = merge([tail, *parts])
+        metadata.in_flight = merge([tail, *parts])
         for is_last in (False, True):
             reader = self._reader(layer, location, metadata)
             left = store.missing(
@@ -81,7 +81,7 @@ class TableFetcher:
             )
             if len(left) > 1:
                 left = store.missing(layer.digest, merge([tail, *parts]))
-            wanted = parts if self._is_thrifty else list(metadata.coming)
+            wanted = parts if self._is_thrifty else list(metadata.in_flight)
             plan = FetchPlan(layer, [(span,) for span in left], wanted, wanted)
             downloader.fetch(plan, may_grow=may_grow, on_bytes=reader.look, pool=self.transfer.pool)
             try:
@@ -91,7 +91,7 @@ class TableFetcher:
                     return
                 check_tarsplit(store, index)
             except IntegrityError:
-                wrong = list(metadata.coming)
+                wrong = list(metadata.in_flight)
                 if metadata.index is not None and tarsplit is not None:
                     wrong = [tarsplit.span]
                 gone = store.report_corruption(layer.digest, wrong)
@@ -101,25 +101,19 @@ class TableFetcher:
             else:
                 return
 
-    def _reader(
-        self, layer: Descriptor, location: Location, metadata: LayerMetadata
-    ) -> TableReader:
+    def _reader(self, layer: Descriptor, location: Location, metadata: LayerMetadata) -> TocStream:
         """A reader of its TOC; of a long one that is stored, it requests chunks meanwhile."""
 
         def found(index: LayerIndex) -> None:
             metadata.index = index
 
         transfer, span, early = self.transfer, location.toc.span, None
-        if (
-            self.early
-            and span.size >= LONG_TABLE
-            and is_table_proved(transfer.store, layer, location)
-        ):
+        if self.early and span.size >= LONG_TOC and is_toc_proved(transfer.store, layer, location):
             early = EarlyChunks(
                 transfer.store, transfer.downloader, layer, metadata.begun, self.early
             )
         toc = format_of(layer).toc_reader(layer, location, transfer.options.limits, self.budget)
         skip = partial(self.skip, layer, span.size)
-        return TableReader(
+        return TocStream(
             transfer.store, layer, location, toc, transfer.pool, transfer.stop, found, skip, early
         )

@@ -24,7 +24,7 @@ from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
-from zchunked.pull import table, table_fetch
+from zchunked.pull import toc_fetch, toc_stream
 from zchunked.ranges import ByteRange, total
 from zchunked.store import Store
 
@@ -64,8 +64,8 @@ def interrupted(tmp_path: Path, *here: ByteRange, old: bool = True) -> Iterator[
 @pytest.fixture(autouse=True)
 def long_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hundred files are a long table, read in many turns."""
-    monkeypatch.setattr(table_fetch, "LONG_TABLE", 1)
-    monkeypatch.setattr(table, "_TURN", 2000)
+    monkeypatch.setattr(toc_fetch, "LONG_TOC", 1)
+    monkeypatch.setattr(toc_stream, "_TURN", 2000)
     defaults = TocParser.__init__.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "batch_bytes", 1000)
@@ -120,7 +120,7 @@ def test_it_costs_what_it_would_cost_without(
     for name in ("early", "late"):
         with pytest.MonkeyPatch.context() as patch, interrupted(tmp_path / name, *here) as store:
             if name == "late":
-                patch.setattr(table_fetch, "LONG_TABLE", 1 << 30)
+                patch.setattr(toc_fetch, "LONG_TOC", 1 << 30)
             source = MemorySource(image([NEW]), spans=4)
             outcome = pull(source, store, jobs=jobs, gaps=way)
             assert outcome.receipt.bytes.wasted == asked_twice(source) == 0

@@ -18,7 +18,7 @@ from zchunked.store import Store
 _WORTH = 10
 
 
-def take_over(
+def adopt_chunks(
     store: Store,
     repository: str,
     own: Collection[Digest],
@@ -27,9 +27,8 @@ def take_over(
 ) -> None:
     """Record what interrupted pulls of the repository left, except for layers of this pull, `own`.
 
-    `fetch` brings a table of contents, or not: asked for where it weighs next to nothing beside
-    what was received. Each chunk is checked before it is entered. What cannot be read is left
-    alone.
+    `fetch` fetches a TOC, if it can: only where that is next to nothing beside what was received.
+    Each chunk is checked before it is recorded. What cannot be read is left alone.
     """
     for row in store.pulls.rows():
         if not row.name.startswith(repository) or store.pulls.is_running(row):
@@ -43,12 +42,12 @@ def take_over(
                     or store.is_whole(layer.digest)
                     or store.is_proved(layer.digest)
                 ):
-                    _enter_layer(store, layer, fetch, limits)
+                    _record_layer(store, layer, fetch, limits)
         except (FormatError, IntegrityError, UnsupportedLayerError):
             continue
 
 
-def _enter_layer(
+def _record_layer(
     store: Store, layer: Descriptor, fetch: Callable[[FetchPlan], None], limits: Limits
 ) -> None:
     here = total(store.covered(layer.digest))
@@ -58,10 +57,12 @@ def _enter_layer(
     left = store.missing(layer.digest, [location.toc.span])
     if left and total(left) * _WORTH <= here:
         fetch(FetchPlan(layer, [(span,) for span in left], left, left))
-    _enter(store, LayerIndex.of(layer, location, read_toc(store, layer, location, limits)), limits)
+    _record_chunks(
+        store, LayerIndex.of(layer, location, read_toc(store, layer, location, limits)), limits
+    )
 
 
-def _enter(store: Store, index: LayerIndex, limits: Limits) -> None:
+def _record_chunks(store: Store, index: LayerIndex, limits: Limits) -> None:
     toc, blob = index.toc, index.layer.digest
     here = Spans(store.covered(blob))
     known = {row[0] for row in store.chunks_of(blob)}

@@ -24,7 +24,7 @@ _WAITING = (
 )
 
 
-class Turns:
+class Claims:
     """Those of one pull. Methods are for the thread that waits for the pool."""
 
     def __init__(
@@ -40,16 +40,15 @@ class Turns:
         self._locks: BlobLocks | None = None
         self._siblings = place.line.claimed if place is not None else set()
         self._claimed: list[str] = []
-        self._is_told = False
+        self._has_reported = False
 
-    def take(
+    def acquire(
         self, repository: str, layers: Iterable[Digest], tick: Callable[[], None], number: int = 0
     ) -> Iterator[str]:
         """Claim all of them; yields notes for people while it waits. `tick` may end that.
 
-        Where the one that is waited for brings no byte for half a minute, the pull goes on beside
-        it. `number`: of this pull in the log. Whoever can go on with what an interrupted pull has
-        left goes first.
+        If the other pull receives no byte for half a minute, this one goes on beside it. `number`:
+        of this pull in the log. A pull that can resume an interrupted one goes first.
         """
         while self._place is not None and not self._place.is_next(_LOOK_SECONDS):
             tick()
@@ -66,16 +65,16 @@ class Turns:
                 self._release(locks)
                 self._stop.wait(2 * _LOOK_SECONDS)
                 yield from self._claim(locks, names, tick)
-        # Also where nobody was waited for: the last one may have ended a moment ago
+        # Also without a wait: the other pull may have ended a moment ago
         self._store.catch_up()
 
     def _claim(self, locks: BlobLocks, names: list[str], tick: Callable[[], None]) -> Iterator[str]:
         for name in names:
             seen, since = -1, self._clock()
             while not locks.exclude([name]):
-                if not self._is_told and name not in self._siblings:
+                if not self._has_reported and name not in self._siblings:
                     yield _WAITING
-                    self._is_told = True
+                    self._has_reported = True
                 self._stop.wait(_LOOK_SECONDS)
                 tick()
                 if (size := self._store.collector().disk_bytes()) != seen:
@@ -91,7 +90,7 @@ class Turns:
         locks.release(self._claimed)
         self._claimed = []
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Let others go on. May be called twice."""
         if self._locks is not None:
             self._release(self._locks)

@@ -1,7 +1,7 @@
 """Request chunks of a layer while its table of contents, stored earlier, is read again.
 
 To read a long table and to plan by it takes a second or two. A run that is killed sooner would
-bring nothing, and neither would all that follow.
+fetch nothing, and neither would all that follow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, Spans
 from zchunked.store import Store
 
-# For each layer: what a fast link brings until the plan is made, which asks more cleverly
+# For each layer: what a fast link carries until the plan is made, whose requests are better
 _MOST_BYTES = 8 << 20
 _HEADER_BYTES = 512  # a gap between two wanted payloads that is no longer holds a header frame
 
@@ -32,18 +32,18 @@ class EarlyRules:
     """When chunks may be requested before their layer is planned, and how.
 
     `runs`: the requests for these spans of a layer. `is_ready`: whether `known_of` can tell which
-    chunks the store has. `is_coming`: whether another layer brings the chunk of this digest.
+    chunks the store has. `is_planned`: whether another layer fetches the chunk of this digest.
     `is_thrifty`: header frames are not wanted.
     """
 
     runs: Callable[[Descriptor, list[ByteRange]], list[Run]]
     is_ready: Callable[[], bool]
     known_of: Callable[[set[bytes]], Collection[bytes]]
-    is_coming: Callable[[bytes], bool]
+    is_planned: Callable[[bytes], bool]
     is_thrifty: bool
 
 
-def is_table_proved(store: Store, layer: Descriptor, location: Location) -> bool:
+def is_toc_proved(store: Store, layer: Descriptor, location: Location) -> bool:
     """Whether all of the table is in the store, and is what its digest promises."""
     span = location.toc.span
     # Joined frames: ends are known at the very end
@@ -58,7 +58,7 @@ def is_table_proved(store: Store, layer: Descriptor, location: Location) -> bool
 class EarlyChunks:
     """Those of one layer. `look` is for the worker that reads the table.
 
-    What is asked for is wanted whichever way the layer comes: the store has no such content.
+    It is wanted whichever way the layer takes: the store has no such content.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class EarlyChunks:
             if (
                 digest not in known
                 and digest not in self._seen
-                and not self._rules.is_coming(digest)
+                and not self._rules.is_planned(digest)
             ):
                 self._seen.add(digest)
                 self._left -= ends[chunk] - starts[chunk]
