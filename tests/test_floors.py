@@ -338,7 +338,7 @@ def test_the_table_sees_what_it_should_see(tmp_path: Path) -> None:
     path.write_text(
         "import os.path, threading as t\nfrom time import sleep as rest\nfrom zchunked.layer "
         "import frames\n"
-        "from zchunked.store.store import Place\nfrom concurrent.futures import "
+        "from zchunked.store.store import Store\nfrom concurrent.futures import "
         "ThreadPoolExecutor\n"
         "def f():\n    import tqdm\n    t.Thread(); rest(1); os.environ['A']; print(1); "
         "zchunked.x\n"

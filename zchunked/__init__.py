@@ -15,8 +15,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "pull": "calls",
-    "plan": "calls",
+    "pull": "api",
+    "plan": "api",
     "config_for": "serve.config_for",
     "write_file": "operations.outputs",
     "writes_to_stdout": "operations.outputs",

@@ -1,7 +1,7 @@
 from zchunked import errors as errors
 from zchunked import events as events
-from zchunked.calls import plan as plan
-from zchunked.calls import pull as pull
+from zchunked.api import plan as plan
+from zchunked.api import pull as pull
 from zchunked.client import Client as Client
 from zchunked.errors import ZPullError as ZPullError
 from zchunked.operations.outputs import write_file as write_file

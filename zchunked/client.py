@@ -131,7 +131,7 @@ class Client(ServingCalls, ReadingCalls):
             ['PullResult', 'NotFoundError']
         """
         from zchunked.operations.arguments import destinations_of
-        from zchunked.operations.several import pull_all
+        from zchunked.operations.pulling_all import pull_all
 
         references = [parse_image(image) for image in images]
         destinations = destinations_of(to, force=force, load=load, images=len(references))

@@ -30,7 +30,7 @@ def test_time_runs_by_the_share_of_workers_who_wait(waiting: int, working: int) 
     time = NetworkTime(clock)
     with ExitStack() as stack:
         for _ in range(waiting + working):
-            stack.enter_context(time.on_the_line())
+            stack.enter_context(time.fetching())
         for _ in range(working):
             stack.enter_context(time.processing())
         clock.now += 10
@@ -78,11 +78,11 @@ def test_a_slow_disk_is_not_below_the_minimum_rate() -> None:
     watched = Watched(min_rate=1000)
     with ExitStack() as stack:
         for _ in range(4):
-            stack.enter_context(watched.chameleon.time.on_the_line())
+            stack.enter_context(watched.chameleon.time.fetching())
             stack.enter_context(watched.chameleon.local_work())
         watched.go_on(600)
     with (
-        watched.chameleon.time.on_the_line(),
+        watched.chameleon.time.fetching(),
         pytest.raises(TransferError, match="below the minimum rate"),
     ):
         watched.go_on(30)
@@ -90,9 +90,9 @@ def test_a_slow_disk_is_not_below_the_minimum_rate() -> None:
 
 def test_a_slow_disk_is_not_a_server_that_brings_nothing() -> None:
     watched = Watched()
-    with watched.chameleon.time.on_the_line(), watched.chameleon.local_work():
+    with watched.chameleon.time.fetching(), watched.chameleon.local_work():
         watched.go_on(600)
-    with watched.chameleon.time.on_the_line(), pytest.raises(TransferError, match="nothing useful"):
+    with watched.chameleon.time.fetching(), pytest.raises(TransferError, match="nothing useful"):
         watched.go_on(60)
 
 

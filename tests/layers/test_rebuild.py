@@ -39,7 +39,7 @@ from zchunked.limits import Limits
 from zchunked.oci.digest import Digest, digest_of, raw
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
-from zchunked.store.chunks import Place
+from zchunked.store.chunks import ChunkLocation
 
 MiB = 1 << 20
 FILES = {
@@ -56,9 +56,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield found
 
 
-def places_in(layer: Layer) -> dict[bytes, Place]:
+def places_in(layer: Layer) -> dict[bytes, ChunkLocation]:
     return {
-        raw(Digest(c.digest)): Place(Digest(layer.digest), c.start, c.end - c.start)
+        raw(Digest(c.digest)): ChunkLocation(Digest(layer.digest), c.start, c.end - c.start)
         for c in layer.chunks
     }
 
@@ -66,7 +66,7 @@ def places_in(layer: Layer) -> dict[bytes, Place]:
 def rebuilt(
     store: Store,
     layer: Layer,
-    places: dict[bytes, Place] | None = None,
+    places: dict[bytes, ChunkLocation] | None = None,
     limits: Limits | None = None,
 ) -> bytes:
     index = read_index_and_tarsplit(store, descriptor_of(layer))
@@ -321,12 +321,12 @@ def test_a_chunk_decodes_to_its_exact_size(store: Store, off: int) -> None:
     assert not is_chunk(store, place, chunk.usize, raw(digest_of(b"x")))
     assert not is_chunk(
         store,
-        Place(place.blob, place.start, place.length - 1),
+        ChunkLocation(place.blob, place.start, place.length - 1),
         chunk.usize,
         raw(Digest(chunk.digest)),
     )
     assert not is_chunk(
-        store, Place(digest_of(b"unknown"), 0, 10), chunk.usize, raw(Digest(chunk.digest))
+        store, ChunkLocation(digest_of(b"unknown"), 0, 10), chunk.usize, raw(Digest(chunk.digest))
     )
 
 

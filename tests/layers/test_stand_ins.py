@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zchunked.formats.frame_map import HEADER, NO_KEY, PAYLOAD, TAIL, FrameMap
-from zchunked.layers.stand_ins import Frame, KnownFrames, Place, Trust, choose_stand_ins, frame_rows
+from zchunked.layers.stand_ins import (
+    Frame,
+    FrameLocation,
+    KnownFrames,
+    Trust,
+    choose_stand_ins,
+    frame_rows,
+)
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, Spans, merge
 from zchunked.store.frame_index import FINGERPRINT_BYTES
@@ -36,14 +43,14 @@ def made(frames: list[tuple[int, int, int]]) -> FrameMap:
     return FrameMap(edges, kinds, keys, array("q", [-1] * len(kinds)), sizes, is_joined=False)
 
 
-def places_of(rows: set[tuple[int, int, int]]) -> dict[Frame, Place]:
+def places_of(rows: set[tuple[int, int, int]]) -> dict[Frame, FrameLocation]:
     return {
         (key_of(kind, number), length): (OTHER, 100 * at)
         for at, (kind, number, length) in enumerate(sorted(rows))
     }
 
 
-def known_of(frames: FrameMap, places: dict[Frame, Place]) -> KnownFrames:
+def known_of(frames: FrameMap, places: dict[Frame, FrameLocation]) -> KnownFrames:
     return KnownFrames(list(map(places.get, zip(frames.keys, frames.lengths(), strict=True))))
 
 
@@ -64,8 +71,8 @@ def test_a_frame_that_is_not_here_is_taken_from_where_it_is(
     its, stored = made(frames), places_of(rows)
     known = known_of(its, stored)
     here = Spans(merge([ByteRange(at, at + size) for at, size in spans]))
-    expected: dict[int, Place] = {}
-    fetched: dict[Frame, Place] = {}
+    expected: dict[int, FrameLocation] = {}
+    fetched: dict[Frame, FrameLocation] = {}
     for number, kind in enumerate(its.kinds):
         start, end = its.edges[number], its.edges[number + 1]
         frame = its.keys[number], end - start

@@ -19,7 +19,7 @@ from zchunked.findings import Image
 from zchunked.oci.digest import Digest, digest_of, raw
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
-from zchunked.store.chunks import Place
+from zchunked.store.chunks import ChunkLocation
 
 CONTENT = bytes(number * 31 % 251 for number in range(10_000))
 BLOB = digest_of(CONTENT)
@@ -257,11 +257,11 @@ def test_evicting_takes_nothing_from_what_another_process_keeps(store: Store) ->
 def test_chunks_are_found_by_digest_where_their_bytes_are(store: Store) -> None:
     write(store, (0, 200))
     store.add_chunks(BLOB, len(CONTENT), [(CHUNK, 50, 100, 999), (CHUNK2, 150, 100, 999)])
-    assert store.find_chunks([CHUNK, CHUNK2, b"x" * 32]) == {CHUNK: Place(BLOB, 50, 100)}
+    assert store.find_chunks([CHUNK, CHUNK2, b"x" * 32]) == {CHUNK: ChunkLocation(BLOB, 50, 100)}
     assert store.find_chunks([]) == {}
     write(store, (200, 250))
-    assert store.find_chunks([CHUNK2]) == {CHUNK2: Place(BLOB, 150, 100)}
-    assert Place(BLOB, 150, 100).span == ByteRange(150, 250)
+    assert store.find_chunks([CHUNK2]) == {CHUNK2: ChunkLocation(BLOB, 150, 100)}
+    assert ChunkLocation(BLOB, 150, 100).span == ByteRange(150, 250)
     store.evict(BLOB, [ByteRange(149, 151)])
     assert store.find_chunks([CHUNK, CHUNK2]) == {}
 
@@ -273,7 +273,7 @@ def test_a_chunk_lost_in_one_blob_is_found_in_another(store: Store) -> None:
     for gone, left in ((BLOB, OTHER), (OTHER, BLOB)):
         with again(store) as one:
             one.evict(gone, [ByteRange(0, 200)])
-            assert one.find_chunks([CHUNK]) == {CHUNK: Place(left, 50, 100)}
+            assert one.find_chunks([CHUNK]) == {CHUNK: ChunkLocation(left, 50, 100)}
             write(one, (0, 200), blob=gone)
 
 
@@ -281,7 +281,7 @@ def test_promises_that_were_taken_back_are_not_found(store: Store) -> None:
     write(store, (0, 200))
     store.add_chunks(BLOB, len(CONTENT), [(CHUNK, 0, 100, 999), (CHUNK2, 100, 100, 999)])
     store.drop_chunks(BLOB, [CHUNK])
-    assert store.find_chunks([CHUNK, CHUNK2]) == {CHUNK2: Place(BLOB, 100, 100)}
+    assert store.find_chunks([CHUNK, CHUNK2]) == {CHUNK2: ChunkLocation(BLOB, 100, 100)}
     assert store.chunks_of(BLOB) == [(CHUNK2, 100, 100, 999)]
     assert store.covers(BLOB, ByteRange(0, 200)), "the bytes are not to blame"
 

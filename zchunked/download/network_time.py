@@ -23,7 +23,7 @@ class NetworkTime:
         self._lock = threading.Lock()
         self._seen = clock()
         self._passed = 0.0
-        self._on_the_line = self._processing = 0
+        self._fetching = self._processing = 0
 
     def __call__(self) -> float:
         """Seconds since it was made."""
@@ -33,28 +33,28 @@ class NetworkTime:
     def _look(self) -> float:
         now = self._clock()
         step, self._seen = min(now - self._seen, self._longest_step), now
-        idle = max(0, self._on_the_line - self._processing)
+        idle = max(0, self._fetching - self._processing)
         self._passed += max(0.0, step) * (
             idle / (idle + self._processing) if self._processing else 1.0
         )
         return self._passed
 
     @contextmanager
-    def on_the_line(self) -> Iterator[None]:
+    def fetching(self) -> Iterator[None]:
         """The calling worker asks the network for something."""
         with self._lock:
             self._look()
-            self._on_the_line += 1
+            self._fetching += 1
         try:
             yield
         finally:
             with self._lock:
                 self._look()
-                self._on_the_line -= 1
+                self._fetching -= 1
 
     @contextmanager
     def processing(self) -> Iterator[None]:
-        """The calling worker, which is on the line, stores what it received."""
+        """The calling worker, which is fetching, stores what it received."""
         with self._lock:
             self._look()
             self._processing += 1

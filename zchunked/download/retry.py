@@ -22,7 +22,7 @@ from zchunked.options import Patience
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 # bytes: a try that fetched so many before it failed is followed by the next one at once
 _GOOD_TRY = 16 << 10
-_GROWTH = 64 << 10  # new bytes that let one more connection back on the line
+_GROWTH = 64 << 10  # new bytes that let one more connection begin
 _TELLING_SECONDS = 3.0  # of silence, until it is reported
 _Result = TypeVar("_Result")
 
@@ -65,10 +65,10 @@ class Chameleon:
         self.emit = emit
         self.time = self._clock = clock if isinstance(clock, NetworkTime) else NetworkTime(clock)
         self._sleep = sleep or self._wait_or_stop
-        self._line = threading.Condition()
+        self._changed = threading.Condition()
         self._allowed, self._busy = jobs, 0
         self._in_vain = 0  # failures since the last new byte
-        self._earned = 0  # new bytes since the line last grew
+        self._earned = 0  # new bytes since `_allowed` last grew
         self._not_before = 0.0
         self._last_byte = 0.0  # when the last new byte arrived
         self._why_silent = ""
@@ -77,7 +77,7 @@ class Chameleon:
         self.karma = Karma(patience.patience, self.time)
         """Its own, unless replaced before the start by one that several pulls share."""
         self.share: Callable[[], int] = lambda: jobs
-        """How many workers may be on the line at once beside those of other pulls."""
+        """How many workers may fetch at once beside those of other pulls."""
 
     @property
     def is_stopped(self) -> bool:
@@ -85,18 +85,18 @@ class Chameleon:
 
     @property
     def allowed(self) -> int:
-        """How many workers may be on the line at once, as of now."""
+        """How many workers may fetch at once, as of now."""
         return self._allowed
 
     def would_forgive(self) -> bool:
         """Whether a failure would be forgiven now; always, where patience is 0."""
-        with self._line:
+        with self._changed:
             return self._patience.patience <= 0 or self.karma.value() >= 1
 
     def gain(self, new_bytes: int) -> None:
         """New bytes arrived: the link lives."""
         if new_bytes:
-            with self._line:
+            with self._changed:
                 self.karma.gain(new_bytes)
                 self._in_vain = 0
                 self._last_byte, self._why_silent, self._has_reported = self._clock(), "", False
@@ -112,7 +112,7 @@ class Chameleon:
 
     def report_silence(self, *, is_fetching: bool) -> None:
         """Report a silence of a few seconds, and why, once. Call often."""
-        with self._line:
+        with self._changed:
             now = self._clock()
             if not is_fetching:
                 self._last_byte = now
@@ -129,7 +129,7 @@ class Chameleon:
         self._earned = 0
         if self._allowed < self._jobs:
             self._allowed += 1
-            self._line.notify()
+            self._changed.notify()
 
     def run(
         self, attempt: Callable[[], _Result], new_bytes: Callable[[], int] = lambda: 0
@@ -148,11 +148,11 @@ class Chameleon:
             retry_error_callback=loop.give_up,
         )
 
-        def on_the_line() -> _Result:
-            with self._place():
+        def limited() -> _Result:
+            with self._slot():
                 return attempt()
 
-        return retrying(on_the_line)
+        return retrying(limited)
 
     def forgive(self, error: TransientError, new_bytes: int = 0, tries: int = 1) -> Decision:
         """Count one failure. Decided in one place: workers that fail together wait together.
@@ -161,7 +161,7 @@ class Chameleon:
         connection and the less waiting the more it fetched. Without this a link that breaks every
         64 KiB took four times as long.
         """
-        with self._line:
+        with self._changed:
             verdict = self.karma.lose()
             tolerance = self.karma.tolerance()
             now = self._clock()
@@ -205,27 +205,27 @@ class Chameleon:
             raise Stopped
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Wait for a place on the line, and for the end of a common wait."""
-        with self._line:
+    def _slot(self) -> Iterator[None]:
+        """Wait until one more worker may fetch, and for the end of a common wait."""
+        with self._changed:
             while self._busy >= min(self._allowed, self.share()):
                 if self._stop.is_set():
                     raise Stopped
-                self._line.wait(0.2)
+                self._changed.wait(0.2)
             self._busy += 1
         try:
-            with self.time.on_the_line():
+            with self.time.fetching():
                 if (wait := self._not_before - self._clock()) > 0:
                     self._sleep(wait)
                 if self._stop.is_set():
                     raise Stopped
                 yield
-            with self._line:
+            with self._changed:
                 self._grow()
         finally:
-            with self._line:
+            with self._changed:
                 self._busy -= 1
-                self._line.notify()
+                self._changed.notify()
 
 
 class _Loop:

@@ -52,9 +52,9 @@ class Session:
         network_time = NetworkTime(clock, _LONGEST_STEP)
         self.chameleon = Chameleon(patience, jobs, self.emit, self.stop, clock=network_time)
         self._watchdog = Watchdog(stall_limits, traffic, self.chameleon, clock)
-        self._place = traffic.place
-        if self._place is not None:
-            self.chameleon.share = self._place.line.share
+        self._link_share = traffic.link_share
+        if self._link_share is not None:
+            self.chameleon.share = self._link_share.link.share
         self._pool: WorkerPool | None = None
         self.on_tick: Callable[[], None] = lambda: None
         """Called now and then by the thread that waits, until the stop."""
@@ -110,9 +110,9 @@ class Session:
         """
         self._show_all()
         is_fetching = self._pool is not None and self._pool.is_busy("fetch")
-        if self._place is not None:
-            self._place.set_busy(is_busy=is_fetching)
-            if self._place.line.is_over.is_set() and not self.stop.is_set():
+        if self._link_share is not None:
+            self._link_share.set_busy(is_busy=is_fetching)
+            if self._link_share.link.is_over.is_set() and not self.stop.is_set():
                 raise InterruptedPullError("interrupted")
         if not self.stop.is_set():
             self.on_tick()

@@ -12,7 +12,7 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
-from zchunked.store.chunks import Place
+from zchunked.store.chunks import ChunkLocation
 
 BLOCK = 256 << 10  # hashing releases the interpreter for pieces of some size only
 PORTION = 512 << 10  # contents that are decoded before they are emitted
@@ -24,7 +24,7 @@ _Item = TypeVar("_Item")
 
 
 def chunk_data(
-    store: Store, place: Place, size: int, limits: Limits = DEFAULT_LIMITS
+    store: Store, place: ChunkLocation, size: int, limits: Limits = DEFAULT_LIMITS
 ) -> Iterable[bytes]:
     """The decoded bytes of a chunk, `size` of them or IntegrityError; its digest is not checked."""
     end = place.start + place.length
@@ -38,7 +38,7 @@ def chunk_data(
     return _long_chunk(store, place, size, limits)
 
 
-def _long_chunk(store: Store, place: Place, size: int, limits: Limits) -> Iterator[bytes]:
+def _long_chunk(store: Store, place: ChunkLocation, size: int, limits: Limits) -> Iterator[bytes]:
     span = ByteRange(place.start, place.start + place.length)
     try:
         yield from exactly(frames.stream(store.stream(place.blob, span), limits, size), size)
@@ -59,7 +59,7 @@ def are_chunks(
         if pieces is None:
             for start, end, size, digest in some:
                 verdicts.append(
-                    is_chunk(store, Place(blob, start, end - start), size, digest, limits)
+                    is_chunk(store, ChunkLocation(blob, start, end - start), size, digest, limits)
                 )
             continue
         decoded = frames.decode_many(pieces, [size for _, _, size, _ in some], limits)
@@ -83,7 +83,7 @@ def _by_size(items: Sequence[_Item], sizes: Sequence[int]) -> Iterator[Sequence[
 
 
 def is_chunk(
-    store: Store, place: Place, size: int, digest: bytes, limits: Limits = DEFAULT_LIMITS
+    store: Store, place: ChunkLocation, size: int, digest: bytes, limits: Limits = DEFAULT_LIMITS
 ) -> bool:
     """Whether the bytes at `place` are what the raw digest promises."""
     hasher = hashlib.sha256()

@@ -17,7 +17,7 @@ from zchunked.oci.digest import raw, short
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
-from zchunked.store.chunks import Place
+from zchunked.store.chunks import ChunkLocation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,9 +75,9 @@ class LayerIndex:
         """Compressed bytes of a chunk."""
         return self.toc.ends[chunk] - self.toc.starts[chunk]
 
-    def place(self, chunk: int) -> Place:
+    def place(self, chunk: int) -> ChunkLocation:
         """Where the layer's own blob has it."""
-        return Place(self.layer.digest, self.toc.starts[chunk], self.length(chunk))
+        return ChunkLocation(self.layer.digest, self.toc.starts[chunk], self.length(chunk))
 
 
 def read_index(store: Store, layer: Descriptor, limits: Limits = DEFAULT_LIMITS) -> LayerIndex:

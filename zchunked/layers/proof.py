@@ -15,7 +15,7 @@ from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
-from zchunked.store.chunks import Place
+from zchunked.store.chunks import ChunkLocation
 from zchunked.store.extents import Row
 
 _BLOCK = 512 << 10
@@ -69,8 +69,8 @@ def tar_of_blob(
 
 
 def find_corrupt_chunks(
-    store: Store, index: LayerIndex, places: dict[bytes, Place]
-) -> dict[bytes, Place]:
+    store: Store, index: LayerIndex, places: dict[bytes, ChunkLocation]
+) -> dict[bytes, ChunkLocation]:
     """The stored chunks whose bytes do not match their digests. Reads all of the layer."""
     toc = index.toc
     sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
@@ -85,7 +85,7 @@ def find_corrupt_chunks(
     # a TOC with a wrong size proves nothing
     for blob in {place.blob for place in corrupt.values()}:
         for digest, start, length, size in store.chunks_of(blob):
-            place = Place(blob, start, length)
+            place = ChunkLocation(blob, start, length)
             if (
                 corrupt.get(digest) == place
                 and size != sizes[digest]
@@ -95,7 +95,7 @@ def find_corrupt_chunks(
     return corrupt
 
 
-def drop_corrupt_chunks(store: Store, corrupt: dict[bytes, Place]) -> None:
+def drop_corrupt_chunks(store: Store, corrupt: dict[bytes, ChunkLocation]) -> None:
     """Forget chunks, and their bytes too unless the blob around them is proved."""
     by_blob: dict[Digest, list[bytes]] = {}
     for digest, place in corrupt.items():

@@ -20,7 +20,7 @@ from zchunked.layers.metadata import LayerIndex
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest
 from zchunked.store import Store
-from zchunked.store.chunks import Place
+from zchunked.store.chunks import ChunkLocation
 
 _EACH = 128  # what a chunk takes besides its contents, more or less
 _SMALL = 8 << 10
@@ -46,7 +46,7 @@ class Rebuild:
         self,
         store: Store,
         index: LayerIndex,
-        places: dict[bytes, Place],
+        places: dict[bytes, ChunkLocation],
         arrived: Arrived = at_once,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:

@@ -68,7 +68,7 @@ class StandIns:
 
 Frame = tuple[bytes, int]
 """Key and compressed length."""
-Place = tuple[Digest, int]
+FrameLocation = tuple[Digest, int]
 """Blob, and where in it the frame starts."""
 
 
@@ -80,7 +80,7 @@ class KnownFrames:
     encoder wrote.
     """
 
-    places: list[Place | None]
+    places: list[FrameLocation | None]
     payloads: set[bytes] = field(default_factory=set)
     strangers: set[Digest] = field(default_factory=set)
 
@@ -194,7 +194,7 @@ class _Found:
         )
         return {blob for blob, count in differ.items() if count > _FEW + agree[blob] // _SHARE}
 
-    def agreeing(self, wanted: set[Frame], but: set[Digest]) -> dict[Frame, Place]:
+    def agreeing(self, wanted: set[Frame], but: set[Digest]) -> dict[Frame, FrameLocation]:
         is_good = map(wanted.__contains__, self.frames)
         if but:
             is_good = map(and_, is_good, [blob not in but for blob in self.blobs])
@@ -257,7 +257,7 @@ def choose_stand_ins(
     blob: Digest,
     frames: FrameMap,
     known: KnownFrames,
-    planned: dict[Frame, Place],
+    planned: dict[Frame, FrameLocation],
     here: Spans,
     trust: Trust = Trust.ALL,
     refused: Collection[int] = (),

@@ -15,7 +15,7 @@ from zchunked.oci.digest import Digest, from_raw
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.store import Store
-from zchunked.store.chunks import Place
+from zchunked.store.chunks import ChunkLocation
 
 
 def reverify(store: Store, layers: Iterable[Descriptor]) -> None:
@@ -64,10 +64,10 @@ def _wrong_frames(store: Store, layer: Descriptor) -> list[ByteRange]:
 
 def _verify_parts(store: Store, blob: Digest, findings: Findings, *, is_wrong: bool) -> None:
     """`is_wrong`: all of the blob is here, and it is not what its digest says."""
-    corrupt: dict[bytes, Place] = {}
+    corrupt: dict[bytes, ChunkLocation] = {}
     chunks: list[ByteRange] = []
     for digest, start, length, size in store.chunks_of(blob):
-        place = Place(blob, start, length)
+        place = ChunkLocation(blob, start, length)
         chunks.append(place.span)
         if not store.covers(blob, place.span):
             continue  # a promise that was not kept, or is no longer: it counts as absent everywhere

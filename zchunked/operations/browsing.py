@@ -29,6 +29,6 @@ def image_in_store(
         layers = zip(image.documents.manifest.layers, image.config.diff_ids, strict=True)
         if all(store.is_pulled(layer.digest, diff_id) for layer, diff_id in layers):
             return image
-    with closing(ImagePull(context, reference, (), Receipt(str(reference)))) as work:
-        work.fetch()
-        return work.deliver(force=False)
+    with closing(ImagePull(context, reference, (), Receipt(str(reference)))) as image_pull:
+        image_pull.fetch()
+        return image_pull.deliver(force=False)

@@ -14,7 +14,7 @@ from zchunked.pull.origin import Origin
 from zchunked.sources import open_source
 from zchunked.sources.network import Network
 from zchunked.sources.offline import OfflineSource, is_on_this_machine
-from zchunked.sources.shared_line import Place
+from zchunked.sources.shared_link import LinkShare
 from zchunked.sources.traffic import RateLimit, Traffic
 from zchunked.store import Store
 
@@ -40,9 +40,11 @@ class Context:
         """Seconds without a byte until a connection counts as broken."""
         return bearable(self.connection.stall_timeout, self.options.patience.patience)
 
-    def traffic(self, place: Place | None = None) -> Traffic:
-        """The traffic of one pull, held to `limit_rate`. `place`: among pulls side by side."""
-        return Traffic(time.monotonic, limit=self.limit or limit_of(self.options), place=place)
+    def traffic(self, link_share: LinkShare | None = None) -> Traffic:
+        """The traffic of one pull, held to `limit_rate`. `link_share`: beside other pulls."""
+        return Traffic(
+            time.monotonic, limit=self.limit or limit_of(self.options), link_share=link_share
+        )
 
     def open(self, reference: ImageReference, traffic: Traffic | None = None) -> Origin:
         """Open the source, as connection and `offline` say; the caller closes it.
@@ -56,9 +58,9 @@ class Context:
         if self.options.offline and not is_on_this_machine(reference):
             return OfflineSource(str(reference))
         if isinstance(reference, LayoutReference) and reference.is_engine:
-            from zchunked.operations.saved import open_saved  # noqa: PLC0415 - few images come from an engine
+            from zchunked.operations.engine_source import open_engine_image  # noqa: PLC0415 - few images come from an engine
 
-            return open_saved(reference, self.store.folder)
+            return open_engine_image(reference, self.store.folder)
         store = self.store
         return open_source(
             reference,

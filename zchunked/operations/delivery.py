@@ -13,7 +13,7 @@ from zchunked.export.shipment import Shipment, shipment_of
 from zchunked.export.write import export, export_shipment
 from zchunked.oci.reference import ImageReference, Reference, parse_image
 from zchunked.operations.context import Context
-from zchunked.operations.sharing import target_of
+from zchunked.operations.publishing import target_of
 from zchunked.operations.uploading import (
     for_source,
     mounted_from,

@@ -23,7 +23,7 @@ from zchunked.pull.offline import root_of
 from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt
-from zchunked.sources.shared_line import Place
+from zchunked.sources.shared_link import LinkShare
 from zchunked.store.images import StoredImage
 
 
@@ -39,9 +39,9 @@ class ImagePull:
         reference: ImageReference,
         to: Sequence[AnyDestination],
         receipt: Receipt,
-        place: Place | None = None,
+        link_share: LinkShare | None = None,
     ) -> None:
-        """`place`: among pulls that run side by side."""
+        """`link_share`: among pulls that run side by side."""
         if any(isinstance(one, EngineDestination) and not one.load for one in to):
             # An engine is given the registry's own blobs, and only those that it lacks.
             options = context.options
@@ -49,7 +49,7 @@ class ImagePull:
                 context, options=replace(options, gaps=replace(options.gaps, exact=True))
             )
         self._context, self._reference, self._to, self.receipt = context, reference, to, receipt
-        self._traffic = context.traffic(place)
+        self._traffic = context.traffic(link_share)
         self._origin: Origin | None = None
         self._pull: Pull | None = None
         self._image: StoredImage | None = None
@@ -119,9 +119,9 @@ def pull(
     force: bool,
 ) -> StoredImage:
     """Into the store, then to every destination. Raises one ZPullError, which has the receipt."""
-    with closing(ImagePull(context, reference, to, receipt)) as work:
-        work.fetch()
-        return work.deliver(force=force)
+    with closing(ImagePull(context, reference, to, receipt)) as image_pull:
+        image_pull.fetch()
+        return image_pull.deliver(force=force)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from zchunked.oci.platform import Platform, platform_of
 from zchunked.oci.reference import parse_image
-from zchunked.operations.opened import OpenedStore
+from zchunked.operations.client_store import OpenedStore
 from zchunked.results import FetchedObject, LocatedBlob
 
 if TYPE_CHECKING:

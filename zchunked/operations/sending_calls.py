@@ -39,7 +39,7 @@ class SendingCalls(RegistryCalls):
             'oci:published:demo-v1'
         """
         from zchunked.export.destination import parse_target
-        from zchunked.operations.sharing import publish
+        from zchunked.operations.publishing import publish
 
         reference = parse_image(image)
         receipt = Receipt(str(reference))

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from zchunked.findings import Findings, Freed, Image, PullStatus
 from zchunked.oci.digest import parse_digest
 from zchunked.oci.platform import Platform, platform_of
-from zchunked.operations.opened import OpenedStore
+from zchunked.operations.client_store import OpenedStore
 from zchunked.options import GcOptions
 from zchunked.results import ImageEntry
 

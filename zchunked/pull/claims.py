@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from zchunked.oci.digest import Digest, digest_of
-from zchunked.sources.shared_line import Place
+from zchunked.sources.shared_link import LinkShare
 from zchunked.store import Store
 from zchunked.store.locks import BlobLocks
 
@@ -32,13 +32,13 @@ class Claims:
         store: Store,
         stop: threading.Event,
         clock: Callable[[], float] = time.monotonic,
-        place: Place | None = None,
+        link_share: LinkShare | None = None,
     ) -> None:
-        """`place`: among the pulls of the same command."""
-        self._store, self._stop, self._clock, self._place = store, stop, clock, place
+        """`link_share`: among the pulls of the same command."""
+        self._store, self._stop, self._clock, self._link_share = store, stop, clock, link_share
         # Of this pull alone, so that it excludes those of other threads too
         self._locks: BlobLocks | None = None
-        self._siblings = place.line.claimed if place is not None else set()
+        self._siblings = link_share.link.claimed if link_share is not None else set()
         self._claimed: list[str] = []
         self._has_reported = False
 
@@ -50,7 +50,7 @@ class Claims:
         If the other pull receives no byte for half a minute, this one goes on beside it. `number`:
         of this pull in the log. A pull that can resume an interrupted one goes first.
         """
-        while self._place is not None and not self._place.is_next(_LOOK_SECONDS):
+        while self._link_share is not None and not self._link_share.is_next(_LOOK_SECONDS):
             tick()
         names = sorted({str(digest_of(repository.encode())), *layers})
         self._locks = locks = BlobLocks(self._store.folder / "claims")

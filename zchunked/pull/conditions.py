@@ -67,7 +67,7 @@ class Conditions:
     def remember_link(self) -> None:
         """Keep what this pull measured, unless that says little of the link."""
         traffic = self._traffic
-        if self._is_free or self._options.limit_rate is not None or traffic.place is not None:
+        if self._is_free or self._options.limit_rate is not None or traffic.link_share is not None:
             return  # what others leave of the link says little of it
         rate = traffic.plain_rate or traffic.rate
         if traffic.tells_rate and rate and traffic.round_trip is not None:
@@ -80,5 +80,5 @@ class Conditions:
         """Keep what frames or chunks cost this machine; `tasks` are all layers of the pull."""
         spent = time.process_time() - self._cpu
         found = measured(tasks, spent, self.tables_read, self._costs)
-        if found and self._traffic.place is None:
+        if found and self._traffic.link_share is None:
             self._store.remember_measures(MACHINE, found)

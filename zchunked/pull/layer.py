@@ -16,7 +16,7 @@ from zchunked.oci.documents import Descriptor
 from zchunked.pull.ways import Way, WayCost
 from zchunked.ranges import ByteRange
 from zchunked.receipt import LayerEntry
-from zchunked.store.chunks import Place
+from zchunked.store.chunks import ChunkLocation
 
 
 @dataclass(eq=False)
@@ -38,7 +38,7 @@ class LayerTask:
     index: LayerIndex | None = None
     here_before: int = 0  # bytes of the blob itself
     ways: list[WayCost] = field(default_factory=list)
-    places: dict[bytes, Place] = field(default_factory=dict)
+    places: dict[bytes, ChunkLocation] = field(default_factory=dict)
     known: KnownFrames | None = None
     stand_ins: StandIns = field(default_factory=StandIns)
     trust: Trust = Trust.ALL

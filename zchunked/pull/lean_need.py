@@ -11,11 +11,11 @@ from zchunked.layers.metadata import LayerIndex
 from zchunked.pull.layer import LayerTask
 from zchunked.ranges import ByteRange, Spans, merge, ranges
 from zchunked.store import Store
-from zchunked.store.chunks import Place
+from zchunked.store.chunks import ChunkLocation
 
 
 def check_loose(
-    index: LayerIndex, own: dict[bytes, int], store: Store, found: dict[bytes, Place]
+    index: LayerIndex, own: dict[bytes, int], store: Store, found: dict[bytes, ChunkLocation]
 ) -> list[ByteRange]:
     """Check chunks that an earlier run received but did not record; returns the bad spans."""
     blob, toc = index.layer.digest, index.toc
@@ -36,7 +36,7 @@ def check_loose(
     ):
         if is_good:
             good.append((digest, start, end - start, size))
-            found[digest] = Place(blob, start, end - start)
+            found[digest] = ChunkLocation(blob, start, end - start)
         else:
             bad.append(ByteRange(start, end))
     if good:
@@ -46,10 +46,10 @@ def check_loose(
 
 def wanted_of(
     index: LayerIndex,
-    places: dict[bytes, Place],
+    places: dict[bytes, ChunkLocation],
     own: dict[bytes, int],
-    found: dict[bytes, Place],
-    planned: dict[bytes, Place],
+    found: dict[bytes, ChunkLocation],
+    planned: dict[bytes, ChunkLocation],
 ) -> tuple[list[ByteRange], list[ByteRange], ChunkChecks]:
     """Spans that are wanted of the blob, those of them that are metadata, and the chunks to check.
 
@@ -66,7 +66,7 @@ def wanted_of(
     new = dict(
         zip(
             digests,
-            map(Place, repeat(index.layer.digest), starts, map(sub, ends, starts)),
+            map(ChunkLocation, repeat(index.layer.digest), starts, map(sub, ends, starts)),
             strict=True,
         )
     )
@@ -77,7 +77,7 @@ def wanted_of(
     return merge([*ranges(starts, ends), *metadata]), metadata, checks
 
 
-def held_elsewhere(task: LayerTask, found: dict[bytes, Place]) -> int:
+def held_elsewhere(task: LayerTask, found: dict[bytes, ChunkLocation]) -> int:
     """Compressed bytes of the layer's chunks that other blobs in the store hold."""
     index = task.lean_index
     if index is None:

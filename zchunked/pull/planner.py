@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from zchunked.download.fetch_plan import FetchPlan
-from zchunked.layers.stand_ins import Frame, StandIns, choose_stand_ins, find_frames
-from zchunked.layers.stand_ins import Place as FramePlace
+from zchunked.layers.stand_ins import Frame, FrameLocation, StandIns, choose_stand_ins, find_frames
 from zchunked.oci.digest import Digest
 from zchunked.options import GapOptions
 from zchunked.pull.choosing import WayChooser
@@ -17,7 +16,7 @@ from zchunked.pull.lean_need import check_loose, held_elsewhere, wanted_of
 from zchunked.pull.request_shape import RequestShape, shape_of
 from zchunked.pull.stored_frames import StoredFrames
 from zchunked.ranges import ByteRange, Spans, merge, subtract
-from zchunked.store import Place, Store
+from zchunked.store import ChunkLocation, Store
 
 
 class Planner:
@@ -47,8 +46,8 @@ class Planner:
         self._store, self._gaps = store, gaps
         self._chooser = WayChooser(gaps, may_take_chunks=may_take_chunks, is_plan=is_plan)
         self.is_too_slow = self._chooser.is_too_slow
-        self._planned_chunks: dict[bytes, Place] = {}  # by layers before this one
-        self._planned_frames: dict[Frame, FramePlace] = {}
+        self._planned_chunks: dict[bytes, ChunkLocation] = {}  # by layers before this one
+        self._planned_frames: dict[Frame, FrameLocation] = {}
         self._unlisted: list[LayerTask] = []  # whose chunks and frames were not listed yet
         self._done: set[Digest] = set()
         self._planned_tasks: list[LayerTask] = []
@@ -212,10 +211,10 @@ class Planner:
             for key, start, length in frames.payloads():
                 if start not in elsewhere:
                     self._planned_frames.setdefault((key, length), (blob, start))
-                    self._planned_chunks.setdefault(key, Place(blob, start, length))
+                    self._planned_chunks.setdefault(key, ChunkLocation(blob, start, length))
         self._unlisted.clear()
 
-    def _find(self, own: dict[bytes, int]) -> dict[bytes, Place]:
+    def _find(self, own: dict[bytes, int]) -> dict[bytes, ChunkLocation]:
         """The chunks that the store had before this pull."""
         planned = self._planned_chunks
         found = self._store.find_chunks(own)

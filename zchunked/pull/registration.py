@@ -19,7 +19,7 @@ class Registration:
 
     def __init__(self, session: PullSession) -> None:
         self._session = session
-        self._claims = Claims(session.store, session.stop, place=session.traffic.place)
+        self._claims = Claims(session.store, session.stop, link_share=session.traffic.link_share)
         self._number = 0  # of this pull in the log
 
     def begin(self, documents: ImageDocuments) -> None:

@@ -14,7 +14,7 @@ from zchunked.export.loading import load_into, name_in
 from zchunked.layers.proof import is_intact
 from zchunked.pull.partial_blobs import PartialBlobs
 from zchunked.receipt import Export
-from zchunked.serve.door import Door
+from zchunked.serve.loopback import LoopbackRegistry
 from zchunked.serve.streams import Flight
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
@@ -33,7 +33,7 @@ class Handover:
         self._store = store
         self._names = {engine: name_in(engine, image) for engine in engines}
         self._image: StoredImage | None = None
-        self._door: Door | None = None
+        self._loopback: LoopbackRegistry | None = None
         self._flight: Flight | None = None
         self._done = {engine: threading.Event() for engine in engines}
         self._waited_for = set(engines)
@@ -60,7 +60,9 @@ class Handover:
         if not self._store.is_whole(config.digest):
             self._store.set_whole(config.digest, len(image.config_data))
         self._image = image
-        door = self._door = self._stack.enter_context(Door(self._store, image, self._flight))
+        loopback = self._loopback = self._stack.enter_context(
+            LoopbackRegistry(self._store, image, self._flight)
+        )
         workers = self._stack.enter_context(
             WorkerPool({"engines": len(self._names)}, threading.Event())
         )
@@ -69,12 +71,12 @@ class Handover:
             if not _takes_from_here(engine, image):
                 self._done[engine].set()
                 continue
-            workers.submit("engines", lambda engine=engine: self._pull(door, engine))  # type: ignore[misc]
+            workers.submit("engines", lambda engine=engine: self._pull(loopback, engine))  # type: ignore[misc]
 
-    def _pull(self, door: Door, engine: Engine) -> None:
+    def _pull(self, loopback: LoopbackRegistry, engine: Engine) -> None:
         try:
             engine.clean()
-            engine.pull(door.offer, self._names[engine], self._stop.is_set)
+            engine.pull(loopback.offer, self._names[engine], self._stop.is_set)
         except ZPullError as error:
             self._failures[engine] = error
         finally:
@@ -90,21 +92,25 @@ class Handover:
 
         Raises LocalError with what the engine said, DamagedLayerError.
         """
-        image, door = self._image, self._door
-        if engine not in self._waited_for or image is None or door is None:
+        image, loopback = self._image, self._loopback
+        if engine not in self._waited_for or image is None or loopback is None:
             return None
         self._waited_for.discard(engine)
         while not self._done[engine].wait(_LOOK_SECONDS):
             pass
         failure = self._failures.get(engine)
-        is_apart = failure is not None and not door.was_asked  # our loopback is not the engine's
+        is_apart = (
+            failure is not None and not loopback.was_asked
+        )  # our loopback is not the engine's
         if is_apart or not _takes_from_here(engine, image):
             return load_into(engine, self._store, image)
         if failure is not None:
-            self._again(door, image, engine, failure)
+            self._again(loopback, image, engine, failure)
         return Export(engine.target.text, image.documents.manifest_digest)
 
-    def _again(self, door: Door, image: StoredImage, engine: Engine, failure: ZPullError) -> None:
+    def _again(
+        self, loopback: LoopbackRegistry, image: StoredImage, engine: Engine, failure: ZPullError
+    ) -> None:
         """Once more, now that all is here: a slow link may have been too slow for the engine."""
         for layer in image.documents.manifest.layers:
             if not is_intact(self._store, layer.digest, layer.size):
@@ -113,7 +119,7 @@ class Handover:
                 )
         if self._flight is None:
             raise failure
-        engine.pull(door.offer, self._names[engine], self._stop.is_set)
+        engine.pull(loopback.offer, self._names[engine], self._stop.is_set)
 
     def close(self) -> None:
         """May be called twice."""

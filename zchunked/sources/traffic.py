@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from zchunked.errors import RefusedError
 from zchunked.events import Requested
 from zchunked.interfaces import Emit
-from zchunked.sources.shared_line import IdleConnections, Place
+from zchunked.sources.shared_link import IdleConnections, LinkShare
 
 _TELLING_BYTES = 32 << 10  # less than that says more of the round trip than of the rate
 _FORECAST_BYTES = 1 << 20  # a manifest comes at the rate of a connection that has just begun
@@ -81,13 +81,13 @@ class Traffic:
         clock: Callable[[], float],
         *,
         limit: RateLimit | None = None,
-        place: Place | None = None,
+        link_share: LinkShare | None = None,
     ) -> None:
         """`limit`: `received` returns no sooner than the limit lets those bytes pass.
 
-        `place`: where others pull side by side with this one.
+        `link_share`: where other pulls run beside this one.
         """
-        self._clock, self._limit, self.place = clock, limit, place
+        self._clock, self._limit, self.link_share = clock, limit, link_share
         self._has_ended: Callable[[], bool] = lambda: False
         self._most: int | None = None
         self._granted = 0  # bytes that some thread may receive just now
@@ -112,7 +112,7 @@ class Traffic:
     @property
     def connections(self) -> IdleConnections | None:
         """Where connections rest with those of the pulls side by side with this one."""
-        return self.place.line.connections if self.place is not None else None
+        return self.link_share.link.connections if self.link_share is not None else None
 
     def end_when(self, has_ended: Callable[[], bool]) -> None:
         """Once this holds, send no request and wait for no byte: hand over received bytes.

@@ -1,6 +1,6 @@
 """The store: the registry's own bytes, dense, with an extent map in SQLite."""
 
-from zchunked.store.chunks import Place
+from zchunked.store.chunks import ChunkLocation
 from zchunked.store.store import Store
 
-__all__ = ["Place", "Store"]
+__all__ = ["ChunkLocation", "Store"]

@@ -11,9 +11,9 @@ from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, merge, subtract
 from zchunked.store.extents import ExtentMap, Row
 from zchunked.store.files import ByteFiles
+from zchunked.store.folder import OpenedFolder
 from zchunked.store.journal import Rows, recover
 from zchunked.store.new_files import adopt_file, write_file
-from zchunked.store.opened import OpenedFolder
 from zchunked.store.reads import BlobReads
 from zchunked.store.writer import Writer
 

@@ -11,7 +11,7 @@ from zchunked.ranges import ByteRange, Spans
 from zchunked.store.blobs import Blobs
 
 
-class Place(NamedTuple):
+class ChunkLocation(NamedTuple):
     """Where a chunk's compressed bytes lie: [start, start + length) of a blob."""
 
     blob: Digest
@@ -26,13 +26,13 @@ class Place(NamedTuple):
 class Chunks(Blobs):
     """The part of a store that finds chunks. Thread-safe."""
 
-    def find_chunks(self, digests: Iterable[bytes]) -> dict[bytes, Place]:
+    def find_chunks(self, digests: Iterable[bytes]) -> dict[bytes, ChunkLocation]:
         """Where chunks lie, as far as recorded and stored; of several places the newest.
 
         A blob that came in parts goes first, since each chunk was hashed: of one that came whole it
         is its TOC's claim.
         """
-        found: dict[bytes, Place] = {}
+        found: dict[bytes, ChunkLocation] = {}
         known: dict[int, tuple[Digest, Spans]] = {}
         ranks: dict[int, tuple[bool, int]] = {}
         ordered = sorted(digests)
@@ -52,7 +52,7 @@ class Chunks(Blobs):
                 (blob, spans), rows = known[number], by_blob[number]
                 its = [starts[row] for row in rows]
                 held = spans.hold_each(its, [starts[row] + lengths[row] for row in rows])
-                found.update([(ordered[which[row]], Place(blob, starts[row], lengths[row]))
+                found.update([(ordered[which[row]], ChunkLocation(blob, starts[row], lengths[row]))
                               for row in compress(rows, held)])  # fmt: skip
         return found
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from zchunked.errors import IntegrityError
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange
+from zchunked.store.batched_reads import gather
 from zchunked.store.extents import ExtentMap, Piece, Span
 from zchunked.store.files import ByteFiles
-from zchunked.store.gather import gather
 
 _READ_BYTES = 1 << 20
 _NEAR_BYTES = 64 << 10  # what lies this near is read together: copying is cheaper than asking

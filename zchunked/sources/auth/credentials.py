@@ -53,7 +53,7 @@ _FILE, _ENTRIES = msgspec.json.Decoder(_File), msgspec.json.Decoder(dict[str, _E
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _CredentialsFile:
     path: Path
     is_legacy: bool = False
     """A bare map of entries, as ~/.dockercfg is."""
@@ -105,24 +105,24 @@ class Keyring:
         if self._authfile is not None and not self._authfile.exists():
             raise UsageError(f"{self._authfile}: there is no such file of credentials")
 
-    def _places(self) -> Iterator[_Place]:
+    def _places(self) -> Iterator[_CredentialsFile]:
         told = self._authfile or self._environment.get("REGISTRY_AUTH_FILE")
         if told:
-            yield _Place(Path(told))
+            yield _CredentialsFile(Path(told))
             return
         home = self._environment.get("HOME", "")
         runtime = self._environment.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.getuid()}"
         config = self._environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
         docker = self._environment.get("DOCKER_CONFIG") or (f"{home}/.docker" if home else "")
-        yield _Place(Path(runtime, "containers/auth.json"))
+        yield _CredentialsFile(Path(runtime, "containers/auth.json"))
         if config:
-            yield _Place(Path(config, "containers/auth.json"))
+            yield _CredentialsFile(Path(config, "containers/auth.json"))
         if docker:
-            yield _Place(Path(docker, "config.json"))
+            yield _CredentialsFile(Path(docker, "config.json"))
         if home:
-            yield _Place(Path(home, ".dockercfg"), is_legacy=True)
+            yield _CredentialsFile(Path(home, ".dockercfg"), is_legacy=True)
 
-    def _look(self, place: _Place, host: str, repository: str) -> Credentials | None:
+    def _look(self, place: _CredentialsFile, host: str, repository: str) -> Credentials | None:
         """Look into one file: the host's own helper, its entry, the helper for all hosts."""
         data = contents_of(place.path, "file of credentials")
         if data is None:

@@ -21,7 +21,7 @@ Pulls = Literal["all", "digest-only", "tag-only"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RegistryLocation:
     """`location` replaces the prefix of an image's name; empty, it leaves the name alone."""
 
     location: str
@@ -34,8 +34,8 @@ class Registry:
     """What is said of all images under a prefix. `file` is who says it."""
 
     prefix: str
-    primary: Place
-    mirrors: tuple[Place, ...]
+    primary: RegistryLocation
+    mirrors: tuple[RegistryLocation, ...]
     is_blocked: bool
     file: str
 
@@ -118,7 +118,9 @@ def _registry(wire: _Registry, where: str, file: str) -> Registry:
             f"{where}: {prefix!r:.200} has no `location`; only a prefix like *.example.com needs "
             "none"
         )
-    primary = Place(_location(wire.location, where) if wire.location else "", wire.insecure)
+    primary = RegistryLocation(
+        _location(wire.location, where) if wire.location else "", wire.insecure
+    )
     mirrors = []
     for number, mirror in enumerate(wire.mirror, 1):
         location = _location(mirror.location, f"{where}, mirror {number}")
@@ -129,7 +131,7 @@ def _registry(wire: _Registry, where: str, file: str) -> Registry:
         pulls: Pulls = (
             "digest-only" if wire.mirror_by_digest_only else mirror.pull_from_mirror or "all"
         )
-        mirrors.append(Place(location, mirror.insecure, pulls))
+        mirrors.append(RegistryLocation(location, mirror.insecure, pulls))
     return Registry(prefix, primary, tuple(mirrors), wire.blocked, file)
 
 
@@ -227,7 +229,7 @@ def _blocked(reference: Reference, by: Registry) -> AccessDeniedError:
     )
 
 
-def _rewritten(reference: Reference, registry: Registry, place: Place) -> Reference:
+def _rewritten(reference: Reference, registry: Registry, place: RegistryLocation) -> Reference:
     rest = _rest(reference, registry.prefix)
     if not place.location or rest is None:
         return reference

@@ -16,7 +16,7 @@ from urllib3.exceptions import InsecureRequestWarning
 from zchunked.sources.http.connection import POOLS
 from zchunked.sources.http.tls import Contexts, Trust
 from zchunked.sources.http.urls import Origin, netloc
-from zchunked.sources.shared_line import IdleConnections
+from zchunked.sources.shared_link import IdleConnections
 
 SENT_AT_ONCE = 64 << 10  # a send must be through within the time of a connect
 # linux/tcp.h; Python knows it since 3.12

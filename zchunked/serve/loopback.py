@@ -21,7 +21,7 @@ from zchunked.store.images import StoredImage
 _THREADS = 16
 
 
-class Door:
+class LoopbackRegistry:
     """A context manager. `flight` is the pull that fetches the image; None where it is stored."""
 
     def __init__(self, store: Store, image: StoredImage, flight: Flight | None) -> None:
@@ -55,7 +55,7 @@ class Door:
 
     @property
     def was_asked(self) -> bool:
-        """Whether the engine has come: it may have another loopback than ours."""
+        """Whether an engine sent a request: it may have another loopback than ours."""
         return self._holds.was_asked
 
 

@@ -18,7 +18,7 @@ from zchunked.operations.pulling import ImagePull
 from zchunked.operations.writing import AnyDestination
 from zchunked.options import Options
 from zchunked.receipt import Receipt
-from zchunked.sources.shared_line import Place, SharedLine
+from zchunked.sources.shared_link import LinkShare, SharedLink
 from zchunked.store.images import StoredImage
 
 # Each has a dozen threads and a table of contents in memory; more would share the same link
@@ -59,11 +59,11 @@ class _SideBySide:
         self._show, self._force = context.show, force
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         context = replace(context, show=self._events.put, limit=limit_of(context.options))
-        self._line = SharedLine(context.options.jobs)
-        self._places = [self._line.place(reference.name) for reference in references]
-        self._works = [
-            ImagePull(context, reference, to, Receipt(str(reference)), place)
-            for reference, place in zip(references, self._places, strict=True)
+        self._link = SharedLink(context.options.jobs)
+        self._shares = [self._link.join(reference.name) for reference in references]
+        self._pulls = [
+            ImagePull(context, reference, to, Receipt(str(reference)), link_share)
+            for reference, link_share in zip(references, self._shares, strict=True)
         ]
         self._failures: dict[int, ZPullError | None] = {}
         self._stop = threading.Event()
@@ -71,34 +71,36 @@ class _SideBySide:
 
     def outcomes(self) -> Iterator[tuple[Receipt, Outcome]]:
         with self._pool:
-            for number, (work, place) in enumerate(zip(self._works, self._places, strict=True)):
-                self._pool.submit("images", partial(self._fetch, number, work, place))
+            for number, (image_pull, link_share) in enumerate(
+                zip(self._pulls, self._shares, strict=True)
+            ):
+                self._pool.submit("images", partial(self._fetch, number, image_pull, link_share))
             try:
-                for number, work in enumerate(self._works):
-                    yield work.receipt, self._outcome(number, work)
-                    work.close()
+                for number, image_pull in enumerate(self._pulls):
+                    yield image_pull.receipt, self._outcome(number, image_pull)
+                    image_pull.close()
             finally:
-                self._line.is_over.set()
+                self._link.is_over.set()
 
-    def _fetch(self, number: int, work: ImagePull, place: Place) -> None:
+    def _fetch(self, number: int, image_pull: ImagePull, link_share: LinkShare) -> None:
         failure: ZPullError | None = None
         try:
-            if self._line.is_over.is_set():
+            if self._link.is_over.is_set():
                 raise InterruptedPullError("interrupted")
-            work.fetch()
+            image_pull.fetch()
         except ZPullError as error:
             failure = error
         finally:
-            place.end()
+            link_share.end()
         self._failures[number] = failure
 
-    def _outcome(self, number: int, work: ImagePull) -> Outcome:
+    def _outcome(self, number: int, image_pull: ImagePull) -> Outcome:
         ended = InterruptedPullError("interrupted; run the same command to resume")
-        ended.receipt = work.receipt
+        ended.receipt = image_pull.receipt
         try:
             self._pool.wait(self._tick, until=lambda: number in self._failures)
             failure = self._failures.get(number, ended)
-            return failure if failure is not None else work.deliver(force=self._force)
+            return failure if failure is not None else image_pull.deliver(force=self._force)
         except KeyboardInterrupt:
             self._end()
             return self._failures.get(number) or ended
@@ -116,16 +118,16 @@ class _SideBySide:
 
     def _end(self) -> None:
         """Those under way end as for Ctrl-C, the others do not begin."""
-        self._line.is_over.set()
+        self._link.is_over.set()
         with suppress(KeyboardInterrupt):
             self._pool.wait(self._tick)
 
     def close(self) -> None:
-        self._line.close()
+        self._link.close()
         self._stop.set()
         with ExitStack() as stack:
-            for work in self._works:
-                stack.callback(work.close)
+            for image_pull in self._pulls:
+                stack.callback(image_pull.close)
 
 
 def _at_once(count: int, options: Options) -> int:

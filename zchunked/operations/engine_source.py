@@ -14,7 +14,7 @@ from zchunked.sources.docker_archive import SavedObjects
 from zchunked.sources.layout import LayoutSource
 
 
-def open_saved(reference: LayoutReference, spool: Path) -> Source:
+def open_engine_image(reference: LayoutReference, spool: Path) -> Source:
     """The caller closes it. `spool`: a folder with room for the archive.
 
     Raises LocalError where the engine is missing, does not answer, or has no such image: before

@@ -1,4 +1,4 @@
-"""What pulls that run side by side share: connections, places on the line, and one end for all."""
+"""Share a link between pulls that run side by side: connections, `--jobs`, and one end for all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class _Closable(Protocol):
 
 
 class IdleConnections:
-    """Open connections that nobody uses just now, by what they are good for. Thread-safe."""
+    """Idle open connections, by their key. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -20,13 +20,13 @@ class IdleConnections:
         self._is_closed = False
 
     def take(self, key: Hashable) -> _Closable | None:
-        """The one that was used last, now the caller's."""
+        """The connection that was used last, now the caller's."""
         with self._lock:
             idle = self._idle.get(key)
             return idle.pop() if idle else None
 
     def put(self, key: Hashable, connection: _Closable) -> None:
-        """Keep it for whoever comes next; close it where this has been closed."""
+        """Keep a connection for the next user; close it if this was closed."""
         with self._lock:
             if not self._is_closed:
                 self._idle.setdefault(key, []).append(connection)
@@ -43,8 +43,8 @@ class IdleConnections:
             connection.close()
 
 
-class SharedLine:
-    """For one command that pulls several images. Thread-safe; close it when all have ended."""
+class SharedLink:
+    """Of one command that pulls several images. Thread-safe; close it when all have ended."""
 
     def __init__(self, jobs: int) -> None:
         """`jobs`: connections at a time, of all pulls together."""
@@ -56,25 +56,27 @@ class SharedLine:
         """What the pulls of this command have claimed of the store."""
         self._lock = threading.Lock()
         self._busy: set[int] = set()
-        self._last: dict[str, Place] = {}
+        self._last: dict[str, LinkShare] = {}
         self._count = 0
 
-    def place(self, repository: str) -> Place:
-        """A place for the next pull.
+    def join(self, repository: str) -> LinkShare:
+        """The share of the next pull.
 
         Pulls of one repository download in turn, as each spares the next bytes.
         """
         with self._lock:
             self._count += 1
-            place = self._last[repository] = Place(self, self._count, self._last.get(repository))
-            return place
+            link_share = self._last[repository] = LinkShare(
+                self, self._count, self._last.get(repository)
+            )
+            return link_share
 
     def close(self) -> None:
         self.is_over.set()
         self.connections.close()
 
     def share(self) -> int:
-        """How many connections each pull may have that downloads just now."""
+        """How many connections each pull may have that is downloading."""
         with self._lock:
             return max(1, self.jobs // max(1, len(self._busy)))
 
@@ -83,11 +85,11 @@ class SharedLine:
             (self._busy.add if is_busy else self._busy.discard)(number)
 
 
-class Place:
-    """One pull's. `ended` is to be set when the pull is over, whatever became of it."""
+class LinkShare:
+    """One pull's share of the link. Call `end` when the pull is over, however it ended."""
 
-    def __init__(self, line: SharedLine, number: int, before: Place | None) -> None:
-        self.line, self._number, self._before = line, number, before
+    def __init__(self, link: SharedLink, number: int, before: LinkShare | None) -> None:
+        self.link, self._number, self._before = link, number, before
         self.ended = threading.Event()
 
     def is_next(self, seconds: float) -> bool:
@@ -99,7 +101,7 @@ class Place:
 
     def set_busy(self, *, is_busy: bool) -> None:
         """Whether the pull has requests under way, or would like to."""
-        self.line.set_busy(self._number, is_busy=is_busy)
+        self.link.set_busy(self._number, is_busy=is_busy)
 
     def end(self) -> None:
         self.set_busy(is_busy=False)

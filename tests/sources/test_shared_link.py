@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 
-from zchunked.sources.shared_line import IdleConnections, SharedLine
+from zchunked.sources.shared_link import IdleConnections, SharedLink
 
 
 class Connection:
@@ -30,28 +30,28 @@ def test_connections_are_found_by_what_they_are_good_for() -> None:
 
 
 def test_those_that_download_divide_the_connections_among_them() -> None:
-    line = SharedLine(8)
-    places = [line.place(name) for name in "abc"]
-    assert line.share() == 8
-    for place, share in zip(places, (8, 4, 2), strict=True):
-        place.set_busy(is_busy=True)
-        assert line.share() == share
-    places[1].end()
-    assert line.share() == 4
-    places[0].set_busy(is_busy=False)
-    assert line.share() == 8
+    link = SharedLink(8)
+    shares = [link.join(name) for name in "abc"]
+    assert link.share() == 8
+    for link_share, share in zip(shares, (8, 4, 2), strict=True):
+        link_share.set_busy(is_busy=True)
+        assert link.share() == share
+    shares[1].end()
+    assert link.share() == 4
+    shares[0].set_busy(is_busy=False)
+    assert link.share() == 8
 
 
 def test_nobody_is_left_without_a_connection() -> None:
-    line = SharedLine(1)
+    link = SharedLink(1)
     for name in "ab":
-        line.place(name).set_busy(is_busy=True)
-    assert line.share() == 1
+        link.join(name).set_busy(is_busy=True)
+    assert link.share() == 1
 
 
 def test_pulls_of_one_repository_follow_each_other() -> None:
-    line = SharedLine(8)
-    first, other, second, third = (line.place(name) for name in ("app", "db", "app", "app"))
+    link = SharedLink(8)
+    first, other, second, third = (link.join(name) for name in ("app", "db", "app", "app"))
     assert first.is_next(0)
     assert other.is_next(0)
     assert not second.is_next(0)
