@@ -96,8 +96,8 @@ def test_a_plan_of_whole_layers_says_why(tmp_path: Path) -> None:
 def test_options_come_from_the_environment_and_what_is_typed_wins(tmp_path: Path) -> None:
     with Registry(DEMO) as registry:
         env = {"ZPULL_FORMAT": "json", "ZPULL_EXACT": "1", "ZPULL_JOBS": "2"}
-        told = json.loads(zpull(tmp_path, registry.reference("demo-v1"), env=env).out)
-        assert {layer["mode"] for layer in told["layers"]} == {"whole"}
+        summary_of = json.loads(zpull(tmp_path, registry.reference("demo-v1"), env=env).out)
+        assert {layer["mode"] for layer in summary_of["layers"]} == {"whole"}
         assert (
             zpull(tmp_path, registry.reference("demo-v1"), "--format", "text", env=env).out.count(
                 "@"
@@ -137,8 +137,8 @@ def test_an_export_takes_what_zpull_printed(tmp_path: Path) -> None:
         zpull(tmp_path, registry.reference("demo-v2"))
     digest = printed.partition("@")[2]
     for number, name in enumerate([printed, digest, digest[:20], digest[7:], digest[7:15]]):
-        told = zpull(tmp_path, "export", name, "-q", "--to", f"oci:{tmp_path}/{number}").out
-        assert told == f"{digest}\n"
+        summary_of = zpull(tmp_path, "export", name, "-q", "--to", f"oci:{tmp_path}/{number}").out
+        assert summary_of == f"{digest}\n"
     for name, code in (("sha256:", 2), ("sha256:0123456789", 3), (registry.reference("absent"), 3)):
         assert (
             zpull(tmp_path, "export", name, "--to", f"oci:{tmp_path}/x", check=False).code == code
@@ -205,9 +205,9 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
             assert sender.stdout is not None
             sender.stdout.close()
             assert sender.stderr is not None
-            told = sender.stderr.read()
+            summary_of = sender.stderr.read()
     assert sender.returncode == 8
-    assert "Traceback" not in told
+    assert "Traceback" not in summary_of
 
 
 def test_the_manual_page_has_every_option(tmp_path: Path) -> None:

@@ -180,5 +180,7 @@ def test_a_conversion_is_counted_between_a_pull_and_a_push(style: Style) -> None
     progress(Planned(1_000_000, 0, 1_000_000))
     progress(Arrived(250_000))
     progress.close()
-    for told in ("1.0 MB more to come",) if style == "plain" else ("2.00M/2.00M", "250k/1.00M"):
-        assert told in out.getvalue()
+    for summary_of in (
+        ("1.0 MB more to come",) if style == "plain" else ("2.00M/2.00M", "250k/1.00M")
+    ):
+        assert summary_of in out.getvalue()

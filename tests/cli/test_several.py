@@ -83,8 +83,8 @@ def test_the_exit_code_is_the_highest_and_each_error_has_a_line(tmp_path: Path) 
             tmp_path, absent, unreachable, registry.reference("v1"), "--patience", "0", check=False
         )
         assert done.code == 5
-        told = [line for line in done.err.splitlines() if line.startswith("zpull: error: ")]
-        assert [line.split()[2] for line in told] == [f"{absent}:", f"{unreachable}:"]
+        summary_of = [line for line in done.err.splitlines() if line.startswith("zpull: error: ")]
+        assert [line.split()[2] for line in summary_of] == [f"{absent}:", f"{unreachable}:"]
 
 
 def test_they_are_pulled_side_by_side(tmp_path: Path) -> None:

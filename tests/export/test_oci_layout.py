@@ -266,10 +266,10 @@ def test_a_layout_that_another_export_made_meanwhile_keeps_what_it_lists(
     )
     really = FolderTarget.held
 
-    def late(self: FolderTarget, tell: Callable[[str], None]) -> AbstractContextManager[None]:
+    def late(self: FolderTarget, report: Callable[[str], None]) -> AbstractContextManager[None]:
         monkeypatch.setattr(FolderTarget, "held", really)
         write_layout(store, second, folder, Names("v2"))
-        return really(self, tell)
+        return really(self, report)
 
     monkeypatch.setattr(FolderTarget, "held", late)
     write_layout(store, first, folder, Names("v1"))
@@ -338,11 +338,11 @@ def test_an_export_waits_for_the_one_before_and_says_so(store: Store, folder: Pa
     handle = os.open(folder, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         told.append(text)
         os.close(handle)
 
-    write_layout(store, keep_image(store, V2), folder, Names("v2"), tell=tell)
+    write_layout(store, keep_image(store, V2), folder, Names("v2"), report=report)
     assert told == [f"waiting for another writer to {folder}"]
     assert tags(folder) == {"v1": V1.digest, "v2": V2.digest}
 

@@ -69,8 +69,8 @@ def _verdict(error: BaseException, signals: Signals) -> tuple[str, int]:
             ),
             8,
         )
-    told = f"unexpected {type(error).__name__}: {str(error)[:300]}"
-    return f"{told}; this is a bug, ZPULL_DEBUG=1 shows where", 1
+    text = f"unexpected {type(error).__name__}: {str(error)[:300]}"
+    return f"{text}; this is a bug, ZPULL_DEBUG=1 shows where", 1
 
 
 def _fail(text: str, code: int) -> int:

@@ -93,5 +93,5 @@ def verb_epilog(verb: Verb) -> str:
     values = """
         TIME is 90, 90s, 10m or 1h. BYTES is 4096, 64k or 1.5MB. RATE is 500kB or 4Mbit, a second.
     """
-    told = dedent(values).strip() + "\n" if len(verb.groups) > 1 else ""
-    return f"{examples}{told}{VARIABLES}\n\n{exit_codes()}"
+    units = dedent(values).strip() + "\n" if len(verb.groups) > 1 else ""
+    return f"{examples}{units}{VARIABLES}\n\n{exit_codes()}"

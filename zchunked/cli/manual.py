@@ -29,16 +29,16 @@ def _lines() -> Iterator[str]:
         "Downloads every needed byte of a container image once, and proves every byte that is kept."
     )
     yield ".SH VERBS"
-    told: set[tuple[str, str]] = set()
+    shown: set[tuple[str, str]] = set()
     for verb in VERBS.values():
         words = " ".join(f"[{one.name}]" if one.is_optional else one.name for one in verb.arguments)
         yield f".SS {_text(f'zpull {verb.name} {words}'.strip())}"
         yield _text(verb.summary[0].upper() + verb.summary[1:] + ".")
         yield from _arguments(verb)
-        shared = [option for option in verb.options if (option.flag, option.help) in told]
+        shared = [option for option in verb.options if (option.flag, option.help) in shown]
         for option in verb.options:
-            if (option.flag, option.help) not in told:
-                told.add((option.flag, option.help))
+            if (option.flag, option.help) not in shown:
+                shown.add((option.flag, option.help))
                 yield from _option(option)
         if shared:
             yield ".PP"

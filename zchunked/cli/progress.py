@@ -35,7 +35,7 @@ class Progress:
         out: IO[str],
         *,
         explain: bool = False,
-        tells_requests: bool = False,
+        shows_requests: bool = False,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -43,18 +43,18 @@ class Progress:
         if style == "auto":
             style = "bar" if out.isatty() else "plain"
         self._style, self._out, self._explain, self._clock = style, out, explain, clock
-        self._tells_requests, self._now = tells_requests, now
-        self._untold = 0
-        self._told_at = float("-inf")
+        self._shows_requests, self._now = shows_requests, now
+        self._unreported = 0
+        self._reported_at = float("-inf")
         self._bar: _Bar | None = None
         self._need = self._done = self._total = 0
         self._is_converting = False
-        self._told = self._began = clock()
+        self._reported = self._began = clock()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Pulled):
             self.close()  # what follows has no bar
-        if isinstance(event, Requested) and not self._tells_requests:
+        if isinstance(event, Requested) and not self._shows_requests:
             return
         if self._style == "json":
             self._as_json(event)
@@ -91,24 +91,24 @@ class Progress:
     def _as_json(self, event: Event) -> None:
         """One object a line. Arrivals are told ten times a second at most, several in one."""
         if isinstance(event, Arrived):
-            self._untold += event.bytes
-            if self._clock() - self._told_at < _JSON_SECONDS:
+            self._unreported += event.bytes
+            if self._clock() - self._reported_at < _JSON_SECONDS:
                 return
-        self._tell_arrived()
+        self._report_arrived()
         if not isinstance(event, Arrived):
             self._json_line(event)
 
-    def _tell_arrived(self) -> None:
-        if self._untold:
-            self._json_line(Arrived(self._untold))
-            self._untold, self._told_at = 0, self._clock()
+    def _report_arrived(self) -> None:
+        if self._unreported:
+            self._json_line(Arrived(self._unreported))
+            self._unreported, self._reported_at = 0, self._clock()
 
     def _json_line(self, event: Event) -> None:
         what = type(event).__name__.lower()
         self._line(json.dumps({"event": what, "time": round(self._now(), 3), **_fields(event)}))
 
     def close(self) -> None:
-        self._tell_arrived()
+        self._report_arrived()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -117,7 +117,7 @@ class Progress:
         """What was counted so far has nothing to do with what follows."""
         self.close()
         self._need = self._done = self._total = 0
-        self._told = self._began = self._clock()
+        self._reported = self._began = self._clock()
 
     def _convert(self, total: int) -> None:
         self._begin_anew()
@@ -154,8 +154,8 @@ class Progress:
         if self._bar is not None:
             self._bar.advance(size)
         now = self._clock()
-        if self._style == "plain" and self._need and now - self._told >= _PLAIN_SECONDS:
-            self._told = now
+        if self._style == "plain" and self._need and now - self._reported >= _PLAIN_SECONDS:
+            self._reported = now
             rate = self._done / max(now - self._began, 0.001)
             self._line(f"zpull: {human(self._done)} of {human(self._need)} ({human(rate)}/s)")
 

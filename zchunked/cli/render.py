@@ -25,7 +25,7 @@ _RAW = re.compile(r"[^\n\x20-\x7e]")
 
 def progress_of(output: Output) -> Progress:
     return Progress(
-        output.progress, sys.stderr, explain=output.explain, tells_requests=output.is_verbose
+        output.progress, sys.stderr, explain=output.explain, shows_requests=output.is_verbose
     )
 
 

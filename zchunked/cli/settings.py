@@ -40,7 +40,7 @@ class Output:
         return self.is_quiet and not self.explain and not self.is_verbose
 
     @property
-    def tells_more(self) -> bool:
+    def is_talkative(self) -> bool:
         """Whether a summary for people follows on standard error."""
         return not self.is_silent and self.progress not in ("none", "json")
 

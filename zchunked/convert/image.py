@@ -85,7 +85,7 @@ class Converter:
             layer = converter.convert(replace(content, on_read=read))
             read.end()
             done[content.layer.digest, content.diff_id] = layer
-            self._events.put(Noted(_told(layer)))
+            self._events.put(Noted(_note_of(layer)))
 
         different = {(one.layer.digest, one.diff_id): one for one in contents}
         self._show(Converting(sum(one.layer.size for one in different.values())))
@@ -168,7 +168,7 @@ def listed(descriptor: Descriptor) -> dict[str, Any]:
     return found | ({"annotations": dict(descriptor.annotations)} if descriptor.annotations else {})
 
 
-def _told(layer: ConvertedLayer) -> str:
+def _note_of(layer: ConvertedLayer) -> str:
     sizes = f"{layer.source.size} → {layer.layer.size} bytes"
     what = {
         "converted": sizes, "remembered": f"{sizes}, from an earlier conversion",

@@ -41,9 +41,9 @@ class FolderTarget:
         self._folder, self._known, self._force, self._limits = folder, known, force, limits
 
     @contextmanager
-    def held(self, tell: Callable[[str], None]) -> Iterator[None]:
+    def held(self, report: Callable[[str], None]) -> Iterator[None]:
         """LocalError for a directory in which something else lives."""
-        wait = lambda: tell(f"waiting for another writer to {self.name}")  # noqa: E731
+        wait = lambda: report(f"waiting for another writer to {self.name}")  # noqa: E731
         with ExitStack() as stack:
             with local_errors(f"cannot write {self.name}"):
                 stack.enter_context(locked_folder(self._folder, wait))

@@ -39,13 +39,13 @@ def write_layout(
     *,
     stage: Stage | None = None,
     force: bool = False,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Digest:
     """Add the image to the layout at `folder`, or make one; returns the manifest's digest there.
 
     A new layout appears complete or not at all; in one that exists the image appears with its
     index, replaced last. Any number of processes may write to one layout: they take turns, and
-    `tell` says when this one waits. `stage`: where parts of a new layout are already; it is used
+    `report` says when this one waits. `stage`: where parts of a new layout are already; it is used
     up. `force`: other things may be there.
     """
     content = _content_of(store, image, names)
@@ -56,12 +56,12 @@ def write_layout(
                 raise taken(folder, "OCI layout")
             if is_layout(folder) or (force and folder.is_dir() and not is_free(folder)):
                 target = FolderTarget(folder, force=force)
-                with target.held(tell):
+                with target.held(report):
                     _fill(target, content)
                     _list(target, content)
                 stage.drop()  # another process has made the layout meanwhile
             else:
-                _make(folder, content, stage, tell, force=force)
+                _make(folder, content, stage, report, force=force)
     except BaseException:
         stage.drop()
         raise
@@ -94,7 +94,7 @@ def _content_of(store: Store, image: StoredImage, names: Names) -> _Content:
 
 
 def _make(
-    folder: Path, content: _Content, stage: Stage, tell: Callable[[str], None], *, force: bool
+    folder: Path, content: _Content, stage: Stage, report: Callable[[str], None], *, force: bool
 ) -> None:
     """Make a new layout in a stage. If another process made one meanwhile, that gets the blobs."""
     made = FolderTarget(stage.folder, known=stage.written)
@@ -106,7 +106,7 @@ def _make(
     if force and not folder.is_dir():
         folder.unlink(missing_ok=True)
     target = FolderTarget(folder, force=force)
-    with target.held(tell):
+    with target.held(report):
         if not is_layout(folder) and not stage.is_inside:
             _list(made, content)
             with suppress(OSError):  # something hidden is in the folder, or it is behind a link
@@ -147,7 +147,7 @@ def _list(target: FolderTarget, content: _Content) -> None:
 
 
 def index_with(
-    told: bytes | None,
+    given: bytes | None,
     manifest: Descriptor,
     platform: Platform | None,
     tag: str | None,
@@ -162,9 +162,9 @@ def index_with(
     document: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX}
     entries: list[dict[str, Any]] = []
     entry = _entry(manifest, platform, tag, full_name)
-    if told is not None:
+    if given is not None:
         try:
-            document = json.loads(told)
+            document = json.loads(given)
             entries = list(document["manifests"])
             kept = [one for one in entries if not _is_replaced(one, entry, tag)]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -172,7 +172,7 @@ def index_with(
                 f"{where}/index.json is malformed; choose another target or remove it"
             ) from error
         if entry in entries and len(kept) == len(entries) - 1:
-            return told
+            return given
         entries = kept
     return msgspec.json.encode(document | {"manifests": [*entries, entry]})
 

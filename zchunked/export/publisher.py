@@ -36,7 +36,7 @@ class Target(Protocol):
     name: str
     """What messages call the place."""
 
-    def held(self, tell: Callable[[str], None]) -> AbstractContextManager[None]:
+    def held(self, report: Callable[[str], None]) -> AbstractContextManager[None]:
         """A context for one publication; may wait for another publisher, and reports that.
 
         For one thread.

@@ -25,18 +25,18 @@ def export(
     *,
     stage: Stage | None = None,
     force: bool = False,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Export:
     """Write the image. The target is absent or complete afterwards; a stream has what it got.
 
     `stage`: where parts of a new layout are, if it is this one's. `force`: what is there may be
-    lost. `tell` is told when other writers are waited for.
+    lost. `report` is called when it waits for other writers.
     """
     check_target(to, force=force)
     names = names_of(image.name, to.tag, is_whole=to.transport == "docker-archive")
     if to.transport == "oci":
         ours = stage if stage is not None and stage.target == to.path else None
-        digest = write_layout(store, image, to.path, names, stage=ours, force=force, tell=tell)
+        digest = write_layout(store, image, to.path, names, stage=ours, force=force, report=report)
         return Export(to.text, digest)
     with open_sink(to) as sink:
         if to.transport == "oci-archive":

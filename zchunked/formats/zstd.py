@@ -110,15 +110,15 @@ def decode_many(
     One call for all: where threads compete for the interpreter, letting go of it once for each
     chunk costs more than to decode it (docs/performance.md).
     """
-    told: list[bytes | bytearray | memoryview] = []
-    told += [frame for frame in map(_telling, chunks, sizes) if frame is not None]
+    sized: list[bytes | bytearray | memoryview] = []
+    sized += [frame for frame in map(_telling, chunks, sizes) if frame is not None]
     out = None
     # of an empty list the library divides by zero, and the process is gone
-    if 0 < len(told) == len(chunks):
+    if 0 < len(sized) == len(chunks):
         # One of them may be broken, or the backend cannot do this.
         with suppress(zstandard.ZstdError, AttributeError):
             out = _OWN.many.multi_decompress_to_buffer(
-                told, decompressed_sizes=array("Q", sizes).tobytes()
+                sized, decompressed_sizes=array("Q", sizes).tobytes()
             )
     if out is None:
         return [_decoded(*one, limits) for one in zip(chunks, sizes, strict=True)]

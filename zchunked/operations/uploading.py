@@ -32,13 +32,13 @@ def resumable(pusher: Pusher) -> Iterator[None]:
     try:
         yield
     except TransferError as error:
-        told = (
+        hint = (
             ""
             if isinstance(error, PermanentError)
             else "; what arrived stays there, run the same command to resume"
         )
         # In the words of a push, to which those of a pull add nothing
-        failure = PermanentError(f"{error}{told}")
+        failure = PermanentError(f"{error}{hint}")
         failure.uploaded = uploaded_by(pusher)
         raise failure from error
     except ZPullError as error:

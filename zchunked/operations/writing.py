@@ -88,7 +88,7 @@ def write(
             to,
             stage=tee.stage if tee is not None else None,
             force=force,
-            tell=lambda text: context.show(Noted(text)),
+            report=lambda text: context.show(Noted(text)),
         )
     if warning := receipt.exported(done):
         context.show(Warned(warning))

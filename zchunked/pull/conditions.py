@@ -43,7 +43,7 @@ class Conditions:
     def now(self) -> LinkConditions:
         traffic, before = self._traffic, self._before
         rate = traffic.rate
-        if not (traffic.tells_rate and traffic.receiving_seconds >= _LIVE_SECONDS):
+        if not (traffic.is_rate_known and traffic.receiving_seconds >= _LIVE_SECONDS):
             rate = before.get("rate", rate)
         round_trip = traffic.round_trip
         if round_trip is None:
@@ -61,7 +61,7 @@ class Conditions:
     @property
     def is_rate_known(self) -> bool:
         """Whether the user stated the rate, or this pull or an earlier one measured it."""
-        is_measured = self._traffic.tells_rate or "rate" in self._before
+        is_measured = self._traffic.is_rate_known or "rate" in self._before
         return self._options.rate is not None or is_measured
 
     def remember_link(self) -> None:
@@ -70,7 +70,7 @@ class Conditions:
         if self._is_free or self._options.limit_rate is not None or traffic.link_share is not None:
             return  # what others leave of the link says little of it
         rate = traffic.plain_rate or traffic.rate
-        if traffic.tells_rate and rate and traffic.round_trip is not None:
+        if traffic.is_rate_known and rate and traffic.round_trip is not None:
             found = {"rate": rate, "round trip": traffic.round_trip}
             if traffic.part_seconds is not None:
                 found["part"] = traffic.part_seconds

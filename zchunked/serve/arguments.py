@@ -44,7 +44,8 @@ def _certificate(certificate: Path | None, key: Path | None) -> tuple[Path, Path
 def _allowed(
     allow: tuple[str, ...], environment: Mapping[str, str], registries_conf: Path | None
 ) -> Allowed:
-    known = registries_from(environment, told=registries_conf)
+    """The given hosts; otherwise well-known ones and those of registries.conf. UsageError."""
+    known = registries_from(environment, given=registries_conf)
     return Allowed.of(allow or [*DEFAULT_HOSTS, *(name for name in known if "*" not in name)])
 
 

@@ -73,5 +73,5 @@ def layout_source(
 
 
 def _endpoints(reference: Reference, network: Network) -> list[Endpoint]:
-    found = registries_from(network.environment, told=network.registries_conf)
+    found = registries_from(network.environment, given=network.registries_conf)
     return endpoints(found, reference)

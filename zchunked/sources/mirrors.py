@@ -145,12 +145,12 @@ class MirroredSource:
 
     def size_of(self, digest: Digest) -> int | None:
         """As `Locating.size_of`, and so is the next."""
-        return self._told(digest, lambda source: source.size_of(digest))
+        return self._first_known(digest, lambda source: source.size_of(digest))
 
     def locate(self, digest: Digest) -> str:
-        return self._told(digest, lambda source: source.locate(digest))
+        return self._first_known(digest, lambda source: source.locate(digest))
 
-    def _told(self, digest: Digest, ask: Callable[[Locating], _Answer]) -> _Answer:
+    def _first_known(self, digest: Digest, ask: Callable[[Locating], _Answer]) -> _Answer:
         """The first answer that one of them has."""
         failures: list[_Failure] = []
         for member in self._candidates(digest):

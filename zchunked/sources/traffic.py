@@ -105,7 +105,7 @@ class Traffic:
         self._plain = _Phase()
         self._receiving = 0.0  # seconds with a body on its way, up to `_moment`
         self._moment = 0.0
-        self._told = 0  # bytes that belong to a phase already
+        self._booked = 0  # bytes that belong to a phase already
         # (seconds of receiving, bytes fetched by then)
         self._steps: deque[tuple[float, int]] = deque([(0.0, 0)])
 
@@ -245,8 +245,8 @@ class Traffic:
         now = self._clock()
         phase = self._apart if self._parted_bodies else self._plain
         phase.seconds += now - self._moment
-        phase.bytes += self._fetched - self._told
-        self._told = self._fetched
+        phase.bytes += self._fetched - self._booked
+        self._booked = self._fetched
         self._receiving += now - self._moment
         self._moment = now
         steps = self._steps
@@ -256,7 +256,7 @@ class Traffic:
                 steps.popleft()
 
     @property
-    def tells_rate(self) -> bool:
+    def is_rate_known(self) -> bool:
         """Whether enough was received, or for long enough, to estimate by the rate."""
         with self._lock:
             is_long = self._receiving >= _FORECAST_SECONDS and self._fetched >= _TELLING_BYTES

@@ -162,8 +162,8 @@ class Index(IndexConnection):
         for at in range(0, len(keys), AT_ONCE):
             some = keys[at : at + AT_ONCE]
             ((found,),) = self.rows(sql, {"first": at, "keys": b"".join(some), "count": len(some)})
-            told = list(map(int, (found or "").split()))
-            yield told[0::4], told[1::4], told[2::4], told[3::4]
+            columns = list(map(int, (found or "").split()))
+            yield columns[0::4], columns[1::4], columns[2::4], columns[3::4]
 
     def blob(self, number: int) -> str:
         """The digest of a blob that a row names by its number; nothing where the index lies."""

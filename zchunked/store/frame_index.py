@@ -83,13 +83,13 @@ class FrameIndex:
                     f"had.{name} = {_key(width)} AND had.length = {column(1)})"
                 )
                 for some, numbers in zip(batches(rows[0]), batches(rows[1]), strict=True):
-                    told = {
+                    parameters = {
                         "keys": b"".join(some),
                         "blob": blob,
                         "count": len(some),
                         "packed": packed_rows(numbers),
                     }
-                    db.execute(sql, told)
+                    db.execute(sql, parameters)
             if done is None:
                 db.execute(_FORGET.format("unindexed"), (digest,))
                 db.execute(_FORGET.format("indexing"), (digest,))

@@ -115,9 +115,11 @@ def in_flight(folder: Path) -> list[Leftover]:
     for journal in folder.glob("*" + _JOURNAL):
         with suppress(OSError):
             if (
-                told := _read_journal(journal, folder / journal.name.removesuffix(_JOURNAL), boot)
+                leftover := _read_journal(
+                    journal, folder / journal.name.removesuffix(_JOURNAL), boot
+                )
             ) is not None:
-                found.append(told)
+                found.append(leftover)
     return found
 
 
@@ -126,22 +128,22 @@ def _read_journal(journal: Path, data: Path, boot: str) -> Leftover | None:
     head, _, body = journal.read_bytes().partition(b"\n")
     length = data.stat().st_size
     try:
-        told = _HEAD.decode(head)
-        blob = parse_digest(told.blob)
+        written = _HEAD.decode(head)
+        blob = parse_digest(written.blob)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, FormatError):
         return None
     records = [
         RECORD.unpack_from(body, at) for at in range(0, len(body) - RECORD.size + 1, RECORD.size)
     ]
-    if told.boot != boot or not records:
+    if written.boot != boot or not records:
         return None
     ends = [min(at, length) for _, at in records[1:]] + [length]
     rows = [
         (start, start + end - at, data.name, at)
         for (start, at), end in zip(records, ends, strict=True)
-        if at < end and start + end - at <= told.size
+        if at < end and start + end - at <= written.size
     ]
     newest = ExtentMap()  # what came twice was wrong the first time
     for row in reversed(rows):
         newest.add(*row)
-    return Leftover(blob, told.size, newest.rows()) if rows else None
+    return Leftover(blob, written.size, newest.rows()) if rows else None

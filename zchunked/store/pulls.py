@@ -73,8 +73,10 @@ class PullLog:
     def in_flight(self) -> dict[str, list[ByteRange]]:
         """Blob → spans that running processes have received, in the index or not."""
         found: dict[str, list[ByteRange]] = {}
-        for told in in_flight(self._folder):
-            found.setdefault(told.blob, []).extend(ByteRange(row[0], row[1]) for row in told.rows)
+        for leftover in in_flight(self._folder):
+            found.setdefault(leftover.blob, []).extend(
+                ByteRange(row[0], row[1]) for row in leftover.rows
+            )
         return found
 
     def last_written(self, blob: str) -> float:

@@ -242,8 +242,8 @@ def test_files_are_read_in_the_order_of_the_container_tools(tmp_path: Path) -> N
     home, system = {"HOME": str(tmp_path / "home")}, tmp_path / "etc"
     own = tmp_path / "home/.config/containers"
 
-    def location(environment: dict[str, str] = home, told: Path | None = None) -> str:
-        found = registries_from(environment, told=told, system=system).get("r.example")
+    def location(environment: dict[str, str] = home, given: Path | None = None) -> str:
+        found = registries_from(environment, given=given, system=system).get("r.example")
         return found.primary.location.removesuffix(".local") if found else ""
 
     assert not location()
@@ -266,20 +266,20 @@ def test_files_are_read_in_the_order_of_the_container_tools(tmp_path: Path) -> N
         for file in (folder / "registries.conf.d").iterdir():
             file.unlink()
     variable = put(tmp_path / "variable.conf", table("variable"))
-    told = put(tmp_path / "told.conf", table("told"))
+    given = put(tmp_path / "told.conf", table("told"))
     assert location(home | {"CONTAINERS_REGISTRIES_CONF": str(variable)}) == "variable"
-    assert location(home | {"CONTAINERS_REGISTRIES_CONF": str(variable)}, told) == "told"
+    assert location(home | {"CONTAINERS_REGISTRIES_CONF": str(variable)}, given) == "told"
 
 
 def test_a_file_that_was_told_must_be_there_and_readable(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"missing\.conf"):
-        registries_from({}, told=tmp_path / "missing.conf", system=tmp_path)
+        registries_from({}, given=tmp_path / "missing.conf", system=tmp_path)
     with pytest.raises(UsageError, match=r"missing\.conf"):
         registries_from(
             {"CONTAINERS_REGISTRIES_CONF": str(tmp_path / "missing.conf")}, system=tmp_path
         )
     with pytest.raises(LocalError, match="cannot read"):
-        registries_from({}, told=tmp_path, system=tmp_path)
+        registries_from({}, given=tmp_path, system=tmp_path)
     big = put(tmp_path / "big.conf", "#" * (5 << 20))
     with pytest.raises(LocalError, match="expected at most"):
-        registries_from({}, told=big, system=tmp_path)
+        registries_from({}, given=big, system=tmp_path)

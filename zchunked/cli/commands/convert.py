@@ -9,7 +9,7 @@ from typing import TextIO
 
 from zchunked import writes_to_stdout
 from zchunked.cli.commands.pull import pull as plan_instead
-from zchunked.cli.commands.push import told
+from zchunked.cli.commands.push import summary_of
 from zchunked.cli.progress import human
 from zchunked.cli.render import print_json, print_line, progress_of, warn, write_digestfile
 from zchunked.cli.settings import ALL, Settings, client_of
@@ -45,7 +45,7 @@ def convert(settings: Settings) -> int:
                     print_json(
                         _document(settings, error.converted) | {"error": str(error)}, _out(settings)
                     )
-                _tell(settings, error.converted)
+                _report(settings, error.converted)
             raise
     write_digestfile(output.digestfile, replace(done.receipt, manifest_digest=done.manifest_digest))
     if output.format == "json":
@@ -55,7 +55,7 @@ def convert(settings: Settings) -> int:
             done.manifest_digest if output.is_quiet else f"{settings.target}@{done.manifest_digest}"
         )
         print_line(line, _out(settings))
-    _tell(settings, done)
+    _report(settings, done)
     return 0
 
 
@@ -81,9 +81,9 @@ def _document(settings: Settings, done: ConvertResult) -> dict[str, object]:
     return document
 
 
-def _tell(settings: Settings, done: ConvertResult) -> None:
+def _report(settings: Settings, done: ConvertResult) -> None:
     """In lines for people."""
-    if not settings.output.tells_more:
+    if not settings.output.is_talkative:
         return
     if done.images:
         sizes = f"layers of {human(done.size_before)} are {human(done.size_after)} as zstd:chunked"
@@ -93,4 +93,4 @@ def _tell(settings: Settings, done: ConvertResult) -> None:
         old = f"an update from {settings.own['against']}: {human(cost.before)} as it was"
         print(f"zpull: {old}, {now}", file=sys.stderr)
     if done.uploaded is not None:
-        print(f"zpull: {told(done.uploaded, settings.target)}", file=sys.stderr)
+        print(f"zpull: {summary_of(done.uploaded, settings.target)}", file=sys.stderr)

@@ -72,11 +72,11 @@ def collect_garbage(settings: Settings) -> int:
             "is_dry_run": bool(own["dry_run"]),
         })  # fmt: skip
     elif not settings.output.is_quiet:
-        _tell(freed, is_dry=own["dry_run"])
+        _report(freed, is_dry=own["dry_run"])
     return 0
 
 
-def _tell(freed: Freed, *, is_dry: bool) -> None:
+def _report(freed: Freed, *, is_dry: bool) -> None:
     for ref in freed.images:
         print(
             f"{'would remove' if is_dry else 'removed'} {ref.name}  {ref.platform}  {ref.manifest}"

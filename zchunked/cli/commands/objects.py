@@ -28,7 +28,7 @@ def fetch(settings: Settings) -> int:
             media_type=settings.media_type,
         )
         progress.close()
-        if found.fetched_bytes is not None and settings.output.tells_more:
+        if found.fetched_bytes is not None and settings.output.is_talkative:
             print(
                 f"zpull: fetched {human(found.fetched_bytes)}, {found.requests} requests",
                 file=sys.stderr,

@@ -34,7 +34,7 @@ def publish(settings: Settings) -> int:
             if isinstance(error.receipt, Receipt):
                 if output.format == "json":
                     print_json(document_of(error.receipt, error))
-                _tell(settings, error.receipt, error.sent, settings.target)
+                _report(settings, error.receipt, error.sent, settings.target)
             raise
     write_digestfile(output.digestfile, done.receipt)
     if output.format == "json":
@@ -43,12 +43,12 @@ def publish(settings: Settings) -> int:
         print_line(
             done.manifest_digest if output.is_quiet else f"{done.reference}@{done.manifest_digest}"
         )
-    _tell(settings, done.receipt, done.sent, done.target)
+    _report(settings, done.receipt, done.sent, done.target)
     return 0
 
 
-def _tell(settings: Settings, receipt: Receipt, sent: Sent | None, target: str) -> None:
-    if not settings.output.tells_more:
+def _report(settings: Settings, receipt: Receipt, sent: Sent | None, target: str) -> None:
+    if not settings.output.is_talkative:
         return
     if receipt.requests:
         print(f"zpull: {summary(receipt)}", file=sys.stderr)

@@ -51,10 +51,10 @@ def _several(settings: Settings, client: Client, progress: Progress, images: lis
     for image, outcome in zip(images, outcomes, strict=True):
         progress.close()
         if isinstance(outcome, PullResult):
-            _tell_pull(settings, outcome)
+            _report_pull(settings, outcome)
             continue
         if isinstance(outcome, Plan):
-            _tell_plan(settings, outcome)
+            _report_plan(settings, outcome)
             continue
         _explain(settings, outcome)
         if isinstance(outcome, InterruptedPullError):
@@ -105,12 +105,12 @@ def _pull(settings: Settings, client: Client, progress: Progress, image: str) ->
         raise
     progress.close()
     write_digestfile(settings.output.digestfile, done.receipt)
-    _tell_pull(settings, done)
+    _report_pull(settings, done)
 
 
-def _tell_pull(settings: Settings, done: PullResult) -> None:
+def _report_pull(settings: Settings, done: PullResult) -> None:
     print_outcome(settings.output, done.receipt, settings.to)
-    tell(settings, done.receipt)
+    report(settings, done.receipt)
 
 
 def _plan(settings: Settings, client: Client, progress: Progress, image: str) -> None:
@@ -120,27 +120,27 @@ def _plan(settings: Settings, client: Client, progress: Progress, image: str) ->
         progress.close()
         _explain(settings, error)
         raise
-    _tell_plan(settings, plan)
+    _report_plan(settings, plan)
 
 
-def _tell_plan(settings: Settings, plan: Plan) -> None:
+def _report_plan(settings: Settings, plan: Plan) -> None:
     if settings.output.format == "text":
         print_plan(plan, settings.options.rate)
     else:
         print_outcome(settings.output, plan.receipt)
-    tell(settings, plan.receipt)
+    report(settings, plan.receipt)
 
 
 def _explain(settings: Settings, error: ZPullError) -> None:
     """What a failure cost goes where the result would have gone."""
     if isinstance(error.receipt, Receipt):
         print_outcome(settings.output, error.receipt, settings.to, error)
-        tell(settings, error.receipt)
+        report(settings, error.receipt)
 
 
-def tell(settings: Settings, receipt: Receipt) -> None:
+def report(settings: Settings, receipt: Receipt) -> None:
     """In one line for people, once anything is known of the image."""
-    if receipt.bytes.image and settings.output.tells_more:
+    if receipt.bytes.image and settings.output.is_talkative:
         print(f"zpull: {summary(receipt)}", file=sys.stderr)
 
 

@@ -45,7 +45,7 @@ def push(settings: Settings) -> int:
                 )
                 if output.format == "json":
                     print_json(_document(result) | {"error": str(error)})
-                _tell(settings, result)
+                _report(settings, result)
             raise
     write_digestfile(output.digestfile, done.receipt)
     if output.format == "json":
@@ -54,7 +54,7 @@ def push(settings: Settings) -> int:
         print_line(
             done.manifest_digest if output.is_quiet else f"{done.reference}@{done.manifest_digest}"
         )
-    _tell(settings, done)
+    _report(settings, done)
     return 0
 
 
@@ -74,12 +74,12 @@ def _document(done: PushResult) -> dict[str, object]:
     }
 
 
-def _tell(settings: Settings, done: PushResult) -> None:
-    if settings.output.tells_more:
-        print(f"zpull: {told(done.uploaded, done.reference)}", file=sys.stderr)
+def _report(settings: Settings, done: PushResult) -> None:
+    if settings.output.is_talkative:
+        print(f"zpull: {summary_of(done.uploaded, done.reference)}", file=sys.stderr)
 
 
-def told(uploaded: Uploaded, name: str) -> str:
+def summary_of(uploaded: Uploaded, name: str) -> str:
     """In one line."""
     text = f"sent {uploaded.blobs} blobs ({human(uploaded.sent)}) to {name}"
     if uploaded.sent_twice:

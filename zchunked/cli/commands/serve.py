@@ -43,7 +43,7 @@ def serve(settings: Settings) -> int:
         if output.is_verbose:
             _say(f"zpull: {text}")
 
-    with client_of(settings, _tell) as client:
+    with client_of(settings, _report) as client:
         client.serve(wanted, access=access, log=log)
     return 0
 
@@ -52,7 +52,7 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def _tell(event: Event) -> None:
+def _report(event: Event) -> None:
     warn(event)
     if isinstance(event, Noted):
         print(f"zpull: {event.text}", file=sys.stderr, flush=True)

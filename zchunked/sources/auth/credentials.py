@@ -106,9 +106,9 @@ class Keyring:
             raise UsageError(f"{self._authfile}: there is no such file of credentials")
 
     def _places(self) -> Iterator[_CredentialsFile]:
-        told = self._authfile or self._environment.get("REGISTRY_AUTH_FILE")
-        if told:
-            yield _CredentialsFile(Path(told))
+        given = self._authfile or self._environment.get("REGISTRY_AUTH_FILE")
+        if given:
+            yield _CredentialsFile(Path(given))
             return
         home = self._environment.get("HOME", "")
         runtime = self._environment.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.getuid()}"

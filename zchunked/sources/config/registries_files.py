@@ -14,23 +14,23 @@ _NAME, _DROP_INS = "registries.conf", "registries.conf.d"
 
 
 def registries_from(
-    environment: Mapping[str, str], *, told: Path | None = None, system: Path = _SYSTEM
+    environment: Mapping[str, str], *, given: Path | None = None, system: Path = _SYSTEM
 ) -> Registries:
     """`given`: the user's own choice. UsageError where it is missing, LocalError if broken.
 
     A file of the user's own stands for the system's, drop-ins included.
     """
     variable = environment.get("CONTAINERS_REGISTRIES_CONF")
-    told = told or (Path(variable) if variable else None)
+    given = given or (Path(variable) if variable else None)
     home = environment.get("HOME")
     config = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
     own = Path(config, "containers") if config else None
     registries: dict[str, Registry] = {}
-    if told is not None:
-        data = contents_of(told, "registries.conf")
+    if given is not None:
+        data = contents_of(given, "registries.conf")
         if data is None:
-            raise UsageError(f"{told}: there is no such registries.conf")
-        registries |= parse_registries(data, str(told))
+            raise UsageError(f"{given}: there is no such registries.conf")
+        registries |= parse_registries(data, str(given))
     elif own is not None and (data := contents_of(own / _NAME, "registries.conf")) is not None:
         registries |= parse_registries(data, str(own / _NAME))
         system = own

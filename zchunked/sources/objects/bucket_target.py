@@ -59,7 +59,7 @@ class BucketTarget:
         self._has_conditions = True
 
     @contextmanager
-    def held(self, tell: Callable[[str], None]) -> Iterator[None]:
+    def held(self, report: Callable[[str], None]) -> Iterator[None]:
         """Nothing to hold: a bucket has no locks, `update` looks twice instead."""
         yield
 
