@@ -166,10 +166,10 @@ def test_an_unknown_type_of_table_comes_whole(kind: int) -> None:
 def test_a_table_above_our_limits_comes_whole_before_it_is_asked_for() -> None:
     limits = Limits(toc_bytes=100, tarsplit_bytes=100, tarsplit_decoded_bytes=1000)
     for text in ("8:101:9:1", "8:9:101:1"):
-        with pytest.raises(UnsupportedLayerError, match="above our limits"):
+        with pytest.raises(UnsupportedLayerError, match="above the limits"):
             locate(described(GOOD, manifest_position=text), limits)
     for text in ("50:101:9", "50:9:1001"):
-        with pytest.raises(UnsupportedLayerError, match="above our limits"):
+        with pytest.raises(UnsupportedLayerError, match="above the limits"):
             locate(described(GOOD, manifest_position="8:9:9:1", tarsplit_position=text), limits)
 
 

@@ -347,7 +347,7 @@ def test_a_table_outside_of_the_blob_is_a_lie(at: int) -> None:
 
 
 def test_a_table_above_the_limits_comes_whole_before_it_is_asked_for() -> None:
-    with pytest.raises(UnsupportedLayerError, match="above our limit"):
+    with pytest.raises(UnsupportedLayerError, match="above the limit"):
         read_layer(GOOD, limits=Limits(toc_bytes=100))
 
 
@@ -355,7 +355,7 @@ def test_a_table_that_decodes_to_more_than_the_limit_comes_whole() -> None:
     assert GOOD.toc_at is not None
     limits = Limits(toc_bytes=GOOD.toc_at.length + 1)
     assert GOOD.toc_at.usize > limits.toc_bytes
-    with pytest.raises(UnsupportedLayerError, match="above our limit"):
+    with pytest.raises(UnsupportedLayerError, match="above the limit"):
         read_layer(GOOD, limits=limits)
 
 

@@ -348,7 +348,7 @@ def test_what_is_no_table_at_all_is_refused(text: bytes) -> None:
 def test_numbers_above_our_limits_stop_before_they_cost_anything() -> None:
     with pytest.raises(LimitError):
         parse(LAYER.toc_json, Limits(toc_bytes=100))
-    with pytest.raises(UnsupportedLayerError, match="our limit is 3"):
+    with pytest.raises(UnsupportedLayerError, match="the limit is 3"):
         parse(LAYER.toc_json, Limits(entries_count=3))
     with pytest.raises(LimitError):
         parse(LAYER.toc_json, Limits(tar_bytes=10_000))
@@ -504,7 +504,7 @@ def test_the_bytes_of_all_files_are_limited_wherever_a_batch_ends(at: int) -> No
 def test_the_number_of_entries_is_limited_as_they_come() -> None:
     limits = Limits(entries_count=3)
     parser = TocParser(TOC_START, limits, batch_bytes=1000)
-    with pytest.raises(UnsupportedLayerError, match="our limit is 3"):
+    with pytest.raises(UnsupportedLayerError, match="the limit is 3"):
         parser.feed(LAYER.toc_json)
 
 

@@ -148,7 +148,7 @@ def test_descriptor_whose_digest_is_a_path(tmp_path: Path, where: Any, bad: Any)
         on.refused(image([victim()], edit_manifest=edit), MALFORMED, "digest")
 
 
-# ── row 9: above our limits ──
+# ── row 9: above the limits ──
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -161,7 +161,7 @@ def test_metadata_above_our_limits_is_not_asked_for(tmp_path: Path, start: str, 
         assert on.last is not None
         entry = outcome.receipt.layers[0]
         assert entry.mode == "whole"
-        assert ("above our limits" if start != "cold" else NOTHING_HERE) in (entry.reason or "")
+        assert ("above the limits" if start != "cold" else NOTHING_HERE) in (entry.reason or "")
         toc_at = content.layers[0].toc_at
         assert toc_at is not None
         first = next(spans for digest, spans in on.last.asked if digest == content.layers[0].digest)
@@ -174,7 +174,7 @@ def test_toc_that_claims_to_unpack_to_a_petabyte(tmp_path: Path) -> None:
         annotations[TOC_POSITION] = f"{offset}:{length}:{1 << 50}:{kind}"
 
     with bench(tmp_path, "warm") as on:
-        on.whole(annotated(edit_annotations=edit), "above our limits")
+        on.whole(annotated(edit_annotations=edit), "above the limits")
 
 
 def test_more_entries_than_our_limit(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_verify_finds_damage_and_the_next_pull_heals_it(
         DAMAGE[name](home)
         found = zpull(home, "verify", "--format", "json", check=False)
         assert found.code == 6
-        assert "pull the image again to heal it" in found.error
+        assert "pull the image again to repair it" in found.error
         assert found.receipt["damaged"]
         assert zpull(home, "verify").code == 0, "what was damaged is gone"
         sent = registry.accounts.blob_bytes

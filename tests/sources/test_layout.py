@@ -221,7 +221,7 @@ def test_a_manifest_listed_above_the_limit_is_not_read(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"imageLayoutVersion":"2.0.0"}', "version '2.0.0', we know 1.0.0"),
+        ('{"imageLayoutVersion":"2.0.0"}', "invalid layout version; expected 1.0.0, got '2.0.0'"),
         ("{}", "says no version"),
         ("1.0.0", "says no version"),
     ],

@@ -106,7 +106,7 @@ def find_file(tree: Mapping[str, FileEntry], path: str) -> FileEntry:
         done.append(part)
     if found is None or found.kind not in ("file", "hardlink"):
         raise UsageError(
-            f"{path!r} of the image is no file: it is a {found.kind if found else 'dir'}"
+            f"{path!r} of the image: expected a file, got a {found.kind if found else 'dir'}"
         )
     return found
 

@@ -197,7 +197,7 @@ class Chameleon:
         if self._patience.retries is not None and self.retries >= self._patience.retries:
             return f"the {self._patience.retries} retries allowed are used up"
         if wish is not None and wish > max(tolerance, _SHORTEST_WAIT):
-            return f"the server asks to wait {wish:.0f} s, our patience ends in {tolerance:.0f} s"
+            return f"the server asks to wait {wish:.0f} s, the patience ends in {tolerance:.0f} s"
         return None
 
     def _wait_or_stop(self, seconds: float) -> None:

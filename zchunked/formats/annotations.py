@@ -196,7 +196,7 @@ def _part(
         )
     if length > most or decoded > most_decoded:
         raise UnsupportedLayerError(
-            f"{what} has {length} bytes ({decoded} decoded), above our limits of {most} and "
+            f"{what} has {length} bytes ({decoded} decoded), above the limits of {most} and "
             f"{most_decoded}"
         )
     return Part(ByteRange(offset, offset + length), decoded)

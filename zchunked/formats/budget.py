@@ -80,7 +80,7 @@ class LayerBudget:
         if total > (most := self._limits.image_hole_bytes):
             self._image.give_back(self._name, "holes")
             raise UnsupportedLayerError(
-                f"the image's files have holes of {total} bytes or more, our limit is {most}"
+                f"the image's files have holes of {total} bytes or more, the limit is {most}"
             )
 
     def take_files(self, size: int, payload: int) -> None:
@@ -89,7 +89,7 @@ class LayerBudget:
         most = self._limits.image_tar_bytes + self._limits.image_tar_ratio * payload
         if size > most:
             raise UnsupportedLayerError(
-                f"its files of {size} bytes lie in {payload}, our limit for that is {most}"
+                f"its files of {size} bytes lie in {payload}, the limit for that is {most}"
             )
 
     def _hold(self, what: Literal["entries", "text"], amount: int, most: int, unit: str) -> None:
@@ -97,5 +97,5 @@ class LayerBudget:
         if total > most:
             self._image.give_back(self._name, "entries", "text")
             raise UnsupportedLayerError(
-                f"the image's tables of contents have {total} {unit} or more, our limit is {most}"
+                f"the image's tables of contents have {total} {unit} or more, the limit is {most}"
             )

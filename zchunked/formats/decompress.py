@@ -42,9 +42,7 @@ def _bounded(pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
     for piece in pieces:
         left -= len(piece)
         if left < 0:
-            raise LimitError(
-                f"the layer's tar has more than the {limits.tar_bytes} bytes we accept"
-            )
+            raise LimitError(f"the layer's tar has more than {limits.tar_bytes} bytes, the limit")
         yield piece
 
 

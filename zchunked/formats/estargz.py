@@ -71,7 +71,7 @@ def locate(layer: Descriptor, tail: bytes, limits: Limits = DEFAULT_LIMITS) -> L
         if found := form.fullmatch(tail[-length:]):
             break
     else:
-        raise UnsupportedLayerError("its last bytes are no eStargz footer")
+        raise UnsupportedLayerError("its last bytes are not an eStargz footer")
     start, end = int(found[1], 16), layer.size - length
     if not 0 < start < end:
         raise FormatError(
@@ -79,7 +79,7 @@ def locate(layer: Descriptor, tail: bytes, limits: Limits = DEFAULT_LIMITS) -> L
         )
     if end - start > limits.toc_bytes:
         raise UnsupportedLayerError(
-            f"the table of contents has {end - start} bytes, above our limit of {limits.toc_bytes}"
+            f"the table of contents has {end - start} bytes, above the limit of {limits.toc_bytes}"
         )
     toc = Part(ByteRange(start, end), limits.toc_bytes)
     return Location(toc, digest, None, None, is_joined=True, is_gzip=True)
@@ -138,7 +138,7 @@ class TocMember:
         self._left = int(size[1], 8)
         if self._left > self._limits.toc_bytes:
             raise UnsupportedLayerError(
-                f"the table of contents has {self._left} bytes, above our limit of "
+                f"the table of contents has {self._left} bytes, above the limit of "
                 f"{self._limits.toc_bytes}"
             )
         return rest

@@ -55,7 +55,7 @@ class TocParser:
         """Parse the next text: a few MiB at most, as entries are decoded in such batches."""
         self._size += len(text)
         if self._size > self._limits.toc_bytes:
-            raise LimitError(f"the TOC has more than {self._limits.toc_bytes} bytes, our limit")
+            raise LimitError(f"the TOC has more than {self._limits.toc_bytes} bytes, the limit")
         if not self._is_text_taken:
             self._budget.take_text(len(text))
         if batch := self._reader.feed(text):
@@ -92,6 +92,6 @@ class TocParser:
         self._budget.take_entries(more)
         if self._count > self._limits.entries_count:
             raise UnsupportedLayerError(
-                f"its table of contents has {self._count} entries or more, our limit is "
+                f"its table of contents has {self._count} entries or more, the limit is "
                 f"{self._limits.entries_count}"
             )

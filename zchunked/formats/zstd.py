@@ -176,7 +176,7 @@ def stream(
             if left < 0:
                 if most is None:
                     raise LimitError(
-                        f"frames decode to more than the {limits.tar_bytes} bytes we accept"
+                        f"frames decode to more than {limits.tar_bytes} bytes, the limit"
                     )
                 raise FormatError(f"frames decode to more than {most} bytes")
             yield data

@@ -69,7 +69,7 @@ class Rebuild:
             left -= len(data)
             if left < 0:
                 raise LimitError(
-                    f"the layer's tar has more than the {self._limits.tar_bytes} bytes we accept"
+                    f"the layer's tar has more than {self._limits.tar_bytes} bytes, the limit"
                 )
             due, self._due = self._due, []
             yield data, due

@@ -169,21 +169,21 @@ def _export(
     put: Callable[[StoredImage, AnyDestination], None],
 ) -> StoredImage:
     """To every destination."""
-    is_healed = False
+    is_repaired = False
 
     for destination in to:
         try:
             put(image, destination)
         except DamagedLayerError as damage:
-            if is_healed:
+            if is_repaired:
                 raise
             context.show(Noted(f"{damage}; doing that now"))
-            image, is_healed = pull.repair(image), True
+            image, is_repaired = pull.repair(image), True
             context.show(Pulled(image.documents.manifest_digest))
             if destination.is_stream:
                 raise DamagedLayerError(
                     f"the archive at {destination.text} is broken, for layers were damaged in "
-                    f"the store ({damage}); they are healed now: run the same command again"
+                    f"the store ({damage}); they are repaired now: run the same command again"
                 ) from damage
             put(image, destination)
     return image

@@ -50,7 +50,7 @@ def last_pulled(store: Store, name: str, platform: Platform) -> Digest:
 def _documents(store: Store, name: str, root: Digest, platform: Platform) -> ImageDocuments:
     def refuse(digest: Digest | None) -> Document:
         raise NotFoundError(
-            f"{name}: manifest {digest} is not in the store, and --offline asks nobody; "
+            f"{name}: manifest {digest} is not in the store, and --offline sends no request; "
             "run the same command without --offline"
         )
 

@@ -42,7 +42,7 @@ class Allowed:
         parts = [host, *repository.split("/")]
         if not any("/".join(parts[:count]) in self.patterns for count in range(1, len(parts) + 1)):
             raise AccessDeniedError(
-                f"{host}/{repository} is not allowed here; whoever runs this server can add "
+                f"{host}/{repository} is not allowed here; the operator of this server can add "
                 f"--allow {host}"
             )
 

@@ -120,7 +120,7 @@ class SavedObjects:
             len(one.Layers or []) > most for one in saved
         ):
             raise LimitError(
-                f"{self.name}: manifest.json lists more images or layers than we accept"
+                f"{self.name}: manifest.json lists more images or layers than the limits"
             )
         return saved
 

@@ -51,7 +51,7 @@ def static_endpoint(network: Network, reference: LayoutReference) -> RegistryEnd
     scheme = reference.scheme.removeprefix("oci+")
     if scheme == "http" and not (reference.is_loopback or network.plain_http):
         raise UsageError(
-            f"{reference.name} would be read unencrypted, and anybody on the way could change its "
+            f"{reference.name} would be read unencrypted, and any host on the way could change its "
             "index; use oci+https://, or allow it with --plain-http"
         )
     host, _, path = reference.base.partition("/")

@@ -141,7 +141,9 @@ class LayoutSource:
                 f"{where} says no version of the layout: {str(error)[:200]}"
             ) from error
         if not version.startswith("1."):
-            raise FormatError(f"{where}: the layout is of version {version!r:.40}, we know 1.0.0")
+            raise FormatError(
+                f"{where}: invalid layout version; expected 1.0.0, got {version!r:.40}"
+            )
 
     def _document(self, listed: Descriptor) -> bytes:
         most, what = (

@@ -1,4 +1,4 @@
-"""The source that asks nobody: whatever is not in the store already is not found."""
+"""The source of --offline: sends no request; what the store lacks is not found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class OfflineSource:
     def manifest(self, digest: Digest | None) -> Document:
         raise NotFoundError(
             f"{self._name}: {'manifest ' + digest if digest else 'what it names'} is not in the "
-            "store, and --offline asks nobody; pull the image once with the network"
+            "store, and --offline sends no request; pull the image once with the network"
         )
 
     def spans_per_request(self, blob: Descriptor) -> int:
@@ -39,5 +39,5 @@ class OfflineSource:
         if list(spans) != [ByteRange(0, blob.size)]:
             raise UnsupportedLayerError("its table of contents is not in the store")
         raise NotFoundError(
-            f"{self._name}: blob {blob.digest} is not in the store, and --offline asks nobody"
+            f"{self._name}: blob {blob.digest} is not in the store, and --offline sends no request"
         )

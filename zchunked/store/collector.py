@@ -74,8 +74,7 @@ class Collector:
         if not self._locks.works:
             raise LocalError(
                 f"cannot collect garbage in {self._folder.parent}: its file system has no locks "
-                "(fcntl(2)), so nobody can tell what other processes use; use a store on a "
-                "local disk"
+                "(fcntl(2)), so what other processes use is unknown; use a store on a local disk"
             )
         names = [str(digest) for (digest,) in self._index.rows("SELECT digest FROM blobs")]
         return set(self._locks.pinned_elsewhere(names))

@@ -112,5 +112,5 @@ def verify_store(settings: Settings) -> int:
         )
     raise IntegrityError(
         f"{count} damaged spans were dropped from the store, {where}; pull the image again to "
-        "heal it"
+        "repair it"
     )

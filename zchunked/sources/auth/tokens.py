@@ -188,7 +188,7 @@ class Auth:
                     return challenge
         schemes = ", ".join([one.scheme for one in offered])[:100]
         raise AccessDeniedError(
-            f"{denied}; it offers {schemes or 'no way'} to authenticate, we know bearer and basic"
+            f"{denied}; it offers {schemes or 'no way'} to authenticate; expected bearer or basic"
         )
 
     def _learn_basic(self, shown_grant: Grant, denied: Exception) -> None:
@@ -292,7 +292,7 @@ class Auth:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             # They may hold one, so they are not shown.
             raise TransientError(
-                f"{what} answered {len(data)} bytes that are no token", most_tries=_JUNK_TRIES
+                f"{what} answered {len(data)} bytes instead of a token", most_tries=_JUNK_TRIES
             ) from None
         text = found.token or found.access_token or ""
         if not _VISIBLE.fullmatch(text):

@@ -124,9 +124,9 @@ class Response(HTTPResponse):
             raise RemoteDisconnected("the head of the answer is cut off")
         length = self.headers.get("Content-Length", "0").strip()
         if any(isinstance(one, _LOST_LINES) for one in self.headers.defects):
-            raise MalformedHeadError("a line that is no header")
+            raise MalformedHeadError("a line that is not a header")
         if not self.chunked and not (length.isascii() and length.isdecimal()):
-            raise MalformedHeadError("Content-Length is no number")
+            raise MalformedHeadError("Content-Length is not a number")
 
     def expect(self, *, may_wait: bool = True) -> None:
         """Begin the next step: more of the body; only received bytes, unless it may wait."""

@@ -101,13 +101,13 @@ def translated(  # noqa: C901 - a table, in the form of ifs
             return UnheardError(f"{host}: no connection in time")
         return SilentError(f"{host}: no byte for {seconds:g} s{at}")
     if is_proxy:
-        return unreachable(f"{host}: the proxy does not connect us ({str(causes[-1])[:100]!r})")
+        return unreachable(f"{host}: the proxy refuses the connection ({str(causes[-1])[:100]!r})")
     if received is None and (tls := _first(causes, ssl.SSLError)):
         reason = getattr(tls, "reason", None) or ""
         if reason in _NOT_TLS:
             return NoTlsError(f"{host}: speaks no TLS ({reason}); --plain-http, if that is meant")
         if any(word in reason for word in _NO_AGREEMENT):
-            return NoTlsError(f"{host}: we agree on no TLS ({reason})")
+            return NoTlsError(f"{host}: no TLS version or cipher in common ({reason})")
         return unreachable(
             f"{host}: the TLS connection broke ({reason or 'closed by the other side'})"
         )

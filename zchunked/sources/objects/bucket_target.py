@@ -26,7 +26,7 @@ _MOST_PARTS = 9000  # S3 takes 10,000
 _PARTS_AT_ONCE = 2  # for each blob; several blobs go up at the same time
 _PART_RETRIES = 3
 _REQUEST_SECONDS = 300  # for a part to go up: 17 kB/s
-_TURNS = 20  # each turn that is lost was won by somebody else
+_TURNS = 20  # each lost turn was won by another publisher
 _BLOB_TYPE = {
     "Content-Type": "application/octet-stream",
     "Cache-Control": "public, max-age=31536000, immutable",
@@ -107,10 +107,8 @@ class BucketTarget:
                 self._put(path, new, _JSON_TYPE)
             if self._has_conditions:
                 return
-            # The bucket takes no conditions: look whether somebody has just written over ours.
-        raise TransferError(
-            f"{self.name}/{path}: somebody else replaces it all the time; try again"
-        )
+            # The bucket takes no conditions: look whether another publisher overwrote ours.
+        raise TransferError(f"{self.name}/{path}: another publisher keeps replacing it; try again")
 
     def close(self) -> None:
         """Connections end with the process; there is no way to end them before."""
@@ -164,7 +162,7 @@ class BucketTarget:
             if is_conditional:
                 raise
             raise TransientError(
-                f"{self.name}/{path}: somebody else writes it at the same time"
+                f"{self.name}/{path}: another publisher writes it at the same time"
             ) from None
         except (exceptions.BaseError, OSError) as error:
             answered = self._bucket.answered(error, f"{self.name}/{path}")
