@@ -45,7 +45,7 @@ def parse_content_range(text: str) -> tuple[ByteRange, int | None]:
     """
     found = _CONTENT_RANGE.fullmatch(text.strip())
     if found is None:
-        raise FormatError(f"Content-Range is {text!r:.80}, want bytes FIRST-LAST/SIZE")
+        raise FormatError(f"invalid Content-Range: {text!r:.80}; expected bytes FIRST-LAST/SIZE")
     span = ByteRange(int(found[1]), int(found[2]) + 1)
     total = None if found[3] == "*" else int(found[3])
     if span.size < 1 or (total is not None and span.end > total):

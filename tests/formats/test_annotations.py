@@ -146,9 +146,9 @@ SLOPPY = [
 
 @pytest.mark.parametrize("text", SLOPPY)
 def test_sloppy_numbers_are_not_guessed_at(text: str) -> None:
-    with pytest.raises(UnsupportedLayerError, match="want decimal numbers"):
+    with pytest.raises(UnsupportedLayerError, match="expected decimal numbers"):
         locate(described(GOOD, manifest_position=text))
-    with pytest.raises(UnsupportedLayerError, match="want decimal numbers"):
+    with pytest.raises(UnsupportedLayerError, match="expected decimal numbers"):
         locate(
             described(
                 GOOD,

@@ -144,7 +144,7 @@ class RunFetcher:
                 self._receiver.take_back(plan, [span])
                 digest = checks.digests[still[0]].hex()
                 raise IntegrityError(
-                    f"chunk at {span} of layer {plan.blob.digest}: want sha256:{digest}, got "
+                    f"chunk at {span} of layer {plan.blob.digest}: expected sha256:{digest}, got "
                     "something else twice; the registry's copy is damaged or something on the "
                     "way changes it"
                 )

@@ -181,7 +181,7 @@ def _position(form: re.Pattern[str], text: str, name: str) -> tuple[tuple[int, i
     numbers = [int(number) for number in found.groups()] if found else []
     if not numbers or max(numbers) > _LARGEST:
         raise UnsupportedLayerError(
-            f"annotation {name} is {text!r:.80}, want decimal numbers between colons"
+            f"invalid annotation {name}: {text!r:.80}; expected decimal numbers between colons"
         )
     return (numbers[0], numbers[1], numbers[2]), (numbers[3] if len(numbers) > 3 else 0)
 

@@ -100,7 +100,7 @@ class TocReader:
             raise self._broken
         if want != f"sha256:{got}":
             raise IntegrityError(
-                f"TOC of layer {short(self._layer.digest)}: want {want}, got sha256:{got}"
+                f"TOC of layer {short(self._layer.digest)}: expected {want}, got sha256:{got}"
                 + (f" ({self._broken})" if self._broken else "")
             )
         if error := self._refused or self._broken:

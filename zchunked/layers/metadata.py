@@ -121,5 +121,5 @@ def check_tarsplit(store: Store, index: LayerIndex) -> None:
         hasher.update(piece)
     if hasher.digest() != raw(digest):
         raise IntegrityError(
-            f"tar-split of layer {short(blob)}: want {digest}, got sha256:{hasher.hexdigest()}"
+            f"tar-split of layer {short(blob)}: expected {digest}, got sha256:{hasher.hexdigest()}"
         )

@@ -39,7 +39,7 @@ def ingest(store: Store, digest: Digest, size: int | None, source: BinaryIO) -> 
         store.evict(digest, [ByteRange(0, size)])
         store.pulls.finish(number, f"ingest:{digest}", "")
         raise IntegrityError(
-            f"want {digest}, got {from_raw(hasher.digest())} ({size} bytes); nothing of it is kept"
+            f"expected {digest}, got {from_raw(hasher.digest())} ({size} bytes); nothing is kept"
         )
     store.set_whole(digest, size)
     return size
@@ -85,7 +85,7 @@ def _spooled(store: Store, digest: Digest, source: BinaryIO) -> int:
             yield piece
         if from_raw(hasher.digest()) != digest:
             raise IntegrityError(
-                f"want {digest}, got {from_raw(hasher.digest())}; nothing of it is kept"
+                f"expected {digest}, got {from_raw(hasher.digest())}; nothing of it is kept"
             )
 
     return store.keep(pieces())[1]

@@ -42,7 +42,7 @@ class ObjectSearch:
         if digest not in (None, digest_of(answer.data)):
             answer = self._source.manifest(digest)
             if (got := digest_of(answer.data)) != digest:
-                raise IntegrityError(f"{self._name}: want manifest {digest}, got {got} twice")
+                raise IntegrityError(f"{self._name}: expected manifest {digest}, got {got} twice")
         self._store.put(answer.data)
         return answer
 

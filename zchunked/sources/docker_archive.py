@@ -106,8 +106,8 @@ class SavedObjects:
             data = self._members.get("manifest.json", self._limits.manifest_bytes)
         except NotFoundError as error:
             raise FormatError(
-                f"{self.name} has no manifest.json; want what docker save writes since 1.10, or "
-                "say oci-archive:"
+                f"{self.name} has no manifest.json; expected an archive of docker save since 1.10; "
+                "or say oci-archive:"
             ) from error
         try:
             saved = _SAVED.decode(data)

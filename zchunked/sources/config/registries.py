@@ -241,7 +241,7 @@ def _rewritten(reference: Reference, registry: Registry, place: RegistryLocation
         ) from error
     if there.host != place.location.partition("/")[0]:
         raise LocalError(
-            f"{registry.file}: location {place.location!r:.200}: want a host's full name first, "
-            "or one with a port"
+            f"{registry.file}: invalid location {place.location!r:.200}; expected a host's full "
+            "name first, or one with a port"
         )
     return there

@@ -99,7 +99,7 @@ def _refuse_packed(headers: Mapping[str, str], blob: Descriptor, what: str) -> N
     if length != str(want) or total not in (None, blob.size):
         raise EncodedError(
             f"{what} came with Content-Encoding {headers.get('Content-Encoding')!r:.40}, packed to "
-            f"{length!r:.24} bytes, want {want} as they are"
+            f"{length!r:.24} bytes, expected {want} as they are"
         )
 
 

@@ -14,7 +14,7 @@ from zchunked.sources.http.range_reader import BlobReader
 from zchunked.sources.http.range_response import EncodedError
 from zchunked.sources.layout import blob_path
 
-_SHAPE = "want the place that holds a layout's index.json, oci+https://host/base[:tag]"
+_SHAPE = "expected the URL above a layout's index.json, oci+https://host/base[:tag]"
 _ADVICE = (
     "the server packs files although asked not to; switch that off (nginx: gzip_static always) "
     "for the layout"
