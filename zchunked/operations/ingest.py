@@ -39,7 +39,8 @@ def ingest(store: Store, digest: Digest, size: int | None, source: BinaryIO) -> 
         store.evict(digest, [ByteRange(0, size)])
         store.pulls.finish(number, f"ingest:{digest}", "")
         raise IntegrityError(
-            f"expected {digest}, got {from_raw(hasher.digest())} ({size} bytes); nothing is kept"
+            f"expected {digest}, got {from_raw(hasher.digest())} ({size} bytes); "
+            "nothing of it is kept"
         )
     store.set_whole(digest, size)
     return size
