@@ -73,22 +73,24 @@ FORMAT = choice(
 QUIET = "print the digest alone, and no progress"
 SEED = Option(
     "--seed",
-    "a folder, tar file or OCI layout of this machine; files in it stand in for chunks; repeatable",
+    "take chunks from the files in this folder, tar file or OCI layout; repeatable (default: none)",
     metavar="PATH",
     kind="list",
     is_path=True,
     separator=os.pathsep,
 )
-FROM = path("--from", "more images, one on a line; # begins a comment, - is standard input")
-DIGESTFILE = path("--digestfile", "write the manifest digest into that file")
+FROM = path("--from", "pull these images too, one a line; # begins a comment, - is standard input")
+DIGESTFILE = path("--digestfile", "write the manifest digest to this file too")
 
 ACCESS = (
     path(
-        "--authfile", "credentials, as podman and docker keep them (default: where these keep them)"
+        "--authfile",
+        "credentials, as podman and docker keep them (default: those of podman, then of docker)",
     ),
     Option(
         "--creds",
-        "user and password; USER alone asks for the password, - reads both from standard input",
+        "user and password; USER alone asks for the password, - reads both from standard input "
+        "(default: those of --authfile)",
         metavar="USER[:PASSWORD]",
     ),
     Option(
@@ -102,7 +104,8 @@ ACCESS = (
     switch("--plain-http", "speak http instead of https (default: https, but http on loopback)"),
     path(
         "--cert-dir",
-        "CA certificates (*.crt) and client ones (*.cert with *.key), for all hosts",
+        "CA certificates (*.crt) and client ones (*.cert with *.key), for all hosts (default: the "
+        "system's, and certs.d of podman and docker)",
         "DIR",
     ),
     path(
@@ -126,7 +129,7 @@ NETWORK = (
     ),
     Option(
         "--deadline",
-        "give up after so long, whatever has come (default: never)",
+        "give up after so long, whatever arrived (default: never)",
         values.duration,
         "TIME",
     ),
@@ -145,8 +148,8 @@ NETWORK = (
     Option(
         "--stall-timeout",
         (
-            "a connection without a byte for so long is broken (default 10s, or half the "
-            "patience if that is less)"
+            "drop a connection after so long without a byte (default 10s, or half the patience "
+            "if that is less)"
         ),
         values.duration,
         "TIME",
@@ -163,7 +166,7 @@ PROGRESS = (
         "json",
         "none",
     ),
-    switch("--explain-retries", "say why each retry was made, and what karma is left"),
+    switch("--explain-retries", "say why each retry is made, and the karma that is left"),
     switch("--verbose", "show each request and each retry, without secrets", "-v"),
 )
 SPENDING = (
@@ -173,11 +176,11 @@ SPENDING = (
         values.size,
         "BYTES",
     ),
-    Option("--rate", "the link's rate to reckon with (default: as measured)", values.rate, "RATE"),
-    switch("--dry-run", "only say what it would cost: the same as the verb plan"),
+    Option("--rate", "assume this rate of the link (default: as measured)", values.rate, "RATE"),
+    switch("--dry-run", "only say what it would cost, as the verb plan does"),
     Option(
         "--max-gap",
-        "the most unneeded bytes to buy to save a request (default: by the link; 0: none)",
+        "fetch at most so many unneeded bytes to save a request (default: by the link; 0: none)",
         values.size,
         "BYTES",
     ),
@@ -185,14 +188,16 @@ SPENDING = (
 ENGINES = ("docker", "containerd", "podman", "crio", "k3s", "buildkit")
 EXACT = switch(
     "--exact",
-    "always end with the registry's own blobs, put together from what is stored and the rest",
+    "end with the registry's own blobs (default: unless a rebuilt tar saves bytes and time)",
 )
 LEAN = switch(
-    "--lean", "a metered link: fetch the fewest bytes; tars are rebuilt, and have other digests"
+    "--lean",
+    "fetch the fewest bytes, for a metered link; layers become tars with other digests (default: "
+    "by bytes and time)",
 )
 PROVE = switch(
     "--prove",
-    "hold each layer's tar against its diff ID now (default: when a tar is first made of it)",
+    "check each layer's tar against its diff ID now (default: when a tar is first made of it)",
 )
 
 
@@ -210,12 +215,13 @@ SERVE = (
     path("--tls-cert", "serve https with this certificate (default: http, on loopback only)"),
     path("--tls-key", "the key of --tls-cert"),
     switch(
-        "--insecure-listen", "serve other machines unencrypted; they pull with your credentials"
+        "--insecure-listen",
+        "serve other machines unencrypted, with your credentials (default: refuse)",
     ),
     Option(
         "--allow",
         (
-            "serve this upstream alone; repeatable (default: well-known ones and those of "
+            "serve only this upstream; repeatable (default: well-known ones and those of "
             "registries.conf)"
         ),
         metavar="HOST[/PREFIX]",
@@ -224,7 +230,7 @@ SERVE = (
     ),
     Option(
         "--upstream",
-        "a name for a host that has a port; repeatable",
+        "serve this host under a name without its port; repeatable (default: none)",
         metavar="NAME=HOST[:PORT]",
         kind="list",
         separator=" ",
@@ -232,7 +238,7 @@ SERVE = (
     path("--token", "serve only clients that know the token in this file (default: any)"),
     Option(
         "--stale",
-        "how long the last answer to a tag is good while its upstream is down (default 1h)",
+        "serve a tag's last answer for so long while its upstream is down (default 1h)",
         values.duration,
         "TIME",
         default=3600.0,
@@ -247,12 +253,12 @@ SERVE = (
     ),
     Option(
         "--config-for",
-        "print what to write where for this engine, and end",
+        "print what to write where for this engine, and exit",
         values.one_of(*ENGINES),
         "ENGINE",
         choices=ENGINES,
     ),
-    switch("--verbose", "say what went wrong with clients", "-v"),
+    switch("--verbose", "log errors of clients", "-v"),
 )
 INGEST = (
     Option("--digest", "what the bytes must hash to: sha256:…", metavar="DIGEST"),
@@ -276,20 +282,25 @@ GC = (
     ),
     Option(
         "--expire",
-        "drop interrupted downloads whose last byte came longer ago than this (default 14d)",
+        "drop interrupted downloads whose last byte arrived longer ago than this (default 14d)",
         values.duration,
         "TIME",
         default=14 * 86400.0,
     ),
     Option(
         "--keep",
-        "keep this image and no other one; repeatable",
+        "keep this image and no other; repeatable (default: all)",
         metavar="IMAGE",
         kind="list",
         separator=" ",
     ),
-    Option("--keep-last", "keep the N images pulled last and no other one", values.count, "N"),
-    switch("--dry-run", "only say what would go"),
+    Option(
+        "--keep-last",
+        "keep the N images pulled last and no other (default: all)",
+        values.count,
+        "N",
+    ),
+    switch("--dry-run", "only say what would be removed"),
 )
 
 HOW = (("registry", ACCESS), ("network", NETWORK), ("progress", PROGRESS))

@@ -111,7 +111,7 @@ VERBS = {
         ),
         Verb(
             "push",
-            "upload an image to a registry, from where it got to, whatever happened before",
+            "upload an image to a registry; the same command resumes",
             (SOURCE, REGISTRY),
             (
                 (
@@ -141,7 +141,9 @@ VERBS = {
                     (
                         PLATFORM,
                         Option(
-                            "--media-type", "what DIGEST is, where it helps to know", metavar="TYPE"
+                            "--media-type",
+                            "media type of DIGEST (default: found out)",
+                            metavar="TYPE",
                         ),
                         STORE,
                         quiet("no progress"),
@@ -168,7 +170,7 @@ VERBS = {
         ),
         Verb(
             "serve",
-            "be a registry on loopback through which every engine of this machine pulls partially",
+            "run a registry on loopback: engines here pull only missing bytes through it",
             (),
             (
                 ("", (*SERVE, STORE, quiet("no access log"))),
@@ -179,10 +181,7 @@ VERBS = {
         ),
         Verb(
             "ingest",
-            (
-                "take a blob whose digest is known from standard input into the store; the same "
-                "command resumes"
-            ),
+            ("store a blob of known digest from standard input; the same command resumes"),
             (),
             (
                 (
@@ -217,16 +216,13 @@ VERBS = {
         ),
         Verb(
             "status",
-            (
-                "list pulls that are under way or were interrupted: how far they are, and "
-                "whether they still run"
-            ),
+            ("list running and interrupted pulls, and how far they are"),
             (),
             (
                 (
                     "",
                     (
-                        switch("--watch", "again every second, until no pull is under way"),
+                        switch("--watch", "repeat every second until no pull is running"),
                         STORE,
                         quiet("print names alone"),
                         FORMAT,
@@ -252,7 +248,7 @@ VERBS = {
                 (
                     "",
                     (
-                        switch("--quick", "look at sizes alone, and hash nothing"),
+                        switch("--quick", "check sizes alone, and hash nothing (default: hash)"),
                         PLATFORM,
                         STORE,
                         quiet("print nothing"),

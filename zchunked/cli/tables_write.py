@@ -22,13 +22,14 @@ LEVEL = Option(
 REGISTRY = Argument("TARGET", "[docker://]host/repository[:tag]")
 MOUNT_FROM = Option(
     "--mount-from",
-    "a repository of the same registry that may have blobs already; repeatable",
+    "repository of the same registry that may have the blobs; repeatable (default: none)",
     metavar="REPOSITORY",
     kind="list",
     separator=" ",
 )
 WITH_REFERRERS = switch(
-    "--with-referrers", "push signatures, attestations and SBOMs that refer to the image too"
+    "--with-referrers",
+    "push signatures, attestations and SBOMs that refer to the image too (default: do not)",
 )
 PLATFORM_OR_ALL = Option(
     "--platform",
@@ -39,20 +40,21 @@ REWRITE = (
     Option(
         "--rewrite-timestamp",
         (
-            "let no file be younger than this, so that rebuilds update cheaply; changes diff "
-            "IDs and image ID"
+            "let no file be younger than this, so that updates of rebuilds are small; changes "
+            "diff IDs and image ID (default: keep times)"
         ),
         values.epoch,
         "EPOCH",
     ),
     switch(
         "--normalize",
-        "drop owners' names, access and change times from headers; changes diff IDs and image ID",
+        "drop owners' names, access and change times from headers; changes diff IDs and image "
+        "ID (default: keep them)",
     ),
 )
 AGAINST = Option(
-    "--against", "say what an update from that image will cost, before and after", metavar="OLD"
+    "--against", "say what an update from this image costs, before and after", metavar="OLD"
 )
 ADD = switch(
-    "--add", "an index in which the old instances stand beside the new ones, for tools without zstd"
+    "--add", "write an index with the old instances beside the new ones, for tools without zstd"
 )
