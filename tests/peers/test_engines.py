@@ -27,7 +27,7 @@ from zchunked.errors import LocalError, UsageError
 from zchunked.export.engine_names import EngineTarget, parse_engine
 from zchunked.export.engines import Engine
 from zchunked.options import GapOptions
-from zchunked.serve.transfer import deliver
+from zchunked.serve.engine_transfer import deliver
 from zchunked.store import Store
 
 __all__ = ["start"]

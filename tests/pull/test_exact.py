@@ -40,7 +40,7 @@ from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest, raw
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
-from zchunked.pull import choosing, layers, stored_frames, toc_stream, ways
+from zchunked.pull import layers, stored_frames, toc_stream, way_chooser, ways
 from zchunked.pull.conditions import Conditions
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.ways import WayCost
@@ -396,7 +396,7 @@ def test_what_came_in_parts_rests_on_rows(tmp_path: Path, monkeypatch: pytest.Mo
     def lean(costs: Sequence[WayCost], *_: Any, **__: Any) -> WayCost:
         return next(cost for cost in costs if cost.way == "lean")
 
-    monkeypatch.setattr(choosing, "choose", lean)
+    monkeypatch.setattr(way_chooser, "choose", lean)
     with warm(tmp_path, OLD) as store:
         outcome = pull(MemorySource(image([NEW]), spans=8), store)
         assert outcome.receipt.layers[0].proved == "diff_id"

@@ -32,18 +32,18 @@ def convert(
 
     An error that leaves carries `converted`, what was done by then.
     """
-    work = _Work(delivery.for_source(context, reference), reference, delivery, how)
+    conversion = _OneConversion(delivery.for_source(context, reference), reference, delivery, how)
     try:
-        work.run(against, all_platforms=all_platforms, add=add)
+        conversion.run(against, all_platforms=all_platforms, add=add)
     except (ZPullError, KeyboardInterrupt) as error:
-        failure = work.failed(error)
+        failure = conversion.failed(error)
         if failure is error:
             raise
         raise failure from error
-    return work.result()
+    return conversion.result()
 
 
-class _Work:
+class _OneConversion:
     """One conversion: what was pulled, and what became of it."""
 
     def __init__(

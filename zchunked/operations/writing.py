@@ -15,7 +15,7 @@ from zchunked.store.images import StoredImage
 
 if TYPE_CHECKING:
     from zchunked.export.engines import Engine
-    from zchunked.serve.transfer import Handover
+    from zchunked.serve.engine_transfer import Handover
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def handover_of(context: Context, image: str, to: Sequence[AnyDestination]) -> H
     engines = [engine for engine in engines if not engine.is_remote]
     if not engines:
         return None
-    from zchunked.serve.transfer import Handover  # noqa: PLC0415 - an extra
+    from zchunked.serve.engine_transfer import Handover  # noqa: PLC0415 - an extra
 
     return Handover(context.store, image, engines)
 
@@ -74,7 +74,7 @@ def write(
 ) -> None:
     """Write the image, and note it on the receipt; warn of a manifest of our own."""
     if isinstance(to, EngineDestination):
-        from zchunked.serve.transfer import deliver  # noqa: PLC0415 - an extra
+        from zchunked.serve.engine_transfer import deliver  # noqa: PLC0415 - an extra
 
         done = handover.result(to.engine) if handover is not None else None
         if done is None:

@@ -14,8 +14,8 @@ from zchunked.pull.costs import record_estimate, refuse_plan
 from zchunked.pull.inspect import inspector_of, toc_rank
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.layer_metadata import LayerMetadata
+from zchunked.pull.layer_prover import LayerProver
 from zchunked.pull.planner import Planner
-from zchunked.pull.proving import LayerProver
 from zchunked.pull.seeding import take_seeds
 from zchunked.pull.session import PullSession
 from zchunked.pull.stored_frames import StoredFrames

@@ -9,12 +9,12 @@ from zchunked.download.fetch_plan import FetchPlan
 from zchunked.layers.stand_ins import Frame, FrameLocation, StandIns, choose_stand_ins, find_frames
 from zchunked.oci.digest import Digest
 from zchunked.options import GapOptions
-from zchunked.pull.choosing import WayChooser
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.lean_need import check_loose, held_elsewhere, wanted_of
 from zchunked.pull.request_shape import RequestShape, shape_of
 from zchunked.pull.stored_frames import StoredFrames
+from zchunked.pull.way_chooser import WayChooser
 from zchunked.ranges import ByteRange, Spans, merge, subtract
 from zchunked.store import ChunkLocation, Store
 

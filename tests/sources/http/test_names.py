@@ -13,8 +13,8 @@ import pytest
 from tests.helpers.servers.loopback import LoopbackServer
 from zchunked.errors import PermanentError, TransientError
 from zchunked.sources.http.client import Http
-from zchunked.sources.http.guard import refuse_inward
 from zchunked.sources.http.names import MuteResolverError, addresses_of
+from zchunked.sources.http.redirect_guard import refuse_inward
 from zchunked.sources.traffic import Traffic
 
 SYSTEM = socket.getaddrinfo

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zchunked.errors import PermanentError
-from zchunked.sources.http.guard import refuse_inward
+from zchunked.sources.http.redirect_guard import refuse_inward
 
 NAMES = {
     "cdn.example": ["203.0.113.7"],
