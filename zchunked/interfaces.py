@@ -33,12 +33,12 @@ class Document:
 
     @property
     def cost(self) -> int:
-        """Body bytes that came for it."""
+        """Body bytes that were received for it."""
         return self.listing + (0 if self.was_here else len(self.data))
 
     @property
     def cost_again(self) -> int:
-        """The same for whoever asks for it by name again and still has it."""
+        """Body bytes to request it by name again while it is stored."""
         return self.listing or len(self.data)
 
 
@@ -57,7 +57,7 @@ class Naming(Protocol):
     """A source that can tell what its reference names without sending it. Raises as `Source`."""
 
     def named(self) -> Digest | None:
-        """The digest as the host says and nobody has checked; None when it does not say."""
+        """The digest as the host says, unchecked; None when it does not say."""
 
 
 @runtime_checkable
@@ -160,7 +160,7 @@ class Locating(Protocol):
     """A source that can also tell of a blob without reading it. Raises as `Source` does."""
 
     def size_of(self, digest: Digest) -> int | None:
-        """In bytes, as the host says and nobody has checked; None when it does not say."""
+        """Size in bytes as the host says, unchecked; None when it does not say."""
 
     def locate(self, digest: Digest) -> str:
         """A URL from which the blob can be downloaded, perhaps for a while only."""

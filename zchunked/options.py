@@ -118,7 +118,7 @@ class Options:
     limits: Limits = DEFAULT_LIMITS
 
     def link_rate(self, measured: float | None) -> float | None:
-        """Bytes per second to reckon with, None where nobody knows."""
+        """Bytes per second to assume, None where unknown."""
         rate = self.rate or measured
         if self.limit_rate is None:
             return rate

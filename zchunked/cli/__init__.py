@@ -11,7 +11,7 @@ from zchunked.cli.signals import Signals
 
 def main() -> None:
     """The console script. Ends the process."""
-    signals = Signals()  # first of all: whoever presses Ctrl-C now gets no traceback either
+    signals = Signals()  # first of all: Ctrl-C gives no traceback from here on
     try:
         code = _run_prepared(signals)
     except KeyboardInterrupt as error:
@@ -76,6 +76,6 @@ def _verdict(error: BaseException, signals: Signals) -> tuple[str, int]:
 def _fail(text: str, code: int) -> int:
     from zchunked.oci.quoting import safe_line  # noqa: PLC0415
 
-    with suppress(OSError, ValueError):  # nobody is left to tell
+    with suppress(OSError, ValueError):  # no reader is left
         print(f"zpull: error: {safe_line(' '.join(text.split()))}", file=sys.stderr, flush=True)
     return code

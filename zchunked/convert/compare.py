@@ -20,7 +20,7 @@ _AT_ONCE_BYTES = 4 << 20  # of a blob
 
 
 def update_cost(store: Store, old: ConvertedImage, new: ConvertedImage) -> UpdateCost:
-    """For whoever has the old image. Both are in the store, whole."""
+    """The cost for a machine with the old image. Both are whole in the store."""
     had = {layer.source.digest for layer in old.layers}
     before = {
         layer.source.digest: layer.source.size

@@ -132,7 +132,7 @@ def _listing(config: str, names: Names, layers: list[str]) -> bytes:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a container image archive, whoever wrote it: what an export may replace."""
+    """Whether a file is a container image archive of any tool, which an export may replace."""
     try:
         with tarfile.open(path, "r:") as tar:
             for member in islice(tar, _LOOKED_AT):

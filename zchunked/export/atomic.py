@@ -113,7 +113,7 @@ def sweep_beside(path: Path) -> None:
 
 def _drop_idle(partials: Iterable[Path]) -> None:
     for partial in partials:
-        with suppress(OSError):  # without locks nobody knows whether its writer lives
+        with suppress(OSError):  # without locks it is unknown whether its writer lives
             handle = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 if try_lock(handle):

@@ -35,7 +35,7 @@ def names_of(image: str, said: str | None, *, is_whole: bool = False) -> Names:
         image = str(pulled)
     tag = pulled.tag
     if isinstance(pulled, Reference) and tag and not image.partition("@")[0].endswith(f":{tag}"):
-        tag = None  # nobody said so
+        tag = None  # no tag was given
     # A layout may have kept a registry's reference as its tag.
     full = (
         _full(tag)

@@ -113,7 +113,7 @@ def _make(
                 stage.folder.rename(folder)  # over the empty folder that is held
                 stage.renamed()
                 return
-        _mark(target)  # before the blobs: whoever looks at the folder meanwhile sees a layout
+        _mark(target)  # before the blobs: a reader of the folder meanwhile sees a layout
         for path in content.blobs:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (stage.folder / path).rename(folder / path)

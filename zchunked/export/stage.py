@@ -49,7 +49,7 @@ class Stage:
         """Of killed processes' folders the first; others are dropped."""
         found: Path | None = None
         for folder in partials_of(self._place()):
-            # a file, or no locks: then nobody knows whether its process lives
+            # a file, or no locks: it is unknown whether its process lives
             with suppress(OSError):
                 handle = open_folder(folder)
                 if not try_lock(handle) or os.fstat(handle).st_uid != os.geteuid():

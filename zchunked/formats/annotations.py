@@ -137,7 +137,7 @@ def locate(
             if STARGZ_DIGEST in marks
             else "zstd layer without a table of contents"
         )
-    # stargz writes it beside the old names, and nobody beside the new ones
+    # stargz writes it beside the old names, no writer beside the new ones
     is_joined = STARGZ_DIGEST in marks
     if is_joined and (prefix == _NEW or not may_be_joined):
         raise UnsupportedLayerError("marked as eStargz and as zstd:chunked")

@@ -37,7 +37,7 @@ class Toc:
     Entry i has name `names[i]`, a payload of `sizes[i]` bytes (0 for all but regular files) and the
     chunks [first[i], first[i+1]). Chunk c lies at [starts[c], ends[c]) of the compressed blob and
     decodes to `chunk_sizes[c]` bytes of the raw digest `digests[c]`; where `holes[c]` is 1 these
-    are zeros and nobody need fetch them. `file_digests` has the raw digests of files of several
+    are zeros and need not be fetched. `file_digests` has the raw digests of files of several
     chunks, by entry. `fingerprints`: of what lies before each payload (`fingerprints.py`).
     `inner_offsets` is None, unless stargz wrote it: then a chunk lies that far into what its range
     decodes to, and more may follow it there.

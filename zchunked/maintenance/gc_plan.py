@@ -128,7 +128,7 @@ class _Wants:
         )
 
     def ranges(self, row: FileRow) -> list[tuple[int, int, int]]:
-        """(at, end, rank) of the row's parts that somebody wants, ascending where several."""
+        """(at, end, rank) of the row's parts that a holder wants, ascending."""
         _, at, until, blob, start = row
         rank = self.rank(blob)
         found = [(at, until, rank)] if rank < _NOBODY else []

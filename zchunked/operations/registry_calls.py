@@ -79,7 +79,7 @@ class RegistryCalls(StoreCalls):
         )
 
     def uploads(self, repository: str) -> RegistryUploads:
-        """The write side of a registry's repository, for whoever uploads blobs directly.
+        """The write side of a registry's repository, to upload blobs directly.
 
         `begin()` gives an `Upload` whose `location` is where bytes go, on whatever host, and whose
         `offset` says how many are there; `resumed(upload)` asks the registry for both again. Close

@@ -233,7 +233,7 @@ class BlobUpload:
                 self.is_mounted = True
                 return False
             if source != mount_from[-1]:
-                continue  # a session that nobody uses is purged
+                continue  # an unused session is purged
         if self._upload is None:
             self._upload = self._registry.begin()
         assert self._upload is not None

@@ -85,7 +85,7 @@ class Rooms:
 
 
 class Lease(Protocol):
-    """Who uses the store. A server that nobody asks for anything lets it go."""
+    """Counts the requests that use the store: without any, the server closes it."""
 
     def use(self) -> AbstractContextManager[None]:
         """In the block the store is open. Raises LocalError where it cannot be opened any more."""

@@ -21,7 +21,7 @@ class HostKarma:
 
     @contextmanager
     def of(self, host: str) -> Iterator[SharedKarma]:
-        """That of whoever pulls from the host just now, for the length of the block."""
+        """The karma that pulls from this host share, while the block lasts."""
         with self._lock:
             karma, count = self._shared.get(host) or (SharedKarma(self._patience, self._clock), 0)
             self._shared[host] = karma, count + 1

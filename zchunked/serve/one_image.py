@@ -30,7 +30,7 @@ class OneImage:
         self._sizes = {blob.digest: blob.size for blob in (manifest.config, *manifest.layers)}
         self.secret = secrets.token_hex(16)
         self.was_asked = False
-        """Whether anybody has come who knows the secret."""
+        """Whether a client that knows the secret sent a request."""
 
     def _admit(self, name: str) -> None:
         if not any(compare_digest(part.encode(), self.secret.encode()) for part in name.split("/")):

@@ -18,8 +18,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 def share(handle: int, path: Path) -> bool:
     """Clone or hard-link `handle` to the new file `path`, synced; False where that is impossible.
 
-    A hard link is made only of a file that is our own and that nobody else may write to. Whoever
-    owns it could still change it in place, which no tool does to a blob; then proofs and exports
+    A hard link is made only of a file that is our own and that no other user may write to. Its
+    owner could still change it in place, which no tool does to a blob; then proofs and exports
     fail as over a damaged disk, and a pull repairs it. Raises OSError when the disk is full.
     """
     if not (_reflink(handle, path) or _link(handle, path)):

@@ -191,7 +191,7 @@ class Collector:
         return [(str(digest), *numbers) for digest, *numbers in self._index.rows(sql, (file,))]
 
     def shrink_index(self) -> None:
-        """Give free pages of the index back to the file system, where nobody is in the way."""
+        """Return free pages of the index to the file system, unless it is in use."""
         ((pages,),), ((free,),) = (
             self._index.rows("PRAGMA page_count"),
             self._index.rows("PRAGMA freelist_count"),

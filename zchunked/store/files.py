@@ -57,7 +57,7 @@ class ByteFiles:
             ) from error
 
     def length(self, file: str) -> int:
-        """In bytes; 0 where there is no such file. LocalError where nobody can tell."""
+        """Size in bytes; 0 where there is no such file. LocalError where it is unreadable."""
         try:
             found = (self._folder / file).stat()
         except OSError as error:

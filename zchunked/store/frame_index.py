@@ -43,7 +43,7 @@ class FrameIndex:
     def __init__(self, index: Index) -> None:
         self._index = index
         index.ensure(_TABLES)
-        if index.was_older:  # then nobody has noted what lists them
+        if index.was_older:  # then no pull has noted what lists them
             with index.transaction() as db:
                 db.execute("INSERT OR IGNORE INTO unindexed SELECT id, '' FROM blobs WHERE whole")
 
@@ -109,7 +109,7 @@ class FrameIndex:
         sql = "SELECT EXISTS (SELECT 1 FROM chunks) OR EXISTS (SELECT 1 FROM headers)"
         return bool(self._index.rows(sql)[0][0])
 
-    # ── blobs that are to be indexed when somebody wants frames ──
+    # ── blobs to index once a pull wants frames ──
 
     def set_unindexed(self, digests: Iterable[str], manifest: str) -> None:
         """Blobs that are whole, or about to be, and a manifest in the store that lists them."""

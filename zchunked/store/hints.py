@@ -7,7 +7,7 @@ import time
 from zchunked.oci.digest import Digest
 from zchunked.store.database import Index
 
-_UPLOAD_SECONDS = 7 * 86400.0  # registries purge what nobody ends
+_UPLOAD_SECONDS = 7 * 86400.0  # registries purge unfinished uploads
 _SERVED_SECONDS = 7 * 86400.0  # a client that comes back after a week begins anew
 _MOST_SERVED = 100  # of one repository
 

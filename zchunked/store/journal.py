@@ -85,7 +85,7 @@ def recover(folder: Path) -> Iterator[Leftover]:
 
 
 def journal_of(path: Path) -> Path:
-    """Beside a byte file, while it is written or nobody has read it."""
+    """The journal of a byte file, which exists until it is closed or recovered."""
     return path.with_name(path.name + _JOURNAL)
 
 

@@ -21,7 +21,7 @@ _TAKEN = (errno.EACCES, errno.EAGAIN)
 class BlobLocks:
     """Locks of one open file, shared by the threads of a store; another store competes.
 
-    A shared lock *pins* a blob: its holder may use what the index says of it, and nobody collects
+    A shared lock *pins* a blob: its holder may use what the index says of it, and no process collects
     it. A lock that excludes the others is for collecting. Where the system or the file system has
     no such locks, nothing is held and `works` is False.
     """
@@ -58,7 +58,7 @@ class BlobLocks:
             self._held[name] = False
 
     def exclude(self, names: Iterable[str]) -> list[str]:
-        """Those that nobody else has pinned; nobody else can, until they are released."""
+        """Lock the blobs that no other process has pinned, until they are released."""
         got = []
         for name in names:
             try:

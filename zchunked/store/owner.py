@@ -37,7 +37,7 @@ def has_ended(text: bytes) -> bool:
         os.kill(int(parts[0]), 0)
     except (ProcessLookupError, OverflowError):
         return True
-    except OSError:  # it is somebody else's, so it lives
+    except OSError:  # it is another user's, so it runs
         return False
     return False
 

@@ -80,7 +80,7 @@ def gone(live: Path) -> Iterator[bool]:
     except FileNotFoundError:
         yield True
         return
-    except OSError:  # nobody can tell
+    except OSError:  # it is unknown
         yield False
         return
     try:

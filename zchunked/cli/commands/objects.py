@@ -48,7 +48,7 @@ def _write(found: FetchedObject, out: TextIO | None) -> int:
         write_file(out.buffer, found.pieces())
     except LocalError as error:
         if isinstance(error.__cause__, BrokenPipeError):
-            return error.exit_code  # whoever read has seen enough; nobody is left to tell
+            return error.exit_code  # the reader has closed the pipe
         raise
     return 0
 

@@ -15,7 +15,7 @@ from zchunked.sources.http.network_errors import NoAnswerError, NoTlsError
 from zchunked.sources.http.response import HttpResponse
 from zchunked.sources.http.urls import origin
 
-TRIES = 3  # somebody else's renewal may be used up before our turn; our own is final
+TRIES = 3  # another thread's renewal may be used up before this request; its own is final
 
 
 @dataclass(frozen=True, slots=True)

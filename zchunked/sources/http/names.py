@@ -13,11 +13,11 @@ class MuteResolverError(OSError):
 
 
 def addresses_of(name: str, seconds: float) -> list[str]:
-    """Best first, none twice.
+    """Addresses of a host name, best first, none twice.
 
     Raises socket.gaierror, or UnicodeError for what cannot be a name, as the system does;
-    MuteResolverError after `seconds`. The system goes on looking then, in a thread that nobody
-    waits for. Where it gives out no more threads there is no bound.
+    MuteResolverError after `seconds`. The system goes on looking then, in an abandoned
+    thread. Where it allows no more threads there is no limit.
     """
     with suppress(ValueError):
         ipaddress.ip_address(name)

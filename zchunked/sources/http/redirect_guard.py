@@ -1,7 +1,7 @@
 """Refuse redirects inward: to services of this machine, or to a cloud's metadata service.
 
 A registry may send us to any storage, in a private network too. Loopback and link-local addresses
-are no storage: whoever sends us there wants what only this machine can reach (server-side request
+are no storage: such a redirect wants what only this machine can reach (server-side request
 forgery).
 """
 
