@@ -101,7 +101,7 @@ class Announcing(Protocol):
     """A source that has something to tell while it works. Safe to use from several threads."""
 
     def set_listener(self, emit: Emit) -> None:
-        """Where its events go from now on."""
+        """Send events to `emit` from now on."""
 
 
 @runtime_checkable
@@ -114,7 +114,7 @@ class Failover(Protocol):
         """This blob or document was wrong, in these spans or anywhere: ask another source."""
 
     def set_listener(self, emit: Emit) -> None:
-        """Where its events go from now on."""
+        """Send events to `emit` from now on."""
 
 
 class Source(Protocol):

@@ -54,7 +54,7 @@ def parse_content_range(text: str) -> tuple[ByteRange, int | None]:
 
 
 def merge(spans: Iterable[ByteRange]) -> list[ByteRange]:
-    """The same bytes as ascending, disjoint, non-touching ranges."""
+    """Merge ranges into ascending, disjoint, non-touching ones."""
     merged: list[ByteRange] = []
     for span in sorted(spans):
         if merged and span.start <= merged[-1].end:
@@ -73,7 +73,7 @@ def append(spans: list[ByteRange], span: ByteRange) -> None:
 
 
 def append_pieces(spans: list[ByteRange], pieces: Iterable[tuple[int, Sized]]) -> None:
-    """The same with where each (position, bytes) lies."""
+    """Append the span of each (position, bytes)."""
     end = spans[-1].end if spans else -1
     for position, piece in pieces:
         start = spans.pop().start if position == end else position
@@ -121,7 +121,7 @@ class Spans:
 
     @property
     def lowest(self) -> float:
-        """Where the first one starts; beyond everything if there is none."""
+        """Where the first span starts; beyond everything if there is none."""
         return self._starts[0] if self._starts else float("inf")
 
     def overlap(self, span: ByteRange) -> int:
@@ -140,7 +140,7 @@ class Spans:
         return index >= 0 and end <= self._ends[index]
 
     def hold_each(self, starts: Iterable[int], ends: Iterable[int]) -> list[bool]:
-        """The same of many, in any order."""
+        """Whether each of many, in any order, is held whole."""
         lows, highs = [-1, *self._starts], [-1, *self._ends]
         return [
             end <= highs[bisect_right(lows, start) - 1]

@@ -225,7 +225,7 @@ class FetchedObject:
     fetched_bytes: int | None = None
 
     def read(self) -> bytes:
-        """All of it. Raises IntegrityError where the disk has spoilt it since."""
+        """Read all of it. Raises IntegrityError where the disk has damaged it since."""
         return b"".join(self.pieces())
 
 

@@ -52,13 +52,13 @@ class Argument:
 
     @property
     def shown(self) -> str:
-        """As a usage line shows it."""
+        """The argument as a usage line shows it."""
         name = f"{self.name}…" if self.is_repeated else self.name
         return f"[{name}]" if self.is_optional else name
 
     @property
     def count(self) -> str | None:
-        """As argparse wants it."""
+        """How many words it takes, in argparse's terms."""
         if self.is_repeated:
             return "*" if self.is_optional else "+"
         return "?" if self.is_optional else None

@@ -10,7 +10,7 @@ from zchunked.cli.tables import VERBS
 
 
 def manual() -> str:
-    """In the man(7) language."""
+    """The manual page in the man(7) language."""
     return "\n".join(_lines()) + "\n"
 
 

@@ -86,7 +86,7 @@ def warn(event: Event) -> None:
 
 
 def print_error(text: str) -> None:
-    """Of one image among several; what ends the command is told where it ends."""
+    """Print the error of one image among several; the command's own is printed at its end."""
     print(f"zpull: error: {safe_line(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 

@@ -161,7 +161,7 @@ def _manifest(data: bytes, config: Descriptor, layers: list[Descriptor]) -> byte
 
 
 def listed(descriptor: Descriptor) -> dict[str, Any]:
-    """As a manifest or an index lists it."""
+    """A descriptor as a manifest or an index lists it."""
     found: dict[str, Any] = {
         "mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size,
     }  # fmt: skip

@@ -157,7 +157,7 @@ class BlobDownload:
         return [chunk for chunk, good in zip(ours, verdicts, strict=True) if not good]
 
     def uncheck(self, chunks: Sequence[int]) -> None:
-        """They will arrive, and be checked, once more."""
+        """Have chunks checked again, when they arrive once more."""
         with self.lock:
             for chunk in chunks:
                 self._checked[chunk] = 0

@@ -77,12 +77,12 @@ class Lengths:
 
     @classmethod
     def of(cls, size: int, jobs: int, policy: GapPolicy) -> Lengths:
-        """For so many bytes by so many workers; none so short that it would mostly wait."""
+        """Lengths for so many bytes by so many workers; no request would mostly wait."""
         longest = min(_LONGEST_RUN, max(_SHORTEST_RUN, size // (jobs * 2)))
         return cls(longest, min(longest, max(_SHORTEST_RUN, 4 * policy.most, longest // 8)), jobs)
 
     def now(self, left: int) -> int:
-        """With so many bytes left to ask for."""
+        """The length of the next request, with so many bytes left."""
         return max(self.shortest, min(self.longest, left // self.jobs))
 
 
@@ -200,7 +200,7 @@ def shares(left: Sequence[ByteRange], jobs: int) -> list[Run]:
 
 
 def hull(run: Run) -> ByteRange:
-    """From a run's first byte to its last."""
+    """The range from a run's first byte to its last."""
     return ByteRange(run[0].start, run[-1].end)
 
 

@@ -43,7 +43,7 @@ class RetryingSource:
         return max(1, self._inner.spans_per_request(blob))
 
     def serves_ranges(self, blob: Descriptor) -> bool:
-        """As far as is known now."""
+        """Whether the host serves ranges, as far as is known now."""
         return self._inner.spans_per_request(blob) > 0
 
     def fetch(

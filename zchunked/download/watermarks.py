@@ -12,7 +12,7 @@ from zchunked.oci.digest import Digest
 
 
 class Watermarks:
-    """Of each blob, the offset below which all planned bytes arrived and were checked.
+    """The offset in each blob below which all planned bytes arrived and were checked.
 
     Thread-safe.
     """

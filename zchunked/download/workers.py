@@ -108,7 +108,7 @@ class WorkerPool:
     def prefetch(
         self, queue: str, items: Iterator[_Item], most: int = 4
     ) -> Generator[_Item, None, None]:
-        """The same items, made by a worker of that queue up to `most` ahead of the caller.
+        """Yield the items, made by a worker of that queue up to `most` ahead of the caller.
 
         Raises what making them raised, and Stopped when the pool is stopped. For a worker of
         another queue, which closes the generator unless it takes all items: until then the maker
@@ -170,7 +170,7 @@ class WorkerPool:
 
 
 def prefetched(items: Iterator[_Item]) -> Generator[_Item, None, None]:
-    """The same items, made a few ahead by a thread of their own, for callers without a pool.
+    """Yield the items, made a few ahead by a thread of their own, for callers without a pool.
 
     The thread ends on `close`. Where the system allows no thread, the caller's makes them.
     """

@@ -11,7 +11,7 @@ from zchunked.store.writer import Writer
 
 
 class Writers:
-    """Those of one pull. `of` and `close_own` are for the worker, the others for any thread."""
+    """One pull's writers. `of` and `close_own` are for the worker, the others for any thread."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

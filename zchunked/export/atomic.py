@@ -107,7 +107,7 @@ def sweep(folder: Path) -> None:
 
 
 def sweep_beside(path: Path) -> None:
-    """The same, of `path` alone."""
+    """Remove what killed writers of `path` left beside it."""
     _drop_idle(partials_of(path))
 
 

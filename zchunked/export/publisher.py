@@ -43,7 +43,7 @@ class Target(Protocol):
         """
 
     def size_of(self, path: str) -> int | None:
-        """In bytes; None where there is no such object."""
+        """An object's bytes; None where there is no such object."""
 
     def put(self, path: str, size: int, pieces: Pieces) -> None:
         """What `pieces` raises is raised, and the object stays as it was."""

@@ -42,7 +42,7 @@ class ExportTee:
 
 
 def tee_of(to: Destination) -> ExportTee | None:
-    """Of a destination that is a layout to be made; None for any other."""
+    """A tee for a destination that is a new layout; None for any other."""
     if to.transport != "oci":
         return None
     with suppress(OSError):

@@ -24,7 +24,7 @@ class ImageBudget:
         """Of all layers, as the manifest lists them; None: unknown, and so is their content."""
 
     def layer(self, name: str) -> LayerBudget:
-        """For reading the TOC of one layer, from its start."""
+        """The share of one layer, whose TOC is read from its start."""
         self.give_back(name, "entries", "text", "holes", "files")
         return LayerBudget(self, name, self._limits)
 

@@ -67,7 +67,7 @@ class Fingerprints:
         self._found += b"".join([sha256(text).digest() for text in texts])
 
     def finish(self) -> bytes:
-        """All of them, 32 bytes each, in the order of the TOC."""
+        """All fingerprints, 32 bytes each, in the order of the TOC."""
         return bytes(self._found)
 
 

@@ -23,7 +23,7 @@ def damaged(
     data: Sequence[bytes | memoryview],
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[int]:
-    """Those of the payload frames `numbers` whose compressed bytes, in `data`, hold other content.
+    """The payload frames of `numbers` whose compressed bytes, in `data`, hold other content.
 
     `numbers` ascend; ValueError for a frame of another kind, since no digest speaks for it. Content
     is decoded a mebibyte at a time at most, whatever a frame claims.

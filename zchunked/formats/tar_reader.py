@@ -91,7 +91,7 @@ class TarReader:
             yield member
 
     def whole_payload(self) -> bytes:
-        """All of the content of the member that came last; for small ones."""
+        """All content of the last member; for small ones."""
         wanted, self._left = self._left, 0
         content = self._input.exactly(wanted)
         if len(content) < wanted:
@@ -178,7 +178,7 @@ class _Input:
         self._at = 0
 
     def some(self, most: int) -> bytes:
-        """At least one byte, unless there are none."""
+        """Read at least one byte, unless there are none."""
         while self._at == len(self._piece):
             if (piece := next(self._pieces, None)) is None:
                 return b""

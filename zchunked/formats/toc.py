@@ -153,7 +153,7 @@ class TocBuilder:
         self._fill_holes()
 
     def chunks_from(self, first: int) -> ChunkColumns:
-        """Those that are complete so far, from that number on."""
+        """Chunks that are complete so far, from that number on."""
         end = len(self._packed) // RAW_SIZE
         packed = memoryview(self._packed)[first * RAW_SIZE : end * RAW_SIZE]
         digests = [digest for (digest,) in iter_unpack(f"{RAW_SIZE}s", packed)]

@@ -146,7 +146,7 @@ class EntryReader:
 
 
 def decode_entries(raws: list[msgspec.Raw]) -> Iterator[Batch]:
-    """All of them, in batches. FormatError where one has a wrong type in it, or a key twice."""
+    """All entries, in batches. FormatError where one has a wrong type in it, or a key twice."""
     for at in range(0, len(raws), _BATCH):
         text = b"[" + b",".join(raws[at : at + _BATCH]) + b"]"
         try:

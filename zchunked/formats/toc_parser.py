@@ -67,7 +67,7 @@ class TocParser:
         self._fingerprints.take(batch)
 
     def chunks_from(self, first: int) -> ChunkColumns:
-        """Those of the entries that have been read, from that number on."""
+        """Chunks of the entries that have been read, from that number on."""
         return self._builder.chunks_from(first)
 
     def finish(self) -> Toc:

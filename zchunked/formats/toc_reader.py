@@ -89,7 +89,7 @@ class TocReader:
                 self._refused = error
 
     def chunks_from(self, first: int) -> ChunkColumns:
-        """Those that the bytes so far tell of, from that number on; as good as these bytes are."""
+        """Chunks that the bytes so far list, from that number on; unverified as these are."""
         return self._parser.chunks_from(first)
 
     def finish(self) -> Toc:

@@ -49,7 +49,7 @@ def _long_chunk(store: Store, place: ChunkLocation, size: int, limits: Limits) -
 def are_chunks(
     store: Store, blob: Digest, chunks: Sequence[Check], limits: Limits = DEFAULT_LIMITS
 ) -> list[bool]:
-    """For each (start, end, decoded size, raw digest) of a blob, ascending, whether it matches."""
+    """Whether each (start, end, decoded size, raw digest) of a blob, ascending, is right."""
     verdicts: list[bool] = []
     for some in _by_size(chunks, [max(end - start, size) for start, end, size, _ in chunks]):
         try:
@@ -105,7 +105,7 @@ def exactly(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 
 def strides(pieces: Iterable[bytes], size: int = BLOCK) -> Iterator[bytes]:
-    """The same bytes, in pieces that are worth to be hashed, or handed to another thread."""
+    """Yield the bytes in pieces that are worth hashing, or handing to another thread."""
     held: list[bytes] = []
     length = 0
     for piece in pieces:

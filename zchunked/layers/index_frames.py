@@ -37,7 +37,7 @@ class Unindexed:
 
 
 def unindexed(store: Store, limits: Limits) -> list[Unindexed]:
-    """In the order in which they came."""
+    """Stored blobs without frames in the index, in order of arrival."""
     found = []
     for name, manifest in store.frames.unindexed():
         blob = Digest(name)
@@ -54,7 +54,7 @@ def unindexed(store: Store, limits: Limits) -> list[Unindexed]:
 
 
 def read_table(store: Store, one: Unindexed, limits: Limits) -> StoredToc | None:
-    """Its frames. A blob without a TOC that can be read has none, and is asked for none again."""
+    """A blob's frames by its TOC; None without a readable one, which is noted."""
     with suppress(*_UNREADABLE):
         if one.layer is not None:
             return StoredToc(one.blob, read_index(store, one.layer, limits).frames())

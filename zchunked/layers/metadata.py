@@ -31,7 +31,7 @@ class LayerIndex:
 
     @classmethod
     def of(cls, layer: Descriptor, location: Location, toc: Toc) -> Self:
-        """Of a TOC that was read. FormatError when it promises a tar-split without a position."""
+        """Make the index of a TOC that was read. FormatError for a tar-split without a position."""
         if toc.tarsplit_digest and location.tarsplit is None:
             raise FormatError(
                 f"layer {short(layer.digest)} has a tar-split digest in its TOC and no position "

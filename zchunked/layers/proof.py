@@ -43,7 +43,7 @@ def prove(tar: Iterable[bytes], layer: Descriptor, diff_id: Digest) -> int:
 
 
 def proving(tar: Iterable[bytes], layer: Descriptor, diff_id: Digest) -> Iterator[bytes]:
-    """The same while it is read by the caller, who gets it before the verdict."""
+    """Yield the tar while it is proved: the caller gets it before the verdict."""
     hasher = hashlib.sha256()
     for block in tar:
         hasher.update(block)

@@ -63,7 +63,7 @@ class Rebuild:
         return verified_blocks(self.blocks())
 
     def blocks(self) -> Iterator[Block]:
-        """The same with what is due before each block, for `verified_blocks` in another thread."""
+        """The tar in blocks, with checks due before each, for `verified_blocks` elsewhere."""
         left = self._limits.tar_bytes
         for data in self._joined():
             left -= len(data)

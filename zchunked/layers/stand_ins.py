@@ -262,7 +262,7 @@ def choose_stand_ins(
     trust: Trust = Trust.ALL,
     refused: Collection[int] = (),
 ) -> StandIns:
-    """For each missing frame, the one that stands in for it, if there is one and it is trusted.
+    """Choose, for each missing frame, the one that stands in, if one exists and is trusted.
 
     `planned`: payload frames that other layers of the same pull fetch. What this one will fetch is
     added. `refused`: starts of frames for which none shall.

@@ -32,7 +32,7 @@ class ImageUsage:
 
 
 def usage(store: Store) -> list[ImageUsage]:
-    """In the order of `Store.images`."""
+    """Usage of each image, in the order of `Store.images`."""
     images = store.images()
     listed = {image.manifest: _listed(store, image.manifest) for image in images}
     counts = Counter(digest for blobs in listed.values() if blobs for digest in blobs)

@@ -51,7 +51,7 @@ def from_raw(data: bytes | memoryview) -> Digest:
 
 
 def short(digest: str) -> str:
-    """For messages: enough of a digest to find it by."""
+    """Enough of a digest to find it by, for messages."""
     return digest[7:19]
 
 

@@ -56,7 +56,7 @@ def parse_platform(text: str) -> Platform | None:
 
 
 def platform_of(platform: str | Platform | None) -> Platform | None:
-    """As a caller gives it. Raises UsageError."""
+    """A platform as a caller gives it. Raises UsageError."""
     if not isinstance(platform, str):
         return platform
     if (parsed := parse_platform(platform)) is None:

@@ -33,7 +33,7 @@ class Conversion:
 
     @property
     def bytes_here(self) -> int:
-        """Of the image that is being pulled: how much is in the store."""
+        """How much of the image that is being pulled is in the store."""
         return self._pull.bytes_here if self._pull is not None else 0
 
     def root(self) -> bytes:

@@ -31,7 +31,7 @@ _BUCKETS = ("s3", "gs", "az")
 
 
 class Delivery:
-    """To TARGET, as it was typed.
+    """Delivers to TARGET, as it was typed.
 
     Making one raises UsageError or LocalError where nothing could be brought there. Make it before
     any file is opened: a descriptor that is closed now may become one of those.

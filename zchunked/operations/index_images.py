@@ -17,7 +17,7 @@ from zchunked.store.images import StoredImage, load
 
 
 class IndexImages:
-    """For one thread, which also gets all events."""
+    """Pulls images of an index; for one thread, which also gets all events."""
 
     def __init__(self, context: Context, origin: Origin, receipt: Receipt) -> None:
         """`receipt` sums up all pulls."""
@@ -25,7 +25,7 @@ class IndexImages:
         self._brought: list[tuple[StoredImage, Pull]] = []
 
     def image(self, platform: Platform) -> StoredImage | None:
-        """None where what is listed for that platform is no container image."""
+        """The image of a platform; None where the entry is no container image."""
         context, receipt = self._context, Receipt(self._origin.name)
         context = replace(context, options=replace(context.options, platform=platform))
         pull = pull_of(context, self._origin, receipt)

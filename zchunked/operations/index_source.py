@@ -24,7 +24,7 @@ class IndexSource:
         self._images: IndexImages | None = None
 
     def shipment(self, *, referrers: bool) -> Shipment | None:
-        """All of what SOURCE names; None where that is no index."""
+        """Everything that SOURCE names; None where that is not an index."""
         with self._objects() as objects:
             root = objects.manifest(None)
         document = parse_document(root)

@@ -151,7 +151,7 @@ def resumable(failure: ZPullError, here: int, size: int) -> ZPullError:
 
 
 def pull_of(context: Context, origin: Origin, receipt: Receipt) -> Pull:
-    """As the options say, as far as the source allows."""
+    """A pull as the options say, as far as the source allows."""
     options = replace(context.options, offline=origin.is_offline)
     if origin.is_local:
         options = replace(options, stall_limits=replace(options.stall_limits, min_rate=None))

@@ -73,7 +73,7 @@ def for_source(context: Context, source: ImageReference, target: Reference) -> C
 def open_uploads(
     context: Context, target: Reference, traffic: Traffic, mount_from: Sequence[str] = ()
 ) -> RegistryUploads:
-    """As the connection says. The caller closes it."""
+    """Open a repository for uploads; the caller closes it."""
     return connect.open_uploads(target, context.network(traffic), mount_from)
 
 
@@ -90,7 +90,7 @@ def mounted_from(
 def pusher_of(
     context: Context, registry: RegistryUploads, mount_from: Sequence[str] = ()
 ) -> Pusher:
-    """For one push, with a session of its own; the deadline counts from now."""
+    """A pusher with a session of its own; the deadline counts from now."""
     options = context.options
     session = Session(
         Traffic(time.monotonic),

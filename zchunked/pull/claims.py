@@ -25,7 +25,7 @@ _WAITING = (
 
 
 class Claims:
-    """Those of one pull. Methods are for the thread that waits for the pool."""
+    """One pull's claims. Methods are for the thread that waits for the pool."""
 
     def __init__(
         self,

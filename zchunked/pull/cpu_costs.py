@@ -15,7 +15,7 @@ _NEWS = 0.5  # how much of what is believed is what was measured last
 
 
 def costs_of(measures: Mapping[str, float]) -> WorkCosts:
-    """As remembered, as far as that is believable."""
+    """Costs as remembered, as far as they are believable."""
     usual = WorkCosts()
     frame, chunk = measures.get("frame", usual.frame), measures.get("chunk", usual.chunk)
     table = _bounded(measures.get("table byte", usual.table_byte) * TOC_BYTES) / TOC_BYTES

@@ -15,7 +15,7 @@ from zchunked.store.images import ImageDocuments
 
 
 class DocumentFetcher:
-    """For one pull. Its methods run on a worker of the fetch queue, one after the other."""
+    """Fetches manifest and config of one pull, on a worker of the fetch queue."""
 
     def __init__(self, session: PullSession) -> None:
         self._session = session

@@ -56,7 +56,7 @@ def is_toc_proved(store: Store, layer: Descriptor, location: Location) -> bool:
 
 
 class EarlyChunks:
-    """Those of one layer. `look` is for the worker that reads the table.
+    """Requests chunks of one layer early. `look` is for the worker that reads the TOC.
 
     It is wanted whichever way the layer takes: the store has no such content.
     """

@@ -18,7 +18,7 @@ from zchunked.store.images import ImageDocuments, StoredImage
 
 
 class ImageOpener:
-    """Of one pull; its methods are for the caller's thread, while the session has workers."""
+    """Opens the image of one pull; for the caller's thread, while the session has workers."""
 
     def __init__(self, session: PullSession, layers: Layers) -> None:
         self._session, self._layers = session, layers

@@ -97,7 +97,7 @@ def inspector_of(
     stored: StoredFrames,
     is_planned: Callable[[bytes], bool],
 ) -> Inspector:
-    """For one pull, which may request chunks early; `is_planned` as in `EarlyRules`."""
+    """The inspector of a pull, which may request chunks early; `is_planned` as in `EarlyRules`."""
     gaps = session.options.gaps
     runs = partial(early_runs, gaps, session.conditions.now)
     rules = EarlyRules(runs, lambda: stored.are_known, stored.known_of, is_planned, gaps.is_metered)

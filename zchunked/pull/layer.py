@@ -72,7 +72,7 @@ class LayerTask:
 
     @cached_property
     def frames(self) -> FrameMap | None:
-        """None where the TOC is unknown or contradicts itself: then no frames stand in."""
+        """The blob's frames; None where the TOC is unknown or contradicts itself."""
         if self.index is None:
             return None
         try:

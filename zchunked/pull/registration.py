@@ -15,7 +15,7 @@ from zchunked.store.images import ImageDocuments
 
 
 class Registration:
-    """Of one pull; for the thread that waits for its workers."""
+    """Registers one pull; for the thread that waits for its workers."""
 
     def __init__(self, session: PullSession) -> None:
         self._session = session

@@ -72,7 +72,7 @@ class RequestShape:
 def shape_of(
     options: GapOptions, task: LayerTask, conditions: LinkConditions, needed: Sequence[ByteRange]
 ) -> RequestShape:
-    """For what is `needed` of a layer, as link and host are now."""
+    """Shape the requests for what is `needed` of a layer, as link and host are now."""
     vouched = total(task.index.vouched) if task.index and task.way != "whole" else 0
     policy = gap_policy(options, conditions.link, conditions.jobs, needed)
     return RequestShape(

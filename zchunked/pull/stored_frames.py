@@ -124,7 +124,7 @@ class StoredFrames:
         return layer.digest in worth_reading(image, self.toc_bytes, now.link, now.costs)
 
     def known_of(self, chunks: set[bytes]) -> set[bytes]:
-        """Those of these digests that the store has, in a blob of this pull or another one."""
+        """The digests among these that the store has, in a blob of this pull or another one."""
         known = set(self._store.find_chunks(chunks))
         for table in self.tables:
             known |= chunks.intersection(table.frames.keys)

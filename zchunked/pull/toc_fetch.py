@@ -26,7 +26,7 @@ _MOST_BETWEEN = 4 << 10  # frame headers, the footer, and whatever an unknown wr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TocFetcher:
-    """For the layers of one image. `budget`: what all their TOCs may take of memory.
+    """Fetches TOCs of the layers of one image. `budget`: memory for all their TOCs.
 
     `skip`: why a TOC of so many bytes is not read although it arrives, or None. `early`: when
     and how chunks of a layer are requested before its plan; None: they are not.

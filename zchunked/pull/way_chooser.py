@@ -37,7 +37,7 @@ class _Need:
 
 
 class WayChooser:
-    """For the layers of an image, one after the other, which share one slack. Pure."""
+    """Chooses the ways of an image's layers, one after the other, which share one slack. Pure."""
 
     def __init__(self, gaps: GapOptions, *, may_take_chunks: bool, is_plan: bool) -> None:
         """As `Planner` takes them."""

@@ -69,7 +69,7 @@ def rough_cost(
     spans: int,
     policy: GapPolicy,
 ) -> WayCost:
-    """The same without making the requests, for a host that takes so many `spans` in one."""
+    """Estimate a way without making its requests; the host takes so many `spans` in one."""
     size, parts = total(needed), len(needed)
     most, budget = (
         (policy.most_in_parts, math.inf) if spans > 1 else (policy.most, size * policy.share)

@@ -125,7 +125,7 @@ class BlobUpload:
 
     @property
     def sent_twice(self) -> int:
-        """Of what was sent, what was of no use."""
+        """Sent bytes that were of no use."""
         return max(0, self.sent - (self._confirmed - self.resumed))
 
     def resume(self, mount_from: tuple[str, ...] = ()) -> None:

@@ -47,14 +47,14 @@ AccessLog = Callable[[Access], None]
 
 
 class Manifests(Protocol):
-    """Where manifests come from."""
+    """The manifests that the application serves."""
 
     def manifest(self, asked: Asked) -> ServedManifest:
         """Raises NotFoundError, AccessDeniedError, TransferError."""
 
 
 class Blobs(Protocol):
-    """Where blobs come from."""
+    """The blobs that the application serves."""
 
     def learn(self, name: str, what: str, digest: Digest, data: bytes, *, is_wanted: bool) -> None:
         """Note a served manifest.
@@ -88,7 +88,7 @@ class Lease(Protocol):
     """Counts the requests that use the store: without any, the server closes it."""
 
     def use(self) -> AbstractContextManager[None]:
-        """In the block the store is open. Raises LocalError where it cannot be opened any more."""
+        """Keep the store open in the block. LocalError where it cannot be opened any more."""
 
     def check(self) -> None:
         """Raises LocalError where the store cannot be opened. No use: it rests as before."""

@@ -128,7 +128,7 @@ def _served(data: bytes) -> ServedManifest:
 
 
 def media_type_of(data: bytes) -> str:
-    """As the document says, else by what it holds (image-spec: `mediaType` is optional in both)."""
+    """The media type that the document states, or that its content implies (image-spec)."""
     try:
         said = _KIND.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

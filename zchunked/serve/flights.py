@@ -46,7 +46,7 @@ class Flights:
         self._workers.__exit__(*exception)
 
     def current(self) -> list[Flight]:
-        """Those that are not done, oldest first."""
+        """Pulls that are not done, oldest first."""
         with self._lock:
             return sorted(self._flights.values(), key=lambda flight: flight.began)
 

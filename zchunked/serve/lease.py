@@ -32,7 +32,7 @@ class StoreLease:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """In the block the store is open. Raises LocalError where it cannot be opened any more."""
+        """Keep the store open in the block. LocalError where it cannot be opened any more."""
         with self._lock:
             if not self._is_open:
                 self._store.reopen()

@@ -16,7 +16,7 @@ from zchunked.sources.traffic import Traffic
 
 @dataclass(slots=True)
 class HostCount:
-    """Of one upstream, since the start. `karma`: after its last failure, None without one."""
+    """Counts of one upstream. `karma`: after its last failure, None without one."""
 
     fetched: int = 0
     requests: int = 0

@@ -90,7 +90,7 @@ class AnswerWriter(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        """All of it, without copying."""
+        """Write all of it, without copying."""
         with memoryview(data) as view:
             at = 0
             while at < len(view):

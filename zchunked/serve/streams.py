@@ -38,7 +38,7 @@ class Flight:
 
     @property
     def title(self) -> str:
-        """For people: the image, its digest cut short."""
+        """The image for people, its digest cut short."""
         return f"{self.name}@{short(self.what)}"
 
     def follow(self, partial_blobs: PartialBlobs) -> None:

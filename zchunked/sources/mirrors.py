@@ -144,7 +144,7 @@ class MirroredSource:
         raise self._sum(failures) from failures[-1].error
 
     def size_of(self, digest: Digest) -> int | None:
-        """As `Locating.size_of`, and so is the next."""
+        """As `Locating.size_of`."""
         return self._first_known(digest, lambda source: source.size_of(digest))
 
     def locate(self, digest: Digest) -> str:

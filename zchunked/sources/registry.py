@@ -101,7 +101,7 @@ class RegistrySource:
         return Listing(data, kind, headers.get("Link"), filters)
 
     def size_of(self, digest: Digest) -> int | None:
-        """As `Locating.size_of`, and so is the next."""
+        """As `Locating.size_of`."""
         return self._blobs.locations.size_of(digest)
 
     def locate(self, digest: Digest) -> str:

@@ -187,7 +187,7 @@ class RegistryUploads:
     def put(
         self, upload: Upload, blob: Descriptor, pieces: _SEND
     ) -> tuple[Body, Callable[[], None]]:
-        """All of a blob in one request, to be sent by the call that is returned."""
+        """Prepare to put a whole blob in one request: call what is returned."""
         body = self._body(blob.size, pieces)
         return body, lambda: self._close(upload, blob.digest, body)
 

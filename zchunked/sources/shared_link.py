@@ -44,7 +44,7 @@ class IdleConnections:
 
 
 class SharedLink:
-    """Of one command that pulls several images. Thread-safe; close it when all have ended."""
+    """The link of one command that pulls several images. Thread-safe; close it at the end."""
 
     def __init__(self, jobs: int) -> None:
         """`jobs`: connections at a time, of all pulls together."""

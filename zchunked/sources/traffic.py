@@ -111,7 +111,7 @@ class Traffic:
 
     @property
     def connections(self) -> IdleConnections | None:
-        """Where connections rest with those of the pulls side by side with this one."""
+        """Idle connections, shared with the pulls that run beside this one."""
         return self.link_share.link.connections if self.link_share is not None else None
 
     def end_when(self, has_ended: Callable[[], bool]) -> None:

@@ -58,7 +58,7 @@ class Blobs(OpenedFolder, BlobReads):
         return self._extents(blob).covers(span.start, span.end)
 
     def writer(self, blob: Digest, size: int) -> Writer:
-        """For one thread. The caller closes it."""
+        """Open a writer for one thread; the caller closes it."""
         return Writer(self._blobs / self._next_file(), blob, size, self._extents(blob), self._claim)
 
     def _next_file(self) -> str:
@@ -87,7 +87,7 @@ class Blobs(OpenedFolder, BlobReads):
         return self.whole_size(blob) is not None
 
     def whole_size(self, blob: Digest) -> int | None:
-        """In bytes, proved by the blob's digest; None unless all of it is here."""
+        """Bytes of a blob, proved by its digest; None unless all of it is stored."""
         self._locks.pin(blob)
         return self._index.whole_size(blob)
 

@@ -31,7 +31,7 @@ FileRow = tuple[str, int, int, str, int]
 
 
 class Collector:
-    """Of a store that does nothing else: its own pins are given up."""
+    """Collects in a store that is opened for nothing else: its own pins are given up."""
 
     def __init__(
         self, index: Index, folder: Path, locks: BlobLocks, session: Session, pulls: PullLog

@@ -92,7 +92,7 @@ class Index(IndexConnection):
         ]
 
     def whole_size(self, digest: str) -> int | None:
-        """In bytes, proved; None unless all of the blob is here and was verified."""
+        """Bytes of a blob, proved; None unless all of it is stored and was verified."""
         rows = self.rows("SELECT size FROM blobs WHERE digest = ? AND whole", (digest,))
         return int(rows[0][0]) if rows else None
 

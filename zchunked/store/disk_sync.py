@@ -18,7 +18,7 @@ def sync_data(handle: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """The same for the names in a folder, which not every file system can be asked for."""
+    """Sync the names in a folder, where the file system can."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

@@ -46,7 +46,7 @@ class ExtentMap:
 
     @classmethod
     def of(cls, rows: list[Row], block_rows: int = _BLOCK_ROWS) -> Self:
-        """Of rows that ascend by their start."""
+        """Make a map of rows that ascend by their start."""
         extents = cls(block_rows)
         if all(before[1] < after[0] for before, after in pairwise(rows)):
             extents._blocks = [
@@ -137,7 +137,7 @@ class ExtentMap:
             return self._covers(start, end)
 
     def covers_each(self, spans: Iterable[tuple[int, int]]) -> list[bool]:
-        """Of many spans at once, in any order, whether all of each is here."""
+        """Whether all of each span is stored; many at once, in any order."""
         with self._lock:
             return [self._covers(start, end) for start, end in spans]
 

@@ -59,7 +59,7 @@ class OpenedFolder(Memory):
         self.close()
 
     def collector(self) -> Collector:
-        """For a store that was opened to collect garbage and for nothing else."""
+        """The collector of a store that was opened for nothing else."""
         if self.is_read_only:
             raise read_only(self.folder)
         from zchunked.store.collector import Collector  # noqa: PLC0415 - few commands collect

@@ -21,9 +21,9 @@ _TAKEN = (errno.EACCES, errno.EAGAIN)
 class BlobLocks:
     """Locks of one open file, shared by the threads of a store; another store competes.
 
-    A shared lock *pins* a blob: its holder may use what the index says of it, and no process collects
-    it. A lock that excludes the others is for collecting. Where the system or the file system has
-    no such locks, nothing is held and `works` is False.
+    A shared lock *pins* a blob: its holder may use what the index says of it, and no process
+    collects it. A lock that excludes the others is for collecting. Where the system or the file
+    system has no such locks, nothing is held and `works` is False.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +72,7 @@ class BlobLocks:
         return got
 
     def pinned_elsewhere(self, names: Iterable[str]) -> list[str]:
-        """Those that other processes, or other stores of this one, have pinned right now."""
+        """The blobs that other processes, or other stores of this one, have pinned now."""
         free = self.exclude(each := list(names))
         self.release(free)
         return sorted({*each} - {*free})

@@ -47,7 +47,7 @@ class Memory:
         return dict(self._index.hints(sql, (subject, time.time() - _HOST_MEMORY_SECONDS)))
 
     def remember_measures(self, subject: str, values: dict[str, float]) -> None:
-        """With the date of today. A disk that takes nothing more costs these alone."""
+        """Remember measures with today's date; a full disk costs these alone."""
         with suppress(LocalError):
             for name, value in values.items():
                 row = (subject, name, value, time.time())

@@ -61,7 +61,7 @@ class BlobReads:
         return data
 
     def stream(self, blob: Digest, span: ByteRange) -> Iterator[bytes]:
-        """The same in bounded pieces, for spans of any size; small extents are read together."""
+        """Yield bytes [start, end) in bounded pieces; small extents are read together."""
         if not self._extents(blob).covers(span.start, span.end):
             raise IntegrityError(f"bytes {span} of {blob} are not in the store")
         for at in range(span.start, span.end, _READ_BYTES):

@@ -60,7 +60,7 @@ class Session:
 
 
 class NoSession(Session):
-    """Of a store that is only read: it begins no file."""
+    """Stands in for the session of a store that is only read: it begins no file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.name, self.files = folder, "", 0
@@ -97,7 +97,7 @@ def gone(live: Path) -> Iterator[bool]:
 
 
 def live_sessions(folder: Path) -> list[str]:
-    """Of processes that have the store open now."""
+    """Sessions of processes that have the store open now."""
     return [live.name.removesuffix(LIVE) for live in folder.glob("*" + LIVE) if is_held(live)]
 
 

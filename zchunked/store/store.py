@@ -40,7 +40,7 @@ class Store(SmallObjects, Chunks):
         return "diff_id" if is_tar else None
 
     def is_proved(self, layer: Digest) -> bool:
-        """The same, against whatever diff ID."""
+        """Whether the layer is proved against any diff ID."""
         self._locks.pin(layer)
         return self._index.is_proved(layer)
 

@@ -13,7 +13,7 @@ from zchunked.store.session import Session
 
 
 def remove_idle(index: Index, folder: Path) -> int:
-    """Those of sessions that have ended; returns how many."""
+    """Remove files of sessions that have ended; returns how many."""
     return _remove(index, idle_files(folder))  # listed first: what is claimed by then stays claimed
 
 

@@ -74,7 +74,7 @@ class Writer:
             ) from error
 
     def write(self, position: int, piece: bytes | memoryview) -> list[ByteRange]:
-        """As `write_many`, for one piece."""
+        """Write one piece, as `write_many`."""
         return self.write_many([(position, piece)])
 
     def write_many(self, pieces: Pieces) -> list[ByteRange]:

@@ -15,7 +15,7 @@ _VARIABLE = "ZPULL_STORE_MAX"
 
 
 def budget_of(settings: Settings) -> int | None:
-    """In bytes; None where none is set."""
+    """The store's budget in bytes; None where none is set."""
     text = settings.environment.get(_VARIABLE, "")
     try:
         return values.size(text) if text else None

@@ -14,7 +14,7 @@ from zchunked.findings import Freed
 
 
 def remove(settings: Settings) -> int:
-    """All of the images or, where one is not in the store, none."""
+    """Forget all of the images or, where the store lacks one, none."""
     with client_of(settings, warn) as client:
         rows = client.remove(*settings.own["image"], platform=settings.platform)
     if settings.output.format == "json":

@@ -139,7 +139,7 @@ def _explain(settings: Settings, error: ZPullError) -> None:
 
 
 def report(settings: Settings, receipt: Receipt) -> None:
-    """In one line for people, once anything is known of the image."""
+    """Print one line of summary, once anything is known of the image."""
     if receipt.bytes.image and settings.output.is_talkative:
         print(f"zpull: {summary(receipt)}", file=sys.stderr)
 

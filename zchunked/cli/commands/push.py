@@ -80,7 +80,7 @@ def _report(settings: Settings, done: PushResult) -> None:
 
 
 def summary_of(uploaded: Uploaded, name: str) -> str:
-    """In one line."""
+    """What a push sent, in one line."""
     text = f"sent {uploaded.blobs} blobs ({human(uploaded.sent)}) to {name}"
     if uploaded.sent_twice:
         text += f", {human(uploaded.sent_twice)} of it twice"

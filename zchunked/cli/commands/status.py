@@ -18,7 +18,7 @@ _WATCH_SECONDS = 1.0
 
 
 def status(settings: Settings) -> int:
-    """With --watch one table or, with --format json, one line a second."""
+    """List pulls; with --watch as one table, or, with --format json, one line a second."""
     is_watched, pause = settings.own["watch"], threading.Event()
     with client_of(settings, warn) as client:
         while True:

@@ -20,7 +20,7 @@ class HelperError(LocalError):
 
 
 class HungHelperError(HelperError):
-    """It gave no answer in time."""
+    """The helper did not answer in time."""
 
 
 class Secret(msgspec.Struct):
@@ -39,7 +39,7 @@ _SECRET = msgspec.json.Decoder(Secret)
 def ask_helper(
     name: str, server: str, where: str, environment: Mapping[str, str], seconds: float
 ) -> Secret | None:
-    """None when it knows of none. `where` names the file that names the helper. Raises HelperError.
+    """Ask a helper; None when it knows of none. `where` names the file that names the helper.
 
     What the helper printed is never repeated: it may be the secret.
     """

@@ -68,7 +68,7 @@ class BlobLocations:
     # ── what is known ──
 
     def host_of(self, blob: Descriptor) -> str:
-        """Where its bytes come from, as far as is known now."""
+        """The host of its bytes, as far as is known now."""
         with self._lock:
             target = self._targets.get(blob.digest)
             return netloc(target) if target else self._last_host
@@ -102,7 +102,7 @@ class BlobLocations:
         return response
 
     def ask(self, target: str, headers: Mapping[str, str], digest: Digest) -> HttpResponse:
-        """By a URL that had the blob, with credentials only for the server itself."""
+        """Request by a known URL, with credentials only for the server itself."""
         if self._is_server(target):
             return self._server.ask_url(target, headers)
         try:

@@ -44,7 +44,7 @@ class RegistryEndpoint:
         self._lock = threading.Lock()
 
     def set_listener(self, emit: Emit) -> None:
-        """Where warnings about credentials go from now on."""
+        """Send warnings about credentials to `emit` from now on."""
         self._auth.emit = emit
 
     def has(self, url: str) -> bool:

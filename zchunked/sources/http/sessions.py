@@ -50,7 +50,7 @@ class SessionPool:
         return session
 
     def put_back(self, origin: Origin, session: requests.Session) -> None:
-        """It rests for the next request, or is closed where the pool is."""
+        """Keep a session for the next request; close it if the pool is closed."""
         self._idle.put((self._trust, origin), session)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ _LONGEST_POLICY = 8 << 10
 
 
 def expiry_of(url: str) -> datetime | None:
-    """In UTC; None when nothing is said, or nothing that can be read.
+    """When the URL expires, in UTC; None when it says nothing readable.
 
     Known are the signatures of S3 (both), Google and Alibaba, of Azure (`se`), and of CloudFront
     (`Expires`, `Policy`).

@@ -89,7 +89,7 @@ def is_page(headers: Mapping[str, str], body: bytes) -> bool:
 
 
 def page_error(what: str, body: bytes) -> PermanentError:
-    """For a page that came with status 200."""
+    """The error for a web page with status 200."""
     said = excerpt_of(body)
     return PermanentError(
         f"{what}: a web page (HTML) came in its place, {said}; a login portal or proxy on the way, "

@@ -147,7 +147,7 @@ def _is_on(environment: Mapping[str, str], scheme: str) -> bool:
 
 
 def milliseconds(seconds: float) -> str:
-    """As obstore takes durations."""
+    """A duration in obstore's form."""
     return f"{max(1, round(seconds * 1000))}ms"
 
 
