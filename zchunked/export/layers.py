@@ -76,7 +76,7 @@ class LayerContent:
         """The bytes of `descriptor`, verified to the last one."""
         if not self.is_whole:
             return self.tar()
-        return self._judged(
+        return self._as_damage(
             verified(stored(self.store, self.layer), self.layer.digest, self.layer.size, "its blob")
         )
 
@@ -88,14 +88,16 @@ class LayerContent:
         """The blob of a whole layer, from an offset on; verified only from the beginning."""
         if not start:
             return self.blob()
-        return self._judged(self.store.stream(self.layer.digest, ByteRange(start, self.layer.size)))
+        return self._as_damage(
+            self.store.stream(self.layer.digest, ByteRange(start, self.layer.size))
+        )
 
     def tar(self) -> Iterator[bytes | memoryview]:
         """The layer's tar, verified to its last byte; the first one made proves the diff ID."""
         size = self.store.proof(self.layer.digest, self.diff_id)
         if size is None:
             return _proving(self.store, self.layer, self.diff_id, self._watched())
-        return self._judged(verified(self._unpacked(), self.diff_id, size, "its tar"))
+        return self._as_damage(verified(self._unpacked(), self.diff_id, size, "its tar"))
 
     def _unpacked(self) -> Iterator[bytes]:
         """The tar, unpacked by another thread; its digest is checked, not those of files."""
@@ -112,7 +114,7 @@ class LayerContent:
                 self.on_read(len(piece))
             yield piece
 
-    def _judged(self, pieces: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    def _as_damage(self, pieces: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         """The same pieces. The layer was proved once, so any error in it now is damage."""
         try:
             yield from pieces

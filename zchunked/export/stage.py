@@ -46,7 +46,7 @@ class Stage:
         return self.target / "layout" if self.is_inside else self.target
 
     def _adopted(self) -> Path | None:
-        """Of killed processes' folders the first; others are dropped."""
+        """Take over the first folder of killed processes; drop the others."""
         found: Path | None = None
         for folder in partials_of(self._place()):
             # a file, or no locks: it is unknown whether its process lives

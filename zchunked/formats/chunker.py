@@ -78,7 +78,7 @@ class Chunker:
         self._zeros = 0
 
     def _hole(self, size: int) -> Iterator[Piece]:
-        """It ends what came before it, and nothing inside it ends anything."""
+        """End the chunk before a hole; nothing inside a hole ends one."""
         self._history = _ZERO_HISTORY
         yield Piece(b"", 0, True)
         yield Piece(b"", size, True)

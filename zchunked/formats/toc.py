@@ -265,5 +265,5 @@ class TocBuilder:
         )  # fmt: skip
 
     def _check_overlaps(self, digests: list[bytes]) -> None:
-        """Of chunks whose ends are told; a format that leaves them out works them out first."""
+        """Refuse chunks that overlap; a format without ends computes them first."""
         check_overlaps(self._starts, self._ends, digests)

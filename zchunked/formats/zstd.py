@@ -250,7 +250,7 @@ class FrameDecoder:
 
 
 def _header_size(data: bytes, at: int) -> int:
-    """Of the frame at this place (RFC 8878, 3.1.1.1)."""
+    """Length of the header of the frame at this place (RFC 8878, 3.1.1.1)."""
     flags = data[at + 4]
     is_single = flags >> 5 & 1
     return 6 - is_single + (0, 1, 2, 4)[flags & 3] + (is_single, 2, 4, 8)[flags >> 6]

@@ -167,7 +167,7 @@ def _find_in_rows(known: KnownFrames, frames: FrameMap, rows: _Rows) -> None:
 
 
 def _wanted(known: KnownFrames, frames: FrameMap, kind: int) -> set[Frame]:
-    """Those of which nothing is known yet."""
+    """The keys of frames that are not known yet."""
     its = [
         place is None and one == kind and key != NO_KEY
         for place, one, key in zip(known.places, frames.kinds, frames.keys, strict=True)
@@ -336,7 +336,7 @@ def frame_rows(frames: FrameMap, some: slice = slice(None)) -> tuple[FrameRows, 
 
 
 def _rows(keys: list[bytes], numbers: list[tuple[int, int, int]]) -> FrameRows:
-    """Of frames with one key the first in the blob: the index takes no second."""
+    """Rows of the first frame of each key: the index takes no second."""
     keys.reverse()
     numbers.reverse()
     by_key = dict(zip(keys, numbers, strict=True))

@@ -108,7 +108,7 @@ def plan(
 
 
 class _Wants:
-    """Of each blob the first of the holders, in their order, that wants it, or spans of it."""
+    """The first of the holders, in their order, that wants each blob, or spans of it."""
 
     def __init__(self, ordered: Sequence[Holder]) -> None:
         self.ranks: dict[str, int] = {}
@@ -143,7 +143,7 @@ class _Wants:
 
 
 def _weigh(rows: Iterable[FileRow], wants: _Wants) -> dict[str, dict[int, int]]:
-    """Of each file how many bytes each rank is the first to want; rows ascend by file and place."""
+    """How many bytes of each file each rank is the first to want; rows ascend."""
     weighed: dict[str, dict[int, int]] = {}
     ranks, parts = wants.ranks, wants.parts
     for name, group in groupby(rows, itemgetter(0)):

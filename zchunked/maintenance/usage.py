@@ -57,7 +57,7 @@ def usage(store: Store) -> list[ImageUsage]:
 
 
 class _Places:
-    """In which files blobs of images have bytes, and how many."""
+    """The files in which blobs of images have bytes, and how many."""
 
     def __init__(
         self, store: Store, listed: Mapping[Digest, Mapping[str, Descriptor] | None]

@@ -68,7 +68,7 @@ def _needed(store: Store, images: Iterable[Image]) -> set[Digest]:
 
 
 def _layers(store: Store, images: Iterable[Image]) -> Iterator[tuple[Descriptor, Digest | None]]:
-    """Those that the images list, with their diff IDs where the config is here."""
+    """The layers that images list, with their diff IDs where the config is stored."""
     for image in images:
         data = store.document(image.manifest)
         manifest = parse_document(data) if data is not None else None

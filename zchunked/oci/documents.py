@@ -144,7 +144,7 @@ def _descriptor(wire: _Descriptor, what: str, limits: Limits) -> Descriptor:
 
 
 def _urls(urls: list[str], what: str, limits: Limits) -> tuple[str, ...]:
-    """Those that we could ask. Other schemes are allowed and none of our business."""
+    """URLs that a client may ask; other schemes are allowed, and ignored."""
     if len(urls) > limits.urls_count:
         raise LimitError(f"{what} lists {len(urls)} URLs, the limit is {limits.urls_count}")
     if (longest := max(map(len, urls), default=0)) > limits.url_chars:

@@ -56,7 +56,7 @@ class IndexSource:
         )
 
     def _images_of(self, index: Index, found: IndexImages) -> dict[Digest, Shipment]:
-        """Its images by manifest, pulled.
+        """The index's images by manifest, pulled.
 
         Manifests that no platform selects are fetched blob by blob.
         """

@@ -68,7 +68,7 @@ def _write(store: Store, digest: Digest, size: int, source: BinaryIO) -> None:
 
 
 def _size_of(source: BinaryIO) -> int | None:
-    """Of a file; None of a pipe."""
+    """The size of a file; None of a pipe."""
     with suppress(OSError, io.UnsupportedOperation):
         here = source.tell()
         end = source.seek(0, io.SEEK_END)

@@ -117,7 +117,7 @@ class _SideBySide:
             self._show(self._events.get())
 
     def _end(self) -> None:
-        """Those under way end as for Ctrl-C, the others do not begin."""
+        """End running pulls as Ctrl-C does; the others do not begin."""
         self._link.is_over.set()
         with suppress(KeyboardInterrupt):
             self._pool.wait(self._tick)

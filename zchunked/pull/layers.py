@@ -59,7 +59,7 @@ class Layers:
         )
 
     def _read_tables(self, **change: Any) -> None:
-        """In another way, as the fields of `TableFetcher` say."""
+        """Change the settings of `TocFetcher`."""
         self._inspector = replace(self._inspector, tables=replace(self._inspector.tables, **change))
 
     def begin(self, documents: ImageDocuments) -> None:

@@ -110,7 +110,7 @@ def _refuse_frames(task: LayerTask, session: PullSession, starts: Sequence[int])
 def _drop_damage(
     task: LayerTask, failure: ZPullError, session: PullSession, found: Corruption
 ) -> bool:
-    """Of the blob's own bytes, and of those that stood in."""
+    """Drop damage of the blob's own bytes, and of those that stood in."""
     store, blob = session.store, task.layer.digest
     elsewhere = subtract(found.damaged, store.covered(blob))
     evict_corruption(store, blob, task.stand_ins, elsewhere)

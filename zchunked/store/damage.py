@@ -26,7 +26,7 @@ def cut(
 def _cut(
     db: sqlite3.Connection, blob: int, digest: str, spans: list[ByteRange], *, keep_proofs: bool
 ) -> dict[str, list[ByteRange]]:
-    """Of one blob; returns the parts of files where that lay."""
+    """Cut spans of one blob; returns the parts of files where they lay."""
     places: dict[str, list[ByteRange]] = {}
     for span in spans:
         hit = db.execute(
@@ -86,7 +86,7 @@ def _sharing(
 
 
 def _drop_proofs(db: sqlite3.Connection, blob: int, digest: str, spans: list[ByteRange]) -> None:
-    """Of the blob, and those that rest on what was cut of it."""
+    """Drop proofs of the blob, and those that rest on what was cut of it."""
     db.execute("UPDATE blobs SET whole = 0 WHERE id = ?", (blob,))
     db.execute("DELETE FROM layers WHERE digest = ?", (digest,))
     db.execute("DELETE FROM rests WHERE layer = ?", (digest,))

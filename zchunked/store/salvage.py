@@ -95,7 +95,7 @@ def _readable(path: Path, table: str, types: tuple[type, ...]) -> Iterator[tuple
 
 
 def _typed(row: tuple[Any, ...], types: tuple[type, ...]) -> tuple[Any, ...] | None:
-    """None for a row that the store never wrote."""
+    """A row's values; None for a row that the store never wrote."""
     values: list[Any] = []
     for value, kind in zip(row, types, strict=True):
         if kind is str and isinstance(value, bytes):

@@ -82,7 +82,7 @@ def _document(settings: Settings, done: ConvertResult) -> dict[str, object]:
 
 
 def _report(settings: Settings, done: ConvertResult) -> None:
-    """In lines for people."""
+    """Print what was converted, in lines for people."""
     if not settings.output.is_talkative:
         return
     if done.images:

@@ -200,7 +200,7 @@ def _decode(data: bytes, decoder: msgspec.json.Decoder[_Shape], path: Path) -> _
 
 
 def _credentials(entry: _Entry, what: str) -> Credentials | None:
-    """None when the entry is empty, which means: ask the store."""
+    """Parse an entry; None when it is empty, which means: ask the store."""
     username, password = entry.username or "", entry.password or ""
     if entry.auth:
         try:

@@ -43,7 +43,7 @@ def registries_from(
 
 
 def _drop_ins(folder: Path) -> Iterator[Path]:
-    """In the order in which they take effect."""
+    """Drop-in files, in the order in which they take effect."""
     try:
         yield from sorted(
             file for file in folder.iterdir() if file.suffix == ".conf" and not file.is_dir()

@@ -149,7 +149,7 @@ def _final(causes: list[BaseException], host: str, *, is_proxy: bool) -> ZPullEr
 
 
 def _detail(error: BaseException) -> str:
-    """Its fixed words alone: a text may hold what the peer sent, or a URL."""
+    """The error's fixed words alone: a text may hold what the peer sent, or a URL."""
     return (
         getattr(error, "verify_message", None)
         or getattr(error, "strerror", None)
