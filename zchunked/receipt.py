@@ -37,7 +37,7 @@ class Accounts:
     def __init__(self, *, is_free: bool = False) -> None:
         self.is_free = is_free
         self._lock = threading.Lock()
-        self._good: dict[Digest | None, ByteCounts] = {}
+        self._useful: dict[Digest | None, ByteCounts] = {}
         self._fetched: dict[Digest, int] = {}
 
     def document(self, size: int) -> None:
@@ -47,26 +47,26 @@ class Accounts:
     @property
     def documents(self) -> int:
         with self._lock:
-            good = self._good.get(None)
-        return good.metadata if good else 0
+            useful = self._useful.get(None)
+        return useful.metadata if useful else 0
 
-    def add(self, blob: Digest | None, good: ByteCounts) -> None:
+    def add(self, blob: Digest | None, useful: ByteCounts) -> None:
         if self.is_free:
             return
         with self._lock:
-            self._good.setdefault(blob, ByteCounts()).add(good, 1)
+            self._useful.setdefault(blob, ByteCounts()).add(useful, 1)
 
-    def take_back(self, blob: Digest, good: ByteCounts) -> None:
+    def take_back(self, blob: Digest, useful: ByteCounts) -> None:
         """What was counted turned out to be wrong: it becomes waste."""
         if self.is_free:
             return
         with self._lock:
-            self._good.setdefault(blob, ByteCounts()).add(good, -1)
+            self._useful.setdefault(blob, ByteCounts()).add(useful, -1)
 
     def discard(self, blob: Digest) -> None:
         """All that came of this blob was good for nothing."""
         with self._lock:
-            self._good.pop(blob, None)
+            self._useful.pop(blob, None)
 
     def fetched(self, blob: Digest, size: int) -> None:
         """Body bytes of one blob, good or not."""
@@ -81,8 +81,8 @@ class Accounts:
     def total(self) -> ByteCounts:
         total = ByteCounts()
         with self._lock:
-            for good in self._good.values():
-                total.add(good, 1)
+            for useful in self._useful.values():
+                total.add(useful, 1)
         return total
 
 
@@ -206,9 +206,9 @@ class Receipt:
 
     def settle(self, traffic: TrafficCounts, accounts: Accounts) -> None:
         """Take over the counts; whatever came and was good for nothing is waste."""
-        spent, good = self.bytes, accounts.total()
-        spent.needed, spent.metadata = good.needed, good.metadata - traffic.gained
-        spent.gap = good.gap + traffic.framing  # both are the price of fewer requests
+        spent, useful = self.bytes, accounts.total()
+        spent.needed, spent.metadata = useful.needed, useful.metadata - traffic.gained
+        spent.gap = useful.gap + traffic.framing  # both are the price of fewer requests
         spent.fetched = traffic.fetched
         spent.wasted = spent.fetched - spent.needed - spent.metadata - spent.gap
         self.requests = traffic.requests

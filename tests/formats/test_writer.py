@@ -185,7 +185,7 @@ def test_threads_and_pieces_leave_no_trace_in_the_bytes() -> None:
     blob, written = write(tar)
     check(tar, blob, written)
     threads: list[threading.Thread] = []
-    assert write(tar, 77_777, submit=pool(threads), ahead=3) == (blob, written)
+    assert write(tar, 77_777, submit=pool(threads), most_pending=3) == (blob, written)
     assert len(threads) > 3
 
 
@@ -225,7 +225,10 @@ def test_odd_tars_come_back_and_threads_leave_no_trace(form: int, ahead: int) ->
     blob, written = write(tar)
     check(tar, blob, written)
     threads: list[threading.Thread] = []
-    assert write(tar, 4_099 * (ahead + 1), submit=pool(threads), ahead=ahead) == (blob, written)
+    assert write(tar, 4_099 * (ahead + 1), submit=pool(threads), most_pending=ahead) == (
+        blob,
+        written,
+    )
 
 
 def test_a_frame_that_is_long_is_never_held(monkeypatch: pytest.MonkeyPatch) -> None:

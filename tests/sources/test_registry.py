@@ -571,7 +571,7 @@ def test_plain_http_is_for_loopback_or_on_demand(layout: Layout, open_at: Open) 
         assert open_at(registry, plain_http=True).manifest(None).data == MANIFEST
         assert registry.accounts.connections == 1  # TLS was not tried
         source = open_at(registry)
-        source._home._may_be_plain = False  # as for a host that is not this machine
+        source._endpoint._may_be_plain = False  # as for a host that is not this machine
         with pytest.raises(TransferError, match="--plain-http"):
             source.manifest(None)
 

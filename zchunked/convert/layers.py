@@ -83,10 +83,19 @@ class LayerConverter:
     """Converts layers of stored images. Safe to use from several threads, for different layers."""
 
     def __init__(
-        self, store: Store, settings: ConvertSettings, submit: Submit = at_once, ahead: int = 0
+        self,
+        store: Store,
+        settings: ConvertSettings,
+        submit: Submit = at_once,
+        most_pending: int = 0,
     ) -> None:
-        """`submit` and `ahead` as `LayerWriter` takes them."""
-        self._store, self._settings, self._submit, self._ahead = store, settings, submit, ahead
+        """`submit` and `most_pending` as `LayerWriter` takes them."""
+        self._store, self._settings, self._submit, self._most_pending = (
+            store,
+            settings,
+            submit,
+            most_pending,
+        )
 
     def convert(self, content: LayerContent) -> ConvertedLayer:
         """DamagedLayerError where stored bytes are not what was proved, LocalError: disk full."""
@@ -130,7 +139,7 @@ class LayerConverter:
         return result if is_here else None
 
     def _make(self, content: LayerContent) -> _Result:
-        writer = LayerWriter(self._settings.level, self._submit, self._ahead)
+        writer = LayerWriter(self._settings.level, self._submit, self._most_pending)
         try:
             with closing(self._tar(content)) as tar:
                 known = content.diff_id if self._settings.rewrite is None else None

@@ -149,12 +149,12 @@ class BlobDownload:
         verdicts = are_chunks(store, blob, asked)
         rows = [
             (digest, start, end - start, size)
-            for (start, end, size, digest), good in zip(asked, verdicts, strict=True)
-            if good
+            for (start, end, size, digest), is_right in zip(asked, verdicts, strict=True)
+            if is_right
         ]
         with self.lock:
             self._rows += rows
-        return [chunk for chunk, good in zip(ours, verdicts, strict=True) if not good]
+        return [chunk for chunk, is_right in zip(ours, verdicts, strict=True) if not is_right]
 
     def uncheck(self, chunks: Sequence[int]) -> None:
         """Have chunks checked again, when they arrive once more."""

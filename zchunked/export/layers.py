@@ -80,7 +80,7 @@ class LayerContent:
             verified(stored(self.store, self.layer), self.layer.digest, self.layer.size, "its blob")
         )
 
-    def blob_ahead(self) -> Iterator[bytes | memoryview]:
+    def prefetched_blob(self) -> Iterator[bytes | memoryview]:
         """The blob, read and hashed in another thread than the writer's: a fifth faster."""
         return prefetched(self.blob()) if self.is_whole else self.blob()
 

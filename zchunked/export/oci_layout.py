@@ -87,7 +87,7 @@ def _content_of(store: Store, image: StoredImage, names: Names) -> _Content:
     manifest, media_type = manifest_of(image, layers)
     blobs: dict[str, tuple[int, Pieces]] = {}
     for layer in layers:
-        blobs[blob_path(layer.descriptor.digest)] = (layer.descriptor.size, layer.blob_ahead)
+        blobs[blob_path(layer.descriptor.digest)] = (layer.descriptor.size, layer.prefetched_blob)
     for data in (image.config_data, manifest):
         blobs[blob_path(digest_of(data))] = (len(data), partial(list, [data]))
     return _Content(Descriptor(media_type, digest_of(manifest), len(manifest)), names, blobs)

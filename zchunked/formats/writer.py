@@ -55,18 +55,18 @@ class WrittenLayer:
 
 
 class LayerWriter:
-    """Writes one layer. `ahead`: how many batches of 1 MiB may be under way."""
+    """Writes one layer. `most_pending`: how many batches of 1 MiB may be under way."""
 
     def __init__(
         self,
         level: int = DEFAULT_LEVEL,
         submit: Submit = at_once,
-        ahead: int = 0,
+        most_pending: int = 0,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._level = min(level + _MORE_LEVELS, LEVELS[-1])
         self._submit = submit
-        self._ahead = ahead
+        self._most_pending = most_pending
         self._limits = limits
         self._toc = TocWriter(limits.toc_bytes, submit)
         self._tarsplit = TarSplitWriter(limits.tarsplit_decoded_bytes, submit)
@@ -87,7 +87,7 @@ class LayerWriter:
         `diff_id`: the digest of `tar`, where that is verified while it is read, and need not be
         hashed again.
         """
-        for piece in self._frames(TarReader(self._heard(tar, is_known=diff_id is not None))):
+        for piece in self._frames(TarReader(self._hashed(tar, is_known=diff_id is not None))):
             self._hasher.update(piece)
             yield piece
         tail, annotations = self._tail(self._layout.at)
@@ -101,7 +101,7 @@ class LayerWriter:
             self._tar_bytes,
         )
 
-    def _heard(self, tar: Iterable[bytes], *, is_known: bool) -> Iterator[bytes]:
+    def _hashed(self, tar: Iterable[bytes], *, is_known: bool) -> Iterator[bytes]:
         for piece in tar:
             if not is_known:
                 self._tar_hasher.update(piece)
@@ -126,13 +126,13 @@ class LayerWriter:
                     yield from self._long_file(member, reader.payload())
             if self._batch.is_full:
                 self._submit_batch()
-                yield from self._drain(self._ahead)
+                yield from self._drain(self._most_pending)
         self._tarsplit.segment(reader.end)
         self._add(reader.end)
         for piece in reader.rest():
             self._tarsplit.segment(piece)
             self._add(piece)
-            yield from self._drain(self._ahead)
+            yield from self._drain(self._most_pending)
         self._close_headers()
         self._submit_batch()
         yield from self._drain(0)
@@ -159,7 +159,7 @@ class LayerWriter:
             hasher.update(piece)
             for part in chunker.feed(piece):
                 self._part(part)
-                yield from self._drain(self._ahead)
+                yield from self._drain(self._most_pending)
         for part in chunker.finish():
             self._part(part)
         self._batch.steps.append(FileEnd(f"sha256:{hasher.hexdigest()}"))

@@ -288,8 +288,8 @@ def choose_stand_ins(
         ((keys[number], edges[number + 1] - edges[number]), (blob, edges[number]))
         for number in lacking
     ]
-    brought = [planned.setdefault(frame, place) for frame, place in its]
-    for number, place, (_, own) in zip(lacking, brought, its, strict=True):
+    planned_ones = [planned.setdefault(frame, place) for frame, place in its]
+    for number, place, (_, own) in zip(lacking, planned_ones, its, strict=True):
         if place != own and not is_held[number]:
             places[number] = place
     is_chosen = [place is not None for place in places]

@@ -29,15 +29,15 @@ def _status(
     store: Store, row: BegunPull, flying: dict[str, list[ByteRange]], now: float
 ) -> PullStatus:
     is_running = store.pulls.is_running(row)
-    layers, came, last = [], -row.had, row.began
+    layers, received, last = [], -row.had, row.began
     for digest, size in _blobs(store, row, flying):
         here = total(merge([*store.covered(digest), *flying.get(digest, ())]))
-        came += here
+        received += here
         is_done = store.is_whole(digest) or store.is_proved(digest)
         layers.append(LayerStatus(digest, size, here, is_done))
         last = max(last, store.pulls.last_written(digest))
     until = now if is_running else last
-    rate = max(came, 0) / (until - row.began) if until > row.began else 0.0
+    rate = max(received, 0) / (until - row.began) if until > row.began else 0.0
     return PullStatus(
         row.name,
         row.platform,

@@ -47,7 +47,7 @@ def verify(
             verify_blob(store, blob, size, findings, layers.get(blob), is_whole=is_whole)
         show(total(store.covered(blob)))
     if not is_quick:
-        _verify_contents(store, images, findings)
+        _verify_layers(store, images, findings)
     if only is None:
         findings.unclaimed = store.drop_unclaimed()
     return findings
@@ -80,7 +80,7 @@ def _layers(store: Store, images: Iterable[Image]) -> Iterator[tuple[Descriptor,
             yield from zip_longest(manifest.layers, diff_ids)
 
 
-def _verify_contents(store: Store, images: Iterable[Image], findings: Findings) -> None:
+def _verify_layers(store: Store, images: Iterable[Image], findings: Findings) -> None:
     """Check diff IDs of whole layers; TOCs and tar-splits of layers that are stored in parts."""
     done: set[tuple[Digest, Digest | None]] = set()
     for layer, diff_id in _layers(store, images):

@@ -22,7 +22,7 @@ class IndexImages:
     def __init__(self, context: Context, origin: Origin, receipt: Receipt) -> None:
         """`receipt` sums up all pulls."""
         self._context, self._origin, self._receipt = context, origin, receipt
-        self._brought: list[tuple[StoredImage, Pull]] = []
+        self._pulled: list[tuple[StoredImage, Pull]] = []
 
     def image(self, platform: Platform) -> StoredImage | None:
         """The image of a platform; None where the entry is no container image."""
@@ -41,7 +41,7 @@ class IndexImages:
         else:
             receipt.bytes.image = receipt.bytes.cached = image_bytes(image.documents.manifest)
             self._count(receipt)
-        self._brought.append((image, pull))
+        self._pulled.append((image, pull))
         return image
 
     def _stored(self, platform: Platform) -> StoredImage | None:
@@ -61,5 +61,5 @@ class IndexImages:
 
     def repair(self) -> None:
         """Fetch again what the disk has spoilt of any image."""
-        for image, pull in self._brought:
+        for image, pull in self._pulled:
             pull.repair(image)

@@ -32,7 +32,7 @@ def publish(
     """
     sent = Sent()
     with closing(target_of(context, to)) as target, ExitStack() as stack:
-        work = SourceImage(context, reference, platform, receipt, stack)
+        source_image = SourceImage(context, reference, platform, receipt, stack)
 
         def send(image: StoredImage) -> None:
             nonlocal sent
@@ -41,8 +41,8 @@ def publish(
             publisher.run(shipment_of(context.store, image), to.tag)
 
         try:
-            with explained(receipt, lambda: work.bytes_here):
-                image = work.used(send)
+            with explained(receipt, lambda: source_image.bytes_here):
+                image = source_image.used(send)
         except ZPullError as error:
             error.sent = sent
             raise

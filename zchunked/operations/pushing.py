@@ -45,21 +45,21 @@ def push(
     mounted = mounted_from(reference, target, mount_from)
     pushers: list[Pusher] = []
     with closing(open_uploads(context, target, traffic, mounted)) as registry, ExitStack() as stack:
-        work = SourceImage(
+        source_image = SourceImage(
             for_source(context, reference, target), reference, platform, receipt, stack
         )
 
         def send(image: StoredImage) -> None:
             shipment = shipment_of(context.store, image)
             if referrers:
-                with work.objects() as objects:
+                with source_image.objects() as objects:
                     shipment = with_referrers(objects, context.store, shipment)
             pushers.append(pusher_of(context, registry, mounted))
             with resumable(pushers[-1]):
                 pushers[-1].run(shipment, target.tag)
 
-        with explained(receipt, lambda: work.bytes_here):
-            work.used(send)
+        with explained(receipt, lambda: source_image.bytes_here):
+            source_image.used(send)
     pusher = pushers[-1]
     seconds = round(time.monotonic() - began, 3)
     digest = receipt.manifest_digest or ""

@@ -45,9 +45,9 @@ def push_all(
     context = replace(context, options=replace(options, gaps=replace(options.gaps, exact=True)))
     source = for_source(context, reference, target)
     with closing(source.open(reference, context.traffic())) as origin:
-        work = IndexSource(source, origin, receipt)
+        index_source = IndexSource(source, origin, receipt)
         with explained(receipt, lambda: receipt.bytes.cached):
-            shipment = work.shipment(referrers=referrers)
+            shipment = index_source.shipment(referrers=referrers)
         if shipment is None:
             return push(
                 context,
@@ -69,7 +69,7 @@ def push_all(
                     pusher.run(shipment, target.tag)
                 except DamagedLayerError as damage:
                     context.show(Noted(f"{damage}; doing that now"))
-                    work.repair()
+                    index_source.repair()
                     pusher = pusher_of(context, registry, mounted)
                     pusher.run(shipment, target.tag)
     seconds = round(time.monotonic() - began, 3)

@@ -54,7 +54,7 @@ class Claims:
             tick()
         names = sorted({str(digest_of(repository.encode())), *layers})
         self._locks = locks = BlobLocks(self._store.folder / "claims")
-        if locks.works:
+        if locks.is_available:
             yield from self._claim(locks, names, tick)
             until = self._clock() + _STALL_SECONDS
             while (

@@ -75,7 +75,7 @@ class Metrics:
         with self._lock:
             self.saved += size
 
-    def came(self, host: str, traffic: Traffic) -> None:
+    def received(self, host: str, traffic: Traffic) -> None:
         """All that one pull or one question cost, once it has ended."""
         self._fetched.labels(host).inc(traffic.fetched)
         self._requests.labels(host).inc(traffic.requests)

@@ -93,9 +93,9 @@ class Blob:
         """
         if self.flight is None:
             return _stored(self.store, self.digest, span)
-        return self._as_it_comes(self.flight, span, is_held=is_held)
+        return self._as_it_arrives(self.flight, span, is_held=is_held)
 
-    def _as_it_comes(self, flight: Flight, span: ByteRange, *, is_held: bool) -> Iterator[bytes]:
+    def _as_it_arrives(self, flight: Flight, span: ByteRange, *, is_held: bool) -> Iterator[bytes]:
         at, digest, held_from = (
             span.start,
             self.digest,

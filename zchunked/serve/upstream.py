@@ -42,7 +42,7 @@ class Upstream:
             with closing(origin):
                 yield origin
         finally:
-            self._metrics.came(reference.host, origin.traffic)
+            self._metrics.received(reference.host, origin.traffic)
 
     def size_of(self, name: str, digest: Digest) -> int:
         """Bytes of a blob, by the registry's word."""

@@ -46,7 +46,7 @@ class Member:
     is_mirror: bool = True
     is_alive: bool = field(default=False, init=False)
     """It has served something in this pull."""
-    is_aside: bool = field(default=False, init=False)
+    is_demoted: bool = field(default=False, init=False)
     """Unreachable, or it failed too often: asked after all others."""
     is_dropped: bool = field(default=False, init=False)
     """It refused us or it lied."""
@@ -54,7 +54,7 @@ class Member:
     """Failures in a row without a byte."""
     lies: int = field(default=0, init=False)
     lacks: set[Digest | None] = field(default_factory=set, init=False)
-    doubted: set[Digest | None] = field(default_factory=set, init=False)
+    damaged_here: set[Digest | None] = field(default_factory=set, init=False)
     """What came wrong from here, of the primary."""
     served: dict[Digest | None, list[ByteRange]] = field(default_factory=dict, init=False)
 
@@ -124,21 +124,23 @@ class MirroredSource:
             # Other places than registries come into question only once the last registry has
             # nothing.
             promise = replace(blob, urls=()) if member.is_mirror else blob
-            came: list[ByteRange] = []
+            received: list[ByteRange] = []
             failure: ZPullError | None = None
             try:
                 for pieces in _in_turns(member.source, promise, left):
-                    append_pieces(came, pieces)
+                    append_pieces(received, pieces)
                     yield pieces
             except RangeIgnoredError:
                 raise
             except ZPullError as error:
                 failure = error
             finally:
-                self._served(member, blob.digest, came)
-            left = subtract(left, merge(came))
+                self._served(member, blob.digest, received)
+            left = subtract(left, merge(received))
             if failure is not None:
-                failures.append(self._failed(member, blob.digest, failure, has_served=bool(came)))
+                failures.append(
+                    self._failed(member, blob.digest, failure, has_served=bool(received))
+                )
             if not left:
                 return
         raise self._sum(failures) from failures[-1].error
@@ -176,7 +178,7 @@ class MirroredSource:
                     continue
                 member.served[digest] = left
                 if not member.is_mirror:
-                    member.doubted.add(digest)
+                    member.damaged_here.add(digest)
                     continue
                 member.lies += 1
                 if not member.is_dropped:
@@ -204,25 +206,25 @@ class MirroredSource:
             for member in self._members:
                 if not member.is_mirror:
                     # a site that its mirror alone connects
-                    is_mute = member.is_aside and not member.is_alive
-                    rank = 4 if is_mute else 2 if digest in member.doubted else 0
+                    is_mute = member.is_demoted and not member.is_alive
+                    rank = 4 if is_mute else 2 if digest in member.damaged_here else 0
                     ranked.append((rank, member))
                 elif digest in member.lacks:
                     continue
                 elif member.is_dropped:
                     if member.lies == 1 and not has_honest:
                         ranked.append((3, member))
-                elif not member.is_aside:
+                elif not member.is_demoted:
                     ranked.append((0, member))
                 elif member.is_alive or not has_honest:
                     ranked.append((1, member))
             return [member for _, member in sorted(ranked, key=lambda one: one[0])]
 
-    def _served(self, member: Member, digest: Digest | None, came: Sequence[ByteRange]) -> None:
-        if came:
+    def _served(self, member: Member, digest: Digest | None, received: Sequence[ByteRange]) -> None:
+        if received:
             with self._lock:
-                member.served.setdefault(digest, []).extend(came)
-                member.is_alive, member.is_aside, member.strikes = True, False, 0
+                member.served.setdefault(digest, []).extend(received)
+                member.is_alive, member.is_demoted, member.strikes = True, False, 0
 
     def _failed(
         self, member: Member, digest: Digest | None, error: ZPullError, *, has_served: bool
@@ -230,17 +232,17 @@ class MirroredSource:
         is_mute = isinstance(error, (NoAnswerError, SilentError))
         with self._lock:
             if not member.is_mirror:
-                member.is_aside |= is_mute
+                member.is_demoted |= is_mute
                 return _Failure(member, error, is_news=False)
-            was_of_use = not (member.is_aside or member.is_dropped)
+            was_of_use = not (member.is_demoted or member.is_dropped)
             if isinstance(error, NotFoundError):
                 member.lacks.add(digest)
             elif isinstance(error, TransientError):
                 member.strikes += not has_served
-                member.is_aside |= is_mute or member.strikes >= _MOST_STRIKES
+                member.is_demoted |= is_mute or member.strikes >= _MOST_STRIKES
             else:
                 member.is_dropped = True
-            is_news = was_of_use and (member.is_aside or member.is_dropped)
+            is_news = was_of_use and (member.is_demoted or member.is_dropped)
         if is_news:
             self._emit(Noted(f"going on without mirror {member.name}: {error}"))
         return _Failure(member, error, is_news)
@@ -250,20 +252,22 @@ class MirroredSource:
         error = next(one.error for one in failures if one.member is self._primary)
         rest = [one for one in failures if one.member is not self._primary]
         text = "".join([f"; mirror {one.member.name}: {str(one.error)[:400]}" for one in rest])
-        passing = [one.error for one in rest if one.member.is_alive or not one.member.is_aside]
+        transient_ones = [
+            one.error for one in rest if one.member.is_alive or not one.member.is_demoted
+        ]
         if isinstance(error, (NoAnswerError, SilentError)):
             for one in rest:  # all at the same time: that is our own line, not this mirror
-                one.member.is_aside &= not (one.is_news and one.member.is_alive)
-        transients = [one for one in (error, *passing) if isinstance(one, TransientError)]
+                one.member.is_demoted &= not (one.is_news and one.member.is_alive)
+        transients = [one for one in (error, *transient_ones) if isinstance(one, TransientError)]
         if transients:
             wishes = [one.retry_after for one in transients]
             stated = [wish for wish in wishes if wish is not None]
-            bounds = [one.most_tries for one in transients]
-            few = [bound for bound in bounds if bound is not None]
+            limits_of_tries = [one.most_tries for one in transients]
+            few = [most for most in limits_of_tries if most is not None]
             return TransientError(
                 f"{error}{text}",
                 retry_after=min(stated) if len(stated) == len(wishes) else None,
-                most_tries=max(few) if len(few) == len(bounds) else None,
+                most_tries=max(few) if len(few) == len(limits_of_tries) else None,
                 if_lasting=error.if_lasting if isinstance(error, TransientError) else None,
             )
         return type(error)(f"{error}{text}")
@@ -273,16 +277,16 @@ def _in_turns(source: Source, blob: Descriptor, spans: Sequence[ByteRange]) -> I
     """As many spans at a time as this source takes; the one before it may have taken more."""
     left, lessons = list(spans), 0
     while left:
-        came: list[ByteRange] = []
+        received: list[ByteRange] = []
         try:
             for pieces in source.read(blob, left[: max(1, source.spans_per_request(blob))]):
-                append_pieces(came, pieces)
+                append_pieces(received, pieces)
                 yield pieces
         except MultiRangeRefusedError as error:
             lessons += 1
             if lessons > _MOST_LESSONS:
                 raise TransientError(str(error)) from error
             continue
-        if not came:
+        if not received:
             raise TransferError(f"{blob.digest}: an answer without a byte of what was asked for")
-        left = subtract(left, merge(came))
+        left = subtract(left, merge(received))

@@ -29,34 +29,34 @@ class RegistrySource:
     ) -> None:
         """`endpoint` is the reference's repository, which is closed with the source."""
         self._reference, self._limits = reference, limits
-        self._home = endpoint
+        self._endpoint = endpoint
         self._blobs = BlobReader(
-            self._home, lambda digest: f"blobs/{digest}", hosts=hosts, limits=limits
+            self._endpoint, lambda digest: f"blobs/{digest}", hosts=hosts, limits=limits
         )
 
     def close(self) -> None:
         """Close the connections."""
-        self._home.http.close()
+        self._endpoint.http.close()
 
     def set_listener(self, emit: Emit) -> None:
         """As `Announcing.set_listener`."""
-        self._home.set_listener(emit)
+        self._endpoint.set_listener(emit)
 
     def manifest(self, digest: Digest | None) -> Document:
         which = digest or self._reference.digest or self._reference.tag
         name = f"{self._reference.name}{'@' if which != self._reference.tag else ':'}{which}"
-        answer = self._home.ask(f"manifests/{which}", {"Accept": ", ".join(ACCEPTED)})
+        answer = self._endpoint.ask(f"manifests/{which}", {"Accept": ", ".join(ACCEPTED)})
         if answer.status != 200:
             raise answer.status_error(name)
         with answer:
             data, gained = answer.document(self._limits.manifest_bytes, f"the manifest {name}")
-        self._home.http.traffic.unpacked(gained)
+        self._endpoint.http.traffic.unpacked(gained)
         return Document(data, answer.headers.get("Content-Type", ""))
 
     def named(self) -> Digest | None:
         """As `Naming.named`: a HEAD, which Docker Hub does not count as a pull."""
         which = self._reference.digest or self._reference.tag
-        answer = self._home.ask(
+        answer = self._endpoint.ask(
             f"manifests/{which}", {"Accept": ", ".join(ACCEPTED)}, follow=False, method="HEAD"
         )
         answer.close()
@@ -84,7 +84,7 @@ class RegistrySource:
 
         Raises NotFoundError, AccessDeniedError, TransferError.
         """
-        answer = self._home.ask(
+        answer = self._endpoint.ask(
             path, {"Accept": "application/json, application/vnd.oci.image.index.v1+json"}
         )
         if answer.status != 200:

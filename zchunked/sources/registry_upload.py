@@ -64,21 +64,21 @@ class RegistryUploads:
     """
 
     def __init__(self, endpoint: RegistryEndpoint, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._home, self._limits = endpoint, limits
+        self._endpoint, self._limits = endpoint, limits
 
     @property
     def name(self) -> str:
         """Host and repository, for messages."""
-        return self._home.name
+        return self._endpoint.name
 
     def close(self) -> None:
-        self._home.http.close()
+        self._endpoint.http.close()
 
     # ── what is there ──
 
     def has(self, blob: Descriptor) -> bool:
         """Whether the repository has the blob. One of another size is none that we would want."""
-        answer = self._home.ask(f"blobs/{blob.digest}", {}, follow=False, method="HEAD")
+        answer = self._endpoint.ask(f"blobs/{blob.digest}", {}, follow=False, method="HEAD")
         with answer:
             answer.excerpt()
             if answer.status in REDIRECTS:  # it says where, so it has it
@@ -87,7 +87,7 @@ class RegistryUploads:
 
     def has_manifest(self, manifest: Descriptor) -> bool:
         headers = {"Accept": ", ".join([manifest.media_type, *ACCEPTED])}
-        answer = self._home.ask(
+        answer = self._endpoint.ask(
             f"manifests/{manifest.digest}", headers, follow=False, method="HEAD"
         )
         with answer:
@@ -110,14 +110,14 @@ class RegistryUploads:
             path += f"?mount={quote(mount, safe=':')}" + (
                 f"&from={quote(source, safe='/')}" if source else ""
             )
-        answer = self._home.ask(
+        answer = self._endpoint.ask(
             path, {}, follow=False, method="POST", body=self._body(0, lambda: ())
         )
         for _ in range(_MOST_REDIRECTS):
             if answer.status not in (307, 308) or not (location := answer.headers.get("Location")):
                 break
             answer.excerpt()
-            target = self._home.http.redirected(answer.url, location)
+            target = self._endpoint.http.redirected(answer.url, location)
             answer = self._ask(target, {}, method="POST", body=self._body(0, lambda: ()))
         if answer.status == 201 and mount is not None:
             answer.excerpt()
@@ -132,7 +132,7 @@ class RegistryUploads:
         least = answer.headers.get("OCI-Chunk-Min-Length", "")
         found = Upload("", 0, int(least) if _COUNT.fullmatch(least) else 0)
         return replace(
-            found, location=self._home.http.redirected(answer.url, answer.headers["Location"])
+            found, location=self._endpoint.http.redirected(answer.url, answer.headers["Location"])
         )
 
     def resumed(self, upload: Upload) -> Upload:
@@ -218,7 +218,7 @@ class RegistryUploads:
 
     def _moved(self, upload: Upload, answer: HttpResponse) -> Upload:
         if location := answer.headers.get("Location"):
-            return replace(upload, location=self._home.http.redirected(answer.url, location))
+            return replace(upload, location=self._endpoint.http.redirected(answer.url, location))
         return upload
 
     def _ask(
@@ -231,16 +231,16 @@ class RegistryUploads:
         answer_seconds: float | None = None,
     ) -> HttpResponse:
         """At a URL that the registry gave, of its own or of another host."""
-        if self._home.has(url):
-            return self._home.ask_url(
+        if self._endpoint.has(url):
+            return self._endpoint.ask_url(
                 url, headers, follow=False, method=method, body=body, answer_seconds=answer_seconds
             )
-        return self._home.http.send(
+        return self._endpoint.http.send(
             url, headers, method=method, body=body, answer_seconds=answer_seconds
         )
 
     def _body(self, size: int, pieces: _SEND) -> Body:
-        return Body(size, pieces, self._home.http.traffic)
+        return Body(size, pieces, self._endpoint.http.traffic)
 
     # ── manifests ──
 
@@ -249,7 +249,7 @@ class RegistryUploads:
         body = self._body(len(data), lambda: [data])
         headers = {"Content-Type": manifest.media_type}
         path = f"manifests/{quote(tag or manifest.digest, safe=':')}"
-        answer = self._home.ask(path, headers, follow=False, method="PUT", body=body)
+        answer = self._endpoint.ask(path, headers, follow=False, method="PUT", body=body)
         if answer.status not in (200, 201, 202, 204):
             refusal = answer.status_error(f"{self.name}: manifest {tag or manifest.digest}")
             if isinstance(refusal, NotFoundError):
@@ -266,7 +266,7 @@ class RegistryUploads:
     def list_referrer(self, subject: Digest, listed: dict[str, object]) -> None:
         """List a referrer under the tag schema, where a registry has no referrers API."""
         tag = subject.replace(":", "-")
-        answer = self._home.ask(f"manifests/{tag}", {"Accept": OCI_INDEX})
+        answer = self._endpoint.ask(f"manifests/{tag}", {"Accept": OCI_INDEX})
         if answer.status not in (200, 404):
             raise answer.status_error(f"{self.name}: the list of referrers {tag}")
         old = answer.read(self._limits.manifest_bytes, f"the list of referrers {tag}")

@@ -281,8 +281,8 @@ class Traffic:
             # or a stall: then what came before it is all we know
             if self._fetched - before < _TELLING_BYTES:
                 since, before = 0.0, 0
-            came, seconds = self._fetched - before, self._receiving - since
-            return came / seconds if came >= _TELLING_BYTES and seconds > 0 else None
+            received, seconds = self._fetched - before, self._receiving - since
+            return received / seconds if received >= _TELLING_BYTES and seconds > 0 else None
 
     @property
     def plain_rate(self) -> float | None:

@@ -71,7 +71,7 @@ class Collector:
 
     def pinned(self) -> set[str]:
         """Blobs that running processes use."""
-        if not self._locks.works:
+        if not self._locks.is_available:
             raise LocalError(
                 f"cannot collect garbage in {self._folder.parent}: its file system has no locks "
                 "(fcntl(2)), so what other processes use is unknown; use a store on a local disk"

@@ -23,14 +23,14 @@ class BlobLocks:
 
     A shared lock *pins* a blob: its holder may use what the index says of it, and no process
     collects it. A lock that excludes the others is for collecting. Where the system or the file
-    system has no such locks, nothing is held and `works` is False.
+    system has no such locks, nothing is held and `is_available` is False.
     """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._held: dict[str, bool] = {}  # whether it excludes others
         self._file = -1
-        self.works = False
+        self.is_available = False
         with suppress(OSError):
             try:
                 self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -39,18 +39,18 @@ class BlobLocks:
                 self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             if _TRY is not None:
                 self._call(_TRY, fcntl.F_RDLCK, "")
-                self.works = True
+                self.is_available = True
 
     def close(self) -> None:
         with self._lock:
             if self._file >= 0:
                 os.close(self._file)
-            self._file, self.works = -1, False
+            self._file, self.is_available = -1, False
             self._held.clear()
 
     def pin(self, name: str) -> None:
         """Wait while another process collects that very blob. The index must be read afterwards."""
-        if name in self._held or not self.works:
+        if name in self._held or not self.is_available:
             return
         assert _WAIT is not None
         with suppress(OSError):  # a lock less may cost a download, never a wrong byte

@@ -111,10 +111,10 @@ def _read_into(memory: sqlite3.Connection, path: Path) -> None:
             db.backup(memory)
         return
     # A process was killed, and SQLite wants to write in order to read what it had committed.
-    with tempfile.TemporaryDirectory(prefix="zpull-index-") as aside:
+    with tempfile.TemporaryDirectory(prefix="zpull-index-") as copies:
         for file in (path, log):
-            shutil.copyfile(file, Path(aside, file.name))
-        with closing(_connect(Path(aside, path.name))) as db:
+            shutil.copyfile(file, Path(copies, file.name))
+        with closing(_connect(Path(copies, path.name))) as db:
             db.execute("PRAGMA locking_mode=EXCLUSIVE")
             db.backup(memory)
 

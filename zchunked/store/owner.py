@@ -88,14 +88,14 @@ class OwnerFile:
 
     def _remove(self, text: bytes) -> bool:
         """Remove the text of a process that is gone; False if another one wrote its own."""
-        aside = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
+        moved = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
         try:
-            self._path.rename(aside)
+            self._path.rename(moved)
         except FileNotFoundError:
             return True
-        is_same = aside.read_bytes() == text
+        is_same = moved.read_bytes() == text
         if not is_same:
             with suppress(OSError):
-                os.link(aside, self._path)
-        aside.unlink(missing_ok=True)
+                os.link(moved, self._path)
+        moved.unlink(missing_ok=True)
         return is_same

@@ -509,12 +509,12 @@ def test_what_vouches_for_the_registry_vouches_for_hosts_it_sends_us_to(
     (folder / "client.cert").write_text("for the registry alone")
     (folder / "client.key").write_text("so nobody else may see it")
     roots = (tmp_path / "certs.d",)
-    assert _get(tls_peer, Trust(certs_d=roots, home="registry.example:5000")) == b"hello"
+    assert _get(tls_peer, Trust(certs_d=roots, registry_host="registry.example:5000")) == b"hello"
     with pytest.raises(TransferError, match="not trusted"):
-        _get(tls_peer, Trust(certs_d=roots, home="other.example"))
+        _get(tls_peer, Trust(certs_d=roots, registry_host="other.example"))
     (tmp_path / "certs.d" / tls_peer.host).mkdir()
     with pytest.raises(TransferError, match="not trusted"):
-        _get(tls_peer, Trust(certs_d=roots, home="registry.example:5000"))
+        _get(tls_peer, Trust(certs_d=roots, registry_host="registry.example:5000"))
 
 
 @pytest.mark.parametrize(

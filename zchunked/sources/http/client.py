@@ -87,9 +87,9 @@ class Http:
         not shown any more, not even where a later one leads back, for then others choose what is
         asked.
         """
-        home, target = origin(url), url
+        server, target = origin(url), url
         for _ in range(MOST_REDIRECTS + 1):
-            authorization = authorization if origin(target) == home else None
+            authorization = authorization if origin(target) == server else None
             answer = self.send(target, headers, authorization=authorization)
             location = answer.headers.get("Location")
             if answer.status not in REDIRECTS or not location:
@@ -124,7 +124,7 @@ class Http:
         """
         if self.traffic.has_ended:
             raise TransientError(f"{netloc(url)}: not asked, for the pull has ended")
-        home = origin(url)
+        server = origin(url)
         whole = {"Accept-Encoding": "identity", "User-Agent": f"zpull/{__version__}", **headers}
         secrets = hidden_values(url) + [
             value for key, value in (form or {}).items() if "token" in key
@@ -133,14 +133,14 @@ class Http:
             whole["Authorization"] = authorization
             secrets += _spelled_out(authorization)
         proxy = proxy_for(url, self._environment)
-        session = self._sessions.take(home)
+        session = self._sessions.take(server)
         try:
             method = method or ("GET" if form is None else "POST")
             data: Any = body if body is not None and len(body) else form
             request = requests.Request(method, url, headers=whole, data=data, auth=_no_auth)
             prepared = session.prepare_request(request)
         except (requests.RequestException, ValueError) as error:
-            self._sessions.put_back(home, session)
+            self._sessions.put_back(server, session)
             raise PermanentError(
                 f"{shown(url)!r:.300}: cannot be asked for: {type(error).__name__}"
             ) from None
@@ -151,10 +151,10 @@ class Http:
                 stream=True,
                 allow_redirects=False,
                 timeout=(self._connect, max(self._stall, answer_seconds or 0)),
-                proxies={home[0]: proxy} if proxy else {},
+                proxies={server[0]: proxy} if proxy else {},
             )
         except FOREIGN as error:
-            self._sessions.put_back(home, session)
+            self._sessions.put_back(server, session)
             cause, ours = translated_cause(error, netloc(url), self._stall, None)
             if not isinstance(
                 ours, (UnreachableError, UnheardError, NoWayError, AccessDeniedError)
@@ -166,7 +166,7 @@ class Http:
             raise
         self.traffic.asked(_requested(prepared, response.status_code, began))
         self.traffic.answered(time.monotonic() - began)
-        free = partial(self._sessions.put_back, home, session)
+        free = partial(self._sessions.put_back, server, session)
         return HttpResponse(response, self.traffic, free, self._stall, self._limits, secrets)
 
 

@@ -81,11 +81,11 @@ class PartReader:
         view, at = memoryview(data), 0
         while at < len(data) and not self._has_ended:
             if self._left:
-                come = view[at : at + self._left]
-                pieces.append((self._at, come))
-                at += len(come)
-                self._at += len(come)
-                self._left -= len(come)
+                part = view[at : at + self._left]
+                pieces.append((self._at, part))
+                at += len(part)
+                self._at += len(part)
+                self._left -= len(part)
                 if self._left:
                     return
             elif not self._has_begun and (first := self._first(data)) >= 0:

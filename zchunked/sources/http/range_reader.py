@@ -90,16 +90,16 @@ class BlobReader:
             asked = left[
                 : min(most, max(2, self._hosts.recall(self.locations.host_of(blob)) or _MANY))
             ]
-            came: list[ByteRange] = []
+            received: list[ByteRange] = []
             try:
                 for pieces in self._read_several(blob, asked):
-                    append_pieces(came, pieces)
+                    append_pieces(received, pieces)
                     has_begun = True
                     yield pieces
             except MultiRangeRefusedError:
                 if not has_begun:
                     raise
-            missing = subtract(asked, merge(came))
+            missing = subtract(asked, merge(received))
             left = missing + left[len(asked) :]
             # nothing at all counts too: a host that answers so is asked for one span at a time
             if missing:

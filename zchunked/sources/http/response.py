@@ -110,11 +110,11 @@ class HttpResponse:
 
     def excerpt(self) -> bytes:
         """The beginning of a body, for an error message. Never raises; ends the response."""
-        came: list[bytes] = []
+        received: list[bytes] = []
         with suppress(TransferError):
             for piece in self.pieces(self._limits.error_body_bytes):
-                came.append(piece)  # noqa: PERF402 - what came before a break is kept
-        return b"".join(came)
+                received.append(piece)  # noqa: PERF402 - what came before a break is kept
+        return b"".join(received)
 
     def status_error(self, what: str) -> ZPullError:
         """The error to raise for this response; reads what its body has to say."""

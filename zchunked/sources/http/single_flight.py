@@ -32,13 +32,13 @@ class SingleFlight(Generic[_Result]):
         try:
             result = call()
         except BaseException as error:
-            self._land(key)
+            self._end(key)
             flight.set_exception(error)
             raise
-        self._land(key)
+        self._end(key)
         flight.set_result(result)
         return result
 
-    def _land(self, key: Hashable) -> None:
+    def _end(self, key: Hashable) -> None:
         with self._lock:
             del self._under_way[key]

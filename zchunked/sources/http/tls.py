@@ -17,14 +17,14 @@ _SYSTEM_CERTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 class Trust:
     """`cert_dir` is used for every host; in `certs_d` each host has its own directory, `host:port`.
 
-    `home` is the registry: what vouches for it may also vouch for hosts that it sends us to.
+    `registry_host`: what vouches for it may also vouch for hosts that it sends us to.
     """
 
     verify: bool = True
     bundle: Path | None = None
     cert_dir: Path | None = None
     certs_d: tuple[Path, ...] = _SYSTEM_CERTS
-    home: str = ""
+    registry_host: str = ""
 
 
 def trust_from(
@@ -37,7 +37,7 @@ def trust_from(
     """SSL_CERT_FILE and SSL_CERT_DIR need no help: OpenSSL reads them itself."""
     bundle = environment.get("REQUESTS_CA_BUNDLE") or environment.get("CURL_CA_BUNDLE")
     config = environment.get("XDG_CONFIG_HOME") or (
-        f"{home}/.config" if (home := environment.get("HOME")) else ""
+        f"{registry_host}/.config" if (registry_host := environment.get("HOME")) else ""
     )
     own = (Path(config, "containers", "certs.d"),) if config else ()
     return Trust(verify, Path(bundle) if bundle else None, cert_dir, own + _SYSTEM_CERTS, registry)
@@ -56,9 +56,9 @@ class Contexts:
         """`host` as `host[:port]`. Raises LocalError when certificates cannot be read."""
         directory = self._directory(host)
         is_own = directory is not None
-        if directory is None and self._trust.home:
+        if directory is None and self._trust.registry_host:
             # its token server often has a certificate of the same CA
-            directory = self._directory(self._trust.home)
+            directory = self._directory(self._trust.registry_host)
         key = directory, is_own
         with self._lock:
             if key not in self._made:

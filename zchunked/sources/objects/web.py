@@ -26,26 +26,26 @@ class StaticObjects:
 
     def __init__(
         self,
-        home: RegistryEndpoint,
+        endpoint: RegistryEndpoint,
         *,
         hosts: HostMemory | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self.name = home.name
-        self._home = home
-        self._blobs = BlobReader(home, blob_path, hosts=hosts, limits=limits)
+        self.name = endpoint.name
+        self._endpoint = endpoint
+        self._blobs = BlobReader(endpoint, blob_path, hosts=hosts, limits=limits)
 
     def close(self) -> None:
         """Close the connections."""
-        self._home.http.close()
+        self._endpoint.http.close()
 
     def set_listener(self, emit: Emit) -> None:
         """As `Announcing.set_listener`."""
-        self._home.set_listener(emit)
+        self._endpoint.set_listener(emit)
 
     def get(self, path: str, most: int) -> bytes:
         what = f"{self.name}/{path}"
-        answer = self._home.ask(path, {})
+        answer = self._endpoint.ask(path, {})
         if answer.status in (404, 410):
             answer.excerpt()
             raise NotFoundError(f"{what}: there is no such file on the server; {_SHAPE}")
@@ -53,7 +53,7 @@ class StaticObjects:
             raise answer.status_error(what)
         with answer:
             data, gained = answer.document(most, what)
-        self._home.http.traffic.unpacked(gained)
+        self._endpoint.http.traffic.unpacked(gained)
         return data
 
     def spans_per_request(self, path: str, blob: Descriptor) -> int:
