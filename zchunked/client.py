@@ -10,11 +10,7 @@ from zchunked.oci.reference import parse_image
 from zchunked.operations.reading_calls import ReadingCalls
 from zchunked.operations.serving_calls import ServingCalls
 from zchunked.receipt import Estimate, Receipt
-from zchunked.results import (
-    Plan,
-    PlannedLayer,
-    PullResult,
-)
+from zchunked.results import Plan, PlannedLayer, PullResult
 
 # What does the work is imported when it is asked for: `import zchunked` is quick, and so is `zpull
 # --version`.

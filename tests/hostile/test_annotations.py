@@ -8,12 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.build.front import (
-    PREFIX,
-    Image,
-    Json,
-    image,
-)
+from tests.helpers.build.front import PREFIX, Image, Json, image
 from tests.helpers.harness.hostile import (
     BAD_DIGESTS,
     COLD_AND_WARM,

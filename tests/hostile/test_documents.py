@@ -20,13 +20,7 @@ from tests.helpers.build.front import (
     make_tar,
     sha256,
 )
-from tests.helpers.harness.hostile import (
-    BAD_DIGESTS,
-    MALFORMED,
-    bench,
-    honest,
-    victim,
-)
+from tests.helpers.harness.hostile import BAD_DIGESTS, MALFORMED, bench, honest, victim
 from tests.helpers.harness.pulls import open_store, pull
 from tests.helpers.servers.memory import MemorySource
 from zchunked.errors import FormatError, IntegrityError, LimitError

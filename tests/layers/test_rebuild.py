@@ -72,10 +72,7 @@ def rebuilt(
     index = read_index_and_tarsplit(store, descriptor_of(layer))
     return b"".join(
         Rebuild(
-            store,
-            index,
-            places_in(layer) if places is None else places,
-            limits=limits or Limits(),
+            store, index, places_in(layer) if places is None else places, limits=limits or Limits()
         ).tar()
     )
 

@@ -142,11 +142,9 @@ def python_server(root: Path) -> Iterator[str]:
         str(root),
         "0",
     ]
-    with (
-        subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
-        ) as process,
-    ):
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
+    ) as process:
         assert process.stdout is not None
         try:
             found = re.search(r"port (\d+)", process.stdout.readline())

@@ -197,10 +197,7 @@ def _usage(verb: Verb) -> str:
 def _add(to: argparse.ArgumentParser, verb: Verb) -> None:
     for argument in verb.arguments:
         to.add_argument(
-            argument.key,
-            metavar=argument.name,
-            help=argument.help,
-            nargs=argument.count,
+            argument.key, metavar=argument.name, help=argument.help, nargs=argument.count
         )
     add_options(to, verb)
 

@@ -183,17 +183,7 @@ VERBS = {
             "ingest",
             ("store a blob of known digest from standard input; the same command resumes"),
             (),
-            (
-                (
-                    "",
-                    (
-                        *INGEST,
-                        STORE,
-                        quiet("print nothing"),
-                        FORMAT,
-                    ),
-                ),
-            ),
+            (("", (*INGEST, STORE, quiet("print nothing"), FORMAT)),),
             ("zpull ingest --digest sha256:… --size 52428800 < layer.tar.zst",),
         ),
         Verb(

@@ -45,12 +45,7 @@ class Documents:
     """
 
     def __init__(
-        self,
-        store: Store,
-        upstream: Upstream,
-        *,
-        stale: float,
-        offline: bool = False,
+        self, store: Store, upstream: Upstream, *, stale: float, offline: bool = False
     ) -> None:
         self._store, self._upstream = store, upstream
         self._stale, self._offline = stale, offline

@@ -50,11 +50,7 @@ def serving(
         )
         app = App(rooms, settings.allowed, settings.clients, settings.upstreams, access, lease)
         server = Server(
-            app,
-            settings.listen,
-            certificate=settings.certificate,
-            log=log,
-            threads=threads,
+            app, settings.listen, certificate=settings.certificate, log=log, threads=threads
         )
         try:
             yield server

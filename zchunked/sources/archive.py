@@ -51,12 +51,7 @@ class TarObjects:
     """Members of a tar as `Objects`. Links between members are followed, none leads out."""
 
     def __init__(
-        self,
-        origin: Path | Pipe,
-        name: str,
-        *,
-        spool: Path | None,
-        limits: Limits = DEFAULT_LIMITS,
+        self, origin: Path | Pipe, name: str, *, spool: Path | None, limits: Limits = DEFAULT_LIMITS
     ) -> None:
         """`name`: what messages call it."""
         self.name = name

@@ -326,14 +326,7 @@ def test_a_body_that_breaks_off(
     assert f"after {came} body bytes" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"",
-        b"HTTP/1.1",
-        b"HTTP/1.1 200 OK\r\nContent-Le",
-    ],
-)
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1", b"HTTP/1.1 200 OK\r\nContent-Le"])
 @pytest.mark.parametrize("hard", [False, True])
 def test_an_answer_that_is_cut_off(
     peer: Peer, http_: Http, sent: bytes, hard: bool, traffic: Traffic

@@ -59,12 +59,7 @@ class StaticObjects:
     def spans_per_request(self, path: str, blob: Descriptor) -> int:
         return self._blobs.spans_per_request(blob)
 
-    def read(
-        self,
-        path: str,
-        blob: Descriptor,
-        spans: Sequence[ByteRange],
-    ) -> Iterator[Pieces]:
+    def read(self, path: str, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
         try:
             yield from self._blobs.read(blob, spans)
         except EncodedError as error:
