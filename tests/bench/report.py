@@ -291,10 +291,8 @@ def _habits(results: Results) -> Iterator[str]:
         need, rows = results.need(found[0].image), []
         for row in found:
             cost = row.cost
-            per_need, of_image = (
-                ratio(cost.wire, need),
-                ratio(cost.wire, results.sizes.get(row.image)),
-            )
+            per_need = ratio(cost.wire, need)
+            of_image = ratio(cost.wire, results.sizes.get(row.image))
             numbers = (
                 _times(per_need, 3),
                 _times(of_image, 3),

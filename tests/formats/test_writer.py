@@ -195,11 +195,8 @@ def _odd(form: int) -> bytes:
     with tarfile.open(fileobj=out, mode="w", format=form) as tar:
         for number, size in enumerate([0, 1, 511, 512, 513, 70_000, 262_144, 262_145, 700_000]):
             info = tarfile.TarInfo(f"d{number}/" + "n" * (60 * number) + "é" * (number % 2))
-            info.size, info.uid, info.mtime = (
-                size,
-                1 << 3 * number,
-                number * 1.25 if form == tarfile.PAX_FORMAT else number,
-            )
+            info.size, info.uid = size, 1 << 3 * number
+            info.mtime = number * 1.25 if form == tarfile.PAX_FORMAT else number
             if form == tarfile.PAX_FORMAT:
                 info.pax_headers = {
                     "SCHILY.xattr.user.x": "v" * number,

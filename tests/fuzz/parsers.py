@@ -253,10 +253,8 @@ def seeds() -> dict[str, list[bytes]]:
     ]
     part = b"--part\r\nContent-Range: bytes 0-9/1000\r\n\r\n0123456789\r\n--part--\r\n"
     saved = json.dumps([{"Config": "c.json", "RepoTags": ["a/b:t"], "Layers": ["l.tar"]}]).encode()
-    old, new = (
-        {"manifest.json": saved, "c.json": made.config, "l.tar": tar},
-        {"index.json": json.dumps(index).encode()},
-    )
+    old = {"manifest.json": saved, "c.json": made.config, "l.tar": tar}
+    new = {"index.json": json.dumps(index).encode()}
     assert stargz.toc_at is not None
     return {
         "toc": [layer.toc_json, parts.toc_json],

@@ -66,10 +66,8 @@ def test_verify_drops_nothing_that_it_cannot_read(
 ) -> None:
     with bench(tmp_path, "warm") as on:
         on.pull(honest())
-        before, proofs = (
-            rows(on.store),
-            [on.store.is_proved(blob) for blob, _, _ in on.store.blobs()],
-        )
+        before = rows(on.store)
+        proofs = [on.store.is_proved(blob) for blob, _, _ in on.store.blobs()]
         on.reopen()
         with monkeypatch.context() as patch:
             breaks(patch, on, call, number)

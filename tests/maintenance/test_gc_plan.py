@@ -55,11 +55,8 @@ def test_a_file_that_somebody_uses_is_not_compacted() -> None:
 
 
 def test_a_budget_takes_the_oldest_first_and_never_what_runs() -> None:
-    new, old, runs = (
-        holder("new", "three", at=2),
-        holder("old", "two", at=1),
-        holder("runs", "one", fixed=True),
-    )
+    new, old = holder("new", "three", at=2), holder("old", "two", at=1)
+    runs = holder("runs", "one", fixed=True)
     assert planned(new, old, runs, budget=Budget(2000)).given_up == []
     assert planned(new, old, runs, budget=Budget(500)).given_up == [old]
     assert planned(new, old, runs, budget=Budget(0)).given_up == [new, old]

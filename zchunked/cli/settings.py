@@ -146,11 +146,8 @@ def _source(text: str) -> str:
 
 def _output(parsed: Parsed) -> Output:
     get = parsed.values.get
-    is_quiet, explain, is_verbose = (
-        get("quiet", False),
-        get("explain_retries", False),
-        get("verbose", False),
-    )
+    is_quiet, explain = get("quiet", False), get("explain_retries", False)
+    is_verbose = get("verbose", False)
     progress = get("progress", "none")
     if is_quiet and not (explain or is_verbose or "progress" in parsed.given):
         progress = "none"

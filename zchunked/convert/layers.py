@@ -90,12 +90,8 @@ class LayerConverter:
         most_pending: int = 0,
     ) -> None:
         """`submit` and `most_pending` as `LayerWriter` takes them."""
-        self._store, self._settings, self._submit, self._most_pending = (
-            store,
-            settings,
-            submit,
-            most_pending,
-        )
+        self._store, self._settings = store, settings
+        self._submit, self._most_pending = submit, most_pending
 
     def convert(self, content: LayerContent) -> ConvertedLayer:
         """DamagedLayerError where stored bytes are not what was proved, LocalError: disk full."""

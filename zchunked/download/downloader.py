@@ -45,11 +45,8 @@ class Downloader:
         self._runs = RunFetcher(receiver, store, self.watermarks, emit, stop, self._share)
         self.without_ranges = self._runs.without_ranges
         """Blobs of hosts that serve no ranges."""
-        self.commit_early, self.settle, self.take_back = (
-            receiver.commit_early,
-            receiver.settle,
-            receiver.take_back,
-        )
+        self.commit_early, self.settle = receiver.commit_early, receiver.settle
+        self.take_back = receiver.take_back
         self._lock = threading.Lock()
         self._states: dict[Digest, BlobDownload] = {}
         self._rate = 0.0  # of the last run, in bytes per second

@@ -79,10 +79,8 @@ def written_annotations(toc: Part, toc_digest: Digest, tarsplit: Part) -> dict[s
 
 def is_current(layer: Descriptor) -> bool:
     """Whether every partial puller of today accepts it, tar-split digest included."""
-    wanted, older = (
-        {_NEW + "manifest-checksum", _NEW + "tarsplit-position"},
-        _NEW + "tarsplit-checksum",
-    )
+    wanted = {_NEW + "manifest-checksum", _NEW + "tarsplit-position"}
+    older = _NEW + "tarsplit-checksum"
     return _is_zstd(layer) and wanted <= layer.annotations.keys() and older not in layer.annotations
 
 

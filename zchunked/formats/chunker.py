@@ -133,10 +133,8 @@ def cut_many(contents: Sequence[bytes]) -> dict[int, list[tuple[int, bool]]]:
     suspects: set[int] = set()
     # one may reach over several contents, and what is between them
     for start, end in holes(joined, len(joined)):
-        first, last = (
-            bisect_right(starts, start - _HISTORY) - 1,
-            bisect_right(starts, end - _HISTORY) - 1,
-        )
+        first = bisect_right(starts, start - _HISTORY) - 1
+        last = bisect_right(starts, end - _HISTORY) - 1
         suspects.update(range(max(first, 0), min(last + 1, len(contents))))
     found = {}
     for number in cuts.keys() | suspects:

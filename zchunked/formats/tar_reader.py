@@ -246,10 +246,8 @@ def _extend(member: Member, pax: dict[bytes, bytes], *, is_named: bool, is_linke
     member.size = _decimal(pax, b"size", member.size)
     member.uid, member.gid = _decimal(pax, b"uid", member.uid), _decimal(pax, b"gid", member.gid)
     member.mtime = _time(pax, b"mtime", member.mtime)
-    member.atime, member.ctime = (
-        _time(pax, b"atime", member.atime),
-        _time(pax, b"ctime", member.ctime),
-    )
+    member.atime = _time(pax, b"atime", member.atime)
+    member.ctime = _time(pax, b"ctime", member.ctime)
     member.xattrs = {
         key.removeprefix(_XATTR): value
         for key, value in pax.items()

@@ -129,10 +129,8 @@ class _Join:
         return found
 
     def finish(self) -> None:
-        listed, named = (
-            len(self._toc.names),
-            self._next if self._by_name is None else len(self._used),
-        )
+        listed = len(self._toc.names)
+        named = self._next if self._by_name is None else len(self._used)
         if listed != named:
             raise FormatError(
                 f"the TOC lists {listed} entries, the tar-split names {named} of them"

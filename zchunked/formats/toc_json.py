@@ -85,10 +85,8 @@ class Document(msgspec.Struct, rename="camel"):
 
 _KNOWN = ("version", "tarSplitDigest")
 _MEMBERS, _DOCUMENT = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(Document)
-_ELEMENTS, _ENTRIES = (
-    msgspec.json.Decoder(list[msgspec.Raw] | None),
-    msgspec.json.Decoder(list[Entry]),
-)
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw] | None)
+_ENTRIES = msgspec.json.Decoder(list[Entry])
 
 
 class EntryReader:

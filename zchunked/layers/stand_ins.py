@@ -188,10 +188,8 @@ class _Found:
         is_same = list(map(wanted.__contains__, self.frames))
         if all(is_same):
             return set()
-        agree, differ = (
-            Counter(compress(self.blobs, is_same)),
-            Counter(compress(self.blobs, map(not_, is_same))),
-        )
+        agree = Counter(compress(self.blobs, is_same))
+        differ = Counter(compress(self.blobs, map(not_, is_same)))
         return {blob for blob, count in differ.items() if count > _FEW + agree[blob] // _SHARE}
 
     def agreeing(self, wanted: set[Frame], but: set[Digest]) -> dict[Frame, FrameLocation]:

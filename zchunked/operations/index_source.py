@@ -38,10 +38,8 @@ class IndexSource:
         media_type = json.loads(root).get("mediaType") or OCI_INDEX
         shipment = Shipment([], [(Descriptor(media_type, digest, len(root)), root)], None)
         with self._objects() as objects:
-            store, listed = (
-                self._context.store,
-                {one.descriptor.digest: one.descriptor for one in document.instances},
-            )
+            store = self._context.store
+            listed = {one.descriptor.digest: one.descriptor for one in document.instances}
             for digest, descriptor in reversed(listed.items()):
                 child = images.get(digest) or listed_documents(
                     objects, store, digest, descriptor.media_type

@@ -38,12 +38,8 @@ class SourceImage:
         self._context = replace(
             context, options=replace(options, gaps=replace(options.gaps, exact=True))
         )
-        self._reference, self._platform, self._receipt, self._stack = (
-            reference,
-            platform,
-            receipt,
-            stack,
-        )
+        self._reference, self._platform = reference, platform
+        self._receipt, self._stack = receipt, stack
         self._work: Pull | None = None
 
     @property

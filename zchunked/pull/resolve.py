@@ -52,13 +52,8 @@ class _Search:
     def __init__(
         self, want: Platform, store: Store, fetch: Fetch, limits: Limits, note: Note
     ) -> None:
-        self._want, self._store, self._fetch, self._limits, self._note = (
-            want,
-            store,
-            fetch,
-            limits,
-            note,
-        )
+        self._want, self._store, self._fetch = want, store, fetch
+        self._limits, self._note = limits, note
         self._left = limits.looked_at_count
 
     def image(

@@ -104,12 +104,8 @@ class BlobUpload:
         chameleon: Chameleon,
     ) -> None:
         self._blob, self._pieces = parcel.blob, parcel.pieces
-        self._registry, self._memory, self._sizes, self._chameleon = (
-            registry,
-            memory,
-            sizes,
-            chameleon,
-        )
+        self._registry, self._memory = registry, memory
+        self._sizes, self._chameleon = sizes, chameleon
         self._upload: Upload | None = None
         self._is_doubtful = False  # something broke, so the registry must say how much it has
         self._handed = 0  # the furthest offset up to which this process has sent
@@ -186,11 +182,8 @@ class BlobUpload:
         if self._upload is None and not self._beginnings:
             location = self._memory.recall_upload(self._registry.name, self._blob.digest)
             if location is not None:
-                self._upload, self._is_doubtful, self._handed = (
-                    Upload(location),
-                    True,
-                    self._blob.size,
-                )
+                self._upload, self._is_doubtful = Upload(location), True
+                self._handed = self._blob.size
         if self._upload is not None and self._is_doubtful:
             self._look()
         return self._upload is not None or self._begin(mount_from)

@@ -116,11 +116,8 @@ class App:
     lease: Lease = field(default_factory=_Open)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        began, method, path = (
-            time.time(),
-            str(environ["REQUEST_METHOD"]),
-            str(environ.get("PATH_INFO", "")),
-        )
+        began, method = time.time(), str(environ["REQUEST_METHOD"])
+        path = str(environ.get("PATH_INFO", ""))
         error, uses = "", ExitStack()
         try:
             response = self._answer(method, path, environ, uses)
@@ -137,10 +134,8 @@ class App:
             uses.close()
             self.rooms.metrics.sent_to_client(sent)
             seconds = round(time.time() - began, 3)
-            client, agent = (
-                str(environ.get("REMOTE_ADDR", "")),
-                str(environ.get("HTTP_USER_AGENT", "")),
-            )
+            client = str(environ.get("REMOTE_ADDR", ""))
+            agent = str(environ.get("HTTP_USER_AGENT", ""))
             self.log(
                 Access(
                     began,

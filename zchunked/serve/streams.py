@@ -96,11 +96,8 @@ class Blob:
         return self._as_it_arrives(self.flight, span, is_held=is_held)
 
     def _as_it_arrives(self, flight: Flight, span: ByteRange, *, is_held: bool) -> Iterator[bytes]:
-        at, digest, held_from = (
-            span.start,
-            self.digest,
-            max(self.size - _HELD, 0) if is_held else span.end,
-        )
+        at, digest = span.start, self.digest
+        held_from = max(self.size - _HELD, 0) if is_held else span.end
         rounds = flight.partial_blobs.rounds(digest)
         while at < span.end:
             is_done = flight.is_done  # asked first: what it brought is seen below

@@ -146,10 +146,8 @@ class LayoutSource:
             )
 
     def _document(self, listed: Descriptor) -> bytes:
-        most, what = (
-            self._limits.manifest_bytes,
-            f"{self._objects.name}: manifest {short(listed.digest)}",
-        )
+        most = self._limits.manifest_bytes
+        what = f"{self._objects.name}: manifest {short(listed.digest)}"
         if listed.size > most:
             raise LimitError(f"{what} is listed with {listed.size} bytes, the limit is {most}")
         data = self._objects.get(blob_path(listed.digest), most)

@@ -94,10 +94,8 @@ class RegistrySource:
                 self._limits.manifest_bytes, f"{self._reference.name}/{path.partition('?')[0]}"
             )
         headers = answer.headers
-        kind, filters = (
-            headers.get("Content-Type", "application/json"),
-            headers.get("OCI-Filters-Applied"),
-        )
+        kind = headers.get("Content-Type", "application/json")
+        filters = headers.get("OCI-Filters-Applied")
         return Listing(data, kind, headers.get("Link"), filters)
 
     def size_of(self, digest: Digest) -> int | None:

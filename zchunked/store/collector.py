@@ -192,10 +192,8 @@ class Collector:
 
     def shrink_index(self) -> None:
         """Return free pages of the index to the file system, unless it is in use."""
-        ((pages,),), ((free,),) = (
-            self._index.rows("PRAGMA page_count"),
-            self._index.rows("PRAGMA freelist_count"),
-        )
+        ((pages,),) = self._index.rows("PRAGMA page_count")
+        ((free,),) = self._index.rows("PRAGMA freelist_count")
         with suppress(LocalError):  # another process reads: the next collection tries again
             if free > _SPARE_PAGES and free * _SPARE_SHARE > pages:
                 self._index.rows("VACUUM")

@@ -138,10 +138,8 @@ class Index(IndexConnection):
                 f"{column(0)}, {column(1)}, {column(2)} FROM numbers WHERE n < :count"
             )
             for some in batches(rows):
-                digests, packed = (
-                    b"".join([row[0] for row in some]),
-                    packed_rows([row[1:] for row in some]),
-                )
+                digests = b"".join([row[0] for row in some])
+                packed = packed_rows([row[1:] for row in some])
                 db.execute(
                     sql, {"digests": digests, "blob": blob, "count": len(some), "packed": packed}
                 )

@@ -36,13 +36,8 @@ class MemorySource:
         change: Break | None = None,
     ) -> None:
         self.content = content if isinstance(content, Layout) else layout({tag: content})
-        self.tag, self.piece, self.ranges, self.spans, self.change = (
-            tag,
-            piece,
-            ranges,
-            spans,
-            change,
-        )
+        self.tag, self.piece, self.ranges = tag, piece, ranges
+        self.spans, self.change = spans, change
         self.traffic = Traffic(time.monotonic)
         self.asked: list[tuple[str, tuple[ByteRange, ...]]] = []
         self.manifests_asked = 0
