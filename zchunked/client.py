@@ -21,9 +21,9 @@ class Client(ServingCalls, ReadingCalls):
     """Pulls images into one store, and does all else with them.
 
     The store is opened at the first use and closed by `close`, or at the end of a `with` block.
-    Calls may come from several threads at the same time; each call's events come on the thread that
-    called. Other processes may use the same store meanwhile. Every error is a `ZPullError`; what
-    arrived before it stays in the store, so the same call resumes. Ctrl-C during a call raises
+    Calls may be made from several threads at the same time; each call's events arrive on the thread
+    that called. Other processes may use the same store meanwhile. Every error is a `ZPullError`;
+    what arrived before it stays in the store, so the same call resumes. Ctrl-C during a call raises
     InterruptedPullError.
 
     Args:
@@ -159,7 +159,7 @@ class Client(ServingCalls, ReadingCalls):
     def plan_all(
         self, images: Sequence[str], *, platform: str | Platform | None = None
     ) -> Iterator[Plan | ZPullError]:
-        """Say what `pull_all` would cost: no image counts what one before it brings.
+        """Say what `pull_all` would cost: no image counts what one before it fetches.
 
         Args, returns and raises as `pull_all` has them.
 

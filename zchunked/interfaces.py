@@ -98,7 +98,7 @@ class HostMemory(Protocol):
 
 @runtime_checkable
 class Announcing(Protocol):
-    """A source that has something to tell while it works. Safe to use from several threads."""
+    """A source that sends events while it works. Thread-safe."""
 
     def set_listener(self, emit: Emit) -> None:
         """Send events to `emit` from now on."""
@@ -106,7 +106,7 @@ class Announcing(Protocol):
 
 @runtime_checkable
 class Failover(Protocol):
-    """A source with others behind it, which is told of wrong bytes. Thread-safe."""
+    """A source with others behind it, which learns of wrong bytes. Thread-safe."""
 
     def report_corruption(
         self, digest: Digest | None, spans: Sequence[ByteRange] | None = None
@@ -157,7 +157,7 @@ class Files(Protocol):
 
 @runtime_checkable
 class Locating(Protocol):
-    """A source that can also tell of a blob without reading it. Raises as `Source` does."""
+    """A source that can also describe a blob without reading it. Raises as `Source` does."""
 
     def size_of(self, digest: Digest) -> int | None:
         """Size in bytes as the host says, unchecked; None when it does not say."""

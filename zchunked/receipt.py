@@ -31,7 +31,7 @@ class ByteCounts:
 class Accounts:
     """What arrived and was kept, blob by blob. Bytes; thread-safe.
 
-    `is_free`: nothing of it comes over a network, so nothing is recorded.
+    `is_free`: nothing is received over a network, so nothing is recorded.
     """
 
     def __init__(self, *, is_free: bool = False) -> None:
@@ -64,7 +64,7 @@ class Accounts:
             self._useful.setdefault(blob, ByteCounts()).add(useful, -1)
 
     def discard(self, blob: Digest) -> None:
-        """All that came of this blob was good for nothing."""
+        """Count all that was received of this blob as waste."""
         with self._lock:
             self._useful.pop(blob, None)
 
@@ -205,7 +205,7 @@ class Receipt:
         self.bytes.image = image_bytes(manifest)
 
     def settle(self, traffic: TrafficCounts, accounts: Accounts) -> None:
-        """Take over the counts; whatever came and was good for nothing is waste."""
+        """Take over the counts; what was received and is of no use is waste."""
         spent, useful = self.bytes, accounts.total()
         spent.needed, spent.metadata = useful.needed, useful.metadata - traffic.gained
         spent.gap = useful.gap + traffic.framing  # both are the price of fewer requests

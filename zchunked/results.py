@@ -112,7 +112,7 @@ class Uploaded:
 
     `sent` counts what was handed over, however often. `sent_twice`: of that, what was of no use.
     `skipped`: blobs that were there. `mounted`: blobs that the registry took from another
-    repository. `resumed_bytes`: what an earlier push had brought of blobs that it did not finish.
+    repository. `resumed_bytes`: what an earlier push had sent of blobs that it did not finish.
     """
 
     blobs: int
@@ -191,7 +191,7 @@ class ConvertResult:
         images: One for each platform.
         size_before: Bytes of all layers as they were, each blob once.
         size_after: Bytes of all layers as they are now, each blob once.
-        fetched_bytes: What came over the network for it.
+        fetched_bytes: Bytes received over the network for it.
         notes: What a person should know: what was left out, changed or pulled again.
         update: What an update from `against` costs; None where that was not asked for.
         uploaded: What went up to a registry; None for another target.

@@ -89,7 +89,7 @@ class Progress:
             self._line(f"zpull: {event.cause}; try {event.attempt}, {karma}, {what}{left}")
 
     def _as_json(self, event: Event) -> None:
-        """One object a line. Arrivals are told ten times a second at most, several in one."""
+        """One object a line. Arrivals are reported ten times a second at most, several in one."""
         if isinstance(event, Arrived):
             self._unreported += event.bytes
             if self._clock() - self._reported_at < _JSON_SECONDS:

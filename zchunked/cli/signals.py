@@ -8,7 +8,7 @@ import time
 from types import FrameType
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_LATER_SECONDS = 0.02  # until a signal that came during an import is looked at again
+_LATER_SECONDS = 0.02  # until a signal during an import is handled
 _TOGETHER_SECONDS = 1.0  # `timeout` sends its signal twice: to the process, and to its group
 
 

@@ -1,4 +1,4 @@
-"""What the C library is told about memory before threads start: small devices pull large images."""
+"""Tune the C library's memory before threads start: small devices pull large images."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class LayerConverter:
         return _Result(digest, size, written.diff_id, written.tar_bytes, written.annotations, "")
 
     def _make_plain(self, content: LayerContent, note: str, *, as_is: bool = False) -> _Result:
-        """One frame without a TOC, for a tar that none could tell of."""
+        """One frame without a TOC, for a tar that no TOC could describe."""
         encoder, hasher, tar_bytes = zstd.FrameEncoder(self._settings.level), hashlib.sha256(), 0
 
         def frame() -> Iterator[bytes]:

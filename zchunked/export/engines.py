@@ -3,7 +3,7 @@
 An engine is given an image in one of two ways: it pulls from a registry on loopback that holds just
 this image, so that only layers it lacks travel; or, where it cannot reach our loopback, an archive
 is streamed into its `load`. docker and podman give an image as an archive, by their `save`. podman
-and containerd are told for this one pull that the image's registry is there, and call it by its own
+and containerd learn for this one pull that the image's registry is there, and call it by its own
 name from the start. docker has to call it something else first; a shell that outlives us takes that
 name away.
 """

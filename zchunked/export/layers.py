@@ -31,8 +31,8 @@ class DamagedLayerError(IntegrityError):
 class LayerContent:
     """One layer of a stored image. `is_whole`: its blob is the registry's own.
 
-    `on_read` is told how many bytes of the whole blob were read to make its tar, on whatever thread
-    reads them.
+    `on_read` is given how many bytes of the whole blob were read to make its tar, on whatever
+    thread reads them.
     """
 
     store: Store

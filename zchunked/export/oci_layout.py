@@ -133,7 +133,7 @@ def _mark(target: FolderTarget) -> None:
 
 
 def _list(target: FolderTarget, content: _Content) -> None:
-    """The index comes last, for the rest hangs on it."""
+    """Write the index last, for the rest hangs on it."""
     _mark(target)
     change = partial(
         index_with,

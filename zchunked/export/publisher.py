@@ -93,7 +93,7 @@ class Publisher:
         )
         self._chameleon = self._session.chameleon
         self.sent = Sent()
-        """How far it has come; true at any time."""
+        """How far it got; true at any time."""
 
     def run(self, shipment: Shipment, tag: str | None) -> None:
         """Send the blobs side by side, then the index.

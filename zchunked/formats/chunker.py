@@ -44,12 +44,12 @@ class Piece(NamedTuple):
 
 
 class Chunker:
-    """Push cutter of one file's content, which may come in any pieces: the chunks are the same."""
+    """Push cutter of one file's content: the same chunks, in whatever pieces it arrives."""
 
     def __init__(self) -> None:
         self._search = fastest_search()
         self._history = _ZERO_HISTORY
-        self._zeros = 0  # held back: the run of zeros at the end of what came, a hole or not
+        self._zeros = 0  # held back: the run of zeros at the end of what arrived, a hole or not
 
     def feed(self, piece: bytes) -> Iterator[Piece]:
         if self._zeros >= HOLE_BYTES:

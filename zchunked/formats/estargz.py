@@ -46,8 +46,8 @@ def footer_span(size: int) -> ByteRange:
 def likely_tail(size: int) -> ByteRange:
     """The end of the blob with the footer and probably the TOC: a sixteenth, 16 KiB to 1 MiB.
 
-    The TOC has 2 % (large files) to 13 % (small ones) of a blob. What comes for nothing are frames
-    just before it. Raises as `footer_span`.
+    The TOC has 2 % (large files) to 13 % (small ones) of a blob. What is fetched for nothing are
+    frames just before it. Raises as `footer_span`.
     """
     return _end_of(size, min(max(size >> 4, 16 << 10), 1 << 20))
 
@@ -59,7 +59,7 @@ def _end_of(size: int, wanted: int) -> ByteRange:
 
 
 def locate(layer: Descriptor, tail: bytes, limits: Limits = DEFAULT_LIMITS) -> Location:
-    """Where the TOC lies, told by the end of the blob: `tail` is its last 51 bytes, or more.
+    """Where the TOC lies, by the end of the blob: `tail` is its last 51 bytes, or more.
 
     Raises UnsupportedLayerError when there is no footer or the TOC is above the limits, FormatError
     when the footer or the annotation cannot be true.
@@ -88,14 +88,14 @@ def locate(layer: Descriptor, tail: bytes, limits: Limits = DEFAULT_LIMITS) -> L
 class TocMember:
     """Push decoder of the TOC's gzip member, cut anywhere, to the JSON in its tar entry.
 
-    Whatever the member decodes to, output comes in steps of 256 KiB, and ends with the JSON.
+    Whatever the member decodes to, output has steps of 256 KiB, and ends with the JSON.
     """
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         self._member = zlib.decompressobj(_ZLIB_GZIP)
         self._header = b""
-        self._left = -1  # of the JSON; -1 until the header has come
+        self._left = -1  # of the JSON; -1 until the header arrived
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """The next text.
@@ -122,7 +122,7 @@ class TocMember:
                 break
 
     def _after_header(self, out: bytes) -> bytes:
-        """What follows the tar header, once that has come."""
+        """What follows the tar header, once that arrived."""
         self._header += out
         if len(self._header) < _TAR_BLOCK:
             return b""

@@ -27,7 +27,7 @@ from zchunked.ranges import ByteRange
 
 
 class LayerFormat(Protocol):
-    """How to find a layer's frames, and to check one. All pure: bytes come in, nothing is read.
+    """How to find a layer's frames, and to check one. Pure: bytes in, values out.
 
     Errors are UnsupportedLayerError where the layer has to come whole, FormatError where it lies,
     IntegrityError (of the reader) where bytes are not what their digest promised.

@@ -99,7 +99,7 @@ class TarReader:
         return content
 
     def payload(self) -> Iterator[bytes]:
-        """The content of the member that came last."""
+        """The content of the last member."""
         while self._left:
             piece = self._input.some(min(self._left, _PIECE))
             if not piece:

@@ -90,7 +90,7 @@ _ENTRIES = msgspec.json.Decoder(list[Entry])
 
 
 class EntryReader:
-    """Text of the document, cut anywhere → entries in batches, as it comes.
+    """Text of the document, cut anywhere → entries in batches, as it arrives.
 
     Where the text goes as writers put it, a batch ends between two entries, and what was taken is
     dropped. Text of any other layout, and all from an entry on that does not decode, is kept until

@@ -49,7 +49,7 @@ class Chunk(NamedTuple):
 
 
 class Text:
-    """Text that is compressed as it comes: one frame, and what an annotation says about it."""
+    """Text that is compressed as it arrives: one frame, and what an annotation says about it."""
 
     def __init__(self, level: int, most_bytes: int, what: str, submit: Submit) -> None:
         self._encoder = zstd.FrameEncoder(level)

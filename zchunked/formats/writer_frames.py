@@ -12,12 +12,12 @@ from zchunked.formats.tar_reader import Member
 from zchunked.formats.toc_writer import Chunk, Frames, TocWriter
 
 BATCH_BYTES, _BATCH_FRAMES = 1 << 20, 512  # of one piece of work
-LONG_BYTES = 4 << 20  # a longer frame is compressed as it comes, and never held
+LONG_BYTES = 4 << 20  # a longer frame is compressed as it arrives, and never held
 
 
 @dataclass(slots=True)
 class Whole:
-    """A step: the contents of the next frames are those of this file, which came in one piece."""
+    """A step: the next frames have the contents of this file, which arrived in one piece."""
 
     member: Member
 
@@ -133,7 +133,7 @@ def digest_of(data: bytes) -> str:
 
 
 class OpenFrame:
-    """Gathers a frame's content, and compresses it as it comes once it is long."""
+    """Gathers a frame's content, and compresses it as it arrives once it is long."""
 
     def __init__(self, level: int) -> None:
         self._level = level
@@ -170,7 +170,7 @@ class OpenFrame:
 
 
 class Layout:
-    """Puts frames behind each other and tells the TOC where they are."""
+    """Puts frames behind each other and writes their places into the TOC."""
 
     def __init__(self, toc: TocWriter) -> None:
         self._toc = toc

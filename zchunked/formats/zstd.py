@@ -25,7 +25,7 @@ _WIDEST = 17 << 3
 _BLOCK_BYTES = 128 << 10  # no block is longer, neither encoded nor decoded (RFC 8878, 3.1.1.2.4)
 _FEW_BLOCKS = 4  # of a long frame in one step: 512 KiB come out
 _MOST_BLOCKS = 32  # of small frames in one step: 4 MiB at worst
-_SMALL_BYTES = 64 << 10  # a frame that is longer is decoded as its blocks come
+_SMALL_BYTES = 64 << 10  # a frame that is longer is decoded as its blocks arrive
 
 
 class _PerThread(threading.local):
@@ -53,7 +53,7 @@ def decode(frames: bytes | memoryview, size: int, limits: Limits = DEFAULT_LIMIT
             if len(whole) == size:
                 return whole
     except zstandard.ZstdError:
-        pass  # several frames, or a broken one: the careful way tells which
+        pass  # several frames, or a broken one: the careful way finds out
     out = b"".join(stream([frames], limits, size))
     if len(out) != size:
         raise FormatError(f"frames decode to {len(out)} bytes instead of {size}")
@@ -199,7 +199,7 @@ class FrameDecoder:
         self._skip = 0
 
     def feed(self, piece: bytes | memoryview) -> Iterator[bytes]:
-        """What comes out, as far as whole blocks have come in, and small frames whole."""
+        """Output of the whole blocks that arrived, and of small frames whole."""
         data = self._held + piece
         view, at = memoryview(data), 0
         while at < len(data):

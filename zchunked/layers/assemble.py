@@ -65,7 +65,7 @@ class Assembly:
     def _gathered(
         self, start: int, end: int, arrived: Arrived, note: Callable[[Sequence[_Found]], None]
     ) -> bytes:
-        """`note` is told where the frames that stand in lie."""
+        """`note` is given where the frames that stand in lie."""
         blob, its = self._layer.digest, self._stand_ins()
         first = bisect_left(its.ends, start + 1)
         last = bisect_left(its.starts, end, first)

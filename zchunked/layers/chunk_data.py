@@ -1,4 +1,4 @@
-"""Decode chunks where they lie in the store; tell whether they are what their digests promise."""
+"""Decode stored chunks, and check them against their digests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Record the frames of stored blobs in the index, by their TOCs, where no process has done it yet.
 
-A pull only notes the blobs that it brings. The next one reads their tables, and joins them with its
-own (`stand_ins.py`); their rows go in while it waits for the link.
+A pull only notes the blobs that it fetches. The next one reads their tables, and joins them with
+its own (`stand_ins.py`); their rows go in while it waits for the link.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from zchunked.store.chunks import ChunkLocation
 
 _EACH = 128  # what a chunk takes besides its contents, more or less
 _SMALL = 8 << 10
-_RECENT = 1 << 20  # small contents that are kept for when they come again
+_RECENT = 1 << 20  # small contents that are kept, as they recur
 _ZEROS = bytes(BLOCK)
 
 _Asked = tuple[Digest, int, int, int, int]

@@ -87,7 +87,7 @@ class KnownFrames:
 
 @dataclass(frozen=True, slots=True)
 class StoredToc:
-    """The frames of a stored blob as its table of contents tells them, with no row in the index."""
+    """The frames of a stored blob by its TOC, without rows in the index."""
 
     blob: Digest
     frames: FrameMap

@@ -1,4 +1,4 @@
-"""What every operation needs: the store, the choices of a person, and who is told of events."""
+"""What every operation needs: the store, the user's options, and where events go."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Context:
         if self.options.offline and not is_on_this_machine(reference):
             return OfflineSource(str(reference))
         if isinstance(reference, LayoutReference) and reference.is_engine:
-            from zchunked.operations.engine_source import open_engine_image  # noqa: PLC0415 - few images come from an engine
+            from zchunked.operations.engine_source import open_engine_image  # noqa: PLC0415 - few images are of an engine
 
             return open_engine_image(reference, self.store.folder)
         store = self.store

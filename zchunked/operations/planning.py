@@ -21,7 +21,7 @@ def plan(
 ) -> tuple[list[PlannedLayer], Layers]:
     """Plan one pull; the receipt gets the estimate. Raises one ZPullError, which has the receipt.
 
-    `after`: of pulls that were planned before and come first; returned with what this one adds.
+    `after`: of pulls that were planned before; returned with what this one adds.
     """
     with explained(receipt, lambda: 0), closing(context.open(reference)) as origin:
         pull = pull_of(context, origin, receipt)
@@ -48,7 +48,7 @@ def _planned(entry: LayerEntry, plan: FetchPlan | None) -> PlannedLayer:
 def plan_all(
     context: Context, references: Sequence[ImageReference]
 ) -> Iterator[tuple[Receipt, list[PlannedLayer] | ZPullError]]:
-    """What `pull_all` would cost, image by image: none counts what one before it brings."""
+    """What `pull_all` would cost, image by image: none counts what one before it fetches."""
     after: Layers | None = None
     for reference in references:
         receipt = Receipt(str(reference))

@@ -32,7 +32,7 @@ class SourceImage:
         stack: ExitStack,
     ) -> None:
         """`stack` closes what is opened. `platform`: of the stored image; None takes the newest."""
-        # What is shared is the registry's own blobs, so of one that came in parts the rest is
+        # What is shared is the registry's own blobs, so of one that was pulled in parts the rest is
         # fetched.
         options = context.options
         self._context = replace(

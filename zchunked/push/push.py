@@ -35,7 +35,7 @@ class Pusher:
         self._sizes = ChunkSizes()
         self._lacking: list[Parcel] = []
         self.pushed = Pushed()
-        """How far it has come; true at any time."""
+        """How far it got; true at any time."""
 
     @property
     def retries(self) -> int:

@@ -24,7 +24,7 @@ from zchunked.sources.registry_upload import (
 
 _SMALL_BYTES = 1 << 20  # a blob up to here goes in one piece: one request less, and little to lose
 _FIRST_CHUNK, _LONGEST_CHUNK, _SHORTEST_CHUNK = 512 << 10, 128 << 20, 64 << 10
-# A chunk is at most this part of what came through since the last fault: with a fault, half of one
+# A chunk is at most this part of what arrived since the last fault: with a fault, half of one
 # is lost. So 1 GB takes 50 requests where nothing breaks, and where all 5 MB something does, 1.02
 # times the blob is sent.
 _FIRST_SHARE, _SHARE_AFTER_FAULT = 8, 64

@@ -123,7 +123,7 @@ class App:
             response = self._answer(method, path, environ, uses)
         except ZPullError as failure:
             response, error = failed(failure, is_blob="/blobs/" in path), str(failure)
-        except Exception as fault:  # noqa: BLE001 - a fault of ours: the client is told in the spec's form
+        except Exception as fault:  # noqa: BLE001 - a fault of ours: the client gets the spec's form
             error = f"{type(fault).__name__} in the server: {fault}"
             response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", error)
         self.rooms.metrics.answered(method, response.status)
@@ -263,7 +263,7 @@ class App:
 
 
 class _Body:
-    """A body that is counted as it goes, and told about when it has ended, however it ends."""
+    """A body that is counted as it is sent, and reported when it ends, however it ends."""
 
     def __init__(
         self, pieces: Iterable[bytes], done: Callable[[int, str], None], error: str

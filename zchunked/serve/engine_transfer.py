@@ -83,7 +83,7 @@ class Handover:
             self._done[engine].set()
 
     def pulled(self, failure: ZPullError | None) -> None:
-        """The pull has ended: all of the image is here, or no more of it comes."""
+        """The pull has ended: all of the image is stored, or no more of it will be."""
         if self._flight is not None:
             self._flight.end(failure)
 

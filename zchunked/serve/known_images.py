@@ -41,7 +41,7 @@ class KnownImages:
             return None
         self._name(name, what, [digest])
         if self._record(name, digest, document):
-            with suppress(LocalError):  # it is a hint, for who comes after us
+            with suppress(LocalError):  # it is a hint, for the next process
                 self._store.hints.remember_served(name, digest, self.tag_of(name, digest) or "")
         return document
 
@@ -99,6 +99,6 @@ class KnownImages:
         return set()
 
     def tag_of(self, name: str, image: Digest) -> str | None:
-        """The tag by which a client came to the image last."""
+        """The tag by which a client requested the image last."""
         with self._lock:
             return self._tags.get((name, image))

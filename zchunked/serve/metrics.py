@@ -70,7 +70,7 @@ class Metrics:
             self.sent += size
 
     def was_here(self, size: int) -> None:
-        """Bytes of an image that did not have to come."""
+        """Bytes of an image that need not be fetched."""
         self._saved.inc(size)
         with self._lock:
             self.saved += size

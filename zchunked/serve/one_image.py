@@ -20,7 +20,7 @@ from zchunked.store.images import StoredImage
 class OneImage:
     """Serves one image. Its name holds a secret, as other users of the machine share loopback.
 
-    Tags of all names are this image. `flight` is the pull that brings it; None where all of it is
+    Tags of all names are this image. `flight` is the pull that fetches it; None where all of it is
     here. Thread-safe.
     """
 

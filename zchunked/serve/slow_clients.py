@@ -22,7 +22,7 @@ _LEAST_RATE = 8 << 10
 _CROWDED_RATE = 64 << 10
 _CROWDED_SECONDS = 3.0
 _LOOK_SECONDS = 1.0  # between two looks at what a client has taken
-_RECORD = 16 << 10  # of TLS: more at once is not told until all of it is sent
+_RECORD = 16 << 10  # of TLS: more at once is not reported until all of it is sent
 _SIOCOUTQ = 0x5411  # linux/sockios.h: bytes that the peer has not acknowledged
 
 

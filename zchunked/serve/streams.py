@@ -78,7 +78,7 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob that a client wants, and the flight that brings it; None where it is here, whole."""
+    """A blob that a client wants, and the flight that fetches it; None where it is stored whole."""
 
     store: Store
     digest: Digest
@@ -100,7 +100,7 @@ class Blob:
         held_from = max(self.size - _HELD, 0) if is_held else span.end
         rounds = flight.partial_blobs.rounds(digest)
         while at < span.end:
-            is_done = flight.is_done  # asked first: what it brought is seen below
+            is_done = flight.is_done  # read first: what it fetched is seen below
             end = span.end if flight.partial_blobs.is_proved(digest) else min(span.end, held_from)
             if at > span.start and flight.partial_blobs.rounds(digest) != rounds:
                 raise TransferError(f"blob {digest} came wrong and comes again; ask for it again")
@@ -132,7 +132,7 @@ def _here(store: Store, partial_blobs: PartialBlobs, digest: Digest, start: int,
         gaps = store.missing(digest, [ByteRange(start, end)])
         upto = gaps[0].start if gaps else end
         return store.read(digest, start, upto) if start < upto else b""
-    except IntegrityError:  # it was found wrong and dropped just now: the pull brings it again
+    except IntegrityError:  # it was just found wrong and dropped: the pull fetches it again
         return b""
 
 
@@ -147,5 +147,5 @@ def _stored(store: Store, digest: Digest, span: ByteRange) -> Iterator[bytes]:
             piece = store.read(digest, at, upto)
             at = upto
             yield piece
-        if gaps:  # damage that was dropped since, or a collection: nothing will bring it now
+        if gaps:  # damage that was dropped since, or a collection: nothing will fetch it now
             raise IntegrityError(f"blob {digest} is no longer whole in the store; ask for it again")

@@ -87,7 +87,7 @@ class Upstream:
     def fetch_with(
         self, name: str, flight: Flight, work: Callable[[ObjectFetcher], object]
     ) -> None:
-        """Have what brings blobs of a repository bring some, into the store."""
+        """Fetch blobs of a repository into the store."""
         reference = _repository(name)
         with self._fetcher(
             reference, self.options, self._metrics.counted(reference.host, flight)

@@ -32,7 +32,7 @@ def open_source(
         network: how servers are reached; its traffic counts what they send.
         hosts: what is remembered of hosts. None: nothing, beyond this source.
         documents: manifests that are in the store already, by digest.
-        spool: a folder with room for an archive that comes compressed or through a pipe. None: the
+        spool: a folder with room for an archive that is compressed or a pipe. None: the
             system's folder for temporary files.
 
     Raises UsageError for what the options do not allow, what reading registries.conf raises, and

@@ -1,6 +1,6 @@
 """Read the members of a tar in place, as the objects of a layout (`skopeo copy … oci-archive:`).
 
-What comes compressed or through a pipe is unpacked into a temporary file first.
+A compressed archive or a pipe is unpacked into a temporary file first.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class TarObjects:
         return copy
 
     def _copied(self, handle: int) -> int:
-        """A temporary file of what comes there, unpacked."""
+        """A temporary file of the archive, unpacked."""
         try:
             with TemporaryFile(dir=self._spool, prefix="archive-") as copy:
                 for piece in _tar_only(unpacked(self._raw(handle), self._limits)):

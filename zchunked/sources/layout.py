@@ -35,7 +35,7 @@ _VERSION = msgspec.json.Decoder(_Version)
 
 
 class LayoutSource:
-    """One image of one layout. Tries once, save for a manifest that came damaged. Thread-safe."""
+    """One image of one layout. Tries once, unless a manifest arrived damaged. Thread-safe."""
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ class Member:
     lies: int = field(default=0, init=False)
     lacks: set[Digest | None] = field(default_factory=set, init=False)
     damaged_here: set[Digest | None] = field(default_factory=set, init=False)
-    """What came wrong from here, of the primary."""
+    """Digests that arrived wrong from the primary."""
     served: dict[Digest | None, list[ByteRange]] = field(default_factory=dict, init=False)
 
 

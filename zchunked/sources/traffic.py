@@ -16,7 +16,7 @@ from zchunked.interfaces import Emit
 from zchunked.sources.shared_link import IdleConnections, LinkShare
 
 _TELLING_BYTES = 32 << 10  # less than that says more of the round trip than of the rate
-_FORECAST_BYTES = 1 << 20  # a manifest comes at the rate of a connection that has just begun
+_FORECAST_BYTES = 1 << 20  # a manifest arrives at the rate of a connection that has just begun
 _FORECAST_SECONDS = 0.5
 _WINDOW_SECONDS = 4.0  # of receiving: what the link did before is no news
 _STEP_SECONDS = 0.25
@@ -63,7 +63,7 @@ class RateLimit:
 
 @dataclass(slots=True)
 class _Phase:
-    """Time with a body on its way, and the bytes that came in it."""
+    """Time with a body on its way, and the bytes received in it."""
 
     seconds: float = 0.0
     bytes: int = 0
@@ -117,7 +117,7 @@ class Traffic:
     def end_when(self, has_ended: Callable[[], bool]) -> None:
         """Once this holds, send no request and wait for no byte: hand over received bytes.
 
-        It would come a second time otherwise, and the server would have counted it all the same.
+        Otherwise they would be sent a second time, and the server would have counted them.
         """
         self._has_ended = has_ended
 
@@ -156,7 +156,7 @@ class Traffic:
         return granted
 
     def asked(self, request: Requested | None = None) -> None:
-        """A request that counts was sent; `request` tells those who listen of it."""
+        """Count a request that was sent; `request` reports it to listeners."""
         with self._lock:
             self._requests += 1
             listener = self._listener
@@ -164,7 +164,7 @@ class Traffic:
             listener(request)
 
     def set_listener(self, emit: Emit | None) -> None:
-        """Who is told of each request from now on, from any thread."""
+        """Report each request to `emit` from now on, from any thread."""
         with self._lock:
             self._listener = emit
 
@@ -215,7 +215,7 @@ class Traffic:
 
     @property
     def fetched(self) -> int:
-        """Body bytes, as they came over the wire."""
+        """Body bytes, as received over the wire."""
         return self._fetched
 
     def answered(self, seconds: float) -> None:
@@ -234,7 +234,7 @@ class Traffic:
             self._parted_bodies += is_parted
 
     def ended(self, *, is_parted: bool = False) -> None:
-        """Nothing more comes of a body that has `begun`."""
+        """A body that has `begun` has ended."""
         with self._lock:
             self._go_on()
             self._bodies -= 1
@@ -275,10 +275,10 @@ class Traffic:
 
     @property
     def rate(self) -> float | None:
-        """Bytes per second, of all connections together; None until enough has come to tell."""
+        """Bytes per second, of all connections together; None until enough was received."""
         with self._lock:
             since, before = self._steps[0]
-            # or a stall: then what came before it is all we know
+            # or a stall: then only what came before it is known
             if self._fetched - before < _TELLING_BYTES:
                 since, before = 0.0, 0
             received, seconds = self._fetched - before, self._receiving - since

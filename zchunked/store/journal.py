@@ -143,7 +143,7 @@ def _read_journal(journal: Path, data: Path, boot: str) -> Leftover | None:
         for (start, at), end in zip(records, ends, strict=True)
         if at < end and start + end - at <= written.size
     ]
-    newest = ExtentMap()  # what came twice was wrong the first time
+    newest = ExtentMap()  # what arrived twice was wrong the first time
     for row in reversed(rows):
         newest.add(*row)
     return Leftover(blob, written.size, newest.rows()) if rows else None

@@ -125,7 +125,7 @@ class Auth:
 
         def fetch() -> _Token:
             nonlocal is_fresh
-            if (token := self._valid(scope)) and not is_last:  # of a flight that has just landed
+            if (token := self._valid(scope)) and not is_last:  # of a call that has just ended
                 return token
             is_fresh = True
             fetched = self._fetch(scope)

@@ -43,7 +43,7 @@ class _Reader(io.RawIOBase):
         self._sock, self._raw = sock, raw
         self._seconds = self._set = sock.gettimeout()
         self._until, self._left = 0.0, 0
-        self._failure: OSError | None = None  # met behind bytes that came; the next read raises it
+        self._failure: OSError | None = None  # met behind received bytes; the next read raises it
         self.has_ended = False
         """The other side has closed the connection."""
         self.expect()
@@ -120,7 +120,7 @@ class Response(HTTPResponse):
             if self._reader.has_ended:
                 raise
             raise MalformedHeadError(type(error).__name__) from error
-        if self._reader.has_ended:  # in the middle of the head: http.client takes what came for all
+        if self._reader.has_ended:  # in the middle of the head: http.client takes the rest as empty
             raise RemoteDisconnected("the head of the answer is cut off")
         length = self.headers.get("Content-Length", "0").strip()
         if any(isinstance(one, _LOST_LINES) for one in self.headers.defects):

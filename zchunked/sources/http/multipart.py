@@ -62,7 +62,7 @@ class PartReader:
         return self._hull.size + (self._most + 2) * self._head_bytes
 
     def feed(self, piece: bytes) -> Iterator[Pieces]:
-        """All that this piece brings, at once, if it brings anything.
+        """The blob's bytes in this piece, at once, if there are any.
 
         Raises FormatError, behind that, at the first thing out of order.
         """

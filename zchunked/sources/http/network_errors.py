@@ -41,15 +41,15 @@ class UnreachableError(NoAnswerError):
 
 
 class SilentError(TransientError):
-    """No byte came for as long as we wait for one."""
+    """No byte arrived within the time limit."""
 
 
 class UnheardError(SilentError):
-    """Not even a connection came about in time, so nothing was asked."""
+    """Not even a connection was made in time, so nothing was requested."""
 
 
 class NoWayError(PermanentError):
-    """No connection to the host can come about, so nothing was asked of it."""
+    """No connection to the host is possible, so nothing was requested."""
 
 
 class NoTlsError(NoWayError):

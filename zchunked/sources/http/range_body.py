@@ -33,7 +33,7 @@ class RangeBody:
     def pieces(self, spans: Sequence[ByteRange], learn: Callable[[bool], None]) -> Iterator[Pieces]:
         """Bytes as they arrive, each with its position in the blob; perhaps more than the spans.
 
-        `learn` is told, of a multipart body alone, whether it was sound. Raises TransientError
+        `learn` is given, of a multipart body alone, whether it was sound. Raises TransientError
         where the body breaks off or contradicts itself, PermanentError for a web page.
         """
         with self._response:

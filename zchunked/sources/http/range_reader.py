@@ -84,7 +84,7 @@ class BlobReader:
     def _read_many(
         self, blob: Descriptor, spans: list[ByteRange]
     ) -> Generator[Pieces, None, list[ByteRange]]:
-        """As many spans in one request as the host takes; returns what did not come in this way."""
+        """As many spans in one request as the host takes; returns what did not arrive."""
         left, most, has_begun = spans, most_spans(blob), False
         while len(left) > 1 and (self._hosts.recall(self.locations.host_of(blob)) or _MANY) > 1:
             asked = left[
@@ -138,7 +138,7 @@ class BlobReader:
                 yield within
 
     def _bodies(self, blob: Descriptor, spans: Sequence[ByteRange]) -> Iterator[Pieces]:
-        """What one request brings, and where in the blob it belongs."""
+        """Pieces that one request receives, and where in the blob they belong."""
         response, holds = self._open(blob, spans)
         host = response.host
 

@@ -50,7 +50,7 @@ class HttpResponse:
         self.secrets = secrets
         """What the request carried and no message may repeat."""
         self.traffic = traffic
-        """Counts what it brings."""
+        """Counts the bytes that it receives."""
         self._response, self._free, self._stall, self._limits = response, free, stall, limits
         self._received = 0
         self._is_closed = False
@@ -73,7 +73,7 @@ class HttpResponse:
     def pieces(self, most: int) -> Iterator[bytes]:
         """Body bytes as they arrive, at most so many; a longer body is cut off.
 
-        Raises TransientError when the body breaks off, after every byte that came before.
+        Raises TransientError when the body breaks off, after every byte received before.
         """
         left = most
         try:
@@ -113,7 +113,7 @@ class HttpResponse:
         received: list[bytes] = []
         with suppress(TransferError):
             for piece in self.pieces(self._limits.error_body_bytes):
-                received.append(piece)  # noqa: PERF402 - what came before a break is kept
+                received.append(piece)  # noqa: PERF402 - what arrived before a break is kept
         return b"".join(received)
 
     def status_error(self, what: str) -> ZPullError:

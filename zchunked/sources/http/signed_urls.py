@@ -1,4 +1,4 @@
-"""Until when a signed URL is good, as far as the URL itself tells. Pure."""
+"""When a signed URL expires, as far as the URL itself says. Pure."""
 
 from __future__ import annotations
 

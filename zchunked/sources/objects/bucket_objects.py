@@ -94,7 +94,7 @@ class BucketObjects:
         return result
 
     def _pieces(self, result: GetResult, what: str) -> Iterator[bytes]:
-        """Every byte that came before a break comes out before the error."""
+        """Every byte received before a break is yielded before the error."""
         import obstore  # noqa: PLC0415 - an extra
 
         self._traffic.begun()
