@@ -88,7 +88,7 @@ def completion(shell: str) -> str:
 
 
 def _complete(of: argparse.ArgumentParser, verb: Verb) -> None:
-    """Tell of each action what its words may be; argparse itself must not judge them."""
+    """Set what the words of each action may be; argparse itself must not check them."""
     options = {option.name: option for option in verb.options}
     for action in of._actions:  # noqa: SLF001
         option = options.get(action.dest)

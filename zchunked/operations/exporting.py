@@ -35,7 +35,7 @@ def export_stored(
             for destination in to:
                 write(context, stored, destination, receipt, force=force)
         except DamagedLayerError:
-            # else a pull would find the image complete
+            # otherwise a pull would find the image complete
             reverify(context.store, documents.manifest.layers)
             raise
     return receipt

@@ -35,7 +35,7 @@ class KnownImages:
         try:
             document = parse_document(data)
         except ZPullError:
-            return None  # not ours to judge: the client may know what it is
+            return None  # unknown here: the client may know what it is
         if not isinstance(document, Manifest):
             self._name(name, what, [one.descriptor.digest for one in document.instances])
             return None

@@ -186,7 +186,7 @@ class TarObjects:
         try:
             with tarfile.open(fileobj=cast("Any", source), mode="r:") as tar:
                 while (found := tar.next()) is not None:
-                    cast("Any", tar).members = []  # else it keeps them all
+                    cast("Any", tar).members = []  # otherwise it keeps them all
                     if len(members) >= self._limits.archive_members_count:
                         raise LimitError(
                             f"{self.name} has more than {self._limits.archive_members_count} "

@@ -99,7 +99,7 @@ class RegistryEndpoint:
                     answer_seconds=answer_seconds,
                 )
             with self._lock:
-                # it has answered: no more doubt, and no way back
+                # it answered: keep this scheme from now on
                 self._scheme = self._scheme or origin(url)[0]
             if origin(answer.url) != origin(url) or not self._auth.asks(answer):
                 return answer

@@ -65,7 +65,7 @@ def understand(
         is_small = blob.size <= limits.manifest_bytes
         if is_whole and status == 200 and is_small and not is_as_long:
             return Packed()
-        if status == 206 or not is_small:  # else it is asked for whole next, and unpacked
+        if status == 206 or not is_small:  # otherwise it is fetched whole next, and unpacked
             _refuse_packed(headers, blob, what)
     if status == 200:
         return _of_200(headers, blob, spans, what) if not is_whole else spans[0]

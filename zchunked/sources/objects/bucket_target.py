@@ -31,7 +31,7 @@ _BLOB_TYPE = {
     "Content-Type": "application/octet-stream",
     "Cache-Control": "public, max-age=31536000, immutable",
 }
-# else old tags live on in proxies
+# otherwise old tags live on in proxies
 _JSON_TYPE = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
 # who may not list a bucket is refused what is not there
 _PERHAPS_ABSENT = (NotFoundError, AccessDeniedError)
