@@ -1,4 +1,4 @@
-"""Whole jobs in one call: `zchunked.pull` and `zchunked.plan`."""
+"""`zchunked.pull` and `zchunked.plan`: a whole job in one function call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong, by who must react. Each class carries the exit code the shell sees.
+"""Errors, by who must react; each class has the exit code that the shell sees.
 
 >>> from zchunked import errors
 >>> issubclass(errors.TransferError, errors.ZPullError), errors.IntegrityError.exit_code

@@ -1,4 +1,4 @@
-"""Events: immutable facts about a pull in progress. Whoever draws them decides how they look.
+"""Events: immutable facts about a pull in progress; the renderer decides how they look.
 
 A client calls `on_event` with each of them, on the thread that called the client.
 

@@ -1,4 +1,4 @@
-"""Seams: what the workshops need of the world outside, as Protocols without logic."""
+"""Protocols of the seams: sources, host memory, files; without logic."""
 
 from __future__ import annotations
 

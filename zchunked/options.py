@@ -1,4 +1,4 @@
-"""How to pull: what a person may choose."""
+"""Options and Connection: what a caller may choose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the calls of a client return: frozen values."""
+"""Results of a client's calls, as frozen values."""
 
 from __future__ import annotations
 

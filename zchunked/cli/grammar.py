@@ -1,4 +1,4 @@
-"""What an option, an argument and a verb are. `tables` lists them all."""
+"""Declare an option, an argument and a verb. `tables` lists them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The texts of help: the first screen, and what stands below each verb's options."""
+"""Help texts: the first screen, and what follows each verb's options."""
 
 from __future__ import annotations
 

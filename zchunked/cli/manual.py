@@ -1,4 +1,4 @@
-"""The manual page, made from the tables."""
+"""The manual page (man(7)), generated from the tables."""
 
 from __future__ import annotations
 

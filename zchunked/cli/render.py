@@ -1,4 +1,4 @@
-"""What verbs share: the store they work on and how they print."""
+"""Print plans, receipts and errors; open the store for a verb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The grammar as tables: every verb with its arguments and options.
+"""Tables of the command line: every verb with its arguments and options.
 
 The parser, the variables, the help, the manual page and the completions are made from these, so
 nothing can be missing in one of them.

@@ -1,4 +1,4 @@
-"""Verbs: which word is one, and which word was probably meant to be one."""
+"""Recognise verbs, and guess which verb a mistyped word meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Destinations: `transport:path[:tag]`, understood once."""
+"""Parse destinations: `transport:path[:tag]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people call an image in an engine of this machine: docker:, podman:, containerd:."""
+"""Parse names of images in engines of this machine: docker:, podman:, containerd:."""
 
 from __future__ import annotations
 

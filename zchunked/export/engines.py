@@ -1,4 +1,4 @@
-"""The engines of this machine: docker, podman and containerd, by their own commands.
+"""Run docker, podman and containerd by their own commands: pull, load, save.
 
 An engine is given an image in one of two ways: it pulls from a registry on loopback that holds just
 this image, so that only layers it lacks travel; or, where it cannot reach our loopback, an archive

@@ -1,4 +1,4 @@
-"""A stored image as an archive into an engine's `load`, and what an engine calls an image."""
+"""Stream a stored image as an archive into an engine's `load`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An OCI image layout on disk (OCI image-spec, image-layout): blobs first, `index.json` last."""
+"""Write an OCI image layout on disk (OCI image-spec): blobs first, `index.json` last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publish an image's own blobs where any web server or bucket can serve them, `index.json` last."""
+"""Publish an image's blobs to a web server's folder or a bucket, `index.json` last."""
 
 from __future__ import annotations
 

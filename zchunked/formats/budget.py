@@ -1,4 +1,4 @@
-"""Budget of one image over all its layers: memory of TOCs, zeros to hash, bytes of tars."""
+"""Limit one image over all its layers: memory of TOCs, zeros to hash, bytes of tars."""
 
 from __future__ import annotations
 

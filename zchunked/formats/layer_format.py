@@ -1,4 +1,4 @@
-"""The kinds of layer that can be assembled from frames, behind one interface.
+"""LayerFormat: the kinds of layers made of frames, zstd:chunked and eStargz.
 
 form = format_of(layer)
 span = form.tail(layer.size)                     # eStargz: read it first; None: annotations do

@@ -1,4 +1,4 @@
-"""How to rebuild one tar of its chunks: the TOC joined with the tar-split."""
+"""Join TOC and tar-split into the steps that rebuild a tar of its chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zstandard frames, bounded by our numbers and never by the frame's own claim. The only zstandard.
+"""Zstandard frames, decoded within limits, never by the frame's claim. The only zstandard.
 
 Three traps shape this file: a one-shot decode obeys the size in the frame's header and not the
 limit it is given, reads only the first of several frames, and a truncated stream ends without a

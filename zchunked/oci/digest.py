@@ -1,4 +1,4 @@
-"""Digests: the one place where bytes are compared with what they were promised to be."""
+"""Digests: parse them, and compare bytes with them; the only place that does."""
 
 from __future__ import annotations
 

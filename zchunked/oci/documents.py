@@ -1,4 +1,4 @@
-"""The OCI and Docker documents, parsed once and strictly into frozen values."""
+"""Parse OCI and Docker documents, strictly, into frozen values."""
 
 from __future__ import annotations
 

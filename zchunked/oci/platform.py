@@ -1,4 +1,4 @@
-"""Platforms: which image of an index runs where, whatever the spelling."""
+"""Platforms: normalise their spelling, and choose the image of an index."""
 
 from __future__ import annotations
 

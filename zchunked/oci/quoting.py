@@ -1,4 +1,4 @@
-"""Make text of peers and people safe to repeat: one printable line, without passwords. Pure.
+"""Quote text of peers and users for messages: one printable line, without passwords. Pure.
 
 Every message of an error or event passes through `safe_line`, so that no server, image or file can
 move a cursor, forge a line of output or have a password repeated.

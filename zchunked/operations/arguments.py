@@ -1,4 +1,4 @@
-"""Destinations as callers give them, checked before anything is opened or asked for."""
+"""Parse and check destinations before anything is opened or requested."""
 
 from __future__ import annotations
 

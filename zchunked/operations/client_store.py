@@ -1,4 +1,4 @@
-"""A client's store, opened at its first use, and what every call of the client needs."""
+"""Open a client's store at its first use, with what every call needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every operation needs: the store, the user's options, and where events go."""
+"""Context of every operation: the store, the user's options, and where events go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a stored image somewhere, without the network."""
+"""Export a stored image, without the network."""
 
 from __future__ import annotations
 

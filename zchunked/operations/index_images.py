@@ -1,4 +1,4 @@
-"""The images of an index, each whole in the store: as it is there, otherwise pulled."""
+"""Have the images of an index whole in the store: stored ones, or pulled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that an index lists, whole in the store: images by pulls, the rest blob by blob."""
+"""Have everything that an index lists in the store: images by pulls, the rest blob by blob."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publish an image to a directory or bucket: have it whole, then send what is lacking."""
+"""Publish an image to a directory or bucket: pull what is missing, then send what it lacks."""
 
 from __future__ import annotations
 

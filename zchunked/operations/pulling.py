@@ -1,4 +1,4 @@
-"""Pull an image and export it: from a reference to an image in the store and where it is wanted."""
+"""Pull an image and export it to its destinations."""
 
 from __future__ import annotations
 

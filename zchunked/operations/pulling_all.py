@@ -1,4 +1,4 @@
-"""Pull several images as one: over the same connections, each byte once."""
+"""Pull several images side by side, over the same connections, each byte once."""
 
 from __future__ import annotations
 

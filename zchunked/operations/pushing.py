@@ -1,4 +1,4 @@
-"""Push an image to a registry: have it whole in the store, then upload what is lacking."""
+"""Push an image to a registry: pull what is missing, then upload what the registry lacks."""
 
 from __future__ import annotations
 

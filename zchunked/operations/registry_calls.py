@@ -1,4 +1,4 @@
-"""Calls of a client that upload to a registry: push an image, and uploads by hand."""
+"""Client calls that upload to a registry: push an image, and single uploads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of a client that write an image elsewhere: publish it as it is, or convert its layers."""
+"""Client calls that write an image elsewhere: publish it, or convert its layers."""
 
 from __future__ import annotations
 

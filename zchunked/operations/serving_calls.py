@@ -1,4 +1,4 @@
-"""The call of a client that serves its store to the engines of a machine."""
+"""Client call that serves the store to the engines of a machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Have an image whole in the store, pulled if it must be, to publish or push it."""
+"""Have an image whole in the store, pulled if needed, to publish or push it."""
 
 from __future__ import annotations
 

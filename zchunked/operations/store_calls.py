@@ -1,4 +1,4 @@
-"""Calls of a client that look after its store: images, verify, remove, gc, status, ingest."""
+"""Client calls that look after the store: images, verify, remove, gc, status, ingest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of the distribution API: documents, and errors in the spec's form."""
+"""Responses of the distribution API: documents, and errors in the spec's form."""
 
 from __future__ import annotations
 

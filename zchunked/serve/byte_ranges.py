@@ -1,4 +1,4 @@
-"""The Range header of a request, and the body of its answer (RFC 9110, 14). Pure."""
+"""Parse the Range header of a request, and make the response's body (RFC 9110, 14). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to write where, so that an engine pulls through the server. Pure."""
+"""Configuration for engines to pull through the server: `--config-for`. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One karma for each upstream host, shared by all flights to it."""
+"""Share one karma between all pulls from an upstream host."""
 
 from __future__ import annotations
 

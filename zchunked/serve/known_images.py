@@ -1,4 +1,4 @@
-"""Which image a blob belongs to, learnt from the manifests that clients asked for."""
+"""Find the image that a blob belongs to, by manifests that clients requested."""
 
 from __future__ import annotations
 

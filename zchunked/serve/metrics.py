@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus and for its page. The only prometheus_client."""
+"""Counters of the server, for Prometheus and its page. The only prometheus_client."""
 
 from __future__ import annotations
 

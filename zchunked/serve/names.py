@@ -1,4 +1,4 @@
-"""Request paths of the distribution API → what is asked for, of which upstream registry. Pure.
+"""Parse request paths of the distribution API, and find the upstream registry. Pure.
 
 Two forms name the upstream: `/v2/<host>/<repository>/…` (docker, podman's mirrors) and
 `/v2/<repository>/…?ns=<host>` (containerd's hosts.toml). Without either, Docker Hub is meant, as

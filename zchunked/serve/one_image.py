@@ -1,4 +1,4 @@
-"""One image as a registry has it, for those who know its secret."""
+"""Serve one image under a secret name."""
 
 from __future__ import annotations
 

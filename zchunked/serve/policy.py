@@ -1,4 +1,4 @@
-"""Which upstream registries may be asked, and which clients may ask. Pure.
+"""Access policy: which upstream registries and which clients are allowed. Pure.
 
 The server holds its owner's credentials, so it must not become everybody's way to every host: what
 is not allowed by name is refused, and so are addresses, unless they were named.

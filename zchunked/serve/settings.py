@@ -1,4 +1,4 @@
-"""How to serve: address, encryption, who may ask for what. Pure."""
+"""Settings of the server: address, encryption, access. Pure."""
 
 from __future__ import annotations
 

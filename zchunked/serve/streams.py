@@ -1,4 +1,4 @@
-"""A blob handed out in order while it arrives; its end only once it is proved."""
+"""Stream a blob in order while it arrives; its end only once it is proved."""
 
 from __future__ import annotations
 

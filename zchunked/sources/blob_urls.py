@@ -1,4 +1,4 @@
-"""Where a layout has its blobs: known without asking."""
+"""URLs and paths of blobs in a layout, known without a request."""
 
 from __future__ import annotations
 

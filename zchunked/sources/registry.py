@@ -1,4 +1,4 @@
-"""A registry, through the distribution API."""
+"""Read images from a registry, by the distribution API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`zpull rm` and `zpull gc`: what the store forgets, and what it gives back to the disk."""
+"""`zpull rm` and `zpull gc`: forget images, and free disk space."""
 
 from __future__ import annotations
 

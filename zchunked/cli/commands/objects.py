@@ -1,4 +1,4 @@
-"""`zpull fetch` and `zpull locate`: single objects, and where they are."""
+"""`zpull fetch` and `zpull locate`: fetch single objects, and find their URLs."""
 
 from __future__ import annotations
 

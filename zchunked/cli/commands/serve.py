@@ -1,4 +1,4 @@
-"""`zpull serve`: a registry on loopback that every engine of this machine can pull through."""
+"""`zpull serve`: run a registry on loopback for the engines of this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`zpull status`: pulls that are under way or were interrupted."""
+"""`zpull status`: list running and interrupted pulls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`zpull export`, `images` and `verify`: what needs no network."""
+"""`zpull export`, `images` and `verify`: commands on stored images, without the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WWW-Authenticate: RFC 9110, 11.6.1, and what servers make of it. Pure."""
+"""Parse WWW-Authenticate (RFC 9110, 11.6.1), and what servers make of it. Pure."""
 
 from __future__ import annotations
 

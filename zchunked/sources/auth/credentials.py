@@ -1,4 +1,4 @@
-"""Credentials, found where the container tools keep them. Nothing here is ever printed."""
+"""Find credentials where the container tools keep them. Nothing here is ever printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small files that people and their tools write: read whole, or not at all."""
+"""Read small files of the user's: whole, or not at all."""
 
 from __future__ import annotations
 

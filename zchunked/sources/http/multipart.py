@@ -1,4 +1,4 @@
-"""multipart/byteranges, taken apart as it arrives. Pure.
+"""Parse multipart/byteranges as it arrives. Pure.
 
 A part's length is stated by its Content-Range: its bytes are counted and never searched, a boundary
 in them is data.

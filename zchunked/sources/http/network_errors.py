@@ -1,4 +1,4 @@
-"""What broke: the exceptions of sockets, TLS and HTTP → our errors. Pure."""
+"""Map exceptions of sockets, TLS and HTTP to our errors. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the answer what was asked? Status and headers against the spans of the question. Pure."""
+"""Check a response against the requested ranges: status and headers. Pure."""
 
 from __future__ import annotations
 

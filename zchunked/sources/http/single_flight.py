@@ -1,4 +1,4 @@
-"""One flight: what several threads want at the same time is done by one of them."""
+"""Single flight: calls of several threads for one key are made once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an unwelcome answer means: status, headers and body → one of our errors. Pure."""
+"""Map HTTP status, headers and body to our errors; read Retry-After. Pure."""
 
 from __future__ import annotations
 

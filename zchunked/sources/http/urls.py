@@ -1,4 +1,4 @@
-"""URLs as people may see them and as redirects may lead. Pure."""
+"""Redact URLs for messages, and resolve redirects. Pure."""
 
 from __future__ import annotations
 

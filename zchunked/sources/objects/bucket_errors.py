@@ -1,4 +1,4 @@
-"""What obstore's exceptions mean: their texts → one of our errors. Pure.
+"""Map obstore's exceptions, by their texts, to our errors. Pure.
 
 Its classes tell no server that is busy from one that will never do. What was answered stands in the
 text alone.

@@ -1,4 +1,4 @@
-"""The seam below layouts: named objects somewhere, a directory, a web server or a bucket."""
+"""Protocol of named objects, below layouts: a directory, a web server or a bucket."""
 
 from __future__ import annotations
 
