@@ -13,7 +13,7 @@ from tests.helpers.servers.faults import fail, on
 from tests.helpers.servers.registry import Registry
 from tests.serve.conftest import Start
 from tests.serve.test_app import IMAGES, V1, V2
-from zchunked.pull.proving import LayerProver
+from zchunked.pull.layer_prover import LayerProver
 from zchunked.serve import documents
 
 

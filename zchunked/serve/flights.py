@@ -159,7 +159,7 @@ class Flights:
     def _is_handed_out(self, flight: Flight) -> bool:
         layers = self._images.layers_of(flight.what)
         return bool(layers) and all(
-            flight.arriving.is_proved(layer) or self._store.is_whole(layer) for layer in layers
+            flight.partial_blobs.is_proved(layer) or self._store.is_whole(layer) for layer in layers
         )
 
     def _pull_image(self, flight: Flight) -> None:
