@@ -37,7 +37,7 @@ FLOORS = [
     # 5 · The whole story of a pull; an image's layers written anew; its files.
     "pull convert push browse",
     # 6 · The library: what a client does, and the client.
-    "operations client calls serve",
+    "operations client api serve",
     # 7 · People.
     "cli __main__",
 ]
@@ -57,7 +57,7 @@ WHO_MAY = {
     "tenacity": "download.retry",
     "tqdm": "cli.progress",
     "shtab": "cli",
-    "platformdirs": "operations.opened",
+    "platformdirs": "operations.client_store",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
     "msgspec": (
         "oci.documents formats.toc_json formats.toc formats.toc_parser formats.stargz_toc "
@@ -91,7 +91,7 @@ WHO_MAY = {
     "concurrent.futures.ProcessPoolExecutor": "",
     "time.sleep": "",  # retry waits on an Event, so that stopping ends the wait
     # People and their environment.
-    "os.environ": "cli operations.opened",
+    "os.environ": "cli operations.client_store",
     "os.getenv": "cli",
     "print": "cli",
     "input": "",
