@@ -28,7 +28,7 @@ from zchunked.interfaces import Document, Pieces
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, merge
-from zchunked.sources.http.network_errors import NoAnswerError, SilentError
+from zchunked.sources.http.network_errors import HostTimeoutError, NoAnswerError
 from zchunked.sources.mirrors import Member, MirroredSource
 
 DATA = random.Random(5).randbytes(3000)
@@ -145,7 +145,7 @@ def test_a_host_that_takes_fewer_spans_than_it_said_is_asked_again() -> None:
     assert not events
 
 
-@pytest.mark.parametrize("kind", [NoAnswerError, SilentError])
+@pytest.mark.parametrize("kind", [NoAnswerError, HostTimeoutError])
 def test_a_mirror_that_does_not_answer_is_not_waited_for_twice(kind: type[TransientError]) -> None:
     mirror, primary = Scripted(for_good=(0, kind)), Scripted()
     source, events = mirrored(mirror, primary)
@@ -186,7 +186,7 @@ def test_an_outage_of_all_at_once_sets_no_mirror_aside() -> None:
 
 
 def test_a_mirror_that_stalls_is_not_waited_for_again() -> None:
-    mirror, primary = Scripted(for_good=(100, SilentError)), Scripted()
+    mirror, primary = Scripted(for_good=(100, HostTimeoutError)), Scripted()
     source, _ = mirrored(mirror, primary)
     for _ in range(3):
         read(source)
@@ -332,7 +332,7 @@ def test_all_are_closed() -> None:
 KINDS = [
     TransientError,
     NoAnswerError,
-    SilentError,
+    HostTimeoutError,
     NotFoundError,
     AccessDeniedError,
     TransferError,
@@ -356,7 +356,7 @@ def test_whatever_breaks_what_comes_is_right_and_an_end_without_an_error_is_the_
         if has_lied:
             source.report_corruption(BLOB.digest)
     kinds = {fault[1] for script in scripts for fault in script if fault}
-    if kinds <= {TransientError, NoAnswerError, SilentError}:
+    if kinds <= {TransientError, NoAnswerError, HostTimeoutError}:
         assert read(source, *spans) == spans, "what passes, passes"
 
 

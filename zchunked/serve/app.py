@@ -73,7 +73,7 @@ class Blobs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
+class Services:
     """What the application answers from."""
 
     documents: Manifests
@@ -108,7 +108,7 @@ class _Open:
 class App:
     """The application. Thread-safe. An unfinished body ends the connection."""
 
-    rooms: Rooms
+    services: Services
     allowed: Allowed
     clients: Clients = field(default_factory=Clients)
     upstreams: dict[str, str] = field(default_factory=dict)
@@ -126,13 +126,13 @@ class App:
         except Exception as fault:  # noqa: BLE001 - a fault of ours: the client gets the spec's form
             error = f"{type(fault).__name__} in the server: {fault}"
             response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", error)
-        self.rooms.metrics.answered(method, response.status)
+        self.services.metrics.answered(method, response.status)
         headers = [_API, *response.headers, ("Content-Length", str(response.length))]
         start_response(f"{response.status} {HTTPStatus(response.status).phrase}", headers)
 
         def done(sent: int, why: str) -> None:
             uses.close()
-            self.rooms.metrics.sent_to_client(sent)
+            self.services.metrics.sent_to_client(sent)
             seconds = round(time.time() - began, 3)
             client = str(environ.get("REMOTE_ADDR", ""))
             agent = str(environ.get("HTTP_USER_AGENT", ""))
@@ -172,16 +172,16 @@ class App:
             answer.headers.append(("Allow", "GET, HEAD"))
             return answer
         if path == "/metrics":
-            data = self.rooms.metrics.text()
+            data = self.services.metrics.text()
             return Response(
                 HTTPStatus.OK,
-                [("Content-Type", self.rooms.metrics.content_type)],
+                [("Content-Type", self.services.metrics.content_type)],
                 [data],
                 len(data),
             )
         if path == "/":
             uses.enter_context(self.lease.use())
-            data = self.rooms.page()
+            data = self.services.page()
             policy = "default-src 'none'; style-src 'unsafe-inline'"
             headers = [
                 ("Content-Type", "text/html; charset=utf-8"),
@@ -215,16 +215,16 @@ class App:
             self.allowed.check(asked.host, asked.repository)
         is_get = method == "GET"
         if asked.kind == "manifests":
-            found = self.rooms.documents.manifest(asked)
-            self.rooms.flights.learn(
+            found = self.services.documents.manifest(asked)
+            self.services.flights.learn(
                 asked.name, asked.what, found.digest, found.data, is_wanted=is_get
             )
             return manifest_answer(found)
         if asked.kind == "blobs":
             digest, is_part = asked_digest(asked.what), is_get and ranges is not None
-            blob = self.rooms.flights.blob(asked.name, digest, is_wanted=is_get and not is_part)
+            blob = self.services.flights.blob(asked.name, digest, is_wanted=is_get and not is_part)
             return self._blob(asked.name, blob, ranges if is_get else None)
-        return self.rooms.passed(asked, query)
+        return self.services.passed(asked, query)
 
     def _blob(self, name: str, blob: Blob, ranges: str | None) -> Response:
         headers: Headers = [
@@ -245,10 +245,10 @@ class App:
             return answer
         if wanted is None:
             if ranges is not None:
-                blob = self.rooms.flights.blob(name, blob.digest, is_wanted=True)
+                blob = self.services.flights.blob(name, blob.digest, is_wanted=True)
             whole = blob.stream(ByteRange(0, blob.size), is_held=True) if blob.size else []
             return Response(HTTPStatus.OK, headers, whole, blob.size)
-        return self._partial(self.rooms.flights.part(name, blob, wanted.spans), wanted, headers)
+        return self._partial(self.services.flights.part(name, blob, wanted.spans), wanted, headers)
 
     def _partial(self, blob: Blob, wanted: Wanted, headers: Headers) -> Response:
         if len(wanted.spans) == 1:

@@ -9,7 +9,7 @@ from zchunked.download.workers import WorkerPool
 from zchunked.errors import NotFoundError
 from zchunked.export.engines import TRANSFER, Offer
 from zchunked.serve.answers import Response
-from zchunked.serve.app import App, Rooms
+from zchunked.serve.app import App, Services
 from zchunked.serve.metrics import Metrics
 from zchunked.serve.names import Asked
 from zchunked.serve.one_image import Everything, OneImage
@@ -27,14 +27,14 @@ class LoopbackRegistry:
     def __init__(self, store: Store, image: StoredImage, flight: Flight | None) -> None:
         self._image = image
         self._holds = OneImage(store, image, flight)
-        rooms = Rooms(
+        services = Services(
             self._holds,
             self._holds,
             Metrics(lambda: 0, lambda: 0),
             page=lambda: b"",
             passed=_no_list,
         )
-        app = App(rooms, Everything(frozenset()))
+        app = App(services, Everything(frozenset()))
         self._server = Server(
             app, ("127.0.0.1", 0), certificate=None, log=lambda _: None, threads=_THREADS
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from zchunked.options import Options
-from zchunked.serve.app import AccessLog, App, Rooms
+from zchunked.serve.app import AccessLog, App, Services
 from zchunked.serve.documents import Documents
 from zchunked.serve.flights import Flights
 from zchunked.serve.lease import StoreLease
@@ -41,14 +41,14 @@ def serving(
     lease = StoreLease(store, settings.rest_seconds, settings.store_max)
     with Flights(store, upstream, lease, prefetch=settings.prefetch) as flights:
         documents = Documents(store, upstream, stale=settings.stale, offline=settings.offline)
-        rooms = Rooms(
+        services = Services(
             documents,
             flights,
             metrics,
             page=lambda: status_page(store, flights, metrics),
             passed=Lists(upstream),
         )
-        app = App(rooms, settings.allowed, settings.clients, settings.upstreams, access, lease)
+        app = App(services, settings.allowed, settings.clients, settings.upstreams, access, lease)
         server = Server(
             app, settings.listen, certificate=settings.certificate, log=log, threads=threads
         )

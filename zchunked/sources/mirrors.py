@@ -29,7 +29,7 @@ from zchunked.interfaces import (
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, append_pieces, merge, subtract
-from zchunked.sources.http.network_errors import NoAnswerError, SilentError
+from zchunked.sources.http.network_errors import HostTimeoutError, NoAnswerError
 
 _Answer = TypeVar("_Answer")
 _MOST_STRIKES = 3
@@ -229,7 +229,7 @@ class MirroredSource:
     def _failed(
         self, member: Member, digest: Digest | None, error: ZPullError, *, has_served: bool
     ) -> _Failure:
-        is_mute = isinstance(error, (NoAnswerError, SilentError))
+        is_mute = isinstance(error, (NoAnswerError, HostTimeoutError))
         with self._lock:
             if not member.is_mirror:
                 member.is_demoted |= is_mute
@@ -255,7 +255,7 @@ class MirroredSource:
         transient_ones = [
             one.error for one in rest if one.member.is_alive or not one.member.is_demoted
         ]
-        if isinstance(error, (NoAnswerError, SilentError)):
+        if isinstance(error, (NoAnswerError, HostTimeoutError)):
             for one in rest:  # all at the same time: that is our own line, not this mirror
                 one.member.is_demoted &= not (one.is_news and one.member.is_alive)
         transients = [one for one in (error, *transient_ones) if isinstance(one, TransientError)]

@@ -34,10 +34,10 @@ from zchunked.errors import (
 from zchunked.sources.http.client import Http
 from zchunked.sources.http.connection import _Reader
 from zchunked.sources.http.network_errors import (
+    CannotConnectError,
+    HostTimeoutError,
     NoAnswerError,
     NoTlsError,
-    NoWayError,
-    SilentError,
     UnreachableError,
     causes_of,
     translated,
@@ -576,17 +576,17 @@ def _chain(*errors: BaseException) -> BaseException:
 @pytest.mark.parametrize(
     ("error", "received", "kind"),
     [
-        (gaierror(-2, "Name or service not known"), None, NoWayError),
+        (gaierror(-2, "Name or service not known"), None, CannotConnectError),
         (gaierror(-3, "Temporary failure in name resolution"), None, UnreachableError),
-        (UnicodeError("label too long"), None, NoWayError),
+        (UnicodeError("label too long"), None, CannotConnectError),
         (ConnectionRefusedError(111, "refused"), None, UnreachableError),
         (ConnectionResetError(104, "reset"), None, NoAnswerError),
         (ConnectionResetError(104, "reset"), 10, TransientError),
         (http.client.RemoteDisconnected("x"), None, NoAnswerError),
         (http.client.IncompleteRead(b"", 5), 10, TransientError),
-        (TimeoutError(), None, SilentError),
-        (TimeoutError(), 10, SilentError),
-        (ssl.SSLCertVerificationError(1, "x"), None, NoWayError),
+        (TimeoutError(), None, HostTimeoutError),
+        (TimeoutError(), 10, HostTimeoutError),
+        (ssl.SSLCertVerificationError(1, "x"), None, CannotConnectError),
         (ssl.SSLEOFError(8, "EOF"), None, UnreachableError),
         (ssl.SSLError(1, "bad mac"), 10, TransientError),
         (OSError(101, "Network is unreachable"), None, NoAnswerError),
@@ -617,7 +617,12 @@ def test_a_certificate_out_of_its_time_may_be_the_fault_of_our_clock(code: int, 
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(407, AccessDeniedError), (403, NoWayError), (502, UnreachableError), (503, UnreachableError)],
+    [
+        (407, AccessDeniedError),
+        (403, CannotConnectError),
+        (502, UnreachableError),
+        (503, UnreachableError),
+    ],
 )
 def test_what_a_proxy_says(status: int, kind: type[ZPullError]) -> None:
     causes = causes_of(

@@ -15,7 +15,11 @@ from zchunked import __version__
 from zchunked.errors import AccessDeniedError, PermanentError, TransientError
 from zchunked.events import Requested
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.sources.http.network_errors import NoWayError, UnheardError, UnreachableError
+from zchunked.sources.http.network_errors import (
+    CannotConnectError,
+    ConnectionTimedOutError,
+    UnreachableError,
+)
 from zchunked.sources.http.proxies import proxy_for
 from zchunked.sources.http.redirect_guard import refuse_inward
 from zchunked.sources.http.response import FOREIGN, HttpResponse, translated_cause
@@ -157,7 +161,8 @@ class Http:
             self._sessions.put_back(server, session)
             cause, ours = translated_cause(error, netloc(url), self._stall, None)
             if not isinstance(
-                ours, (UnreachableError, UnheardError, NoWayError, AccessDeniedError)
+                ours,
+                (UnreachableError, ConnectionTimedOutError, CannotConnectError, AccessDeniedError),
             ):
                 self.traffic.asked(_requested(prepared, 0, began))
             raise ours from cause

@@ -26,7 +26,7 @@ from urllib3.exceptions import (
     NewConnectionError,
 )
 
-from zchunked.sources.http.names import MuteResolverError, addresses_of
+from zchunked.sources.http.names import ResolverTimeoutError, addresses_of
 from zchunked.sources.http.network_errors import MalformedHeadError
 
 _PATIENCE = 2  # a step may take so many times what one wait for bytes may
@@ -159,7 +159,7 @@ class _Watched:
             return addresses_of(name, self.timeout or _NAME_SECONDS)
         except socket.gaierror as error:
             raise NameResolutionError(name, self, error) from error  # type: ignore[arg-type]
-        except MuteResolverError as error:
+        except ResolverTimeoutError as error:
             raise NewConnectionError(self, str(error)) from error  # type: ignore[arg-type]
         except UnicodeError as error:
             raise LocationParseError(f"{name!r:.80}, no name") from error

@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 
 
-class MuteResolverError(OSError):
+class ResolverTimeoutError(OSError):
     """No name server answered in time. Unlike a timeout: there was no connection."""
 
 
@@ -16,7 +16,7 @@ def addresses_of(name: str, seconds: float) -> list[str]:
     """Addresses of a host name, best first, none twice.
 
     Raises socket.gaierror, or UnicodeError for what cannot be a name, as the system does;
-    MuteResolverError after `seconds`. The system goes on looking then, in an abandoned
+    ResolverTimeoutError after `seconds`. The system goes on looking then, in an abandoned
     thread. Where it allows no more threads there is no limit.
     """
     with suppress(ValueError):
@@ -40,7 +40,7 @@ def addresses_of(name: str, seconds: float) -> list[str]:
     else:
         thread.join(seconds)
         if thread.is_alive():
-            raise MuteResolverError(f"no answer for {seconds:g} s")
+            raise ResolverTimeoutError(f"no answer for {seconds:g} s")
     if failure:
         raise failure[0]
     return found

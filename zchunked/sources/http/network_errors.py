@@ -9,7 +9,7 @@ from socket import EAI_NODATA, EAI_NONAME, gaierror
 from typing import TypeVar
 
 from zchunked.errors import AccessDeniedError, PermanentError, TransientError, ZPullError
-from zchunked.sources.http.names import MuteResolverError
+from zchunked.sources.http.names import ResolverTimeoutError
 
 _NOT_TLS = frozenset(
     {
@@ -40,19 +40,19 @@ class UnreachableError(NoAnswerError):
     """No connection to the host, so nothing was asked of it."""
 
 
-class SilentError(TransientError):
+class HostTimeoutError(TransientError):
     """No byte arrived within the time limit."""
 
 
-class UnheardError(SilentError):
+class ConnectionTimedOutError(HostTimeoutError):
     """Not even a connection was made in time, so nothing was requested."""
 
 
-class NoWayError(PermanentError):
+class CannotConnectError(PermanentError):
     """No connection to the host is possible, so nothing was requested."""
 
 
-class NoTlsError(NoWayError):
+class NoTlsError(CannotConnectError):
     """Whatever listens there speaks no TLS, or none that we could agree on."""
 
 
@@ -92,14 +92,16 @@ def translated(  # noqa: C901 - a table, in the form of ifs
     )
     if final := _final(causes, host, is_proxy=is_proxy):
         return final
-    if mute := _first(causes, MuteResolverError):
-        return UnheardError(f"{host}: the name cannot be resolved (the name server gives {mute})")
+    if mute := _first(causes, ResolverTimeoutError):
+        return ConnectionTimedOutError(
+            f"{host}: the name cannot be resolved (the name server gives {mute})"
+        )
     if name := _first(causes, gaierror):
         return unreachable(f"{host}: the name cannot be resolved ({name.strerror})")
     if _first(causes, TimeoutError):
         if is_connecting:
-            return UnheardError(f"{host}: no connection in time")
-        return SilentError(f"{host}: no byte for {seconds:g} s{at}")
+            return ConnectionTimedOutError(f"{host}: no connection in time")
+        return HostTimeoutError(f"{host}: no byte for {seconds:g} s{at}")
     if is_proxy:
         return unreachable(f"{host}: the proxy refuses the connection ({str(causes[-1])[:100]!r})")
     if received is None and (tls := _first(causes, ssl.SSLError)):
@@ -129,22 +131,26 @@ def _final(causes: list[BaseException], host: str, *, is_proxy: bool) -> ZPullEr
     """What no waiting mends, whenever it happens."""
     if cert := _first(causes, ssl.SSLCertVerificationError):
         hint = _CLOCK_HINT if getattr(cert, "verify_code", 0) in _OUT_OF_TIME else _UNTRUSTED_HINT
-        return NoWayError(f"{host}: its TLS certificate is not trusted ({_detail(cert)}); {hint}")
+        return CannotConnectError(
+            f"{host}: its TLS certificate is not trusted ({_detail(cert)}); {hint}"
+        )
     if odd := _first(causes, MalformedHeadError):
         return PermanentError(f"{host}: malformed answer ({odd}); expected an HTTP server")
     if _first(causes, UnicodeError):
-        return NoWayError(f"{host}: no host can have this name")
+        return CannotConnectError(f"{host}: no host can have this name")
     name = _first(causes, gaierror)
     if name is not None and name.errno in (EAI_NONAME, EAI_NODATA):
         whose = "the proxy's name" if is_proxy else "the name"
-        return NoWayError(f"{host}: {whose} does not exist ({name.strerror})")
+        return CannotConnectError(f"{host}: {whose} does not exist ({name.strerror})")
     tunnel = _TUNNEL.search(" ".join(map(str, causes))) if is_proxy else None
     if tunnel and tunnel[1] == "407":
         return AccessDeniedError(
             f"{host}: 407 from the proxy: it refuses the credentials in HTTPS_PROXY, or wants some"
         )
     if tunnel and tunnel[1] in _FINAL_OF_PROXY:
-        return NoWayError(f"{host}: the proxy refuses to connect to it (status {tunnel[1]})")
+        return CannotConnectError(
+            f"{host}: the proxy refuses to connect to it (status {tunnel[1]})"
+        )
     return None
 
 
