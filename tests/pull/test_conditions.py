@@ -45,7 +45,7 @@ def test_the_remembered_rate_counts_until_a_live_one_is_known(tmp_path: Path) ->
         assert conditions.now().link.rate == 1e8
         # 4 MB, but of a burst: they were buffered on the way
         receive(traffic, clock, 0.005, 8e8)
-        assert traffic.tells_rate
+        assert traffic.is_rate_known
         assert conditions.now().link.rate == 1e8
         receive(traffic, clock, 4.0, 1e6)
         assert conditions.now().link.rate == pytest.approx(2e6, rel=0.01)  # burst and all
