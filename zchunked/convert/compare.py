@@ -60,8 +60,9 @@ def _lacking(frames: dict[bytes, int], known: set[bytes]) -> int:
 
 
 class _Frames(NamedTuple):
-    """A layer's distinct chunks by digest, and header frames by that of their bytes, each with its
-    length; the bytes of what the lean way fetches besides, and of the blob's tail.
+    """Lengths of a layer's distinct chunks by digest, of its header frames by theirs, of its tail.
+
+    `tables`: bytes that the lean way fetches besides chunks.
     """
 
     chunks: dict[bytes, int]

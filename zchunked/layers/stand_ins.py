@@ -102,7 +102,7 @@ def find_frames(
 ) -> KnownFrames:
     """Look all frames of a blob up: in tables, and the rest in the index.
 
-    `own`: blobs that are not asked, as the scheduler answers for them.
+    `own`: blobs that are not asked, as the planner answers for them.
     """
     known = KnownFrames([None] * len(frames))
     known.strangers = {Digest(other) for other in store.frames.strangers_of(blob)}

@@ -76,7 +76,7 @@ def _cost(task: LayerTask, way: Way, conditions: LinkConditions) -> WayCost:
 def estimate(
     tasks: Sequence[LayerTask], conditions: LinkConditions, *, first_bytes: int, first_requests: int
 ) -> Estimate:
-    """What working the orders off will cost, after the manifest, which counts as `first_…`."""
+    """What fetching the plans will cost, after the manifest, which counts as `first_…`."""
     if conditions.is_free:
         return Estimate(0, 0, 0.0)
     runs = [run for task in tasks if task.plan for run in task.plan.runs]

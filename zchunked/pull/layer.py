@@ -25,10 +25,10 @@ class LayerTask:
 
     - unknown: neither `index` nor `way`;
     - understood (`LayerMetadata.describe`): `index` where there is a TOC, else `way` is `whole`;
-    - planned (the scheduler): `way` and `order`, with `stand_ins` (exact) or `places` (lean);
+    - planned (`Planner`): `way` and `plan`, with `stand_ins` (exact) or `places` (lean);
     - ended: `proof`, or `failure`; of one that failed, `repair.py` decides whether it is planned
       again. Then `trust` says which frames may still stand in, and `again` what arrived damaged and
-      was ordered once more.
+      was requested once more.
     """
 
     layer: Descriptor

@@ -64,7 +64,7 @@ def _left(store: Store, blob: Descriptor) -> int:
 
 
 def refuse_missing(name: str, tasks: Iterable[LayerTask], store: Store) -> None:
-    """NotFoundError, layer by layer, unless everything that was ordered is in the store."""
+    """NotFoundError, layer by layer, unless the store has everything that was planned."""
     plans = {task.layer.digest: task.plan for task in tasks if task.plan}
     refuse_lacking(
         name,
