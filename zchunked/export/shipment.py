@@ -70,7 +70,7 @@ def shipment_of(store: Store, image: StoredImage) -> Shipment:
     for layer in layers_of(store, image):
         if not layer.is_whole:
             raise NotFoundError(
-                f"layer {layer.layer.digest} is here in parts only; pull the image with --exact"
+                f"layer {layer.layer.digest} is stored in parts only; pull the image with --exact"
             )
         parcels[layer.layer.digest] = Parcel(layer.layer, layer.blob_from)
     documents = image.documents

@@ -42,7 +42,7 @@ def last_pulled(store: Store, name: str, platform: Platform) -> Digest:
     if not pulled:
         raise NotFoundError(
             f"{name} was never pulled into this store, so --offline cannot know what it names; "
-            "pull it once with the network, or say name@digest (zpull images lists what is here)"
+            "pull it once with the network, or say name@digest (zpull images lists what is stored)"
         )
     return next((image.root for image in pulled if image.platform == str(platform)), pulled[0].root)
 

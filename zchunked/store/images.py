@@ -91,7 +91,7 @@ def find(store: Store, text: str, platform: Platform | None = None) -> list[Imag
         and digest in (None, image.root, image.manifest)
     ]
     if not found:
-        raise NotFoundError(f"{name} is not in the store (zpull images lists what is here)")
+        raise NotFoundError(f"{name} is not in the store (zpull images lists what is stored)")
     return found
 
 
@@ -110,7 +110,7 @@ def load(store: Store, name: str, digest: Digest | None, platform: Platform | No
     ]
     if not fitting:
         raise NotFoundError(
-            f"{name} is not in the store; pull it first (zpull images lists what is here)"
+            f"{name} is not in the store; pull it first (zpull images lists what is stored)"
         )
     found = fitting[0]
     data = store.document(found.manifest)
