@@ -98,8 +98,8 @@ class Publisher:
     def run(self, shipment: Shipment, tag: str | None) -> None:
         """Send the blobs side by side, then the index.
 
-        Objects that are there in the right size are skipped. Whoever reads meanwhile sees the index
-        as it was. DamagedLayerError when the store is not what was proved.
+        Objects that are there in the right size are skipped. A reader meanwhile sees the index as
+        it was. DamagedLayerError when the store is not what was proved.
         """
         session = self._session
         try:

@@ -101,7 +101,7 @@ class TocBuilder:
         if self._open and kinds[0] != "chunk":
             self._close()
         payload_end, texts, opened = self._payload_end, self._digest_texts, self._open
-        # Nobody knows what follows the last one: a file, or its chunk, stays open.
+        # What follows the last one is not known yet: a file, or its chunk, stays open.
         for entry, kind, after in zip(batch, kinds, [*kinds[1:], "chunk"], strict=True):
             if kind == "chunk":
                 self._chunk(entry)

@@ -71,6 +71,6 @@ class StoreLease:
             return True
 
     def _open_again(self) -> None:
-        """Whoever opened it first closes it."""
+        """Open the store once more: its opener closes it."""
         with suppress(LocalError), self.use():
             pass

@@ -13,7 +13,7 @@ _MOST_SERVED = 100  # of one repository
 
 
 class Hints:
-    """Thread-safe. Whoever takes a hint looks whether it still holds."""
+    """Recalls and stores hints, which may be outdated: check them before use. Thread-safe."""
 
     def __init__(self, index: Index) -> None:
         self._index = index

@@ -1,8 +1,8 @@
 """Rebuild an index that SQLite finds damaged, from the rows that can still be read.
 
-Whoever meets the damage leaves a mark; the next process that is alone rebuilds. Rows prove nothing,
-so what was proved is proved again by the next pull, out of the bytes that are there; what a lost
-row claimed is downloaded again.
+The process that meets the damage leaves a mark; the next one that is alone rebuilds. Rows prove
+nothing, so what was proved is proved again by the next pull, out of the bytes that are there; what
+a lost row claimed is downloaded again.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class SessionPool:
         self._idle = shared or self._own
 
     def take(self, origin: Origin) -> requests.Session:
-        """One that rests, or a new one. Whoever takes it puts it back or closes it."""
+        """An idle session, or a new one; the caller puts it back or closes it."""
         idle = self._idle.take((self._trust, origin))
         if isinstance(idle, requests.Session):
             return idle
