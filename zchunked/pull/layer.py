@@ -80,8 +80,8 @@ class LayerTask:
         except FormatError:
             return None
 
-    def learn(self, index: LayerIndex) -> None:
-        """What it holds was read after it was planned."""
+    def set_index(self, index: LayerIndex) -> None:
+        """Set the index that was read after the layer was planned."""
         self.index = index
         self.__dict__.pop("frames", None)  # that it has none was remembered
 

@@ -161,7 +161,7 @@ class StoredFrames:
         def read() -> None:
             with suppress(FormatError, IntegrityError, UnsupportedLayerError):
                 if task.index is None:
-                    task.learn(read_index(self._store, task.layer, self._limits))
+                    task.set_index(read_index(self._store, task.layer, self._limits))
                 look_up(task)
 
         self.read_all()
