@@ -144,10 +144,9 @@ def _understand(task: LayerTask, session: PullSession) -> bool:
     """Read the TOC of a blob that came whole, so that the damage can be found."""
     if task.index is None:
         try:
-            task.index = read_index(session.store, task.layer, session.options.limits)
+            task.set_index(read_index(session.store, task.layer, session.options.limits))
         except (FormatError, IntegrityError, UnsupportedLayerError):
             return False
-        task.__dict__.pop("frames", None)
     return task.frames is not None
 
 
