@@ -1,6 +1,4 @@
-"""How hard property tests look: `dev` at the desk, `ci` the same examples every time, `fuzz` for
-hours (make fuzz).
-"""
+"""Effort of property tests: `dev`, `ci` with the same examples every time, `fuzz` for hours."""
 
 import os
 import signal

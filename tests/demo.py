@@ -1,6 +1,4 @@
-"""`make demo`: zpull against a registry of our own on loopback: a first pull, an update, a link
-that breaks.
-"""
+"""`make demo`: zpull against a registry on loopback: a first pull, an update, a broken link."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""One picture, with the standard library: how long updates took over links, as multiples of the
-physical limit.
-"""
+"""One picture, with the standard library: durations of updates, in units of the physical limit."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Who is measured: zpull and its peers, each with a home folder of its own and a command for one
-pull.
-"""
+"""The clients that are measured: zpull and its peers, each with its home and a pull command."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ class Client(Protocol):
 
 
 def freeze(engine: Path) -> str:
-    """Copy the package as it is now, so that nobody's editor changes it while it is measured; a
-    name for this state.
-    """
+    """Copy the package as it is now, so that edits do not reach a measurement; names this state."""
     source = Path(__file__).parents[2] / "zchunked"
     shutil.copytree(source, engine / source.name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(engine)], check=True)
@@ -104,8 +100,9 @@ class Skopeo:
 
 @dataclass(frozen=True, slots=True)
 class Podman:
-    """Pulls partially into overlay storage, which is unpacked files: it does more than to keep the
-    bytes.
+    """Podman, which pulls partially into overlay storage.
+
+    That is unpacked files: it does more than to keep the bytes.
     """
 
     name: str = "podman"
@@ -119,8 +116,9 @@ class Podman:
 
 @dataclass(frozen=True, slots=True)
 class Curl:
-    """No client of registries: it shows what the bytes alone cost. Of each blob the first `sizes`
-    bytes, or all.
+    """curl, which knows no registries: what the bytes alone cost.
+
+    Of each blob the first `sizes` bytes, or all.
     """
 
     blobs: tuple[tuple[str, int | None], ...]
@@ -145,9 +143,7 @@ class Curl:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Downloads layers, all at once, and takes the digests of blob and tar: the least that proves a
-    diff ID.
-    """
+    """Download all layers at once, hash blob and tar: the least that proves a diff ID."""
 
     layers: tuple[str, ...]
     name: str = "curl, zstd, openssl"
@@ -166,8 +162,9 @@ class Tools:
 
 
 def keep(home: Path, saved: Path) -> None:
-    """Keep what a client remembers. It goes back to where it was: podman's storage knows its own
-    path.
+    """Keep what a client remembers.
+
+    It goes back to where it was: podman's storage knows its own path.
     """
     subprocess.run(["cp", "--archive", "--reflink=auto", str(home), str(saved)], check=True)
 
@@ -196,9 +193,7 @@ class Manifest:
         return Tools(tuple(digest for digest, _ in self.blobs[1:]))
 
     def parts(self, need: int) -> Curl:
-        """As many bytes as are needed, in one piece of each blob, in proportion to its size: nobody
-        can do better.
-        """
+        """As many bytes as are needed, a piece of each blob in proportion to its size."""
         share = min(1.0, need / self.size)
         return Curl(
             tuple((digest, max(1, int(size * share))) for digest, size in self.blobs),

@@ -1,6 +1,4 @@
-"""The images that are measured: built once from public packages, pushed by a real writer, kept
-under .cache/bench/.
-"""
+"""The images that are measured: public packages, pushed by a real writer, kept in .cache/bench/."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What `counts` counts: the parts of a lean update that cost, one after the other, on one thread,
-without a network.
+"""What `counts` counts: the costly parts of a lean update, in turn, on one thread, offline.
 
 `python -m tests.bench.counted FOLDER` works on what `lay_out` made there, and calls `getppid`,
 which nobody else does, after each stage; a counter that watches for it can tell stages apart.
@@ -34,9 +33,7 @@ STAGES = (
     "rebuild, proof",
 )
 BEFORE, AFTER, LAYER = "before", "after", "layer.json"
-"""In the folder: a store with the first version, one with both, and which layer the second version
-is.
-"""
+"""In the folder: a store with the first version, one with both, the second version's layer."""
 _SPANS = 400
 
 

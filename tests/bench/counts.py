@@ -37,9 +37,7 @@ FAMILIES = {
     "SQLite": r"sqlite",
     "crc64": r"fastcrc",
 }
-"""Who spends them, by the name of the shared object; the first that fits, looking from the end of
-this list.
-"""
+"""Spenders, by the name of the shared object; the first that fits, from the end of this list."""
 _OTHERS = "others"
 
 
@@ -58,9 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def lay_out(folder: Path, files: int) -> None:
-    """A store with the first version of a made-up image, one with both versions, and what the
-    second one's layer is.
-    """
+    """Make a store with an image, one with both versions of it, and note the second's layer."""
     before = corpus.grow(files, files)
     versions = [_image(version) for version in (before, corpus.change(before, files, share=_SHARE))]
     sources = [MemorySource(version, piece=1 << 20) for version in versions]
@@ -103,9 +99,7 @@ def count(folder: Path) -> tuple[int, list[Counter[str]]]:
 
 
 def spent(lines: Iterable[str]) -> Counter[str]:
-    """A callgrind profile's own costs by shared object; what was spent in functions that were
-    called is theirs.
-    """
+    """A callgrind profile's own costs by shared object; called functions count for theirs."""
     found: Counter[str] = Counter()
     holder, is_call = "", False
     for line in lines:

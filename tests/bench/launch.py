@@ -1,5 +1,4 @@
-"""Start one command and say what it cost. Small on purpose: a child's peak memory is never less
-than its parent's was.
+"""Start one command and measure it. Small: a child's peak memory is at least its parent's.
 
 Run as `python -I -S launch.py RESULT TIMEOUT ARGV…`; RESULT gets a line of JSON. Imports nothing of
 ours.
@@ -14,9 +13,7 @@ import time
 
 
 def main() -> None:
-    """Memory is the largest of all processes of the command, not their sum; CPU is of all that were
-    waited for.
-    """
+    """Memory is that of the command's largest process; CPU is of all that were waited for."""
     result, timeout, argv = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
     busy, began = _busy(), time.monotonic()
     child = os.fork()
@@ -44,9 +41,7 @@ def main() -> None:
 
 
 def _busy() -> float:
-    """CPU seconds that this machine's cores have not been idle, or had to leave to another machine,
-    since its start.
-    """
+    """CPU seconds that this machine's cores were busy, or stolen, since its start."""
     with open("/proc/stat", encoding="ascii") as file:  # noqa: PTH123
         user, nice, system, _idle, _waiting, *rest = map(int, file.readline().split()[1:9])
     return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")

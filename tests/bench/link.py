@@ -1,5 +1,4 @@
-"""A link in user space: a TCP relay with a rate and a round-trip time. A process of its own; it has
-work to do.
+"""A link in user space: a TCP relay with a rate and a round-trip time, as a process of its own.
 
 `python -m tests.bench.link HOST:PORT BYTES_PER_SECOND RTT_SECONDS` prints the port it listens on,
 and runs until ended.
@@ -44,9 +43,7 @@ class Link:
     """Seconds."""
 
     def limit(self, size: int) -> float:
-        """The least seconds in which anybody can ask and receive `size` bytes: four round trips
-        come on top.
-        """
+        """The least seconds to request and receive `size` bytes, without the four round trips."""
         return (size / self.rate if self.rate else 0.0) + 4 * self.rtt
 
 
@@ -97,9 +94,7 @@ class _Wire:
 
 @dataclass(eq=False)
 class _Lane:
-    """From one socket to another. `on_its_way` counts bytes read and not yet taken by the
-    receiver.
-    """
+    """From one socket to another. `on_its_way`: bytes read and not yet taken by the receiver."""
 
     source: socket.socket
     target: socket.socket

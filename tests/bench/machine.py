@@ -1,6 +1,4 @@
-"""The surroundings of a run, in general words: what a reader needs to judge the numbers, and no
-names of machines.
-"""
+"""The surroundings of a run, in general words, without names of machines."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A command run once and what it cost: seconds, CPU, memory, and bytes and requests as the server
-wrote them down.
-"""
+"""Run a command once and measure it: seconds, CPU, memory, and bytes and requests by the server."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What the corpora are made of: names and versions of public packages, and which of them the next
-version moves.
+"""Names and versions of the public packages in the corpora, and those that the next version moves.
 
 A version is an upper bound ("the newest not above"), for a mirror need not have every release.
 """
@@ -11,9 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Npm:
-    """A `node_modules`: these packages and all they depend on; then some move on and the others
-    stay.
-    """
+    """A `node_modules`: these packages and their dependencies; then some move on."""
 
     pins: str
     moved: str

@@ -1,6 +1,4 @@
-"""What was measured, as rows; kept as JSON between runs, so that one suite may be run again
-alone.
-"""
+"""Results as rows, kept as JSON between runs, so that one suite may be run again alone."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ class Results:
         return found.cost if found and not found.cost.failed else None
 
     def update(self, image: str, client: str) -> Cost | None:
-        """The one whose bytes count: from docker-registry where that was measured, else on
-        loopback.
-        """
+        """The run whose bytes count: from docker-registry if measured, else on loopback."""
         rows = (
             self.cost("pulls", image, where, "update", client) for where in (REGISTRY, "loopback")
         )

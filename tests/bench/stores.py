@@ -1,5 +1,4 @@
-"""What looking after a large store costs, in CPU seconds: `python -m tests.bench.stores [--images
-100]`.
+"""CPU seconds to look after a large store: `python -m tests.bench.stores [--images 100]`.
 
 The store is made of rows and sparse files, so it takes half a minute and little of the disk: each
 image has three layers of 3,000 extents, two of three in files of the images before it.
@@ -77,9 +76,7 @@ def tasks(folder: Path) -> dict[str, Callable[[], object]]:
 
 
 def find(folder: Path) -> None:
-    """What a plan asks for a layer of 30,000 files: where each frame lies, and whether it is
-    there.
-    """
+    """Look all frames of a layer of 30,000 files up, as a plan does."""
     wanted = [
         _digest(number % 100, number % _LAYERS, number // 100 * 3) for number in range(30_000)
     ]

@@ -1,6 +1,4 @@
-"""What is measured: clients side by side over links, hosts with habits of their own, images that
-grow.
-"""
+"""The suites: clients side by side over links, hosts with their own habits, images that grow."""
 
 from __future__ import annotations
 
@@ -62,9 +60,7 @@ class Bench:
         return self.work / client.name.replace(" ", "-").replace(":", "")
 
     def prepare(self, client: Client, image: str) -> Path | None:
-        """What the client remembers once it has the first version; None when it cannot pull at
-        all.
-        """
+        """What the client remembers once it has the first version; None when it cannot pull."""
         home = self.home(client)
         saved = home.with_suffix(".saved")
         forget(home)
@@ -82,9 +78,7 @@ class Bench:
 
 
 def pulls(bench: Bench, image: str) -> Iterator[Row]:
-    """All clients, cold and from the first version to the second, over all links. Clients take
-    turns.
-    """
+    """All clients, cold and from the first version to the second, over all links, in turns."""
     whole = clients.manifest(bench.front.host, image, AFTER)
     ways = [Zpull(bench.engine, options=("--exact",)), Zpull(bench.engine, options=("--lean",))]
     players: list[Client] = [
@@ -139,9 +133,7 @@ def pulls(bench: Bench, image: str) -> Iterator[Row]:
 def _from_registry(
     bench: Bench, players: Sequence[Client], image: str, saved: Mapping[str, Path]
 ) -> Iterator[Row]:
-    """Updates for their bytes: no parts have longer headers than docker-registry's. Its CPU time
-    spoils the rest.
-    """
+    """Updates for their bytes alone: docker-registry has the longest part headers, and uses CPU."""
     for player in players:
         if player.name in {"zpull", "zpull --exact", "zpull --lean", "podman"}:
             home = bench.home(player)
@@ -251,8 +243,7 @@ def _grown(bench: Bench, player: Client, count: int, image: str) -> Iterator[Row
 
 
 def serving(folder: Path, storage: Path, stack: ExitStack) -> tuple[peers.Server, peers.Server]:
-    """A registry behind nginx, which counts: once with the blobs read by nginx itself, as a CDN
-    does, once without.
+    """A registry behind nginx, which counts; once nginx reads the blobs itself, as a CDN does.
 
     docker-registry reads 4 MiB of a blob for each part of an answer: 72 GB and 9 s of a core for
     one update of 72 MB.

@@ -42,9 +42,7 @@ def bytes_per_need(results: Results, image: str, client: str) -> float | None:
 
 
 def way_of(cost: Cost) -> str:
-    """Which ways the layers that were lacking came, by zpull's receipt; nothing of other
-    clients.
-    """
+    """The ways of the layers that were lacking, by zpull's receipt; empty for other clients."""
     ways = {
         "whole" if layer["mode"] == "whole" else "exact" if layer["identical"] else "lean"
         for layer in cost.receipt.get("layers", ())
@@ -61,9 +59,7 @@ def over_limit(results: Results, image: str, link: Link, client: str) -> float |
 
 
 def over_curl(results: Results, image: str, link: Link) -> float | None:
-    """Seconds of an update against 1.1 times those that curl takes for the whole blobs, and half a
-    second.
-    """
+    """Seconds of an update against 1.1 times curl's for the whole blobs, and half a second."""
     cost = results.cost("pulls", image, link.name, "update", "zpull")
     whole = results.cost("pulls", image, link.name, "cold", "curl")
     return ratio(cost.wall if cost else None, whole.wall * 1.1 + 0.5 if whole else None)

@@ -1,6 +1,4 @@
-"""Public packages, installed by their ordinary clients, and the tars that a build would make of
-them.
-"""
+"""Public packages, installed by their ordinary clients, and the tars that a build makes of them."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ _MTIME = 1_700_000_000  # of every file: real builds set it too, and a second bu
 
 
 def node_modules(folder: Path, pins: str, before: Path | None = None) -> Path:
-    """Install `pins` into a new folder; with `before`, an earlier one, all that `pins` does not
-    name stays as it is.
-    """
+    """Install `pins` into a new folder; what they do not name stays as in `before`, if given."""
     if before:
         shutil.copytree(before, folder, symlinks=True)
     else:

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 Cut = Callable[[bytes], Iterable[int]]
-"""Offsets in ascending order, each in (0, len]; one equal to the length leaves an empty frame, as
-real writers do.
-"""
+"""Offsets in ascending order, each in (0, len]; one at the length leaves an empty frame."""
 
 _WINDOW = 64
 _BLOCK = 1 << 20
@@ -18,8 +16,7 @@ _HOLE = re.compile(rb"\0{1024,}")
 
 
 def rolling(data: bytes) -> list[int]:
-    """The cuts of containers/storage: a rolling sum of the last 64 bytes, a cut where its lowest 16
-    bits are all ones.
+    """The cuts of containers/storage: where the lowest 16 bits of a rolling sum are all ones.
 
     The sum is a constant plus each byte times its age (1 for the newest, 64 for the oldest). Here
     every byte has a lane of 32 bits in one big integer, and all sums are made at once by doubling

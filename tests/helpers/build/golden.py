@@ -46,9 +46,7 @@ class Golden:
         return list(self.expect.get("layers", ()))
 
     def entries(self, layer: int) -> list[dict[str, Any]]:
-        """The members of a layer's tar, looked up under another tag where this one only refers to
-        it.
-        """
+        """The members of a layer's tar, looked up under another tag where this one refers to it."""
         found = self.layers[layer]
         source = Golden(self.set, found["entries_as"]) if "entries_as" in found else self
         return list(source.layers[layer]["entries"])

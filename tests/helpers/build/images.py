@@ -137,9 +137,7 @@ def index(
     media_type: str = OCI_INDEX,
     edit: Callable[[Json], Json | None] | None = None,
 ) -> Index:
-    """An index, or a Docker manifest list, of instances in this order, each with the annotations of
-    its descriptor.
-    """
+    """An index, or a Docker manifest list, of instances in this order, with their annotations."""
     documents: list[Document] = []
     descriptors: list[Json] = []
     for item in instances:
@@ -212,9 +210,7 @@ def write_layout(directory: Path, images: Mapping[str, Document] | Layout) -> Pa
 
 
 def read_layout(directory: Path) -> Layout:
-    """All of an OCI layout directory, in memory. Raises AssertionError when a blob is not what its
-    name says.
-    """
+    """An OCI layout directory in memory. AssertionError when a blob does not match its name."""
     found = Layout()
 
     def load(digest: str) -> bytes:

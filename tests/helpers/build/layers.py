@@ -202,9 +202,7 @@ def chunked_layer(
 
 
 class _Stream:
-    """The tar stream as frames: header frames, which gather what lies between payloads, and payload
-    frames.
-    """
+    """The tar stream as frames: payloads, and header frames with what lies between."""
 
     def __init__(
         self, compress: Callable[[bytes], bytes], edit: Callable[[Chunk, bytes], bytes] | None
@@ -222,9 +220,7 @@ class _Stream:
         self.at += len(frame)
 
     def close_headers(self, *, at_end: bool = False) -> None:
-        """Payloads always follow a header; at the end the writer closes a frame even if nothing is
-        in it.
-        """
+        """End a header frame: one before each payload, and one at the end even if empty."""
         data = b"".join(self.pending)
         self.pending.clear()
         start = self.at
@@ -248,9 +244,7 @@ class _Stream:
 
 
 def _entries(member: Member, stream: _Stream, main: Json, cut: Cut, holes: bool) -> list[Json]:
-    """The TOC entries of one member: its own, and one for each further chunk. Writes the payload to
-    the stream.
-    """
+    """The TOC entries of one member, one for each chunk. Writes the payload to the stream."""
     data = member.data
     if not data:
         return [main]

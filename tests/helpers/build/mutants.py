@@ -1,6 +1,4 @@
-"""Damage for property tests: bytes that were once good, and JSON in which one value is no longer
-what it was.
-"""
+"""Damage for property tests: bytes, and JSON in which one value is no longer what it was."""
 
 from __future__ import annotations
 
@@ -77,9 +75,7 @@ def mutants(draw: st.DrawFn, good: bytes) -> bytes:
 
 @st.composite
 def json_mutants(draw: st.DrawFn, good: Any) -> Any:
-    """A deep copy of `good` in which a value or two are odd, missing, repeated or exchanged with
-    one elsewhere.
-    """
+    """A deep copy of `good` in which some values are odd, missing, repeated or exchanged."""
     root = [copy.deepcopy(good)]
     for _ in range(draw(st.integers(1, 2))):
         places = list(_places(root))

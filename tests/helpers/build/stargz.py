@@ -1,5 +1,4 @@
-"""A writer of eStargz layers, and of the zstd:chunked layers that stargz writes: one TOC, two ways
-to compress.
+"""A writer of eStargz layers and stargz's zstd:chunked layers: one TOC, two compressions.
 
 Written from the format's description, with no code of ours that reads it.
 """
@@ -53,8 +52,7 @@ def stargz_layer(
     edit_footer: Callable[[bytes], bytes] | None = None,
     edit_annotations: Callable[[dict[str, str]], dict[str, str] | None] | None = None,
 ) -> Layer:
-    """The members of `tar` (its end is dropped), one frame for each chunk, which goes on up to the
-    next one.
+    """The members of `tar` (without its end), one frame for each chunk and what follows it.
 
     `share_below`: a chunk goes on in the frame at hand while that has fewer bytes. `parts`: names
     of entries that a new frame begins with, as where the writer works in parallel. `owners`: user

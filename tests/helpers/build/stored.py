@@ -24,9 +24,7 @@ _MEMORY = Path("/dev/shm")
 
 @contextmanager
 def quick_folder() -> Iterator[Path]:
-    """For property tests, which make hundreds of stores: in memory where the system has such a
-    place.
-    """
+    """A folder for property tests, which make hundreds of stores: in memory if possible."""
     with TemporaryDirectory(prefix="zpull-", dir=_MEMORY if _MEMORY.is_dir() else None) as path:
         yield Path(path)
 

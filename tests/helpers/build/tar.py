@@ -158,9 +158,7 @@ class Member:
     """One member as read. Times are nanoseconds since 1970; None when no header gives them."""
 
     header: bytes
-    """Everything from the previous payload to this one: its padding, the extension headers, the
-    header.
-    """
+    """Everything from the previous payload to this one: padding, extension headers, header."""
     name: bytes
     type: str
     linkname: bytes
@@ -178,8 +176,7 @@ class Member:
 
 
 def parse_tar(tar: bytes) -> tuple[list[Member], bytes, bytes]:
-    """Members in order, then the end (last padding and end-of-archive blocks), then whatever
-    follows that.
+    """Members in order, then the end (last padding and end blocks), then what follows.
 
     Raises ValueError on what the real writers refuse: global headers, contiguous and old sparse
     files.

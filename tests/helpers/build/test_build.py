@@ -1,6 +1,4 @@
-"""The writer against the real writers' images, against the standard library, and against the
-format's own laws.
-"""
+"""The writer against real writers' images, the standard library, and the format's own laws."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The two indexes of a zstd:chunked layer as JSON: one TOC entry and two tar-split lines per tar
-member.
-"""
+"""The two indexes of a zstd:chunked layer as JSON: a TOC entry and two tar-split lines a member."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ _GO_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 
 def dumps(value: object) -> bytes:
-    """Compact JSON as Go writes it. Lone surrogates, which only a hostile edit can bring in, come
-    out escaped.
-    """
+    """Compact JSON as Go writes it; lone surrogates of hostile edits are escaped."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.translate(_GO_ESCAPES).encode("utf-8", "backslashreplace")
 
@@ -71,8 +67,7 @@ def _time(nanoseconds: int, zone: tzinfo) -> str:
 
 
 def tar_split(members: Iterable[Member], end: bytes, rest: bytes, rest_at: int) -> list[Json]:
-    """All lines: literal bytes (type 2) and files (type 1) in turn, then the end of the archive and
-    what follows it.
+    """All lines: literal bytes (type 2) and files (type 1) in turn, then the archive's end.
 
     What follows, from offset `rest_at` of the tar, comes as the writer reads its input: in blocks
     of 32 KiB, after eight bytes that are read apart to detect a compression.

@@ -40,9 +40,7 @@ class Ended:
 
 
 def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Nothing of the developer's own settings: credentials, proxies and stores stay out of the
-    tests.
-    """
+    """An environment without the developer's settings: no credentials, proxies or stores."""
     kept = {
         name: value
         for name, value in os.environ.items()

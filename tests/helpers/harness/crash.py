@@ -262,9 +262,7 @@ class Disk:
 def crashes(
     ops: Sequence[Op], folder: Path, dice: random.Random, every: int = 1
 ) -> Iterator[tuple[int, float, Path]]:
-    """After each `every`th step: the store with nothing that was not synced, with all of it, with
-    half of it torn.
-    """
+    """After each `every`th step: the store without unsynced bytes, with all, with half torn."""
     disk = Disk()
     for step, op in enumerate(ops):
         disk.apply(op)

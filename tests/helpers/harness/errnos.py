@@ -1,6 +1,4 @@
-"""Fail any call that changes files below a folder with any errno, in a real process: a library put
-before libc.
-"""
+"""Fail any call that changes files below a folder with any errno, by a preloaded library."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ def compiler() -> str | None:
 
 
 class Injector:
-    """Compiled into `folder` once; its commands are forks of one process, which ends with the
-    block.
-    """
+    """Compiled into `folder` once; its commands are forks of one process, ended with the block."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, library, self._control = folder, folder / "shim.so", folder / "control"
@@ -59,9 +55,10 @@ class Injector:
         below: Path | None = None,
         given: str = "/dev/null",
     ) -> tuple[Ended, int]:
-        """A command of which calls fail from the `at`'th one on; 0: none does. Returns how many
-        were made, too. Calls count `below` that folder (the home), those that read with `reads`;
-        `given` is a file for stdin.
+        """Run a command whose calls fail from the `at`'th on (0: none); counts the calls made.
+
+        Calls count `below` that folder (the home), those that read with `reads`; `given` is a file
+        for stdin.
         """
         self._set(below or home, at, code, once, reads)
         cost = self._forks.run(Run([*args], str(home), given, str(self._folder)))

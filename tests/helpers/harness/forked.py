@@ -1,5 +1,4 @@
-"""Run the command many times, each time in a fork of a process that has loaded all of it, and
-measure each child.
+"""Run the command many times, each in a fork of a process that loaded it, and measure each.
 
 Loading takes ten times as long as most commands do, and memory and time of a child are its own.
 """
@@ -33,9 +32,7 @@ _MOST_SECONDS = 120
 
 @dataclass(frozen=True)
 class Run:
-    """What to run, in which home. What it prints goes to `out` and `err` there, or in another
-    folder.
-    """
+    """What to run, in which home. Its output goes to `out` and `err` there, or in `folder`."""
 
     argv: list[str]
     home: str
@@ -45,9 +42,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Cost:
-    """Exit code (negative: the signal), most memory at a time in bytes, seconds of CPU and of a
-    clock.
-    """
+    """Exit code (negative: the signal), peak memory in bytes, seconds of CPU and of a clock."""
 
     code: int
     peak_bytes: int

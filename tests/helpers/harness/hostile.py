@@ -1,5 +1,4 @@
-"""The bench for hostile images: a victim whose every part can be edited, and what must hold after
-each attack.
+"""The bench for hostile images: a victim with editable parts, and what must hold after an attack.
 
 `Bench.refused` and `Bench.whole` are the two ends an attack may come to: an error that leaves
 nothing behind, or a layer taken whole and right all the same. Both hold the receipt against what
@@ -43,9 +42,7 @@ from zchunked.store import Store
 from zchunked.store.images import StoredImage
 
 STARTS = ["cold", "metered", "warm", "exact"]
-"""Empty store; empty store and no unneeded byte, so nothing comes whole unasked; an older version
-is here, and layers come the lean way; the same in an ordinary pull.
-"""
+"""Empty store; empty, and no unneeded byte; an older version, the lean way; and the exact way."""
 IN_PARTS = ["metered", "warm"]
 COLD_AND_WARM = ["cold", "warm"]
 """For what is seen before it is decided how a layer comes."""
@@ -224,9 +221,7 @@ class Bench:
         return message
 
     def lies(self, content: Image, exit_code: int, words: str = "", **options: Any) -> str | None:
-        """Refused, or in an ordinary pull not needed: then every layer is the registry's own
-        blob.
-        """
+        """Refused, or not needed in an ordinary pull: then all layers are the registry's blobs."""
         if self.start in ("metered", "warm"):
             return self.refused(content, exit_code, words, **options)
         refusal: ZPullError | None = None
@@ -255,9 +250,7 @@ class Bench:
         return None
 
     def is_identical(self, outcome: Outcome, content: Image) -> None:
-        """Every blob is the registry's, no byte came twice, and only a tar that the config names
-        leaves the store.
-        """
+        """All blobs are the registry's, no byte was sent twice, no wrong tar is exported."""
         for layer in content.layers:
             digest = Digest(layer.digest)
             assert self.store.is_whole(digest)
@@ -274,9 +267,7 @@ class Bench:
     def refused_for_good(
         self, content: Image, exit_code: int, words: str = "", **options: Any
     ) -> str:
-        """So it is the second time, in the next process too; the honest images are all right
-        afterwards.
-        """
+        """It is refused a second time, in the next process too; honest images stay right."""
         message = self.refused(content, exit_code, words, **options)
         self.reopen()
         assert self.refused(content, exit_code, words, **options) == message
@@ -383,9 +374,7 @@ def is_clear_line(text: str) -> None:
 
 
 def flips(digest: str, where: range, *, times: int = 1 << 30) -> Break:
-    """Turns one bit of each piece that holds a byte of `where`, in the first `times` such
-    pieces.
-    """
+    """Turn one bit of each piece with a byte of `where`, in the first `times` such pieces."""
     left = [times]
 
     def change(blob: Any, at: int, piece: bytes) -> bytes:

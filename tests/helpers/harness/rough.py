@@ -1,6 +1,4 @@
-"""What the tests of bad links share: images, a finished store, and whether a pull came out
-right.
-"""
+"""What tests of bad links share: images, a finished store, and whether a pull is right."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ def files(seed: int, count: int, size: int) -> dict[str, bytes]:
 
 @cache
 def versions() -> dict[str, Image]:
-    """v1 and v2 share half of a zstd:chunked layer; v2 has a gzip layer too, which can only come
-    whole.
-    """
+    """v1 and v2 share half of a zstd:chunked layer; v2 has a gzip layer too."""
     shared, old, new = files(1, 30, 10_000), files(2, 5, 10_000), files(3, 30, 10_000)
     # what is missing lies between
     mixed = dict(sorted((shared | new).items(), key=lambda item: item[0][-4:]))
@@ -70,9 +66,7 @@ def gzip_of(made: Image) -> str:
 
 
 def everywhere(fault: Fault, made: Image, *, nth: int = 1) -> list[Rule]:
-    """Once at every kind of request: token, manifest, config, table of contents, chunks, a whole
-    layer.
-    """
+    """The fault once at every kind of request: token, manifest, config, TOC, chunks, a layer."""
     whole = gzip_of(made)
     return [
         *(on(kind, fault, nth=nth) for kind in KINDS),
@@ -142,9 +136,7 @@ def started(
 def kill_after(
     process: subprocess.Popen[str], registry: Registry, size: int, number: int = signal.SIGKILL
 ) -> bool:
-    """Send the signal once the registry has sent so many more body bytes; False if the pull was
-    done before.
-    """
+    """Send the signal after so many more body bytes; False if the pull was done before."""
     until = registry.accounts.body_bytes + size
     while registry.accounts.body_bytes < until:
         if process.poll() is not None:
@@ -166,9 +158,7 @@ def balanced(receipt: dict[str, Any]) -> None:
 
 
 def assert_right(home: Path, registry: Registry, tag: str) -> None:
-    """The image is here, each layer's tar is what its diff ID says, and nothing in the store is
-    damaged.
-    """
+    """The image is stored, each layer's tar has its diff ID, and nothing is damaged."""
     made = registry.content.manifests[registry.content.tags[tag]]
     with Store(home / "store") as store:
         assert verify(store).damaged == []

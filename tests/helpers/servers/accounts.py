@@ -8,9 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Kind = Literal["ping", "token", "manifest", "config", "toc", "blob", "redirect", "tags", "other"]
-"""`toc` is a range that reaches into the indexes of a zstd:chunked layer, `redirect` a blob request
-answered by one.
-"""
+"""`toc`: a range that reaches into a layer's indexes; `redirect`: a blob request redirected."""
 
 Span = tuple[int, int]
 """Half-open."""
@@ -40,9 +38,7 @@ class Request:
 
 
 class Accounts:
-    """All requests of a server, in order of arrival. Every byte is entered before a client can have
-    seen it.
-    """
+    """All requests of a server, in order of arrival, recorded before a client can see a byte."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -101,9 +97,7 @@ class Accounts:
 
     @property
     def body_bytes(self) -> int:
-        """All bodies: also those of errors, tokens and redirects, and the part headers of
-        multi-range answers.
-        """
+        """All bodies, also of errors, tokens and redirects, with the headers of parts."""
         return self._body_bytes
 
     @property

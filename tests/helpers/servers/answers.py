@@ -15,9 +15,7 @@ MultiRange = Literal[
 ]
 """How several ranges are answered; `coalesced` and `reordered` are 206 as well."""
 SingleRange = Literal["206", "200", "200-with-content-range", "200-then-206", "400", "416", "501"]
-"""How one range is answered; `200-then-206` is a pull-through cache that first has to fetch the
-blob itself.
-"""
+"""How one range is answered; `200-then-206` is a pull-through cache that fetches first."""
 
 _RANGES = re.compile(r"bytes=(\d*-\d*(?:, *\d*-\d*)*)")
 
@@ -32,9 +30,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Answer:
-    """Status, headers and body, and how the sending goes. Content-Length stands in the headers as
-    any other.
-    """
+    """Status, headers and body, and how they are sent. Content-Length is one of the headers."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -80,9 +76,7 @@ def error(status: int, code: str, message: str, **headers: str) -> Answer:
 
 
 def parse_ranges(header: str | None, size: int) -> list[Span] | None:
-    """The spans that a Range header asks for, cut to the blob, in its order; None if there is no
-    header to heed.
-    """
+    """The spans of a Range header, cut to the blob, in its order; None without a valid header."""
     found = _RANGES.fullmatch(header or "")
     if not found:
         return None
@@ -181,9 +175,7 @@ def _refused(status: str, blob: bytes) -> Answer:
 
 
 def _merged(spans: Sequence[Span]) -> list[Span]:
-    """As RFC 9110 allows a server to: spans that are less than a part header (80 bytes) apart
-    become one.
-    """
+    """As RFC 9110 allows: spans less than a part header (80 bytes) apart become one."""
     found: list[Span] = []
     for start, end in sorted(spans):
         if found and start - found[-1][1] < 80:

@@ -1,6 +1,4 @@
-"""A bucket on loopback: as much of S3 as a publisher needs, in memory, with conditions, parts and
-an open log.
-"""
+"""A bucket on loopback: as much of S3 as a publisher needs, in memory, with an open log."""
 
 from __future__ import annotations
 

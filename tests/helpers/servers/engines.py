@@ -1,6 +1,4 @@
-"""Real engines, as root: dockerd and containerd on sockets and folders of their own, without
-networks.
-"""
+"""Real engines, as root: dockerd and containerd with sockets and folders of their own."""
 
 from __future__ import annotations
 

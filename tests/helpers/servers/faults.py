@@ -1,5 +1,4 @@
-"""Everything that can go wrong on the way, as functions from one answer to a worse one, and rules
-that say when.
+"""Faults on the way, as functions from one answer to a worse one, and rules that say when.
 
 Registry(images, faults=[on("blob", reset(after=1000), nth=2), on("token", fail(503), times=1)])
 """
@@ -58,16 +57,12 @@ def chunked() -> Fault:
 
 
 def close() -> Fault:
-    """No fault either: a whole body, then the connection is closed without having been
-    announced.
-    """
+    """No fault: a whole body, then the connection is closed unannounced."""
     return lambda answer, dice: replace(answer, end="fin", end_after=None)
 
 
 def stall(seconds: float, *, after: Count = 0) -> Fault:
-    """Silence after so many body bytes (-1: before the head), then on as if nothing had been. Ends
-    with the server.
-    """
+    """Silence after so many body bytes (-1: before the head), then on; ends with the server."""
     return lambda answer, dice: replace(
         answer, pauses=(*answer.pauses, (_thrown(after, dice), seconds))
     )
@@ -88,9 +83,7 @@ def fail(
     date: bool = False,
     body: bytes | None = None,
 ) -> Fault:
-    """Another status instead of the answer. `date` says when to retry as a date, which has whole
-    seconds.
-    """
+    """Another status instead of the answer. `date`: Retry-After as a date, in whole seconds."""
 
     def fault(answer: Answer, dice: random.Random) -> Answer:
         failed = plain(status, f"{status} by order of the test".encode() if body is None else body)
@@ -245,9 +238,7 @@ def on(
     until: float = float("inf"),
     when: Callable[[Request], bool] | None = None,
 ) -> Rule:
-    """A rule for requests of these kinds: the nth of them, at most so many times, by chance, from a
-    point on.
-    """
+    """A rule for requests of these kinds: the nth, at most so many, by chance, from a point on."""
     kinds: Iterable[Kind] = () if kind == "any" else (kind,) if isinstance(kind, str) else kind  # type: ignore[assignment]
     ordinals = (nth,) if isinstance(nth, int) else nth
     return Rule(
@@ -264,9 +255,7 @@ def on(
 
 
 class Script:
-    """Rules at work. Their counters are shared by all connections; chance depends on seed, rule and
-    ordinal alone.
-    """
+    """Rules with counters that all connections share; chance depends on seed, rule and ordinal."""
 
     def __init__(self, rules: Sequence[Rule], seed: int) -> None:
         self._lock = threading.Lock()
@@ -308,8 +297,7 @@ class Script:
 
 @dataclass
 class Outage:
-    """For so many seconds every connection, old and new, is reset; or, if `silent`, simply hears
-    nothing.
+    """For so many seconds every connection is reset, or, if `silent`, receives nothing.
 
     It begins at this second of the server's life, or once so many body bytes have been sent.
     """

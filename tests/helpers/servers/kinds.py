@@ -31,9 +31,7 @@ class Place:
     base: str
     """A reference without tag and digest; nothing for what has none."""
     open: Callable[..., Opened]
-    """(tag=None, digest=None, hosts=None, documents=None) → a source, which the caller closes, and
-    its traffic.
-    """
+    """(tag=None, digest=None, hosts=None, documents=None) → a source to close, and its traffic."""
     served: Callable[[], tuple[int, int]] | None = None
     """Requests and body bytes by the server's own count; None where there is no server."""
 
@@ -113,9 +111,7 @@ def static(**habits: object) -> Kind:
 
 @contextmanager
 def bucket(content: Layout, _: Path) -> Iterator[Place]:
-    """The static layout of the registry, which to a client of S3 looks like a bucket of that
-    name.
-    """
+    """The registry's static layout, as a bucket of that name to a client of S3."""
     with Registry(content) as server:
         accounts = server.accounts
         environment = {

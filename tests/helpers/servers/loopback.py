@@ -1,6 +1,4 @@
-"""A threading HTTP/1.1 server on loopback whose connections can be ended from outside, and
-rudely.
-"""
+"""A threading HTTP/1.1 server on loopback whose connections can be cut from outside."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A source that serves images from memory and counts what it was asked: the seam's simplest honest
-form.
-"""
+"""A source that serves images from memory and counts requests: the seam's simplest form."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ Break = Callable[[Descriptor, int, bytes], bytes]
 
 
 class MemorySource:
-    """`piece`: size of what `read` yields. `ranges` False: answers with an error to all but whole
-    blobs.
-    """
+    """`piece`: size of what `read` yields. `ranges` False: only whole blobs are served."""
 
     def __init__(
         self,

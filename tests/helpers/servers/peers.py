@@ -1,6 +1,4 @@
-"""Real peers on loopback: found where Debian puts them, started in a folder of their own, counted
-by their own logs.
-"""
+"""Real peers on loopback, as Debian installs them, each in its own folder, counted by its log."""
 
 import itertools
 import json
@@ -51,9 +49,7 @@ _HOW_TO_GET = {
 
 
 def require(*names: str) -> None:
-    """Skip the test that needs an absent peer, saying how to get it; with ZPULL_REQUIRE_PEERS=1
-    fail instead.
-    """
+    """Skip the test whose peer is absent, saying how to get it; fail with ZPULL_REQUIRE_PEERS=1."""
     for name in names:
         source, _, program = name.rpartition("/")
         if source == "trixie" or program == "trixie":
@@ -92,9 +88,7 @@ class Tool:
 
 
 def built(name: str) -> Tool:
-    """A tool of tests/peers/tools.sh. Without Go 1.21 or newer it cannot be had: then it is never
-    required.
-    """
+    """A tool of tests/peers/tools.sh. Without Go 1.21 or newer it is never required."""
     path = TOOLS / name
     if not path.exists():
         reason = f"{name} is not here; tests/peers/tools.sh .cache/tools, which needs Go"
@@ -113,9 +107,7 @@ def _builds_tools() -> bool:
 
 
 def skopeo_old() -> Tool:
-    """The skopeo of this Debian; bookworm's 1.9.3 writes generation 1 and loses what follows two
-    zero blocks.
-    """
+    """This Debian's skopeo; 1.9.3 writes generation 1 and loses what follows two zero blocks."""
     require("skopeo")
     return Tool((*_APART, "skopeo", "--insecure-policy"))
 
@@ -127,17 +119,13 @@ def skopeo_new() -> Tool:
 
 
 def podman(folder: Path) -> Tool:
-    """The podman of this Debian (4.3), its storage in `folder`; it loads, pulls and lists, but runs
-    nothing.
-    """
+    """The podman of this Debian (4.3), its storage in `folder`; it loads, pulls and lists."""
     require("podman")
     return _podman((), folder, driver="vfs")
 
 
 def podman_new(folder: Path) -> Tool:
-    """The podman of trixie, 5.4, which pulls partially: only with overlay, so as root, where
-    overlay can be mounted.
-    """
+    """The podman of trixie, 5.4, which pulls partially: as root, where overlay can be mounted."""
     require("trixie")
     return _podman((str(TRIXIE / "run"),), folder, driver="overlay")
 
@@ -167,9 +155,7 @@ def _podman(prefix: tuple[str, ...], folder: Path, driver: str) -> Tool:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One request as the server saw it; `sent` counts the body bytes of its answer. Ranges only
-    nginx writes down.
-    """
+    """One request as the server saw it; `sent`: body bytes. Only nginx logs ranges."""
 
     method: str
     path: str
@@ -198,9 +184,7 @@ class Server:
         return f"{'https' if self.ca else 'http'}://{self.host}"
 
     def hits(self) -> list[Hit]:
-        """All requests answered until now. Asks for a page of our own and waits until that one is
-        in the log.
-        """
+        """All requests answered until now. Waits until a request of our own is in the log."""
         mark = f"/mark-{next(self._marks)}-of-{os.getpid()}"
         self._ask(mark)
         found = wait_for(lambda: self._read(until=mark), f"{mark} in {self.log}")
@@ -238,8 +222,7 @@ def docker_registry(
     tls: bool = False,
     mutual: bool = False,
 ) -> Iterator[Server]:
-    """Debian's docker-registry over `storage`, which several of them may share; with tls, `ca`
-    vouches for it.
+    """Debian's docker-registry over `storage`, which may be shared; with tls, `ca` vouches.
 
     `mutual` asks clients for a certificate, such as `client.cert` with `client.key` beside `ca`.
     """
@@ -281,8 +264,7 @@ def docker_registry(
 def nginx(
     folder: Path, *, upstream: str | None = None, root: Path | None = None, rules: str = ""
 ) -> Iterator[Server]:
-    """An nginx before the URL `upstream` or over the files in `root`; `rules` join its one location
-    ("max_ranges 1;").
+    """An nginx before the URL `upstream` or over files in `root`; `rules` join its location.
 
     It counts best: its one worker writes a request down before it looks at the next one.
     """
@@ -332,9 +314,7 @@ http {{
 
 
 def wait_for(found: Callable[[], T | None], what: str, *, seconds: float = 20) -> T:
-    """The first true answer. Another program's start cannot be hurried, so this looks again every 5
-    ms.
-    """
+    """The first true answer. Looks every 5 ms, as another program's start cannot be hurried."""
     end = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
@@ -367,9 +347,7 @@ def _path() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what would lead a tool away from loopback, and with the folders where Debian
-    keeps its servers.
-    """
+    """The environment without what leads away from loopback, with Debian's server folders."""
     dropped = {"http_proxy", "https_proxy", "all_proxy", "registry_auth_file"}
     return {key: value for key, value in os.environ.items() if key.lower() not in dropped} | {
         "PATH": _path()
@@ -377,9 +355,7 @@ def environment() -> dict[str, str]:
 
 
 def _certificates(folder: Path) -> None:
-    """ca.pem; server.pem with server.key, signed by it for 127.0.0.1 and registry.test; client.cert
-    with client.key.
-    """
+    """Make ca.pem, server.pem and .key for 127.0.0.1 and registry.test, client.cert and .key."""
     require("openssl")
     openssl = Tool(
         (

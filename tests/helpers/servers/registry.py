@@ -52,9 +52,7 @@ _STATIC = re.compile(
 
 @dataclass
 class Registry:
-    """Switches may be changed while it runs, save those that `__enter__` reads: rates, rules, seed,
-    port, lifetimes.
-    """
+    """Switches may be changed while it runs, except rates, rules, seed, port, lifetimes."""
 
     images: Mapping[str, Document] | Layout | Path
     """By tag; or an OCI layout, in memory or as a directory."""
@@ -62,9 +60,7 @@ class Registry:
     repository: str = "demo"
     auth: Literal["basic", "bearer"] | None = None
     credentials: tuple[str, str] | None = None
-    """What `basic` and the token endpoint of `bearer` ask for. None: user and secret; tokens for
-    everyone.
-    """
+    """What `basic` and the token endpoint of `bearer` ask for. None: tokens for everyone."""
     token_seconds: float | None = None
     token_uses: int | None = None
     redirect: bool = False
@@ -132,9 +128,7 @@ class Registry:
 
     @property
     def layout_url(self) -> str:
-        """The same content as a static OCI layout: neither tokens nor redirects, but all faults and
-        range habits.
-        """
+        """The content as a static OCI layout: no tokens or redirects, but faults and habits."""
         return f"{self.url}/layout"
 
     def reference(self, tag: str) -> str:

@@ -1,6 +1,4 @@
-"""A real S3 server on loopback: OpenStack Swift's s3api over one device, one replica, behind an
-nginx that counts.
-"""
+"""A real S3 server on loopback: OpenStack Swift's s3api, behind an nginx that counts."""
 
 import socket
 import subprocess

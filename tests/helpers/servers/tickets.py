@@ -1,6 +1,4 @@
-"""What lets a client in: tokens, and the signed URLs of a CDN. Both run out, after some seconds or
-some uses.
-"""
+"""Tokens, and the signed URLs of a CDN; both run out, after some seconds or some uses."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ class _Ticket:
 
 
 class Tickets:
-    """Issues tickets, each good for one purpose. The texts are the same in every run with the same
-    seed.
-    """
+    """Issues tickets, each good for one purpose; the same texts for the same seed."""
 
     def __init__(self, seed: int, *, seconds: float | None, uses: int | None) -> None:
         self._lock = threading.Lock()

@@ -1,5 +1,6 @@
-"""A registry on loopback that takes images, holds its client to every rule of the distribution
-spec's push part, and misbehaves. `RULES` has what a client may break, by name.
+"""A registry on loopback that takes images, checks every rule of push, and misbehaves.
+
+`RULES` has what a client may break, by name.
 """
 
 from __future__ import annotations
@@ -48,9 +49,7 @@ RULES = {
 
 @dataclass
 class Session:
-    """One upload. Its location changes with each answer that moves it; older ones are good for
-    nothing.
-    """
+    """One upload. Its location changes with each answer that moves it; older ones are invalid."""
 
     repository: str
     data: bytearray = field(default_factory=bytearray)
@@ -63,8 +62,9 @@ class Session:
 
 @dataclass
 class UploadRegistry:
-    """Switches may be changed while it runs, save `elsewhere`. `broken`: the names of the rules
-    that the client has broken.
+    """Switches may be changed while it runs, except `elsewhere`.
+
+    `broken`: the names of the rules that the client has broken.
     """
 
     _: KW_ONLY

@@ -1,6 +1,4 @@
-"""Puts answers on a socket, at the speed and with the mishaps they call for, and keeps the
-accounts.
-"""
+"""Put answers on a socket, at the speed and with the faults they call for, and count."""
 
 from __future__ import annotations
 
@@ -71,9 +69,7 @@ class Wire:
             self.wait(left)
 
     def send(self, connection: socket.socket, answer: Answer, request: Request) -> None:
-        """Raises ConnectionCutError when the answer ends the connection, OSError when the client
-        did.
-        """
+        """ConnectionCutError when the answer ends the connection, OSError when the client did."""
         pauses = sorted(answer.pauses)
         while pauses and pauses[0][0] < 0:
             self.wait(pauses.pop(0)[1])
@@ -163,9 +159,7 @@ def _blocks(body: Sequence[Piece], size: int, stops: Sequence[int]) -> Iterator[
 
 
 def _is_gone(connection: socket.socket) -> bool:
-    """Whether the client has hung up: the system would take one more block for it, and nobody would
-    get that.
-    """
+    """Whether the client hung up: the system would accept one more block in vain."""
     try:
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
