@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from tests.formats.test_writer import check, write
 from tests.helpers.build.front import chunked_layer, every, image, make_tar
 from tests.helpers.build.stargz import stargz_layer
 from zchunked.errors import FormatError, ZPullError
@@ -174,6 +175,11 @@ def _rewritten(data: bytes) -> None:
         pass
 
 
+def _written(data: bytes) -> None:
+    """A tar that the writer takes is what all readers of its blob find."""
+    check(data, *write(data, data[0] % 61 + 1 if data else 1))
+
+
 def _ranges(data: bytes) -> None:
     with suppress(UnsatisfiableError):
         parse_range(data.decode("latin-1"), 1000)
@@ -216,6 +222,7 @@ PARSERS: dict[str, Parser] = {
     "docker archive": _image_archive("docker-archive"),
     "OCI archive": _image_archive("oci-archive"),
     "rewritten tar": _rewritten,
+    "written tar": _written,
     "asked ranges": _ranges,
     "asked path": _text(lambda text: parse_path(text, "", {})),
     "proxies": _proxies,
@@ -296,6 +303,7 @@ def seeds() -> dict[str, list[bytes]]:
         "docker archive": [make_tar(old)],
         "OCI archive": [make_tar(new)],
         "rewritten tar": [tar],
+        "written tar": [tar, make_tar({"etc/hole": b"x" + bytes(2048) + b"y"})],
         "asked ranges": [b"bytes=0-9, 20-29, -5"],
         "asked path": [b"/v2/host.example/a/b/blobs/" + digest_of(b"").encode(),
             b"/v2/a/b/manifests/t"],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,21 @@ def test_podman_updates_it_partially_to_the_same_tree(
     assert sum(hit.sent for hit in hits if hit.is_blob) < blob / 4
     ids = podman("images", "--no-trunc", "--quiet").split()
     assert {corpus.truth(plain, tag).config_digest for tag in TAGS} == {*ids}
+    # made anew of the tree and the tar-split that podman keeps
+    saved = tmp_path / "saved.tar"
+    podman("save", "--output", saved, f"{front.host}/converted/app:v2")
+    with tarfile.open(saved) as archive:
+        layers = [archive.extractfile(name) for name in saved_layers(archive)]
+        digests = [hashlib.sha256(layer.read()).hexdigest() for layer in layers if layer]
+    assert [f"sha256:{one}" for one in digests] == list(corpus.truth(plain, "v2").diff_ids)
+
+
+def saved_layers(archive: tarfile.TarFile) -> list[str]:
+    """Their names in what an engine saved, the lowest first."""
+    manifest = archive.extractfile("manifest.json")
+    assert manifest is not None
+    layers: list[str] = json.load(manifest)[0]["Layers"]
+    return layers
 
 
 def test_an_exact_update_of_a_converted_image_costs_what_a_lean_one_needs(
