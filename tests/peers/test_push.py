@@ -1,7 +1,7 @@
 """Real registries of several makers take what `zpull push` sends: whole, resumed after a kill, and
 mounted.
 
-Debian's docker-registry is installed; distribution 3 and crane's are built by tools.sh.
+Debian's docker-registry is installed; distribution 3, crane's and cue-labs' are built by tools.sh.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ REGISTRIES = {
     "docker-registry": _debians,
     "distribution": contextmanager(_other("registry", "serve", "{folder}/config.json")),
     "crane": contextmanager(_other("crane", "registry", "serve", "--address", "127.0.0.1:{port}")),
+    "cue-labs": contextmanager(_other("ocimem", "127.0.0.1:{port}")),
 }
 
 
