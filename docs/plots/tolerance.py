@@ -1,11 +1,10 @@
-"""Draws docs/plots/tolerance.svg: how long an outage in mid-pull is borne, by link speed and
-patience.
+"""Draws docs/plots/tolerance.svg: how long an outage in mid-pull is borne, by rate and patience.
 
     .venv/bin/python docs/plots/tolerance.py [--check]
 
-Measured on the class that decides, `zchunked.karma.Karma`, on a clock of its own: steady progress
-for 25 minutes, then silence. `--check` writes nothing and fails where the picture is not what the
-code does.
+Measured on the class that decides, `zchunked.download.karma.Karma`, on a clock of its own: steady
+progress for 25 minutes, then silence. `--check` writes nothing and fails where the picture is not
+what the code does.
 """
 
 from __future__ import annotations
