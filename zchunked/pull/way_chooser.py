@@ -68,7 +68,7 @@ class WayChooser:
         is_known = any(source != task.layer.digest for source in stand_ins.blobs)
         if gaps.exact and not self._is_plan:  # nothing to choose
             task.way = "exact" if is_known else "whole"
-            self._explain(task, is_known=is_known)
+            self._explain(task, here, is_known=is_known)
             return
         needs = self._needs_of(task, stand_ins, conditions, here, planned)
         costs = [self._rough(task, need, conditions) for need in needs]
@@ -91,10 +91,10 @@ class WayChooser:
                 costs = [plain, lean] if saves and lean else [plain]
             taken = choose(costs, self._slack, is_rate_known=link.rate is not None)
             task.way, self._slack = taken.way, self._slack.after(costs, taken)
-        self._explain(task, is_known=is_known)
+        self._explain(task, here, is_known=is_known)
 
-    def _explain(self, task: LayerTask, *, is_known: bool) -> None:
-        task.entry.reason = _why(task, is_known=is_known, is_metered=self._gaps.is_metered)
+    def _explain(self, task: LayerTask, here: list[ByteRange], *, is_known: bool) -> None:
+        task.entry.reason = _why(task, here, is_known=is_known, is_metered=self._gaps.is_metered)
         if task.way == "whole":
             task.entry.mode = "whole"
 
@@ -159,7 +159,7 @@ def _lean_need(task: LayerTask, index: LayerIndex, planned: Collection[bytes]) -
     return merge(ranges(starts, [toc.ends[chunk] for chunk in ours]))
 
 
-def _why(task: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:
+def _why(task: LayerTask, here: list[ByteRange], *, is_known: bool, is_metered: bool) -> str | None:
     """The reason on the receipt where the way is not the obvious one; otherwise None."""
     if task.way == "exact":
         return "no tar-split is trusted, so the lean way is not possible" if is_metered else None
@@ -167,6 +167,8 @@ def _why(task: LayerTask, *, is_known: bool, is_metered: bool) -> str | None:
         return "asked for by --lean or --max-gap 0" if is_metered else "it needs the fewest bytes"
     if is_known:
         return FASTER_WHOLE
+    if here:  # of an earlier try, and its frames are known by that
+        return "the rest of it is not in the store"
     is_foreign = task.known is not None and bool(task.known.payloads)
     return (
         "what is stored of it was written by another encoder"
