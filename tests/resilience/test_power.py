@@ -1,12 +1,15 @@
-"""Power loss at every step of a real pull: no row without its bytes, no repair, and the next pull
-ends right.
+"""Power loss at every step of real pulls and of upkeep: no row without its bytes, no repair, and
+the next command ends right.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import random
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,9 +19,14 @@ from tests.helpers.build.images import read_layout
 from tests.helpers.harness.command import environment
 from tests.helpers.harness.crash import Op, crashes, record, strace
 from tests.helpers.harness.pulls import pull
+from tests.helpers.harness.rough import large, versions
 from tests.helpers.servers.memory import MemorySource
 from tests.helpers.servers.registry import Registry
+from zchunked.client import Client
+from zchunked.maintenance.gc import collect
 from zchunked.maintenance.verify import verify
+from zchunked.oci.digest import Digest
+from zchunked.options import GcOptions
 from zchunked.store import Store
 from zchunked.store.images import load
 
@@ -28,11 +36,15 @@ pytestmark = [
     pytest.mark.skipif(MISSING, reason="strace is missing: apt-get install strace"),
 ]
 V1, V2 = Golden("demo", "demo-v1"), Golden("demo", "demo-v2")
+ADDED = large().layers[0]
+BYTE_FILE = re.compile(r"blobs/[0-9a-f]{12}-\d+", re.ASCII)
+SAMPLES = 15
+"""Steps of each command after which the power goes, three times each. ZPULL_EXHAUSTIVE=1: all."""
 
 
 @pytest.mark.parametrize("command", ["cold", "update"])
 def test_after_a_power_loss_the_store_is_true(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, tmp_path: Path, swift: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert strace(), "strace is missing: apt-get install strace"
     store = tmp_path / "home" / "store"
@@ -60,11 +72,10 @@ def test_after_a_power_loss_the_store_is_true(
             before = 0
     assert sum(op.kind == "sync" for op in ops[before:]) > 3
     monkeypatch.setattr("zchunked.store.journal.boot_id", lambda: "after the power loss")
-    dice = random.Random(7)
-    every = max(1, (len(ops) - before) // 100)
-    for number, (step, kept, place) in enumerate(crashes(ops, tmp_path / "crashed", dice, every)):
-        if step < before:
-            continue
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    every = 1 if os.environ.get("ZPULL_EXHAUSTIVE") else max(1, (len(ops) - before) // 60)
+    lost = crashes(ops, swift / "crashed", random.Random(7), every, before)
+    for number, (step, kept, place) in enumerate(lost):
         with Store(place) as opened:
             for blob, _, _ in opened.blobs():
                 assert not opened.drop_lost(blob), (
@@ -74,32 +85,79 @@ def test_after_a_power_loss_the_store_is_true(
             assert not found.damaged, (
                 f"step {step} of {len(ops)}, {kept} kept: {ops[step]!r:.200}: {found}"
             )
-            if number % 20 == 0:
+            if number % 10 == 0:
                 assert pull(MemorySource(read_layout(V2.layout), "demo-v2"), opened).image
 
 
-def test_after_a_power_loss_during_a_collection_the_store_is_true(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def upkeep(tmp_path_factory: pytest.TempPathFactory) -> Upkeep:
+    """Two versions that share frames are pulled; one is removed, its bytes are collected, and a
+    blob is taken in.
+    """
     assert strace(), "strace is missing: apt-get install strace"
-    home, store = tmp_path / "home", tmp_path / "home" / "store"
-    argv = [sys.executable, "-m", "zchunked"]
-    with Registry(V1.layout) as registry:
-        first, second = registry.reference("demo-v1"), registry.reference("demo-v2")
-        commands = [[first, "-q"], [second, "-q", "--exact"], ["rm", first], ["gc"]]
+    folder = tmp_path_factory.mktemp("upkeep")
+    argv = [sys.executable, "-m", "zchunked", "-q"]
+    with Registry(versions()) as registry:
+        first, second = registry.reference("v1"), registry.reference("v2")
+        commands = {
+            "v1": [first],
+            "v2": [second, "--exact"],
+            "rm": ["rm", first],
+            "gc": ["gc"],
+            "ingest": ["ingest", "--digest", ADDED.digest, "--size", str(ADDED.size)],
+        }
         ops: list[Op] = []
-        before = 0
-        for number, words in enumerate(commands):
-            before = len(ops)
-            ops += record([*argv, *words], environment(home), store, tmp_path / f"trace{number}")
-    monkeypatch.setattr("zchunked.store.journal.boot_id", lambda: "after the power loss")
-    every = max(1, (len(ops) - before) // 60)
-    for step, kept, place in crashes(ops, tmp_path / "crashed", random.Random(8), every):
-        if step < before:
-            continue
-        with Store(place) as opened:
-            assert not verify(opened).damaged, (
-                f"step {step} of {len(ops)}, {kept} kept: {ops[step]!r:.200}"
+        parts = {}
+        for name, words in commands.items():
+            some = record(
+                [*argv, *words],
+                environment(folder),
+                folder / "store",
+                folder / "trace",
+                ADDED.blob if name == "ingest" else b"",
             )
-            assert [image.name for image in opened.images()] == [second]
-            load(opened, second, None, None)
+            parts[name] = range(len(ops), len(ops) + len(some))
+            ops += some
+    return Upkeep(first, second, ops, parts)
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """All that happened, and which of it was which command's. `first` is the image that went."""
+
+    first: str
+    second: str
+    ops: list[Op]
+    parts: dict[str, range]
+
+
+@pytest.mark.parametrize("command", ["rm", "gc", "ingest"])
+def test_after_a_power_loss_during_upkeep_the_store_is_true(
+    command: str, upkeep: Upkeep, swift: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    its = upkeep.parts[command]
+    some = upkeep.ops[its.start : its.stop]
+    made = [op for op in some if op.kind == "create" and BYTE_FILE.fullmatch(op.path)]
+    assert bool(made) == (command != "rm"), "gc compacts a file"
+    monkeypatch.setattr("zchunked.store.journal.boot_id", lambda: "after the power loss")
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    every = 1 if os.environ.get("ZPULL_EXHAUSTIVE") else max(1, len(its) // SAMPLES)
+    ops = upkeep.ops[: its.stop]
+    dice = random.Random(8)
+    for step, kept, place in crashes(ops, swift / "crashed", dice, every, its.start):
+        said = f"step {step} of {its}, {kept} kept: {ops[step]!r:.200}"
+        with Store(place) as opened:
+            assert not verify(opened).damaged, said
+            names = [image.name for image in opened.images()]
+            assert names in ([upkeep.second, upkeep.first], [upkeep.second]), said
+            assert command == "rm" or len(names) == 1, said
+            for name in names:
+                load(opened, name, None, None)
+            digest = Digest(ADDED.digest)
+            if opened.is_whole(digest):
+                assert opened.read(digest, 0, ADDED.size) == ADDED.blob, said
+        if step % 5 == 0:
+            collect(place, GcOptions())
+            with Client(place) as client:
+                assert client.ingest(digest, io.BytesIO(ADDED.blob)) == ADDED.size, said
+                assert not client.verify().damaged, said

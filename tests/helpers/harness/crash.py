@@ -49,9 +49,15 @@ class Op:
 
 
 def record(
-    argv: Sequence[str | Path], env: Mapping[str, str], folder: Path, trace: Path
+    argv: Sequence[str | Path],
+    env: Mapping[str, str],
+    folder: Path,
+    trace: Path,
+    given: bytes = b"",
 ) -> list[Op]:
-    """Run the command; what it changed below `folder`, in order."""
+    """Run the command, with `given` for standard input; what it changed below `folder`, in
+    order.
+    """
     program = strace()
     assert program
     there = {
@@ -72,7 +78,12 @@ def record(
         str(trace),
     ]
     done = subprocess.run(
-        [*words, *map(str, argv)], env=dict(env), capture_output=True, timeout=300, check=False
+        [*words, *map(str, argv)],
+        env=dict(env),
+        input=given,
+        capture_output=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return list(_Reader(folder, there).ops(trace.read_text(encoding="ascii")))
@@ -260,13 +271,13 @@ class Disk:
 
 
 def crashes(
-    ops: Sequence[Op], folder: Path, dice: random.Random, every: int = 1
+    ops: Sequence[Op], folder: Path, dice: random.Random, every: int = 1, after: int = 0
 ) -> Iterator[tuple[int, float, Path]]:
-    """After each `every`th step: the store without unsynced bytes, with all, with half torn."""
+    """From step `after` on, each `every`th: the store without unsynced bytes, with all, torn."""
     disk = Disk()
     for step, op in enumerate(ops):
         disk.apply(op)
-        if step % every == 0 or step == len(ops) - 1:
+        if step >= after and ((step - after) % every == 0 or step == len(ops) - 1):
             for kept in (0.0, 1.0, 0.5):
                 place = folder / f"{step}-{kept}"
                 disk.write_to(place, kept, dice)
