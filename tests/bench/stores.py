@@ -19,6 +19,7 @@ from pathlib import Path
 from zchunked.maintenance.gc import collect
 from zchunked.maintenance.status import status
 from zchunked.maintenance.usage import usage
+from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.options import GcOptions
 from zchunked.store import Store
@@ -59,6 +60,7 @@ def table(folder: Path, count: int) -> Iterator[str]:
     for name, work in tasks(folder).items():
         yield f"| {name} | {spent(work):.2f} | ≤ {_TARGETS[name]:g} |"
     yield f"| index, bytes for each extent and frame | {size / (extents + frames):.0f} | ≤ 150 |"
+    yield f"| verify, of the speed of SHA-256 | {verified_share(folder / 'other'):.2f} | ≥ 0.8 |"
 
 
 def tasks(folder: Path) -> dict[str, Callable[[], object]]:
@@ -73,6 +75,15 @@ def tasks(folder: Path) -> dict[str, Callable[[], object]]:
         "gc --dry-run": lambda: collect(folder, GcOptions(is_dry=True)),
         "gc --keep-last 50": lambda: collect(folder, GcOptions(keep_last=50)),
     }
+
+
+def verified_share(folder: Path, size: int = 256 << 20) -> float:
+    """How much of the time that `verify` takes for one blob goes into hashing alone."""
+    block = random.Random(1).randbytes(1 << 20)
+    with Store(folder) as store:
+        store.keep(block for _ in range(size >> 20))
+        data = block * (size >> 20)
+        return spent(lambda: hashlib.sha256(data)) / spent(lambda: verify(store))
 
 
 def find(folder: Path) -> None:
