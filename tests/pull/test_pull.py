@@ -11,10 +11,11 @@ import pytest
 from tests.helpers.build.front import Entry, chunked_layer, gzip_layer, image, make_tar, read_layout
 from tests.helpers.build.golden import Golden, all_golden
 from tests.helpers.harness.pulls import Outcome, open_store, pull
+from tests.helpers.harness.rough import files
 from tests.helpers.servers.memory import MemorySource
 from zchunked.errors import IntegrityError, TransientError
 from zchunked.export.layers import layers_of
-from zchunked.oci.digest import from_raw
+from zchunked.oci.digest import Digest, from_raw
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.platform import Platform, parse_platform
 from zchunked.options import GapOptions
@@ -182,6 +183,17 @@ def test_ordinary_layers_come_whole_with_a_reason(tmp_path: Path) -> None:
     first = outcome.receipt.layers[0]
     assert (first.kind, first.mode) == ("plain", "whole")
     assert first.reason == "gzip layer without a table of contents"
+
+
+def test_a_layer_that_goes_on_says_so_and_blames_no_encoder(tmp_path: Path) -> None:
+    made = image([chunked_layer(make_tar(files(1, 20, 10_000)))])
+    (layer,) = made.layers
+    with open_store(tmp_path) as store:
+        writer = store.writer(Digest(layer.digest), layer.size)
+        writer.write(0, layer.blob[: layer.size // 2])
+        writer.close()
+        outcome = pull(MemorySource(made), store, gaps=GapOptions(exact=True))
+    assert outcome.receipt.layers[0].reason == "the rest of it is not in the store"
 
 
 def test_chunks_are_found_across_images_and_layers(tmp_path: Path) -> None:

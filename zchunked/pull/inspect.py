@@ -12,7 +12,7 @@ from zchunked.formats.layer_format import format_of, is_chunked, toc_bytes_of
 from zchunked.limits import Limits
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.early_chunks import EarlyRules
-from zchunked.pull.layer_metadata import LayerMetadata
+from zchunked.pull.layer_metadata import LayerMetadata, not_here
 from zchunked.pull.request_shape import early_runs
 from zchunked.pull.session import PullSession
 from zchunked.pull.stored_frames import StoredFrames
@@ -20,7 +20,6 @@ from zchunked.pull.toc_fetch import LONG_TOC, TocFetcher
 from zchunked.ranges import ByteRange, total
 
 NO_RANGES = "its host serves no ranges"
-NOTHING_HERE = "nothing of it is in the store"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +44,8 @@ class Inspector:
         if store.is_whole(layer.digest):
             metadata.is_here = True
         elif self.needs_no_toc(layer) and not (metadata.here_before and self._has_toc(layer)):
-            metadata.reason = NOTHING_HERE if is_chunked(layer) else _why_plain(layer, limits)
+            why = None if is_chunked(layer) else _why_plain(layer, limits)
+            metadata.reason = why or not_here(metadata.here_before)
         else:
             try:
                 location = self.tables.locate(layer, may_grow=self.may_take)
@@ -104,13 +104,13 @@ def inspector_of(
     return Inspector(TocFetcher(session, budget, early=rules))
 
 
-def _why_plain(layer: Descriptor, limits: Limits) -> str:
-    """Why a layer has no frames."""
+def _why_plain(layer: Descriptor, limits: Limits) -> str | None:
+    """Why a layer has no frames; None where it has."""
     try:
         format_of(layer).locate(layer, limits=limits)
     except UnsupportedLayerError as error:
         return str(error)
-    return NOTHING_HERE
+    return None
 
 
 def toc_rank(layer: Descriptor, limits: Limits) -> int:

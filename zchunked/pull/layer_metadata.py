@@ -10,6 +10,8 @@ from zchunked.layers.metadata import LayerIndex
 from zchunked.pull.layer import LayerTask
 from zchunked.ranges import ByteRange, merge
 
+NOTHING_HERE = "nothing of it is in the store"
+
 
 @dataclass(slots=True, eq=False)
 class LayerMetadata:
@@ -48,3 +50,8 @@ class LayerMetadata:
             task.way, task.entry.mode = "whole", "cached"
         elif self.reason is not None:
             task.take_whole(self.reason)
+
+
+def not_here(here: int) -> str:
+    """Why a layer comes whole of which so many bytes are here, from an earlier try."""
+    return "the rest of it is not in the store" if here else NOTHING_HERE

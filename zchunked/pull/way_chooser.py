@@ -10,6 +10,7 @@ from zchunked.layers.stand_ins import StandIns
 from zchunked.options import GapOptions
 from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
+from zchunked.pull.layer_metadata import not_here
 from zchunked.pull.request_shape import MOVED, shape_of
 from zchunked.pull.ways import (
     AHEAD,
@@ -21,7 +22,7 @@ from zchunked.pull.ways import (
     cost_of,
     rough_cost,
 )
-from zchunked.ranges import ByteRange, merge, ranges, subtract
+from zchunked.ranges import ByteRange, merge, ranges, subtract, total
 
 _COLD_SHARE = 0.875  # of a layer of which nothing is here: lean has to need less of it than that
 
@@ -167,11 +168,10 @@ def _why(task: LayerTask, here: list[ByteRange], *, is_known: bool, is_metered: 
         return "asked for by --lean or --max-gap 0" if is_metered else "it needs the fewest bytes"
     if is_known:
         return FASTER_WHOLE
-    if here:  # of an earlier try, and its frames are known by that
-        return "the rest of it is not in the store"
-    is_foreign = task.known is not None and bool(task.known.payloads)
+    # of what an earlier try has brought the frames are known too
+    is_foreign = not here and task.known is not None and bool(task.known.payloads)
     return (
         "what is stored of it was written by another encoder"
         if is_foreign
-        else "nothing of it is in the store"
+        else not_here(total(here))
     )
