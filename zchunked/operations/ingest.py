@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
 from zchunked.errors import IntegrityError, LimitError
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest, from_raw
+from zchunked.pull.claims import Claims
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
@@ -20,9 +22,20 @@ _BLOCK = 1 << 20
 def ingest(store: Store, digest: Digest, size: int | None, source: BinaryIO) -> int:
     """Store a blob from its first byte on; returns its size. A second run writes what is missing.
 
-    Without a size that is a pipe's to tell, and what was cut short is not kept. Raises
-    IntegrityError for other bytes than promised, of which nothing is kept; LimitError, LocalError.
+    Without a size that is a pipe's to tell, and what was cut short is not kept. Where another
+    process brings the blob, that is waited for, and gone on with if it dies. Raises IntegrityError
+    for other bytes than promised, of which nothing is kept; LimitError, LocalError.
     """
+    claims = Claims(store, threading.Event())
+    try:
+        for _ in claims.acquire(digest, [digest], lambda: None):
+            pass  # a note for people, who are not told here
+        return _ingest(store, digest, size, source)
+    finally:
+        claims.release()
+
+
+def _ingest(store: Store, digest: Digest, size: int | None, source: BinaryIO) -> int:
     if (known := store.whole_size(digest)) is not None:
         return known
     size = _size_of(source) if size is None else size
@@ -47,10 +60,10 @@ def ingest(store: Store, digest: Digest, size: int | None, source: BinaryIO) -> 
 
 
 def _write(store: Store, digest: Digest, size: int, source: BinaryIO) -> None:
-    writer, at = store.writer(digest, size), 0
+    writer, at, read = store.writer(digest, size), 0, _reader(source)
     try:
         while at < size:
-            piece = source.read(min(_BLOCK, size - at))
+            piece = read(min(_BLOCK, size - at))
             if not piece:
                 raise IntegrityError(
                     f"{digest} ends after {at} of {size} bytes; send it again, these are kept"
@@ -60,11 +73,17 @@ def _write(store: Store, digest: Digest, size: int, source: BinaryIO) -> None:
             at += len(piece)
     finally:
         writer.close()
-    if source.read(1):
+    if read(1):
         store.evict(digest, [ByteRange(0, size)])
         raise IntegrityError(
             f"{digest} has more than the {size} bytes that were announced; nothing of it is kept"
         )
+
+
+def _reader(source: BinaryIO) -> Callable[[int], bytes]:
+    """What gives the bytes that have come, where there is one: a kill loses those not written."""
+    found: Callable[[int], bytes] = getattr(source, "read1", source.read)
+    return found
 
 
 def _size_of(source: BinaryIO) -> int | None:
@@ -78,10 +97,10 @@ def _size_of(source: BinaryIO) -> int | None:
 
 
 def _spooled(store: Store, digest: Digest, source: BinaryIO) -> int:
-    hasher = hashlib.sha256()
+    hasher, read = hashlib.sha256(), _reader(source)
 
     def pieces() -> Iterator[bytes]:
-        while piece := source.read(_BLOCK):
+        while piece := read(_BLOCK):
             hasher.update(piece)
             yield piece
         if from_raw(hasher.digest()) != digest:
