@@ -52,6 +52,8 @@ class Claims:
         """
         while self._link_share is not None and not self._link_share.is_next(_LOOK_SECONDS):
             tick()
+        if self._store.is_read_only:
+            return  # no process downloads into it
         names = sorted({str(digest_of(repository.encode())), *layers})
         self._locks = locks = BlobLocks(self._store.folder / "claims")
         if locks.is_available:

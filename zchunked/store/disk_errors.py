@@ -76,6 +76,10 @@ def probe(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def _is_ours(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.W_OK)
+
+
 def index_advice(error: str, folder: Path) -> str:
     """What to do about an SQLite error, by its text; where that says little, by a test write."""
     if "I/O" in error or "unable to open" in error:
@@ -85,6 +89,11 @@ def index_advice(error: str, folder: Path) -> str:
             return (
                 _ADVICE.get(true.errno or 0)
                 or f"{true.strerror}; check the disk, or name another with --store"
+            )
+        if foreign := [path.name for path in folder.glob("index.sqlite*") if not _is_ours(path)]:
+            return (
+                f"{foreign[0]} belongs to another user; make the store yours (chown -R {folder}), "
+                "or name another place with --store"
             )
     if "full" in error or is_full(folder):
         return f"free some space and {_AGAIN}"

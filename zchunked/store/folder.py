@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from zchunked.errors import LocalError
 from zchunked.store.database import Index
 from zchunked.store.disk_errors import local_error
 from zchunked.store.frame_index import FrameIndex
 from zchunked.store.hints import Hints
 from zchunked.store.locks import BlobLocks
 from zchunked.store.memory import Memory
-from zchunked.store.open_index import is_writable, make_folders, read_only
+from zchunked.store.open_index import is_writable, make_folders, read_only, unlock
 from zchunked.store.pulls import PullLog
 from zchunked.store.session import NoSession, Session
 from zchunked.store.unclaimed import remove_idle, remove_own
@@ -26,6 +27,8 @@ class OpenedFolder(Memory):
     def __init__(self, folder: Path, *, reads_only: bool = False) -> None:
         """`reads_only`, or a read-only folder: nothing is written, no forgetting is saved."""
         self.folder, self._blobs = folder, folder / "blobs"
+        if not reads_only:
+            unlock(folder)
         self.is_read_only = reads_only or not is_writable(folder)
         if not self.is_read_only:
             make_folders(folder, self._blobs)
@@ -34,11 +37,14 @@ class OpenedFolder(Memory):
         self.hints = Hints(self._index)
         self.frames = FrameIndex(self._index)  # which blobs hold the frame of a key
         self._has_dropped = False  # something that this session may have written
-        self._locks = BlobLocks(folder / "pins")
         try:
+            self._locks = BlobLocks(folder / "pins", reads_only=self.is_read_only)
             self._session = NoSession(self._blobs) if self.is_read_only else Session(self._blobs)
             self.catch_up()
             self.pulls = PullLog(self._index, self._blobs, self._session.name)
+        except LocalError:
+            self._index.close()
+            raise
         except OSError as error:
             self._index.close()
             raise local_error(error, f"cannot use the store at {folder}") from error

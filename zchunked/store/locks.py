@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from zchunked.store.disk_errors import local_error
+
 # struct flock of fcntl(2) with 64-bit offsets: type, whence, start, length, pid
 _FLOCK = struct.Struct("@hhqqi4x")
 _TRY, _WAIT = getattr(fcntl, "F_OFD_SETLK", None), getattr(fcntl, "F_OFD_SETLKW", None)
@@ -26,17 +28,23 @@ class BlobLocks:
     system has no such locks, nothing is held and `is_available` is False.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reads_only: bool = False) -> None:
+        """`reads_only`: of a read-only store, where a pin needs no more than reading.
+
+        Raises LocalError where the file of another store cannot be opened.
+        """
         self._lock = threading.Lock()
         self._held: dict[str, bool] = {}  # whether it excludes others
         self._file = -1
         self.is_available = False
+        flags = os.O_RDONLY if reads_only else os.O_RDWR | os.O_CREAT
+        try:
+            self._file = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if reads_only:
+                return
+            raise local_error(error, f"cannot use the store's file {path}") from error
         with suppress(OSError):
-            try:
-                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except OSError:
-                # a store that only others may write to: a shared lock needs no more than reading
-                self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             if _TRY is not None:
                 self._call(_TRY, fcntl.F_RDLCK, "")
                 self.is_available = True

@@ -22,6 +22,7 @@ from zchunked.store.disk_errors import has_no_locks, local_error, probe
 from zchunked.store.owner import OwnerFile
 
 _BUSY_SECONDS = 30
+_WRITTEN = ("index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "pins", "claims")
 _FREE_BYTE = 1 << 60  # of the file `pins`; blobs have those before it
 # What SQLite may say where WAL cannot be: the low byte of its extended codes.
 _NO_WAL = (
@@ -207,6 +208,18 @@ def make_folders(folder: Path, blobs: Path) -> None:
 
 def read_only(folder: Path) -> LocalError:
     return LocalError(f"the store at {folder} is read-only; name another place with --store")
+
+
+def unlock(folder: Path) -> None:
+    """Make the index and the locks writable where their folders are.
+
+    A backup may bring files back without that right.
+    """
+    if all(os.access(place, os.W_OK) for place in (folder, folder / "blobs")):
+        for name in _WRITTEN:
+            if (path := folder / name).exists() and not os.access(path, os.W_OK):
+                with suppress(OSError):  # of another user: SQLite will say so
+                    path.chmod(0o600)
 
 
 def is_writable(folder: Path) -> bool:
