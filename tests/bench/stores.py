@@ -83,7 +83,8 @@ def verified_share(folder: Path, size: int = 256 << 20) -> float:
     with Store(folder) as store:
         store.keep(block for _ in range(size >> 20))
         data = block * (size >> 20)
-        return spent(lambda: hashlib.sha256(data)) / spent(lambda: verify(store))
+        alone = min(spent(lambda: hashlib.sha256(data)) for _ in range(3))
+        return alone / min(spent(lambda: verify(store)) for _ in range(3))
 
 
 def find(folder: Path) -> None:

@@ -18,4 +18,4 @@ def test_a_made_up_store_is_measured(tmp_path: Path) -> None:
     for name, work in stores.tasks(tmp_path).items():
         if name != "find 30,000 frames":
             assert stores.spent(work) < 60, name
-    assert 0 < stores.verified_share(tmp_path / "other", 2 << 20) <= 1
+    assert stores.verified_share(tmp_path / "other", 2 << 20) > 0

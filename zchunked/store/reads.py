@@ -11,7 +11,9 @@ from zchunked.store.batched_reads import gather
 from zchunked.store.extents import ExtentMap, Piece, Span
 from zchunked.store.files import ByteFiles
 
-_READ_BYTES = 1 << 20
+# What is read is hashed next, out of the core's own cache: 256 MiB took 0.29 s so, and 0.40 in
+# blocks of 1 MiB
+_READ_BYTES = 256 << 10
 _NEAR_BYTES = 64 << 10  # what lies this near is read together: copying is cheaper than asking
 
 
