@@ -205,7 +205,13 @@ class Layers:
                 self._downloader.replan(
                     pool, task.plan, partial(self.planner.take_parts, task, conditions)
                 )
-            elif task not in self._reconsidered and self.planner.is_too_slow(task, conditions):
+            elif (
+                task not in self._reconsidered
+                and self.planner.is_too_slow(task, conditions)
+                and self._stored.is_worth_reading_late(
+                    task.layer, [other.layer for other in tasks if other.way == "whole"]
+                )
+            ):
                 self._reconsidered.append(task)
                 self._read_late.append(task)
                 self._stored.read_late(task, self.planner.look_up)

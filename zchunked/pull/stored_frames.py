@@ -50,10 +50,12 @@ class StoredFrames:
     def expect(self, layers: Iterable[Descriptor]) -> None:
         """Note the layers that the image lacks: whether TOCs are read is decided for all."""
         for layer in layers:
-            missing = layer.size - total(self._store.covered(layer.digest))
-            lacking = LackingLayer(missing, toc_bytes_of(layer, self._limits))
+            lacking = LackingLayer(self._missing(layer), toc_bytes_of(layer, self._limits))
             with self._lock:
                 self._image[layer.digest] = lacking
+
+    def _missing(self, layer: Descriptor) -> int:
+        return layer.size - total(self._store.covered(layer.digest))
 
     def prepare(self, *, may_wait: bool, as_rows: bool) -> None:
         """Read tables whose frames are not in the index; `may_wait`: not before `read_all`.
@@ -122,6 +124,18 @@ class StoredFrames:
             self._image[layer.digest] = replace(self._image[layer.digest], toc_bytes=toc_bytes)
             image = dict(self._image)
         return layer.digest in worth_reading(image, self.toc_bytes, now.link, now.costs)
+
+    def is_worth_reading_late(self, layer: Descriptor, layers: Iterable[Descriptor]) -> bool:
+        """The same of a layer that comes whole, for what is left of all `layers` by now."""
+        now = self._session.conditions.now()
+        with self._lock:
+            image = {
+                one.digest: replace(lacking, blob_bytes=self._missing(one))
+                for one in layers
+                if (lacking := self._image.get(one.digest)) is not None
+            }
+            left = sum(one.toc_bytes for one in self._unread)
+        return layer.digest in worth_reading(image, left, now.link, now.costs)
 
     def known_of(self, chunks: set[bytes]) -> set[bytes]:
         """The digests among these that the store has, in a blob of this pull or another one."""
