@@ -17,6 +17,7 @@ from tests.helpers.build.front import Entry, chunked_layer, image, make_tar
 from tests.helpers.build.layers import Layer
 from tests.helpers.harness.pulls import open_store, pull
 from tests.helpers.servers.memory import MemorySource
+from zchunked.download.coalesce import Link
 from zchunked.formats.toc_parser import TocParser
 from zchunked.formats.toc_reader import TocReader
 from zchunked.layers import index_frames
@@ -25,6 +26,8 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
 from zchunked.pull import toc_fetch, toc_stream
+from zchunked.pull.estimates import LinkConditions
+from zchunked.pull.request_shape import early_runs
 from zchunked.ranges import ByteRange, total
 from zchunked.store import Store
 
@@ -200,3 +203,13 @@ def test_content_that_comes_damaged_early_comes_again(way: GapOptions, tmp_path:
     assert outcome.receipt.layers[0].proved
     assert 0 < outcome.receipt.bytes.wasted < 30_000
     assert left == [0]
+
+
+@pytest.mark.parametrize("round_trip", [0.001, 0.05])
+def test_early_chunks_share_requests(round_trip: float) -> None:
+    """Also those of a near host, which a plan asks one by one where that saves bytes."""
+    spans = [ByteRange(at, at + 900) for at in range(0, 2_000_000, 3000)]
+    blob = Descriptor("application/octet-stream", Digest("sha256:" + "0" * 64), 2_000_000)
+    now = LinkConditions(8, Link(round_trip, 1e7), lambda _: 100)
+    runs = early_runs(GapOptions(), lambda: now, blob, spans)
+    assert len(runs) <= len(spans) / 20

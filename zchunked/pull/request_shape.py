@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zchunked.download.coalesce import GapPolicy, Link, Run, runs_for
 from zchunked.oci.documents import Descriptor
@@ -93,4 +93,6 @@ def early_runs(
     """Requests for what is wanted of a layer that is not planned yet. For any thread."""
     conditions = current()
     policy = gap_policy(options, conditions.link, conditions.jobs, left)
+    # One by one, to save part headers, 8 MiB of a layer of 30,000 files took 2,400 requests and 8 s
+    policy = replace(policy, singles=0)
     return RequestShape(policy, conditions.jobs, conditions.spans_per_request(layer), 0).runs(left)
