@@ -21,8 +21,10 @@ from zchunked.formats.tar_reader import Member
 
 _BATCH_BYTES = 256 << 10  # of text, compressed at a time
 # Every update fetches both. Digests make most of a TOC, which level 1 writes 4 % smaller than level
-# 9 does; of a tar-split, level 9 makes 16 % less than level 3.
-_TOC_LEVEL, _TARSPLIT_LEVEL = 1, 9
+# 9 does. Of a tar-split of 37,000 files level 8 makes 0.8 % more than level 9, and 17 % less than
+# level 3. Level 9 looks things up in twice the memory, which what goes on beside it drives out of
+# the caches: 1.13 s of the 4.0 s of CPU for 60 MiB of `node_modules`, where level 8 takes 0.50 s.
+_TOC_LEVEL, _TARSPLIT_LEVEL = 1, 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST = (1 << 63) - 1
 _GO_ESCAPES = [(b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026")]
