@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tests.helpers.servers.faults import on
 from tests.helpers.servers.registry import Registry
 from zchunked import Client
 from zchunked.errors import LocalError, NotFoundError
-from zchunked.export.engine_names import EngineTarget
+from zchunked.export.engine_names import EngineTarget, Kind
 from zchunked.export.engines import Engine, Offer
 from zchunked.oci.reference import parse_image
 from zchunked.operations.pulling import ImagePull
@@ -34,8 +35,8 @@ FIRST, LATE = IMAGE.layers
 class FakeEngine(Engine):
     """It pulls as `pull_from` does, and notes what it was asked to do."""
 
-    def __init__(self, pull_from: Callable[[Offer], None]) -> None:
-        self.target = EngineTarget("docker", None, text="docker:")
+    def __init__(self, pull_from: Callable[[Offer], None], kind: Kind = "docker") -> None:
+        self.target = EngineTarget(kind, None, text=f"{kind}:")
         self.is_remote, self._reads_zstd = False, True
         self._pull_from = pull_from
         self.names: list[str] = []
@@ -101,6 +102,39 @@ def test_an_engine_has_the_first_layer_before_the_last_is_fetched(client: Client
             work.deliver(force=False)
         assert engine.names == [registry.reference("t")]
         assert [one.to for one in work.receipt.exports] == ["docker:"]
+
+
+def test_podman_starts_while_the_manifest_is_asked_for(client: Client) -> None:
+    """And gets what there is to get, or hears that there is nothing."""
+    has_started, said = threading.Event(), []
+
+    def late(answer: Answer, _: object) -> Answer:
+        assert has_started.wait(30)
+        return answer
+
+    def pull(offer: Offer) -> None:
+        has_started.set()
+        try:
+            assert get(offer, "manifests/t") == IMAGE.manifest
+        except LocalError as error:
+            said.append(str(error))
+            raise
+        all_of(replace(offer, digest=IMAGE.digest))
+
+    slow = on("any", late, when=lambda one: one.kind == "manifest")
+    with Registry({"t": IMAGE}, faults=[slow]) as registry:
+        with closing(begun(client, registry, FakeEngine(pull, "podman"))) as work:
+            work.fetch()
+            work.deliver(force=False)
+        assert not said
+        has_started.clear()
+        registry.content.tags.clear()
+        with (
+            closing(begun(client, registry, FakeEngine(pull, "podman"))) as work,
+            pytest.raises(NotFoundError),
+        ):
+            work.fetch()
+    assert "was not found" in said[0]
 
 
 def test_a_pull_that_fails_ends_the_engines(client: Client) -> None:

@@ -64,13 +64,14 @@ override_path = true
 class Offer:
     """Where an engine finds an image.
 
-    `address` is HOST:PORT of a registry on loopback, spoken to without TLS.
+    `address` is HOST:PORT of a registry on loopback, spoken to without TLS. `digest`, `platform`:
+    of the image, empty while they are not known.
     """
 
     address: str
     repository: str
-    digest: str
-    platform: str
+    digest: str = ""
+    platform: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,11 @@ class Engine:
     def unpacks(self, media_types: Iterable[str]) -> bool:
         """Whether it unpacks layers of these types. What it is loaded with is unpacked already."""
         return self._reads_zstd or not any(one.endswith("zstd") for one in media_types)
+
+    @property
+    def may_start_early(self) -> bool:
+        """Whether it pulls by a name alone: then it starts while the manifest is asked for."""
+        return self.target.kind == "podman"
 
     def _is_far(self) -> bool:
         """Whether docker runs on another machine or a virtual one, which has its own loopback."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import LocalError, ZPullError
-from zchunked.export.engines import Engine
+from zchunked.export.engines import Engine, Offer
 from zchunked.export.layers import DamagedLayerError
 from zchunked.export.loading import load_into, name_in
 from zchunked.layers.proof import is_intact
@@ -37,46 +38,65 @@ class Handover:
         self._flight: Flight | None = None
         self._done = {engine: threading.Event() for engine in engines}
         self._waited_for = set(engines)
+        self._begun: set[Engine] = set()
         self._failures: dict[Engine, ZPullError] = {}
         self._stop = threading.Event()
         self._stack = ExitStack()
 
     def follow(self, partial_blobs: PartialBlobs) -> None:
-        """Begin as soon as the pull, which has not begun, knows what it pulls."""
+        """Give the engines what a pull, which has not begun, will bring.
+
+        Some start at once: podman takes 0.2 s until it asks for a manifest, as a pull does until it
+        has one. The others start when the image is known. Raises LocalError where nothing can be
+        served.
+        """
         if not self._names:
             return
+        loopback = self._open()
+        for engine in self._names:
+            if engine.may_start_early:
+                self._submit(engine, loopback.offer)
 
         def begin(image: StoredImage) -> None:
             flight = self._flight = Flight(image.name, image.documents.manifest_digest)
             flight.follow(partial_blobs)
-            self.begin(image)
+            self._give(loopback, image)
 
         partial_blobs.on_image = begin
 
     def begin(self, image: StoredImage) -> None:
-        """Let the engines pull. Raises LocalError where nothing can be served."""
+        """Let the engines pull a stored image. Raises LocalError where nothing can be served."""
+        self._give(self._open(), image)
+
+    def _open(self) -> LoopbackRegistry:
+        loopback = self._loopback = self._stack.enter_context(LoopbackRegistry(self._store))
+        self._workers = self._stack.enter_context(
+            WorkerPool({"engines": len(self._names)}, threading.Event())
+        )
+        self._stack.callback(self._stop.set)  # before the workers are waited for
+        return loopback
+
+    def _give(self, loopback: LoopbackRegistry, image: StoredImage) -> None:
         config = image.documents.manifest.config
         # only what is whole is handed out, and a pull marks layers alone
         if not self._store.is_whole(config.digest):
             self._store.set_whole(config.digest, len(image.config_data))
         self._image = image
-        loopback = self._loopback = self._stack.enter_context(
-            LoopbackRegistry(self._store, image, self._flight)
-        )
-        workers = self._stack.enter_context(
-            WorkerPool({"engines": len(self._names)}, threading.Event())
-        )
-        self._stack.callback(self._stop.set)  # before the workers are waited for
+        loopback.give(image, self._flight)
         for engine in self._names:
             if not _takes_from_here(engine, image):
                 self._done[engine].set()
-                continue
-            workers.submit("engines", lambda engine=engine: self._pull(loopback, engine))  # type: ignore[misc]
+            elif engine not in self._begun:
+                self._submit(engine, _offered(loopback, image))
 
-    def _pull(self, loopback: LoopbackRegistry, engine: Engine) -> None:
+    def _submit(self, engine: Engine, offer: Offer) -> None:
+        self._begun.add(engine)
+        self._workers.submit("engines", lambda: self._pull(offer, engine))
+
+    def _pull(self, offer: Offer, engine: Engine) -> None:
         try:
             engine.clean()
-            engine.pull(loopback.offer, self._names[engine], self._stop.is_set)
+            engine.pull(offer, self._names[engine], self._stop.is_set)
         except ZPullError as error:
             self._failures[engine] = error
         finally:
@@ -119,7 +139,7 @@ class Handover:
                 )
         if self._flight is None:
             raise failure
-        engine.pull(loopback.offer, self._names[engine], self._stop.is_set)
+        engine.pull(_offered(loopback, image), self._names[engine], self._stop.is_set)
 
     def close(self) -> None:
         """May be called twice."""
@@ -143,6 +163,11 @@ def deliver(store: Store, image: StoredImage, engine: Engine, *, load: bool = Fa
         done = handover.result(engine)
     assert done is not None
     return done
+
+
+def _offered(loopback: LoopbackRegistry, image: StoredImage) -> Offer:
+    digest, platform = image.documents.manifest_digest, str(image.config.platform)
+    return replace(loopback.offer, digest=digest, platform=platform)
 
 
 def _takes_from_here(engine: Engine, image: StoredImage) -> bool:

@@ -14,19 +14,17 @@ from zchunked.serve.metrics import Metrics
 from zchunked.serve.names import Asked
 from zchunked.serve.one_image import Everything, OneImage
 from zchunked.serve.server import Server
-from zchunked.serve.streams import Flight
 from zchunked.store import Store
-from zchunked.store.images import StoredImage
 
 _THREADS = 16
 
 
 class LoopbackRegistry:
-    """A context manager. `flight` is the pull that fetches the image; None where it is stored."""
+    """A context manager. Open before its image is known, so that engines start meanwhile."""
 
-    def __init__(self, store: Store, image: StoredImage, flight: Flight | None) -> None:
-        self._image = image
-        self._holds = OneImage(store, image, flight)
+    def __init__(self, store: Store) -> None:
+        self._holds = OneImage(store)
+        self.give = self._holds.give
         services = Services(
             self._holds,
             self._holds,
@@ -43,13 +41,13 @@ class LoopbackRegistry:
     def __enter__(self) -> Self:
         """Raises LocalError where it cannot listen."""
         address = "{}:{}".format(*self._server.open())
-        digest, platform = self._image.documents.manifest_digest, str(self._image.config.platform)
-        self.offer = Offer(address, f"{TRANSFER}/{self._holds.secret}", digest, platform)
+        self.offer = Offer(address, f"{TRANSFER}/{self._holds.secret}")
         self._workers.__enter__()
         self._workers.submit("serve", self._server.serve)
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._holds.end()
         self._server.stop()
         self._workers.__exit__(*exception)
 

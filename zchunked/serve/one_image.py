@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Sequence
 from hmac import compare_digest
 
@@ -20,26 +21,43 @@ from zchunked.store.images import StoredImage
 class OneImage:
     """Serves one image. Its name holds a secret, as other users of the machine share loopback.
 
-    Tags of all names are this image. `flight` is the pull that fetches it; None where all of it is
-    here. Thread-safe.
+    <<<<<<< HEAD
+        Tags of all names are this image. `flight` is the pull that fetches it; None where all of it is
+        here. Thread-safe.
+    =======
+        Tags of all names are this image. Who asks before it is known waits for it. Thread-safe.
+    >>>>>>> 8ca8d25 (serve: podman starts while the manifest is asked for)
     """
 
-    def __init__(self, store: Store, image: StoredImage, flight: Flight | None) -> None:
-        self._store, self._documents, self._flight = store, image.documents, flight
-        manifest = image.documents.manifest
-        self._sizes = {blob.digest: blob.size for blob in (manifest.config, *manifest.layers)}
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._image: StoredImage | None = None
+        self._flight: Flight | None = None
+        self._is_over = threading.Event()
         self.secret = secrets.token_hex(16)
         self.was_asked = False
         """Whether a client that knows the secret sent a request."""
 
-    def _admit(self, name: str) -> None:
+    def give(self, image: StoredImage, flight: Flight | None) -> None:
+        """Serve it. `flight` is the pull that brings it; None where all of it is here."""
+        self._image, self._flight = image, flight
+        self._is_over.set()
+
+    def end(self) -> None:
+        """Nobody waits any longer."""
+        self._is_over.set()
+
+    def _asked(self, name: str) -> StoredImage:
         if not any(compare_digest(part.encode(), self.secret.encode()) for part in name.split("/")):
             raise NotFoundError("there is nothing here")
         self.was_asked = True
+        self._is_over.wait()
+        if self._image is None:
+            raise NotFoundError("the image of this transfer was not found")
+        return self._image
 
     def manifest(self, asked: Asked) -> ServedManifest:
-        self._admit(asked.repository)
-        found = self._documents
+        found = self._asked(asked.repository).documents
         if ":" in asked.what and asked.what != found.manifest_digest:
             raise NotFoundError(f"{asked.what} is not the image of this transfer")
         return ServedManifest(found.manifest_data, found.manifest.media_type, found.manifest_digest)
@@ -48,8 +66,9 @@ class OneImage:
         """There is nothing to learn."""
 
     def blob(self, name: str, digest: Digest, *, is_wanted: bool) -> Blob:
-        self._admit(name)
-        size = self._sizes.get(digest)
+        manifest = self._asked(name).documents.manifest
+        sizes = {one.digest: one.size for one in (manifest.config, *manifest.layers)}
+        size = sizes.get(digest)
         if size is None:
             raise NotFoundError(f"{digest} is not in the image of this transfer")
         is_here = self._flight is None or self._store.is_whole(digest)
