@@ -30,9 +30,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(home: Path, port: int, upstream: str) -> Iterator[subprocess.Popen[bytes]]:
+def serving(home: Path, port: int, upstream: str, *more: str) -> Iterator[subprocess.Popen[bytes]]:
     words = ["serve", "--listen", f"127.0.0.1:{port}", "--upstream", f"local={upstream}", "-q"]
-    process = subprocess.Popen([*ARGV, *words], env=environment(home), stderr=subprocess.PIPE)
+    argv = [*ARGV, *words, *more]
+    process = subprocess.Popen(argv, env=environment(home), stderr=subprocess.PIPE)
     try:
         assert process.stderr
         assert b"serving" in process.stderr.readline()

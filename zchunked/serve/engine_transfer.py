@@ -119,9 +119,8 @@ class Handover:
         while not self._done[engine].wait(_LOOK_SECONDS):
             pass
         failure = self._failures.get(engine)
-        is_apart = (
-            failure is not None and not loopback.was_asked
-        )  # our loopback is not the engine's
+        # our loopback is not the engine's
+        is_apart = failure is not None and not loopback.was_asked
         if is_apart or not _takes_from_here(engine, image):
             return load_into(engine, self._store, image)
         if failure is not None:

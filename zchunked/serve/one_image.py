@@ -21,12 +21,7 @@ from zchunked.store.images import StoredImage
 class OneImage:
     """Serves one image. Its name holds a secret, as other users of the machine share loopback.
 
-    <<<<<<< HEAD
-        Tags of all names are this image. `flight` is the pull that fetches it; None where all of it is
-        here. Thread-safe.
-    =======
-        Tags of all names are this image. Who asks before it is known waits for it. Thread-safe.
-    >>>>>>> 8ca8d25 (serve: podman starts while the manifest is asked for)
+    Tags of all names are this image. Who asks before it is known waits for it. Thread-safe.
     """
 
     def __init__(self, store: Store) -> None:

@@ -47,6 +47,9 @@ def run(
         shown = f"[{host}]" if ":" in host else host
         begun(server)
         context.show(Noted(f"serving {scheme}://{shown}:{port} from {context.store.folder}"))
+        if settings.is_exposed:
+            who = f"everyone who reaches {shown}:{port}"
+            context.show(Noted(f"{who} can pull with your credentials, and read along"))
         notify(socket, "READY=1")
         try:
             server.serve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -49,12 +50,7 @@ class Server:
         self._server.ConnectionClass = _Connection
         self._server.error_log = _Log(log)  # type: ignore[method-assign] # the way its documentation names
         if certificate is not None:
-            try:
-                self._server.ssl_adapter = BuiltinSSLAdapter(
-                    str(certificate[0]), str(certificate[1])
-                )
-            except (OSError, ValueError) as error:
-                raise LocalError(f"cannot use the certificate {certificate[0]}: {error}") from error
+            self._server.ssl_adapter = _adapter(*certificate)
 
     def open(self) -> tuple[str, int]:
         """Listen; returns the address. Raises LocalError, for one that is taken among others."""
@@ -80,6 +76,27 @@ class Server:
     def stop(self) -> None:
         """Answers that are being sent get a few seconds."""
         self._server.stop()
+
+
+def _adapter(certificate: Path, key: Path) -> BuiltinSSLAdapter:
+    for option, path in (("--tls-cert", certificate), ("--tls-key", key)):
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise LocalError(f"cannot read {option} {path}: {error.strerror}") from error
+        if b"ENCRYPTED" in text:  # OpenSSL would ask a terminal for the passphrase
+            raise LocalError(f"invalid {option} {path}: expected a key without a passphrase")
+    try:
+        return BuiltinSSLAdapter(str(certificate), str(key))
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise LocalError(
+                f"--tls-key {key} is not the key of --tls-cert {certificate}"
+            ) from error
+        raise LocalError(
+            f"invalid --tls-cert {certificate} or --tls-key {key}: expected a certificate and its "
+            f"key in PEM form ({error.reason})"
+        ) from error
 
 
 class _Connection(HTTPConnection):

@@ -33,14 +33,18 @@ class Settings:
     rest_seconds: float | None = None
     store_max: int | None = None
 
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines reach it without encryption."""
+        return self.certificate is None and not is_loopback_address(self.listen[0])
+
     def check(self) -> None:
         """Raises UsageError for an address that others reach without encryption."""
-        host = self.listen[0]
-        if self.certificate is None and not self.may_be_plain and not is_loopback_address(host):
+        if self.is_exposed and not self.may_be_plain:
             raise UsageError(
-                f"--listen {host} can be reached by other machines, who would pull with your "
-                "credentials, unencrypted; give --tls-cert and --tls-key, or --insecure-listen "
-                "if that is what you mean"
+                f"--listen {self.listen[0]} can be reached by other machines, who would pull with "
+                "your credentials, unencrypted; give --tls-cert and --tls-key, or "
+                "--insecure-listen if that is what you mean"
             )
 
 

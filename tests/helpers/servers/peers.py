@@ -245,7 +245,7 @@ def docker_registry(
         (folder / "htpasswd").write_text(f"{USER}:{_BCRYPT}\n")
         conf["auth"] = {"htpasswd": {"realm": "zpull", "path": str(folder / "htpasswd")}}
     if tls:
-        _certificates(folder)
+        certificates(folder)
         known = {"clientcas": [str(folder / "ca.pem")]} if mutual else {}
         http["tls"] = {
             "certificate": str(folder / "server.pem"),
@@ -354,7 +354,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def _certificates(folder: Path) -> None:
+def certificates(folder: Path) -> None:
     """Make ca.pem, server.pem and .key for 127.0.0.1 and registry.test, client.cert and .key."""
     require("openssl")
     openssl = Tool(
