@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -88,14 +87,15 @@ def _adapter(certificate: Path, key: Path) -> BuiltinSSLAdapter:
             raise LocalError(f"invalid {option} {path}: expected a key without a passphrase")
     try:
         return BuiltinSSLAdapter(str(certificate), str(key))
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+    except OSError as error:  # of TLS: both files can be read
+        reason = getattr(error, "reason", None)
+        if reason == "KEY_VALUES_MISMATCH":
             raise LocalError(
                 f"--tls-key {key} is not the key of --tls-cert {certificate}"
             ) from error
         raise LocalError(
             f"invalid --tls-cert {certificate} or --tls-key {key}: expected a certificate and its "
-            f"key in PEM form ({error.reason})"
+            f"key in PEM form ({reason})"
         ) from error
 
 
