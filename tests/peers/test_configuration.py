@@ -119,3 +119,32 @@ def test_the_folder_that_containerds_cri_must_be_told(
     dumped = engines.containerd_config(which, conf)
     found = tomllib.loads(dumped)["plugins"]["io.containerd.grpc.v1.cri"]["registry"]
     assert found["config_path"] == "/etc/containerd/certs.d"
+
+
+@pytest.mark.peer
+def test_k3s(served: tuple[int, Registry], tmp_path: Path) -> None:
+    """Read as YAML; from its endpoints k3s writes a hosts.toml for its containerd, as here."""
+    peers.require("perl")
+    port, registry = served
+    as_json = (
+        "-MCPAN::Meta::YAML", "-MJSON::PP", "-e",
+        "local $/; print encode_json(CPAN::Meta::YAML->read(shift)->[0])",
+    )  # fmt: skip
+    conf = tmp_path / "registries.yaml"
+    conf.write_text(printed("k3s", port, tmp_path))
+    found = json.loads(peers.Tool(("perl",))(*as_json, conf))
+    assert found == {"mirrors": {"*": {"endpoint": [f"http://127.0.0.1:{port}"]}}}
+    hosts = tmp_path / "certs.d" / "_default" / "hosts.toml"
+    hosts.parent.mkdir(parents=True)
+    hosts.write_text(
+        "".join(
+            f'[host."{url}/v2"]\n  capabilities = ["pull", "resolve"]\n'
+            for url in found["mirrors"]["*"]["endpoint"]
+        )
+    )
+    with engines.containerd(tmp_path / "containerd", "new") as env:
+        words = ("image", "pull", "--hosts-dir", str(tmp_path / "certs.d"))
+        engines.run(env, "ctr", *words, "quay.io/library/demo:v1")
+        name = "name==quay.io/library/demo:v1"
+        assert IMAGE.digest in engines.run(env, "ctr", "images", "ls", name)
+    assert has_come(registry, IMAGE)

@@ -141,6 +141,9 @@ def _stored(store: Store, digest: Digest, span: ByteRange) -> Iterator[bytes]:
     while at < span.end:
         edge = min(span.end, at + _WINDOW)
         gaps = store.missing(digest, [ByteRange(at, edge)])
+        if gaps:  # perhaps another process has brought them since the index was read
+            store.catch_up()
+            gaps = store.missing(digest, [ByteRange(at, edge)])
         edge = gaps[0].start if gaps else edge
         while at < edge:
             upto = min(edge, at + _PIECE)
