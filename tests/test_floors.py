@@ -49,7 +49,7 @@ WHO_MAY = {
     "requests": "sources.http.client sources.http.response sources.http.sessions",
     "urllib3": "sources.http.connection sources.http.response sources.http.sessions",
     "cheroot": "serve.server",
-    "prometheus_client": "serve.metrics",
+    "prometheus_client": "serve.monitoring.metrics",
     "obstore": "sources.objects",
     "zstandard": "formats.zstd",
     "fastcrc": "layers.rebuild formats.writer",
@@ -57,21 +57,19 @@ WHO_MAY = {
     "tenacity": "download.retry",
     "tqdm": "cli.progress",
     "shtab": "cli",
-    "platformdirs": "operations.client_store",
+    "platformdirs": "operations.calls.client_store",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
     "msgspec": (
         "oci.documents formats.toc_json formats.toc formats.toc_parser formats.stargz_toc "
-        "formats.toc_writer formats.tarsplit store.journal sources export convert.layers serve cli"
+        "formats.toc_writer formats.tarsplit store.files.journal sources export convert.layers "
+        "serve cli"
     ),
     # Two threads that are the first to decode a type crash the process (msgspec 0.22): types are
     # known at import.
     "msgspec.json.decode": "",
     "msgspec.convert": "sources.config.registries",
     # The standard library's doors to the world.
-    "sqlite3": (
-        "store.connection store.database store.damage store.collector store.forget store.schema "
-        "store.open_index store.salvage store.places"
-    ),
+    "sqlite3": "store.index",
     "fcntl": "store export.locks serve.slow_clients",
     "ctypes": "cli.tuning",
     "socket": "sources serve.server serve.slow_clients",
@@ -91,7 +89,7 @@ WHO_MAY = {
     "concurrent.futures.ProcessPoolExecutor": "",
     "time.sleep": "",  # retry waits on an Event, so that stopping ends the wait
     # People and their environment.
-    "os.environ": "cli operations.client_store",
+    "os.environ": "cli operations.calls.client_store",
     "os.getenv": "cli",
     "print": "cli",
     "input": "",

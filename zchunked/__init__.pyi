@@ -4,8 +4,8 @@ from zchunked.api import plan as plan
 from zchunked.api import pull as pull
 from zchunked.client import Client as Client
 from zchunked.errors import ZPullError as ZPullError
-from zchunked.operations.outputs import write_file as write_file
-from zchunked.operations.outputs import writes_to_stdout as writes_to_stdout
+from zchunked.operations.destinations.outputs import write_file as write_file
+from zchunked.operations.destinations.outputs import writes_to_stdout as writes_to_stdout
 from zchunked.options import Connection as Connection
 from zchunked.options import GapOptions as GapOptions
 from zchunked.options import GcOptions as GcOptions

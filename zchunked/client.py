@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from zchunked.errors import UsageError, ZPullError
 from zchunked.oci.platform import Platform, platform_of
 from zchunked.oci.reference import parse_image
-from zchunked.operations.reading_calls import ReadingCalls
-from zchunked.operations.serving_calls import ServingCalls
+from zchunked.operations.calls.reading import ReadingCalls
+from zchunked.operations.calls.serving import ServingCalls
 from zchunked.receipt import Estimate, Receipt
 from zchunked.results import Plan, PlannedLayer, PullResult
 
@@ -83,7 +83,7 @@ class Client(ServingCalls, ReadingCalls):
             >>> zchunked.Client("store").pull("oci:demo:demo-v1", to="oci:copy").exports[0].to
             'oci:copy'
         """
-        from zchunked.operations.arguments import destinations_of
+        from zchunked.operations.destinations.arguments import destinations_of
         from zchunked.operations.pulling import pull
 
         reference = parse_image(image)
@@ -126,7 +126,7 @@ class Client(ServingCalls, ReadingCalls):
             ...     [type(one).__name__ for one in client.pull_all(images)]
             ['PullResult', 'NotFoundError']
         """
-        from zchunked.operations.arguments import destinations_of
+        from zchunked.operations.destinations.arguments import destinations_of
         from zchunked.operations.pulling_all import pull_all
 
         references = [parse_image(image) for image in images]
@@ -212,8 +212,8 @@ class Client(ServingCalls, ReadingCalls):
             >>> client.export(digest, "oci-archive:demo.tar").manifest_digest == digest
             True
         """
-        from zchunked.operations.arguments import destinations_of
-        from zchunked.operations.exporting import export_stored
+        from zchunked.operations.destinations.arguments import destinations_of
+        from zchunked.operations.destinations.exporting import export_stored
 
         destinations = destinations_of(to, force=force, load=load)
         if not destinations:

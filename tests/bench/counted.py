@@ -19,9 +19,9 @@ from zchunked.layers.proof import prove
 from zchunked.layers.rebuild import Rebuild
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
-from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.planner import Planner
+from zchunked.pull.planning.estimates import LinkConditions
+from zchunked.pull.planning.planner import Planner
 from zchunked.receipt import LayerEntry
 from zchunked.store import Store
 

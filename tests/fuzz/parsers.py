@@ -30,8 +30,8 @@ from zchunked.oci.digest import digest_of, parse_digest
 from zchunked.oci.documents import Descriptor, parse_config, parse_document
 from zchunked.oci.reference import LayoutReference, LayoutScheme, parse_image
 from zchunked.ranges import ByteRange
-from zchunked.serve.byte_ranges import UnsatisfiableError, parse_range
-from zchunked.serve.names import parse_path
+from zchunked.serve.api.byte_ranges import UnsatisfiableError, parse_range
+from zchunked.serve.api.names import parse_path
 from zchunked.sources.auth.challenges import parse_challenges
 from zchunked.sources.auth.credentials import Keyring
 from zchunked.sources.config.registries import parse_registries

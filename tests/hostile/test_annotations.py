@@ -19,7 +19,7 @@ from tests.helpers.harness.hostile import (
     victim,
 )
 from zchunked.limits import Limits
-from zchunked.pull.layer_metadata import NOTHING_HERE
+from zchunked.pull.metadata.layer_metadata import NOTHING_HERE
 
 TOC_POSITION, TOC_DIGEST = PREFIX + "manifest-position", PREFIX + "manifest-checksum"
 SPLIT_POSITION, SPLIT_DIGEST = PREFIX + "tarsplit-position", PREFIX + "tarsplit-checksum"

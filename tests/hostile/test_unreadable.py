@@ -193,7 +193,7 @@ def test_an_unreadable_journal_is_left_for_later(
 
 
 def test_more_files_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zchunked.store.files._MOST_OPEN", 3)
+    monkeypatch.setattr("zchunked.store.files.byte_files._MOST_OPEN", 3)
     with Store(tmp_path / "store") as store:
         digests = [store.put(bytes([n]) * 100) for n in range(20)]
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208

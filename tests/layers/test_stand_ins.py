@@ -18,7 +18,7 @@ from zchunked.layers.stand_ins import (
 )
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, Spans, merge
-from zchunked.store.frame_index import FINGERPRINT_BYTES
+from zchunked.store.index.frame_index import FINGERPRINT_BYTES
 
 BLOB, OTHER = Digest("sha256:" + "1" * 64), Digest("sha256:" + "2" * 64)
 FRAMES = st.lists(

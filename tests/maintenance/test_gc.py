@@ -26,9 +26,10 @@ from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest
 from zchunked.options import DAY, GapOptions, GcOptions
 from zchunked.ranges import ByteRange
-from zchunked.store import Store, collector
-from zchunked.store.collector import Collector
+from zchunked.store import Store
 from zchunked.store.images import load
+from zchunked.store.index import collector
+from zchunked.store.index.collector import Collector
 
 LEAN = GapOptions(max_gap=0)
 BIG = 40  # files of 10 kB that both versions have

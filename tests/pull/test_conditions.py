@@ -11,8 +11,8 @@ from tests.helpers.harness.pulls import AMD64, open_store
 from tests.helpers.servers.memory import MemorySource
 from zchunked.oci.reference import parse_image
 from zchunked.options import Options
-from zchunked.pull.conditions import Conditions
 from zchunked.pull.origin import Origin
+from zchunked.pull.planning.conditions import Conditions
 from zchunked.sources.traffic import Traffic
 from zchunked.store import Store
 

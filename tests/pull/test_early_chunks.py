@@ -25,9 +25,9 @@ from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
-from zchunked.pull import toc_fetch, toc_stream
-from zchunked.pull.estimates import LinkConditions
-from zchunked.pull.request_shape import early_runs
+from zchunked.pull.metadata import toc_fetch, toc_stream
+from zchunked.pull.planning.estimates import LinkConditions
+from zchunked.pull.planning.request_shape import early_runs
 from zchunked.ranges import ByteRange, total
 from zchunked.store import Store
 

@@ -40,10 +40,12 @@ from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest, raw
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
-from zchunked.pull import layers, stored_frames, toc_stream, way_chooser, ways
-from zchunked.pull.conditions import Conditions
-from zchunked.pull.estimates import LinkConditions
-from zchunked.pull.ways import WayCost, WorkCosts
+from zchunked.pull import layers
+from zchunked.pull.metadata import toc_stream
+from zchunked.pull.planning import stored_frames, way_chooser, ways
+from zchunked.pull.planning.conditions import Conditions
+from zchunked.pull.planning.estimates import LinkConditions
+from zchunked.pull.planning.ways import WayCost, WorkCosts
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 

@@ -20,12 +20,12 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.reference import parse_image
 from zchunked.options import GapOptions, Options, Patience
-from zchunked.pull import inspect, toc_stream
-from zchunked.pull.inspect import Inspector, toc_rank
-from zchunked.pull.layer_metadata import LayerMetadata
+from zchunked.pull.metadata import inspect, toc_stream
+from zchunked.pull.metadata.inspect import Inspector, toc_rank
+from zchunked.pull.metadata.layer_metadata import LayerMetadata
+from zchunked.pull.metadata.toc_fetch import TocFetcher
 from zchunked.pull.origin import Origin
 from zchunked.pull.session import PullSession
-from zchunked.pull.toc_fetch import TocFetcher
 from zchunked.receipt import Receipt
 
 TAR = Digest("sha256:" + "4" * 64)

@@ -36,11 +36,11 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.reference import parse_image
 from zchunked.options import GapOptions, Options, Patience
-from zchunked.pull import toc_stream
-from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.layer import LayerTask
+from zchunked.pull.metadata import toc_stream
 from zchunked.pull.origin import Origin
-from zchunked.pull.planner import Planner
+from zchunked.pull.planning.estimates import LinkConditions
+from zchunked.pull.planning.planner import Planner
 from zchunked.pull.pull import Pull
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.receipt import Accounts, LayerEntry, Receipt

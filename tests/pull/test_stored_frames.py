@@ -13,11 +13,11 @@ from tests.helpers.servers.memory import MemorySource
 from zchunked.download.coalesce import Link
 from zchunked.oci.reference import parse_image
 from zchunked.options import Options
-from zchunked.pull.conditions import Conditions
-from zchunked.pull.estimates import LinkConditions
 from zchunked.pull.origin import Origin
+from zchunked.pull.planning.conditions import Conditions
+from zchunked.pull.planning.estimates import LinkConditions
+from zchunked.pull.planning.ways import WorkCosts
 from zchunked.pull.pull import Pull
-from zchunked.pull.ways import WorkCosts
 from zchunked.receipt import Receipt
 from zchunked.store import Store
 

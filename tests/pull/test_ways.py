@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from zchunked.download.coalesce import PART_BYTES, GapPolicy, Link, coalesce, runs_for
 from zchunked.oci.digest import Digest
-from zchunked.pull.cpu_costs import TablesRead, costs_of, measured
-from zchunked.pull.ways import (
+from zchunked.pull.planning.cpu_costs import TablesRead, costs_of, measured
+from zchunked.pull.planning.ways import (
     LackingLayer,
     Slack,
     Way,

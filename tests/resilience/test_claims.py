@@ -24,7 +24,7 @@ from zchunked.errors import InterruptedPullError
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
-from zchunked.pull.claims import Claims
+from zchunked.pull.processes.claims import Claims
 from zchunked.ranges import total
 from zchunked.store import Store
 

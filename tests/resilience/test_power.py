@@ -71,7 +71,7 @@ def test_after_a_power_loss_the_store_is_true(
         else:
             before = 0
     assert sum(op.kind == "sync" for op in ops[before:]) > 3
-    monkeypatch.setattr("zchunked.store.journal.boot_id", lambda: "after the power loss")
+    monkeypatch.setattr("zchunked.store.files.journal.boot_id", lambda: "after the power loss")
     monkeypatch.setattr("os.fsync", lambda handle: None)
     every = 1 if os.environ.get("ZPULL_EXHAUSTIVE") else max(1, (len(ops) - before) // 60)
     lost = crashes(ops, swift / "crashed", random.Random(7), every, before)
@@ -139,7 +139,7 @@ def test_after_a_power_loss_during_upkeep_the_store_is_true(
     some = upkeep.ops[its.start : its.stop]
     made = [op for op in some if op.kind == "create" and BYTE_FILE.fullmatch(op.path)]
     assert bool(made) == (command != "rm"), "gc compacts a file"
-    monkeypatch.setattr("zchunked.store.journal.boot_id", lambda: "after the power loss")
+    monkeypatch.setattr("zchunked.store.files.journal.boot_id", lambda: "after the power loss")
     monkeypatch.setattr("os.fsync", lambda handle: None)
     every = 1 if os.environ.get("ZPULL_EXHAUSTIVE") else max(1, len(its) // SAMPLES)
     ops = upkeep.ops[: its.stop]

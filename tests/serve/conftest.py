@@ -19,7 +19,7 @@ from zchunked.oci.reference import Reference
 from zchunked.options import Options, Patience
 from zchunked.pull.origin import Origin
 from zchunked.results import Access
-from zchunked.serve.policy import Allowed
+from zchunked.serve.api.policy import Allowed
 from zchunked.serve.settings import Settings
 from zchunked.serve.wiring import serving
 from zchunked.sources import open_source

@@ -22,11 +22,11 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.platform import Platform
 from zchunked.options import Options
 from zchunked.ranges import ByteRange
-from zchunked.serve.flights import Flights
-from zchunked.serve.lease import StoreLease
-from zchunked.serve.metrics import Metrics
-from zchunked.serve.policy import Allowed, Clients
-from zchunked.serve.upstream import Upstream
+from zchunked.serve.api.policy import Allowed, Clients
+from zchunked.serve.monitoring.metrics import Metrics
+from zchunked.serve.upstreams.flights import Flights
+from zchunked.serve.upstreams.lease import StoreLease
+from zchunked.serve.upstreams.upstream import Upstream
 from zchunked.store import Store
 
 V1 = image(

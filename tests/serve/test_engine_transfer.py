@@ -24,8 +24,8 @@ from zchunked.errors import LocalError, NotFoundError
 from zchunked.export.engine_names import EngineTarget, Kind
 from zchunked.export.engines import Engine, Offer
 from zchunked.oci.reference import parse_image
+from zchunked.operations.destinations.writing import EngineDestination
 from zchunked.operations.pulling import ImagePull
-from zchunked.operations.writing import EngineDestination
 from zchunked.receipt import Receipt
 
 IMAGE = image([gzip_layer(make_tar(files(1, 30, 9000))), gzip_layer(make_tar(files(2, 30, 9000)))])

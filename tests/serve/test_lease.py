@@ -17,8 +17,8 @@ from tests.serve.conftest import Start, until
 from zchunked.findings import Freed
 from zchunked.maintenance.gc import collect
 from zchunked.options import GcOptions
-from zchunked.serve.documents import Documents
-from zchunked.serve.lease import StoreLease
+from zchunked.serve.api.documents import Documents
+from zchunked.serve.upstreams.lease import StoreLease
 from zchunked.store import Store
 
 IMAGE = image([gzip_layer(make_tar(files(5, 30, 100_000)))])

@@ -16,14 +16,14 @@ from zchunked.download.retry import Chameleon
 from zchunked.errors import AccessDeniedError, InvalidReferenceError, TransientError, UsageError
 from zchunked.options import Patience, ServeSettings
 from zchunked.ranges import ByteRange
-from zchunked.serve.byte_ranges import Multipart, UnsatisfiableError, Wanted, parse_range
+from zchunked.serve.api.byte_ranges import Multipart, UnsatisfiableError, Wanted, parse_range
+from zchunked.serve.api.lists import next_page
+from zchunked.serve.api.names import Asked, parse_path, parse_upstreams
+from zchunked.serve.api.policy import Allowed, Clients
 from zchunked.serve.config_for import config_for
-from zchunked.serve.host_karma import HostKarma
-from zchunked.serve.lists import next_page
-from zchunked.serve.names import Asked, parse_path, parse_upstreams
-from zchunked.serve.page import Facts, HostRow, ImageRow, age, human, render
-from zchunked.serve.policy import Allowed, Clients
+from zchunked.serve.monitoring.page import Facts, HostRow, ImageRow, age, human, render
 from zchunked.serve.settings import Settings, is_loopback_address, parse_listen
+from zchunked.serve.upstreams.host_karma import HostKarma
 
 UPSTREAMS = {"lab": "lab.example:5000"}
 DIGEST = "sha256:" + "a" * 64

@@ -14,7 +14,7 @@ from tests.helpers.servers.registry import Registry
 from tests.serve.conftest import Start
 from tests.serve.test_app import IMAGES, V1, V2
 from zchunked.pull.layer_prover import LayerProver
-from zchunked.serve import documents
+from zchunked.serve.api import documents
 
 
 def test_an_update_waits_for_what_was_handed_out_and_is_not_recorded_yet(

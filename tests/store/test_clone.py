@@ -11,7 +11,7 @@ from zchunked.errors import IntegrityError
 from zchunked.oci.digest import digest_of
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
-from zchunked.store.clone import share
+from zchunked.store.files.clone import share
 
 DATA = b"bytes of a layer" * 1000
 BLOB = digest_of(DATA)

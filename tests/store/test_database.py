@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from zchunked.errors import LocalError
 from zchunked.oci.digest import Digest, digest_of, raw
 from zchunked.ranges import ByteRange
-from zchunked.store.database import Index
 from zchunked.store.extents import ExtentMap
+from zchunked.store.index.database import Index
 
 A, B = digest_of(b"a"), digest_of(b"b")
 CHUNKS = [raw(digest_of(bytes([number]))) for number in range(5)]

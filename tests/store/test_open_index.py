@@ -22,7 +22,7 @@ from tests.store.test_store import BLOB, CONTENT, write
 from zchunked.errors import LocalError
 from zchunked.oci.digest import digest_of
 from zchunked.store import Store
-from zchunked.store.owner import mark
+from zchunked.store.processes.owner import mark
 
 
 def fails(number: int) -> Callable[..., None]:
@@ -145,7 +145,10 @@ def test_without_locks_one_process_at_a_time_uses_the_store(
 
 def killed() -> bytes:
     """The mark of a process of this machine that is gone."""
-    code = "from zchunked.store.owner import mark; import sys; sys.stdout.buffer.write(mark())"
+    code = (
+        "import sys; from zchunked.store.processes.owner import mark; "
+        "sys.stdout.buffer.write(mark())"
+    )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
 
 

@@ -23,9 +23,9 @@ from zchunked.errors import LocalError
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.store.extents import ExtentMap
-from zchunked.store.journal import Rows, boot_id, recover
-from zchunked.store.session import Session
-from zchunked.store.writer import Writer
+from zchunked.store.files.journal import Rows, boot_id, recover
+from zchunked.store.files.writer import Writer
+from zchunked.store.processes.session import Session
 
 BLOB = Digest("sha256:" + "1" * 64)
 SIZE = 3000
@@ -375,8 +375,9 @@ def test_a_writer_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
 def test_a_session_is_alive_from_its_first_moment(tmp_path: Path) -> None:
     """Whoever cleans up while another process starts must not take its mark for a dead one's."""
     script = (
-        "import sys; from pathlib import Path; from zchunked.store.session import Session\n"
-        "from zchunked.store.journal import recover\n"
+        "import sys; from pathlib import Path\n"
+        "from zchunked.store.processes.session import Session\n"
+        "from zchunked.store.files.journal import recover\n"
         "for _ in range(400):\n"
         "    if sys.argv[2] == 'start':\n"
         "        session = Session(Path(sys.argv[1]))\n"

@@ -7,7 +7,7 @@ import threading
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.store import Store
-from zchunked.store.writer import Writer
+from zchunked.store.files.writer import Writer
 
 
 class Writers:

@@ -11,7 +11,7 @@ from typing import IO
 
 from zchunked.errors import LocalError
 from zchunked.export.locks import try_lock
-from zchunked.store.disk_errors import local_error
+from zchunked.store.files.disk_errors import local_error
 
 _PARTIAL = ".zpull-partial"
 _RANDOM_BYTES = 8

@@ -15,8 +15,8 @@ from zchunked.formats.frame_map import HEADER, NO_KEY, PAYLOAD, FrameMap
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, Spans, ranges
 from zchunked.store import Store
-from zchunked.store.frame_index import FINGERPRINT_BYTES, FrameRows
-from zchunked.store.frame_index import Found as Row
+from zchunked.store.index.frame_index import FINGERPRINT_BYTES, FrameRows
+from zchunked.store.index.frame_index import Found as Row
 
 _FEW = 3  # frames of one content and two lengths: a writer that ended files at chunk cuts made them
 _SHARE = 16  # so many frames that agree excuse one more that does not

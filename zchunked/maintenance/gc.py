@@ -16,9 +16,9 @@ from zchunked.oci.documents import Descriptor, Manifest, parse_config, parse_doc
 from zchunked.options import GcOptions
 from zchunked.ranges import ByteRange, merge
 from zchunked.store import Store
-from zchunked.store.collector import Collector
-from zchunked.store.forget import Drop
-from zchunked.store.pulls import BegunPull
+from zchunked.store.index.collector import Collector
+from zchunked.store.index.forget import Drop
+from zchunked.store.processes.pulls import BegunPull
 
 _TRIES = 20  # each fails only because another process has finished or begun something meanwhile
 _ROUNDS = 3  # a budget is met by estimate; what the index really weighs is seen afterwards

@@ -14,7 +14,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from zchunked.ranges import ByteRange, merge
-from zchunked.store.collector import FileRow
+from zchunked.store.index.collector import FileRow
 
 _NOBODY = 1 << 30
 _COMPACT_BELOW = 0.5  # of a file: with less alive, writing that anew frees more than it writes

@@ -11,7 +11,7 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Manifest, parse_document
 from zchunked.ranges import ByteRange, merge, total
 from zchunked.store import Store
-from zchunked.store.pulls import BegunPull
+from zchunked.store.processes.pulls import BegunPull
 
 
 def status(store: Store, now: Callable[[], float] = time.time) -> list[PullStatus]:

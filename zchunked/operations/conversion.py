@@ -13,7 +13,7 @@ from zchunked.export.layers import DamagedLayerError
 from zchunked.oci.platform import Platform
 from zchunked.operations.context import Context
 from zchunked.operations.pulling import pull_of
-from zchunked.pull.objects import ObjectFetcher
+from zchunked.pull.objects.fetcher import ObjectFetcher
 from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt

@@ -13,8 +13,8 @@ from zchunked.export.shipment import Shipment, shipment_of
 from zchunked.export.write import export, export_shipment
 from zchunked.oci.reference import ImageReference, Reference, parse_image
 from zchunked.operations.context import Context
-from zchunked.operations.publishing import target_of
-from zchunked.operations.uploading import (
+from zchunked.operations.uploads.publishing import target_of
+from zchunked.operations.uploads.uploading import (
     for_source,
     mounted_from,
     open_uploads,

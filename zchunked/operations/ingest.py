@@ -12,7 +12,7 @@ from typing import BinaryIO
 from zchunked.errors import IntegrityError, LimitError
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest, from_raw
-from zchunked.pull.claims import Claims
+from zchunked.pull.processes.claims import Claims
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 

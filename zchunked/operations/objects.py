@@ -12,7 +12,7 @@ from zchunked.oci.platform import Platform
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context
 from zchunked.operations.pulling import resumable
-from zchunked.pull.objects import ObjectFetcher
+from zchunked.pull.objects.fetcher import ObjectFetcher
 from zchunked.pull.offline import last_pulled
 from zchunked.ranges import ByteRange, total
 from zchunked.results import FetchedObject, LocatedBlob

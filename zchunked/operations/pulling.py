@@ -12,7 +12,7 @@ from zchunked.events import Noted, Pulled
 from zchunked.export.layers import DamagedLayerError
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context
-from zchunked.operations.writing import (
+from zchunked.operations.destinations.writing import (
     AnyDestination,
     EngineDestination,
     handover_of,

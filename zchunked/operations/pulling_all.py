@@ -14,8 +14,8 @@ from zchunked.errors import InterruptedPullError, ZPullError
 from zchunked.events import Event
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context, limit_of
+from zchunked.operations.destinations.writing import AnyDestination
 from zchunked.operations.pulling import ImagePull
-from zchunked.operations.writing import AnyDestination
 from zchunked.options import Options
 from zchunked.receipt import Receipt
 from zchunked.sources.shared_link import LinkShare, SharedLink

@@ -13,7 +13,7 @@ from zchunked.layers.proof import Proof
 from zchunked.layers.stand_ins import KnownFrames, StandIns, Trust
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor
-from zchunked.pull.ways import Way, WayCost
+from zchunked.pull.planning.ways import Way, WayCost
 from zchunked.ranges import ByteRange
 from zchunked.receipt import LayerEntry
 from zchunked.store.chunks import ChunkLocation

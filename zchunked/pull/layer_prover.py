@@ -9,8 +9,8 @@ from zchunked.formats.budget import ImageBudget
 from zchunked.layers.proof import Proof, prove, tar_of_blob
 from zchunked.layers.rebuild import Rebuild, verified_blocks
 from zchunked.oci.digest import Digest
-from zchunked.pull.inspect import NO_RANGES
 from zchunked.pull.layer import LayerTask
+from zchunked.pull.metadata.inspect import NO_RANGES
 from zchunked.pull.partial_blobs import PartialBlobs
 from zchunked.pull.session import PullSession
 

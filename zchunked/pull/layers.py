@@ -10,15 +10,15 @@ from typing import Any
 
 from zchunked.events import Planned
 from zchunked.oci.documents import Descriptor
-from zchunked.pull.costs import record_estimate, refuse_plan
-from zchunked.pull.inspect import inspector_of, toc_rank
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.layer_metadata import LayerMetadata
 from zchunked.pull.layer_prover import LayerProver
-from zchunked.pull.planner import Planner
+from zchunked.pull.metadata.inspect import inspector_of, toc_rank
+from zchunked.pull.metadata.layer_metadata import LayerMetadata
+from zchunked.pull.planning.costs import record_estimate, refuse_plan
+from zchunked.pull.planning.planner import Planner
+from zchunked.pull.planning.stored_frames import StoredFrames
 from zchunked.pull.seeding import take_seeds
 from zchunked.pull.session import PullSession
-from zchunked.pull.stored_frames import StoredFrames
 from zchunked.store.images import ImageDocuments
 
 _REPLAN_SECONDS = 0.5

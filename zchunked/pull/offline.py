@@ -10,7 +10,7 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.platform import Platform
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.resolve import resolve
+from zchunked.pull.metadata.resolve import resolve
 from zchunked.ranges import total
 from zchunked.store import Store
 from zchunked.store.images import ImageDocuments

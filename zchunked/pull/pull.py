@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from zchunked.interfaces import Emit
 from zchunked.options import Options
-from zchunked.pull.image_opener import ImageOpener
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.layers import Layers
+from zchunked.pull.metadata.image_opener import ImageOpener
 from zchunked.pull.origin import Origin
-from zchunked.pull.registration import Registration
+from zchunked.pull.processes.registration import Registration
 from zchunked.pull.session import PullSession
 from zchunked.receipt import Accounts, Receipt
 from zchunked.store import Store

@@ -11,8 +11,8 @@ from zchunked.interfaces import Emit
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import Options
-from zchunked.pull.conditions import Conditions
 from zchunked.pull.origin import Origin
+from zchunked.pull.planning.conditions import Conditions
 from zchunked.pull.transfer import Transfer
 from zchunked.receipt import Accounts, Receipt
 from zchunked.store import Store

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-from zchunked.store.disk_errors import local_error
+from zchunked.store.files.disk_errors import local_error
 
 _MOST_ENTRIES = 5_000_000  # of one folder: a bound on time, far above what images hold
 _HEADER_BYTES = 16 << 20  # the most that one header of an archive may make us hold

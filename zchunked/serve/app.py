@@ -15,7 +15,7 @@ from zchunked.errors import LocalError, ZPullError
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange
 from zchunked.results import Access
-from zchunked.serve.answers import (
+from zchunked.serve.api.answers import (
     DIGEST,
     Headers,
     Response,
@@ -26,18 +26,18 @@ from zchunked.serve.answers import (
     problem,
     text_answer,
 )
-from zchunked.serve.byte_ranges import (
+from zchunked.serve.api.byte_ranges import (
     Multipart,
     UnsatisfiableError,
     Wanted,
     content_range,
     parse_range,
 )
-from zchunked.serve.documents import ServedManifest
-from zchunked.serve.metrics import Metrics
-from zchunked.serve.names import Asked, parse_path
-from zchunked.serve.policy import Allowed, Clients
-from zchunked.serve.streams import Blob
+from zchunked.serve.api.documents import ServedManifest
+from zchunked.serve.api.names import Asked, parse_path
+from zchunked.serve.api.policy import Allowed, Clients
+from zchunked.serve.api.streams import Blob
+from zchunked.serve.monitoring.metrics import Metrics
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]

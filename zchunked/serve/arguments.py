@@ -7,8 +7,8 @@ from pathlib import Path
 
 from zchunked.errors import UsageError
 from zchunked.options import Connection, ServeSettings
-from zchunked.serve.names import parse_upstreams
-from zchunked.serve.policy import DEFAULT_HOSTS, Allowed, Clients
+from zchunked.serve.api.names import parse_upstreams
+from zchunked.serve.api.policy import DEFAULT_HOSTS, Allowed, Clients
 from zchunked.serve.settings import Settings, parse_listen
 from zchunked.sources.config.registries_files import registries_from
 from zchunked.sources.config.small_files import contents_of

@@ -15,8 +15,8 @@ from zchunked.export.loading import load_into, name_in
 from zchunked.layers.proof import is_intact
 from zchunked.pull.partial_blobs import PartialBlobs
 from zchunked.receipt import Export
+from zchunked.serve.api.streams import Flight
 from zchunked.serve.loopback import LoopbackRegistry
-from zchunked.serve.streams import Flight
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
 

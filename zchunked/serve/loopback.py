@@ -8,11 +8,11 @@ from typing import Self
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import NotFoundError
 from zchunked.export.engines import TRANSFER, Offer
-from zchunked.serve.answers import Response
+from zchunked.serve.api.answers import Response
+from zchunked.serve.api.names import Asked
+from zchunked.serve.api.one_image import Everything, OneImage
 from zchunked.serve.app import App, Services
-from zchunked.serve.metrics import Metrics
-from zchunked.serve.names import Asked
-from zchunked.serve.one_image import Everything, OneImage
+from zchunked.serve.monitoring.metrics import Metrics
 from zchunked.serve.server import Server
 from zchunked.store import Store
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zchunked.errors import UsageError
-from zchunked.serve.policy import Allowed, Clients
+from zchunked.serve.api.policy import Allowed, Clients
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from zchunked.options import Options
+from zchunked.serve.api.documents import Documents
+from zchunked.serve.api.lists import Lists
 from zchunked.serve.app import AccessLog, App, Services
-from zchunked.serve.documents import Documents
-from zchunked.serve.flights import Flights
-from zchunked.serve.lease import StoreLease
-from zchunked.serve.lists import Lists
-from zchunked.serve.metrics import Metrics
+from zchunked.serve.monitoring.metrics import Metrics
+from zchunked.serve.monitoring.status import bytes_on_disk, status_page
 from zchunked.serve.server import THREADS, Server
 from zchunked.serve.settings import Settings
-from zchunked.serve.status import bytes_on_disk, status_page
-from zchunked.serve.upstream import OpenSource, Upstream
+from zchunked.serve.upstreams.flights import Flights
+from zchunked.serve.upstreams.lease import StoreLease
+from zchunked.serve.upstreams.upstream import OpenSource, Upstream
 from zchunked.store import Store
 
 

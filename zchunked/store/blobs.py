@@ -10,12 +10,12 @@ from pathlib import Path
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, merge, subtract
 from zchunked.store.extents import ExtentMap, Row
-from zchunked.store.files import ByteFiles
+from zchunked.store.files.byte_files import ByteFiles
+from zchunked.store.files.journal import Rows, recover
+from zchunked.store.files.new_files import adopt_file, write_file
+from zchunked.store.files.reads import BlobReads
+from zchunked.store.files.writer import Writer
 from zchunked.store.folder import OpenedFolder
-from zchunked.store.journal import Rows, recover
-from zchunked.store.new_files import adopt_file, write_file
-from zchunked.store.reads import BlobReads
-from zchunked.store.writer import Writer
 
 
 class Blobs(OpenedFolder, BlobReads):

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from zchunked.errors import LocalError
-from zchunked.store.database import Index
-from zchunked.store.disk_errors import local_error
-from zchunked.store.frame_index import FrameIndex
+from zchunked.store.files.disk_errors import local_error
+from zchunked.store.files.unclaimed import remove_idle, remove_own
 from zchunked.store.hints import Hints
-from zchunked.store.locks import BlobLocks
+from zchunked.store.index.database import Index
+from zchunked.store.index.frame_index import FrameIndex
+from zchunked.store.index.open_index import is_writable, make_folders, read_only, unlock
 from zchunked.store.memory import Memory
-from zchunked.store.open_index import is_writable, make_folders, read_only, unlock
-from zchunked.store.pulls import PullLog
-from zchunked.store.session import NoSession, Session
-from zchunked.store.unclaimed import remove_idle, remove_own
+from zchunked.store.processes.locks import BlobLocks
+from zchunked.store.processes.pulls import PullLog
+from zchunked.store.processes.session import NoSession, Session
 
 if TYPE_CHECKING:
-    from zchunked.store.collector import Collector
+    from zchunked.store.index.collector import Collector
 
 
 class OpenedFolder(Memory):
@@ -68,7 +68,7 @@ class OpenedFolder(Memory):
         """The collector of a store that was opened for nothing else."""
         if self.is_read_only:
             raise read_only(self.folder)
-        from zchunked.store.collector import Collector  # noqa: PLC0415 - few commands collect
+        from zchunked.store.index.collector import Collector  # noqa: PLC0415 - few commands collect
 
         return Collector(self._index, self._blobs, self._locks, self._session, self.pulls)
 

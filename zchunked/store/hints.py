@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from zchunked.oci.digest import Digest
-from zchunked.store.database import Index
+from zchunked.store.index.database import Index
 
 _UPLOAD_SECONDS = 7 * 86400.0  # registries purge unfinished uploads
 _SERVED_SECONDS = 7 * 86400.0  # a client that comes back after a week begins anew

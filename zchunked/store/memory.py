@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from zchunked.errors import LocalError
-from zchunked.store.database import Index
-from zchunked.store.rows import batches
+from zchunked.store.index.database import Index
+from zchunked.store.index.rows import batches
 
 _HOST_MEMORY_SECONDS = 7 * 86400.0  # servers change
 _NO_RANGES_SECONDS = 3600.0  # a cache that is still filling serves none, and serves them soon after

@@ -7,8 +7,8 @@ from typing import Literal
 
 from zchunked.findings import Image
 from zchunked.oci.digest import Digest
-from zchunked.store import places
 from zchunked.store.chunks import Chunks
+from zchunked.store.index import places
 from zchunked.store.small_objects import SmallObjects
 
 

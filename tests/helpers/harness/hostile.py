@@ -35,7 +35,7 @@ from zchunked.errors import FormatError, IntegrityError, ZPullError
 from zchunked.export.layers import layers_of
 from zchunked.oci.digest import Digest
 from zchunked.options import GapOptions
-from zchunked.pull.layer_metadata import NOTHING_HERE
+from zchunked.pull.metadata.layer_metadata import NOTHING_HERE
 from zchunked.ranges import ByteRange
 from zchunked.receipt import Receipt
 from zchunked.store import Store

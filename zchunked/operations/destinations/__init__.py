@@ -1,0 +1,1 @@
+"""Where an image goes: checked first, written at the end."""

@@ -1,0 +1,1 @@
+"""Push and publish: have an image whole, then send what is lacking."""

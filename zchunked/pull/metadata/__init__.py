@@ -1,0 +1,1 @@
+"""Learn what an image and its layers are, before anything is planned."""

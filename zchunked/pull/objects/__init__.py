@@ -1,0 +1,1 @@
+"""Single objects of a repository: found, fetched, proved."""

@@ -1,0 +1,177 @@
+"""Choose the way of a layer, exact, lean or whole, by what each would cost; say why."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from zchunked.layers.metadata import LayerIndex
+from zchunked.layers.stand_ins import StandIns
+from zchunked.options import GapOptions
+from zchunked.pull.layer import LayerTask
+from zchunked.pull.metadata.layer_metadata import not_here
+from zchunked.pull.planning.estimates import LinkConditions
+from zchunked.pull.planning.request_shape import MOVED, shape_of
+from zchunked.pull.planning.ways import (
+    AHEAD,
+    FASTER_WHOLE,
+    Slack,
+    Way,
+    WayCost,
+    choose,
+    cost_of,
+    rough_cost,
+)
+from zchunked.ranges import ByteRange, merge, ranges, subtract, total
+
+_COLD_SHARE = 0.875  # of a layer of which nothing is here: lean has to need less of it than that
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What is fetched of a blob one way. `ahead`: seconds of `work` left once its TOC is read."""
+
+    way: Way
+    spans: list[ByteRange]
+    work: float
+    ahead: float
+
+
+class WayChooser:
+    """Chooses the ways of an image's layers, one after the other, which share one slack. Pure."""
+
+    def __init__(self, gaps: GapOptions, *, may_take_chunks: bool, is_plan: bool) -> None:
+        """As `Planner` takes them."""
+        self._gaps, self._is_plan = gaps, is_plan
+        self._may_take_chunks = may_take_chunks and not gaps.exact
+        self._rates: dict[str, float] = {}  # of the link, when each blob's way was chosen
+        self._slack = Slack()
+
+    def begin_image(self) -> None:
+        """The next layers are those of another image."""
+        self._slack = Slack()
+
+    def choose(
+        self,
+        task: LayerTask,
+        stand_ins: StandIns,
+        conditions: LinkConditions,
+        here: list[ByteRange],
+        planned: Collection[bytes],
+        *,
+        is_unread: bool = False,
+    ) -> None:
+        """Fill `ways`, and take one. `planned`: digests of chunks that earlier layers fetch.
+
+        `is_unread`: the pull that is planned will not read its TOC.
+        """
+        gaps, link = self._gaps, conditions.link
+        is_known = any(source != task.layer.digest for source in stand_ins.blobs)
+        if gaps.exact and not self._is_plan:  # nothing to choose
+            task.way = "exact" if is_known else "whole"
+            self._explain(task, here, is_known=is_known)
+            return
+        needs = self._needs_of(task, stand_ins, conditions, here, planned)
+        costs = [self._rough(task, need, conditions) for need in needs]
+        task.ways = costs
+        if self._is_plan:
+            task.ways = [self._stated(task, need, conditions) for need in needs]
+        by_way = {cost.way: cost for cost in costs}
+        if gaps.is_metered and "lean" in by_way:
+            task.way = "lean"
+        elif gaps.is_metered or gaps.exact:
+            task.way = "exact" if is_known else "whole"
+        elif self._may_take_chunks and "lean" in by_way:
+            task.way = min(costs, key=lambda cost: (cost.bytes, cost.way)).way
+        elif is_unread:
+            task.way = "whole"
+        else:
+            if not is_known:
+                lean, plain = by_way.get("lean"), by_way["whole"]
+                saves = lean is not None and lean.bytes < plain.bytes * _COLD_SHARE
+                costs = [plain, lean] if saves and lean else [plain]
+            taken = choose(costs, self._slack, is_rate_known=link.rate is not None)
+            task.way, self._slack = taken.way, self._slack.after(costs, taken)
+        self._explain(task, here, is_known=is_known)
+
+    def _explain(self, task: LayerTask, here: list[ByteRange], *, is_known: bool) -> None:
+        task.entry.reason = _why(task, here, is_known=is_known, is_metered=self._gaps.is_metered)
+        if task.way == "whole":
+            task.entry.mode = "whole"
+
+    def _needs_of(
+        self,
+        task: LayerTask,
+        stand_ins: StandIns,
+        conditions: LinkConditions,
+        here: list[ByteRange],
+        planned: Collection[bytes],
+    ) -> list[_Need]:
+        """Exact and whole always, lean where a tar-split makes it possible."""
+        index, frames, costs = task.index, task.frames, conditions.costs
+        assert index is not None
+        whole = subtract([ByteRange(0, task.layer.size)], here)
+        missing = subtract(whole, stand_ins.spans())
+        hashing = task.layer.size * costs.byte
+        looking = (len(frames) if frames is not None else 0) * costs.frame
+        needs = [
+            _Need("exact", missing, hashing + looking, hashing + looking * AHEAD),
+            _Need("whole", whole, hashing, hashing),
+        ]
+        if index.tarsplit is not None:
+            lean = subtract(merge([*_lean_need(task, index, planned), *index.vouched]), here)
+            toc = index.toc
+            making = len(toc.starts) * costs.chunk + sum(toc.sizes) * costs.tar_byte
+            needs.insert(1, _Need("lean", lean, making, making))
+        return needs
+
+    def _rough(self, task: LayerTask, need: _Need, conditions: LinkConditions) -> WayCost:
+        """The cost that decides: from now on, without making the requests."""
+        shape = shape_of(self._gaps, task, conditions, need.spans)
+        link, jobs = conditions.link, conditions.jobs
+        return rough_cost(need.way, need.spans, need.ahead, link, jobs, shape.spans, shape.policy)
+
+    def _stated(self, task: LayerTask, need: _Need, conditions: LinkConditions) -> WayCost:
+        """The cost that a plan states: of the very requests, and of all the work."""
+        runs = shape_of(self._gaps, task, conditions, need.spans).runs(need.spans)
+        return cost_of(need.way, runs, need.work, conditions.link, conditions.jobs)
+
+    def note_rate(self, task: LayerTask, rate: float | None) -> None:
+        """The layer was planned for a link of this rate."""
+        if rate is not None:
+            self._rates[task.layer.digest] = rate
+
+    def is_too_slow(self, task: LayerTask, conditions: LinkConditions) -> bool:
+        """Whether the link is so much slower than assumed that fetching it whole was wrong."""
+        taken, rate = self._rates.get(task.layer.digest), conditions.link.rate
+        is_by_time = task.way == "whole" and task.entry.reason == FASTER_WHOLE
+        return is_by_time and rate is not None and taken is not None and rate * MOVED < taken
+
+
+def _lean_need(task: LayerTask, index: LayerIndex, planned: Collection[bytes]) -> list[ByteRange]:
+    known = task.known.payloads if task.known is not None else set()
+    toc = index.toc
+    ours = [
+        chunk
+        for digest, chunk in index.own_chunks().items()
+        if digest not in known and digest not in planned
+    ]
+    starts = [toc.starts[chunk] for chunk in ours]
+    return merge(ranges(starts, [toc.ends[chunk] for chunk in ours]))
+
+
+def _why(task: LayerTask, here: list[ByteRange], *, is_known: bool, is_metered: bool) -> str | None:
+    """The reason on the receipt where the way is not the obvious one; otherwise None."""
+    if task.way == "exact":
+        return "no tar-split is trusted, so the lean way is not possible" if is_metered else None
+    if task.way == "lean":
+        return "asked for by --lean or --max-gap 0" if is_metered else "it needs the fewest bytes"
+    if is_known:
+        return FASTER_WHOLE
+    # of what an earlier try has brought the frames are known too
+    is_foreign = not here and task.known is not None and bool(task.known.payloads)
+    return (
+        "what is stored of it was written by another encoder"
+        if is_foreign
+        else not_here(total(here))
+    )

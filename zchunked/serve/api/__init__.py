@@ -1,0 +1,1 @@
+"""The distribution API for pulls: paths, ranges, documents, lists, errors."""

@@ -1,0 +1,1 @@
+"""One pull for each image from upstream registries, and what is known of those."""

@@ -1,0 +1,1 @@
+"""Byte files of the store: written, journalled, read, cloned, removed."""
