@@ -77,7 +77,17 @@ class ObjectFetcher:
     def ask(self, question: Callable[[Source], _Answer]) -> _Answer:
         """What the source answers; failures are forgiven as those of a read are."""
         source, run = self._origin.source, self._transfer.chameleon.run
-        return self._transfer.run("fetch", lambda: run(lambda: question(source)))
+
+        def work() -> _Answer | NotFoundError:
+            try:
+                return run(lambda: question(source))
+            except NotFoundError as error:
+                return error  # an answer too: raised by a worker, it would end all of them
+
+        found = self._transfer.run("fetch", work)
+        if isinstance(found, NotFoundError):
+            raise found
+        return found
 
     # ── blobs ──
 
