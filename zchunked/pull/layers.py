@@ -41,6 +41,7 @@ class Layers:
         self._reconsidered: list[LayerTask] = []  # each once
         self._read_late: list[LayerTask] = []  # those of them that may still take parts
         self._is_plan = False
+        self._is_first = True  # of several that are planned: the store holds what it holds now
         self._inspector = inspector_of(session, self.budget, self._stored, self._is_planned)
         if self._must_know_all():
             self._read_tables(early=None)
@@ -112,7 +113,7 @@ class Layers:
         """Whether a pull would not have read the TOC that was read to plan it."""
         if not (self._is_plan and self._may_skip() and task.index is not None):
             return False
-        if not self._store.frames.holds_any():
+        if self._is_first and not self._store.frames.holds_any():
             return self._needs_no_toc(task.layer)
         return not self._stored.is_worth_reading(task.layer, task.index.location.toc.span.size)
 
@@ -130,7 +131,7 @@ class Layers:
         """
         self._inspector = replace(self._inspector, may_take=False)
         self._read_tables(early=None)
-        self._is_plan = True
+        self._is_plan, self._is_first = True, after is None
         self.planner = after.planner if after is not None else self._new_planner()
         self.planner.begin_image(self._stored)
 
