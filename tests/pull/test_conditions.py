@@ -61,3 +61,18 @@ def test_a_host_that_nobody_knows_is_judged_by_what_came(tmp_path: Path) -> None
         receive(traffic, clock, 0.005, 8e8)
         assert conditions.now().link.rate == pytest.approx(8e8)
         assert conditions.is_rate_known
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(0.05, 1e8), (0.5, 2e7)])
+def test_a_moment_of_receiving_replaces_no_remembered_rate(
+    seconds: float, kept: float, tmp_path: Path
+) -> None:
+    clock = Clock()
+    traffic = Traffic(clock)
+    with open_store(tmp_path) as store:
+        store.remember_measures("link example.com", {"rate": 1e8, "round trip": 0.001})
+        conditions = conditions_of(store, traffic)
+        traffic.answered(0.001)
+        receive(traffic, clock, seconds, 2e7)
+        conditions.remember_link()
+        assert store.measures("link example.com")["rate"] == pytest.approx(kept)

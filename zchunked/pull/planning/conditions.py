@@ -69,6 +69,8 @@ class Conditions:
         traffic = self._traffic
         if self._is_free or self._options.limit_rate is not None or traffic.link_share is not None:
             return  # what others leave of the link says little of it
+        if traffic.receiving_seconds < _LIVE_SECONDS and "rate" in self._before:
+            return  # a plan's short bodies, say: after it a pull chose by a rate far too low
         rate = traffic.plain_rate or traffic.rate
         if traffic.is_rate_known and rate and traffic.round_trip is not None:
             found = {"rate": rate, "round trip": traffic.round_trip}
