@@ -125,6 +125,59 @@ def test_regctl_pulls_through_the_server(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.peer
+def test_oras_pulls_through_the_server(start: Start, tmp_path: Path) -> None:
+    """Images, lists, what refers to an image, and an artifact of files."""
+    oras = peers.Tool(peers.built("oras").argv, {"HOME": str(tmp_path)})
+    with Registry(V1.layout) as registry:
+        registry.content.manifests[SIGNATURE[0]] = (OCI_MANIFEST, SIGNATURE[1])
+        artifact = artifact_of(registry, "tides.csv", b"high,low\n")
+        host = f"127.0.0.1:{start(registry).port}"
+        name = f"{host}/local/demo"
+        assert "demo-v1" in oras("repo", "tags", "--plain-http", name).split()
+        assert (
+            json.loads(
+                oras("manifest", "fetch", "--plain-http", "--descriptor", f"{name}:demo-v1")
+            )["digest"]
+            == DIGEST
+        )
+        words = ("--plain-http", "--format", "json", f"{name}@{DIGEST}")
+        assert SIGNATURE[0] in oras("discover", *words)
+        layout = f"{tmp_path}/layout:v1"
+        oras("copy", "--from-plain-http", f"{name}:demo-v1", "--to-oci-layout", layout)
+        oras("pull", "--plain-http", "--output", tmp_path / "files", f"{name}@{artifact}")
+    assert is_whole(tmp_path / "layout")
+    assert (tmp_path / "files" / "tides.csv").read_bytes() == b"high,low\n"
+
+
+def artifact_of(registry: Registry, title: str, data: bytes) -> str:
+    """Add an artifact with one file; its digest."""
+    empty, blob = b"{}", sha256(data)
+    registry.content.blobs.update({sha256(empty): empty, blob: data})
+    document = dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": "application/vnd.example.tides",
+            "config": {
+                "mediaType": "application/vnd.oci.empty.v1+json",
+                "digest": sha256(empty),
+                "size": len(empty),
+            },
+            "layers": [
+                {
+                    "mediaType": "text/csv",
+                    "digest": blob,
+                    "size": len(data),
+                    "annotations": {"org.opencontainers.image.title": title},
+                }
+            ],
+        }
+    )
+    registry.content.manifests[sha256(document)] = (OCI_MANIFEST, document)
+    return sha256(document)
+
+
+@pytest.mark.peer
 @pytest.mark.parametrize("which", ["old", "new"])
 def test_skopeo_pulls_through_the_server(which: str, start: Start, tmp_path: Path) -> None:
     skopeo = peers.skopeo_old() if which == "old" else peers.skopeo_new()

@@ -3,7 +3,7 @@
 #   tools.sh DIR            build them into DIR; once that is done, a second run is instant
 # Their modules come from the module proxy that this machine's Go uses anyway, checked against its sums.
 set -euo pipefail
-made="crane v0.20.6, regctl v0.9.2, registry v3.0.0, conformance 20260831, ocimem 20251212"
+made="crane v0.20.6, regctl v0.9.2, oras v1.3.0, registry v3.0.0, conformance 20260831, ocimem 20251212"
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 [ "$(cat "$dir/.made" 2>/dev/null)" = "$made" ] && exit 0
@@ -15,6 +15,7 @@ export GOBIN=$dir GOPATH=$work/path GOFLAGS=-mod=mod
 cd "$work"
 go install github.com/google/go-containerregistry/cmd/crane@v0.20.6
 go install github.com/regclient/regclient/cmd/regctl@v0.9.2
+go install oras.land/oras/cmd/oras@v1.3.0
 go install github.com/distribution/distribution/v3/cmd/registry@v3.0.0
 go install github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111
 # cue-labs' registry in memory is a library: this makes a server of it
