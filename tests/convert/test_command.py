@@ -182,44 +182,6 @@ def test_levels_that_are_none(words: tuple[str, str], tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_all_platforms_make_an_index_that_tools_with_zstd_prefer(tmp_path: Path) -> None:
-    golden = Golden("demo", "multi-platform-mixed")
-    target = tmp_path / "out"
-    told = command.receipt(
-        tmp_path, "convert", source_of(golden), f"oci:{target}:t", "--platform", "all"
-    )
-    [entry] = json.loads((target / "index.json").read_bytes())["manifests"]
-    index = json.loads(blob(target, entry["digest"]))
-    assert entry["digest"] == told["manifest_digest"]
-    assert entry["mediaType"] == index["mediaType"] == "application/vnd.oci.image.index.v1+json"
-    assert {one["platform"]["architecture"] for one in index["manifests"]} == {"amd64", "arm64"}
-    for one in index["manifests"]:
-        assert one["annotations"]["io.github.containers.compression.zstd"] == "true"
-        for layer in json.loads(blob(target, one["digest"]))["layers"]:
-            assert MARK in layer["annotations"]
-            blob(target, layer["digest"])
-    assert "attestations" in told["notes"][0]
-
-
-def test_old_instances_stay_for_tools_that_know_no_zstd(tmp_path: Path) -> None:
-    golden = Golden("demo", "plain-gzip")
-    target = tmp_path / "out"
-    told = command.receipt(tmp_path, "convert", source_of(golden), f"oci:{target}:t", "--add")
-    [entry] = json.loads((target / "index.json").read_bytes())["manifests"]
-    old, new = json.loads(blob(target, entry["digest"]))["manifests"]
-    assert old["digest"] == golden.expect["manifest"]["digest"]
-    assert "annotations" not in old
-    assert new["digest"] == told["images"][0]["manifest_digest"]
-    assert old["platform"] == new["platform"]
-    for one in (old, new):
-        for layer in json.loads(blob(target, one["digest"]))["layers"]:
-            blob(target, layer["digest"])
-    archive = command.zpull(
-        tmp_path, "convert", source_of(golden), f"oci-archive:{tmp_path}/a.tar", "--add"
-    )
-    assert archive.out.rpartition("@")[2].strip() == told["manifest_digest"]
-
-
 def test_an_image_is_converted_into_a_registry(tmp_path: Path) -> None:
     golden = Golden("demo", "multi-platform")
     with UploadRegistry() as registry:

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from zchunked.convert.image import Converter
-from zchunked.convert.index import Converted, entry_of
+from zchunked.convert.index import Choice, Converted
 from zchunked.convert.layers import ConvertSettings
-from zchunked.events import Pulled
+from zchunked.events import Noted, Pulled
 from zchunked.export.layers import DamagedLayerError
 from zchunked.oci.platform import Platform
 from zchunked.operations.context import Context
 from zchunked.operations.pulling import pull_of
-from zchunked.pull.objects.fetcher import ObjectFetcher
 from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt
+
+_NAMED = Choice(None, None, {})
 
 
 class Conversion:
     """The images of one source, one after the other. For one thread, which also gets all events."""
 
     def __init__(
-        self, context: Context, origin: Origin, how: ConvertSettings, note: Callable[[str], None]
+        self, context: Context, origin: Origin, how: ConvertSettings, notes: list[str]
     ) -> None:
-        """`note` takes what a person should know of an image."""
-        self._context, self._origin, self._how, self._note = context, origin, how, note
+        """`notes` grows by what a person should know of the images."""
+        self._context, self._origin, self._how, self._notes = context, origin, how, notes
         self._pull: Pull | None = None
         self.receipt = Receipt(origin.name)
         """Of the image that was pulled last."""
@@ -36,29 +36,30 @@ class Conversion:
         """How much of the image that is being pulled is in the store."""
         return self._pull.bytes_here if self._pull is not None else 0
 
-    def root(self) -> bytes:
-        """What the source's reference names, as it is served."""
-        context = self._context
-        with ObjectFetcher(self._origin, context.store, context.options, context.show) as objects:
-            return objects.manifest(None)
+    def note(self, text: str) -> None:
+        """Show it, and add it to `notes`."""
+        self._notes.append(text)
+        self._context.show(Noted(text))
 
-    def image(self, platform: Platform, root: bytes = b"{}") -> Converted:
-        """The image for a platform, before and after. `root`: the index that lists it."""
+    def image(self, platform: Platform, choice: Choice = _NAMED) -> Converted:
+        """An image, before and after: for a platform, or the very one that an index listed."""
         context = self._context
         context = replace(context, options=replace(context.options, platform=platform))
         self.receipt = Receipt(self._origin.name)
-        pull = self._pull = pull_of(context, self._origin, self.receipt)
+        # An index may be replaced at the source meanwhile
+        origin = replace(self._origin, digest=choice.digest or self._origin.digest)
+        pull = self._pull = pull_of(context, origin, self.receipt)
         before = pull.run()
         context.show(Pulled(before.documents.manifest_digest))
         converter = Converter(context.store, self._how, context.show)
         try:
             after = converter.run(before)
         except DamagedLayerError as damage:
-            self._note(f"{damage}; doing that now")
+            self.note(f"{damage}; doing that now")
             before = pull.repair(before)
             after = Converter(context.store, self._how, context.show).run(before)
         was = before.documents.manifest.config.digest
         now = after.image.documents.manifest.config.digest
         if was != now:
-            self._note(f"rewritten: other diff IDs, and image ID {now} instead of {was}")
-        return Converted(before, after, entry_of(root, before))
+            self.note(f"rewritten: other diff IDs, and image ID {now} instead of {was}")
+        return Converted(before, after, choice)

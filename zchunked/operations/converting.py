@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 
 from zchunked.convert.compare import update_cost
-from zchunked.convert.index import Converted, index_shipment, platforms_of
+from zchunked.convert.index import Converted
 from zchunked.convert.layers import ConvertSettings
 from zchunked.errors import InterruptedPullError, TransferError, ZPullError
-from zchunked.events import Noted
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context
 from zchunked.operations.conversion import Conversion
 from zchunked.operations.delivery import Delivery
+from zchunked.operations.index_conversion import IndexConversion
 from zchunked.operations.pulling import resumable
 from zchunked.receipt import Receipt
 from zchunked.results import ConvertedImageEntry, ConvertedLayerEntry, ConvertResult, UpdateCost
@@ -59,19 +59,16 @@ class _OneConversion:
 
     def run(self, against: ImageReference | None, *, all_platforms: bool, add: bool) -> None:
         with closing(self._context.open(self._reference, self._traffic)) as origin:
-            source = self._pulling = Conversion(self._context, origin, self._how, self._note)
-            root = source.root() if all_platforms else b"{}"
-            platforms, others = platforms_of(root)
-            if others:
-                self._note(
-                    "attestations are left out: they speak of the images that were converted"
-                )
-            for platform in platforms or [self._context.options.platform]:
-                self._images.append(source.image(platform, root))
+            source = self._pulling = Conversion(self._context, origin, self._how, self._notes)
+            index = IndexConversion(self._context, origin, source)
+            if all_platforms:
+                index.convert(self._images)
+            else:
+                self._images.append(source.image(self._context.options.platform))
             if against is not None:
                 self._compare(against)
-            if platforms or add:
-                shipment = index_shipment(self._context.store, root, self._images, keep=add)
+            if all_platforms or add:
+                shipment = index.shipment(self._images, keep=add)
                 self._name(shipment.root.digest)
                 self._delivery.index(self._context, shipment, str(self._reference))
             else:
@@ -79,15 +76,11 @@ class _OneConversion:
                 self._name(image.documents.manifest_digest)
                 self._delivery.image(self._context, image)
 
-    def _note(self, text: str) -> None:
-        self._notes.append(text)
-        self._context.show(Noted(text))
-
     def _compare(self, old: ImageReference) -> None:
         """Convert the old image too, if it has not been: only then its update's cost is known."""
         new = self._images[0].after
         with closing(self._context.open(old, self._traffic)) as origin:
-            self._pulling = Conversion(self._context, origin, self._how, self._note)
+            self._pulling = Conversion(self._context, origin, self._how, self._notes)
             before = self._pulling.image(new.image.config.platform)
         self._cost = update_cost(self._context.store, before.after, new)
 
