@@ -1,10 +1,10 @@
 """`make bench`: build or find the corpora, run the suites, write the tables.
 
-    python -m tests.bench small|full [--only pulls,habits,growth] [--image NAME] [--disk] [--report]
+    python -m tests.bench small|full [--only SUITES] [--image NAME] [--disk] [--report]
 
 A full run writes docs/benchmarks.md and docs/benchmarks.svg, a small one writes beside its results
-in .cache/bench/. With --only, what other suites found in earlier runs stays in the tables. --report
-measures nothing.
+in .cache/bench/. With --only (pulls,habits,growth,converts), what other suites found in earlier
+runs stays in the tables. --report measures nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.bench import machine, report, suites
+from tests.bench import converting, machine, report, suites
 from tests.bench.clients import freeze, manifest
 from tests.bench.corpora import HOME, Corpora, corpora
 from tests.bench.link import LINKS
 from tests.bench.results import Results, Row, load
 
 _DOCS = Path(__file__).parents[2] / "docs"
-_SUITES = ("pulls", "habits", "growth")
+_SUITES = ("pulls", "habits", "growth", "converts")
 _FEW = ("several ranges", "400 to several", "no ranges: 200 to one")
 _MOUNTED = "ZPULL_BENCH_MOUNTED"
 _MOUNT = 'mount -t tmpfs -o size=75% none "$0" && exec "$@"'
@@ -101,6 +101,7 @@ def _measure(
         "pulls": lambda: (row for image in images for row in suites.pulls(bench, image)),
         "habits": lambda: suites.habits(bench, "node"),
         "growth": lambda: suites.growth(bench, found.grown),
+        "converts": lambda: converting.converts(bench),
     }
     for name in options.only.split(","):
         _say(f"{name}:")

@@ -58,6 +58,10 @@ class Zpull:
     def plan(self, home: Path, host: str, image: str, tag: str) -> Command:
         return self._command(home, "plan", f"{host}/{image}:{tag}")
 
+    def convert(self, home: Path, source: str, layout: Path) -> Command:
+        """From layout to layout, with an empty store."""
+        return self._command(home, "convert", source, f"oci:{layout}:v2", "--level", "3")
+
     def _exports(self, home: Path, image: str, tag: str) -> tuple[str, ...]:
         return ("--to", f"oci:{home}/layout-{image}-{tag}:{tag}") if self.exports else ()
 

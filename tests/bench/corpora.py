@@ -97,7 +97,7 @@ def _add(layout: Path, tree: Path, under: str) -> str:
 
 def _finish(layout: Path, tags: Mapping[str, Sequence[str]]) -> None:
     """Config, manifest and index of layers that are there."""
-    listed = []
+    manifests = {}
     for tag, layers in tags.items():
         diff_ids = [f"sha256:{hexed}" for hexed in layers]
         config = {
@@ -106,27 +106,37 @@ def _finish(layout: Path, tags: Mapping[str, Sequence[str]]) -> None:
             "config": {},
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         }
-        described = [_descriptor(layout, hexed, "layer.v1.tar") for hexed in layers]
+        described = [descriptor(layout, hexed, "layer.v1.tar") for hexed in layers]
         document = {
             "schemaVersion": 2,
             "mediaType": _MANIFEST,
-            "config": _put(layout, config, "config.v1+json"),
+            "config": put(layout, config, "config.v1+json"),
         }
-        manifest = _put(layout, document | {"layers": described}, "manifest.v1+json")
-        listed.append(manifest | {"annotations": {"org.opencontainers.image.ref.name": tag}})
+        manifests[tag] = put(layout, document | {"layers": described}, "manifest.v1+json")
+    finish(layout, manifests)
+
+
+def finish(layout: Path, manifests: Mapping[str, Mapping[str, object]]) -> None:
+    """What makes a layout of blobs that are there; manifests by tag."""
+    listed = [
+        {**manifest, "annotations": {"org.opencontainers.image.ref.name": tag}}
+        for tag, manifest in manifests.items()
+    ]
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": listed}))
 
 
-def _put(layout: Path, document: object, media_type: str) -> dict[str, object]:
+def put(layout: Path, document: object, media_type: str) -> dict[str, object]:
+    """A document as a blob; how it is listed."""
     path = layout / "blobs" / "sha256" / "growing"
     path.write_text(json.dumps(document))
     hexed = hashlib.sha256(path.read_bytes()).hexdigest()
     path.rename(path.with_name(hexed))
-    return _descriptor(layout, hexed, media_type)
+    return descriptor(layout, hexed, media_type)
 
 
-def _descriptor(layout: Path, hexed: str, media_type: str) -> dict[str, object]:
+def descriptor(layout: Path, hexed: str, media_type: str) -> dict[str, object]:
+    """How a blob of a layout is listed."""
     size = (layout / "blobs" / "sha256" / hexed).stat().st_size
     return {
         "mediaType": f"application/vnd.oci.image.{media_type}",

@@ -82,6 +82,7 @@ def _page(results: Results) -> Iterator[str]:
     yield from _links(results)
     yield from _habits(results)
     yield from _growth(results)
+    yield from _conversions(results)
     yield from _plans(results)
     yield from _not_done(results)
 
@@ -353,6 +354,28 @@ def _growth(results: Results) -> Iterator[str]:
             ),
             rows,
         )
+
+
+def _conversions(results: Results) -> Iterator[str]:
+    if found := list(results.find("converts")):
+        yield "## Conversions"
+        yield ""
+        yield from _prose(
+            "To zstd:chunked at level 3, of gzip layers, from layout to layout by turns, the store "
+            "empty. `large` is one layer, the largest of `python`."
+        )
+        rows = [
+            (
+                row.image,
+                row.client,
+                f"{row.cost.wall:.2f}",
+                f"{row.cost.cpu:.2f}",
+                _mebi(row.cost.peak),
+                _mega(row.cost.wire),
+            )
+            for row in found
+        ]
+        yield from _table(("image", "client", "wall, s", "CPU, s", "peak, MiB", "layers, MB"), rows)
 
 
 def _plans(results: Results) -> Iterator[str]:

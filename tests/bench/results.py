@@ -18,7 +18,7 @@ class Row:
     """One client in one situation."""
 
     suite: str
-    """pulls, habits, growth, plans."""
+    """pulls, habits, growth, plans, converts."""
     image: str
     where: str
     """The link, or what kind of host it was; a file count in growth."""

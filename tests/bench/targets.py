@@ -90,6 +90,7 @@ def verdicts(results: Results) -> Iterator[Verdict]:
         yield from _of_cold_pulls(results, image)
         yield from _of_links(results, image)
     yield from _of_many_files(results)
+    yield from _of_conversions(results)
     none = [row.cost for row in results.find("habits") if row.where.startswith("no ranges")]
     whole = [ratio(cost.wire, results.sizes.get("node")) or 0.0 for cost in none if not cost.failed]
     yield Verdict("hosts without ranges: bytes / image", max(whole, default=None), 1.01)
@@ -124,6 +125,20 @@ def _of_many_files(results: Results) -> Iterator[Verdict]:
     yield Verdict(f"{what}, update: wall / podman's", walls("update", "podman"), 0.2)
     yield Verdict(f"{what}, update, exact too: peak memory", peak, 250, "MiB")
     yield Verdict(f"{what}, cold: wall / skopeo's", walls("cold", "skopeo"), 3)
+
+
+def _of_conversions(results: Results) -> Iterator[Verdict]:
+    for image in dict.fromkeys(row.image for row in results.find("converts")):
+        mine, theirs = (
+            results.cost("converts", image, "level 3", "convert", client)
+            for client in ("zpull", "skopeo")
+        )
+        if mine and theirs:
+            what = f"conversion of {image}"
+            yield Verdict(f"{what}: wall / skopeo's", ratio(mine.wall, theirs.wall), 0.2)
+            yield Verdict(f"{what}: cpu / skopeo's", ratio(mine.cpu, theirs.cpu), 0.2)
+            yield Verdict(f"{what}: bytes / skopeo's", ratio(mine.wire, theirs.wire), 1.02)
+            yield Verdict(f"{what}: peak memory", mine.peak / 2**20, 300, "MiB")
 
 
 def plans(results: Results) -> Iterator[tuple[str, str, float]]:
