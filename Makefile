@@ -47,8 +47,9 @@ fuzz: venv  ## every parser by atheris, where that is installed, and every prope
 bench: venv  ## BENCH=small takes a minute, BENCH=full makes the tables of docs/benchmarks.md
 	$(BIN)/python -m tests.bench $(BENCH)
 
-stores: venv  ## what looking after a large store costs, in CPU seconds
+stores: venv  ## what looking after a large store costs, and a plan against one; some minutes
 	$(BIN)/python -m tests.bench.stores
+	$(BIN)/python -m tests.bench.plans
 
 counts: venv  ## instructions instead of seconds, by valgrind; some minutes
 	$(BIN)/python -m tests.bench.counts

@@ -42,7 +42,7 @@ from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
 from zchunked.pull import layers
 from zchunked.pull.metadata import toc_stream
-from zchunked.pull.planning import stored_frames, way_chooser, ways
+from zchunked.pull.planning import way_chooser, ways
 from zchunked.pull.planning.conditions import Conditions
 from zchunked.pull.planning.estimates import LinkConditions
 from zchunked.pull.planning.ways import WayCost, WorkCosts
@@ -490,23 +490,6 @@ def test_what_a_link_carries_is_not_told_by_its_first_bytes(
         assert outcome.receipt.layers[0].mode == "whole"
         assert len(store.frames.unindexed()) == 2  # nobody read a table
         assert is_blob(store, new)
-
-
-def test_no_more_than_a_few_blobs_wait_for_their_index(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    of_a_fast_link(monkeypatch)
-    monkeypatch.setattr(
-        Conditions, "now", lambda _: LinkConditions(4, Link(0.001, FAST), lambda _: 8)
-    )
-    with open_store(tmp_path) as store:
-        for first in range(0, 60, 10):
-            pull(
-                MemorySource(image([files(*range(first, first + 20))])),
-                store,
-                f"example.com/i{first}:t",
-            )
-            assert len(store.frames.unindexed()) <= stored_frames._MOST_TABLES + 1
 
 
 # Slower than it was taken for by a factor of a thousand; and yet what is left comes sooner than

@@ -85,7 +85,8 @@ class TocFetcher:
             plan = FetchPlan(layer, [(span,) for span in left], wanted, wanted)
             downloader.fetch(plan, may_grow=may_grow, on_bytes=reader.look, pool=self.transfer.pool)
             try:
-                index = reader.finish()
+                with self.transfer.chameleon.local_work():  # stored tables are read before it
+                    index = reader.finish()
                 if index is None:
                     metadata.reason = reader.skipped
                     return

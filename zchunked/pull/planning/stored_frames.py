@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.formats.layer_format import toc_bytes_of
@@ -16,13 +17,17 @@ from zchunked.layers.stand_ins import StoredToc
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.planning.ways import FASTER_WHOLE, LackingLayer, worth_reading
+from zchunked.pull.planning.stored_tables import Tables, tables_of
+from zchunked.pull.planning.ways import (
+    FASTER_WHOLE,
+    LackingLayer,
+    seconds_for_others,
+    worth_reading,
+)
 from zchunked.pull.session import PullSession
 from zchunked.ranges import total
 
-# Tables that are joined with those of a pull; what is more goes into the index first. Of 200,000
-# frames the TOC has 5 MB, and their columns 20
-_MOST_TABLES, _MOST_BYTES = 6, 8 << 20
+_BESIDE = 4  # a table is read beside a download that takes so many times longer
 _RECORD_SECONDS = 2.0  # that a download needs all the same: enough to record some frames beside it
 
 
@@ -33,7 +38,10 @@ class StoredFrames:
         self._session, self._store, self._limits = session, session.store, session.options.limits
         self._lock = threading.Lock()
         self._image: dict[Digest, LackingLayer] = {}
-        self._unread: list[Unindexed] = []
+        self._tables = Tables()
+        self._unread: list[Unindexed] | None = (
+            None  # not before they are chosen, once they are read
+        )
         self._unrecorded: list[StoredToc] = []
         self._running = 0
         self._is_recording = False
@@ -57,23 +65,27 @@ class StoredFrames:
     def _missing(self, layer: Descriptor) -> int:
         return layer.size - total(self._store.covered(layer.digest))
 
-    def prepare(self, *, may_wait: bool, as_rows: bool) -> None:
+    def prepare(self, *, may_wait: bool, as_rows: bool, is_promised: bool) -> None:
         """Read tables whose frames are not in the index; `may_wait`: not before `read_all`.
 
-        Many of them go into the index, and all of them `as_rows`.
+        Those of the repository's last image, and others where they take little of the time that
+        the bytes take. `is_promised`: all, for nothing that is stored may be fetched. `as_rows`:
+        all go into the index.
         """
         waiting = unindexed(self._store, self._limits)
-        while waiting and not as_rows and self._has_room(waiting[-1]):
-            self._unread.append(waiting.pop())
+        if as_rows:
+            self._tables = Tables(others=waiting)
+        else:
+            self._tables = tables_of(self._store, self._session.origin.reference.name, waiting)
+        self._unread = list(self._tables.first)
         self.toc_bytes = sum(one.toc_bytes for one in self._unread)
-        self._submit(lambda: index_blobs(self._store, waiting, self._limits), waiting)
+        if as_rows or is_promised:
+            self._index(self._tables.take_all())
         if not may_wait:
             self.read_all()
 
-    def _has_room(self, one: Unindexed) -> bool:
-        taken = sum(other.toc_bytes for other in self._unread)
-        is_few = len(self._unread) < _MOST_TABLES and taken + one.toc_bytes <= _MOST_BYTES
-        return is_few or not self._unread
+    def _index(self, blobs: list[Unindexed]) -> None:
+        self._submit(partial(index_blobs, self._store, blobs, self._limits), blobs)
 
     def _submit(self, read: Callable[[], None], blobs: list[Unindexed]) -> None:
         """Call it on the read queue, before the TOCs of this pull: two in memory are too many."""
@@ -89,20 +101,32 @@ class StoredFrames:
             self._session.pool.submit("read", done)
 
     def read_all(self) -> None:
+        """Read the tables that were chosen, once."""
+        now = self._session.conditions.now()
         with self._lock:
-            blobs, self._unread = self._unread, []
+            first, self._unread = self._unread, None
+            if first is None:
+                return
+            missing = sum(layer.blob_bytes for layer in self._image.values())
+            seconds = seconds_for_others(missing, self.toc_bytes, now.link, now.costs)
+            joined, rows = self._tables.take(seconds / now.costs.table_byte)
+        self._index(rows)
+        blobs = [*first, *joined]
 
         def read() -> None:
-            spent = self._session.conditions.tables_read
             for one in blobs:
-                began = time.thread_time()
-                if (table := read_table(self._store, one, self._limits)) is not None:
+                if (table := self._read(one)) is not None:
                     self.tables.append(table)
                     self._unrecorded.append(table)
-                spent.bytes += one.toc_bytes
-                spent.seconds += time.thread_time() - began
 
         self._submit(read, blobs)
+
+    def _read(self, one: Unindexed) -> StoredToc | None:
+        spent, began = self._session.conditions.tables_read, time.thread_time()
+        table = read_table(self._store, one, self._limits)
+        spent.bytes += one.toc_bytes
+        spent.seconds += time.thread_time() - began
+        return table
 
     def skip(self, layer: Descriptor, toc_bytes: int) -> str | None:
         """Why a TOC is not worth being read, or None. The first that is has all tables read."""
@@ -134,7 +158,7 @@ class StoredFrames:
                 for one in layers
                 if (lacking := self._image.get(one.digest)) is not None
             }
-            left = sum(one.toc_bytes for one in self._unread)
+            left = sum(one.toc_bytes for one in self._unread or ())
         return layer.digest in worth_reading(image, left, now.link, now.costs)
 
     def known_of(self, chunks: set[bytes]) -> set[bytes]:
@@ -147,12 +171,25 @@ class StoredFrames:
     # ── rows ──
 
     def record_while(self, seconds: float) -> None:
-        """Record some frames in the index, beside a download that takes so long anyway."""
-        if seconds < _RECORD_SECONDS or self._is_recording or not self._unrecorded:
+        """Record some frames in the index, beside a download that takes so long anyway.
+
+        Where all are, a table comes next that nothing had the time for.
+        """
+        if seconds < _RECORD_SECONDS or self._is_recording:
             return
+        one = None
+        if not self._unrecorded:
+            costs = self._session.conditions.now().costs
+            with self._lock:
+                one = self._tables.take_one(seconds / _BESIDE / costs.table_byte)
+            if one is None:
+                return
 
         def record() -> None:
-            self._record()
+            if one is None:
+                self._record()
+            elif (table := self._read(one)) is not None:
+                self._unrecorded.append(table)
             self._is_recording = False
 
         self._is_recording = True

@@ -126,6 +126,16 @@ def worth_reading(
     return set()
 
 
+def seconds_for_others(missing: int, toc_bytes: int, link: Link, costs: WorkCosts) -> float:
+    """What may be spent on stored tables beside those of `toc_bytes`, which are read anyway.
+
+    A quarter of what the `missing` bytes of the image take, and half a second. To read all of a
+    hundred that fast cold pulls had left took a minute, with 4 s of download behind it.
+    """
+    whole = missing / (link.rate or _USUAL_RATE)
+    return max(0.0, Slack().bound(whole) - whole - toc_bytes * costs.table_byte)
+
+
 def gap_in_parts(needed: Sequence[ByteRange], link: Link) -> int:
     """The longest gap to buy between spans that share a request, where each part costs host time.
 
