@@ -29,7 +29,7 @@ class Flight:
         self.name, self.what, self.began = name, what, time.time()
         self.failure: ZPullError | None = None
         self.is_done = False
-        self.total = self.here = 0
+        self.total = self.here = self.arrived = 0
         self.note = ""
         self._changed = threading.Condition()
         self.partial_blobs = PartialBlobs()
@@ -56,6 +56,7 @@ class Flight:
             self.total, self.here = event.total_bytes, event.here_bytes
         elif isinstance(event, Arrived):
             self.here = min(self.here + event.bytes, self.total)
+            self.arrived += event.bytes
         elif isinstance(event, Retried | GaveUp):
             self.note = event.cause
         self._wake()

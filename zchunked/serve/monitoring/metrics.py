@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,23 @@ class HostCount:
     karma: float | None = None
 
 
+@dataclass(slots=True)
+class _Day:
+    """Bytes since its midnight, local time."""
+
+    day: str = ""
+    sent: int = 0
+    fetched: int = 0
+
+    def on(self, day: str) -> _Day:
+        """This one, or a new one where it is over."""
+        return self if self.day == day else _Day(day)
+
+
+def _today() -> str:
+    return time.strftime("%F")
+
+
 class Metrics:
     """One registry of its own, so that two servers in one process do not mix. Thread-safe."""
 
@@ -32,7 +50,9 @@ class Metrics:
         """`flights` and `store_bytes` are asked when the metrics are read."""
         self._lock = threading.Lock()
         self._registry = CollectorRegistry()
-        self.sent = self.saved = 0
+        self.began = time.time()
+        self.sent = 0
+        self._today = _Day()
         self.hosts: dict[str, HostCount] = {}
         self._answers = self._counter("zpull_requests", "Requests answered.", "method", "code")
         self._sent = self._counter("zpull_client_bytes", "Body bytes sent to clients.")
@@ -68,12 +88,12 @@ class Metrics:
         self._sent.inc(size)
         with self._lock:
             self.sent += size
+            self._today = self._today.on(_today())
+            self._today.sent += size
 
     def was_here(self, size: int) -> None:
         """Bytes of an image that need not be fetched."""
         self._saved.inc(size)
-        with self._lock:
-            self.saved += size
 
     def received(self, host: str, traffic: Traffic) -> None:
         """All that one pull or one question cost, once it has ended."""
@@ -83,6 +103,17 @@ class Metrics:
             count = self.hosts.setdefault(host, HostCount())
             count.fetched += traffic.fetched
             count.requests += traffic.requests
+            self._today = self._today.on(_today())
+            self._today.fetched += traffic.fetched
+
+    def saved_today(self, arrived: int) -> int:
+        """Bytes that clients got since midnight, and no upstream sent.
+
+        `arrived`: by pulls in progress.
+        """
+        with self._lock:
+            self._today = self._today.on(_today())
+            return max(self._today.sent - self._today.fetched - arrived, 0)
 
     def counted(self, host: str, show: Emit) -> Emit:
         """Count failures among the events of a pull, and pass all events on to `show`."""

@@ -39,20 +39,24 @@ class HostRow:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Bytes, since the server started."""
+    """Bytes: since the server started, `seconds` ago; `today`: saved since midnight."""
 
     version: str
+    seconds: float
     sent: int
     fetched: int
-    saved: int
+    today: int
     store: int
     flights: Sequence[FlightRow]
     images: Sequence[ImageRow]
     hosts: Sequence[HostRow]
+    more_images: int = 0
+    """In the store, and not among `images`."""
 
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8882;--good:#2a7f62}
+@media(prefers-color-scheme:dark){:root{--good:#4fb98f}}
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem}
 h1{font-size:1.4rem;margin:.2rem 0}h2{font-size:1.05rem;margin:1.6rem 0 .4rem}
 .facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.6rem;margin:1rem 0}
@@ -60,8 +64,11 @@ h1{font-size:1.4rem;margin:.2rem 0}h2{font-size:1.05rem;margin:1.6rem 0 .4rem}
 .facts b{display:block;font-size:1.25rem}.facts span{opacity:.75;font-size:.85rem}
 .row{border-top:1px solid var(--line);padding:.45rem 0;display:flex;flex-wrap:wrap;gap:.1rem 1rem;
 align-items:baseline}.row b{overflow-wrap:anywhere;font-weight:500;flex:1 1 16rem}
-.row span{opacity:.8;font-size:.9rem;font-variant-numeric:tabular-nums}
-progress{width:100%;height:.5rem;accent-color:var(--good)}p{opacity:.75}
+.row span{opacity:.8;font-size:.9rem;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+progress{appearance:none;width:100%;height:.5rem;border:0;border-radius:.25rem;overflow:hidden;
+background:var(--soft)}::-webkit-progress-bar{background:none}
+::-webkit-progress-value{background:var(--good)}::-moz-progress-bar{background:var(--good)}
+p{opacity:.75}
 """
 
 
@@ -70,7 +77,7 @@ def render(facts: Facts) -> bytes:
     tiles = [
         (human(facts.sent), "sent to engines"),
         (human(facts.fetched), "fetched upstream"),
-        (human(facts.saved), "saved: already in the store"),
+        (human(facts.today), "saved today"),
         (human(facts.store), "store on disk"),
     ]
     body = [
@@ -81,7 +88,7 @@ def render(facts: Facts) -> bytes:
         "<meta http-equiv=refresh content=5><title>zpull serve</title>",
         (
             f"<style>{_STYLE}</style><h1>zpull serve</h1><p>version {escape(facts.version)}, "
-            "since it started:</p>"
+            f"started {age(facts.seconds)} ago</p>"
         ),
         "<div class=facts>",
         *(f"<div><b>{escape(value)}</b><span>{escape(what)}</span></div>" for value, what in tiles),
@@ -93,8 +100,9 @@ def render(facts: Facts) -> bytes:
             if facts.images
             else ["<p>None yet: pull one through this server.</p>"]
         ),
+        *([f"<p>And {facts.more_images} more.</p>"] if facts.more_images else []),
         "<h2>Upstream registries</h2>",
-        *(map(_host, facts.hosts) if facts.hosts else ["<p>None was asked yet.</p>"]),
+        *(map(_host, facts.hosts) if facts.hosts else ["<p>None has been asked yet.</p>"]),
         "</html>",
     ]
     return "\n".join(body).encode("utf-8", "replace")
@@ -103,12 +111,8 @@ def render(facts: Facts) -> bytes:
 def _flight(row: FlightRow) -> str:
     share = f"{human(row.here)} of {human(row.total)}" if row.total else "looking into it"
     note = f"<span>{escape(row.note[:200])}</span>" if row.note else ""
-    bar = (
-        f"<progress max={row.total} value={min(row.here, row.total)}></progress>"
-        if row.total
-        else "<progress></progress>"
-    )
-    return _row(row.name, str(share), age(row.seconds), more=f"{note}{bar}")
+    bar = f"<progress max={row.total or 1} value={min(row.here, row.total)}></progress>"
+    return _row(row.name, share, age(row.seconds), more=f"{note}{bar}")
 
 
 def _image(row: ImageRow) -> str:

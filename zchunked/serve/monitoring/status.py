@@ -18,22 +18,32 @@ _MOST_ROWS = 200  # of images on the page
 def status_page(store: Store, flights: Flights, metrics: Metrics) -> bytes:
     """The page at `/`, as of now."""
     now = time.time()
-    rows = [
-        FlightRow(one.title, one.here, one.total, now - one.began, one.note)
-        for one in flights.current()
-    ]
+    current = flights.current()
+    rows = [FlightRow(one.title, one.here, one.total, now - one.began, one.note) for one in current]
+    stored = store.images()
     images = [
         ImageRow(image.name, image.platform, short(image.manifest), now - image.pulled)
-        for image in store.images()[:_MOST_ROWS]
+        for image in stored[:_MOST_ROWS]
     ]
     hosts = [
         HostRow(name, one.fetched, one.karma, store.recall(name))
         for name, one in sorted(metrics.hosts.items())
     ]
-    fetched = sum(one.fetched for one in metrics.hosts.values())
-    size = bytes_on_disk(store.folder)
-    shown = Facts(__version__, metrics.sent, fetched, metrics.saved, size, rows, images, hosts)
-    return render(shown)
+    arrived = sum(one.arrived for one in current)
+    return render(
+        Facts(
+            __version__,
+            now - metrics.began,
+            metrics.sent,
+            sum(one.fetched for one in metrics.hosts.values()) + arrived,
+            metrics.saved_today(arrived),
+            bytes_on_disk(store.folder),
+            rows,
+            images,
+            hosts,
+            len(stored) - len(images),
+        )
+    )
 
 
 def bytes_on_disk(folder: Path) -> int:
