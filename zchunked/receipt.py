@@ -11,6 +11,7 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest
 
 Mode = Literal["partial", "whole", "cached"]
+Way = Literal["exact", "lean", "whole"]
 Proved = Literal["blob", "diff_id", "both"]
 
 
@@ -150,7 +151,7 @@ class WayEstimate:
     `taken`: that is what a pull would do.
     """
 
-    way: str
+    way: Way
     bytes: int
     requests: int
     seconds: float

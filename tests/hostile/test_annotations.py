@@ -19,7 +19,7 @@ from tests.helpers.harness.hostile import (
     victim,
 )
 from zchunked.limits import Limits
-from zchunked.pull.metadata.layer_metadata import NOTHING_HERE
+from zchunked.pull.planning.whole import NOTHING_STORED
 
 TOC_POSITION, TOC_DIGEST = PREFIX + "manifest-position", PREFIX + "manifest-checksum"
 SPLIT_POSITION, SPLIT_DIGEST = PREFIX + "tarsplit-position", PREFIX + "tarsplit-checksum"
@@ -156,7 +156,7 @@ def test_metadata_above_our_limits_is_not_asked_for(tmp_path: Path, start: str, 
         assert on.last is not None
         entry = outcome.receipt.layers[0]
         assert entry.mode == "whole"
-        assert ("above the limits" if start != "cold" else NOTHING_HERE) in (entry.reason or "")
+        assert ("above the limits" if start != "cold" else NOTHING_STORED) in (entry.reason or "")
         toc_at = content.layers[0].toc_at
         assert toc_at is not None
         first = next(spans for digest, spans in on.last.asked if digest == content.layers[0].digest)

@@ -16,7 +16,6 @@ from zchunked.pull.planning.cpu_costs import TablesRead, costs_of, measured
 from zchunked.pull.planning.ways import (
     LackingLayer,
     Slack,
-    Way,
     WayCost,
     WorkCosts,
     choose,
@@ -26,6 +25,7 @@ from zchunked.pull.planning.ways import (
     worth_reading,
 )
 from zchunked.ranges import ByteRange
+from zchunked.receipt import Way
 
 MB = 1_000_000
 

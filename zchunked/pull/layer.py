@@ -13,9 +13,9 @@ from zchunked.layers.proof import Proof
 from zchunked.layers.stand_ins import KnownFrames, StandIns, Trust
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor
-from zchunked.pull.planning.ways import Way, WayCost
+from zchunked.pull.planning.whole import LayerFacts, why_whole
 from zchunked.ranges import ByteRange
-from zchunked.receipt import LayerEntry
+from zchunked.receipt import LayerEntry, Way
 from zchunked.store.chunks import ChunkLocation
 
 
@@ -35,9 +35,9 @@ class LayerTask:
     diff_id: Digest
     entry: LayerEntry
     way: Way | None = None
+    facts: LayerFacts = field(default_factory=LayerFacts)
     index: LayerIndex | None = None
     here_before: int = 0  # bytes of the blob itself
-    ways: list[WayCost] = field(default_factory=list)
     places: dict[bytes, ChunkLocation] = field(default_factory=dict)
     known: KnownFrames | None = None
     stand_ins: StandIns = field(default_factory=StandIns)
@@ -95,5 +95,12 @@ class LayerTask:
         ]
         return [*frames, *(place.start for place in self.places.values() if place.blob == blob)]
 
-    def take_whole(self, reason: str | None) -> None:
-        self.way, self.entry.mode, self.entry.reason = "whole", "whole", reason
+    def settle_way(self, why_parts: str | None = None) -> None:
+        """Take the way that the facts speak for, whenever they have changed.
+
+        `why_parts`: the reason on the receipt where it comes in parts.
+        """
+        why = why_whole(self.facts)
+        self.way = self.facts.taken if why is None else "whole"
+        self.entry.mode = "partial" if why is None else "whole"
+        self.entry.reason = why_parts if why is None else why

@@ -10,7 +10,6 @@ from zchunked.layers.proof import Proof, prove, tar_of_blob
 from zchunked.layers.rebuild import Rebuild, verified_blocks
 from zchunked.oci.digest import Digest
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.metadata.inspect import NO_RANGES
 from zchunked.pull.partial_blobs import PartialBlobs
 from zchunked.pull.session import PullSession
 
@@ -33,7 +32,8 @@ class LayerProver:
         """Read the layer as its bytes arrive; leaves the proof or the failure in its task."""
         try:
             if task.layer.digest in self._session.downloader.without_ranges and task.way != "whole":
-                task.take_whole(NO_RANGES)  # found out on the way
+                task.facts.has_ranges = False  # found out on the way
+                task.settle_way()
             task.proof = self._by_diff_id(task) if task.is_lean else self._by_digest(task)
             if task.proof.is_blob:
                 self.partial_blobs.prove(task.layer.digest)

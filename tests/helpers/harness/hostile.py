@@ -35,7 +35,7 @@ from zchunked.errors import FormatError, IntegrityError, ZPullError
 from zchunked.export.layers import layers_of
 from zchunked.oci.digest import Digest
 from zchunked.options import GapOptions
-from zchunked.pull.metadata.layer_metadata import NOTHING_HERE
+from zchunked.pull.planning.whole import NOTHING_STORED
 from zchunked.ranges import ByteRange
 from zchunked.receipt import Receipt
 from zchunked.store import Store
@@ -287,7 +287,7 @@ class Bench:
         for entry, layer in zip(outcome.receipt.layers, content.layers, strict=True):
             assert entry.mode == "whole"
             assert words in (entry.reason or "") or (
-                self.start == "cold" and entry.reason == NOTHING_HERE
+                self.start == "cold" and entry.reason == NOTHING_STORED
             )
             is_clear_line(entry.reason or "")
             assert entry.fetched_bytes == layer.size

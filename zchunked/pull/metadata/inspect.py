@@ -1,4 +1,4 @@
-"""Inspect a layer before it is planned: is it stored, what is in its blob, or why is it whole."""
+"""Inspect a layer before it is planned: is it stored, what is in its blob."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from zchunked.formats.layer_format import format_of, is_chunked, toc_bytes_of
 from zchunked.limits import Limits
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.metadata.early_chunks import EarlyRules
-from zchunked.pull.metadata.layer_metadata import LayerMetadata, not_here
+from zchunked.pull.metadata.layer_metadata import LayerMetadata
 from zchunked.pull.metadata.toc_fetch import LONG_TOC, TocFetcher
 from zchunked.pull.planning.request_shape import early_runs
 from zchunked.pull.planning.stored_frames import StoredFrames
 from zchunked.pull.session import PullSession
 from zchunked.ranges import ByteRange, total
-
-NO_RANGES = "its host serves no ranges"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,28 +34,29 @@ class Inspector:
     needs_no_toc: Callable[[Descriptor], bool] = lambda _: False
 
     def inspect(self, layer: Descriptor, metadata: LayerMetadata) -> None:
-        """Fetch TOC and tar-split of a layer, or note why it cannot be pulled in parts."""
+        """Fetch TOC and tar-split of a layer, or report what keeps it from coming in parts."""
         store, limits = self.tables.transfer.store, self.tables.transfer.options.limits
         without_ranges = self.tables.transfer.downloader.without_ranges
+        facts = metadata.facts
         metadata.is_here = self._adopt(layer)
-        metadata.here_before = total(store.covered(layer.digest))
+        facts.here = total(store.covered(layer.digest))
         if store.is_whole(layer.digest):
             metadata.is_here = True
-        elif self.needs_no_toc(layer) and not (metadata.here_before and self._has_toc(layer)):
-            why = None if is_chunked(layer) else _why_plain(layer, limits)
-            metadata.reason = why or not_here(metadata.here_before)
+        elif self.needs_no_toc(layer) and not (facts.here and self._has_toc(layer)):
+            facts.toc = "useless"
+            facts.no_parts = None if is_chunked(layer) else _why_plain(layer, limits)
         else:
             try:
                 location = self.tables.locate(layer, may_grow=self.may_take)
                 self.tables.fetch(layer, location, metadata, may_grow=self._may_grow)
             except UnsupportedLayerError as error:
-                metadata.index, metadata.reason = None, str(error)
+                metadata.index, facts.no_parts = None, str(error)
             except RangeIgnoredError:
                 if self._may_grow:
                     raise
-                metadata.reason = NO_RANGES
+                facts.has_ranges = False
             if layer.digest in without_ranges:
-                metadata.reason = NO_RANGES
+                facts.has_ranges = False
         metadata.is_complete = True
 
     @property

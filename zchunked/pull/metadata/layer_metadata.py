@@ -1,4 +1,4 @@
-"""What is known of a layer's blob before it is planned: its TOC, or why it has none."""
+"""What is known of a layer's blob before it is planned: its TOC, and facts about its way."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from dataclasses import dataclass, field
 from zchunked.download.fetch_plan import FetchPlan
 from zchunked.layers.metadata import LayerIndex
 from zchunked.pull.layer import LayerTask
+from zchunked.pull.planning.whole import LayerFacts
 from zchunked.ranges import ByteRange, merge
-
-NOTHING_HERE = "nothing of it is in the store"
 
 
 @dataclass(slots=True, eq=False)
 class LayerMetadata:
-    """What a layer's blob holds, or why it comes whole. Filled by one worker while others look.
+    """What a layer's blob holds. Filled by one worker while others look.
 
-    `here_before`: bytes of it that were stored before. `index` is set once the TOC is read: then
+    `facts.here`: bytes of it that were stored before. `index` is set once the TOC is read: then
     chunks can be requested, though the tar-split may still be arriving. `is_complete`: everything
     arrived and was checked, nothing changes any more; until then `in_flight` is being fetched.
     `begun`: plans of chunks that are fetched before the layer's plan; no more are added once
     `index` is set.
     """
 
-    here_before: int = 0
+    facts: LayerFacts = field(default_factory=LayerFacts)
     index: LayerIndex | None = None
-    reason: str | None = None
     is_here: bool = False
     is_complete: bool = False
     in_flight: Sequence[ByteRange] = ()
@@ -44,14 +42,9 @@ class LayerMetadata:
 
     def describe(self, task: LayerTask) -> None:
         """Tell the task, which is understood then."""
-        task.index = self.index
-        task.here_before = task.entry.cached_bytes = self.here_before
+        task.index, task.facts = self.index, self.facts
+        task.here_before = task.entry.cached_bytes = self.facts.here
         if self.is_here:
             task.way, task.entry.mode = "whole", "cached"
-        elif self.reason is not None:
-            task.take_whole(self.reason)
-
-
-def not_here(here: int) -> str:
-    """Why a layer comes whole of which so many bytes are here, from an earlier try."""
-    return "the rest of it is not in the store" if here else NOTHING_HERE
+        else:
+            task.settle_way()

@@ -28,13 +28,13 @@ _MOST_BETWEEN = 4 << 10  # frame headers, the footer, and whatever an unknown wr
 class TocFetcher:
     """Fetches TOCs of the layers of one image. `budget`: memory for all their TOCs.
 
-    `skip`: why a TOC of so many bytes is not read although it arrives, or None. `early`: when
-    and how chunks of a layer are requested before its plan; None: they are not.
+    `skip`: whether a TOC of so many bytes is not read although it arrives. `early`: when and how
+    chunks of a layer are requested before its plan; None: they are not.
     """
 
     transfer: Transfer
     budget: ImageBudget
-    skip: Callable[[Descriptor, int], str | None] = lambda *_: None
+    skip: Callable[[Descriptor, int], bool] = lambda *_: False
     early: EarlyRules | None = None
 
     @property
@@ -88,7 +88,7 @@ class TocFetcher:
                 with self.transfer.chameleon.local_work():  # stored tables are read before it
                     index = reader.finish()
                 if index is None:
-                    metadata.reason = reader.skipped
+                    metadata.facts.toc = "slow"
                     return
                 check_tarsplit(store, index)
             except IntegrityError:

@@ -26,8 +26,8 @@ _LOOK_SECONDS = 0.02
 class TocStream:
     """Reads a TOC as its bytes arrive, on the worker of the read queue, in turns with other TOCs.
 
-    `found` is given the index, once its digest is proved. It is not read as long as `skip` says why
-    not; then that is `skipped`. `early` requests chunks meanwhile.
+    `found` is given the index, once its digest is proved. It is not read as long as `skip` says so;
+    then it `is_skipped`. `early` requests chunks meanwhile.
     """
 
     store: Store
@@ -37,9 +37,9 @@ class TocStream:
     pool: WorkerPool
     stop: threading.Event
     found: Callable[[LayerIndex], None]
-    skip: Callable[[], str | None]
+    skip: Callable[[], bool]
     early: EarlyChunks | None = None
-    skipped: str | None = field(init=False, default=None)
+    is_skipped: bool = field(init=False, default=False)
     _read_to: int = field(init=False)
     _asked: int = field(init=False)  # the read queue was given what is before it
     _looking: threading.Lock = field(init=False, default_factory=threading.Lock)
@@ -65,8 +65,8 @@ class TocStream:
     def _begin(self) -> bool:
         """Whether it is read. Call with the lock."""
         if self._asked == self.location.toc.span.start:
-            self.skipped = self.skip()
-        return self.skipped is None
+            self.is_skipped = self.skip()
+        return not self.is_skipped
 
     def _ask(self, end: int) -> None:
         """Call with the lock."""

@@ -9,9 +9,9 @@ from typing import get_args
 from zchunked.download.coalesce import PART_BYTES, Link
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.planning.ways import Way, WayCost, WorkCosts, cost_of
+from zchunked.pull.planning.ways import WayCost, WorkCosts, cost_of
 from zchunked.ranges import total
-from zchunked.receipt import Estimate, WayEstimate
+from zchunked.receipt import Estimate, Way, WayEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,8 @@ def ways_of(
         return []
     first = conditions.link.seconds(first_bytes, first_requests, conditions.jobs)
     found = []
-    reading = (
-        conditions.costs.table_byte * stored_bytes if any(task.ways for task in tasks) else 0.0
-    )
+    has_choice = [task for task in tasks if task.facts.costs]
+    reading = conditions.costs.table_byte * stored_bytes if has_choice else 0.0
     for way in get_args(Way):
         costs = [_cost(task, way, conditions) for task in tasks]
         found.append(
@@ -53,7 +52,7 @@ def ways_of(
                 first_bytes + sum(cost.bytes for cost in costs),
                 first_requests + sum(cost.requests for cost in costs),
                 round(first + sum(its.seconds for its in costs) + reading * (way != "whole"), 1),
-                taken=bool(tasks) and all(task.way == way or not task.ways for task in tasks),
+                taken=bool(tasks) and all(task.way == way for task in has_choice),
             )
         )
     if sum(one.taken for one in found) > 1:  # layers that can come whole alone
@@ -64,7 +63,7 @@ def ways_of(
 
 def _cost(task: LayerTask, way: Way, conditions: LinkConditions) -> WayCost:
     runs = task.plan.runs if task.plan is not None else []
-    its = {cost.way: cost for cost in task.ways}
+    its = {cost.way: cost for cost in task.facts.costs}
     own = its.get(task.way) if task.way is not None else None
     return (
         its.get(way)

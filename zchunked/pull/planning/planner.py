@@ -38,8 +38,6 @@ class Planner:
         """`may_take_chunks`: bytes alone decide for the lean way, as with seeds, or offline.
 
         `is_plan`: the costs are reported, so they are those of the very requests.
-
-        `is_plan`: costs are told, so they are those of the very requests.
         """
         self.stored = stored
         """Frames of stored blobs that are not in the index yet, for the image planned next."""
@@ -256,7 +254,8 @@ class Planner:
             )
             if found.starts:  # none is left when all of the blob has been asked for meanwhile
                 task.stand_ins = found
-                task.way, task.entry.mode, task.entry.reason = "exact", "partial", None
+                task.facts.toc, task.facts.taken = "useful", "exact"
+                task.settle_way()
                 plan.want(subtract(plan.wanted, found.spans()))
         left = subtract(left, task.stand_ins.spans())
         shape = self._shapes[blob] = shape_of(self._gaps, task, conditions, left)

@@ -19,7 +19,6 @@ from zchunked.oci.documents import Descriptor
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.planning.stored_tables import Tables, tables_of
 from zchunked.pull.planning.ways import (
-    FASTER_WHOLE,
     LackingLayer,
     seconds_for_others,
     worth_reading,
@@ -128,16 +127,16 @@ class StoredFrames:
         spent.seconds += time.thread_time() - began
         return table
 
-    def skip(self, layer: Descriptor, toc_bytes: int) -> str | None:
-        """Why a TOC is not worth being read, or None. The first that is has all tables read."""
+    def skip(self, layer: Descriptor, toc_bytes: int) -> bool:
+        """Whether a TOC is not worth being read. The first that is has all tables read."""
         known, here = self._session.conditions.is_rate_known, self._store.covered(layer.digest)
         if total(here) < toc_bytes and not known:
             # for now: the first bytes say more of the connection than of the link
-            return FASTER_WHOLE
+            return True
         if not self.is_worth_reading(layer, toc_bytes):
-            return FASTER_WHOLE
+            return True
         self.read_all()
-        return None
+        return False
 
     def is_worth_reading(self, layer: Descriptor, toc_bytes: int) -> bool:
         """Whether the TOC of a layer of the image is one of those that are, as the link is now."""

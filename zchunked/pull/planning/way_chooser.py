@@ -1,4 +1,4 @@
-"""Choose the way of a layer, exact, lean or whole, by what each would cost; say why."""
+"""Choose the way of a layer, exact, lean or whole, by what each would cost."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from zchunked.layers.metadata import LayerIndex
 from zchunked.layers.stand_ins import StandIns
 from zchunked.options import GapOptions
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.metadata.layer_metadata import not_here
 from zchunked.pull.planning.estimates import LinkConditions
 from zchunked.pull.planning.request_shape import MOVED, shape_of
 from zchunked.pull.planning.ways import (
     AHEAD,
-    FASTER_WHOLE,
     Slack,
-    Way,
     WayCost,
     choose,
     cost_of,
     rough_cost,
 )
+from zchunked.pull.planning.whole import FASTER_WHOLE, why_whole
 from zchunked.ranges import ByteRange, merge, ranges, subtract, total
+from zchunked.receipt import Way
 
 _COLD_SHARE = 0.875  # of a layer of which nothing is here: lean has to need less of it than that
 
@@ -61,43 +60,42 @@ class WayChooser:
         *,
         is_unread: bool = False,
     ) -> None:
-        """Fill `ways`, and take one. `planned`: digests of chunks that earlier layers fetch.
+        """Compare costs, and settle a way. `planned`: digests of chunks that earlier layers fetch.
 
         `is_unread`: the pull that is planned will not read its TOC.
         """
         gaps, link = self._gaps, conditions.link
         is_known = any(source != task.layer.digest for source in stand_ins.blobs)
+        facts = task.facts
+        facts.here, facts.has_stand_ins = total(here), is_known
+        # of what an earlier try has brought the frames are known too
+        facts.is_foreign = not here and task.known is not None and bool(task.known.payloads)
         if gaps.exact and not self._is_plan:  # nothing to choose
-            task.way = "exact" if is_known else "whole"
-            self._explain(task, here, is_known=is_known)
+            facts.taken = "exact" if is_known else "whole"
+            task.settle_way()
             return
         needs = self._needs_of(task, stand_ins, conditions, here, planned)
         costs = [self._rough(task, need, conditions) for need in needs]
-        task.ways = costs
+        facts.costs = costs
         if self._is_plan:
-            task.ways = [self._stated(task, need, conditions) for need in needs]
+            facts.costs = [self._stated(task, need, conditions) for need in needs]
         by_way = {cost.way: cost for cost in costs}
         if gaps.is_metered and "lean" in by_way:
-            task.way = "lean"
+            facts.taken = "lean"
         elif gaps.is_metered or gaps.exact:
-            task.way = "exact" if is_known else "whole"
+            facts.taken = "exact" if is_known else "whole"
         elif self._may_take_chunks and "lean" in by_way:
-            task.way = min(costs, key=lambda cost: (cost.bytes, cost.way)).way
+            facts.taken = min(costs, key=lambda cost: (cost.bytes, cost.way)).way
         elif is_unread:
-            task.way = "whole"
+            facts.taken = "whole"
         else:
             if not is_known:
                 lean, plain = by_way.get("lean"), by_way["whole"]
                 saves = lean is not None and lean.bytes < plain.bytes * _COLD_SHARE
                 costs = [plain, lean] if saves and lean else [plain]
             taken = choose(costs, self._slack, is_rate_known=link.rate is not None)
-            task.way, self._slack = taken.way, self._slack.after(costs, taken)
-        self._explain(task, here, is_known=is_known)
-
-    def _explain(self, task: LayerTask, here: list[ByteRange], *, is_known: bool) -> None:
-        task.entry.reason = _why(task, here, is_known=is_known, is_metered=self._gaps.is_metered)
-        if task.way == "whole":
-            task.entry.mode = "whole"
+            facts.taken, self._slack = taken.way, self._slack.after(costs, taken)
+        task.settle_way(_why_parts(facts.taken, is_metered=gaps.is_metered))
 
     def _needs_of(
         self,
@@ -144,7 +142,7 @@ class WayChooser:
     def is_too_slow(self, task: LayerTask, conditions: LinkConditions) -> bool:
         """Whether the link is so much slower than assumed that fetching it whole was wrong."""
         taken, rate = self._rates.get(task.layer.digest), conditions.link.rate
-        is_by_time = task.way == "whole" and task.entry.reason == FASTER_WHOLE
+        is_by_time = task.way == "whole" and why_whole(task.facts) == FASTER_WHOLE
         return is_by_time and rate is not None and taken is not None and rate * MOVED < taken
 
 
@@ -160,18 +158,8 @@ def _lean_need(task: LayerTask, index: LayerIndex, planned: Collection[bytes]) -
     return merge(ranges(starts, [toc.ends[chunk] for chunk in ours]))
 
 
-def _why(task: LayerTask, here: list[ByteRange], *, is_known: bool, is_metered: bool) -> str | None:
-    """The reason on the receipt where the way is not the obvious one; otherwise None."""
-    if task.way == "exact":
+def _why_parts(way: Way, *, is_metered: bool) -> str | None:
+    """The reason on the receipt where parts are not the obvious choice; otherwise None."""
+    if way == "exact":
         return "no tar-split is trusted, so the lean way is not possible" if is_metered else None
-    if task.way == "lean":
-        return "asked for by --lean or --max-gap 0" if is_metered else "it needs the fewest bytes"
-    if is_known:
-        return FASTER_WHOLE
-    # of what an earlier try has brought the frames are known too
-    is_foreign = not here and task.known is not None and bool(task.known.payloads)
-    return (
-        "what is stored of it was written by another encoder"
-        if is_foreign
-        else not_here(total(here))
-    )
+    return "asked for by --lean or --max-gap 0" if is_metered else "it needs the fewest bytes"

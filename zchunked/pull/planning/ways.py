@@ -7,14 +7,11 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Literal
 
 from zchunked.download.coalesce import PART_BYTES, GapPolicy, Link, Run
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, total
-
-Way = Literal["exact", "lean", "whole"]
-FASTER_WHOLE = "takes less time whole than in parts"
+from zchunked.receipt import Way
 
 _LONG = 4 << 20  # bytes of one request
 _USUAL_RATE = 12.5e6  # bytes per second, of a link that was not measured yet
