@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
+from zchunked.download.arrival import BlobArrival
 from zchunked.download.coalesce import Link
 from zchunked.layers.chunk_data import are_chunks
 from zchunked.layers.metadata import read_index_and_tarsplit
@@ -44,6 +46,7 @@ def main(folder: Path) -> None:
         layer,
         found["diff_id"],
         LayerEntry(layer.digest, found["diff_id"], layer.size, "zstd:chunked"),
+        BlobArrival(threading.Event()),
     )
     with Store(folder / BEFORE) as before, Store(folder / AFTER) as after:
         os.getppid()

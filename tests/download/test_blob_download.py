@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
+from zchunked.download.arrival import BlobArrival
 from zchunked.download.blob_download import BlobDownload
 from zchunked.download.coalesce import Run
 from zchunked.download.fetch_plan import FetchPlan
@@ -14,7 +17,8 @@ from zchunked.ranges import ByteRange
 
 def state_of(*runs: Run) -> BlobDownload:
     spans = [span for run in runs for span in run]
-    return BlobDownload(FetchPlan(Descriptor("", EMPTY, 1000), [*runs], spans, []), queue=runs)
+    plan = FetchPlan(Descriptor("", EMPTY, 1000), [*runs], spans, [])
+    return BlobDownload(plan, BlobArrival(threading.Event()), queue=runs)
 
 
 def run(*edges: int) -> Run:

@@ -27,8 +27,8 @@ from tests.helpers.harness.hostile import (
     victim_tar,
 )
 from tests.helpers.harness.pulls import open_store
+from zchunked.download.arrival import Arrivals
 from zchunked.download.retry import Stopped
-from zchunked.download.watermarks import Watermarks
 from zchunked.errors import (
     AccessDeniedError,
     IntegrityError,
@@ -355,10 +355,11 @@ def test_metadata_that_comes_damaged_is_asked_for_again_in_one_request(
 
 def test_whoever_waits_for_bytes_learns_at_once_that_the_pull_has_ended() -> None:
     stop, ended = threading.Event(), threading.Event()
-    arrivals = Watermarks(stop)
+    arrivals = Arrivals(stop)
     blob = Digest(victim().digest)
-    arrivals.expect(blob, [(ByteRange(0, 10),)])
-    waits, long_wait = threading.Event(), arrivals._changed.wait
+    mark = arrivals.of(blob).watermark
+    mark.expect([(ByteRange(0, 10),)])
+    waits, long_wait = threading.Event(), mark._changed.wait
 
     def wait(_: float) -> bool:
         waits.set()
@@ -369,7 +370,7 @@ def test_whoever_waits_for_bytes_learns_at_once_that_the_pull_has_ended() -> Non
             arrivals.wait_for(blob, 5)
         ended.set()
 
-    arrivals._changed.wait = wait  # type: ignore[assignment,method-assign]
+    mark._changed.wait = wait  # type: ignore[assignment,method-assign]
     thread = threading.Thread(target=work)
     thread.start()
     assert waits.wait(10)

@@ -21,6 +21,7 @@ from tests.helpers.build.layers import Layer
 from tests.helpers.harness.hostile import Bench, bench, flips
 from tests.helpers.harness.pulls import AMD64, IMPATIENT, open_store
 from tests.helpers.servers.memory import Break, MemorySource
+from zchunked.download.arrival import BlobArrival
 from zchunked.download.coalesce import GapPolicy, Link, Run, runs_for
 from zchunked.download.downloader import Downloader
 from zchunked.download.fetch_plan import FetchPlan
@@ -344,6 +345,7 @@ def test_orders_are_made_anew_where_the_link_has_moved_and_only_there(warm: Benc
         descriptor,
         Digest(one.diff_id),
         LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"),
+        BlobArrival(threading.Event()),
     )
     task.index = read_index_and_tarsplit(warm.store, descriptor)
     task.way = "lean"
@@ -369,6 +371,7 @@ def test_a_layer_of_which_all_has_been_asked_for_came_whole(warm: Bench) -> None
         descriptor,
         Digest(one.diff_id),
         LayerEntry(one.digest, one.diff_id, one.size, "zstd:chunked"),
+        BlobArrival(threading.Event()),
     )
     task.index = read_index_and_tarsplit(warm.store, descriptor)
     task.facts.toc = "slow"
@@ -434,7 +437,7 @@ def test_what_is_planned_anew_comes_once_and_all_of_it(
         downloader.close()
         assert downloader.bytes_left() == 0
         assert subtract(merge(wanted), store.covered(blob.digest)) == []
-        downloader.watermarks.wait_for(blob.digest, one.size)
+        downloader.arrivals.wait_for(blob.digest, one.size)
         asked = [span for _, spans in source.asked for span in spans]
         assert total(asked) == total(merge(asked))
 

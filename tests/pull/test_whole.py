@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import product
 from typing import get_args
 
 import pytest
 
+from zchunked.download.arrival import BlobArrival
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.layer import LayerTask
@@ -54,7 +56,10 @@ def test_a_layer_takes_the_way_that_its_facts_speak_for_and_says_why() -> None:
     ):
         digest = Digest("sha256:" + "1" * 64)
         task = LayerTask(
-            Descriptor("", digest, 1), digest, LayerEntry(digest, digest, 1, "zstd:chunked")
+            Descriptor("", digest, 1),
+            digest,
+            LayerEntry(digest, digest, 1, "zstd:chunked"),
+            BlobArrival(threading.Event()),
         )
         task.facts = LayerFacts(has_ranges, no_parts, toc, taken=taken)
         task.settle_way("parts")

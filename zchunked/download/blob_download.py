@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from zchunked.download.arrival import BlobArrival
 from zchunked.download.coalesce import Run, shares
 from zchunked.download.fetch_plan import FetchPlan
 from zchunked.download.retry import Stopped
@@ -29,6 +30,7 @@ class BlobDownload:
     def __init__(
         self,
         plan: FetchPlan,
+        arrival: BlobArrival,
         *,
         queue: Sequence[Run] = (),
         may_grow: bool = True,
@@ -40,7 +42,8 @@ class BlobDownload:
         `on_bytes` is called as bytes arrive. `pool`: workers that may help with what a broken
         connection left.
         """
-        self.plan, self.may_grow, self.on_bytes, self.pool = plan, may_grow, on_bytes, pool
+        self.plan, self.arrival, self.may_grow = plan, arrival, may_grow
+        self.on_bytes, self.pool = on_bytes, pool
         self.queue = deque(queue)
         self.running: list[Run] = []
         self.lock = threading.Lock()
@@ -77,17 +80,14 @@ class BlobDownload:
                 self.running.append(after)
         return taken
 
-    def replan(self, make_runs: MakeRuns, expect: Callable[[Sequence[Run]], None]) -> int:
-        """Replace the queued runs; returns how many more there are.
-
-        `expect` is given all that will arrive, while none can end.
-        """
+    def replan(self, make_runs: MakeRuns) -> int:
+        """Replace the queued runs; returns how many more there are."""
         wanted = self.plan.wanted
         with self.lock:
             left = merge([span for run in self.queue for span in run])
             before, runs = len(self.queue), make_runs(subtract(wanted, subtract(wanted, left)))
             self.queue = deque(runs)
-            expect(sorted([*self.running, *runs]))
+            self.arrival.watermark.expect(sorted([*self.running, *runs]))  # while none can end
             return len(runs) - before
 
     def leave(self, left: list[ByteRange], jobs: int) -> tuple[int, list[ByteRange]]:

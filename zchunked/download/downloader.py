@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from zchunked.download.arrival import Arrivals
 from zchunked.download.blob_download import BlobDownload, MakeRuns
 from zchunked.download.fetch_plan import FetchPlan
 from zchunked.download.receiver import Receiver
 from zchunked.download.retrying_source import RetryingSource
 from zchunked.download.run_fetcher import RunFetcher
-from zchunked.download.watermarks import Watermarks
 from zchunked.download.workers import WorkerPool
 from zchunked.interfaces import Emit
 from zchunked.oci.digest import Digest
@@ -40,38 +40,34 @@ class Downloader:
     ) -> None:
         """`can_drain`: whether the source only returns received bytes once `stop` is set."""
         self._source, self._store, self._stop = source, store, stop
-        self.watermarks = Watermarks(stop)
+        self.arrivals = Arrivals(stop)
         receiver = self._receiver = Receiver(source, store, accounts, emit, stop, can_drain)
-        self._runs = RunFetcher(receiver, store, self.watermarks, emit, stop, self._share)
-        self.without_ranges = self._runs.without_ranges
-        """Blobs of hosts that serve no ranges."""
+        self._runs = RunFetcher(receiver, store, emit, self._share)
         self.commit_early, self.settle = receiver.commit_early, receiver.settle
-        self.take_back = receiver.take_back
         self._lock = threading.Lock()
         self._states: dict[Digest, BlobDownload] = {}
         self._rate = 0.0  # of the last run, in bytes per second
 
     def submit(self, pool: WorkerPool, plan: FetchPlan) -> None:
-        """Queue all runs of the plan; `watermarks` rise as they arrive."""
+        """Queue all runs of the plan; the blob's watermark rises as they arrive."""
         whole = (ByteRange(0, plan.blob.size),)
         if plan.runs and plan.wanted == [*whole] and not self._source.serves_ranges(plan.blob):
             plan.runs = [whole]  # each of several workers would be sent all of it
-        state = BlobDownload(plan, queue=plan.runs)
+        state = BlobDownload(plan, self.arrivals.of(plan.blob.digest), queue=plan.runs)
         with self._lock:
             self._states[plan.blob.digest] = state
-        self.watermarks.expect(plan.blob.digest, plan.runs)
+        state.arrival.watermark.expect(plan.runs)
         jobs = pool.size("fetch")
         for _ in plan.runs:
             pool.submit("fetch", lambda: self._run_next(state, jobs))
 
     def replan(self, pool: WorkerPool, plan: FetchPlan, make_runs: MakeRuns) -> None:
         """Request what is wanted of the runs that no worker has begun in another way."""
-        blob = plan.blob.digest
-        if blob in self.without_ranges:
+        state = self._states[plan.blob.digest]
+        if state.arrival.claim.was_made:
             return
-        state = self._states[blob]
         jobs = pool.size("fetch")
-        for _ in range(state.replan(make_runs, lambda runs: self.watermarks.expect(blob, runs))):
+        for _ in range(state.replan(make_runs)):
             pool.submit("fetch", lambda: self._run_next(state, jobs))
 
     def bytes_left(self) -> int:
@@ -98,7 +94,14 @@ class Downloader:
         is called in their threads, too. Where the host serves no ranges and `may_grow` is false,
         RangeIgnoredError is raised instead of fetching the whole blob.
         """
-        state = BlobDownload(plan, queue=plan.runs, may_grow=may_grow, on_bytes=on_bytes, pool=pool)
+        state = BlobDownload(
+            plan,
+            self.arrivals.of(plan.blob.digest),
+            queue=plan.runs,
+            may_grow=may_grow,
+            on_bytes=on_bytes,
+            pool=pool,
+        )
         if pool is not None and is_shared:
             for _ in plan.runs[1:]:
                 pool.submit("fetch", lambda: self._help(state))
@@ -120,7 +123,7 @@ class Downloader:
             return False
         try:
             if not self._runs.run(state, run):
-                self.watermarks.wait_for(state.plan.blob.digest, state.plan.blob.size)
+                state.arrival.watermark.wait_for(state.plan.blob.size)
         finally:
             with state.lock:
                 state.running.remove(run)
@@ -134,7 +137,7 @@ class Downloader:
     def _share(self, state: BlobDownload, left: list[ByteRange]) -> list[ByteRange]:
         """Leave some of what a broken connection left to other workers; returns the rest."""
         pool = state.pool
-        if pool is None or self._runs.is_whole(state):
+        if pool is None or state.arrival.claim.is_mine:
             return left
         helpers, own = state.leave(left, pool.size("fetch"))
         for _ in range(helpers):
@@ -167,8 +170,11 @@ class Downloader:
         with state.lock:
             for one in runs:
                 state.running.remove(one)
-                self.watermarks.complete(state.plan.blob.digest, one)
+                state.arrival.watermark.complete(one)
 
-    def report_corruption(self, blob: Digest, spans: Sequence[ByteRange]) -> None:
-        """These spans were wrong: where there is another source, it is asked next."""
-        self._source.report_corruption(blob, spans)
+    def take_back(self, plan: FetchPlan, spans: Sequence[ByteRange]) -> int:
+        """Book what arrived of these spans as waste; another source, if any, is asked next.
+
+        Returns how many bytes of them this pull had fetched.
+        """
+        return self._receiver.take_back(plan, self.arrivals.of(plan.blob.digest), spans)

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from zchunked.download.arrival import BlobArrival
 from zchunked.download.fetch_plan import FetchPlan
-from zchunked.oci.digest import Digest
-from zchunked.ranges import ByteRange, append, merge, subtract
+from zchunked.ranges import ByteRange, append
 from zchunked.receipt import Accounts
 
 
@@ -17,6 +17,7 @@ class Delivery:
     """Bytes of one read: all of them, and the spans of those that were new. For one thread."""
 
     plan: FetchPlan
+    arrival: BlobArrival
     received: int = 0
     fresh: list[ByteRange] = field(default_factory=list)
 
@@ -33,10 +34,9 @@ class TransferLedger:
         self._accounts = accounts
         self._lock = threading.Lock()
         self._running: set[Delivery] = set()
-        self._received: dict[Digest, list[ByteRange]] = {}
 
-    def begin(self, plan: FetchPlan) -> Delivery:
-        delivery = Delivery(plan)
+    def begin(self, plan: FetchPlan, arrival: BlobArrival) -> Delivery:
+        delivery = Delivery(plan, arrival)
         with self._lock:
             self._running.add(delivery)
         return delivery
@@ -49,7 +49,7 @@ class TransferLedger:
                 return
             self._running.remove(delivery)
             fresh = list(delivery.fresh)
-            self._received.setdefault(plan.blob.digest, []).extend(fresh)
+        delivery.arrival.book(fresh)
         self._accounts.fetched(plan.blob.digest, delivery.received)
         self._accounts.add(plan.blob.digest, plan.worth(fresh))
 
@@ -60,12 +60,10 @@ class TransferLedger:
         for delivery in running:
             self.end(delivery)
 
-    def take_back(self, plan: FetchPlan, spans: Sequence[ByteRange]) -> list[ByteRange]:
+    def take_back(
+        self, plan: FetchPlan, arrival: BlobArrival, spans: Sequence[ByteRange]
+    ) -> list[ByteRange]:
         """Book these wrong spans as waste; returns what of them this pull had fetched."""
-        wrong = merge(spans)
-        with self._lock:
-            received = merge(self._received.get(plan.blob.digest, ()))
-            kept = self._received[plan.blob.digest] = subtract(received, wrong)
-        taken = subtract(received, kept)
+        taken = arrival.take_back(spans)
         self._accounts.take_back(plan.blob.digest, plan.worth(taken))
         return taken

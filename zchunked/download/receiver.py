@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from zchunked.download.arrival import BlobArrival
 from zchunked.download.blob_download import BlobDownload
 from zchunked.download.fetch_plan import FetchPlan
 from zchunked.download.ledger import TransferLedger
@@ -71,7 +72,7 @@ class Receiver:
             return
         plan = state.plan
         writer = self._writers.of(plan.blob)
-        delivery = self._ledger.begin(plan)
+        delivery = self._ledger.begin(plan, state.arrival)
         asked = ByteRange(spans[0].start, spans[-1].end)
 
         def keep(pieces: Pieces) -> int:
@@ -101,11 +102,11 @@ class Receiver:
         self._drained_by = min(self._drained_by, now + _DRAIN_SECONDS)
         return self._can_drain() and now < self._drained_by
 
-    def take_back(self, plan: FetchPlan, spans: Sequence[ByteRange]) -> int:
+    def take_back(self, plan: FetchPlan, arrival: BlobArrival, spans: Sequence[ByteRange]) -> int:
         """Book what arrived of these spans as waste; another source, if any, is asked next.
 
         Returns how many bytes of them this pull had fetched.
         """
-        taken = self._ledger.take_back(plan, spans)
+        taken = self._ledger.take_back(plan, arrival, spans)
         self._source.report_corruption(plan.blob.digest, taken)
         return total(taken)

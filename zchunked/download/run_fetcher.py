@@ -5,13 +5,9 @@ From a host without ranges one worker takes the whole blob, for all runs.
 
 from __future__ import annotations
 
-import threading
-
 from zchunked.download.blob_download import BlobDownload
 from zchunked.download.coalesce import Run, hull
 from zchunked.download.receiver import EnoughError, Receiver, Share, TakenElsewhereError
-from zchunked.download.watermarks import Watermarks
-from zchunked.download.whole_blob import WholeBlobs
 from zchunked.errors import IntegrityError, RangeIgnoredError
 from zchunked.events import Noted
 from zchunked.interfaces import Emit
@@ -27,24 +23,16 @@ class RunFetcher:
         self,
         receiver: Receiver,
         store: Store,
-        watermarks: Watermarks,
         emit: Emit,
-        stop: threading.Event,
         share: Share,
     ) -> None:
-        self._receiver, self._store, self._watermarks = receiver, store, watermarks
+        self._receiver, self._store = receiver, store
         self._emit, self._share = emit, share
-        self._whole = WholeBlobs(stop)
-        self.without_ranges = self._whole.without_ranges
-
-    def is_whole(self, state: BlobDownload) -> bool:
-        """Whether the calling worker fetches the whole blob for all."""
-        return self._whole.is_mine(state.plan.blob.digest)
 
     def run(self, state: BlobDownload, run: Run) -> bool:
         """Fetch a run; False when another worker fetches the whole blob, and this run with it."""
-        blob = state.plan.blob.digest
-        if self._whole.is_taken(blob):
+        blob, claim = state.plan.blob.digest, state.arrival.claim
+        if claim.is_taken:
             return False
         try:
             self._fetch(state, self._store.missing(blob, run))
@@ -53,9 +41,9 @@ class RunFetcher:
                 return False
         except TakenElsewhereError:
             return False
-        if not self._whole.is_mine(blob) and not self._check(state, run):
+        if not claim.is_mine and not self._check(state, run):
             return False
-        if self._whole.is_mine(blob):
+        if claim.is_mine:
             self._finish_whole(state)
         if state.is_record_due:
             state.record(self._store)
@@ -67,7 +55,7 @@ class RunFetcher:
         False when another worker fetches the whole blob: that one waits for the checks under way,
         then checks the rest.
         """
-        with self._whole.checking(state.plan.blob.digest) as may_check:
+        with state.arrival.claim.checking() as may_check:
             if not may_check:
                 return False
             try:
@@ -94,7 +82,7 @@ class RunFetcher:
             raise RangeIgnoredError(f"the host of layer {short(blob.digest)} serves no ranges")
         if self._store.covers(blob.digest, ByteRange(0, blob.size)):
             return False  # another worker has taken it meanwhile
-        if is_new := self._whole.claim(blob.digest):
+        if is_new := state.arrival.claim.make():
             state.plan.want_all()
             self._emit(
                 Noted(
@@ -107,12 +95,12 @@ class RunFetcher:
     def _finish_whole(self, state: BlobDownload) -> None:
         blob = state.plan.blob
         whole = ByteRange(0, blob.size)
-        self._whole.wait_for_checks(blob.digest)
+        state.arrival.claim.wait_for_checks()
         self._insist(state, self._store.missing(blob.digest, [whole]))
         if bad := state.check(self._store, whole):
             self._refetch(state, bad)
-        self._watermarks.complete_all(blob.digest)
-        self._whole.release(blob.digest)
+        state.arrival.watermark.complete_all()
+        state.arrival.claim.release()
 
     def _insist(self, state: BlobDownload, spans: list[ByteRange]) -> None:
         """Fetch spans even from a host without ranges: then the whole blob arrives."""
@@ -128,7 +116,7 @@ class RunFetcher:
         checks, plan = state.plan.checks, state.plan
         spans = [ByteRange(checks.starts[chunk], checks.ends[chunk]) for chunk in bad]
         self._store.report_corruption(plan.blob.digest, spans)
-        self._receiver.take_back(plan, spans)
+        self._receiver.take_back(plan, state.arrival, spans)
         self._emit(
             Noted(
                 f"layer {short(plan.blob.digest)}: {len(bad)} of its chunks came damaged, "
@@ -141,7 +129,7 @@ class RunFetcher:
         for span in spans:
             if still := state.check(self._store, span):
                 self._store.report_corruption(plan.blob.digest, [span])
-                self._receiver.take_back(plan, [span])
+                self._receiver.take_back(plan, state.arrival, [span])
                 digest = checks.digests[still[0]].hex()
                 raise IntegrityError(
                     f"chunk at {span} of layer {plan.blob.digest}: expected sha256:{digest}, got "

@@ -19,6 +19,9 @@ from zchunked.ranges import ByteRange
 from zchunked.store import Store
 from zchunked.store.chunks import ChunkLocation
 
+ChunkPlaces = dict[bytes, ChunkLocation]
+"""Where chunks lie, by the digest of their content."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerIndex:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.formats.decompress import unpacked
 from zchunked.layers.chunk_data import is_chunk, strides
-from zchunked.layers.metadata import LayerIndex
+from zchunked.layers.metadata import ChunkPlaces, LayerIndex
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import Descriptor
@@ -68,9 +68,7 @@ def tar_of_blob(
         ) from error
 
 
-def find_corrupt_chunks(
-    store: Store, index: LayerIndex, places: dict[bytes, ChunkLocation]
-) -> dict[bytes, ChunkLocation]:
+def find_corrupt_chunks(store: Store, index: LayerIndex, places: ChunkPlaces) -> ChunkPlaces:
     """The stored chunks whose bytes do not match their digests. Reads all of the layer."""
     toc = index.toc
     sizes = dict(zip(toc.digests, toc.chunk_sizes, strict=True))
@@ -95,7 +93,7 @@ def find_corrupt_chunks(
     return corrupt
 
 
-def drop_corrupt_chunks(store: Store, corrupt: dict[bytes, ChunkLocation]) -> None:
+def drop_corrupt_chunks(store: Store, corrupt: ChunkPlaces) -> None:
     """Forget chunks, and their bytes too unless the blob around them is proved."""
     by_blob: dict[Digest, list[bytes]] = {}
     for digest, place in corrupt.items():

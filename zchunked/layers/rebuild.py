@@ -16,11 +16,10 @@ from zchunked.formats import zstd as frames
 from zchunked.formats.tar_recipe import Steps, from_tarsplit
 from zchunked.formats.tarsplit import parse_lines
 from zchunked.layers.chunk_data import BLOCK, PORTION, chunk_data, exactly, strides
-from zchunked.layers.metadata import LayerIndex
+from zchunked.layers.metadata import ChunkPlaces, LayerIndex
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest
 from zchunked.store import Store
-from zchunked.store.chunks import ChunkLocation
 
 _EACH = 128  # what a chunk takes besides its contents, more or less
 _SMALL = 8 << 10
@@ -46,7 +45,7 @@ class Rebuild:
         self,
         store: Store,
         index: LayerIndex,
-        places: dict[bytes, ChunkLocation],
+        places: ChunkPlaces,
         arrived: Arrived = at_once,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from zchunked.download.arrival import BlobArrival
 from zchunked.download.fetch_plan import FetchPlan
 from zchunked.errors import FormatError, ZPullError
 from zchunked.formats.frame_map import FrameMap
-from zchunked.layers.metadata import LayerIndex
+from zchunked.layers.metadata import ChunkPlaces, LayerIndex
 from zchunked.layers.proof import Proof
 from zchunked.layers.stand_ins import KnownFrames, StandIns, Trust
 from zchunked.oci.digest import Digest, short
@@ -16,7 +17,6 @@ from zchunked.oci.documents import Descriptor
 from zchunked.pull.planning.whole import LayerFacts, why_whole
 from zchunked.ranges import ByteRange
 from zchunked.receipt import LayerEntry, Way
-from zchunked.store.chunks import ChunkLocation
 
 
 @dataclass(eq=False)
@@ -34,11 +34,12 @@ class LayerTask:
     layer: Descriptor
     diff_id: Digest
     entry: LayerEntry
+    arrival: BlobArrival
     way: Way | None = None
     facts: LayerFacts = field(default_factory=LayerFacts)
     index: LayerIndex | None = None
     here_before: int = 0  # bytes of the blob itself
-    places: dict[bytes, ChunkLocation] = field(default_factory=dict)
+    places: ChunkPlaces = field(default_factory=dict)
     known: KnownFrames | None = None
     stand_ins: StandIns = field(default_factory=StandIns)
     trust: Trust = Trust.ALL

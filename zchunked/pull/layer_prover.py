@@ -25,13 +25,13 @@ class LayerProver:
         self._limits = session.options.limits
         self.budget = ImageBudget(self._limits)
         """What all layers of the image may unpack to, together."""
-        self._arrived = session.downloader.watermarks.wait_for
+        self._arrived = session.downloader.arrivals.wait_for
         self.partial_blobs = PartialBlobs()
 
     def prove(self, task: LayerTask) -> None:
         """Read the layer as its bytes arrive; leaves the proof or the failure in its task."""
         try:
-            if task.layer.digest in self._session.downloader.without_ranges and task.way != "whole":
+            if task.arrival.claim.was_made and task.way != "whole":
                 task.facts.has_ranges = False  # found out on the way
                 task.settle_way()
             task.proof = self._by_diff_id(task) if task.is_lean else self._by_digest(task)

@@ -173,13 +173,13 @@ class Layers:
         options = self._options
         return options.offline or options.max_bytes is not None or bool(options.seeds)
 
-    def _is_clear(self, layer: Descriptor) -> bool:
+    def _is_clear(self, task: LayerTask) -> bool:
         """Whether enough is known of the layer to plan it."""
-        metadata = self._metadata[layer.digest]
+        metadata = self._metadata[task.layer.digest]
         if metadata.index is None:
             return metadata.is_complete
-        has_ranges = layer.digest not in self._downloader.without_ranges
-        return self._stored.are_known and (metadata.is_complete or has_ranges)
+        comes_whole = task.arrival.claim.was_made
+        return self._stored.are_known and (metadata.is_complete or not comes_whole)
 
     def _plan(self, task: LayerTask) -> None:
         metadata = self._metadata[task.layer.digest]
@@ -269,7 +269,7 @@ class Layers:
     def _submit_planned(self, unplanned: deque[LayerTask]) -> None:
         """Plan the next layers of which enough is known, and queue their runs."""
         pool, spent = self._session.pool, self._session.receipt.bytes
-        while unplanned and self._is_clear(unplanned[0].layer):
+        while unplanned and self._is_clear(unplanned[0]):
             task = unplanned.popleft()
             if task.plan is None:
                 self._plan(task)

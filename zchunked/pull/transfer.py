@@ -42,4 +42,4 @@ class Transfer(Session):
             can_drain=lambda: origin.traffic.can_drain,
         )
         self.on_tick = self.downloader.commit_early
-        self.on_stop = self.downloader.watermarks.wake
+        self.on_stop = self.downloader.arrivals.wake

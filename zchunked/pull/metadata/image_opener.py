@@ -79,7 +79,8 @@ class ImageOpener:
         receipt.list_layers(manifest, diff_ids, [kind_of(layer) for layer in manifest.layers])
         tasks: dict[tuple[Digest, Digest], LayerTask] = {}
         for layer, diff_id, entry in zip(manifest.layers, diff_ids, receipt.layers, strict=True):
-            task = LayerTask(layer, diff_id, entry)
+            arrival = self._session.downloader.arrivals.of(layer.digest)
+            task = LayerTask(layer, diff_id, entry, arrival)
             if self._session.is_proved(layer, diff_id):
                 entry.mode, entry.cached_bytes = "cached", layer.size
             elif (layer.digest, diff_id) in tasks:

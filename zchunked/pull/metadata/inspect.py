@@ -36,7 +36,6 @@ class Inspector:
     def inspect(self, layer: Descriptor, metadata: LayerMetadata) -> None:
         """Fetch TOC and tar-split of a layer, or report what keeps it from coming in parts."""
         store, limits = self.tables.transfer.store, self.tables.transfer.options.limits
-        without_ranges = self.tables.transfer.downloader.without_ranges
         facts = metadata.facts
         metadata.is_here = self._adopt(layer)
         facts.here = total(store.covered(layer.digest))
@@ -55,7 +54,7 @@ class Inspector:
                 if self._may_grow:
                     raise
                 facts.has_ranges = False
-            if layer.digest in without_ranges:
+            if self.tables.transfer.downloader.arrivals.of(layer.digest).claim.was_made:
                 facts.has_ranges = False
         metadata.is_complete = True
 

@@ -7,7 +7,7 @@ from operator import sub
 
 from zchunked.download.fetch_plan import ChunkChecks
 from zchunked.layers.chunk_data import are_chunks
-from zchunked.layers.metadata import LayerIndex
+from zchunked.layers.metadata import ChunkPlaces, LayerIndex
 from zchunked.pull.layer import LayerTask
 from zchunked.ranges import ByteRange, Spans, merge, ranges
 from zchunked.store import Store
@@ -15,7 +15,7 @@ from zchunked.store.chunks import ChunkLocation
 
 
 def check_loose(
-    index: LayerIndex, own: dict[bytes, int], store: Store, found: dict[bytes, ChunkLocation]
+    index: LayerIndex, own: dict[bytes, int], store: Store, found: ChunkPlaces
 ) -> list[ByteRange]:
     """Check chunks that an earlier run received but did not record; returns the bad spans."""
     blob, toc = index.layer.digest, index.toc
@@ -46,10 +46,10 @@ def check_loose(
 
 def wanted_of(
     index: LayerIndex,
-    places: dict[bytes, ChunkLocation],
+    places: ChunkPlaces,
     own: dict[bytes, int],
-    found: dict[bytes, ChunkLocation],
-    planned: dict[bytes, ChunkLocation],
+    found: ChunkPlaces,
+    planned: ChunkPlaces,
 ) -> tuple[list[ByteRange], list[ByteRange], ChunkChecks]:
     """Spans that are wanted of the blob, those of them that are metadata, and the chunks to check.
 
@@ -77,7 +77,7 @@ def wanted_of(
     return merge([*ranges(starts, ends), *metadata]), metadata, checks
 
 
-def held_elsewhere(task: LayerTask, found: dict[bytes, ChunkLocation]) -> int:
+def held_elsewhere(task: LayerTask, found: ChunkPlaces) -> int:
     """Compressed bytes of the layer's chunks that other blobs in the store hold."""
     index = task.lean_index
     if index is None:
