@@ -133,6 +133,27 @@ def test_it_costs_what_it_would_cost_without(
     assert early <= late * 1.02 + 500
 
 
+def test_headers_come_with_the_payloads_between_them(tmp_path: Path) -> None:
+    """Fetched later, the header frames beside each would be two parts more."""
+    parts = []
+    before = image([layer(*(seed if seed % 4 else seed + 1000 for seed in range(200)))])
+    for name in ("early", "late"):
+        with pytest.MonkeyPatch.context() as patch, open_store(tmp_path / name) as store:
+            pull(MemorySource(before), store, "example.com/old:t")
+            store.forget(Digest(NEW.digest))
+            writer = store.writer(Digest(NEW.digest), NEW.size)
+            writer.write(TOC.start, NEW.blob[TOC.start : TOC.end])
+            writer.close()
+            if name == "late":
+                patch.setattr(toc_fetch, "LONG_TOC", 1 << 30)
+            source = MemorySource(image([NEW]), spans=400)
+            outcome = pull(source, store, gaps=EXACT)
+            assert outcome.receipt.layers[0].mode == "partial"
+            parts.append(sum(len(run) for digest, run in source.asked if digest == NEW.digest))
+    early, late = parts
+    assert early <= late + 10
+
+
 def test_a_layer_that_was_coming_whole_goes_on_without_its_table(tmp_path: Path) -> None:
     here = ByteRange(0, 50_000)
     source = MemorySource(image([NEW]))

@@ -15,7 +15,8 @@ MiB = 1 << 20
 _LONGEST_RUN = 4 * MiB
 _SHORTEST_RUN = 256 << 10
 _LEAST_GAP, _USUAL_GAP, _MOST_GAP = 8 << 10, 64 << 10, 256 << 10
-PART_BYTES = 150  # the header of one part of multipart/byteranges, more or less
+# The header of one part of multipart/byteranges: 118 in answers of nginx, 158 of docker-registry
+PART_BYTES = 138
 _FEW_SPANS = 8  # so few may always share a request: a connection for each costs more than it saves
 _FEW_SINGLES, _MOST_SINGLES = 32, 4096
 _NEAR_SECONDS = 0.03

@@ -13,6 +13,7 @@ from functools import lru_cache
 from hashlib import sha256
 
 from zchunked.formats.toc_json import Batch, with_names
+from zchunked.oci.digest import RAW_SIZE
 
 _BETWEEN = b'},{"type":"'  # in no string, where quotes are escaped, and behind no inner object
 _FRONT, _BACK = len('[{"type":"'), -len("}]")
@@ -65,6 +66,10 @@ class Fingerprints:
             padding = _PADDING[size & 511]
         self._padding = padding
         self._found += b"".join([sha256(text).digest() for text in texts])
+
+    def found_from(self, first: int) -> bytes:
+        """The fingerprints so far, from that number on, 32 bytes each."""
+        return bytes(memoryview(self._found)[first * RAW_SIZE :])
 
     def finish(self) -> bytes:
         """All fingerprints, 32 bytes each, in the order of the TOC."""

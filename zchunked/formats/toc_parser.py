@@ -70,6 +70,10 @@ class TocParser:
         """Chunks of the entries that have been read, from that number on."""
         return self._builder.chunks_from(first)
 
+    def fingerprints_from(self, first: int) -> bytes:
+        """Of what lies before payloads that have been read, from that number on."""
+        return self._fingerprints.found_from(first)
+
     def finish(self) -> Toc:
         document, raws = self._reader.finish()
         if document.version is UNSET:

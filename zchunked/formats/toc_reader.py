@@ -92,6 +92,10 @@ class TocReader:
         """Chunks that the bytes so far list, from that number on; unverified as these are."""
         return self._parser.chunks_from(first)
 
+    def fingerprints_from(self, first: int) -> bytes:
+        """Of what lies before payloads that the bytes so far list; unverified as these are."""
+        return self._parser.fingerprints_from(first)
+
     def finish(self) -> Toc:
         """Raises IntegrityError when the digest is wrong, otherwise as `TocParser` does."""
         want, got = self._location.toc_digest, self._hasher.hexdigest()

@@ -18,6 +18,7 @@ from zchunked.limits import Limits
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest, parse_document
 from zchunked.store import Store
+from zchunked.store.index.frame_index import FINGERPRINT_BYTES
 
 # frames: what takes a fifth of a second, and is kept if the process is killed thereafter
 _AT_ONCE = 30_000
@@ -77,6 +78,13 @@ def record_some(store: Store, table: StoredToc) -> bool:
         return True
     store.frames.set_indexed(blob)
     return False
+
+
+def recorded_headers(store: Store, keys: set[bytes]) -> set[bytes]:
+    """The keys of header frames among these that the index has."""
+    ordered = sorted(keys)
+    rows = store.frames.find_headers([key[:FINGERPRINT_BYTES] for key in ordered])
+    return {ordered[one] for which, *_ in rows for one in which}
 
 
 def index_blobs(store: Store, blobs: Iterable[Unindexed], limits: Limits) -> None:

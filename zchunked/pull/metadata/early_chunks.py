@@ -17,14 +17,18 @@ from zchunked.download.downloader import Downloader
 from zchunked.download.fetch_plan import ChunkChecks, FetchPlan
 from zchunked.download.workers import WorkerPool
 from zchunked.formats.annotations import Location
+from zchunked.formats.frame_map import NO_KEY
 from zchunked.formats.toc_reader import TocReader
+from zchunked.oci.digest import RAW_SIZE
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, Spans
 from zchunked.store import Store
 
 # For each layer: what a fast link carries until the plan is made, whose requests are better
 _MOST_BYTES = 8 << 20
-_HEADER_BYTES = 512  # a gap between two wanted payloads that is no longer holds a header frame
+_MOST_HEADERS = 4 << 10  # bytes of a header frame
+KnownOf = Callable[[set[bytes]], Collection[bytes]]
+"""Which of these keys the store has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +37,15 @@ class EarlyRules:
 
     `runs`: the requests for these spans of a layer. `is_ready`: whether `known_of` can tell which
     chunks the store has. `is_planned`: whether another layer fetches the chunk of this digest.
-    `is_thrifty`: header frames are not wanted.
+    `known_headers`: the keys of header frames, among these, that the store has; None where none is
+    wanted.
     """
 
     runs: Callable[[Descriptor, list[ByteRange]], list[Run]]
     is_ready: Callable[[], bool]
-    known_of: Callable[[set[bytes]], Collection[bytes]]
+    known_of: KnownOf
     is_planned: Callable[[bytes], bool]
-    is_thrifty: bool
+    known_headers: KnownOf | None
 
 
 def is_toc_proved(store: Store, layer: Descriptor, location: Location) -> bool:
@@ -73,6 +78,8 @@ class EarlyChunks:
         self._store, self._downloader, self._layer = store, downloader, layer
         self._begun, self._rules = begun, rules
         self._next = 0  # number of the first chunk that was not looked at
+        self._end = 0  # of the one before it
+        self._files = 0  # how many of the files were looked at
         self._left = _MOST_BYTES
         self._seen: set[bytes] = set()
 
@@ -86,6 +93,7 @@ class EarlyChunks:
             return
         starts, ends, sizes, digests, holes = reader.chunks_from(self._next)
         self._next += len(starts)
+        headers = self._headers(reader, starts, ends)
         here = self._store.covered(self._layer.digest)
         held = Spans(here)
         is_here = held.hold_each(starts, ends)
@@ -111,29 +119,75 @@ class EarlyChunks:
                 taken.append(chunk)
         if not taken:
             return
+        # Fetched later, the header frames beside each would be two parts more: 9 % more bytes than
+        # planned, for 30,000 files of which 9,000 changed.
+        wanted = headers.around(taken, self._rules.known_headers)
         checks = ChunkChecks(
             [starts[chunk] for chunk in taken],
             [ends[chunk] for chunk in taken],
             [sizes[chunk] for chunk in taken],
             [digests[chunk] for chunk in taken],
         )
-        wanted = _joined(checks.starts, checks.ends, 0 if self._rules.is_thrifty else _HEADER_BYTES)
         plan = FetchPlan(
             self._layer, self._rules.runs(self._layer, missing(wanted, here)), wanted, [], checks
         )
         self._begun.append(plan)
         pool.submit("fetch", partial(self._fetch, plan, pool))
 
+    def _headers(self, reader: TocReader, starts: Sequence[int], ends: Sequence[int]) -> _Headers:
+        """The header frames between the chunks that were read since the last call."""
+        prints = reader.fingerprints_from(self._files)
+        keys, file = [], 0
+        edges = [self._end, *ends][: len(starts)]
+        for start, before in zip(starts, edges, strict=True):
+            keys.append(NO_KEY if start == before else prints[file : file + RAW_SIZE])
+            file += RAW_SIZE * (start != before)  # chunks of one file have no header between them
+        self._files += file // RAW_SIZE
+        self._end = ends[-1] if ends else self._end
+        return _Headers(starts, ends, edges, keys)
+
     def _fetch(self, plan: FetchPlan, pool: WorkerPool) -> None:
         self._downloader.fetch(plan, pool=pool, is_shared=True)
         self._begun.remove(plan)
 
 
-def _joined(starts: Sequence[int], ends: Sequence[int], gap: int) -> list[ByteRange]:
-    """Spans, ascending; those that lie no further apart as one."""
+@dataclass(frozen=True, slots=True)
+class _Headers:
+    """Chunks in the order of the TOC, where the one before each ends, and keys of what is between.
+
+    No key where nothing is.
+    """
+
+    starts: Sequence[int]
+    ends: Sequence[int]
+    edges: Sequence[int]
+    keys: Sequence[bytes]
+
+    def around(self, chunks: Sequence[int], known_of: KnownOf | None) -> list[ByteRange]:
+        """The spans of these chunks, ascending, with header frames beside them that are new."""
+        wanted: set[int] = set()  # chunks whose header frame is
+        if known_of is not None:
+            beside = {one for chunk in chunks for one in (chunk, chunk + 1) if self._has_one(one)}
+            known = known_of({self.keys[one] for one in beside})
+            wanted = {one for one in beside if self.keys[one] not in known}
+        return _joined(
+            [self.edges[chunk] if chunk in wanted else self.starts[chunk] for chunk in chunks],
+            [
+                self.starts[chunk + 1] if chunk + 1 in wanted else self.ends[chunk]
+                for chunk in chunks
+            ],
+        )
+
+    def _has_one(self, chunk: int) -> bool:
+        is_there = chunk < len(self.keys) and self.keys[chunk] != NO_KEY
+        return is_there and 0 < self.starts[chunk] - self.edges[chunk] <= _MOST_HEADERS
+
+
+def _joined(starts: Sequence[int], ends: Sequence[int]) -> list[ByteRange]:
+    """Spans, ascending by where they start; those that touch or overlap as one."""
     spans: list[ByteRange] = []
     for start, end in zip(starts, ends, strict=True):
-        if spans and start - spans[-1].end <= gap:
+        if spans and start <= spans[-1].end:
             spans[-1] = ByteRange(spans[-1].start, max(end, spans[-1].end))
         else:
             spans.append(ByteRange(start, end))

@@ -98,7 +98,8 @@ def inspector_of(
     """The inspector of a pull, which may request chunks early; `is_planned` as in `EarlyRules`."""
     gaps = session.options.gaps
     runs = partial(early_runs, gaps, session.conditions.now)
-    rules = EarlyRules(runs, lambda: stored.are_known, stored.known_of, is_planned, gaps.is_metered)
+    headers = stored.known_headers if not gaps.is_metered else None
+    rules = EarlyRules(runs, lambda: stored.are_known, stored.known_of, is_planned, headers)
     return Inspector(TocFetcher(session, budget, early=rules))
 
 

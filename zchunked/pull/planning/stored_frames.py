@@ -11,7 +11,14 @@ from functools import partial
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.formats.layer_format import toc_bytes_of
-from zchunked.layers.index_frames import Unindexed, index_blobs, read_table, record_some, unindexed
+from zchunked.layers.index_frames import (
+    Unindexed,
+    index_blobs,
+    read_table,
+    record_some,
+    recorded_headers,
+    unindexed,
+)
 from zchunked.layers.metadata import read_index
 from zchunked.layers.stand_ins import StoredToc
 from zchunked.oci.digest import Digest
@@ -165,6 +172,13 @@ class StoredFrames:
         known = set(self._store.find_chunks(chunks))
         for table in self.tables:
             known |= chunks.intersection(table.frames.keys)
+        return known
+
+    def known_headers(self, keys: set[bytes]) -> set[bytes]:
+        """The keys of header frames among these that the store has."""
+        known = recorded_headers(self._store, keys)
+        for table in self.tables:
+            known |= keys.intersection(table.frames.keys)
         return known
 
     # ── rows ──
