@@ -54,6 +54,7 @@ WHO_MAY = {
     "zstandard": "formats.zstd",
     "fastcrc": "layers.rebuild formats.writer",
     "numpy": "formats.chunker",
+    "isal": "formats.decompress",
     "tenacity": "download.retry",
     "tqdm": "cli.progress",
     "shtab": "cli",

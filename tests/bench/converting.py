@@ -116,7 +116,7 @@ def _zpull(bench: Bench, source: Path, target: Path) -> Command:
 def _skopeo(_: Bench, source: Path, target: Path) -> Command:
     tool = peers.skopeo_new()
     target.mkdir(parents=True)
-    words = ("copy", "--dest-compress-format", "zstd:chunked", "--dest-compress-level", "3")
+    words = ("copy", "--dest-compress-format", "zstd:chunked")
     layouts = (f"oci:{source}:{AFTER}", f"oci:{target}/layout:{AFTER}")
     return Command((*tool.argv, *words, *layouts), tool.env)
 

@@ -23,7 +23,7 @@ from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
 MOST_LEVEL = 19
-_FORMAT = "zstd:chunked 3"  # changes when the same tar and level shall give other bytes
+_FORMAT = "zstd:chunked 4"  # changes when the same tar and level shall give other bytes
 Outcome = Literal["converted", "remembered", "kept", "plain"]
 
 

@@ -1,9 +1,15 @@
-"""Decompress whole layer blobs into their tar: zstd, gzip or plain."""
+"""Decompress whole layer blobs into their tar: zstd, gzip or plain. The only file that knows isal.
+
+isal (extra `zpull[convert]`) unpacks gzip at 450 MB/s where zlib does at 200. It passes over flags
+of a header that no writer sets; what comes out is the same, and proved by its digest either way.
+"""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from typing import Protocol, cast
 
 from zchunked.errors import FormatError, LimitError
 from zchunked.formats import zstd as frames
@@ -11,8 +17,33 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 
 _BLOCK = 256 << 10
 _SHORT_STEP, _LONG_STEP = 2 << 10, 64 << 10  # compressed bytes
-_GZIP, _ZLIB_GZIP = b"\x1f\x8b", 31
+_GZIP, _GZIP_WRAPPED = b"\x1f\x8b", 31
 _ZSTD = (b"\x28\xb5\x2f\xfd",)
+
+
+class _Member(Protocol):
+    """A gzip member that is being unpacked, as `zlib.decompressobj` makes it."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    @property
+    def unconsumed_tail(self) -> bytes: ...
+
+    def decompress(self, data: bytes | memoryview, max_length: int, /) -> bytes: ...
+
+
+@cache
+def fastest_inflate() -> tuple[Callable[[int], _Member], type[Exception]]:
+    """How to begin a member, and what a broken one raises. Imported late: few layers are gzip."""
+    try:
+        from isal import isal_zlib  # noqa: PLC0415
+    except ImportError:
+        return zlib.decompressobj, zlib.error
+    return isal_zlib.decompressobj, cast("type[Exception]", isal_zlib.error)
 
 
 def unpacked(pieces: Iterable[bytes], limits: Limits = DEFAULT_LIMITS) -> Iterator[bytes]:
@@ -53,7 +84,8 @@ def _gunzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
     takes little at first and more while the member goes on. Then members of 20 bytes cost no more
     than long ones.
     """
-    member: zlib._Decompress | None = None
+    begin, broken = fastest_inflate()
+    member: _Member | None = None
     for piece in pieces:
         data = memoryview(piece)
         at, step = 0, _SHORT_STEP
@@ -63,11 +95,11 @@ def _gunzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
                     zeros = bytes(data[at : at + _SHORT_STEP])
                     at += len(zeros) - len(zeros.lstrip(b"\0"))
                     continue
-                member, step = zlib.decompressobj(_ZLIB_GZIP), _SHORT_STEP
+                member, step = begin(_GZIP_WRAPPED), _SHORT_STEP
             taken = data[at : at + step]
             try:
                 yield from _inflated(member, taken)
-            except zlib.error as error:
+            except broken as error:
                 raise FormatError(f"broken gzip layer: {error}") from error
             at += len(taken) - len(member.unused_data)
             if member.eof:
@@ -78,7 +110,7 @@ def _gunzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
         raise FormatError("the gzip layer ends in the middle")
 
 
-def _inflated(member: zlib._Decompress, data: bytes | memoryview) -> Iterator[bytes]:
+def _inflated(member: _Member, data: bytes | memoryview) -> Iterator[bytes]:
     """All output of this input, in bounded pieces; bytes behind the member's end are left in it."""
     while out := member.decompress(data, _BLOCK):
         yield out

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
@@ -26,6 +27,33 @@ _BLOCK_BYTES = 128 << 10  # no block is longer, neither encoded nor decoded (RFC
 _FEW_BLOCKS = 4  # of a long frame in one step: 512 KiB come out
 _MOST_BLOCKS = 32  # of small frames in one step: 4 MiB at worst
 _SMALL_BYTES = 64 << 10  # a frame that is longer is decoded as its blocks arrive
+
+
+def _search(
+    window: int, chain: int, table: int, search: int, *, is_lazy: bool
+) -> zstandard.ZstdCompressionParameters:
+    return zstandard.ZstdCompressionParameters(
+        window_log=window,
+        chain_log=chain,
+        hash_log=table,
+        search_log=search,
+        min_match=4,
+        target_length=4 if is_lazy else 2,
+        strategy=zstandard.STRATEGY_LAZY if is_lazy else zstandard.STRATEGY_GREEDY,
+        write_checksum=True,
+    )
+
+
+# Of this level other searches are made for short contents, by their length: they find 1.1 % less in
+# 3/4 of the time (`site-packages`), where the next lower level finds 1.9 % less in as much of it.
+FRUGAL_LEVEL = 6
+_FRUGAL_BYTES = (16 << 10, 128 << 10, 256 << 10)
+_FRUGAL = (
+    _search(14, 14, 14, 3, is_lazy=True),
+    _search(17, 16, 17, 4, is_lazy=False),
+    _search(18, 17, 18, 4, is_lazy=False),
+    _search(21, 18, 19, 4, is_lazy=False),
+)
 
 
 class _PerThread(threading.local):
@@ -79,9 +107,24 @@ def encoded(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
 def encode_many(contents: Sequence[bytes], level: int) -> list[bytes]:
     """A frame for each content, with its size and a checksum; depends on content and level alone.
 
-    One call for all, which lets go of the interpreter's lock once.
+    One call for all of a kind, which lets go of the interpreter's lock once.
     """
-    encoder = zstandard.ZstdCompressor(level=level, write_checksum=True)
+    if level != FRUGAL_LEVEL:
+        return _encoded(contents, zstandard.ZstdCompressor(level=level, write_checksum=True))
+    kinds = [bisect_left(_FRUGAL_BYTES, len(content)) for content in contents]
+    made = {
+        kind: iter(
+            _encoded(
+                [content for content, one in zip(contents, kinds, strict=True) if one == kind],
+                zstandard.ZstdCompressor(compression_params=_FRUGAL[kind]),
+            )
+        )
+        for kind in {*kinds}
+    }
+    return [next(made[kind]) for kind in kinds]
+
+
+def _encoded(contents: Sequence[bytes], encoder: zstandard.ZstdCompressor) -> list[bytes]:
     if all(contents):  # the library takes no empty one
         with suppress(AttributeError):  # not every backend can do this
             made = encoder.multi_compress_to_buffer(list[bytes | bytearray | memoryview](contents))

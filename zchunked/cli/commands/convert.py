@@ -13,6 +13,7 @@ from zchunked.cli.commands.push import summary_of
 from zchunked.cli.progress import human
 from zchunked.cli.render import print_json, print_line, progress_of, warn, write_digestfile
 from zchunked.cli.settings import ALL, Settings, client_of
+from zchunked.cli.tuning import seldom_collect
 from zchunked.errors import ZPullError
 from zchunked.results import ConvertResult
 
@@ -24,6 +25,7 @@ def convert(settings: Settings) -> int:
         client_of(settings, warn).check_target(settings.target, force=settings.force)
         exact = replace(options, gaps=replace(options.gaps, exact=True))
         return plan_instead(replace(settings, options=exact))
+    seldom_collect()
     own, output, progress = settings.own, settings.output, progress_of(settings.output)
     with closing(progress), closing(client_of(settings, progress)) as client:
         try:
