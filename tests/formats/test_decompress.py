@@ -28,9 +28,10 @@ def unpacker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Every test with isal and without."""
     if request.param == "zlib":
         monkeypatch.setitem(sys.modules, "isal", None)
-    decompress.fastest_inflate.cache_clear()
+    fastest = decompress.fastest_inflate
+    fastest.cache_clear()
     yield request.param
-    decompress.fastest_inflate.cache_clear()
+    fastest.cache_clear()
 
 
 def cut(blob: bytes, size: int) -> list[bytes]:
