@@ -14,8 +14,8 @@ from zchunked.layers.stand_ins import (
     KnownFrames,
     Trust,
     choose_stand_ins,
-    frame_rows,
 )
+from zchunked.layers.stored_toc import frame_rows
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, Spans, merge
 from zchunked.store.index.frame_index import FINGERPRINT_BYTES
@@ -51,7 +51,11 @@ def places_of(rows: set[tuple[int, int, int]]) -> dict[Frame, FrameLocation]:
 
 
 def known_of(frames: FrameMap, places: dict[Frame, FrameLocation]) -> KnownFrames:
-    return KnownFrames(list(map(places.get, zip(frames.keys, frames.lengths(), strict=True))))
+    known = KnownFrames.none_of(frames)
+    for frame, one in enumerate(zip(frames.keys, frames.lengths(), strict=True)):
+        if one in places:
+            known.blobs[frame], known.starts[frame] = places[one]
+    return known
 
 
 @given(

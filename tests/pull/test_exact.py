@@ -348,7 +348,7 @@ def test_a_table_tells_what_its_rows_would_tell(before: str, after: str, tmp_pat
             with open_store(tmp_path) as apart:
                 index_blobs(apart, others, DEFAULT_LIMITS)
             by_rows = find_frames(store, layer.digest, frames)
-            found = [[place is not None for place in its.places] for its in (by_table, by_rows)]
+            found = [[blob is not None for blob in its.blobs] for its in (by_table, by_rows)]
             assert found[0] == found[1]
             assert (by_table.payloads, by_table.strangers) == (by_rows.payloads, by_rows.strangers)
 

@@ -17,7 +17,7 @@ from zchunked.download import watchdog
 from zchunked.download.coalesce import Link
 from zchunked.layers import index_frames
 from zchunked.layers.index_frames import Unindexed, read_table
-from zchunked.layers.stand_ins import StoredToc
+from zchunked.layers.stored_toc import StoredToc
 from zchunked.limits import Limits
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.reference import parse_image

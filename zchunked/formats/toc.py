@@ -59,7 +59,7 @@ class Toc:
     def blob_order(self) -> list[int]:
         """The entries with a payload, as their payloads lie in the blob."""
         first, starts = self.first, self.starts
-        filled = [entry for entry in range(len(self.names)) if first[entry] < first[entry + 1]]
+        filled = [entry for entry in range(len(self.sizes)) if first[entry] < first[entry + 1]]
         filled.sort(key=lambda entry: starts[first[entry]])
         return filled
 

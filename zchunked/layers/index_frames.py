@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.formats.layer_format import format_of
 from zchunked.layers.metadata import read_index
-from zchunked.layers.stand_ins import StoredToc, frame_rows
+from zchunked.layers.stored_toc import StoredToc, frame_rows
 from zchunked.limits import Limits
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor, Manifest, parse_document
@@ -58,7 +58,7 @@ def read_table(store: Store, one: Unindexed, limits: Limits) -> StoredToc | None
     """A blob's frames by its TOC; None without a readable one, which is noted."""
     with suppress(*_UNREADABLE):
         if one.layer is not None:
-            return StoredToc(one.blob, read_index(store, one.layer, limits).frames())
+            return StoredToc.of(one.blob, read_index(store, one.layer, limits).frames())
     store.frames.set_indexed(one.blob)
     return None
 
@@ -68,13 +68,13 @@ def record_some(store: Store, table: StoredToc) -> bool:
 
     After a kill the next process goes on.
     """
-    blob, frames = table.blob, table.frames
+    blob = table.blob
     first = store.frames.indexed_to(blob)
-    some = slice(first, min(first + _AT_ONCE, len(frames)))
-    if first < some.stop:
-        size = frames.edges[-1]
-        store.frames.add(blob, size, *frame_rows(frames, some=some), done=some.stop)
-    if some.stop < len(frames):
+    end = min(first + _AT_ONCE, len(table))
+    if first < end:
+        rows = frame_rows(table.part(first, end))
+        store.frames.add(blob, table.edges[-1], *rows, done=end)
+    if end < len(table):
         return True
     store.frames.set_indexed(blob)
     return False

@@ -8,14 +8,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import chain, compress, count, islice, repeat
+from itertools import chain, compress, count, islice
 from operator import and_, gt, itemgetter, ne, not_
+from typing import Self
 
 from zchunked.formats.frame_map import HEADER, NO_KEY, PAYLOAD, FrameMap
+from zchunked.layers.stored_toc import StoredToc
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, Spans, ranges
 from zchunked.store import Store
-from zchunked.store.index.frame_index import FINGERPRINT_BYTES, FrameRows
+from zchunked.store.index.frame_index import FINGERPRINT_BYTES
 from zchunked.store.index.frame_index import Found as Row
 
 _FEW = 3  # frames of one content and two lengths: a writer that ended files at chunk cuts made them
@@ -74,23 +76,20 @@ FrameLocation = tuple[Digest, int]
 
 @dataclass(slots=True)
 class KnownFrames:
-    """What the store knows of a blob's frames: `places[i]` is where one lies that equals frame i.
+    """What the store knows of a blob's frames, in columns.
 
-    `payloads`: digests of those it has, of whatever length. `strangers`: blobs that another
-    encoder wrote.
+    One that equals frame i lies at `starts[i]` of `blobs[i]`; None: there is none. `payloads`:
+    digests of those it has, of whatever length. `strangers`: blobs that another encoder wrote.
     """
 
-    places: list[FrameLocation | None]
+    blobs: list[Digest | None]
+    starts: array[int]
     payloads: set[bytes] = field(default_factory=set)
     strangers: set[Digest] = field(default_factory=set)
 
-
-@dataclass(frozen=True, slots=True)
-class StoredToc:
-    """The frames of a stored blob by its TOC, without rows in the index."""
-
-    blob: Digest
-    frames: FrameMap
+    @classmethod
+    def none_of(cls, frames: FrameMap) -> Self:
+        return cls([None] * len(frames), array("q", bytes(8 * len(frames))))
 
 
 def find_frames(
@@ -104,7 +103,7 @@ def find_frames(
 
     `own`: blobs that are not asked, as the planner answers for them.
     """
-    known = KnownFrames([None] * len(frames))
+    known = KnownFrames.none_of(frames)
     known.strangers = {Digest(other) for other in store.frames.strangers_of(blob)}
     rows = _Rows(store, {blob, *own})
     for table in tables:
@@ -119,8 +118,8 @@ def _find_in_table(
     known: KnownFrames, frames: FrameMap, table: StoredToc, held: Spans | None
 ) -> None:
     """Columns are joined with columns: 200,000 frames take 0.08 s, as rows of the index 1.2 s."""
-    found = _numbers_of(frames.keys, table.frames.keys)
-    edges, kinds, its_edges = frames.edges, frames.kinds, table.frames.edges
+    found = table.numbers_of(frames.keys)
+    edges, kinds, its_edges = frames.edges, frames.kinds, table.edges
     if held is not None:
         for frame, its in enumerate(found):
             if its >= 0 and not held.hold(its_edges[its], its_edges[its + 1]):
@@ -130,24 +129,21 @@ def _find_in_table(
         for frame, its in enumerate(found)
     )
     if not frames.is_joined:
-        is_content = [its >= 0 and kind == PAYLOAD for its, kind in zip(found, kinds, strict=True)]
+        is_content = bytearray(
+            its >= 0 and kind == PAYLOAD for its, kind in zip(found, kinds, strict=True)
+        )
         payloads = set(compress(frames.keys, is_content))
-        agree = set(compress(frames.keys, map(and_, is_content, is_same)))
-        known.payloads |= payloads
-        if len(payloads) - len(agree) > _FEW + len(agree) // _SHARE:
+        differ = set(compress(frames.keys, map(gt, is_content, is_same)))
+        differ.difference_update(compress(frames.keys, map(and_, is_content, is_same)))
+        agree = len(payloads) - len(differ)
+        known.payloads = known.payloads | payloads if known.payloads else payloads
+        if len(differ) > _FEW + agree // _SHARE:
             known.strangers.add(table.blob)
     if table.blob not in known.strangers:
-        places = known.places
+        blobs, starts = known.blobs, known.starts
         for frame in compress(count(), is_same):
-            if places[frame] is None:
-                places[frame] = (table.blob, its_edges[found[frame]])
-
-
-def _numbers_of(keys: list[bytes], others: list[bytes]) -> array[int]:
-    """For each key, which of the others it is; -1 for none."""
-    numbers = dict(zip(others, count(), strict=False))
-    numbers.pop(NO_KEY, None)
-    return array("q", map(numbers.get, keys, repeat(-1)))
+            if blobs[frame] is None:
+                blobs[frame], starts[frame] = table.blob, its_edges[found[frame]]
 
 
 def _find_in_rows(known: KnownFrames, frames: FrameMap, rows: _Rows) -> None:
@@ -163,14 +159,16 @@ def _find_in_rows(known: KnownFrames, frames: FrameMap, rows: _Rows) -> None:
     agreeing |= rows.headers(wanted).agreeing(wanted, known.strangers)
     if agreeing:
         places = map(agreeing.get, zip(frames.keys, frames.lengths(), strict=True))
-        known.places = [had or place for had, place in zip(known.places, places, strict=True)]
+        for frame, place in enumerate(places):
+            if place is not None and known.blobs[frame] is None:
+                known.blobs[frame], known.starts[frame] = place
 
 
 def _wanted(known: KnownFrames, frames: FrameMap, kind: int) -> set[Frame]:
     """The keys of frames that are not known yet."""
     its = [
-        place is None and one == kind and key != NO_KEY
-        for place, one, key in zip(known.places, frames.kinds, frames.keys, strict=True)
+        blob is None and one == kind and key != NO_KEY
+        for blob, one, key in zip(known.blobs, frames.kinds, frames.keys, strict=True)
     ]
     return set(compress(zip(frames.keys, frames.lengths(), strict=True), its))
 
@@ -268,40 +266,32 @@ def choose_stand_ins(
     if trust is Trust.NOTHING:
         return StandIns()
     edges, kinds, keys = frames.edges, frames.kinds, frames.keys
-    places = list(known.places)
+    blobs, places = list(known.blobs), known.starts[:]
     if trust is not Trust.ALL:
-        places = [
-            None if kind == HEADER else place for kind, place in zip(kinds, places, strict=True)
-        ]
+        blobs = [None if kind == HEADER else one for kind, one in zip(kinds, blobs, strict=True)]
     is_held = bytearray(len(frames))
     for number in _held(frames, here):
-        places[number], is_held[number] = None, 1
+        blobs[number], is_held[number] = None, 1
     lacking = [
         number
-        for number, (place, kind) in enumerate(zip(places, kinds, strict=True))
-        if place is None and kind == PAYLOAD and keys[number]
+        for number, (one, kind) in enumerate(zip(blobs, kinds, strict=True))
+        if one is None and kind == PAYLOAD and keys[number]
     ]
     lacking.sort(key=is_held.__getitem__, reverse=True)  # those that are here serve the others
-    its = [
-        ((keys[number], edges[number + 1] - edges[number]), (blob, edges[number]))
-        for number in lacking
-    ]
-    planned_ones = [planned.setdefault(frame, place) for frame, place in its]
-    for number, place, (_, own) in zip(lacking, planned_ones, its, strict=True):
+    for number in lacking:
+        own = (blob, edges[number])
+        place = planned.setdefault((keys[number], edges[number + 1] - edges[number]), own)
         if place != own and not is_held[number]:
-            places[number] = place
-    is_chosen = [place is not None for place in places]
-    if refused:
-        is_chosen = [
-            one and start not in refused for one, start in zip(is_chosen, edges, strict=False)
-        ]
-    chosen = [place for place in compress(places, is_chosen) if place is not None]
+            blobs[number], places[number] = place
+    is_chosen = bytearray(one is not None for one in blobs)
+    for number in compress(count(), is_chosen) if refused else ():
+        is_chosen[number] = edges[number] not in refused
     return StandIns(
         array("q", compress(edges, is_chosen)),
         array("q", compress(islice(edges, 1, None), is_chosen)),
         bytearray(compress(kinds, is_chosen)),
-        [source for source, _ in chosen],
-        array("q", [start for _, start in chosen]),
+        [one for one in compress(blobs, is_chosen) if one is not None],
+        array("q", compress(places, is_chosen)),
     )
 
 
@@ -310,33 +300,3 @@ def _held(frames: FrameMap, here: Spans) -> list[int]:
     first = max(bisect_right(frames.edges, here.lowest) - 1, 0)
     starts, ends = frames.edges[first:-1], frames.edges[first + 1 :]
     return list(compress(count(first), here.hold_each(starts, ends)))
-
-
-def frame_rows(frames: FrameMap, some: slice = slice(None)) -> tuple[FrameRows, FrameRows]:
-    """Index rows of a blob's frames, ascending by key: payloads, and frames looked up like headers.
-
-    `some`: the numbers of those that count.
-    """
-    keys, lengths = frames.keys[some], frames.lengths()[some]
-    is_new = [key != NO_KEY for key in keys]
-    is_payload = [kind == PAYLOAD and not frames.is_joined for kind in frames.kinds[some]]
-    payloads = list(map(and_, is_new, is_payload))
-    headers = list(map(gt, is_new, is_payload))
-    columns = frames.edges[some], lengths, frames.sizes[some]  # the last is 0 of headers
-    its_payloads, its_headers = (
-        list(zip(*(compress(column, its) for column in columns), strict=True))
-        for its in (payloads, headers)
-    )
-    return (
-        _rows(list(compress(keys, payloads)), its_payloads),
-        _rows([key[:FINGERPRINT_BYTES] for key in compress(keys, headers)], its_headers),
-    )
-
-
-def _rows(keys: list[bytes], numbers: list[tuple[int, int, int]]) -> FrameRows:
-    """Rows of the first frame of each key: the index takes no second."""
-    keys.reverse()
-    numbers.reverse()
-    by_key = dict(zip(keys, numbers, strict=True))
-    ordered = sorted(by_key)
-    return ordered, list(map(by_key.__getitem__, ordered))

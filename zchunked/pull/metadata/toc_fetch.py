@@ -116,5 +116,14 @@ class TocFetcher:
         toc = format_of(layer).toc_reader(layer, location, transfer.options.limits, self.budget)
         skip = partial(self.skip, layer, span.size)
         return TocStream(
-            transfer.store, layer, location, toc, transfer.pool, transfer.stop, found, skip, early
+            transfer.store,
+            layer,
+            location,
+            toc,
+            transfer.pool,
+            transfer.stop,
+            found,
+            skip,
+            early,
+            keeps_names=not transfer.options.gaps.exact,
         )

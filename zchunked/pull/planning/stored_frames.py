@@ -20,7 +20,7 @@ from zchunked.layers.index_frames import (
     unindexed,
 )
 from zchunked.layers.metadata import read_index
-from zchunked.layers.stand_ins import StoredToc
+from zchunked.layers.stored_toc import StoredToc
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.layer import LayerTask
@@ -171,14 +171,14 @@ class StoredFrames:
         """The digests among these that the store has, in a blob of this pull or another one."""
         known = set(self._store.find_chunks(chunks))
         for table in self.tables:
-            known |= chunks.intersection(table.frames.keys)
+            known |= table.known_of(chunks)
         return known
 
     def known_headers(self, keys: set[bytes]) -> set[bytes]:
         """The keys of header frames among these that the store has."""
         known = recorded_headers(self._store, keys)
         for table in self.tables:
-            known |= keys.intersection(table.frames.keys)
+            known |= table.known_of(keys)
         return known
 
     # ── rows ──
