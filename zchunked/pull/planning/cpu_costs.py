@@ -45,7 +45,9 @@ def measured(
     cpu_seconds -= tables.seconds
     done = [task for task in tasks if task.proof is not None and task.index is not None]
     ways = {task.way for task in done}
-    frames = sum(len(task.frames) for task in done if task.frames is not None)
+    # not of lean layers, whose frames are made by asking for them
+    exact = [task for task in done if task.way == "exact"]
+    frames = sum(len(task.frames) for task in exact if task.frames is not None)
     chunks = sum(len(task.index.toc.starts) for task in done if task.index is not None)
     blobs = sum(task.layer.size for task in done)
     tars = sum(sum(task.index.toc.sizes) for task in done if task.index is not None)

@@ -67,7 +67,8 @@ class Planner:
         here = merge([*self._store.covered(blob), *in_flight])
         if task.way != "whole":
             self._list_planned()
-            stand_ins = self._look_up(task, here)
+            is_lean = task.is_lean or self._chooser.takes_lean(task, here)
+            stand_ins = self._look_up(task, here) if not is_lean else StandIns()
             if task.way is None:
                 self._chooser.choose(
                     task, stand_ins, conditions, here, self._planned_chunks, is_unread=is_unread

