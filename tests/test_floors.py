@@ -46,8 +46,8 @@ SHARED = {0, 1, 3, 6, 7}
 
 WHO_MAY = {
     # Libraries: one room each knows that they exist.
-    "requests": "sources.http.client sources.http.response sources.http.sessions",
-    "urllib3": "sources.http.connection sources.http.response sources.http.sessions",
+    "requests": "sources.http.client sources.http.response sources.http.connections.sessions",
+    "urllib3": "sources.http.response sources.http.connections",
     "cheroot": "serve.server",
     "prometheus_client": "serve.monitoring.metrics",
     "obstore": "sources.objects",
@@ -55,8 +55,8 @@ WHO_MAY = {
     "fastcrc": "layers.rebuild formats.writer",
     "numpy": "formats.chunker",
     "isal": "formats.decompress",
-    "tenacity": "download.retry",
-    "tqdm": "cli.progress",
+    "tenacity": "download.retries.retry",
+    "tqdm": "cli.terminal.progress",
     "shtab": "cli",
     "platformdirs": "operations.calls.client_store",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
@@ -84,7 +84,7 @@ WHO_MAY = {
     # Threads are started by WorkerPool; others own locks at most. Only a pull that was stopped or
     # slept knows time. To look a name up nobody can set a bound but by a thread that nobody waits
     # for.
-    "threading.Thread": "download.workers sources.http.names",
+    "threading.Thread": "download.workers sources.http.connections.host_lookup",
     "threading.Timer": "",
     "concurrent.futures.ThreadPoolExecutor": "download.workers",
     "concurrent.futures.ProcessPoolExecutor": "",

@@ -2,9 +2,9 @@
 
     .venv/bin/python docs/plots/tolerance.py [--check]
 
-Measured on the class that decides, `zchunked.download.karma.Karma`, on a clock of its own: steady
-progress for 25 minutes, then silence. `--check` writes nothing and fails where the picture is not
-what the code does.
+Measured on the class that decides, `zchunked.download.retries.karma.Karma`, on a clock of its own:
+steady progress for 25 minutes, then silence. `--check` writes nothing and fails where the picture
+is not what the code does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import sys
 from pathlib import Path
 
-from zchunked.download.karma import Karma
+from zchunked.download.retries.karma import Karma
 
 _PATIENCE = {14: "#9a3412", 60: "#1d4ed8", 300: "#166534"}
 _SPEEDS = [10 ** (3 + step / 10) for step in range(61)]  # bytes per second, 1 kB/s to 1 GB/s

@@ -13,7 +13,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from zchunked.download.arrival import BlobArrival
+from zchunked.download.blobs.arrival import BlobArrival
 from zchunked.download.coalesce import Link
 from zchunked.layers.chunk_data import are_chunks
 from zchunked.layers.metadata import read_index_and_tarsplit

@@ -15,7 +15,7 @@ import pytest
 from tests.helpers.build.golden import Golden
 from tests.helpers.harness.command import environment, receipt, zpull
 from tests.helpers.servers.registry import Registry
-from zchunked.cli.tables import VERBS
+from zchunked.cli.words.tables import VERBS
 
 DEMO = Golden("demo", "demo-v1").layout
 

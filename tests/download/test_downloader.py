@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.download.coalesce import shares
 from zchunked.download.downloader import Downloader
-from zchunked.download.fetch_plan import FetchPlan
-from zchunked.download.retry import Chameleon
-from zchunked.download.retrying_source import RetryingSource
+from zchunked.download.retries.retry import Chameleon
+from zchunked.download.retries.retrying_source import RetryingSource
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import AccessDeniedError, RangeIgnoredError, TransientError
 from zchunked.events import Arrived, Event

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from zchunked.download.retry import Stopped
+from zchunked.download.retries.retry import Stopped
 from zchunked.download.workers import WorkerPool, prefetched
 from zchunked.errors import LocalError
 

@@ -36,12 +36,12 @@ from zchunked.sources.auth.challenges import parse_challenges
 from zchunked.sources.auth.credentials import Keyring
 from zchunked.sources.config.registries import parse_registries
 from zchunked.sources.docker_archive import open_archive
-from zchunked.sources.http.multipart import PartReader
-from zchunked.sources.http.proxies import is_exempt, proxy_for
-from zchunked.sources.http.range_response import stated_size, understand
-from zchunked.sources.http.signed_urls import expiry_of
-from zchunked.sources.http.status_errors import excerpt_of, retry_after
-from zchunked.sources.http.urls import redirect_target, shown
+from zchunked.sources.http.connections.proxies import is_exempt, proxy_for
+from zchunked.sources.http.errors.status_errors import excerpt_of, retry_after
+from zchunked.sources.http.locations.signed_urls import expiry_of
+from zchunked.sources.http.locations.urls import redirect_target, shown
+from zchunked.sources.http.ranges.multipart import PartReader
+from zchunked.sources.http.ranges.range_response import stated_size, understand
 from zchunked.sources.layout import find_image, parse_index
 
 LIMITS = Limits(tar_bytes=1 << 20, tarsplit_decoded_bytes=1 << 20)

@@ -27,8 +27,8 @@ from tests.helpers.harness.hostile import (
     victim_tar,
 )
 from tests.helpers.harness.pulls import open_store
-from zchunked.download.arrival import Arrivals
-from zchunked.download.retry import Stopped
+from zchunked.download.blobs.arrival import Arrivals
+from zchunked.download.retries.retry import Stopped
 from zchunked.errors import (
     AccessDeniedError,
     IntegrityError,

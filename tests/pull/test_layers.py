@@ -21,12 +21,12 @@ from tests.helpers.build.layers import Layer
 from tests.helpers.harness.hostile import Bench, bench, flips
 from tests.helpers.harness.pulls import AMD64, IMPATIENT, open_store
 from tests.helpers.servers.memory import Break, MemorySource
-from zchunked.download.arrival import BlobArrival
+from zchunked.download.blobs.arrival import BlobArrival
+from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.download.coalesce import GapPolicy, Link, Run, runs_for
 from zchunked.download.downloader import Downloader
-from zchunked.download.fetch_plan import FetchPlan
-from zchunked.download.retry import Chameleon
-from zchunked.download.retrying_source import RetryingSource
+from zchunked.download.retries.retry import Chameleon
+from zchunked.download.retries.retrying_source import RetryingSource
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import IntegrityError, NotFoundError, RefusedError, TransientError
 from zchunked.events import Arrived, Event, Planned

@@ -13,8 +13,8 @@ import pytest
 from tests.helpers.build.front import Image, chunked_layer, image, make_tar
 from tests.helpers.harness.pulls import AMD64, IMPATIENT, open_store, pull
 from tests.helpers.servers.memory import MemorySource
-from zchunked.download import watchdog
 from zchunked.download.coalesce import Link
+from zchunked.download.retries import watchdog
 from zchunked.layers import index_frames
 from zchunked.layers.index_frames import Unindexed, read_table
 from zchunked.layers.stored_toc import StoredToc

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from zchunked.download.arrival import BlobArrival
+from zchunked.download.blobs.arrival import BlobArrival
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.layer import LayerTask

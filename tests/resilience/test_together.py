@@ -18,9 +18,9 @@ import pytest
 from tests.helpers.build.front import chunked_layer, image, make_tar
 from tests.helpers.harness.pulls import open_store, pull
 from tests.helpers.servers.memory import MemorySource
-from zchunked.download.retry import Chameleon
-from zchunked.download.retrying_source import RetryingSource
-from zchunked.download.watchdog import Watchdog
+from zchunked.download.retries.retry import Chameleon
+from zchunked.download.retries.retrying_source import RetryingSource
+from zchunked.download.retries.watchdog import Watchdog
 from zchunked.errors import MultiRangeRefusedError, TransferError, TransientError
 from zchunked.events import Event
 from zchunked.interfaces import Pieces

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zchunked.cli.options import ENGINES
-from zchunked.download.karma import SharedKarma
-from zchunked.download.retry import Chameleon
+from zchunked.cli.words.options import ENGINES
+from zchunked.download.retries.karma import SharedKarma
+from zchunked.download.retries.retry import Chameleon
 from zchunked.errors import AccessDeniedError, InvalidReferenceError, TransientError, UsageError
 from zchunked.options import Patience, ServeSettings
 from zchunked.ranges import ByteRange

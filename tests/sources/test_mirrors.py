@@ -28,7 +28,7 @@ from zchunked.interfaces import Document, Pieces
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, merge
-from zchunked.sources.http.network_errors import HostTimeoutError, NoAnswerError
+from zchunked.sources.http.errors.network_errors import HostTimeoutError, NoAnswerError
 from zchunked.sources.mirrors import Member, MirroredSource
 
 DATA = random.Random(5).randbytes(3000)

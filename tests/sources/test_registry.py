@@ -34,7 +34,7 @@ from zchunked.limits import Limits
 from zchunked.oci.digest import digest_of
 from zchunked.oci.documents import OCI_MANIFEST, Descriptor
 from zchunked.ranges import ByteRange, merge
-from zchunked.sources.http.range_reader import RunMemory
+from zchunked.sources.http.ranges.range_reader import RunMemory
 from zchunked.sources.registry import RegistrySource
 from zchunked.sources.traffic import Traffic
 

@@ -315,7 +315,7 @@ def test_what_was_learnt_of_a_host_grows_old(
     store.learn("registry:5000", spans)
     now = time.time() + hours * 3600
     with again(store) as other:
-        monkeypatch.setattr("zchunked.store.memory.time.time", lambda: now)
+        monkeypatch.setattr("zchunked.store.link_memory.time.time", lambda: now)
         assert other.recall("registry:5000") == found
 
 

@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def _run_prepared(signals: Signals) -> int:
-    from zchunked.cli.streams import lost_output, prepare  # noqa: PLC0415
+    from zchunked.cli.terminal.streams import lost_output, prepare  # noqa: PLC0415
 
     prepare()
     code = run(sys.argv[1:], signals)

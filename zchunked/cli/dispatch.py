@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
-from zchunked.cli.help import first_screen
-from zchunked.cli.parser import parse
+from zchunked.cli.manuals.help import first_screen
+from zchunked.cli.words.parser import parse
 
 COMMANDS = {
     "pull": "pull.pull",
@@ -39,12 +39,12 @@ def dispatch(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         return 2
     parsed = parse(argv, environment)
     if parsed.verb == "print-manual":
-        from zchunked.cli.manual import manual  # noqa: PLC0415
+        from zchunked.cli.manuals.manual import manual  # noqa: PLC0415
 
         print(manual(), end="")
         return 0
     if parsed.verb == "print-completion":
-        from zchunked.cli.completion import completion  # noqa: PLC0415
+        from zchunked.cli.manuals.completion import completion  # noqa: PLC0415
 
         print(completion(parsed.values["shell"]))
         return 0

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from zchunked import Client, Connection, GapOptions, Options, Patience, StallLimits
-from zchunked.cli.parser import Parsed
-from zchunked.cli.progress import Style
+from zchunked.cli.terminal.progress import Style
+from zchunked.cli.words.parser import Parsed
 from zchunked.errors import UsageError
 from zchunked.events import Event
 from zchunked.oci.platform import Platform, platform_of, this_platform

@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from zchunked.download.arrival import Arrivals
-from zchunked.download.blob_download import BlobDownload, MakeRuns
-from zchunked.download.fetch_plan import FetchPlan
+from zchunked.download.blobs.arrival import Arrivals
+from zchunked.download.blobs.blob_download import BlobDownload, MakeRuns
+from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.download.receiver import Receiver
-from zchunked.download.retrying_source import RetryingSource
+from zchunked.download.retries.retrying_source import RetryingSource
 from zchunked.download.run_fetcher import RunFetcher
 from zchunked.download.workers import WorkerPool
 from zchunked.interfaces import Emit

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from zchunked.download.arrival import BlobArrival
-from zchunked.download.blob_download import BlobDownload
-from zchunked.download.fetch_plan import FetchPlan
-from zchunked.download.ledger import TransferLedger
-from zchunked.download.retry import Stopped
-from zchunked.download.retrying_source import RetryingSource
+from zchunked.download.blobs.arrival import BlobArrival
+from zchunked.download.blobs.blob_download import BlobDownload
+from zchunked.download.blobs.fetch_plan import FetchPlan
+from zchunked.download.blobs.ledger import TransferLedger
+from zchunked.download.retries.retry import Stopped
+from zchunked.download.retries.retrying_source import RetryingSource
 from zchunked.download.writers import Writers
 from zchunked.events import Arrived
 from zchunked.interfaces import Emit, Pieces

@@ -5,7 +5,7 @@ From a host without ranges one worker takes the whole blob, for all runs.
 
 from __future__ import annotations
 
-from zchunked.download.blob_download import BlobDownload
+from zchunked.download.blobs.blob_download import BlobDownload
 from zchunked.download.coalesce import Run, hull
 from zchunked.download.receiver import EnoughError, Receiver, Share, TakenElsewhereError
 from zchunked.errors import IntegrityError, RangeIgnoredError

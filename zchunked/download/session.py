@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TypeVar
 
-from zchunked.download.network_time import NetworkTime
-from zchunked.download.retry import Chameleon
-from zchunked.download.retrying_source import RetryingSource
-from zchunked.download.watchdog import Watchdog
+from zchunked.download.retries.network_time import NetworkTime
+from zchunked.download.retries.retry import Chameleon
+from zchunked.download.retries.retrying_source import RetryingSource
+from zchunked.download.retries.watchdog import Watchdog
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import InterruptedPullError
 from zchunked.events import Event

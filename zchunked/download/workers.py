@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, suppress
 from queue import Empty, Full, Queue, SimpleQueue
 from typing import Generic, Self, TypeVar
 
-from zchunked.download.retry import Stopped
+from zchunked.download.retries.retry import Stopped
 from zchunked.errors import LocalError
 
 _LOOK_SECONDS = 0.2  # between looks whether all has ended

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from zchunked.download.retry import Stopped
+from zchunked.download.retries.retry import Stopped
 from zchunked.download.session import Session
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import InterruptedPullError

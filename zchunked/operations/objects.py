@@ -16,7 +16,7 @@ from zchunked.pull.objects.fetcher import ObjectFetcher
 from zchunked.pull.offline import last_pulled
 from zchunked.ranges import ByteRange, total
 from zchunked.results import FetchedObject, LocatedBlob
-from zchunked.sources.http.signed_urls import expiry_of
+from zchunked.sources.http.locations.signed_urls import expiry_of
 
 
 def fetch(

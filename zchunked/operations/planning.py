@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from zchunked.download.fetch_plan import FetchPlan
+from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.errors import ZPullError
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context

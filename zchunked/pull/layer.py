@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from zchunked.download.arrival import BlobArrival
-from zchunked.download.fetch_plan import FetchPlan
+from zchunked.download.blobs.arrival import BlobArrival
+from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.errors import FormatError, ZPullError
 from zchunked.formats.frame_map import FrameMap
 from zchunked.layers.metadata import ChunkPlaces, LayerIndex

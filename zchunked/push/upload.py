@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from zchunked.download.retry import Chameleon, Stopped
+from zchunked.download.retries.retry import Chameleon, Stopped
 from zchunked.errors import TransferError, TransientError
 from zchunked.events import Arrived
 from zchunked.export.shipment import Parcel
 from zchunked.oci.digest import Digest, short
-from zchunked.sources.http.sessions import SENT_AT_ONCE
+from zchunked.sources.http.connections.sessions import SENT_AT_ONCE
 from zchunked.sources.registry_upload import (
     ChunksRefusedError,
     OffsetError,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from zchunked.download.retry import Stopped
+from zchunked.download.retries.retry import Stopped
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import FormatError
 from zchunked.events import Noted

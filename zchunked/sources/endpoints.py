@@ -11,9 +11,9 @@ from zchunked.sources.auth.credentials import Credentials, Keyring
 from zchunked.sources.auth.tokens import Auth, ProtectedRepository
 from zchunked.sources.config.registries import Endpoint
 from zchunked.sources.http.client import Http
+from zchunked.sources.http.connections.sessions import SessionPool
+from zchunked.sources.http.connections.tls import trust_from
 from zchunked.sources.http.endpoint import RegistryEndpoint, ServerAddress
-from zchunked.sources.http.sessions import SessionPool
-from zchunked.sources.http.tls import trust_from
 from zchunked.sources.network import Network
 
 _HUB_API = "registry-1.docker.io"

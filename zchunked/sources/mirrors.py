@@ -29,7 +29,7 @@ from zchunked.interfaces import (
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, append_pieces, merge, subtract
-from zchunked.sources.http.network_errors import HostTimeoutError, NoAnswerError
+from zchunked.sources.http.errors.network_errors import HostTimeoutError, NoAnswerError
 
 _Answer = TypeVar("_Answer")
 _MOST_STRIKES = 3

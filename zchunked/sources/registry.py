@@ -13,7 +13,7 @@ from zchunked.oci.documents import ACCEPTED, Descriptor
 from zchunked.oci.reference import Reference
 from zchunked.ranges import ByteRange
 from zchunked.sources.http.endpoint import RegistryEndpoint
-from zchunked.sources.http.range_reader import BlobReader
+from zchunked.sources.http.ranges.range_reader import BlobReader
 
 
 class RegistrySource:

@@ -12,7 +12,7 @@ from zchunked.store.hints import Hints
 from zchunked.store.index.database import Index
 from zchunked.store.index.frame_index import FrameIndex
 from zchunked.store.index.open_index import is_writable, make_folders, read_only, unlock
-from zchunked.store.memory import Memory
+from zchunked.store.link_memory import Memory
 from zchunked.store.processes.locks import BlobLocks
 from zchunked.store.processes.pulls import PullLog
 from zchunked.store.processes.session import NoSession, Session

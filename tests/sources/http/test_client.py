@@ -32,8 +32,10 @@ from zchunked.errors import (
     ZPullError,
 )
 from zchunked.sources.http.client import Http
-from zchunked.sources.http.connection import _Reader
-from zchunked.sources.http.network_errors import (
+from zchunked.sources.http.connections.connection import _Reader
+from zchunked.sources.http.connections.sessions import SessionPool
+from zchunked.sources.http.connections.tls import Trust, trust_from
+from zchunked.sources.http.errors.network_errors import (
     CannotConnectError,
     HostTimeoutError,
     NoAnswerError,
@@ -43,8 +45,6 @@ from zchunked.sources.http.network_errors import (
     translated,
 )
 from zchunked.sources.http.response import HttpResponse
-from zchunked.sources.http.sessions import SessionPool
-from zchunked.sources.http.tls import Trust, trust_from
 from zchunked.sources.traffic import Traffic
 
 CERTS = Path(__file__).parent / "certs"

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from zchunked.cli import values
-from zchunked.cli.render import print_warning, warn
 from zchunked.cli.settings import Settings, client_of
+from zchunked.cli.terminal.render import print_warning, warn
+from zchunked.cli.words import values
 from zchunked.errors import LocalError, UsageError
 
 _VARIABLE = "ZPULL_STORE_MAX"

@@ -10,9 +10,9 @@ from typing import TextIO
 from zchunked import writes_to_stdout
 from zchunked.cli.commands.pull import pull as plan_instead
 from zchunked.cli.commands.push import summary_of
-from zchunked.cli.progress import human
-from zchunked.cli.render import print_json, print_line, progress_of, warn, write_digestfile
 from zchunked.cli.settings import ALL, Settings, client_of
+from zchunked.cli.terminal.progress import human
+from zchunked.cli.terminal.render import print_json, print_line, progress_of, warn, write_digestfile
 from zchunked.cli.tuning import seldom_collect
 from zchunked.errors import ZPullError
 from zchunked.results import ConvertResult

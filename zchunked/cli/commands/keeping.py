@@ -6,9 +6,9 @@ import sys
 
 from zchunked import GcOptions
 from zchunked.cli.commands.budget import budget_of
-from zchunked.cli.progress import human
-from zchunked.cli.render import print_json, warn
 from zchunked.cli.settings import Settings, client_of
+from zchunked.cli.terminal.progress import human
+from zchunked.cli.terminal.render import print_json, warn
 from zchunked.errors import UsageError
 from zchunked.findings import Freed
 

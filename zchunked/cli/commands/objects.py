@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import TextIO
 
 from zchunked import write_file
-from zchunked.cli.progress import human
-from zchunked.cli.render import print_json, print_line, progress_of
 from zchunked.cli.settings import Settings, client_of
+from zchunked.cli.terminal.progress import human
+from zchunked.cli.terminal.render import print_json, print_line, progress_of
 from zchunked.errors import LocalError
 from zchunked.results import FetchedObject, LocatedBlob
 

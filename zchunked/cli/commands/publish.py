@@ -7,9 +7,15 @@ from contextlib import closing
 from dataclasses import replace
 
 from zchunked.cli.commands.pull import pull, summary
-from zchunked.cli.progress import human
-from zchunked.cli.render import document_of, print_json, print_line, progress_of, write_digestfile
 from zchunked.cli.settings import Settings, client_of
+from zchunked.cli.terminal.progress import human
+from zchunked.cli.terminal.render import (
+    document_of,
+    print_json,
+    print_line,
+    progress_of,
+    write_digestfile,
+)
 from zchunked.cli.tuning import give_back, seldom_collect
 from zchunked.errors import ZPullError
 from zchunked.receipt import Receipt

@@ -8,15 +8,15 @@ from contextlib import closing
 from pathlib import Path
 
 from zchunked import Client, Plan, PullResult
-from zchunked.cli.progress import Progress, human
-from zchunked.cli.render import (
+from zchunked.cli.settings import Settings, client_of
+from zchunked.cli.terminal.progress import Progress, human
+from zchunked.cli.terminal.render import (
     print_error,
     print_outcome,
     print_plan,
     progress_of,
     write_digestfile,
 )
-from zchunked.cli.settings import Settings, client_of
 from zchunked.cli.tuning import give_back, seldom_collect
 from zchunked.errors import InterruptedPullError, UsageError, ZPullError
 from zchunked.oci.quoting import typed

@@ -7,9 +7,9 @@ from contextlib import closing
 from dataclasses import asdict, replace
 
 from zchunked.cli.commands.pull import pull
-from zchunked.cli.progress import human
-from zchunked.cli.render import print_json, print_line, progress_of, write_digestfile
 from zchunked.cli.settings import ALL, Settings, client_of
+from zchunked.cli.terminal.progress import human
+from zchunked.cli.terminal.render import print_json, print_line, progress_of, write_digestfile
 from zchunked.cli.tuning import give_back, seldom_collect
 from zchunked.errors import ZPullError
 from zchunked.receipt import Receipt

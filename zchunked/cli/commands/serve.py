@@ -10,8 +10,8 @@ from pathlib import Path
 
 from zchunked import ServeSettings, config_for
 from zchunked.cli.commands.budget import budget_of
-from zchunked.cli.render import warn
 from zchunked.cli.settings import Settings, client_of
+from zchunked.cli.terminal.render import warn
 from zchunked.events import Event, Noted
 from zchunked.results import Access
 

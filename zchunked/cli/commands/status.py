@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from zchunked.cli.commands.stored import age
-from zchunked.cli.progress import human
-from zchunked.cli.render import print_json, print_line, warn
 from zchunked.cli.settings import Settings, client_of
+from zchunked.cli.terminal.progress import human
+from zchunked.cli.terminal.render import print_json, print_line, warn
 from zchunked.errors import InterruptedPullError
 from zchunked.findings import PullStatus
 from zchunked.oci.digest import short

@@ -6,8 +6,9 @@ import time
 from contextlib import closing
 from dataclasses import asdict
 
-from zchunked.cli.progress import human
-from zchunked.cli.render import (
+from zchunked.cli.settings import Settings, client_of
+from zchunked.cli.terminal.progress import human
+from zchunked.cli.terminal.render import (
     print_json,
     print_line,
     print_outcome,
@@ -15,7 +16,6 @@ from zchunked.cli.render import (
     warn,
     write_digestfile,
 )
-from zchunked.cli.settings import Settings, client_of
 from zchunked.errors import IntegrityError
 from zchunked.oci.quoting import printable
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zchunked.download.fetch_plan import FetchPlan
+from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.errors import IntegrityError
 from zchunked.events import Noted
 from zchunked.interfaces import Document

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import compress
 
+from zchunked.download.blobs.fetch_plan import ChunkChecks, FetchPlan
 from zchunked.download.coalesce import Run, missing
 from zchunked.download.downloader import Downloader
-from zchunked.download.fetch_plan import ChunkChecks, FetchPlan
 from zchunked.download.workers import WorkerPool
 from zchunked.formats.annotations import Location
 from zchunked.formats.frame_map import NO_KEY

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from zchunked.download.fetch_plan import FetchPlan
+from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.layers.metadata import LayerIndex
 from zchunked.pull.layer import LayerTask
 from zchunked.pull.planning.whole import LayerFacts

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from zchunked.download.fetch_plan import FetchPlan
+from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.errors import IntegrityError
 from zchunked.formats.annotations import Location
 from zchunked.formats.budget import ImageBudget

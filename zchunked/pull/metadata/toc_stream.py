@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from zchunked.download.retry import Stopped
+from zchunked.download.retries.retry import Stopped
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import ZPullError
 from zchunked.formats.annotations import Location

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.download.coalesce import Link, missing, runs_for
-from zchunked.download.fetch_plan import FetchPlan
 from zchunked.errors import IntegrityError
 from zchunked.events import Noted, Planned
 from zchunked.layers.proof import is_intact

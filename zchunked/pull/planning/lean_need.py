@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import compress, repeat
 from operator import sub
 
-from zchunked.download.fetch_plan import ChunkChecks
+from zchunked.download.blobs.fetch_plan import ChunkChecks
 from zchunked.layers.chunk_data import are_chunks
 from zchunked.layers.metadata import ChunkPlaces, LayerIndex
 from zchunked.pull.layer import LayerTask

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from zchunked.download.fetch_plan import FetchPlan
+from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.layers.stand_ins import Frame, FrameLocation, StandIns, choose_stand_ins, find_frames
 from zchunked.oci.digest import Digest
 from zchunked.options import GapOptions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from zchunked.download.fetch_plan import FetchPlan
+from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.formats.annotations import locate
 from zchunked.layers.chunk_data import are_chunks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from zchunked.download.fetch_plan import FetchPlan
+from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.errors import AccessDeniedError, NotFoundError, TransferError
 from zchunked.events import Noted
 from zchunked.pull.processes.claims import Claims

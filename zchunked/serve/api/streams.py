@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from zchunked.download.karma import Karma
-from zchunked.download.retry import Chameleon
+from zchunked.download.retries.karma import Karma
+from zchunked.download.retries.retry import Chameleon
 from zchunked.errors import IntegrityError, TransferError, ZPullError
 from zchunked.events import Arrived, Event, GaveUp, Planned, Retried
 from zchunked.oci.digest import Digest, short

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from zchunked.download.karma import SharedKarma
+from zchunked.download.retries.karma import SharedKarma
 
 
 class HostKarma:

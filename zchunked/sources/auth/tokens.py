@@ -20,9 +20,9 @@ from zchunked.sources.auth.challenges import Challenge, parse_challenges
 from zchunked.sources.auth.credentials import Credentials
 from zchunked.sources.auth.helpers import HelperError
 from zchunked.sources.http.client import Http
+from zchunked.sources.http.locations.urls import netloc, origin, shown
 from zchunked.sources.http.response import HttpResponse
 from zchunked.sources.http.single_flight import SingleFlight
-from zchunked.sources.http.urls import netloc, origin, shown
 
 _DEFAULT_SECONDS = 60.0  # how long a token lives that does not say so: the token specification
 _JUNK_TRIES = 3  # of a token endpoint that answers something else

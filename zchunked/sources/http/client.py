@@ -15,16 +15,22 @@ from zchunked import __version__
 from zchunked.errors import AccessDeniedError, PermanentError, TransientError
 from zchunked.events import Requested
 from zchunked.limits import DEFAULT_LIMITS, Limits
-from zchunked.sources.http.network_errors import (
+from zchunked.sources.http.connections.proxies import proxy_for
+from zchunked.sources.http.connections.sessions import SENT_AT_ONCE, SessionPool
+from zchunked.sources.http.errors.network_errors import (
     CannotConnectError,
     ConnectionTimedOutError,
     UnreachableError,
 )
-from zchunked.sources.http.proxies import proxy_for
-from zchunked.sources.http.redirect_guard import refuse_inward
+from zchunked.sources.http.locations.redirect_guard import refuse_inward
+from zchunked.sources.http.locations.urls import (
+    hidden_values,
+    netloc,
+    origin,
+    redirect_target,
+    shown,
+)
 from zchunked.sources.http.response import FOREIGN, HttpResponse, translated_cause
-from zchunked.sources.http.sessions import SENT_AT_ONCE, SessionPool
-from zchunked.sources.http.urls import hidden_values, netloc, origin, redirect_target, shown
 from zchunked.sources.traffic import Traffic
 
 MOST_REDIRECTS = 10

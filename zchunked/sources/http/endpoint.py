@@ -11,9 +11,9 @@ from zchunked.errors import AccessDeniedError
 from zchunked.interfaces import Emit
 from zchunked.sources.auth.tokens import Auth
 from zchunked.sources.http.client import Body, Http
-from zchunked.sources.http.network_errors import NoAnswerError, NoTlsError
+from zchunked.sources.http.errors.network_errors import NoAnswerError, NoTlsError
+from zchunked.sources.http.locations.urls import origin
 from zchunked.sources.http.response import HttpResponse
-from zchunked.sources.http.urls import origin
 
 TRIES = 3  # another thread's renewal may be used up before this request; its own is final
 

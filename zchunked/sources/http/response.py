@@ -13,11 +13,11 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError
 
 from zchunked.errors import LimitError, TransferError, ZPullError
 from zchunked.limits import Limits
-from zchunked.sources.http.connection import expect_more
+from zchunked.sources.http.connections.connection import expect_more
 from zchunked.sources.http.content_coding import document_of
-from zchunked.sources.http.network_errors import causes_of, translated
-from zchunked.sources.http.status_errors import is_page, page_error, status_error
-from zchunked.sources.http.urls import netloc
+from zchunked.sources.http.errors.network_errors import causes_of, translated
+from zchunked.sources.http.errors.status_errors import is_page, page_error, status_error
+from zchunked.sources.http.locations.urls import netloc
 from zchunked.sources.traffic import Traffic
 
 FOREIGN = (requests.RequestException, HTTPError, HTTPException, OSError)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from zchunked.errors import LocalError, UsageError
 from zchunked.oci.reference import LayoutReference, is_loopback
-from zchunked.sources.http.tls import trust_from
-from zchunked.sources.http.urls import netloc
+from zchunked.sources.http.connections.tls import trust_from
+from zchunked.sources.http.locations.urls import netloc
 from zchunked.sources.network import Network
 from zchunked.sources.objects.bucket_errors import Answered, understood
 

@@ -18,7 +18,7 @@ from zchunked.errors import (
     TransientError,
     ZPullError,
 )
-from zchunked.sources.http.status_errors import excerpt_of, status_error
+from zchunked.sources.http.errors.status_errors import excerpt_of, status_error
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})[^:\n]*: (.*)\n\nDebug source:", re.DOTALL)
 _STATUS_ALONE = re.compile(r"non-2xx status code: (\d{3})")

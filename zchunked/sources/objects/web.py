@@ -10,8 +10,8 @@ from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.sources.http.endpoint import RegistryEndpoint
-from zchunked.sources.http.range_reader import BlobReader
-from zchunked.sources.http.range_response import EncodedError
+from zchunked.sources.http.ranges.range_reader import BlobReader
+from zchunked.sources.http.ranges.range_response import EncodedError
 from zchunked.sources.layout import blob_path
 
 _SHAPE = "expected the URL above a layout's index.json, oci+https://host/base[:tag]"

@@ -1,0 +1,1 @@
+"""What is generated from the tables: help, the manual page, shell completions."""

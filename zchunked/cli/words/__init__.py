@@ -1,0 +1,1 @@
+"""Words of the command line: verbs, options, their values, and parsing them."""

@@ -1,0 +1,1 @@
+"""Retries: karma, the loop, what ends it; a source that is retried."""

@@ -1,0 +1,1 @@
+"""Connections to servers: host names, proxies, TLS, time limits, keeping them open."""

@@ -1,0 +1,1 @@
+"""What failed, as our errors: sockets and TLS, HTTP statuses."""

@@ -1,0 +1,1 @@
+"""Where blobs are: URLs, redirects, and when they expire."""
