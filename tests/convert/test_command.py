@@ -55,7 +55,6 @@ def manifest_of(layout: Path) -> tuple[dict[str, Any], Manifest]:
         "demo:plain-zstd",
         "demo:g1-old",
         "edge:empty-layer",
-        "edge:edge-junk",
     ],
 )
 def test_every_kind_of_layer_becomes_one_that_updates_in_parts(name: str, tmp_path: Path) -> None:

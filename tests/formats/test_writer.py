@@ -4,6 +4,7 @@ writers, refusals.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -96,10 +97,12 @@ def check(tar: bytes, blob: bytes, written: WrittenLayer) -> None:
 )
 def test_toc_and_tar_split_are_those_of_the_reference_writer(real: Real) -> None:
     tar = b"".join(unpacked([real.blob]))
-    if "nonutf8" in real.name and real.name.endswith("1"):
-        with pytest.raises(UnsupportedLayerError, match="UTF-8"):
-            write(tar)
-        return
+    refused = {"nonutf8": "UTF-8", "junk": "behind its end"}
+    for name, reason in refused.items():
+        if name in real.name and real.name.endswith("1"):
+            with pytest.raises(UnsupportedLayerError, match=reason):
+                write(tar)
+            return
     blob, written = write(tar, 5000)
     check(tar, blob, written)
     toc, tarsplit = texts(blob, location(written))
@@ -190,11 +193,11 @@ def test_threads_and_pieces_leave_no_trace_in_the_bytes() -> None:
 
 
 def _odd(form: int) -> bytes:
-    """Long names, numbers in base 256 or PAX, odd times and attributes, bytes behind the end."""
+    """Long names, numbers in base 256 or PAX, odd times and attributes, zeros behind the end."""
     rng, out = random.Random(form), io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=form) as tar:
         for number, size in enumerate([0, 1, 511, 512, 513, 70_000, 262_144, 262_145, 700_000]):
-            info = tarfile.TarInfo(f"d{number}/" + "n" * (60 * number) + "é" * (number % 2))
+            info = tarfile.TarInfo(f"d{number}/f" + "n" * (60 * number) + "é" * (number % 2))
             info.size, info.uid = size, 1 << 3 * number
             info.mtime = number * 1.25 if form == tarfile.PAX_FORMAT else number
             if form == tarfile.PAX_FORMAT:
@@ -204,18 +207,17 @@ def _odd(form: int) -> bytes:
                 }
             tar.addfile(info, io.BytesIO(rng.randbytes(size // 2) + bytes(size - size // 2)))
             link = tarfile.TarInfo(f"l{number}")
-            link.type, link.linkname = tarfile.SYMTYPE, "t" * 30 * number
+            link.type, link.linkname = tarfile.SYMTYPE, "t" + "t" * 30 * number
             tar.addfile(link)
-    return out.getvalue() + b"behind the end" * 99
+    return out.getvalue() + bytes(1_300)
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 @pytest.mark.parametrize("ahead", [0, 1, 4])
 def test_odd_tars_come_back_and_threads_leave_no_trace(form: int, ahead: int) -> None:
     if form == tarfile.USTAR_FORMAT:
-        tar = (
-            make_tar([Entry(f"f{n}", bytes([n]) * (n * 997), uid=n) for n in range(40)])
-            + b"x" * 700
+        tar = make_tar([Entry(f"f{n}", bytes([n]) * (n * 997), uid=n) for n in range(40)]) + bytes(
+            700
         )
     else:
         tar = _odd(form)
@@ -287,7 +289,8 @@ REFUSED = {
     "twice": [Entry("a", b"x"), Entry("a", b"x")],
     "twice when clean": [Entry("a", b"x"), Entry("./a", b"x")],
     "directory twice": [Entry("d", type="dir"), Entry("d/", type="dir")],
-    "up and down": [Entry("a", b"x"), Entry("d/../a", b"x")],
+    "up and down": [Entry("d/../a", b"x")],
+    "link up and down": [Entry("a"), Entry("l", type="hardlink", linkname="d/../a")],
     "name": [Entry(b"\xff", b"x")],
     "link": [Entry("l", type="symlink", linkname=b"\xff")],
     "attribute": [Entry("a", pax={b"SCHILY.xattr.\xff".decode("latin-1"): "x"}), Entry(b"\xfe")],
@@ -297,6 +300,10 @@ REFUSED = {
     "after year 9999": [Entry("a", mtime="999999999999")],
     "negative owner": [Entry("a", pax={"uid": "-5"})],
     "long name": [Entry("n" * 70_000)],
+    "slash": [Entry("a/", b"x")],
+    "link with a slash": [Entry("a", b"x"), Entry("l/", type="hardlink", linkname="a")],
+    "link to nothing": [Entry("l", type="symlink")],
+    "link to elsewhere": [Entry("a", b"x"), Entry("l", type="hardlink", linkname="b")],
 }
 
 
@@ -304,6 +311,30 @@ REFUSED = {
 def test_what_containers_storage_cannot_read_is_refused(case: str) -> None:
     with pytest.raises(UnsupportedLayerError, match="its tar has"):
         write(make_tar(REFUSED[case]))
+
+
+@pytest.mark.parametrize("zeros", [1, 100, 512, 1023, 1024, 5000, (1 << 20) - 1, (3 << 20) + 7])
+def test_every_line_behind_the_end_is_an_end_for_containers_storage(zeros: int) -> None:
+    """It looks for a header in the first 1024 bytes of each."""
+    tar = make_tar(MADE) + bytes(zeros)
+    blob, written = write(tar)
+    check(tar, blob, written)
+    lines = [json.loads(line) for line in texts(blob, location(written))[1].splitlines()]
+    segments = [base64.b64decode(line["payload"]) for line in lines if line["type"] == 2]
+    behind = [one for one in segments if not one.strip(b"\0")]
+    assert len(behind) >= 1
+    assert all(len(one) >= 1024 for one in behind)
+
+
+@pytest.mark.parametrize("more", [b"junk", bytes(3000) + b"x", make_tar({"second": b"x"})])
+def test_more_than_zeros_behind_the_end_is_refused(more: bytes) -> None:
+    with pytest.raises(UnsupportedLayerError, match="behind its end"):
+        write(make_tar(MADE) + more)
+
+
+def test_a_hard_link_may_come_before_its_file() -> None:
+    tar = make_tar([Entry("l", type="hardlink", linkname="./d//a"), Entry("/d/./a", b"x")])
+    check(tar, *write(tar))
 
 
 def test_indexes_above_the_limits_of_readers_are_refused() -> None:

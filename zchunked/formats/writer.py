@@ -21,7 +21,7 @@ from zchunked.errors import UnsupportedLayerError
 from zchunked.formats import zstd
 from zchunked.formats.annotations import Part, written_annotations
 from zchunked.formats.chunker import Chunker, Piece
-from zchunked.formats.tar_reader import Member, TarReader
+from zchunked.formats.tar_reader import BLOCK, Member, TarReader
 from zchunked.formats.toc_writer import Frames, Submit, TarSplitWriter, TocWriter, at_once
 from zchunked.formats.writer_frames import Batch, FileEnd, Frame, Layout, Long, OpenFrame, Raw
 from zchunked.formats.writer_frames import digest_of as text_digest_of
@@ -36,8 +36,7 @@ MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+zstd"
 # what skopeo 1.18 makes of them at level 3, 1.024 times with two, for a sixth less CPU.
 _MORE_LEVELS = 3
 _WHOLE_BYTES = 256 << 10  # a file up to here is cut and hashed together with others
-# a part of a path that means nothing, or the folder above
-_UNCLEAN = re.compile(rb"(?:^|/)\.{0,2}(?:/|$)")
+_UNCLEAN = re.compile(rb"(?:^|/)\.?(?:/|$)")  # a part of a path that means nothing
 _ZEROS = bytes(1 << 20)
 _SKIPPABLE = struct.Struct("<4sI")
 _FOOTER = struct.Struct("<7Q8s")
@@ -71,6 +70,7 @@ class LayerWriter:
         self._toc = TocWriter(limits.toc_bytes, submit)
         self._tarsplit = TarSplitWriter(limits.tarsplit_decoded_bytes, submit)
         self._names: set[bytes] = set()
+        self._targets: set[bytes] = set()  # of hard links: one may come before its file
         self._batch = Batch()
         self._work: deque[tuple[Batch, Callable[[], Frames]]] = deque()
         self._layout = Layout(self._toc)
@@ -127,9 +127,9 @@ class LayerWriter:
             if self._batch.is_full:
                 self._submit_batch()
                 yield from self._drain(self._most_pending)
-        self._tarsplit.segment(reader.end)
-        self._add(reader.end)
-        for piece in reader.rest():
+        if self._targets - self._names:
+            raise UnsupportedLayerError("its tar has a hard link to a file that is not in it")
+        for piece in _end_of(reader):
             self._tarsplit.segment(piece)
             self._add(piece)
             yield from self._drain(self._most_pending)
@@ -141,15 +141,19 @@ class LayerWriter:
 
     def _note_name(self, member: Member) -> None:
         """Readers look files up by their clean path."""
-        name = member.name.strip(b"/")
         if not member.name or len(member.name.lstrip(b"/")) >= self._limits.name_bytes:
             raise UnsupportedLayerError(f"its tar has a name of {len(member.name)} bytes")
-        if (b"/." in name or b"//" in name or name.startswith(b".")) and _UNCLEAN.search(name):
-            name = posixpath.normpath(b"/" + name)[1:]
-        name = hashlib.blake2b(name, digest_size=16).digest()  # a quarter of the memory
+        if member.kind != "dir" and member.name.endswith(b"/"):
+            raise UnsupportedLayerError(f"its tar has {member.name!r:.200}, which is no folder")
+        name = _key(member.name)
         if name in self._names:
             raise UnsupportedLayerError(f"its tar has {member.name!r:.200} twice")
         self._names.add(name)
+        if member.kind in ("hardlink", "symlink"):
+            if not member.link_name:
+                raise UnsupportedLayerError(f"its tar has {member.name!r:.200}, a link to nothing")
+            if member.kind == "hardlink":
+                self._targets.add(_key(member.link_name))
 
     def _long_file(self, member: Member, pieces: Iterator[bytes]) -> Iterator[bytes]:
         chunker, hasher, crc = Chunker(), hashlib.sha256(), 0
@@ -242,3 +246,31 @@ class LayerWriter:
             _SKIPPABLE.pack(b"\x50\x2a\x4d\x18", len(one)) + one for one in (toc, tarsplit, footer)
         )
         return tail, written_annotations(toc_part, digest_of(toc), tarsplit_part)
+
+
+def _key(path: bytes) -> bytes:
+    """Stands for the clean path, in a quarter of the memory."""
+    if b".." in path and b".." in path.split(b"/"):
+        # containers/storage opens `d/../a` as it is, which fails where no `d` is
+        raise UnsupportedLayerError(f"its tar has the path {path!r:.200}")
+    name = path.strip(b"/")
+    if (b"/." in name or b"//" in name or name.startswith(b".")) and _UNCLEAN.search(name):
+        name = posixpath.normpath(b"/" + name)[1:]
+    return hashlib.blake2b(name, digest_size=16).digest()
+
+
+def _end_of(reader: TarReader) -> Iterator[bytes]:
+    """The end of the tar, in pieces that containers/storage reads as an end.
+
+    It takes the first 1024 bytes of each for headers, so what is shorter goes with what is before.
+    """
+    last, least = reader.end, 2 * BLOCK
+    for piece in reader.rest():
+        if piece.strip(b"\0"):
+            raise UnsupportedLayerError("its tar has more than zeros behind its end")
+        if len(piece) < least:
+            last += piece
+        else:
+            yield last
+            last = piece
+    yield last
