@@ -113,8 +113,9 @@ SPELLING = "oci.digest oci.platform oci.quoting oci.reference"
 # options name places on this machine
 PURE = [*FLOORS[0].split(), *FLOORS[1].replace("options", "").split()]
 IMPURE = "os io socket ssl subprocess sqlite3 pathlib shutil tempfile requests urllib3 time"
-"""What the two lowest floors never import: their inputs are bytes and values, their clock is passed
-in.
+"""What the two lowest floors never import.
+
+Their inputs are bytes and values, their clock is passed in.
 """
 
 
@@ -170,8 +171,9 @@ def read(name: str, path: Path, known: frozenset[str]) -> Module:
 
 
 def note(module: Module, dotted: str, known: frozenset[str]) -> None:
-    """`from zchunked.layer import frames` names a module, `from zchunked.layer.toc import Toc`
-    something in one.
+    """`from zchunked.layer import frames` names a module.
+
+    `from zchunked.layer.toc import Toc` something in one.
     """
     first, _, rest = dotted.partition(".")
     if first != PACKAGE:
@@ -330,8 +332,9 @@ def test_the_command_uses_nothing_but_the_library(name: str) -> None:
 
 
 def test_the_table_sees_what_it_should_see(tmp_path: Path) -> None:
-    """The reader of imports against every way to spell one: a test that looks away proves
-    nothing.
+    """The reader of imports against every way to spell one.
+
+    A test that looks away proves nothing.
     """
     path = tmp_path / "x.py"
     path.write_text(

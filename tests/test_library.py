@@ -1,5 +1,6 @@
-"""The library as a stranger's program uses it: documented, typed, quick to import, and every
-example runs.
+"""The library as a stranger's program uses it.
+
+Documented, typed, quick to import, and every example runs.
 """
 
 from __future__ import annotations

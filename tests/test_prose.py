@@ -25,13 +25,29 @@ def texts(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
             yield node.lineno, node.value, id(node) in docs
 
 
+def long_summaries(tree: ast.Module) -> list[str]:
+    return [
+        f"{line}: a summary of several lines"
+        for line, string, is_doc in texts(tree)
+        if is_doc and "\n" in string.strip().split("\n\n")[0]
+    ]
+
+
+def test_tests_sum_up_in_one_line() -> None:
+    tests = PACKAGE.parent / "tests"
+    found = {
+        path.relative_to(tests).as_posix(): lines
+        for path in sorted(tests.rglob("*.py"))
+        if (lines := long_summaries(ast.parse(path.read_text(encoding="utf-8"))))
+    }
+    assert not found
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_prose_names_its_actors_and_sums_up_in_one_line(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    found = []
+    found = long_summaries(ast.parse(text))
     for line, string, is_doc in texts(ast.parse(text)):
-        if is_doc and "\n" in string.strip().split("\n\n")[0]:
-            found.append(f"{line}: a summary of several lines")
         if not is_doc and OURS.search(string) and " " in string:
             found.append(f"{line}: a message says {OURS.search(string)[0]!r}")  # type: ignore[index]
     found += [

@@ -1,5 +1,6 @@
-"""Files of pulled images: the same from a whole blob and from chunks, and none from a damaged
-layer.
+"""Files of pulled images.
+
+The same from a whole blob and from chunks, and none from a damaged layer.
 """
 
 from __future__ import annotations

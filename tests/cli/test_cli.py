@@ -1,5 +1,6 @@
-"""The command as a user meets it: verbs, exit codes, one line for each error, nothing but the
-result on stdout.
+"""The command as a user meets it.
+
+Verbs, exit codes, one line for each error, nothing but the result on stdout.
 """
 
 from __future__ import annotations

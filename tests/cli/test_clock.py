@@ -1,5 +1,6 @@
-"""The command on a machine whose clock was never set: nothing is refused for it, and no library
-complains of it.
+"""The command on a machine whose clock was never set.
+
+Nothing is refused for it, and no library complains of it.
 """
 
 from __future__ import annotations

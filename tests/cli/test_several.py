@@ -1,5 +1,6 @@
-"""Several images in one command: a receipt for each, each byte once, and one that fails stops no
-other.
+"""Several images in one command.
+
+A receipt for each, each byte once, and one that fails stops no other.
 """
 
 from __future__ import annotations

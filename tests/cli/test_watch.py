@@ -1,5 +1,7 @@
-"""`zpull status --watch` on a real terminal: one table that is drawn anew, as wide as the window,
-for as long as a pull is under way or nobody presses Ctrl-C.
+"""`zpull status --watch` on a real terminal.
+
+One table that is drawn anew, as wide as the window, for as long as a pull is under way or nobody
+presses Ctrl-C.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ class Terminal:
         os.write(self._handle, keys.encode())
 
     def read(self, tables: int = 0, seconds: float = 30) -> bool:
-        """Until so many more tables were drawn over others; all of it with none. False at its
-        end.
+        """Until so many more tables were drawn over others; all of it with none.
+
+        False at its end.
         """
         until, want = time.monotonic() + seconds, len(UP.findall(self.text)) + tables
         while not tables or len(UP.findall(self.text)) < want:

@@ -282,9 +282,7 @@ def test_a_dry_run_says_what_it_would_fetch_and_writes_nothing(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["demo:plain-gzip", "demo:demo-v1", "edge:edge-nonutf8"])
 def test_progress_counts_every_layer_once(name: str, tmp_path: Path) -> None:
-    """Layers that are converted, that are kept, and that are read twice since no table of contents
-    can tell of them.
-    """
+    """Layers converted, kept, or read twice since no table of contents can tell of them."""
     golden = Golden(*name.split(":"))
     raw = _gzip_again(golden, tmp_path / "gzip") if name.startswith("edge") else golden.layout
     source = f"oci:{raw}" if name.startswith("edge") else source_of(golden)

@@ -1,5 +1,6 @@
-"""`docker:` and `podman:` as SOURCE: the archive that an engine saves, by a stand-in for the
-engine.
+"""`docker:` and `podman:` as SOURCE.
+
+The archive that an engine saves, by a stand-in for the engine.
 """
 
 from __future__ import annotations

@@ -83,8 +83,9 @@ def test_all_platforms_of_one_manifest_are_an_index_of_one(tmp_path: Path) -> No
 
 
 def test_images_that_say_nothing_of_their_platform_are_converted_too(tmp_path: Path) -> None:
-    """As well as several of one platform, which differ in what no platform says here; an entry
-    that is no image at all stays.
+    """As well as several of one platform, which differ in what no platform says here.
+
+    An entry that is no image at all stays.
     """
     golden = Golden("demo", "multi-platform-mixed")
     attestation, amd64, arm64, _ = json.loads(golden.blob(golden.expect["index"]["digest"]))[

@@ -224,8 +224,9 @@ def test_where_a_round_trip_is_long_part_headers_are_cheaper_than_requests() -> 
 def test_the_gaps_bought_are_the_best_there_are(
     needed: list[ByteRange], worth: int, share: float
 ) -> None:
-    """Against all ways to buy: bytes nobody needs, plus what the requests are worth, within the
-    budget.
+    """Against all ways to buy.
+
+    Bytes nobody needs, plus what the requests are worth, within the budget.
     """
     spans = merge(needed)
     gaps = [after.start - before.end for before, after in itertools.pairwise(spans)]

@@ -32,8 +32,9 @@ TAIL = [ByteRange(1, len(BLOB))]
 
 
 class Breaking:
-    """Each request brings 64 KiB, then its connection breaks. Counts how many are served at the
-    same time.
+    """Each request brings 64 KiB, then its connection breaks.
+
+    Counts how many are served at the same time.
     """
 
     def __init__(self, meet: int = 0, error: Exception | None = None) -> None:

@@ -1,5 +1,6 @@
-"""What an export carries: the registry's own bytes where they are here whole, else the plain tar,
-proved either way.
+"""What an export carries.
+
+The registry's own bytes where they are here whole, else the plain tar, proved either way.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Publishing: what is there afterwards, what was sent for it, and that no reader ever sees half of
-it.
+"""Publishing: what is there afterwards, what was sent for it.
+
+No reader ever sees half of it.
 """
 
 from __future__ import annotations

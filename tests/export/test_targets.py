@@ -1,5 +1,6 @@
-"""Files that are named as targets: regular ones are replaced whole, everything else is written
-through.
+"""Files that are named as targets.
+
+Regular ones are replaced whole, everything else is written through.
 """
 
 from __future__ import annotations

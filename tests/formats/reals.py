@@ -16,8 +16,9 @@ from zchunked.oci.documents import Descriptor, Manifest, parse_document
 
 @dataclass(frozen=True)
 class Real:
-    """A layer by a real writer. `truths` as in EXPECT.json; `sound`: its tar is what the config
-    promises.
+    """A layer by a real writer.
+
+    `truths` as in EXPECT.json; `sound`: its tar is what the config promises.
     """
 
     name: str

@@ -33,8 +33,9 @@ GOOD = chunked_layer(TAR)
 
 
 def described(layer: Layer, media_type: str | None = None, **changes: str | None) -> Descriptor:
-    """The layer's descriptor with annotations changed by the last part of their name; None takes
-    one away.
+    """The layer's descriptor with annotations changed by the last part of their name.
+
+    None takes one away.
     """
     marks = dict(layer.annotations)
     prefix = OLD_PREFIX if OLD_PREFIX + "manifest-checksum" in marks else PREFIX

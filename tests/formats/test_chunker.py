@@ -1,5 +1,6 @@
-"""Cuts are those of containers/storage: by numpy, by integers, and however the content comes in
-pieces.
+"""Cuts are those of containers/storage.
+
+By numpy, by integers, and however the content comes in pieces.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ SEARCHES = {"numpy": fastest_search(), "integers": search_with_integers}
 
 
 def rolled(data: bytes) -> list[int]:
-    """The checksum byte by byte, as the writers keep it: the offsets of the bytes that a chunk ends
-    with.
+    """The checksum byte by byte, as the writers keep it.
+
+    The offsets of the bytes that a chunk ends with.
     """
     ring, at, s1, s2 = [0] * 64, 0, 64 * 31, 64 * 63 * 31
     found = []

@@ -74,8 +74,9 @@ def test_every_member_of_a_gzip_layer_however_it_is_cut(blob: bytes, size: int) 
 def test_the_input_of_zlib_is_linear_in_the_blob(
     unpacker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Zlib copies what it did not use at each member's end: a piece with 20,000 members is not
-    copied 20,000 times.
+    """Zlib copies what it did not use at each member's end.
+
+    A piece with 20,000 members is not copied 20,000 times.
     """
     given = 0
     real, broken = decompress.fastest_inflate()
@@ -135,8 +136,9 @@ LENGTHS = st.lists(
 def test_a_gzip_file_of_several_members_is_their_content(
     lengths: list[int], edges: list[int], zeros: int
 ) -> None:
-    """In one piece as well: a member that needs several steps is followed by others in the same
-    piece.
+    """In one piece as well.
+
+    A member that needs several steps is followed by others in the same piece.
     """
     members = [bytes((number + 1,)) * length for number, length in enumerate(lengths)]
     data = b"".join(gzip.compress(member, mtime=0) for member in members) + bytes(zeros)

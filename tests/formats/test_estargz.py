@@ -1,5 +1,6 @@
-"""eStargz, and zstd:chunked by stargz: found, read, tiled and predicted; and whatever a peer makes
-of them.
+"""eStargz, and zstd:chunked by stargz.
+
+Found, read, tiled and predicted; and whatever a peer makes of them.
 """
 
 from __future__ import annotations
@@ -228,8 +229,9 @@ CHANGES: list[tuple[int, dict[str, Any]]] = [
 def test_of_one_writer_equal_keys_are_equal_bytes(
     number: int, values: dict[str, Any], shape: dict[str, Any], compression: Compression
 ) -> None:
-    """And of frames that are the same, all are found where the frames are cut at the same
-    places.
+    """And of frames that are the same.
+
+    All are found where the frames are cut at the same places.
     """
     old = read_layer(stargz_layer(make_tar(BASE), compression=compression, **shape))
     new = read_layer(
@@ -442,8 +444,9 @@ def test_what_is_no_table_is_refused(member: bytes, words: str) -> None:
 
 
 def test_a_damaged_table_is_told_from_one_that_lies() -> None:
-    """The digest is over the text: bytes that do not decode to it came damaged, whatever is wrong
-    with them.
+    """The digest is over the text.
+
+    Bytes that do not decode to it came damaged, whatever is wrong with them.
     """
     assert GOOD.toc_at is not None
     for at in range(GOOD.toc_at.offset + 10, GOOD.size - 51 - 8, 37):
@@ -522,8 +525,9 @@ def test_where_files_end_is_not_read_where_frames_go_on() -> None:
 
 
 def test_a_frame_that_decodes_without_end_is_no_flood() -> None:
-    """Content first, then zeros: the check stops at the limit of a tar, and holds a step at
-    most.
+    """Content first, then zeros.
+
+    The check stops at the limit of a tar, and holds a step at most.
     """
     found = read_layer(GOOD)
     number = found.frames.kinds.index(PAYLOAD)

@@ -89,8 +89,9 @@ def test_the_frames_of_real_blobs_are_where_the_truth_has_them(real: Real) -> No
 
 @pytest.mark.parametrize(("old", "new"), list(product(reals(), reals())), ids=str)
 def test_equal_keys_and_lengths_are_equal_bytes(old: Real, new: Real) -> None:
-    """Of one writer every prediction holds; of two, only payload frames of one length may
-    differ.
+    """Of one writer every prediction holds.
+
+    Of two, only payload frames of one length may differ.
     """
     have: dict[tuple[bytes, int], set[bytes]] = {}
     for key, _, data in parts(map_of(old), old.blob):
@@ -226,8 +227,9 @@ ENTRIES = st.lists(
 def test_in_one_writers_blobs_equal_keys_are_equal_content(
     one: list[Entry], two: list[Entry]
 ) -> None:
-    """Names that look like JSON, and all sizes: of every two frames with one key, the bytes are the
-    same.
+    """Names that look like JSON, and all sizes.
+
+    Of every two frames with one key, the bytes are the same.
     """
     seen: dict[bytes, bytes] = {}
     for entries in (one, two):

@@ -1,5 +1,6 @@
-"""Tars are read as Go reads them; what containers/storage refuses or would lose is refused, with
-the reason.
+"""Tars are read as Go reads them.
+
+What containers/storage refuses or would lose is refused, with the reason.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The table of contents: what writers say comes through, and nothing that contradicts itself
-does.
+"""The table of contents.
+
+What writers say comes through, and nothing that contradicts itself does.
 """
 
 from __future__ import annotations

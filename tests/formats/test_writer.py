@@ -1,5 +1,6 @@
-"""Blobs of the writer: the tar again by every way to read one, the TOC and tar-split of real
-writers, refusals.
+"""Blobs of the writer.
+
+The tar again by every way to read one, the TOC and tar-split of real writers, refusals.
 """
 
 from __future__ import annotations
@@ -231,8 +232,9 @@ def test_odd_tars_come_back_and_threads_leave_no_trace(form: int, ahead: int) ->
 
 
 def test_a_frame_that_is_long_is_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file without a cut, a hole, headers in a row, and bytes behind the end: each far above what
-    is held.
+    """A file without a cut, a hole, headers in a row, and bytes behind the end.
+
+    Each far above what is held.
     """
     monkeypatch.setattr(writer_frames, "LONG_BYTES", 50_000)
     monkeypatch.setattr(writer, "_WHOLE_BYTES", 10_000)

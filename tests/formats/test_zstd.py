@@ -1,5 +1,6 @@
-"""Frames: any cut of the bytes gives the same content, any loss is noticed, no claim of a frame is
-believed.
+"""Frames: any cut of the bytes gives the same content, any loss is noticed.
+
+No claim of a frame is believed.
 """
 
 from __future__ import annotations
@@ -251,8 +252,9 @@ SHAPES = st.sampled_from(
 def test_many_chunks_at_once_are_what_each_is_alone(
     rows: list[tuple[bytes, int, str, bool]],
 ) -> None:
-    """Raw, repeated and compressed blocks, with and without a checksum; and all that is no chunk of
-    its size.
+    """Raw, repeated and compressed blocks, with and without a checksum.
+
+    And all that is no chunk of its size.
     """
     chunks: list[bytes] = []
     sizes: list[int] = []

@@ -1,5 +1,6 @@
-"""`make fuzz`: atheris, guided by coverage, where it is installed; the property tests look after
-the rest.
+"""`make fuzz`: atheris, guided by coverage, where it is installed.
+
+The property tests look after the rest.
 
 python -m tests.fuzz [SECONDS] [PARSER…]
 """
@@ -21,8 +22,10 @@ _LAST_LINES = 30
 
 
 def main(words: list[str]) -> int:
-    """Seconds for each parser. What was learnt stays in `.cache/fuzz`, so that the next run goes on
-    from there, and so does an input that crashes a parser. 1 if there was one.
+    """Seconds for each parser.
+
+    What was learnt stays in `.cache/fuzz`, so that the next run goes on from there, and so does an
+    input that crashes a parser. 1 if there was one.
     """
     if importlib.util.find_spec("atheris") is None:
         print("atheris is not installed: hypothesis looks alone (pip install atheris)")

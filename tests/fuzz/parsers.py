@@ -1,5 +1,6 @@
-"""Every parser of foreign bytes, as a function of bytes that may raise a ZPullError and nothing
-else.
+"""Every parser of foreign bytes.
+
+As a function of bytes that may raise a ZPullError and nothing else.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Bombs: what all layers of an image cost together is bounded, before anything of it is fetched or
-hashed.
+"""Bombs: what all layers of an image cost together is bounded.
+
+Before anything of it is fetched or hashed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Damage on our own disk: every byte of the store may be wrong, and the next pull heals it by
-fetching again.
+"""Damage on our own disk.
+
+Every byte of the store may be wrong, and the next pull heals it by fetching again.
 """
 
 from __future__ import annotations
@@ -125,8 +126,9 @@ def test_only_the_damaged_chunk_is_fetched_again(tmp_path: Path) -> None:
 
 
 def test_what_a_pull_brought_before_it_healed_was_not_here(tmp_path: Path) -> None:
-    """Half of a layer is gone, and one chunk of the rest is damaged: the second round finds nearly
-    all of it here.
+    """Half of a layer is gone, and one chunk of the rest is damaged.
+
+    The second round finds nearly all of it here.
     """
     metered = GapOptions(max_gap=0)
     layer = Digest(honest().layers[0].digest)
@@ -149,8 +151,9 @@ def test_what_a_pull_brought_before_it_healed_was_not_here(tmp_path: Path) -> No
 @pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "in parts"])
 @pytest.mark.parametrize("hurt", HURTS.values(), ids=HURTS)
 def test_damage_at_rest_is_told_and_healed(tmp_path: Path, hurt: Any, in_parts: Any) -> None:
-    """An export never hands out a wrong byte; `verify` finds the damage, and the next pull fetches
-    what it dropped.
+    """An export never hands out a wrong byte.
+
+    `verify` finds the damage, and the next pull fetches what it dropped.
     """
     with bench(tmp_path, "cold") as on:
         on.pull(honest(), gaps=GapOptions(max_gap=0 if in_parts else None))
@@ -339,8 +342,9 @@ def test_journal_that_is_none(tmp_path: Path, data: Any) -> None:
 
 
 def test_evicted_bytes_that_another_layer_rests_on(tmp_path: Path) -> None:
-    """A layer is fetched whole over what is here of it; a damaged chunk of that goes; the line
-    breaks.
+    """A layer is fetched whole over what is here of it; a damaged chunk of that goes.
+
+    The line breaks.
 
     The other image, which uses that chunk, must not believe itself complete.
     """
@@ -365,8 +369,9 @@ def test_evicted_bytes_that_another_layer_rests_on(tmp_path: Path) -> None:
 
 
 def test_damaged_bytes_that_two_layers_rest_on(tmp_path: Path) -> None:
-    """What `verify` drops of one layer, another needs too: both are whole again after a pull of
-    each.
+    """What `verify` drops of one layer, another needs too.
+
+    Both are whole again after a pull of each.
     """
     with bench(tmp_path, "warm") as on:
         on.is_right(on.pull(honest()), honest())  # rests on bytes of the old layer

@@ -1,5 +1,6 @@
-"""Entries of the TOC that cannot be: numbers, ranges, digests and holes that contradict each
-other.
+"""Entries of the TOC that cannot be.
+
+Numbers, ranges, digests and holes that contradict each other.
 """
 
 from __future__ import annotations
@@ -135,8 +136,9 @@ def test_number_that_is_none(tmp_path: Path, key: Any) -> None:
 
 
 def test_holes_of_a_terabyte_cost_nothing(tmp_path: Path) -> None:
-    """Zeros are not fetched, but their digest would have to be computed: the size is refused
-    before.
+    """Zeros are not fetched, but their digest would have to be computed.
+
+    The size is refused before.
     """
     with bench(tmp_path, "warm") as on:
         on.lies(lying(sets("var/hole", 1, chunkSize=1 << 40)), MALFORMED)

@@ -1,5 +1,6 @@
-"""Hostile images, nearly two hundred, pulled by the real command: its words, exit codes, memory and
-time.
+"""Hostile images, nearly two hundred, pulled by the real command.
+
+Its words, exit codes, memory and time.
 
 The other files of this folder know each attack from inside; here are the same images as a registry
 serves them, and bombs in their full size.
@@ -53,9 +54,10 @@ Make = Callable[[], Document | Layout]
 
 @dataclass(frozen=True)
 class Family:
-    """Images of one kind. `codes`: with which a pull in parts may end; where nothing has to be
-    believed the image may come all the same. `ways`: options; `warm` is a store that has an older
-    version.
+    """Images of one kind.
+
+    `codes`: with which a pull in parts may end; where nothing has to be believed the image may come
+    all the same. `ways`: options; `warm` is a store that has an older version.
     """
 
     images: dict[str, Make]
@@ -64,8 +66,9 @@ class Family:
 
 
 def some(edits: dict[str, Any]) -> dict[str, Any]:
-    """A dozen of them, from the first to the last: all are pulled by the other files, at a tenth of
-    the cost.
+    """A dozen of them, from the first to the last.
+
+    All are pulled by the other files, at a tenth of the cost.
     """
     step = max(1, len(edits) // MOST_OF_A_KIND)
     return dict(list(edits.items())[::step][:MOST_OF_A_KIND])

@@ -1,5 +1,6 @@
-"""Pulls that end at any byte: the next one goes on there, asks for no byte twice, and ends
-right.
+"""Pulls that end at any byte.
+
+The next one goes on there, asks for no byte twice, and ends right.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ KINDS = {"whole": EXACT, "in parts": METERED}
 
 
 class Wire:
-    """Notes each byte of a blob that was sent, and fails before the piece number `fails`, counted
-    over all pulls.
+    """Notes each byte of a blob that was sent.
+
+    Fails before the piece number `fails`, counted over all pulls.
     """
 
     def __init__(
@@ -141,8 +143,9 @@ def test_resume_of_a_whole_layer_with_another_plan(tmp_path: Path) -> None:
 
 
 def killed(folder: Path, content: Image, wire: Wire, gaps: GapOptions) -> Path:
-    """The store as a kill -9 leaves it in the midst of a piece: nothing was closed or committed for
-    the occasion.
+    """The store as a kill -9 leaves it in the midst of a piece.
+
+    Nothing was closed or committed for the occasion.
     """
     there = folder / "killed"
 
@@ -172,8 +175,9 @@ def test_resume_after_a_kill(tmp_path: Path, kind: str, piece: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_resume_with_a_journal_cut_short(tmp_path: Path, kind: str) -> None:
-    """After a power loss the last records may be half there; what they said is fetched again and
-    nothing breaks.
+    """After a power loss the last records may be half there.
+
+    What they said is fetched again and nothing breaks.
     """
     content = honest()
     there = killed(tmp_path, content, Wire(lambda number: number == 80), KINDS[kind])
@@ -255,8 +259,9 @@ def test_break_while_toc_and_tar_split_come(tmp_path: Path, position: int) -> No
 
 
 def test_damaged_piece_and_a_break(tmp_path: Path) -> None:
-    """A wrong chunk is fetched again, and the line breaks meanwhile: only that chunk comes
-    twice.
+    """A wrong chunk is fetched again, and the line breaks meanwhile.
+
+    Only that chunk comes twice.
     """
     content = honest()
     layer = content.layers[0]

@@ -174,8 +174,9 @@ def test_payload_damaged_on_its_way_every_time(tmp_path: Path, start: str) -> No
 def test_header_frame_damaged_on_its_way_is_asked_for_again(
     tmp_path: Path, start: str, generation: Any, at: Any
 ) -> None:
-    """Where no tar-split can be trusted the frames between the payloads come too. No digest vouches
-    for them alone.
+    """Where no tar-split can be trusted the frames between the payloads come too.
+
+    No digest vouches for them alone.
     """
     layer = victim(generation=generation)
     first, end = layer.gaps[2]
@@ -216,8 +217,9 @@ def test_toc_whose_lie_is_seen_in_the_content(tmp_path: Path, start: str, edit: 
 
 @pytest.mark.parametrize("start", STARTS)
 def test_data_that_is_called_a_hole(tmp_path: Path, start: str) -> None:
-    """With the digest of zeros, so it would not be fetched. Too few bytes for its frames to come
-    whole.
+    """With the digest of zeros, so it would not be fetched.
+
+    Too few bytes for its frames to come whole.
     """
     edit = sets("bin/app", 1, chunkType="zeros", chunkDigest=sha256(bytes(CHUNK)))
     with bench(tmp_path, start) as on:
@@ -336,8 +338,9 @@ def test_ambiguity_attack(tmp_path: Path, start: str) -> None:
 
 @pytest.mark.parametrize("start", STARTS)
 def test_ambiguity_attack_the_other_way_round(tmp_path: Path, start: str) -> None:
-    """Here the config commits to what the TOC says, so whoever takes the frames at their word is
-    told.
+    """Here the config commits to what the TOC says.
+
+    So whoever takes the frames at their word is told.
     """
     layer = ambiguous()
     good, evil = noise(5000, 8), noise(5000, 9)

@@ -1,5 +1,6 @@
-"""Promises that poison the store: a layer that comes whole may claim any chunk, and others rely on
-it.
+"""Promises that poison the store.
+
+A layer that comes whole may claim any chunk, and others rely on it.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ LEAN = GapOptions(lean=True)
 
 
 def poisoned(edit: Edit, **hooks: Any) -> Image:
-    """Its files are junk, of the sizes of the victim's; blob digest and diff ID are right, so it
-    may come whole.
+    """Its files are junk, of the sizes of the victim's.
+
+    Blob digest and diff ID are right, so it may come whole.
     """
     files = {
         "junk": noise(60_000, 20),
@@ -117,8 +119,9 @@ def test_poisoned_layer_below_in_the_same_image(tmp_path: Path, start: str) -> N
     "way", [LEAN, GapOptions(max_gap=0), GapOptions()], ids=["lean", "metered", "exact"]
 )
 def test_many_liars_cost_one_more_round(tmp_path: Path, way: GapOptions) -> None:
-    """More than there are rounds of repairs; chunks of a length of their own, so that all of them
-    have rows.
+    """More than there are rounds of repairs.
+
+    Chunks of a length of their own, so that all of them have rows.
     """
     with bench(tmp_path, "warm") as on:
         for number in range(12):
@@ -140,8 +143,9 @@ def test_many_liars_cost_one_more_round(tmp_path: Path, way: GapOptions) -> None
 
 
 def test_what_was_checked_goes_before_what_was_claimed(tmp_path: Path) -> None:
-    """A row of a blob that came in parts was entered after hashing; one of a blob that came whole
-    is its TOC's word.
+    """A row of a blob that came in parts was entered after hashing.
+
+    One of a blob that came whole is its TOC's word.
     """
     with bench(tmp_path, "cold") as on:
         on.pull(honest(), gaps=GapOptions(max_gap=0))

@@ -271,8 +271,9 @@ def test_tar_split_that_unpacks_to_another_size_than_claimed(
 def test_headers_that_make_a_tar_above_our_limit(
     tmp_path: Path, start: str, generation: Any
 ) -> None:
-    """The files of the TOC are within it; the segments of the tar-split, or the header frames, take
-    it further.
+    """The files of the TOC are within it.
+
+    The segments of the tar-split, or the header frames, take it further.
     """
     content = image([victim(generation=generation)])
     files = sum(len(data) for data in CONTENT.values()) + len(SHARED) + len(SECRET)
@@ -336,8 +337,9 @@ def test_names_that_the_toc_cannot_tell_apart(tmp_path: Path, start: str) -> Non
 
 @pytest.mark.parametrize("start", IN_PARTS)
 def test_content_under_swapped_names(tmp_path: Path, start: str) -> None:
-    """The TOC calls a file by another's name: the tar-split's checksum tells, before any tar is
-    whole.
+    """The TOC calls a file by another's name.
+
+    The tar-split's checksum tells, before any tar is whole.
     """
     edit = both_names("etc/app.conf", "bin/app")
     refused_in_parts(tmp_path, start, image([victim(edit_toc=edit)]))

@@ -1,5 +1,6 @@
-"""Tables of contents that are no proper JSON, not for us, or odd and no harm; each signed as if it
-were true.
+"""Tables of contents that are no proper JSON, not for us, or odd and no harm.
+
+Each signed as if it were true.
 """
 
 from __future__ import annotations
@@ -89,8 +90,9 @@ def with_dictionary(data: bytes) -> bytes:
 
 
 def wide_window(data: bytes) -> bytes:
-    """A frame that makes its decoder set aside 2 GiB: a descriptor byte, the largest window byte,
-    one raw block.
+    """A frame that makes its decoder set aside 2 GiB.
+
+    A descriptor byte, the largest window byte, one raw block.
     """
     header = b"\x28\xb5\x2f\xfd" + bytes([0]) + bytes([(31 - 10) << 3])
     blocks = [data[at : at + (1 << 17)] for at in range(0, len(data), 1 << 17)]

@@ -1,5 +1,6 @@
-"""A file that cannot be read is trouble of this machine: it accuses nobody, and nothing is dropped
-for it.
+"""A file that cannot be read is trouble of this machine.
+
+It accuses nobody, and nothing is dropped for it.
 """
 
 from __future__ import annotations
@@ -121,8 +122,9 @@ def test_doubt_keeps_what_it_cannot_read(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_writer_whose_sync_failed_once_never_commits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """The kernel forgets pages that it could not write, and the next sync of the same file
-    succeeds.
+    """The kernel forgets pages that it could not write.
+
+    The next sync of the same file succeeds.
     """
     data, blob = b"x" * 5000, digest_of(b"x" * 5000)
     real, calls = os.fdatasync, 0

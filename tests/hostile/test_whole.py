@@ -1,5 +1,6 @@
-"""Layers without a table of contents, or with one that is not theirs: whole, and no less
-suspicious.
+"""Layers without a table of contents, or with one that is not theirs.
+
+Whole, and no less suspicious.
 """
 
 from __future__ import annotations

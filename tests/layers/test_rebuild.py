@@ -93,8 +93,9 @@ CUTS = st.sampled_from([never, rolling, every(100), every(999)])
 def test_wherever_the_chunks_lie_the_tar_is_the_same(
     files: dict[str, bytes], cut: Any, generation: Any, data: st.DataObject
 ) -> None:
-    """The same contents in three layers: another level of compression, another order, other
-    neighbours.
+    """The same contents in three layers.
+
+    Another level of compression, another order, other neighbours.
     """
     layer = chunked_layer(make_tar(files), cut=cut, generation=generation)
     reverse = make_tar([Entry("z" + name, files[name]) for name in reversed(files)])

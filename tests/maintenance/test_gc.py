@@ -1,5 +1,6 @@
-"""A collection on real stores: what stays can be exported, what goes is gone, beside others and
-after kills.
+"""A collection on real stores.
+
+What stays can be exported, what goes is gone, beside others and after kills.
 """
 
 from __future__ import annotations
@@ -328,8 +329,9 @@ def test_a_kill_at_any_step_leaves_a_store_that_the_next_collection_finishes(
 
 @pytest.fixture
 def exact(tmp_path: Path) -> Path:
-    """v1 whole, v2 assembled from frames of it and its own: the registry's own blobs, with bytes in
-    common.
+    """v1 whole, v2 assembled from frames of it and its own.
+
+    The registry's own blobs, with bytes in common.
     """
     with Store(tmp_path / "store") as store:
         pulled(store, version(1), "host.example/app:v1", jobs=1)
@@ -355,8 +357,9 @@ def test_frames_live_as_long_as_one_blob_that_has_them(exact: Path) -> None:
 def test_the_next_update_finds_the_frames_that_only_the_dead_blob_was_indexed_with(
     exact: Path, tmp_path: Path
 ) -> None:
-    """A frame that two blobs share has one row: when that blob goes, the other one's frames are
-    indexed again.
+    """A frame that two blobs share has one row.
+
+    When that blob goes, the other one's frames are indexed again.
     """
     wanted: dict[str, Any] = {"gaps": GapOptions(exact=True)}
     shutil.copytree(exact, tmp_path / "other")

@@ -1,5 +1,6 @@
-"""Blobs that are announced before they come: taken in, resumed, refused when they are others; and
-used by pulls.
+"""Blobs that are announced before they come.
+
+Taken in, resumed, refused when they are others; and used by pulls.
 """
 
 from __future__ import annotations

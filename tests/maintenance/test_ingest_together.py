@@ -1,5 +1,6 @@
-"""Several processes take in the same blob at once: it is kept once, and one that dies hands over
-what it had.
+"""Several processes take in the same blob at once.
+
+It is kept once, and one that dies hands over what it had.
 """
 
 from __future__ import annotations

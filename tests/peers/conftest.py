@@ -1,5 +1,6 @@
-"""A registry filled once by real writers, for all workers; each worker runs a server of its own
-over the same files.
+"""A registry filled once by real writers, for all workers.
+
+Each worker runs a server of its own over the same files.
 """
 
 import fcntl
@@ -25,8 +26,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def once(done: Path, make: Callable[[], None]) -> None:
-    """Call `make` if nobody has before; whoever comes in the meantime waits for the one who is at
-    it.
+    """Call `make` if nobody has before.
+
+    Whoever comes in the meantime waits for the one who is at it.
     """
     with done.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -37,8 +39,9 @@ def once(done: Path, make: Callable[[], None]) -> None:
 
 @pytest.fixture(scope="session")
 def plain(shared: Path) -> Path:
-    """The layout of plain tars that every writer is given: v1 and v2 of 3,000 files, on one base of
-    600.
+    """The layout of plain tars that every writer is given.
+
+    V1 and v2 of 3,000 files, on one base of 600.
     """
     folder = shared / "plain"
 
@@ -92,8 +95,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[peers.Server]:
 
 
 def push(skopeo: peers.Tool, layout: Path, registry: peers.Server, repository: str) -> None:
-    """Convert and push each tag. One repository per writer, lest one takes over the blobs of
-    another.
+    """Convert and push each tag.
+
+    One repository per writer, lest one takes over the blobs of another.
     """
     for tag in TAGS:
         target = f"docker://{registry.host}/{repository}:{tag}"

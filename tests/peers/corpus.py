@@ -1,4 +1,5 @@
 """Images as people have them: thousands of files, and a next version in which little changed.
+
 Standard library only.
 """
 
@@ -58,8 +59,9 @@ def grow(seed: int, count: int, *, under: str = "srv/app", shrunk: int = 1) -> F
 
 
 def change(files: Files, seed: int, *, share: float = 0.05) -> Files:
-    """The next version: `share` of the files edited in the middle, a directory renamed, some new,
-    some gone.
+    """The next version: `share` of the files edited in the middle, a directory renamed.
+
+    Some new, some gone.
     """
     rng = random.Random(f"change {seed}")
     names = sorted(files)
@@ -82,8 +84,9 @@ def change(files: Files, seed: int, *, share: float = 0.05) -> Files:
 
 
 def tar(files: Mapping[str, bytes]) -> bytes:
-    """Files and their directories, sorted, then exactly two zero blocks: old writers lose what
-    follows those.
+    """Files and their directories, sorted, then exactly two zero blocks.
+
+    Old writers lose what follows those.
     """
     folders = {str(parent) for name in files for parent in Path(name).parents} - {"."}
     out = BytesIO()
@@ -127,8 +130,9 @@ def layout(folder: Path, images: Mapping[str, Sequence[bytes]]) -> None:
 
 
 def truth(folder: Path, tag: str) -> Truth:
-    """What holds for an image of `layout`, whoever compresses and carries it. A plain layer's
-    digest is its diff ID.
+    """What holds for an image of `layout`, whoever compresses and carries it.
+
+    A plain layer's digest is its diff ID.
     """
     listed = json.loads((folder / "index.json").read_text())["manifests"]
     digest = next(entry["digest"] for entry in listed if entry["annotations"][_REF_NAME] == tag)

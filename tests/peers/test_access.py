@@ -1,5 +1,6 @@
-"""Ways into a real registry behind TLS and a password: files, helpers, standard input; and what a
-closed door says.
+"""Ways into a real registry behind TLS and a password.
+
+Files, helpers, standard input; and what a closed door says.
 """
 
 from __future__ import annotations

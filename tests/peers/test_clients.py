@@ -1,5 +1,6 @@
-"""Other people's clients pull through the server, and the specification's own suite finds it
-conformant.
+"""Other people's clients pull through the server.
+
+The specification's own suite finds it conformant.
 """
 
 from __future__ import annotations

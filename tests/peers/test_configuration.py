@@ -1,5 +1,7 @@
-"""docs/serve.md, step by step: what `--config-for` prints is written where it says, in a root of
-the engine's own, and the engine pulls by the command that the page shows.
+"""docs/serve.md, step by step.
+
+What `--config-for` prints is written where it says, in a root of the engine's own, and the engine
+pulls by the command that the page shows.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Every engine here, old and new: it pulls an image and its update through the server, which costs
-the registry what a pull of ours costs; it is given them too; and containers made from them run.
+"""Every engine here, old and new.
+
+It pulls an image and its update through the server, which costs the registry what a pull of ours
+costs; it is given them too; and containers made from them run.
 """
 
 from __future__ import annotations

@@ -93,8 +93,9 @@ def saved_layers(archive: tarfile.TarFile) -> list[str]:
 def test_an_exact_update_of_a_converted_image_costs_what_a_lean_one_needs(
     registry: peers.Server, front: peers.Server, tmp_path: Path
 ) -> None:
-    """Packages got other contents, and no file another size: then the registry's own blob costs no
-    more than chunks and tables of contents do.
+    """Packages got other contents, and no file another size.
+
+    Then the registry's own blob costs no more than chunks and tables of contents do.
     """
     before = corpus.grow(4, 3_000)
     folders = sorted({name.rpartition("/")[0] for name in before})

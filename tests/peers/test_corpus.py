@@ -1,5 +1,6 @@
-"""The corpus is what it claims to be: the same every time, and changed as an update changes an
-image.
+"""The corpus is what it claims to be.
+
+The same every time, and changed as an update changes an image.
 """
 
 import tarfile

@@ -1,5 +1,6 @@
-"""Real engines pull through the server, and are given images: the registry's own, under the right
-name.
+"""Real engines pull through the server, and are given images.
+
+The registry's own, under the right name.
 """
 
 from __future__ import annotations

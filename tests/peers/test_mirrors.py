@@ -78,8 +78,9 @@ def test_a_mirror_that_lacks_a_blob(
 def test_a_mirror_killed_in_the_middle_of_a_layer(
     registry: peers.Server, old: str, plain: Path, shared: Path, tmp_path: Path
 ) -> None:
-    """It trickles; once some bytes are here it is gone. The primary sends the rest and no byte
-    twice.
+    """It trickles; once some bytes are here it is gone.
+
+    The primary sends the rest and no byte twice.
     """
     with (
         peers.docker_registry(tmp_path / "primary", storage=shared / "storage") as primary,

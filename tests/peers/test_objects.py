@@ -17,8 +17,9 @@ from tests.helpers.servers import peers
 def test_the_older_image_as_a_seed_leaves_the_update(
     writer: str, front: peers.Server, plain: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """The layout holds plain tars of v1 and v2; a home that pulled v1 is what the seed is compared
-    with.
+    """The layout holds plain tars of v1 and v2.
+
+    A home that pulled v1 is what the seed is compared with.
     """
     repository = request.getfixturevalue(writer)
     layout = json.loads((plain / "index.json").read_bytes())

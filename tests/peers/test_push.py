@@ -1,5 +1,6 @@
-"""Real registries of several makers take what `zpull push` sends: whole, resumed after a kill, and
-mounted.
+"""Real registries of several makers take what `zpull push` sends.
+
+Whole, resumed after a kill, and mounted.
 
 Debian's docker-registry is installed; distribution 3, crane's and cue-labs' are built by tools.sh.
 """
@@ -37,8 +38,9 @@ def _debians(folder: Path) -> Iterator[str]:
 
 
 def _other(program: str, *words: str) -> Callable[[Path], Iterator[str]]:
-    """A registry that is told its port; `{port}` and `{folder}` stand for it and for where it may
-    write.
+    """A registry that is told its port.
+
+    `{port}` and `{folder}` stand for it and for where it may write.
     """
 
     def serve(folder: Path) -> Iterator[str]:

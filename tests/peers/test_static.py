@@ -1,6 +1,4 @@
-"""zpull against layouts that real web servers send, ranges or not, packed or not, and that real
-tools wrote.
-"""
+"""Layouts that real tools wrote and real web servers send: ranges or not, packed or not."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ from tests.helpers.servers import peers
 
 V1, V2 = Golden("demo", "demo-v1"), Golden("demo", "demo-v2")
 NEEDED = 41_317
-"""Bytes of the update's layer that are in no frame of the version before: payloads, headers and
-tail.
-"""
+"""Bytes of the update's layer in no frame of the version before: payloads, headers, tail."""
 
 
 @pytest.fixture
@@ -83,8 +79,9 @@ def test_nginx_without_ranges_sends_whole_blobs_and_only_those_that_are_not_here
 def test_nginx_that_sends_packed_files_whatever_is_asked_costs_bytes_alone(
     root: Path, tmp_path: Path
 ) -> None:
-    """Offsets mean nothing in a packed blob: it is unpacked where it comes whole, and the digest
-    decides.
+    """Offsets mean nothing in a packed blob.
+
+    It is unpacked where it comes whole, and the digest decides.
     """
     for one in (V1, V2):
         layer = (

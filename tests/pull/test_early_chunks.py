@@ -1,5 +1,6 @@
-"""A run that goes on where a killed one was: it asks for content before it has read a long table of
-contents again.
+"""A run that goes on where a killed one was.
+
+It asks for content before it has read a long table of contents again.
 """
 
 from __future__ import annotations

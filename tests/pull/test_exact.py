@@ -1,5 +1,6 @@
-"""Pulls that end with the registry's own blobs, put together from frames of older versions and what
-is fetched.
+"""Pulls that end with the registry's own blobs.
+
+Put together from frames of older versions and what is fetched.
 """
 
 from __future__ import annotations
@@ -462,8 +463,9 @@ def test_a_toc_is_not_read_where_the_blob_comes_sooner(
 def test_what_a_link_carries_is_not_told_by_its_first_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A host that nobody knows: a connection that has just begun looks slow, and its blob comes
-    sooner all the same.
+    """A host that nobody knows.
+
+    A connection that has just begun looks slow, and its blob comes sooner all the same.
     """
     of_a_fast_link(monkeypatch)
     old, new = files(*range(60)), files(*range(20, 80))

@@ -1,5 +1,6 @@
-"""What overlaps: chunks come while metadata is still on its way, and requests are made anew as the
-link changes.
+"""What overlaps: chunks come while metadata is still on its way.
+
+Requests are made anew as the link changes.
 """
 
 from __future__ import annotations
@@ -223,8 +224,9 @@ def test_a_damaged_chunk_comes_again_from_a_host_that_has_lost_its_ranges(
 
 
 def test_a_file_that_is_found_wrong_early_ends_the_making_of_a_long_tar(tmp_path: Path) -> None:
-    """Its digest is judged by another thread than the one that makes the tar, which must not wait
-    for it for ever.
+    """Its digest is judged by another thread than the one that makes the tar.
+
+    Which must not wait for it for ever.
     """
 
     def lie(toc: dict[str, Any]) -> None:

@@ -44,8 +44,9 @@ def balanced(found: dict[str, Any]) -> dict[str, int]:
 
 
 def is_shared(folder: Path) -> bool:
-    """Whether this file system took the blobs over; then the test's own layout has its blobs
-    linked.
+    """Whether this file system took the blobs over.
+
+    Then the test's own layout has its blobs linked.
     """
     return any(path.stat().st_nlink > 1 for path in folder.rglob("*") if path.is_file())
 
@@ -274,8 +275,9 @@ def test_a_layout_over_a_link_that_keeps_breaking_arrives_all_the_same(tmp_path:
 def test_a_killed_pull_of_a_directory_leaves_nothing_that_hurts(
     folder: Path, tmp_path: Path
 ) -> None:
-    """Between the link and the row that claims it: then the file is nobody's, and the next pull
-    takes it again.
+    """Between the link and the row that claims it.
+
+    Then the file is nobody's, and the next pull takes it again.
     """
     (tmp_path / "store" / "blobs").mkdir(parents=True)
     layer = blob(folder, V1.layers[0]["digest"])

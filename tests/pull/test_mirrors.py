@@ -1,5 +1,6 @@
-"""Mirrors that are down, lie, lack things, refuse or die: the pull goes on, and the receipt counts
-them all.
+"""Mirrors that are down, lie, lack things, refuse or die.
+
+The pull goes on, and the receipt counts them all.
 """
 
 from __future__ import annotations

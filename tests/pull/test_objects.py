@@ -1,5 +1,6 @@
-"""`zpull fetch` and `zpull locate`: one object, proved, to standard output; and where objects can
-be had.
+"""`zpull fetch` and `zpull locate`.
+
+One object, proved, to standard output; and where objects can be had.
 """
 
 from __future__ import annotations

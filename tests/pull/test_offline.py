@@ -1,5 +1,6 @@
-"""`--offline`: from the store and from seeds alone, without a request; an error says what is
-missing, in bytes.
+"""`--offline`: from the store and from seeds alone, without a request.
+
+An error says what is missing, in bytes.
 """
 
 from __future__ import annotations

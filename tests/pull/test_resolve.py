@@ -1,5 +1,6 @@
-"""Which image is meant: through indexes of any depth, beside artifacts, and where lists lie about
-sizes.
+"""Which image is meant.
+
+Through indexes of any depth, beside artifacts, and where lists lie about sizes.
 """
 
 from __future__ import annotations

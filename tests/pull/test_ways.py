@@ -1,5 +1,6 @@
-"""Which way a layer comes: fewest bytes where that is not much slower, and never the registry's
-blob for a trifle.
+"""Which way a layer comes.
+
+Fewest bytes where that is not much slower, and never the registry's blob for a trifle.
 """
 
 from __future__ import annotations
@@ -162,8 +163,9 @@ def spans_of(count: int, size: int, gap: int) -> list[ByteRange]:
 
 
 def test_a_host_that_works_for_each_part_is_asked_for_fewer() -> None:
-    """60,000 parts are half a minute of a host that needs 0.5 ms for each, and nothing of one that
-    does not.
+    """60,000 parts are half a minute of a host that needs 0.5 ms for each.
+
+    They are nothing of one that does not.
     """
     needed = spans_of(60_000, 1_400, 1_900)
     assert gap_in_parts(needed, Link(0.001, 300e6)) == PART_BYTES

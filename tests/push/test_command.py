@@ -224,8 +224,9 @@ def check_all(registry: UploadRegistry, repository: str, tag: str) -> int:
 
 
 def test_a_whole_index_goes_up_with_what_is_no_image(tmp_path: Path) -> None:
-    """Two instances of one platform and an attestation are in it; signatures of children are
-    kept.
+    """Two instances of one platform and an attestation are in it.
+
+    Signatures of children are kept.
     """
     source = f"oci:{INDEX.layout}:{INDEX.tag}"
     with UploadRegistry() as first, UploadRegistry() as second:

@@ -1,6 +1,4 @@
-"""Pushes to a registry that holds us to the rules, loses bytes, sessions and connections, and
-lies.
-"""
+"""Pushes to a registry that is strict, lies, and loses bytes, sessions and connections."""
 
 from __future__ import annotations
 

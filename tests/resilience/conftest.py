@@ -14,8 +14,9 @@ MEMORY = Path("/dev/shm")
 
 @pytest.fixture
 def swift() -> Iterator[Path]:
-    """In memory where the machine has such a file system: a sync costs 6 ms on a disk, and what it
-    does there is not what these tests are about.
+    """In memory where the machine has such a file system.
+
+    A sync costs 6 ms on a disk, and what it does there is not what these tests are about.
     """
     is_there = os.access(MEMORY, os.W_OK)
     with tempfile.TemporaryDirectory(

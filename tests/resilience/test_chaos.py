@@ -1,5 +1,6 @@
-"""Chaos: whatever goes wrong and whoever is killed, the image ends up right, or the next clean run
-makes it so.
+"""Chaos: whatever goes wrong and whoever is killed, the image ends up right.
+
+If not at once, the next clean run makes it so.
 """
 
 from __future__ import annotations

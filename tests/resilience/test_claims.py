@@ -1,5 +1,6 @@
-"""Many pulls on one store at once: each byte is downloaded once, whoever lives or dies, and beside
-collections.
+"""Many pulls on one store at once.
+
+Each byte is downloaded once, whoever lives or dies, and beside collections.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""What disks do: full, without power, with bits that flip, files that shrink or go. Nothing needs a
-repair step.
+"""What disks do: full, without power, with bits that flip, files that shrink or go.
+
+Nothing needs a repair step.
 """
 
 from __future__ import annotations
@@ -96,8 +97,9 @@ def test_a_disk_without_room_for_an_index(
 
 
 def pull_the_plug(home: Path) -> int:
-    """What a kill at this moment and a restart without the page cache leave; returns the bytes that
-    are lost.
+    """What a kill at this moment and a restart without the page cache leave.
+
+    Returns the bytes that are lost.
     """
     store = home / "store"
     claimed = committed(home)
@@ -230,8 +232,9 @@ def test_an_export_never_writes_damage(name: str, tmp_path: Path) -> None:
 
 
 def old_image() -> Image:
-    """A layer without a tar-split: its tar is rebuilt from header frames, which no digest covers
-    alone.
+    """A layer without a tar-split.
+
+    Its tar is rebuilt from header frames, which no digest covers alone.
     """
     return image([chunked_layer(make_tar(files(1, 20, 10_000)), generation=1)])
 

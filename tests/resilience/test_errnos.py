@@ -1,5 +1,6 @@
-"""Every call that changes the store, or a target, may fail with any errno: exit 8 and a line,
-nothing lost, the next run ends right.
+"""Every call that changes the store, or a target, may fail with any errno.
+
+Exit 8 and a line, nothing lost, the next run ends right.
 
 By an injector in a real process (`harness/errno_shim.c`): SQLite's own calls fail too. Which calls
 fail is a sample, the same each time; ZPULL_EXHAUSTIVE=1 takes them all, for some twenty minutes.

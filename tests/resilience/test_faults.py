@@ -1,5 +1,6 @@
-"""Every fault at every kind of request, as a user meets it: the command, a real socket, and a
-server that counts.
+"""Every fault at every kind of request, as a user meets it.
+
+The command, a real socket, and a server that counts.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Bits flip, files shrink, go empty or go, one at a time, in every file of a store: found when it
-is used, healed by the next pull, never exported, and no registry is blamed.
+"""Bits flip, files shrink, go empty or go, one at a time, in every file of a store.
+
+Found when it is used, healed by the next pull, never exported, and no registry is blamed.
 
 A sample, the same each time; ZPULL_EXHAUSTIVE=1 takes fifty times as many, for an hour.
 """
@@ -70,8 +71,9 @@ def no_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a process leaves that was killed while it pulled v3: journals, its mark, and half of the
-    index in the log.
+    """What a process leaves that was killed while it pulled v3.
+
+    Journals, its mark, and half of the index in the log.
     """
     folder = tmp_path_factory.mktemp("killed")
     with Store(folder / "live") as store:

@@ -1,5 +1,6 @@
-"""Servers that never end: heads, bodies and answers without end cost bounded memory, and karma or a
-bound ends them.
+"""Servers that never end.
+
+Heads, bodies and answers without end cost bounded memory, and karma or a bound ends them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Pulls that are killed, interrupted, or not alone: what arrived is never asked for again, and the
-store stays good.
+"""Pulls that are killed, interrupted, or not alone.
+
+What arrived is never asked for again, and the store stays good.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def clean_bytes(tmp_path_factory: pytest.TempPathFactory) -> int:
 def kill_when_read(
     process: subprocess.Popen[str], registry: Registry, outages: list[Outage], size: int
 ) -> bool:
-    """Kill once so many more bytes were sent, and read: what lies in a socket is lost with its
-    owner.
+    """Kill once so many more bytes were sent, and read.
+
+    What lies in a socket is lost with its owner.
     """
     until = registry.accounts.body_bytes + size
     while registry.accounts.body_bytes < until and process.poll() is None:

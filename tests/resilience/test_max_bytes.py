@@ -1,5 +1,6 @@
-"""`--max-bytes` is a promise: no more than that is received, whatever becomes of the plan it was
-held against.
+"""`--max-bytes` is a promise.
+
+No more than that is received, whatever becomes of the plan it was held against.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ def home(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(home: Path) -> int:
-    """What an update from v1 to v2 costs, by the plan; its tables of contents are here
-    afterwards.
+    """What an update from v1 to v2 costs, by the plan.
+
+    Its tables of contents are here afterwards.
     """
     with Registry(versions()) as registry:
         plan = receipt(home, "plan", registry.reference("v2"), *RATE)

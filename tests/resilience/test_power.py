@@ -1,5 +1,6 @@
-"""Power loss at every step of real pulls and of upkeep: no row without its bytes, no repair, and
-the next command ends right.
+"""Power loss at every step of real pulls and of upkeep.
+
+No row without its bytes, no repair, and the next command ends right.
 """
 
 from __future__ import annotations
@@ -91,8 +92,9 @@ def test_after_a_power_loss_the_store_is_true(
 
 @pytest.fixture(scope="module")
 def upkeep(tmp_path_factory: pytest.TempPathFactory) -> Upkeep:
-    """Two versions that share frames are pulled; one is removed, its bytes are collected, and a
-    blob is taken in.
+    """Two versions that share frames are pulled.
+
+    One is removed, its bytes are collected, and a blob is taken in.
     """
     assert strace(), "strace is missing: apt-get install strace"
     folder = tmp_path_factory.mktemp("upkeep")

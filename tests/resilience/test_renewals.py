@@ -1,5 +1,6 @@
-"""Tokens and signed URLs that run out in mid-pull are renewed without cost, once per expiry, for
-all workers.
+"""Tokens and signed URLs that run out in mid-pull are renewed without cost, once per expiry.
+
+For all workers.
 """
 
 from __future__ import annotations

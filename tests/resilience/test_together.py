@@ -1,5 +1,6 @@
-"""Workers on one bad link: they back off together, fewer try while it fails, and all are back once
-it works.
+"""Workers on one bad link.
+
+They back off together, fewer try while it fails, and all are back once it works.
 """
 
 from __future__ import annotations
@@ -64,8 +65,9 @@ class Weather:
 
 
 def rounds(weather: Weather, count: int) -> list[int]:
-    """Step by step, on one thread: all workers that may try do, then the clock moves on. Returns
-    how many could.
+    """Step by step, on one thread: all workers that may try do, then the clock moves on.
+
+    Returns how many could.
     """
     chameleon, could = weather.chameleon, []
     for _ in range(count):
@@ -140,8 +142,9 @@ def _raise(error: Exception) -> None:
 
 
 def test_real_threads_come_through_an_outage_and_end_up_all_at_work() -> None:
-    """Real threads on a made-up clock: whatever the interleaving, everybody finishes and the line
-    is whole again.
+    """Real threads on a made-up clock.
+
+    Whatever the interleaving, everybody finishes and the line is whole again.
     """
     weather = Weather((0.2, 12.0))
     threads = [

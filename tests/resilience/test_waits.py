@@ -1,5 +1,6 @@
-"""How long a pull waits and when it gives up: Retry-After, patience, caps, and what it says about
-its decisions.
+"""How long a pull waits and when it gives up.
+
+Retry-After, patience, caps, and what it says about its decisions.
 """
 
 from __future__ import annotations

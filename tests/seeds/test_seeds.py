@@ -1,5 +1,6 @@
-"""Seeds: what of an image lies on this machine already need not come; what changed there does no
-harm.
+"""Seeds: what of an image lies on this machine already need not come.
+
+What changed there does no harm.
 """
 
 from __future__ import annotations
@@ -218,8 +219,9 @@ def test_a_large_file_that_grew_in_the_middle_is_found_by_its_name(tmp_path: Pat
 
 
 def test_what_changed_since_it_was_looked_at_is_noticed_by_its_digest(tmp_path: Path) -> None:
-    """The same size, times and inode, and a memory that vouches for it: the bytes tell all the
-    same.
+    """The same size, times and inode, and a memory that vouches for it.
+
+    The bytes tell all the same.
     """
     seed = as_tree(V1, tmp_path)
     with open_store(tmp_path) as store:

@@ -1,5 +1,6 @@
-"""An image handed over while it is pulled: to an engine that looks at what it gets, and to none
-that is gone.
+"""An image handed over while it is pulled.
+
+To an engine that looks at what it gets, and to none that is gone.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""A server that nobody asks for anything holds nothing: collections beside it free what it has
-pulled and served.
+"""A server that nobody asks for anything holds nothing.
+
+Collections beside it free what it has pulled and served.
 """
 
 from __future__ import annotations
@@ -106,8 +107,9 @@ def test_probes_do_not_keep_it_from_resting(start: Start) -> None:
 
 
 def test_a_store_that_cannot_be_opened_again_is_said(start: Start) -> None:
-    """In the form of the specification, to the access log and to probes; and it is opened once it
-    can be.
+    """In the form of the specification, to the access log and to probes.
+
+    And it is opened once it can be.
     """
     with Registry({"t": IMAGE}) as registry:
         served = start(registry, rest_seconds=0.05)

@@ -1,5 +1,6 @@
-"""The server is killed in the middle of a pull: clients that try again get the rest, and no byte
-comes twice.
+"""The server is killed in the middle of a pull.
+
+Clients that try again get the rest, and no byte comes twice.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""One blob and one manifest, served by the loopback registry; sources that are closed when the test
-ends.
+"""One blob and one manifest, served by the loopback registry.
+
+Sources that are closed when the test ends.
 """
 
 from __future__ import annotations

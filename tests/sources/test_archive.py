@@ -1,5 +1,6 @@
-"""Archives as they are in the field, as images to pull: docker's of all ages, piped, compressed,
-hostile.
+"""Archives as they are in the field, as images to pull.
+
+Docker's of all ages, piped, compressed, hostile.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ def listing(
 
 
 def old(one: Image = IMAGE) -> Members:
-    """As docker wrote until 24: a folder for each layer, and a link where a layer is one that was
-    written before.
+    """As docker wrote until 24.
+
+    A folder for each layer, and a link where a layer is one that was written before.
     """
     return {
         "1/layer.tar": one.layers[0].tar, "1/VERSION": b"1.0", "1/json": b"{}",
@@ -78,8 +80,9 @@ def blob(digest: str) -> str:
 
 
 def new(one: Image = IMAGE, *, packed: bool = False) -> Members:
-    """As docker writes since 25: blobs by their digests; compressed ones with the containerd
-    store.
+    """As docker writes since 25.
+
+    Blobs by their digests; compressed ones with the containerd store.
     """
     blobs: Members = {
         blob(layer.digest if packed else layer.diff_id): layer.blob if packed else layer.tar

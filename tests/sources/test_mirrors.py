@@ -1,5 +1,6 @@
-"""Several registries as one: whoever breaks, every byte comes once and right, and only shared
-failure is failure.
+"""Several registries as one.
+
+Whoever breaks, every byte comes once and right, and only shared failure is failure.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ Fault = tuple[int, Callable[[str], ZPullError]]
 
 @dataclass
 class Scripted:
-    """Serves DATA; each call takes the next fault from its script, or the last one if that is to
-    stay.
+    """Serves DATA; each call takes the next fault from its script.
+
+    The last fault may be there to stay.
     """
 
     faults: list[Fault | None] = field(default_factory=list)

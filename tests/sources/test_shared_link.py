@@ -1,5 +1,6 @@
-"""What pulls side by side share: connections, places on the line, and their order within a
-repository.
+"""What pulls side by side share.
+
+Connections, places on the line, and their order within a repository.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""`docs/store.md` as a program: a reader that knows no more than that page; old, new and moved
-stores.
+"""`docs/store.md` as a program.
+
+A reader that knows no more than that page; old, new and moved stores.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Blobs made on this machine: kept whole under their own digest, or not at all; and what is
-remembered of them.
+"""Blobs made on this machine.
+
+Kept whole under their own digest, or not at all; and what is remembered of them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""A store that was packed on one machine and unpacked on another: as good as new whatever came with
-it, and a clear error where its files are another user's.
+"""A store that was packed on one machine and unpacked on another.
+
+As good as new whatever came with it, and a clear error where its files are another user's.
 """
 
 from __future__ import annotations

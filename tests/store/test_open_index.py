@@ -1,5 +1,6 @@
-"""Stores on file systems that lack something: they work where SQLite's documentation allows it, or
-name the reason.
+"""Stores on file systems that lack something.
+
+They work where SQLite's documentation allows it, or name the reason.
 """
 
 from __future__ import annotations

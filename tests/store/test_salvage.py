@@ -1,5 +1,6 @@
-"""A damaged index is found when it is used, and rebuilt by the next command out of what can be read
-of it.
+"""A damaged index is found when it is used.
+
+The next command rebuilds it out of what can be read of it.
 """
 
 from __future__ import annotations

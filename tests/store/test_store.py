@@ -1,5 +1,6 @@
-"""The store: what went in comes out, what is damaged counts as missing, and two processes never
-disturb each other.
+"""The store: what went in comes out, what is damaged counts as missing.
+
+Two processes never disturb each other.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Byte files and their journals: what was written survives its writer, and nothing else is
-believed.
+"""Byte files and their journals.
+
+What was written survives its writer, and nothing else is believed.
 """
 
 from __future__ import annotations
@@ -188,8 +189,9 @@ def test_a_kill_within_a_write_loses_only_what_was_not_written(
 def test_a_kill_between_any_two_bytes_of_a_haul_loses_none_and_claims_none(
     pieces: list[tuple[str, int, int, float]], together: int, data: st.DataObject
 ) -> None:
-    """All records go before the first byte: a kill may end the journal anywhere, or else the
-    file.
+    """All records go before the first byte.
+
+    A kill may end the journal anywhere, or else the file.
     """
     with quick_folder() as path:
         process = Process(path)

@@ -1,5 +1,6 @@
-"""Completions, in the shells themselves: verbs, options, files, images of the store, with a verb
-and without.
+"""Completions, in the shells themselves.
+
+Verbs, options, files, images of the store, with a verb and without.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def test_completions_are_printed(shell: str, folder: Path) -> None:
 def test_bash_completes(
     words: list[str], wanted: set[str], unwanted: set[str], folder: Path
 ) -> None:
-    """As bash calls: words end at colons, and what is offered stands in for the part behind the
-    last one.
+    """As bash calls: words end at colons.
+
+    What is offered stands in for the part behind the last one.
     """
     line = " ".join(["zpull", *words])
     script("bash", folder)

@@ -1,5 +1,6 @@
-"""The command where its surroundings lack something: streams, a home, letters, room on the disk
-behind a stream.
+"""The command where its surroundings lack something.
+
+Streams, a home, letters, room on the disk behind a stream.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Words and variables: each value passes the same parser, and whoever mistypes one is told what was
-expected.
+"""Words and variables.
+
+Each value passes the same parser, and whoever mistypes one is told what was expected.
 """
 
 from __future__ import annotations

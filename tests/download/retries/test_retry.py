@@ -1,5 +1,6 @@
-"""The Chameleon at work, on a clock and a sleep of the test's own: hours of bad network in no
-time.
+"""The Chameleon at work, on a clock and a sleep of the test's own.
+
+Hours of bad network in no time.
 """
 
 from __future__ import annotations
@@ -65,8 +66,9 @@ Step = Callable[[], None]
 
 
 class Bad:
-    """A source with a script: for each request how many bytes come before the error, if there is
-    one.
+    """A source with a script.
+
+    For each request how many bytes come before the error, if there is one.
     """
 
     def __init__(

@@ -55,8 +55,9 @@ def record(
     trace: Path,
     given: bytes = b"",
 ) -> list[Op]:
-    """Run the command, with `given` for standard input; what it changed below `folder`, in
-    order.
+    """Run the command, with `given` for standard input.
+
+    What it changed below `folder`, in order.
     """
     program = strace()
     assert program

@@ -1,5 +1,6 @@
-"""WWW-Authenticate headers: what is well formed round-trips, sloppy ones are read as others read
-them.
+"""WWW-Authenticate headers.
+
+What is well formed round-trips, sloppy ones are read as others read them.
 """
 
 import string

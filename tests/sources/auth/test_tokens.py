@@ -1,6 +1,4 @@
-"""The way in: which challenge is taken, what the token endpoint is asked, and to whom secrets
-go.
-"""
+"""The way in: the challenge that is taken, the token requested, who is shown secrets."""
 
 from __future__ import annotations
 
@@ -37,8 +35,9 @@ Reply = tuple[int, dict[str, str], bytes]
 
 
 class Desk:
-    """A registry that always says 401 with some challenge, and a token endpoint. Notes all it was
-    asked.
+    """A registry that always says 401 with some challenge, and a token endpoint.
+
+    Notes all it was asked.
     """
 
     def __init__(self) -> None:

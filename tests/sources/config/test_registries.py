@@ -1,5 +1,6 @@
-"""registries.conf: which table counts, who is asked in what order, and what a broken file is
-told.
+"""registries.conf: which table counts, who is asked in what order.
+
+A broken file is an error that says where.
 """
 
 from __future__ import annotations

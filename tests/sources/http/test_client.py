@@ -493,8 +493,9 @@ def test_ways_to_trust(tls_peer: Peer, cert_dir: Path, monkeypatch: pytest.Monke
 def test_what_vouches_for_the_registry_vouches_for_hosts_it_sends_us_to(
     tls_peer: Peer, cert_dir: Path, tmp_path: Path
 ) -> None:
-    """A token server often has a certificate of the same CA, and no folder of its own. Our own
-    certificate stays.
+    """A token server often has a certificate of the same CA, and no folder of its own.
+
+    Our own certificate stays.
     """
     folder = tmp_path / "certs.d" / "registry.example:5000"
     folder.parent.mkdir()

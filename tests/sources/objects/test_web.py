@@ -1,5 +1,6 @@
-"""A layout behind a web server that has a mind of its own: redirects, passwords, packed answers,
-pages for files.
+"""A layout behind a web server that has a mind of its own.
+
+Redirects, passwords, packed answers, pages for files.
 """
 
 from __future__ import annotations
