@@ -163,6 +163,22 @@ def test_a_plan_reads_no_more_tables_than_its_bytes_are_worth(
         assert files(*range(first, first + 20)).layers[0].digest in found
 
 
+def test_who_serves_lets_no_client_wait_for_all_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = GapOptions(exact=True)
+    with fast_pulls(tmp_path, monkeypatch) as store:
+        means = LinkConditions(4, FAST, lambda _: 8, costs=WorkCosts(table_byte=1e-3))
+        monkeypatch.setattr(Conditions, "now", lambda _: means)
+        wanted = MemorySource(files(*range(5, 60)))
+        pull(wanted, store, gaps=exact, takes_turns=False)
+        assert not store.frames.holds_rows()
+        pull(wanted, store, "example.com/app:again", gaps=exact)
+        assert not store.frames.holds_rows()  # all of it is here
+        pull(MemorySource(files(*range(5, 61))), store, "example.com/app:next", gaps=exact)
+        assert store.frames.holds_rows()
+
+
 def test_tables_that_nothing_had_the_time_for_are_recorded_beside_a_slow_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

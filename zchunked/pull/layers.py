@@ -97,8 +97,9 @@ class Layers:
             if may_skip:
                 self._inspector = replace(self._inspector, needs_no_toc=self._needs_no_toc)
             return
-        is_promised = self._options.gaps.exact
-        may_wait = may_skip and not is_promised
+        # where it takes no turns its clients do not wait for a hundred tables either
+        is_promised = self._options.gaps.exact and self._options.takes_turns
+        may_wait = may_skip and not self._options.gaps.exact
         as_rows = self._options.gaps.is_metered or bool(self._options.seeds)
         self._stored.prepare(may_wait=may_wait, as_rows=as_rows, is_promised=is_promised)
         if may_wait:
