@@ -56,13 +56,6 @@ class Toc:
     fingerprints: bytes = b""
     inner_offsets: array[int] | None = None
 
-    def blob_order(self) -> list[int]:
-        """The entries with a payload, as their payloads lie in the blob."""
-        first, starts = self.first, self.starts
-        filled = [entry for entry in range(len(self.sizes)) if first[entry] < first[entry + 1]]
-        filled.sort(key=lambda entry: starts[first[entry]])
-        return filled
-
 
 class ChunkColumns(NamedTuple):
     """Chunks of a TOC, as columns of the same names in `Toc`."""

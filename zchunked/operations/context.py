@@ -87,11 +87,6 @@ class Context:
         )
 
 
-def traffic_of(options: Options) -> Traffic:
-    """The counts of one transfer, held to `limit_rate`."""
-    return Traffic(time.monotonic, limit=limit_of(options))
-
-
 def limit_of(options: Options) -> RateLimit | None:
     """What keeps to `limit_rate`."""
     rate = options.limit_rate

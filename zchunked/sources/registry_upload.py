@@ -15,7 +15,7 @@ from urllib.parse import quote
 from zchunked.errors import NotFoundError, TransferError, TransientError
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest, digest_of
-from zchunked.oci.documents import ACCEPTED, OCI_INDEX, Descriptor
+from zchunked.oci.documents import OCI_INDEX, Descriptor
 from zchunked.sources.http.client import REDIRECTS, Body
 from zchunked.sources.http.endpoint import RegistryEndpoint
 from zchunked.sources.http.response import HttpResponse
@@ -84,15 +84,6 @@ class RegistryUploads:
             if answer.status in REDIRECTS:  # it says where, so it has it
                 return True
             return self._is_there(answer, blob.size, f"blob {blob.digest}")
-
-    def has_manifest(self, manifest: Descriptor) -> bool:
-        headers = {"Accept": ", ".join([manifest.media_type, *ACCEPTED])}
-        answer = self._endpoint.ask(
-            f"manifests/{manifest.digest}", headers, follow=False, method="HEAD"
-        )
-        with answer:
-            answer.excerpt()
-            return self._is_there(answer, manifest.size, f"manifest {manifest.digest}")
 
     def _is_there(self, answer: HttpResponse, size: int, what: str) -> bool:
         if answer.status == 200:

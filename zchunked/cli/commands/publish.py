@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from dataclasses import replace
 
-from zchunked.cli.commands.pull import pull, summary
+from zchunked.cli.commands.pull import plan_exact, summary
 from zchunked.cli.settings import Settings, client_of
 from zchunked.cli.terminal.progress import human
 from zchunked.cli.terminal.render import (
@@ -25,10 +24,7 @@ from zchunked.results import Sent
 def publish(settings: Settings) -> int:
     """An image in the store is published as it is; one that is not is pulled first, whole."""
     if settings.is_plan:
-        options = settings.options
-        return pull(
-            replace(settings, options=replace(options, gaps=replace(options.gaps, exact=True)))
-        )
+        return plan_exact(settings)
     give_back()
     seldom_collect()
     output, progress = settings.output, progress_of(settings.output)

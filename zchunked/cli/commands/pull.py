@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from zchunked import Client, Plan, PullResult
@@ -39,6 +40,12 @@ def pull(settings: Settings) -> int:
             return _several(settings, client, progress, images)
         (_plan if settings.is_plan else _pull)(settings, client, progress, images[0])
     return 0
+
+
+def plan_exact(settings: Settings) -> int:
+    """Plan the pull that comes before an image is published or pushed: of whole blobs."""
+    options = settings.options
+    return pull(replace(settings, options=replace(options, gaps=replace(options.gaps, exact=True))))
 
 
 def _several(settings: Settings, client: Client, progress: Progress, images: list[str]) -> int:

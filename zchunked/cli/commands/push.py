@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
-from zchunked.cli.commands.pull import pull
+from zchunked.cli.commands.pull import plan_exact
 from zchunked.cli.settings import ALL, Settings, client_of
 from zchunked.cli.terminal.progress import human
 from zchunked.cli.terminal.render import print_json, print_line, progress_of, write_digestfile
@@ -21,10 +21,7 @@ _NOTHING = Uploaded(0, 0, 0, 0, 0, 0, 0)
 def push(settings: Settings) -> int:
     """An image in the store is pushed as it is; one that is not is pulled first, whole."""
     if settings.is_plan:
-        options = settings.options
-        return pull(
-            replace(settings, options=replace(options, gaps=replace(options.gaps, exact=True)))
-        )
+        return plan_exact(settings)
     give_back()
     seldom_collect()
     output, progress = settings.output, progress_of(settings.output)
