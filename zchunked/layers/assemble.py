@@ -11,6 +11,7 @@ from zchunked.layers.rebuild import Arrived, at_once
 from zchunked.layers.stand_ins import StandIns
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
+from zchunked.ranges import ByteRange
 from zchunked.store import Store
 from zchunked.store.extents import Piece, Row
 
@@ -57,6 +58,22 @@ class Assembly:
     def read(self, start: int, end: int) -> bytes:
         """Bytes that are here, for any thread. IntegrityError if they are not."""
         return self._gathered(start, end, at_once, lambda _: None)
+
+    def here(self, start: int, end: int) -> int:
+        """How far `read` can read from `start` on, at most up to `end`. For any thread."""
+        missing, blob, its = self._store.missing, self._layer.digest, self._stand_ins()
+        first = bisect_left(its.ends, start + 1)
+        at = start
+        for number in range(first, bisect_left(its.starts, end, first)):
+            low, high = max(start, its.starts[number]), min(end, its.ends[number])
+            if at < low and (gaps := missing(blob, [ByteRange(at, low)])):
+                return gaps[0].start
+            place = its.places[number] - its.starts[number]
+            if gaps := missing(its.blobs[number], [ByteRange(low + place, high + place)]):
+                return gaps[0].start - place
+            at = high
+        gaps = missing(blob, [ByteRange(at, end)]) if at < end else []
+        return gaps[0].start if gaps else end
 
     def _block(self, start: int, end: int) -> bytes:
         self._arrived(self._layer.digest, end)

@@ -59,6 +59,8 @@ class ImagePull:
     def fetch(self) -> None:
         """Into the store. On whatever thread, which gets the events. Engines take it meanwhile."""
         with explained(self.receipt, self._bytes_here):
+            if self._handover is not None:
+                self._handover.start()
             origin = self._origin = self._context.open(self._reference, self._traffic)
             self._pull = pull_of(self._context, origin, self.receipt)
             self._image = self._run(self._pull)

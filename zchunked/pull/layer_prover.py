@@ -25,8 +25,9 @@ class LayerProver:
         self._limits = session.options.limits
         self.budget = ImageBudget(self._limits)
         """What all layers of the image may unpack to, together."""
-        self._arrived = session.downloader.arrivals.wait_for
-        self.partial_blobs = PartialBlobs()
+        arrivals, partial_blobs = session.downloader.arrivals, PartialBlobs()
+        arrivals.on_arrival = partial_blobs.change
+        self._arrived, self.partial_blobs = arrivals.wait_for, partial_blobs
 
     def prove(self, task: LayerTask) -> None:
         """Read the layer as its bytes arrive; leaves the proof or the failure in its task."""

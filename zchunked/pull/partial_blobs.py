@@ -1,17 +1,19 @@
-"""Blobs of a running pull: how far each is assembled, and reading it that far."""
+"""Blobs of a running pull: reading what is here of each, and whether it is proved."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 
+from zchunked.errors import IntegrityError
 from zchunked.layers.assemble import Assembly, check_blob
 from zchunked.layers.rebuild import Arrived
 from zchunked.layers.stand_ins import StandIns
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
+from zchunked.ranges import ByteRange
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
 
@@ -21,10 +23,9 @@ Through = Callable[[Iterator[bytes]], Iterator[bytes]]
 
 @dataclass(slots=True)
 class _Blob:
-    """`upto`: all bytes before it are here. `rounds`: how often it was wrong and fetched anew."""
+    """`rounds`: how often it was wrong and fetched anew."""
 
     assembly: Assembly | None = None
-    upto: int = 0
     rounds: int = 0
     is_proved: bool = False
 
@@ -39,6 +40,8 @@ class PartialBlobs:
         """Called by the pull's thread once manifest and config are in the store, and no layer."""
         self.on_change: Callable[[], None] = lambda: None
         """Called by a worker when more can be read, or a blob is proved."""
+        self.give_way: Callable[[], None] = lambda: None
+        """Called by a worker before it proves the next block; it waits there for readers."""
         self.copying: Callable[[Digest], AbstractContextManager[Through]] = lambda _: nullcontext(
             _unchanged
         )
@@ -49,6 +52,10 @@ class PartialBlobs:
 
     # ── for the workers ──
 
+    def change(self) -> None:
+        """More can be read."""
+        self.on_change()
+
     def assembly(
         self, store: Store, layer: Descriptor, stand_ins: Callable[[], StandIns], arrived: Arrived
     ) -> tuple[Assembly, Callable[[Iterator[bytes]], None]]:
@@ -56,20 +63,20 @@ class PartialBlobs:
         made = Assembly(store, layer, stand_ins, arrived)
         with self._lock:
             blob = self._blobs.setdefault(layer.digest, _Blob())
-            blob.assembly, blob.upto = made, 0
-        return made, lambda blocks: check_blob(self._noted(blob, blocks), layer)
+            blob.assembly = made
+        return made, lambda blocks: check_blob(self._noted(blocks), layer)
 
-    def _noted(self, blob: _Blob, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    def _noted(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         for block in blocks:
-            blob.upto += len(block)
-            self.on_change()
+            self.change()
+            self.give_way()
             yield block
 
     def prove(self, digest: Digest) -> None:
         """The blob's digest is right."""
         with self._lock:
             self._blobs.setdefault(digest, _Blob()).is_proved = True
-        self.on_change()
+        self.change()
 
     def restart(self, digest: Digest) -> None:
         """The blob was wrong and is fetched anew: its readers must not go on with the rest."""
@@ -86,14 +93,21 @@ class PartialBlobs:
         """Changes when what was read of the blob before became worthless."""
         return self._blobs[digest].rounds if digest in self._blobs else 0
 
-    def upto(self, digest: Digest) -> int:
-        """How far `read` can read."""
-        return self._blobs[digest].upto if digest in self._blobs else 0
+    def read(self, store: Store, digest: Digest, start: int, end: int) -> bytes:
+        """What is here from `start` on, at most up to `end`: stored, or standing in.
 
-    def read(self, digest: Digest, start: int, end: int) -> bytes:
-        """Bytes before `upto`. IntegrityError where they have gone since."""
-        assembly = self._blobs[digest].assembly
-        return assembly.read(start, end) if assembly is not None else b""
+        IntegrityError where it has gone meanwhile.
+        """
+        blob = self._blobs.get(digest)
+        assembly = blob.assembly if blob is not None else None
+        if assembly is None:
+            gaps = store.missing(digest, [ByteRange(start, end)])
+            upto = gaps[0].start if gaps else end
+            return store.read(digest, start, upto) if start < upto else b""
+        with suppress(IntegrityError):
+            return assembly.read(start, end)
+        upto = assembly.here(start, end)
+        return assembly.read(start, upto) if start < upto else b""
 
 
 def _unchanged(blocks: Iterator[bytes]) -> Iterator[bytes]:

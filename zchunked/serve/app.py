@@ -254,11 +254,12 @@ class App:
         if len(wanted.spans) == 1:
             (span,) = wanted.spans
             headers.append(("Content-Range", content_range(span, blob.size)))
-            body = blob.stream(span, is_held=wanted.is_to_end)
+            body: Iterable[bytes] = blob.stream(span, is_held=wanted.is_to_end)
+            body = body if wanted.is_to_end else blob.first(body)
             return Response(HTTPStatus.PARTIAL_CONTENT, headers, body, span.size)
         parts = Multipart(wanted.spans, blob.size, secrets.token_hex(16))
         headers[0] = ("Content-Type", parts.content_type)
-        body = parts.body(lambda span: blob.stream(span, is_held=False))
+        body = blob.first(parts.body(lambda span: blob.stream(span, is_held=False)))
         return Response(HTTPStatus.PARTIAL_CONTENT, headers, body, parts.length)
 
 

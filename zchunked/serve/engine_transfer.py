@@ -43,19 +43,21 @@ class Handover:
         self._stop = threading.Event()
         self._stack = ExitStack()
 
-    def follow(self, partial_blobs: PartialBlobs) -> None:
-        """Give the engines what a pull, which has not begun, will bring.
+    def start(self) -> None:
+        """Start engines for which a name is enough.
 
-        Some start at once: podman takes 0.2 s until it asks for a manifest, as a pull does until it
-        has one. The others start when the image is known. Raises LocalError where nothing can be
-        served.
+        podman takes 0.1 s until it asks for a manifest, as a pull does until it has a source. The
+        others start when the image is known. Raises LocalError where nothing can be served.
         """
-        if not self._names:
-            return
         loopback = self._open()
         for engine in self._names:
             if engine.may_start_early:
                 self._submit(engine, loopback.offer)
+
+    def follow(self, partial_blobs: PartialBlobs) -> None:
+        """After `start`: give the engines what a pull, which has not begun, will bring."""
+        loopback = self._loopback
+        assert loopback is not None
 
         def begin(image: StoredImage) -> None:
             flight = self._flight = Flight(image.name, image.documents.manifest_digest)

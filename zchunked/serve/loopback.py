@@ -17,6 +17,7 @@ from zchunked.serve.server import Server
 from zchunked.store import Store
 
 _THREADS = 16
+_LOOK_SECONDS = 0.05  # each command that gives an image to an engine ends that late
 
 
 class LoopbackRegistry:
@@ -34,7 +35,12 @@ class LoopbackRegistry:
         )
         app = App(services, Everything(frozenset()))
         self._server = Server(
-            app, ("127.0.0.1", 0), certificate=None, log=lambda _: None, threads=_THREADS
+            app,
+            ("127.0.0.1", 0),
+            certificate=None,
+            log=lambda _: None,
+            threads=_THREADS,
+            look_seconds=_LOOK_SECONDS,
         )
         self._workers = WorkerPool({"serve": 1}, threading.Event())
 

@@ -20,6 +20,7 @@ THREADS = 160  # 50 engines with three layers each; a thread that waits costs 10
 _QUEUE = 512  # connections that wait to be accepted
 _HEADER_BYTES = 48 << 10  # podman's longest list of ranges has 23 kB
 _FAREWELL_SECONDS = 5
+_LOOK_SECONDS = 0.5
 
 
 class Server:
@@ -33,8 +34,12 @@ class Server:
         certificate: tuple[Path, Path] | None,
         log: Callable[[str], None],
         threads: int = THREADS,
+        look_seconds: float = _LOOK_SECONDS,
     ) -> None:
-        """`certificate`: files of certificate and key, for TLS. `log` takes client errors."""
+        """`certificate`: files of certificate and key, for TLS. `log` takes client errors.
+
+        `look_seconds`: until a `stop` is noticed.
+        """
         self._server = wsgi.Server(
             address,
             app,
@@ -45,6 +50,7 @@ class Server:
         )
         self._server.max_request_header_size = _HEADER_BYTES
         self._server.max_request_body_size = _HEADER_BYTES  # a pull has no body
+        self._server.expiration_interval = look_seconds
         self._server.server_name = "zpull"
         self._server.ConnectionClass = _Connection
         self._server.error_log = _Log(log)  # type: ignore[method-assign] # the way its documentation names

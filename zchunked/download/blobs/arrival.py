@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from zchunked.download.blobs.watermark import Watermark
 from zchunked.download.blobs.whole_claim import WholeClaim
@@ -14,8 +14,11 @@ from zchunked.ranges import ByteRange, merge, subtract
 class BlobArrival:
     """One for all plans of a blob; that of a layer is its task's. Thread-safe."""
 
-    def __init__(self, stop: threading.Event) -> None:
-        self.watermark = Watermark(stop)
+    def __init__(
+        self, stop: threading.Event, on_arrival: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_arrival`: called by a worker when bytes have arrived."""
+        self.watermark = Watermark(stop, on_arrival)
         self.claim = WholeClaim(stop)
         self._lock = threading.Lock()
         self._received: list[ByteRange] = []
@@ -43,11 +46,13 @@ class Arrivals:
         self._stop = stop
         self._lock = threading.Lock()
         self._by_blob: dict[Digest, BlobArrival] = {}
+        self.on_arrival: Callable[[], None] = lambda: None
+        """Called by a worker when bytes have arrived. Set before blobs are asked for."""
 
     def of(self, blob: Digest) -> BlobArrival:
         with self._lock:
             if (found := self._by_blob.get(blob)) is None:
-                found = self._by_blob[blob] = BlobArrival(self._stop)
+                found = self._by_blob[blob] = BlobArrival(self._stop, self.on_arrival)
             return found
 
     def wait_for(self, blob: Digest, end: int) -> None:

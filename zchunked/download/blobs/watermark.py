@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from zchunked.download.coalesce import Run
 from zchunked.download.retries.retry import Stopped
@@ -13,8 +13,11 @@ from zchunked.download.retries.retry import Stopped
 class Watermark:
     """The offset in a blob below which all planned bytes arrived and were checked. Thread-safe."""
 
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
+    def __init__(
+        self, stop: threading.Event, on_arrival: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_arrival`: called by a worker when a run has arrived."""
+        self._stop, self._on_arrival = stop, on_arrival
         self._changed = threading.Condition()
         self._runs: list[Run] = []
         self._completed: set[Run] = set()
@@ -35,6 +38,7 @@ class Watermark:
             ):
                 self._first_open += 1
             self._raise()
+        self._on_arrival()
 
     def complete_all(self) -> None:
         """Nothing more is expected."""
