@@ -1,0 +1,80 @@
+"""Parts of a blob that is on its way: handed out as soon as they are here, before anything is
+proved.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from pathlib import Path
+
+from zchunked.layers.rebuild import at_once
+from zchunked.layers.stand_ins import StandIns
+from zchunked.oci.documents import Descriptor
+from zchunked.pull.partial_blobs import PartialBlobs
+from zchunked.serve.api import streams
+from zchunked.serve.api.streams import Flight
+from zchunked.store import Store
+
+BLOB = "sha256:" + "b" * 64
+
+
+def test_what_stands_in_is_read_before_what_comes_first(tmp_path: Path) -> None:
+    """Of 300 bytes the last 100 have come, and the 100 before them stand in."""
+    stand_ins = StandIns()
+    with Store(tmp_path / "store") as store:
+        other = store.put(b"x" * 50 + b"s" * 100)
+        stand_ins.starts.append(100)
+        stand_ins.ends.append(200)
+        stand_ins.kinds.append(1)
+        stand_ins.blobs.append(other)
+        stand_ins.places.append(50)
+        parts = PartialBlobs()
+        parts.assembly(store, Descriptor("x", BLOB, 300), lambda: stand_ins, at_once)
+        assert parts.read(store, BLOB, 0, 300) == b""
+        assert parts.read(store, BLOB, 120, 300) == b"s" * 80
+        with closing(store.writer(BLOB, 300)) as writer:
+            writer.write(200, b"e" * 60)
+        assert parts.read(store, BLOB, 120, 300) == b"s" * 80 + b"e" * 60
+        assert parts.read(store, BLOB, 210, 250) == b"e" * 40
+        assert parts.read(store, BLOB, 99, 300) == b""
+
+
+def test_nothing_is_proved_while_a_client_takes_parts() -> None:
+    flight, parts, goes_on = Flight("demo", BLOB), PartialBlobs(), threading.Event()
+    flight.follow(parts)
+    parts.give_way()  # no client, no wait
+    body = flight.first([b"1", b"2"])
+    assert next(body) == b"1"
+
+    def prove() -> None:
+        parts.give_way()
+        goes_on.set()
+
+    thread = threading.Thread(target=prove)
+    thread.start()
+    assert not goes_on.wait(0.1)
+    body.close()
+    assert goes_on.wait(10)
+    thread.join()
+
+
+def test_a_client_that_has_waited_long_lets_proofs_go_on() -> None:
+    """Perhaps only a proof finds out that what it waits for has to come again."""
+    flight, parts, goes_on = Flight("demo", BLOB), PartialBlobs(), threading.Event()
+    flight.follow(parts)
+    body = flight.first([b"1", b"2"])
+    next(body)
+
+    def prove() -> None:
+        parts.give_way()
+        goes_on.set()
+
+    thread = threading.Thread(target=prove)
+    thread.start()
+    flight.wait()
+    assert not goes_on.is_set()
+    while not goes_on.is_set():
+        flight.wait(streams._STARVED_SECONDS + 1)
+    thread.join()
+    body.close()
