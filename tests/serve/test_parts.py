@@ -10,13 +10,14 @@ from pathlib import Path
 
 from zchunked.layers.rebuild import at_once
 from zchunked.layers.stand_ins import StandIns
+from zchunked.oci.digest import parse_digest
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.partial_blobs import PartialBlobs
 from zchunked.serve.api import streams
 from zchunked.serve.api.streams import Flight
 from zchunked.store import Store
 
-BLOB = "sha256:" + "b" * 64
+BLOB = parse_digest("sha256:" + "b" * 64, "a test")
 
 
 def test_what_stands_in_is_read_before_what_comes_first(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from zchunked.download.retries.karma import Karma
@@ -85,7 +85,7 @@ class Flight:
                 self._changed.wait(_LOOK_SECONDS)
                 self._starving -= is_starving
 
-    def first(self, parts: Iterable[bytes]) -> Iterator[bytes]:
+    def first(self, parts: Iterable[bytes]) -> Generator[bytes]:
         """Pass parts of a blob on; meanwhile nothing is proved.
 
         podman unpacks parts as it gets them, on every core: beside a proof, an update of 352 MB
