@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.build.front import chunked_layer, gzip_layer, image, make_tar
 from tests.helpers.build.golden import Golden
 from tests.helpers.build.images import read_layout
 from tests.helpers.build.layers import LAYER
 from tests.helpers.harness.command import ARGV, environment, receipt, zpull
 from tests.helpers.harness.pulls import pull
+from tests.helpers.harness.rough import files
 from tests.helpers.servers import engines, peers
+from tests.helpers.servers.faults import on, reset
 from tests.helpers.servers.memory import MemorySource
 from tests.helpers.servers.registry import Registry
 from tests.serve.conftest import Start, start
@@ -183,13 +186,7 @@ def test_the_command_gives_podman_an_update(which: str, tmp_path: Path) -> None:
         if which == "old"
         else peers.podman_new(tmp_path / "podman")
     )
-    program = tmp_path / "bin" / "podman"
-    program.parent.mkdir()
-    program.write_text(
-        f"""#!/bin/sh\nPATH={os.environ["PATH"]}\nexec {shlex.join(podman.argv)} "$@"\n"""
-    )
-    program.chmod(0o755)
-    env = {**podman.env, "PATH": f"{program.parent}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    env = on_path(podman, tmp_path)
     with Registry(V1.layout) as registry:
         for golden in (GZIP, V1):
             receipt(tmp_path, registry.reference(golden.tag), "--to", "podman:", env=env)
@@ -201,6 +198,71 @@ def test_the_command_gives_podman_an_update(which: str, tmp_path: Path) -> None:
             )
             assert "zpull-transfer" not in podman("images", "--all", "--digests")
     assert not [*tmp_path.glob("zpull-*")]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_podman_gets_an_image_over_a_link_on_which_it_gives_up(which: str, tmp_path: Path) -> None:
+    """Every connection is reset after 64 KiB."""
+    make = peers.podman if which == "old" else peers.podman_new
+    podman = make(tmp_path / "podman")
+    env = on_path(podman, tmp_path)
+    large = image(
+        [chunked_layer(make_tar(files(7, 40, 40_000))), gzip_layer(make_tar(files(8, 20, 40_000)))]
+    )
+    with Registry({"v1": large}, faults=[on("blob", reset(after=64 << 10))]) as registry:
+        name = registry.reference("v1")
+        with pytest.raises(AssertionError, match="ended with"):
+            podman("pull", "--quiet", "--tls-verify=false", name)
+        receipt(tmp_path, name, "--to", "podman:", env=env)
+        found = json.loads(podman("image", "inspect", name))[0]["Id"]
+        assert found == large.config_digest[7:]
+        whole = sum(layer.size for layer in large.layers) + len(large.config)
+        assert registry.accounts.blob_bytes > whole  # podman's own try
+    assert not [*tmp_path.glob("zpull-*")]
+
+
+def on_path(podman: peers.Tool, folder: Path) -> dict[str, str]:
+    """An environment in which `podman` is this one."""
+    program = folder / "bin" / "podman"
+    program.parent.mkdir()
+    program.write_text(
+        f"""#!/bin/sh\nPATH={os.environ["PATH"]}\nexec {shlex.join(podman.argv)} "$@"\n"""
+    )
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    return {**podman.env, "PATH": path, "TMPDIR": str(folder)}
+
+
+@pytest.mark.peer
+def test_several_images_go_to_docker_at_once(docker: dict[str, str], tmp_path: Path) -> None:
+    """One that is not there fails alone; a kill in the middle leaves no passing name."""
+    images = {
+        f"v{number}": image(
+            [
+                gzip_layer(make_tar(files(1, 20, 20_000))),
+                gzip_layer(make_tar(files(9 + number, 5, 9000))),
+            ]
+        )
+        for number in range(3)
+    }
+    form = "{{.Repository}}:{{.Tag}} {{.ID}}"
+    listed = partial(engines.run, docker, "docker", "images", "--no-trunc", "--format", form)
+    with Registry(images, repository="several", rate=200_000) as registry:
+        names = [registry.reference(tag) for tag in (*images, "gone")]
+        argv = [*ARGV, *names, "--plain-http", "--to", "docker:"]
+        env = {**environment(tmp_path), **docker}
+        process = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE)
+        peers.wait_for(lambda: registry.accounts.blob_bytes > 50_000, "some bytes")
+        process.kill()
+        process.communicate()
+        peers.wait_for(lambda: "zpull-transfer" not in listed(), "the names to go")
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 3, done.stderr
+        assert "gone" in done.stderr
+        for tag, one in images.items():
+            assert f"{registry.reference(tag)} {one.config_digest}" in listed()
+        assert "zpull-transfer" not in listed()
 
 
 @pytest.mark.peer

@@ -1,6 +1,4 @@
-"""Parts of a blob that is on its way: handed out as soon as they are here, before anything is
-proved.
-"""
+"""Parts of a blob on its way are handed out as soon as they are here, before proofs."""
 
 from __future__ import annotations
 
