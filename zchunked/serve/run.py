@@ -43,6 +43,8 @@ def run(
     socket = context.environment.get("NOTIFY_SOCKET")
     with serving(settings, context.store, context.open, options, access=access, log=log) as server:
         host, port = server.open()
+        settings = replace(settings, listen=(host, port))  # systemd may have chosen another one
+        settings.check()
         scheme = "https" if settings.certificate else "http"
         shown = f"[{host}]" if ":" in host else host
         begun(server)

@@ -58,7 +58,10 @@ class Server:
             self._server.ssl_adapter = _adapter(*certificate)
 
     def open(self) -> tuple[str, int]:
-        """Listen; returns the address. Raises LocalError, for one that is taken among others."""
+        """Listen; returns the address, of systemd's socket where there is one.
+
+        Raises LocalError, for an address that is taken among others.
+        """
         try:
             self._server.prepare()
         except OSError as error:
@@ -71,8 +74,12 @@ class Server:
             self._server.socket.setsockopt(
                 socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, STALL_SECONDS
             )
-        host, port = self._server.bind_addr[:2]
-        return str(host), int(port)
+        address = self._server.socket.getsockname()
+        if not isinstance(address, tuple):
+            self._server.socket.close()
+            self._server.socket = None  # `stop` expects a TCP socket
+            raise LocalError("cannot serve on a unix socket: expected ListenStream=ADDRESS:PORT")
+        return str(address[0]), int(address[1])
 
     def serve(self) -> None:
         """Until `stop`, or until an exception such as KeyboardInterrupt."""
