@@ -13,6 +13,7 @@ import random
 import sys
 import tarfile
 import threading
+import tracemalloc
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -43,6 +44,14 @@ MADE = {
     "d/empty": b"",
     "d/hole": b"x" * 16 + bytes(2048) + b"y" * 16,
 }
+
+LINKS = [
+    Entry("d", type="dir"),
+    Entry("l", type="symlink", linkname="t" * 120),
+    Entry("h", type="hardlink", linkname="d"),
+    Entry("null", type="char", dev=(1, 3)),
+    Entry("é", b"b" * 70, mtime="1.5", uid=4_000_000_000),
+]
 
 
 def write(tar: bytes, size: int = 1 << 20, **options: Any) -> tuple[bytes, WrittenLayer]:
@@ -332,6 +341,44 @@ def test_every_line_behind_the_end_is_an_end_for_containers_storage(zeros: int) 
 def test_more_than_zeros_behind_the_end_is_refused(more: bytes) -> None:
     with pytest.raises(UnsupportedLayerError, match="behind its end"):
         write(make_tar(MADE) + more)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 30), st.integers(0, 511), st.binary(min_size=1, max_size=12)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(1, 5_000),
+)
+def test_any_tar_is_written_as_it_is_or_refused(
+    patches: list[tuple[int, int, bytes]], size: int
+) -> None:
+    """Headers with anything in them, under checksums that are right."""
+    tar = bytearray(make_tar([Entry("n" * 120, b"a" * 600, xattrs={"user.a": b"b"}), *LINKS]))
+    for block, at, data in patches:
+        start = min(block * 512, len(tar) - 512)
+        tar[start + at : start + at + len(data)] = data[: 512 - at]
+        header = tar[start : start + 512]
+        header[148:156] = b" " * 8
+        tar[start + 148 : start + 156] = b"%06o\0 " % sum(header)
+    try:
+        blob, written = write(bytes(tar), size)
+    except UnsupportedLayerError:
+        return
+    check(bytes(tar), blob, written)
+
+
+@pytest.mark.parametrize("claim", [1 << 20, (8 << 30) - 1])
+def test_a_size_that_is_claimed_is_not_believed(claim: int) -> None:
+    tar = make_tar([Entry("a", b"x" * 600, header_size=claim)])
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnsupportedLayerError, match="in the middle of a file"):
+            write(tar)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_hard_link_may_come_before_its_file() -> None:

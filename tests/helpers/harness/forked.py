@@ -21,7 +21,7 @@ from tests.helpers.harness.command import environment
 
 _PULL = (
     "cli.dispatch",
-    "cli.streams",
+    "cli.terminal.streams",
     "cli.commands.pull",
     "operations.pulling",
     "sources.registry",
