@@ -36,7 +36,12 @@ DIGEST = Argument(
 EACH_BLOB = Argument(
     "DIGEST", "one blob of the same repository (default: config and layers)", is_optional=True
 )
-SOURCE = Argument("SOURCE", f"{IMAGE.help}, docker:NAME, podman:NAME", dest="image")
+SOURCE = Argument(
+    "SOURCE",
+    f"{IMAGE.help}, oci-archive:FILE[:tag], docker-archive:FILE (- is standard input), "
+    "docker:NAME, podman:NAME",
+    dest="image",
+)
 TARGET = Argument(
     "TARGET",
     "DIR[:tag], s3://bucket/prefix[:tag], gs://… or az://…; the tag is IMAGE's unless given",
@@ -56,7 +61,7 @@ TO = Option(
     kind="list",
 )
 FORCE = switch(
-    "--force", "let --to replace a file, or fill a folder, that holds no image (default: refuse)"
+    "--force", "let a file be replaced, or a folder filled, that holds no image (default: refuse)"
 )
 LOAD = switch(
     "--load",
