@@ -198,7 +198,16 @@ def test_an_image_is_converted_into_a_registry(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["/no/such/form", "oci+https://host/base", "somewhere@sha256:" + "0" * 64]
+    "target",
+    [
+        "/no/such/form",
+        "oci+https://host/base",
+        "somewhere@sha256:" + "0" * 64,
+        "docker-archive:-",
+        "docker:app",
+        "podman:app",
+        "containerd:k8s.io/app",
+    ],
 )
 def test_targets_that_are_none(target: str, tmp_path: Path) -> None:
     ended = command.zpull(

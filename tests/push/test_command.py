@@ -94,6 +94,7 @@ def _layout(folder: Path, data: bytes) -> Path:
     [
         ("oci:/somewhere", 2),
         ("s3://bucket/prefix", 2),
+        ("docker:app", 2),
         ("127.0.0.1:1/a@sha256:" + "0" * 64, 2),
         ("127.0.0.1:1/a:t", 5),
     ],

@@ -52,8 +52,8 @@ class Delivery:
 
     @property
     def _is_local(self) -> bool:
-        """Whether TARGET is a path."""
-        return self._scheme in get_args(Transport)
+        """Whether TARGET is a path of a form that keeps layers as they are."""
+        return self._scheme in get_args(Transport) and self._scheme != "docker-archive"
 
     @property
     def uploaded(self) -> Uploaded | None:

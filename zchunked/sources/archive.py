@@ -89,6 +89,10 @@ class TarObjects:
                 yield [(at, piece)]
                 at += len(piece)
 
+    def has(self, path: str) -> bool:
+        """NotFoundError where there is no archive."""
+        return path in self._opened()
+
     def find(self, path: str) -> Member:
         """Raises NotFoundError, FormatError for links in circles."""
         members = self._opened()

@@ -102,13 +102,12 @@ class SavedObjects:
             self._is_ready = True
 
     def _saved(self) -> list[_Saved]:
-        try:
-            data = self._members.get("manifest.json", self._limits.manifest_bytes)
-        except NotFoundError as error:
+        if not self._members.has("manifest.json"):
             raise FormatError(
                 f"{self.name} has no manifest.json; expected an archive of docker save since 1.10; "
                 "or say oci-archive:"
-            ) from error
+            )
+        data = self._members.get("manifest.json", self._limits.manifest_bytes)
         try:
             saved = _SAVED.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

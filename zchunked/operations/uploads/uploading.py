@@ -19,6 +19,7 @@ from zchunked.sources import connect
 from zchunked.sources.registry_upload import RegistryUploads
 from zchunked.sources.traffic import Traffic
 
+_ENGINES = ("docker", "podman", "containerd")
 _MOST_UPLOADS = 4  # at a time: more of them only make each one slower
 
 
@@ -48,12 +49,16 @@ def resumable(pusher: Pusher) -> Iterator[None]:
 
 def registry_target(text: str, *, offline: bool = False) -> Reference:
     """Where to push. UsageError for anything but a registry, and for a digest."""
+    scheme, _, name = text.partition(":")
+    expected = f"invalid TARGET: expected a registry's reference, got {quoted(text, 200)}"
+    # as the name of a repository it would be one of Docker Hub's own
+    if scheme in _ENGINES and not name.startswith("//"):
+        raise UsageError(f"{expected}; `zpull pull SOURCE --to {scheme}:` gives an image to it")
+    if scheme == "docker-archive":
+        raise UsageError(f"{expected}; such an archive holds plain tars, write oci-archive:FILE")
     target = parse_image(text)
     if not isinstance(target, Reference):
-        raise UsageError(
-            f"invalid TARGET: expected a registry's reference, got {quoted(text, 200)}; "
-            "`zpull publish` brings images elsewhere"
-        )
+        raise UsageError(f"{expected}; `zpull publish` brings images elsewhere")
     if target.digest is not None:
         raise UsageError(
             f"invalid TARGET: expected a tag, got {quoted(text, 200)}; a digest is SOURCE's"
