@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.helpers.build.front import gzip_layer, image, make_tar
-from tests.helpers.harness.command import ARGV, environment
+from tests.helpers.harness.command import ARGV, environment, zpull
 from tests.helpers.harness.rough import files
 from tests.helpers.servers.registry import Registry
 
@@ -84,3 +84,12 @@ def test_sigterm_ends_it_in_order(tmp_path: Path) -> None:
         assert process.stderr
         said = process.stderr.read()
         assert b"Traceback" not in said
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        failed = zpull(tmp_path, "serve", "--listen", f"127.0.0.1:{port}", check=False)
+    assert failed.code == 8
+    expected = f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another"
+    assert expected in failed.err

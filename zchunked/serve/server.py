@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -67,7 +68,8 @@ class Server:
         except OSError as error:
             host, port = self._server.bind_addr[:2]
             raise LocalError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}"
+                f"cannot listen on {host}:{port}: {_why_not(host, port) or error}; choose another "
+                "address or port with --listen"
             ) from error
         # Linux: who says nothing is not even accepted for a while
         with suppress(OSError, AttributeError):
@@ -88,6 +90,17 @@ class Server:
     def stop(self) -> None:
         """Answers that are being sent get a few seconds."""
         self._server.stop()
+
+
+def _why_not(host: str, port: int) -> str | None:
+    """The system's words, which the library wraps up; None where one can listen there by now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        number = error.errno or 0
+        return os.strerror(number) if number > 0 else error.strerror  # a name has no number
+    return None
 
 
 def _adapter(certificate: Path, key: Path) -> BuiltinSSLAdapter:
