@@ -12,17 +12,18 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.bench import chart, report, targets
+from tests.bench import chart, converting, report, targets
 from tests.bench.clients import Curl, Manifest
 from tests.bench.link import LINKS, Link, linked
 from tests.bench.measure import Command, Cost, middle, run
 from tests.bench.results import REGISTRY, Results, Row, load
-from tests.bench.suites import serving
+from tests.bench.suites import Bench, serving
 from tests.bench.trees import write_tar
 from tests.helpers.servers import peers
 from tests.helpers.servers.registry import Registry
 from tests.peers import corpus
 
+HOME_OF_PACKAGE = Path(__file__).parents[2]
 RECEIPT = {"bytes": {"needed": 900, "metadata": 100, "gap": 20, "wasted": 0, "fetched": 1_020}}
 
 
@@ -251,3 +252,38 @@ def test_the_relay_carries_every_byte_and_the_end(tmp_path: Path) -> None:
                 )
                 answer = b"".join(iter(lambda there=there: there.recv(65_536), b""))  # type: ignore[misc]
             assert answer.partition(b"\r\n\r\n")[2] == blob
+
+
+def test_conversions_are_measured_beside_those_of_skopeo(tmp_path: Path) -> None:
+    peers.require("trixie")
+    images = {
+        "node": [corpus.tar(corpus.grow(1, 60))],
+        "python": [corpus.tar(corpus.grow(seed, 5 * seed)) for seed in (2, 3)],
+    }
+    skopeo = peers.skopeo_new()
+    with ExitStack() as stack:
+        front, registry = serving(tmp_path / "servers", tmp_path / "storage", stack)
+        for name, tars in images.items():
+            corpus.layout(tmp_path / name, {"v2": tars})
+            skopeo(
+                "copy",
+                "--dest-tls-verify=false",
+                f"oci:{tmp_path}/{name}:v2",
+                f"docker://{front.host}/{name}:v2",
+            )
+        (tmp_path / "work").mkdir()
+        bench = Bench(
+            tmp_path / "work", front, registry, 1, HOME_OF_PACKAGE, (), (), lambda _: None
+        )
+        rows = list(converting.converts(bench))
+    assert [(row.image, row.client, row.cost.failed) for row in rows] == [
+        (name, client, None)
+        for name in ("large", "python", "node")
+        for client in ("zpull", "skopeo")
+    ]
+    assert all(row.cost.wire > 1_000 for row in rows)
+    found = Results(sizes={"node": 1, "python": 1}, rows=rows)
+    what = [one.what for one in targets.verdicts(found) if one.what.startswith("conversion")]
+    assert len(what) == 12
+    report.write(found, tmp_path)
+    assert "## Conversions" in (tmp_path / "benchmarks.md").read_text()

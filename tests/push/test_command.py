@@ -106,6 +106,15 @@ def test_where_nothing_can_be_pushed(target: str, code: int, tmp_path: Path) -> 
     assert ended.out == ""
 
 
+@pytest.mark.parametrize("name", ["http://host/app", "team/app:v1", "Team/App", ""])
+def test_blobs_are_mounted_from_repositories_alone(name: str, tmp_path: Path) -> None:
+    golden = Golden("demo", "plain-gzip")
+    words = ("push", f"oci:{golden.layout}:{golden.tag}", "127.0.0.1:1/a:t", "--mount-from", name)
+    ended = command.zpull(tmp_path, *words, check=False)
+    assert ended.code == 2
+    assert "without a tag" in ended.err
+
+
 def test_credentials_are_for_the_target(tmp_path: Path) -> None:
     with UploadRegistry(needs_login=True, elsewhere=True) as registry:
         command.zpull(

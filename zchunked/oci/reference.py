@@ -133,6 +133,11 @@ def parse_image(text: str) -> ImageReference:
     return parse_reference(text)
 
 
+def is_repository(text: str) -> bool:
+    """Whether it can be the name of a repository, without a registry and a tag."""
+    return _REPOSITORY.fullmatch(text) is not None
+
+
 def parse_source(text: str) -> ImageReference:
     """As `parse_image`, and `docker:NAME` and `podman:NAME` for an engine's images."""
     scheme, _, name = text.partition(":")

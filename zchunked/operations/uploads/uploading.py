@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from zchunked.download.session import Session
 from zchunked.errors import PermanentError, TransferError, UsageError, ZPullError
 from zchunked.oci.quoting import typed as quoted
-from zchunked.oci.reference import ImageReference, Reference, parse_image
+from zchunked.oci.reference import ImageReference, Reference, is_repository, parse_image
 from zchunked.operations.context import Context
 from zchunked.options import StallLimits
 from zchunked.push.push import Pusher
@@ -85,8 +85,17 @@ def open_uploads(
 def mounted_from(
     source: ImageReference, target: Reference, named: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Repositories to mount from, without the registry's name, and without TARGET itself."""
+    """Repositories to mount from, without the registry's name, and without TARGET itself.
+
+    UsageError for what cannot be one.
+    """
     names = [text.removeprefix(f"{target.host}/") for text in named]
+    for name in names:
+        if not is_repository(name):
+            raise UsageError(
+                f"invalid --mount-from: expected a repository of {target.host}, without a tag, "
+                f"got {quoted(name, 200)}"
+            )
     if isinstance(source, Reference) and source.host == target.host:
         names.append(source.repository)
     return tuple(dict.fromkeys(name for name in names if name != target.repository))
