@@ -16,9 +16,11 @@ from pathlib import Path
 from zchunked.download.blobs.arrival import BlobArrival
 from zchunked.download.coalesce import Link
 from zchunked.layers.chunk_data import are_chunks
+from zchunked.layers.index_frames import index_blobs, unindexed
 from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.layers.proof import prove
 from zchunked.layers.rebuild import Rebuild
+from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.documents import Descriptor
 from zchunked.options import GapOptions
 from zchunked.pull.layer import LayerTask
@@ -49,6 +51,8 @@ def main(folder: Path) -> None:
         BlobArrival(threading.Event()),
     )
     with Store(folder / BEFORE) as before, Store(folder / AFTER) as after:
+        # A pull reads the tables of stored blobs first, so that their frames are found
+        index_blobs(before, unindexed(before, DEFAULT_LIMITS), DEFAULT_LIMITS)
         os.getppid()
         task.index = read_index_and_tarsplit(after, layer)
         os.getppid()
