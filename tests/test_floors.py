@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -51,18 +52,18 @@ WHO_MAY = {
     "cheroot": "serve.server",
     "prometheus_client": "serve.monitoring.metrics",
     "obstore": "sources.objects",
-    "zstandard": "formats.zstd",
-    "fastcrc": "layers.rebuild formats.writer",
-    "numpy": "formats.chunker",
-    "isal": "formats.decompress",
+    "zstandard": "formats.frames.zstd",
+    "fastcrc": "layers.rebuild formats.writing.writer",
+    "numpy": "formats.writing.chunker",
+    "isal": "formats.frames.decompress",
     "tenacity": "download.retries.retry",
     "tqdm": "cli.terminal.progress",
     "shtab": "cli",
     "platformdirs": "operations.calls.client_store",
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
     "msgspec": (
-        "oci.documents formats.toc_json formats.toc formats.toc_parser formats.stargz_toc "
-        "formats.toc_writer formats.tarsplit store.files.journal sources export convert.layers "
+        "oci.documents formats.tables formats.writing.toc_writer formats.tars.tarsplit "
+        "store.files.journal sources export convert.layers "
         "serve cli"
     ),
     # Two threads that are the first to decode a type crash the process (msgspec 0.22): types are
@@ -71,13 +72,13 @@ WHO_MAY = {
     "msgspec.convert": "sources.config.registries",
     # The standard library's doors to the world.
     "sqlite3": "store.index",
-    "fcntl": "store export.locks serve.slow_clients",
+    "fcntl": "store export.files.locks serve.slow_clients",
     "ctypes": "cli.tuning",
     "socket": "sources serve.server serve.slow_clients",
     "ssl": "sources",
     "http": "sources serve",
     "urllib": "sources serve",
-    "subprocess": "sources.auth.helpers export.engines",
+    "subprocess": "sources.auth.helpers export.engines.engine_commands",
     "multiprocessing": "",
     "asyncio": "",
     "logging": "",
@@ -97,7 +98,7 @@ WHO_MAY = {
     "sys.argv": "cli",
     "sys.exit": "cli __main__",
     "sys.stderr": "cli",
-    "sys.stdout": "cli export.sink",  # an archive may go to standard output
+    "sys.stdout": "cli export.files.sink",  # an archive may go to standard output
     # Doors that stay shut.
     "eval": "",
     "exec": "",
@@ -288,6 +289,12 @@ def test_the_two_lowest_floors_touch_neither_disk_nor_network_nor_clock(name: st
     roots = {use.split(".")[0] for use in imported(modules()[name])}
     assert not roots & set(IMPURE.split())
     assert "open" not in modules()[name].uses
+
+
+def test_a_folder_holds_twelve_files_at_most() -> None:
+    folders = Counter(path.parent for path in HOME.rglob("*.py") if path.name != "__init__.py")
+    crowded = [str(folder.relative_to(HOME)) for folder, files in folders.items() if files > 12]
+    assert not crowded, "group files by what they are about"
 
 
 @pytest.mark.parametrize("name", NAMES)

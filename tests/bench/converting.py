@@ -17,7 +17,7 @@ from tests.bench.measure import Command, Cost, middle, run
 from tests.bench.results import Row
 from tests.bench.suites import AFTER, Bench
 from tests.helpers.servers import peers
-from zchunked.formats.decompress import unpacked
+from zchunked.formats.frames.decompress import unpacked
 
 KINDS = {"large": "one large layer", "python": "several layers", "node": "many small files"}
 SUITE, _WHERE, _CASE = "converts", "level 3", "convert"

@@ -23,8 +23,8 @@ from tests.bench.measure import Cost, run
 from tests.helpers.build.images import Layout
 from tests.helpers.servers.registry import Registry
 from zchunked.formats.annotations import Part, written_annotations
-from zchunked.formats.tar_reader import Member
-from zchunked.formats.toc_writer import Chunk, TocWriter
+from zchunked.formats.tars.tar_reader import Member
+from zchunked.formats.writing.toc_writer import Chunk, TocWriter
 from zchunked.layers.index_frames import index_blobs, unindexed
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest, digest_of

@@ -10,7 +10,7 @@ import pytest
 
 from zchunked.browse.tree import FileEntry, apply_layer, find_file
 from zchunked.errors import NotFoundError, UsageError
-from zchunked.formats.tar_reader import Member, TarReader
+from zchunked.formats.tars.tar_reader import Member, TarReader
 
 
 def tree_of(*layers: Sequence[str]) -> dict[str, FileEntry]:

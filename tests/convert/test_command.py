@@ -14,7 +14,7 @@ from tests.helpers.build.tar import parse_tar
 from tests.helpers.harness import command
 from tests.helpers.servers.uploads import UploadRegistry
 from zchunked.formats.annotations import locate
-from zchunked.formats.decompress import unpacked
+from zchunked.formats.frames.decompress import unpacked
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Manifest, parse_document
 from zchunked.ranges import ByteRange

@@ -14,7 +14,7 @@ from tests.helpers.build.front import chunked_layer, image, make_tar, read_layou
 from tests.helpers.build.stored import keep_image
 from zchunked.errors import LocalError, UsageError
 from zchunked.export.destination import parse_destination
-from zchunked.export.names import Names, names_of
+from zchunked.export.images.names import Names, names_of
 from zchunked.export.write import export
 from zchunked.receipt import Export
 from zchunked.store import Store

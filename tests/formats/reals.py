@@ -7,10 +7,10 @@ from functools import cache
 from typing import Any
 
 from tests.helpers.build.golden import Golden, all_golden
-from zchunked.formats import zstd as frames
 from zchunked.formats.annotations import Location, locate
-from zchunked.formats.toc import Toc
-from zchunked.formats.toc_parser import parse_toc
+from zchunked.formats.frames import zstd as frames
+from zchunked.formats.tables.toc import Toc
+from zchunked.formats.tables.toc_parser import parse_toc
 from zchunked.oci.documents import Descriptor, Manifest, parse_document
 
 

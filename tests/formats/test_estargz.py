@@ -26,10 +26,10 @@ from tests.helpers.build.stargz import STARGZ_DIGEST, Compression, footer, starg
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
 from zchunked.formats import estargz
 from zchunked.formats.annotations import Location, locate
-from zchunked.formats.decompress import unpacked
-from zchunked.formats.frame_map import HEADER, NO_KEY, PAYLOAD, TAIL, FrameMap
+from zchunked.formats.frames.decompress import unpacked
+from zchunked.formats.frames.frame_map import HEADER, NO_KEY, PAYLOAD, TAIL, FrameMap
 from zchunked.formats.layer_format import format_of
-from zchunked.formats.toc import Toc
+from zchunked.formats.tables.toc import Toc
 from zchunked.limits import Limits
 from zchunked.oci.digest import Digest, digest_of
 from zchunked.oci.documents import Config, Descriptor, Manifest, parse_config, parse_document

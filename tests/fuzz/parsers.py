@@ -11,21 +11,21 @@ from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from tests.formats.test_writer import check, write
+from tests.formats.writing.test_writer import check, write
 from tests.helpers.build.front import chunked_layer, every, image, make_tar
 from tests.helpers.build.stargz import stargz_layer
 from zchunked.errors import FormatError, ZPullError
 from zchunked.formats.annotations import locate as locate_chunked
-from zchunked.formats.decompress import unpacked
 from zchunked.formats.estargz import TocMember, locate
-from zchunked.formats.frame_map import frame_map
-from zchunked.formats.stargz_toc import StargzTocBuilder
-from zchunked.formats.tar_reader import TarReader
-from zchunked.formats.tar_recipe import from_tarsplit
-from zchunked.formats.tar_rewrite import TarRewriter
-from zchunked.formats.tarsplit import parse_lines
-from zchunked.formats.toc_parser import TocParser, parse_toc
-from zchunked.formats.zstd import decode, decode_many
+from zchunked.formats.frames.decompress import unpacked
+from zchunked.formats.frames.frame_map import frame_map
+from zchunked.formats.frames.zstd import decode, decode_many
+from zchunked.formats.tables.stargz_toc import StargzTocBuilder
+from zchunked.formats.tables.toc_parser import TocParser, parse_toc
+from zchunked.formats.tars.tar_reader import TarReader
+from zchunked.formats.tars.tar_recipe import from_tarsplit
+from zchunked.formats.tars.tar_rewrite import TarRewriter
+from zchunked.formats.tars.tarsplit import parse_lines
 from zchunked.limits import Limits
 from zchunked.oci.digest import digest_of, parse_digest
 from zchunked.oci.documents import Descriptor, parse_config, parse_document
@@ -33,10 +33,10 @@ from zchunked.oci.reference import LayoutReference, LayoutScheme, parse_image
 from zchunked.ranges import ByteRange
 from zchunked.serve.api.byte_ranges import UnsatisfiableError, parse_range
 from zchunked.serve.api.names import parse_path
+from zchunked.sources.archives.docker_archive import open_archive
 from zchunked.sources.auth.challenges import parse_challenges
 from zchunked.sources.auth.credentials import Keyring
 from zchunked.sources.config.registries import parse_registries
-from zchunked.sources.docker_archive import open_archive
 from zchunked.sources.http.connections.proxies import is_exempt, proxy_for
 from zchunked.sources.http.errors.status_errors import excerpt_of, retry_after
 from zchunked.sources.http.locations.signed_urls import expiry_of

@@ -15,7 +15,7 @@ from tests.helpers.build.front import Image, chunked_layer, gzip_layer, image, m
 from tests.helpers.harness.hostile import MALFORMED, bench, noise
 from zchunked.errors import LimitError, UnsupportedLayerError
 from zchunked.formats.budget import ImageBudget
-from zchunked.formats.toc_parser import parse_toc
+from zchunked.formats.tables.toc_parser import parse_toc
 from zchunked.limits import Limits
 
 GiB = 1 << 30

@@ -31,7 +31,7 @@ from tests.helpers.build.front import (
 from tests.helpers.build.stored import descriptor_of, keep_metadata, keep_parts, quick_folder, write
 from zchunked.errors import FormatError, IntegrityError, LimitError
 from zchunked.formats.annotations import locate
-from zchunked.formats.decompress import unpacked
+from zchunked.formats.frames.decompress import unpacked
 from zchunked.layers.chunk_data import chunk_data, is_chunk
 from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.layers.rebuild import Rebuild

@@ -7,7 +7,7 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zchunked.formats.frame_map import HEADER, NO_KEY, PAYLOAD, TAIL, FrameMap
+from zchunked.formats.frames.frame_map import HEADER, NO_KEY, PAYLOAD, TAIL, FrameMap
 from zchunked.layers.stand_ins import (
     Frame,
     FrameLocation,

@@ -20,7 +20,7 @@ from tests.helpers.build.front import Image, chunked_layer, image, make_tar
 from tests.helpers.harness.pulls import pull
 from tests.helpers.harness.rough import files
 from tests.helpers.servers.memory import MemorySource
-from zchunked.export.layers import layers_of
+from zchunked.export.images.layers import layers_of
 from zchunked.findings import Freed
 from zchunked.maintenance.gc import collect
 from zchunked.maintenance.verify import verify

@@ -28,8 +28,8 @@ from tests.helpers.servers.memory import MemorySource
 from tests.helpers.servers.registry import Registry
 from tests.serve.conftest import Start, start
 from zchunked.errors import LocalError, UsageError
-from zchunked.export.engine_names import EngineTarget, parse_engine
-from zchunked.export.engines import Engine
+from zchunked.export.engines.engine_commands import Engine
+from zchunked.export.engines.engine_names import EngineTarget, parse_engine
 from zchunked.options import GapOptions
 from zchunked.serve.engine_transfer import deliver
 from zchunked.store import Store

@@ -19,8 +19,8 @@ from tests.helpers.build.layers import Layer
 from tests.helpers.harness.pulls import open_store, pull
 from tests.helpers.servers.memory import MemorySource
 from zchunked.download.coalesce import Link
-from zchunked.formats.toc_parser import TocParser
-from zchunked.formats.toc_reader import TocReader
+from zchunked.formats.tables.toc_parser import TocParser
+from zchunked.formats.tables.toc_reader import TocReader
 from zchunked.layers import index_frames
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest

@@ -32,7 +32,7 @@ from tests.helpers.servers.memory import MemorySource
 from zchunked.download.coalesce import Link
 from zchunked.download.downloader import Downloader
 from zchunked.errors import IntegrityError, InterruptedPullError, TransferError, TransientError
-from zchunked.export.layers import layers_of, manifest_of
+from zchunked.export.images.layers import layers_of, manifest_of
 from zchunked.layers.index_frames import index_blobs, read_table, unindexed
 from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.layers.stand_ins import find_frames

@@ -31,7 +31,7 @@ from zchunked.download.retries.retrying_source import RetryingSource
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import IntegrityError, NotFoundError, RefusedError, TransientError
 from zchunked.events import Arrived, Event, Planned
-from zchunked.formats.toc_reader import TocReader
+from zchunked.formats.tables.toc_reader import TocReader
 from zchunked.interfaces import Pieces
 from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.oci.digest import Digest

@@ -14,7 +14,7 @@ from tests.helpers.harness.pulls import Outcome, open_store, pull
 from tests.helpers.harness.rough import files
 from tests.helpers.servers.memory import MemorySource
 from zchunked.errors import IntegrityError, TransientError
-from zchunked.export.layers import layers_of
+from zchunked.export.images.layers import layers_of
 from zchunked.oci.digest import Digest, from_raw
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.platform import Platform, parse_platform

@@ -35,7 +35,7 @@ from tests.helpers.harness.extract import extract
 from tests.helpers.harness.pulls import Outcome, open_store, pull
 from tests.helpers.servers.memory import MemorySource
 from zchunked.events import Noted
-from zchunked.export.layers import layers_of
+from zchunked.export.images.layers import layers_of
 from zchunked.maintenance.verify import verify
 from zchunked.seeds import scan as finding
 from zchunked.seeds.pack import Packer

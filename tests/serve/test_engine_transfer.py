@@ -22,8 +22,8 @@ from tests.helpers.servers.faults import on
 from tests.helpers.servers.registry import Registry
 from zchunked import Client
 from zchunked.errors import LocalError, NotFoundError
-from zchunked.export.engine_names import EngineTarget, Kind
-from zchunked.export.engines import Engine, Offer
+from zchunked.export.engines.engine_commands import Engine, Offer
+from zchunked.export.engines.engine_names import EngineTarget, Kind
 from zchunked.oci.reference import parse_image
 from zchunked.operations.destinations.writing import EngineDestination
 from zchunked.operations.pulling import ImagePull

@@ -7,8 +7,8 @@ from contextlib import closing
 
 from zchunked.browse.tree import FileEntry, apply_layer, find_file, path_of
 from zchunked.errors import FormatError, UnsupportedLayerError
-from zchunked.export.layers import LayerContent, layers_of
-from zchunked.formats.tar_reader import Member, TarReader
+from zchunked.export.images.layers import LayerContent, layers_of
+from zchunked.formats.tars.tar_reader import Member, TarReader
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from zchunked.errors import NotFoundError, UsageError
-from zchunked.formats.tar_reader import Member
+from zchunked.formats.tars.tar_reader import Member
 
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 _MOST_LINKS = 40  # as Linux follows in one path

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from zchunked.convert.image import ConvertedImage
 from zchunked.convert.layers import ConvertedLayer
 from zchunked.formats.annotations import is_current
-from zchunked.formats.frame_map import HEADER
+from zchunked.formats.frames.frame_map import HEADER
 from zchunked.layers.metadata import LayerIndex, read_index_and_tarsplit
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import total

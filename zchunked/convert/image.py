@@ -16,7 +16,7 @@ from zchunked.convert.layers import ConvertedLayer, ConvertSettings, LayerConver
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import InterruptedPullError
 from zchunked.events import Converted, Converting, Event, Noted
-from zchunked.export.layers import LayerContent, layers_of, oci_type
+from zchunked.export.images.layers import LayerContent, layers_of, oci_type
 from zchunked.interfaces import Emit
 from zchunked.oci.digest import Digest, short
 from zchunked.oci.documents import (

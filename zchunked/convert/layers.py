@@ -11,12 +11,12 @@ from typing import Literal
 import msgspec
 
 from zchunked.errors import UnsupportedLayerError, UsageError
-from zchunked.export.layers import LayerContent
-from zchunked.formats import zstd
+from zchunked.export.images.layers import LayerContent
 from zchunked.formats.annotations import is_current, other_annotations
-from zchunked.formats.tar_rewrite import TarRewriter
-from zchunked.formats.toc_writer import Submit, at_once
-from zchunked.formats.writer import DEFAULT_LEVEL, MEDIA_TYPE, LayerWriter
+from zchunked.formats.frames import zstd
+from zchunked.formats.tars.tar_rewrite import TarRewriter
+from zchunked.formats.writing.toc_writer import Submit, at_once
+from zchunked.formats.writing.writer import DEFAULT_LEVEL, MEDIA_TYPE, LayerWriter
 from zchunked.oci.digest import Digest, from_raw
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from zchunked.errors import LocalError
-from zchunked.export.atomic import local_errors
 from zchunked.export.destination import Destination
-from zchunked.export.folder import may_take, taken
-from zchunked.export.targets import descriptor_of, is_regular, real_path
+from zchunked.export.files.atomic import local_errors
+from zchunked.export.files.folder import may_take, taken
+from zchunked.export.files.targets import descriptor_of, is_regular, real_path
 
 
 def check_target(to: Destination, *, force: bool = False) -> None:
@@ -29,7 +29,7 @@ def check_target(to: Destination, *, force: bool = False) -> None:
         elif real_path(path).is_dir():
             raise LocalError(f"{path} is a folder; expected the name of a file")
         elif is_regular(path) and not force and path.stat().st_size:
-            from zchunked.export.archives import is_archive  # noqa: PLC0415 - few targets are there
+            from zchunked.export.images.archives import is_archive  # noqa: PLC0415 - few targets are there
 
             if not is_archive(path):
                 raise taken(path, "image archive")

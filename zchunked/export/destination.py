@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from zchunked.errors import UsageError
-from zchunked.export.targets import descriptor_of, is_stream
+from zchunked.export.files.targets import descriptor_of, is_stream
 from zchunked.oci.quoting import typed
 from zchunked.oci.reference import LayoutReference, parse_image, parse_reference
 

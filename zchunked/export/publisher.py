@@ -15,7 +15,7 @@ from zchunked.download.session import Session
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import InterruptedPullError
 from zchunked.events import Noted
-from zchunked.export.oci_layout import LAYOUT_FILE, index_with
+from zchunked.export.images.oci_layout import LAYOUT_FILE, index_with
 from zchunked.export.shipment import Parcel, Shipment
 from zchunked.interfaces import Emit
 from zchunked.oci.digest import short

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from zchunked.errors import NotFoundError
-from zchunked.export.layers import layers_of
+from zchunked.export.images.layers import layers_of
 from zchunked.oci.documents import Descriptor
 from zchunked.oci.platform import Platform
 from zchunked.sources.layout import blob_path

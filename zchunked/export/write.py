@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zchunked.errors import UsageError
-from zchunked.export.archives import write_docker_archive, write_oci_archive, write_shipment
 from zchunked.export.check import check_target
 from zchunked.export.destination import Destination
-from zchunked.export.names import names_of
-from zchunked.export.oci_layout import write_layout
+from zchunked.export.files.sink import open_sink
+from zchunked.export.files.stage import Stage
+from zchunked.export.images.archives import write_docker_archive, write_oci_archive, write_shipment
+from zchunked.export.images.names import names_of
+from zchunked.export.images.oci_layout import write_layout
 from zchunked.export.shipment import Shipment
-from zchunked.export.sink import open_sink
-from zchunked.export.stage import Stage
 from zchunked.receipt import Export
 from zchunked.store import Store
 from zchunked.store.images import StoredImage

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from zchunked.errors import FormatError, UnsupportedLayerError
-from zchunked.formats import estargz, frame_check
+from zchunked.formats import estargz
 from zchunked.formats.annotations import Location, is_estargz, kind_of, locate
 from zchunked.formats.budget import ImageBudget
-from zchunked.formats.frame_map import FrameMap, frame_map
-from zchunked.formats.toc import Toc
-from zchunked.formats.toc_reader import TocReader
+from zchunked.formats.frames import frame_check
+from zchunked.formats.frames.frame_map import FrameMap, frame_map
+from zchunked.formats.tables.toc import Toc
+from zchunked.formats.tables.toc_reader import TocReader
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange

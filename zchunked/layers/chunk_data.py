@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from zchunked.errors import FormatError, IntegrityError
-from zchunked.formats import zstd as frames
+from zchunked.formats.frames import zstd as frames
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from zchunked.errors import FormatError, IntegrityError
-from zchunked.formats.decompress import unpacked
-from zchunked.formats.frame_check import damaged
-from zchunked.formats.frame_map import HEADER, PAYLOAD, FrameMap
+from zchunked.formats.frames.decompress import unpacked
+from zchunked.formats.frames.frame_check import damaged
+from zchunked.formats.frames.frame_map import HEADER, PAYLOAD, FrameMap
 from zchunked.layers.metadata import LayerIndex, check_tarsplit, read_toc
 from zchunked.layers.stand_ins import StandIns
 from zchunked.limits import DEFAULT_LIMITS, Limits

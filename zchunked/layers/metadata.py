@@ -9,9 +9,9 @@ from typing import Self
 
 from zchunked.errors import FormatError, IntegrityError
 from zchunked.formats.annotations import Location, Part
-from zchunked.formats.frame_map import FrameMap
+from zchunked.formats.frames.frame_map import FrameMap
 from zchunked.formats.layer_format import format_of
-from zchunked.formats.toc import Toc
+from zchunked.formats.tables.toc import Toc
 from zchunked.limits import DEFAULT_LIMITS, Limits
 from zchunked.oci.digest import raw, short
 from zchunked.oci.documents import Descriptor

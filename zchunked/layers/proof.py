@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from zchunked.errors import FormatError, IntegrityError
-from zchunked.formats.decompress import unpacked
+from zchunked.formats.frames.decompress import unpacked
 from zchunked.layers.chunk_data import is_chunk, strides
 from zchunked.layers.metadata import ChunkPlaces, LayerIndex
 from zchunked.limits import DEFAULT_LIMITS, Limits

@@ -12,9 +12,9 @@ from typing import NoReturn
 from fastcrc.crc64 import go_iso
 
 from zchunked.errors import IntegrityError, LimitError
-from zchunked.formats import zstd as frames
-from zchunked.formats.tar_recipe import Steps, from_tarsplit
-from zchunked.formats.tarsplit import parse_lines
+from zchunked.formats.frames import zstd as frames
+from zchunked.formats.tars.tar_recipe import Steps, from_tarsplit
+from zchunked.formats.tars.tarsplit import parse_lines
 from zchunked.layers.chunk_data import BLOCK, PORTION, chunk_data, exactly, strides
 from zchunked.layers.metadata import ChunkPlaces, LayerIndex
 from zchunked.limits import DEFAULT_LIMITS, Limits

@@ -12,7 +12,7 @@ from itertools import chain, compress, count, islice
 from operator import and_, gt, itemgetter, ne, not_
 from typing import Self
 
-from zchunked.formats.frame_map import HEADER, NO_KEY, PAYLOAD, FrameMap
+from zchunked.formats.frames.frame_map import HEADER, NO_KEY, PAYLOAD, FrameMap
 from zchunked.layers.stored_toc import StoredToc
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, Spans, ranges

@@ -10,7 +10,7 @@ from operator import and_, gt, itemgetter
 from struct import iter_unpack
 from typing import Self
 
-from zchunked.formats.frame_map import NO_KEY, PAYLOAD, FrameMap
+from zchunked.formats.frames.frame_map import NO_KEY, PAYLOAD, FrameMap
 from zchunked.oci.digest import RAW_SIZE, Digest
 from zchunked.store.index.frame_index import FINGERPRINT_BYTES, FrameRows
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from zchunked.export.engine_names import EngineTarget, Kind
-from zchunked.export.engines import Engine
+from zchunked.export.engines.engine_commands import Engine
+from zchunked.export.engines.engine_names import EngineTarget, Kind
 from zchunked.interfaces import Source
 from zchunked.oci.reference import LayoutReference
-from zchunked.sources.archive import TarObjects
-from zchunked.sources.docker_archive import SavedObjects
+from zchunked.sources.archives.archive import TarObjects
+from zchunked.sources.archives.docker_archive import SavedObjects
 from zchunked.sources.layout import LayoutSource
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from zchunked.errors import InterruptedPullError, PermanentError, TransferError, ZPullError
 from zchunked.events import Noted, Pulled
-from zchunked.export.layers import DamagedLayerError
+from zchunked.export.images.layers import DamagedLayerError
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context
 from zchunked.operations.destinations.writing import (

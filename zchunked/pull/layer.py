@@ -8,7 +8,7 @@ from functools import cached_property
 from zchunked.download.blobs.arrival import BlobArrival
 from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.errors import FormatError, ZPullError
-from zchunked.formats.frame_map import FrameMap
+from zchunked.formats.frames.frame_map import FrameMap
 from zchunked.layers.metadata import ChunkPlaces, LayerIndex
 from zchunked.layers.proof import Proof
 from zchunked.layers.stand_ins import KnownFrames, StandIns, Trust

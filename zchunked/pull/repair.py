@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError, ZPullError
 from zchunked.events import Noted
-from zchunked.formats.frame_map import HEADER, PAYLOAD
+from zchunked.formats.frames.frame_map import HEADER, PAYLOAD
 from zchunked.layers.corruption import Corruption, evict_corruption, find_corruption
 from zchunked.layers.metadata import read_index
 from zchunked.layers.proof import UnprovedError, drop_corrupt_chunks, find_corrupt_chunks

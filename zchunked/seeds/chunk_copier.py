@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from zchunked.errors import FormatError
-from zchunked.formats import zstd as frames
+from zchunked.formats.frames import zstd as frames
 from zchunked.ranges import ByteRange
 from zchunked.seeds.pack import Packer, Read
 from zchunked.seeds.scan import read_at

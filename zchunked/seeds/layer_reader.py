@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from zchunked.errors import FormatError
-from zchunked.formats.decompress import unpacked
+from zchunked.formats.frames.decompress import unpacked
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.seeds.chunk_copier import LONG, PIECE, ChunkCopier, contents, reader

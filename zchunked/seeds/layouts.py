@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 
 from zchunked.errors import FormatError, ZPullError
-from zchunked.formats import zstd as frames
 from zchunked.formats.annotations import locate
-from zchunked.formats.toc import Toc
-from zchunked.formats.toc_parser import parse_toc
+from zchunked.formats.frames import zstd as frames
+from zchunked.formats.tables.toc import Toc
+from zchunked.formats.tables.toc_parser import parse_toc
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.oci.digest import Digest, digest_of, verify
 from zchunked.oci.documents import Descriptor, Index, parse_document

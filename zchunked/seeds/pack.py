@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator
 
-from zchunked.formats import zstd as frames
+from zchunked.formats.frames import zstd as frames
 from zchunked.oci.digest import from_raw
 from zchunked.ranges import ByteRange
 from zchunked.store import Store

@@ -7,7 +7,7 @@ from typing import Self
 
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import NotFoundError
-from zchunked.export.engines import TRANSFER, Offer
+from zchunked.export.engines.engine_commands import TRANSFER, Offer
 from zchunked.serve.api.answers import Response
 from zchunked.serve.api.names import Asked
 from zchunked.serve.api.one_image import Everything, OneImage

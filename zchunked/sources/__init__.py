@@ -48,7 +48,7 @@ def open_source(
                 reference, directory, files=directory, documents=documents, limits=limits
             )
         if reference.scheme in ("oci-archive", "docker-archive"):
-            from zchunked.sources.docker_archive import open_archive  # noqa: PLC0415 - loads tarfile
+            from zchunked.sources.archives.docker_archive import open_archive  # noqa: PLC0415 - loads tarfile
 
             archive = open_archive(reference, spool=spool, limits=limits)
             return LayoutSource(

@@ -32,7 +32,7 @@ from tests.helpers.build.front import (
 from tests.helpers.harness.pulls import Outcome, open_store, pull
 from tests.helpers.servers.memory import Break, MemorySource
 from zchunked.errors import FormatError, IntegrityError, ZPullError
-from zchunked.export.layers import layers_of
+from zchunked.export.images.layers import layers_of
 from zchunked.oci.digest import Digest
 from zchunked.options import GapOptions
 from zchunked.pull.planning.whole import NOTHING_STORED

@@ -19,7 +19,7 @@ from tests.helpers.harness.command import ARGV, Ended, environment
 from tests.helpers.servers.accounts import Kind
 from tests.helpers.servers.faults import Fault, Rule, on
 from tests.helpers.servers.registry import Registry
-from zchunked.export.layers import layers_of
+from zchunked.export.images.layers import layers_of
 from zchunked.findings import Findings
 from zchunked.maintenance.verify import verify
 from zchunked.store import Store

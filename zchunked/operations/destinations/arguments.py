@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from zchunked.errors import LocalError, UsageError
 from zchunked.export.check import check_target
 from zchunked.export.destination import parse_destination
-from zchunked.export.engine_names import parse_engine
+from zchunked.export.engines.engine_names import parse_engine
 from zchunked.oci.quoting import typed
 from zchunked.operations.destinations.writing import AnyDestination, EngineDestination
 
@@ -45,6 +45,6 @@ def _destination(text: str, *, force: bool, load: bool, images: int) -> AnyDesti
             f"--to {text} needs cheroot: pip install 'zpull[serve]', or stream an archive with "
             "--load"
         )
-    from zchunked.export.engines import Engine  # noqa: PLC0415 - loads subprocess
+    from zchunked.export.engines.engine_commands import Engine  # noqa: PLC0415 - loads subprocess
 
     return EngineDestination(Engine(target), load)

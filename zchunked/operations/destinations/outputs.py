@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
-from zchunked.export.atomic import local_errors
 from zchunked.export.destination import parse_destination
-from zchunked.export.targets import opened
+from zchunked.export.files.atomic import local_errors
+from zchunked.export.files.targets import opened
 
 Pieces = Iterable[bytes | memoryview]
 

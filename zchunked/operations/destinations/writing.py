@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from zchunked.events import Noted, Warned
 from zchunked.export.destination import Destination
-from zchunked.export.tee import ExportTee, tee_of
+from zchunked.export.images.tee import ExportTee, tee_of
 from zchunked.operations.context import Context
 from zchunked.receipt import Receipt
 from zchunked.store.images import StoredImage
 
 if TYPE_CHECKING:
-    from zchunked.export.engines import Engine
+    from zchunked.export.engines.engine_commands import Engine
     from zchunked.serve.engine_transfer import Handover
 
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from zchunked.errors import UsageError, ZPullError
-from zchunked.export.folder import FolderTarget
+from zchunked.export.files.folder import FolderTarget
 from zchunked.export.publisher import Publisher, Sent, Target
 from zchunked.export.shipment import shipment_of
 from zchunked.oci.platform import Platform

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from zchunked.events import Noted
-from zchunked.export.layers import DamagedLayerError
+from zchunked.export.images.layers import DamagedLayerError
 from zchunked.oci.reference import ImageReference, Reference
 from zchunked.operations.context import Context
 from zchunked.operations.pulling import explained

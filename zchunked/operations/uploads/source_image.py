@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from zchunked.errors import NotFoundError
 from zchunked.events import Noted, Pulled
-from zchunked.export.layers import DamagedLayerError
+from zchunked.export.images.layers import DamagedLayerError
 from zchunked.export.shipment import is_complete
 from zchunked.oci.platform import Platform
 from zchunked.oci.reference import ImageReference

@@ -17,8 +17,8 @@ from zchunked.download.coalesce import Run, missing
 from zchunked.download.downloader import Downloader
 from zchunked.download.workers import WorkerPool
 from zchunked.formats.annotations import Location
-from zchunked.formats.frame_map import NO_KEY
-from zchunked.formats.toc_reader import TocReader
+from zchunked.formats.frames.frame_map import NO_KEY
+from zchunked.formats.tables.toc_reader import TocReader
 from zchunked.oci.digest import RAW_SIZE
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange, Spans

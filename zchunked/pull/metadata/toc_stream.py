@@ -10,7 +10,7 @@ from zchunked.download.retries.retry import Stopped
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import ZPullError
 from zchunked.formats.annotations import Location
-from zchunked.formats.toc_reader import TocReader
+from zchunked.formats.tables.toc_reader import TocReader
 from zchunked.layers.metadata import LayerIndex
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.metadata.early_chunks import EarlyChunks

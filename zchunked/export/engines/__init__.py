@@ -1,0 +1,1 @@
+"""Engines of this machine: their names for images, their commands, what is loaded."""

@@ -1,0 +1,1 @@
+"""Output files and folders: complete or absent, locked while they are written."""

@@ -1,0 +1,1 @@
+"""An image as files: layouts, archives, the layers in them."""

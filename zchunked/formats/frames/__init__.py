@@ -1,0 +1,1 @@
+"""Frames of a blob: decoded within limits, mapped, fingerprinted."""

@@ -1,0 +1,1 @@
+"""Tables of contents: JSON or columns, read as they arrive, checked."""

@@ -1,0 +1,1 @@
+"""Tars: read with every header byte, and the recipes that rebuild them."""

@@ -1,0 +1,1 @@
+"""Archives as layouts: tars read in place, and what docker saves."""
