@@ -31,6 +31,7 @@ from zchunked.store import Store
 
 STAGES = (
     "start",
+    "tables of stored blobs",
     "table of contents",
     "look-up, schedule",
     "chunks checked, entered",
@@ -51,6 +52,7 @@ def main(folder: Path) -> None:
         BlobArrival(threading.Event()),
     )
     with Store(folder / BEFORE) as before, Store(folder / AFTER) as after:
+        os.getppid()
         # A pull reads the tables of stored blobs first, so that their frames are found
         index_blobs(before, unindexed(before, DEFAULT_LIMITS), DEFAULT_LIMITS)
         os.getppid()
