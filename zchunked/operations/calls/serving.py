@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,9 @@ class ServingCalls(SendingCalls):
             >>> client = zchunked.Client("store", on_event=stop)
             >>> client.serve(zchunked.ServeSettings(listen="0"))
         """
+        ending = _Ending()
+        with self._lock:
+            self._endings.append(ending.end)
         try:
             from zchunked.serve.arguments import settings_of
             from zchunked.serve.run import run
@@ -65,9 +69,27 @@ class ServingCalls(SendingCalls):
                 self._context_over(store),
                 access=access or (lambda _: None),
                 log=log or (lambda _: None),
-                begun=self._ends_with_close,
+                begun=ending.begin,
             )
 
-    def _ends_with_close(self, server: Server) -> None:
+
+class _Ending:
+    """Ends a server, also one that does not listen yet. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._server: Server | None = None
+        self._is_due = False
+
+    def begin(self, server: Server) -> None:
+        """The server listens from now on."""
         with self._lock:
-            self._endings.append(server.stop)
+            self._server, is_due = server, self._is_due
+        if is_due:
+            server.stop()
+
+    def end(self) -> None:
+        with self._lock:
+            self._is_due, server = True, self._server
+        if server is not None:
+            server.stop()
