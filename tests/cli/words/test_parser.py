@@ -240,3 +240,20 @@ def test_every_verb_has_its_command() -> None:
     for place in COMMANDS.values():
         module, _, name = place.partition(".")
         assert callable(getattr(import_module(f"zchunked.cli.commands.{module}"), name))
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["serve", "--listn", "1"], "--listn 1; did you mean --listen?; zpull serve --help"),
+        (["images", "extra"], "extra; zpull images --help"),
+        (["a/b", "--max-gapp=0"], "--max-gapp=0; did you mean --max-gap?; zpull --help"),
+        (["a/b", "-x"], "-x; zpull --help"),
+    ],
+)
+def test_what_no_verb_knows_is_answered_with_the_help_of_that_verb(
+    argv: list[str], said: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(argv, {})
+    assert str(caught.value) == f"unrecognized arguments: {said} lists what is possible"

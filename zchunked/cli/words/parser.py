@@ -11,13 +11,14 @@ from zchunked import __version__
 from zchunked.cli.manuals.help import first_screen, verb_epilog
 from zchunked.cli.words.grammar import Option, Verb
 from zchunked.cli.words.tables import VERBS
-from zchunked.cli.words.verbs import refuse_lookalike
+from zchunked.cli.words.verbs import nearest, refuse_lookalike
 from zchunked.errors import UsageError
 from zchunked.oci.quoting import typed as quoted
 from zchunked.oci.quoting import without_passwords
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 _OFF = "--not-"  # what `--plain-http=false` becomes on its way through argparse
+_LONGEST = 40  # letters of an option that are compared
 _TOP = ("-h", "--help", "--version", "--print-manual")
 
 
@@ -33,7 +34,10 @@ class Parsed:
 def parse(argv: Sequence[str], environment: Mapping[str, str]) -> Parsed:
     """Raises UsageError; SystemExit once a help or the version has been printed."""
     words = _options_first(_with_verb(_spelled_out(argv)))
-    typed = vars(parser().parse_args(words))
+    known, unknown = parser().parse_known_args(words)
+    typed = vars(known)
+    if unknown:
+        _refuse_unknown(unknown, typed.get("verb"))
     if typed.get("print_manual"):
         return Parsed("print-manual", {}, frozenset())
     if typed.get("print_completion"):
@@ -47,6 +51,19 @@ def parse(argv: Sequence[str], environment: Mapping[str, str]) -> Parsed:
         if is_given:
             given.add(option.name)
     return Parsed(verb.name, found, frozenset(given))
+
+
+def _refuse_unknown(words: list[str], verb: str | None) -> NoReturn:
+    flag, hint = words[0].partition("=")[0], ""
+    # Not of "-x": every short name is near every other
+    if verb and flag.startswith("--"):
+        near = nearest(flag[:_LONGEST], [option.flag for option in VERBS[verb].options])
+        hint = f"; did you mean {near}?" if near else ""
+    prog = f"zpull {verb}" if verb and verb != "pull" else "zpull"
+    unknown = without_passwords(" ".join(words))
+    raise UsageError(
+        f"unrecognized arguments: {unknown}{hint}; {prog} --help lists what is possible"
+    )
 
 
 def _value(option: Option, typed: Any, variable: str) -> tuple[Any, bool]:

@@ -44,9 +44,14 @@ def meant(word: str, verbs: Collection[str]) -> str | None:
         return _ELSEWHERE[lower]
     if len(lower) < _SHORT:
         return None
-    near = [(_slips(lower, verb), verb) for verb in verbs if len(verb) > _SHORT]
-    fewest, verb = min(near)
-    return f"zpull {verb}" if fewest <= (1 if len(verb) < _LONG else 2) else None
+    verb = nearest(lower, [verb for verb in verbs if len(verb) > _SHORT])
+    return f"zpull {verb}" if verb else None
+
+
+def nearest(word: str, names: Collection[str]) -> str | None:
+    """The name that may have been mistyped so; None where none is one or two slips away."""
+    fewest, name = min((_slips(word, name), name) for name in names)
+    return name if fewest <= (1 if len(name) < _LONG else 2) else None
 
 
 def refuse_lookalike(word: str, verbs: Collection[str]) -> None:
