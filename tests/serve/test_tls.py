@@ -54,6 +54,7 @@ def test_clients_that_check_the_certificate(made: Path, tmp_path: Path) -> None:
 @pytest.mark.peer
 def test_a_token_over_tls(made: Path, tmp_path: Path) -> None:
     """By curl as Bearer, by skopeo as a password."""
+    peers.require("curl")
     port, token = free_port(), tmp_path / "token"
     token.write_text(f"{TOKEN}\n")
     curl = peers.Tool(("curl", "--silent", "--show-error", "--cacert", f"{made}/ca.pem"))

@@ -31,6 +31,7 @@ _FORGET = 'mkdir -p /var/lib/containers && mount -t tmpfs none /var/lib/containe
 _APART = ("unshare", "--mount", "sh", "-c", _FORGET, "sh") if os.geteuid() == 0 else ()
 _HOW_TO_GET = {
     "containerd": "apt-get install containerd",
+    "curl": "apt-get install curl",
     "ctr": "apt-get install containerd",
     "docker": "apt-get install docker.io",
     "dockerd": "apt-get install docker.io",
@@ -371,7 +372,16 @@ def certificates(folder: Path) -> None:
             "2",
         )
     )
-    openssl("-subj", "/CN=zpull test CA", "-keyout", folder / "ca.key", "-out", folder / "ca.pem")
+    openssl(
+        "-subj",
+        "/CN=zpull test CA",
+        "-addext",
+        "keyUsage=critical,keyCertSign,cRLSign",  # Python 3.13 insists on it
+        "-keyout",
+        folder / "ca.key",
+        "-out",
+        folder / "ca.pem",
+    )
     leaf = (
         "-addext",
         "subjectAltName=IP:127.0.0.1,DNS:registry.test",
