@@ -119,8 +119,8 @@ def files(*seeds: int) -> Image:
 def fast_pulls(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store of seven images of as many repositories, each of which came whole."""
     means = LinkConditions(4, FAST, lambda _: 8, costs=WorkCosts(frame=0.1))
-    with open_store(path) as store, monkeypatch.context() as patch:
-        patch.setattr(Conditions, "now", lambda _: means)
+    monkeypatch.setattr(Conditions, "now", lambda _: means)
+    with open_store(path) as store:
         for first in range(0, 70, 10):
             source = MemorySource(files(*range(first, first + 20)))
             pull(source, store, f"example.com/i{first}:t")

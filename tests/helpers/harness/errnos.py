@@ -16,7 +16,7 @@ SOURCE = Path(__file__).with_name("errno_shim.c")
 CODES = {name: getattr(errno, name) for name in ("ENOSPC", "EIO", "EROFS", "EMFILE", "EDQUOT")}
 _CONTROL = struct.Struct("<5q4096s")
 _COMMANDS = ("pull", "stored", "keeping", "status")
-_WORK = ("maintenance.gc", "maintenance.verify", "export.write", "export.archives")
+_WORK = ("maintenance.gc", "maintenance.verify", "export.write", "export.images.archives")
 
 
 def compiler() -> str | None:
