@@ -163,7 +163,10 @@ class Trial:
         names = {tag: self.registry.reference(tag) for tag in versions()} | {"out": str(out)}
         words = self.command.words.format_map(names).split()
         given = self.stores / self.command.given
-        feeder = threading.Thread(target=feed, args=(given,)) if given.is_fifo() else None
+        # a command that never opens the pipe does not hold up the end of the tests
+        feeder = (
+            threading.Thread(target=feed, args=(given,), daemon=True) if given.is_fifo() else None
+        )
         if feeder:
             feeder.start()
         ended, calls = self.injector.run(
