@@ -88,12 +88,21 @@ def copy_index(path: Path) -> sqlite3.Connection:
     """A copy of the index in memory; an empty one where there is none. Blocks no other process."""
     memory = _connect(":memory:")
     try:
-        if path.exists():
+        if _is_there(path):
             _read_into(memory, path)
     except BaseException:
         memory.close()
         raise
     return memory
+
+
+def _is_there(path: Path) -> bool:
+    """As `exists` was before Python 3.14, which takes what may not be looked at for absent."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _read_into(memory: sqlite3.Connection, path: Path) -> None:
