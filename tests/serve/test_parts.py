@@ -76,4 +76,8 @@ def test_a_client_that_has_waited_long_lets_proofs_go_on() -> None:
     while not goes_on.is_set():
         flight.wait(streams._STARVED_SECONDS + 1)
     thread.join()
+    between_two_waits = threading.Thread(target=parts.give_way, daemon=True)
+    between_two_waits.start()
+    between_two_waits.join(10)
+    assert not between_two_waits.is_alive()
     body.close()

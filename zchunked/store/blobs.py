@@ -11,6 +11,7 @@ from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, merge, subtract
 from zchunked.store.extents import ExtentMap, Row
 from zchunked.store.files.byte_files import ByteFiles
+from zchunked.store.files.disk_errors import is_there
 from zchunked.store.files.journal import Rows, recover
 from zchunked.store.files.new_files import adopt_file, write_file
 from zchunked.store.files.reads import BlobReads
@@ -76,7 +77,7 @@ class Blobs(OpenedFolder, BlobReads):
         The caller has just verified the blob's digest over them and what was here of it.
         """
         if not self._index.add_extents(
-            blob, size, rows, is_there=lambda file: (self._blobs / file).exists()
+            blob, size, rows, is_there=lambda file: is_there(self._blobs / file)
         ):
             return False
         self._extents(blob).add_many(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -17,7 +18,7 @@ from zchunked.ranges import ByteRange
 from zchunked.store import Store
 
 _WINDOW = 8 << 20  # how far ahead of a client the store is asked what is here
-_PIECE = 256 << 10  # one write to a client: 85 % of nginx's rate, and 150 clients take 100 MiB
+_PIECE = 256 << 10  # one write to a client: 63 % of nginx's rate to curl; 150 clients take 100 MiB
 _HELD = 64 << 10  # of a blob that is not proved yet: no client gets a whole wrong one
 _LOOK_SECONDS = 0.25
 _STARVED_SECONDS = 0.5  # without a byte: perhaps only a proof finds that it has to come again
@@ -33,7 +34,8 @@ class Flight:
         self.total = self.here = self.arrived = 0
         self.note = ""
         self._changed = threading.Condition()
-        self._taking = self._starving = 0  # clients
+        self._taking = 0  # clients
+        self._starved = -math.inf  # when one last began to wait again, too long already
         self.partial_blobs = PartialBlobs()
         self.karma: Karma | None = None
         """That of its host, while it is in the air."""
@@ -78,12 +80,11 @@ class Flight:
 
         `seconds`: for which a client has waited already.
         """
-        is_starving = seconds > _STARVED_SECONDS
         with self._changed:
+            if seconds > _STARVED_SECONDS:
+                self._starved = time.monotonic()
             if not self.is_done:
-                self._starving += is_starving
                 self._changed.wait(_LOOK_SECONDS)
-                self._starving -= is_starving
 
     def first(self, parts: Iterable[bytes]) -> Generator[bytes]:
         """Pass parts of a blob on; meanwhile nothing is proved.
@@ -101,9 +102,14 @@ class Flight:
                 self._changed.notify_all()
 
     def _give_way(self) -> None:
-        """Wait while clients take parts, and none of them has waited long for more to come."""
+        """Wait while clients take parts, and none of them has waited long for more to come.
+
+        One that has looks for bytes between two waits, and is hungry then too.
+        """
         with self._changed:
-            while self._taking and not (self._starving or self.is_done):
+            while self._taking and not self.is_done:
+                if time.monotonic() - self._starved < 2 * _LOOK_SECONDS:
+                    break
                 self._changed.wait(_LOOK_SECONDS)
 
 

@@ -34,6 +34,20 @@ def is_missing(error: OSError) -> bool:
     return error.errno in _MISSING
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file. OSError where that cannot be found out.
+
+    `Path.exists` of Python 3.14 takes what may not be looked at for absent.
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        if not is_missing(error):
+            raise
+        return False
+    return True
+
+
 def is_unsupported(error: OSError) -> bool:
     """Whether the file system does not know the operation at all."""
     return error.errno in _UNSUPPORTED

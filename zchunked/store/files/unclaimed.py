@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from zchunked.errors import LocalError
+from zchunked.store.files.disk_errors import is_there
 from zchunked.store.files.journal import idle_files, journal_of
 from zchunked.store.index.database import Index
 from zchunked.store.processes.session import Session
@@ -21,7 +22,7 @@ def remove_own(index: Index, session: Session) -> None:
     """Remove those of this session, at its end. Files with a journal are left for later."""
     paths = [path for path in session.folder.glob(f"{session.name}-*") if not path.suffix]
     with suppress(OSError, LocalError):
-        _remove(index, [path for path in paths if not journal_of(path).exists()])
+        _remove(index, [path for path in paths if not is_there(journal_of(path))])
 
 
 def _remove(index: Index, paths: Iterable[Path]) -> int:

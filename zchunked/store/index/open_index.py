@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zchunked.errors import LocalError
-from zchunked.store.files.disk_errors import has_no_locks, local_error, probe
+from zchunked.store.files.disk_errors import has_no_locks, is_there, local_error, probe
 from zchunked.store.processes.owner import OwnerFile
 
 _BUSY_SECONDS = 30
@@ -88,21 +88,12 @@ def copy_index(path: Path) -> sqlite3.Connection:
     """A copy of the index in memory; an empty one where there is none. Blocks no other process."""
     memory = _connect(":memory:")
     try:
-        if _is_there(path):
+        if is_there(path):
             _read_into(memory, path)
     except BaseException:
         memory.close()
         raise
     return memory
-
-
-def _is_there(path: Path) -> bool:
-    """As `exists` was before Python 3.14, which takes what may not be looked at for absent."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
 
 
 def _read_into(memory: sqlite3.Connection, path: Path) -> None:
@@ -116,7 +107,7 @@ def _read_into(memory: sqlite3.Connection, path: Path) -> None:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
             db.backup(memory)
             return
-    if not log.exists() or not log.stat().st_size:
+    if not is_there(log) or not log.stat().st_size:
         with closing(_connect(f"{uri}?immutable=1", uri=True)) as db:
             db.backup(memory)
         return

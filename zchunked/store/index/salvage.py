@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zchunked.errors import LocalError
+from zchunked.store.files.disk_errors import is_there
 from zchunked.store.files.disk_sync import sync_folder
 from zchunked.store.processes.session import live_sessions
 
@@ -57,7 +58,7 @@ def rebuild_marked(path: Path, create: Callable[[Path], None]) -> None:
     A kill at any moment leaves the note, and the next process begins again. Raises LocalError while
     other processes use the store; OSError, sqlite3.Error where the disk fails.
     """
-    if not path.with_name(path.name + _MARK).exists():
+    if not is_there(path.with_name(path.name + _MARK)):
         return
     if live_sessions(path.parent / "blobs"):
         raise LocalError(

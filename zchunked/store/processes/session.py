@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zchunked.store.files.disk_errors import has_no_locks
+from zchunked.store.files.disk_errors import has_no_locks, is_there
 from zchunked.store.index.open_index import read_only
 from zchunked.store.processes import owner
 
@@ -41,7 +41,7 @@ class Session:
                     return handle
                 os.close(handle)
                 raise
-            if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
+            if is_there(path) and path.stat().st_ino == os.fstat(handle).st_ino:
                 return handle
             os.close(handle)  # another process took it for a dead one's before we had the lock
 
