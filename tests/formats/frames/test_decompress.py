@@ -28,6 +28,8 @@ def unpacker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Every test with isal and without."""
     if request.param == "zlib":
         monkeypatch.setitem(sys.modules, "isal", None)
+    else:
+        pytest.importorskip("isal", reason="no wheels of isal for this machine")
     fastest = decompress.fastest_inflate
     fastest.cache_clear()
     yield request.param
