@@ -116,6 +116,10 @@ class IntegrityError(ZPullError):
     exit_code = 6
 
 
+class DamagedLayerError(IntegrityError):
+    """A stored layer is no longer what was proved, by fault of the disk; a pull repairs it."""
+
+
 class FormatError(ZPullError):
     """Metadata of a peer is malformed or contradicts itself."""
 

@@ -14,8 +14,7 @@ from tests.helpers.build.front import Entry, Image, chunked_layer, image, make_t
 from tests.helpers.harness.pulls import open_store, pull
 from tests.helpers.servers.memory import MemorySource
 from zchunked.browse.files import list_files, read_file
-from zchunked.errors import NotFoundError
-from zchunked.export.images.layers import DamagedLayerError
+from zchunked.errors import DamagedLayerError, NotFoundError
 from zchunked.options import GapOptions
 
 NEW = random.Random(1).randbytes(20_000)  # most of the blob

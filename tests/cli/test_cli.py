@@ -228,18 +228,3 @@ def test_the_manual_page_has_every_option(tmp_path: Path) -> None:
         )
         assert shown.stderr == ""
         assert "ENVIRONMENT" in shown.stdout
-
-
-def test_the_version_is_quick_to_say(tmp_path: Path) -> None:
-    code = (
-        "import sys; from zchunked.cli import run; run(['--version']); print(sorted(sys.modules))"
-    )
-    loaded = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for heavy in ("requests", "zstandard", "tqdm", "sqlite3", "msgspec"):
-        assert f"'{heavy}'" not in loaded

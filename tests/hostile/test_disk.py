@@ -34,8 +34,14 @@ from tests.helpers.harness.pulls import AMD64, IMPATIENT, Outcome
 from tests.helpers.servers.memory import MemorySource
 from tests.helpers.servers.registry import Registry
 from zchunked.cli import run
-from zchunked.errors import IntegrityError, LocalError, TransferError, TransientError
-from zchunked.export.images.layers import DamagedLayerError, layers_of
+from zchunked.errors import (
+    DamagedLayerError,
+    IntegrityError,
+    LocalError,
+    TransferError,
+    TransientError,
+)
+from zchunked.export.images.layers import layers_of
 from zchunked.maintenance.blob_check import reverify
 from zchunked.maintenance.verify import verify
 from zchunked.oci.digest import Digest

@@ -7,8 +7,8 @@ from dataclasses import replace
 from zchunked.convert.image import Converter
 from zchunked.convert.index import Choice, Converted
 from zchunked.convert.layers import ConvertSettings
+from zchunked.errors import DamagedLayerError
 from zchunked.events import Noted, Pulled
-from zchunked.export.images.layers import DamagedLayerError
 from zchunked.oci.platform import Platform
 from zchunked.operations.context import Context
 from zchunked.operations.pulling import pull_of

@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from functools import partial
+from typing import TYPE_CHECKING
 
-from zchunked.errors import InterruptedPullError, PermanentError, TransferError, ZPullError
-from zchunked.events import Noted, Pulled
-from zchunked.export.images.layers import DamagedLayerError
+from zchunked.errors import (
+    InterruptedPullError,
+    PermanentError,
+    TransferError,
+    ZPullError,
+)
+from zchunked.events import Pulled
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context
-from zchunked.operations.destinations.writing import (
-    AnyDestination,
-    EngineDestination,
-    handover_of,
-    tee_for,
-    write,
-)
-from zchunked.pull.offline import root_of
 from zchunked.pull.origin import Origin
 from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt
 from zchunked.sources.shared_link import LinkShare
 from zchunked.store.images import StoredImage
+
+if TYPE_CHECKING:
+    from zchunked.operations.destinations.writing import AnyDestination, Outlets
+
+# ruff: noqa: PLC0415 - most pulls end in the store, and load nothing of what exports need
 
 
 class ImagePull:
@@ -42,44 +43,34 @@ class ImagePull:
         link_share: LinkShare | None = None,
     ) -> None:
         """`link_share`: among pulls that run side by side."""
-        if any(isinstance(one, EngineDestination) and not one.load for one in to):
-            # An engine is given the registry's own blobs, and only those that it lacks.
-            options = context.options
-            context = replace(
-                context, options=replace(options, gaps=replace(options.gaps, exact=True))
-            )
-        self._context, self._reference, self._to, self.receipt = context, reference, to, receipt
+        self._outlets: Outlets | None = None
+        if to:
+            from zchunked.operations.destinations.writing import Outlets
+
+            self._outlets = Outlets(context, str(reference), to)
+            if self._outlets.takes_blobs:
+                options = context.options
+                context = replace(
+                    context, options=replace(options, gaps=replace(options.gaps, exact=True))
+                )
+        self._context, self._reference, self.receipt = context, reference, receipt
         self._traffic = context.traffic(link_share)
         self._origin: Origin | None = None
         self._pull: Pull | None = None
         self._image: StoredImage | None = None
-        self._handover = handover_of(context, str(reference), to)
-        self._tee = tee_for(to)
 
     def fetch(self) -> None:
         """Into the store. On whatever thread, which gets the events. Engines take it meanwhile."""
         with explained(self.receipt, self._bytes_here):
-            if self._handover is not None:
-                self._handover.start()
+            if self._outlets is not None:
+                self._outlets.start()
             origin = self._origin = self._context.open(self._reference, self._traffic)
-            self._pull = pull_of(self._context, origin, self.receipt)
-            self._image = self._run(self._pull)
-
-    def _run(self, pull: Pull) -> StoredImage:
-        handover = self._handover
-        if self._tee is not None:
-            pull.partial_blobs.copying = self._tee.copying
-        if handover is None:
-            return pull.run()
-        handover.follow(pull.partial_blobs)
-        try:
-            image = pull.run()
-        except ZPullError as failure:
-            handover.pulled(failure)
-            handover.close()
-            raise
-        handover.pulled(None)
-        return image
+            pull = self._pull = pull_of(self._context, origin, self.receipt)
+            if self._outlets is None:
+                self._image = pull.run()
+            else:
+                with self._outlets.following(pull.partial_blobs):
+                    self._image = pull.run()
 
     def deliver(self, *, force: bool) -> StoredImage:
         """Write to all destinations, after `fetch`. What the disk damaged is pulled again, once."""
@@ -88,22 +79,14 @@ class ImagePull:
         assert image is not None
         with explained(self.receipt, self._bytes_here):
             self._context.show(Pulled(image.documents.manifest_digest))
-            put = partial(
-                write,
-                self._context,
-                receipt=self.receipt,
-                force=force,
-                handover=self._handover,
-                tee=self._tee,
-            )
-            return _export(self._context, pull, image, self._to, put)
+            if self._outlets is None:
+                return image
+            return self._outlets.write(image, self.receipt, pull, force=force)
 
     def close(self) -> None:
         """May be called twice."""
-        if self._handover is not None:
-            self._handover.close()
-        if self._tee is not None:
-            self._tee.stage.drop()  # of a pull that failed
+        if self._outlets is not None:
+            self._outlets.close()
         origin, self._origin = self._origin, None
         if origin is not None:
             origin.close()
@@ -158,34 +141,8 @@ def pull_of(context: Context, origin: Origin, receipt: Receipt) -> Pull:
     if origin.is_local:
         options = replace(options, stall_limits=replace(options.stall_limits, min_rate=None))
     if options.offline:
+        from zchunked.pull.offline import root_of
+
         root = root_of(context.store, origin.name, origin.root, options.platform)
         origin = replace(origin, digest=root)
     return Pull(origin, context.store, options, receipt, context.show)
-
-
-def _export(
-    context: Context,
-    pull: Pull,
-    image: StoredImage,
-    to: Sequence[AnyDestination],
-    put: Callable[[StoredImage, AnyDestination], None],
-) -> StoredImage:
-    """To every destination."""
-    is_repaired = False
-
-    for destination in to:
-        try:
-            put(image, destination)
-        except DamagedLayerError as damage:
-            if is_repaired:
-                raise
-            context.show(Noted(f"{damage}; doing that now"))
-            image, is_repaired = pull.repair(image), True
-            context.show(Pulled(image.documents.manifest_digest))
-            if destination.is_stream:
-                raise DamagedLayerError(
-                    f"the archive at {destination.text} is broken, for layers were damaged in "
-                    f"the store ({damage}); they are repaired now: run the same command again"
-                ) from damage
-            put(image, destination)
-    return image

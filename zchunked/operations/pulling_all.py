@@ -8,18 +8,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import InterruptedPullError, ZPullError
 from zchunked.events import Event
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context, limit_of
-from zchunked.operations.destinations.writing import AnyDestination
 from zchunked.operations.pulling import ImagePull
 from zchunked.options import Options
 from zchunked.receipt import Receipt
 from zchunked.sources.shared_link import LinkShare, SharedLink
 from zchunked.store.images import StoredImage
+
+if TYPE_CHECKING:
+    from zchunked.operations.destinations.writing import AnyDestination
 
 # Each has a dozen threads and a table of contents in memory; more would share the same link
 _MOST_AT_ONCE = 4

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from zchunked.download.blobs.arrival import BlobArrival
+from zchunked.download.blobs.arrival import Arrivals, BlobArrival
 from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.errors import FormatError, ZPullError
 from zchunked.formats.frames.frame_map import FrameMap
@@ -105,3 +106,17 @@ class LayerTask:
         self.way = self.facts.taken if why is None else "whole"
         self.entry.mode = "partial" if why is None else "whole"
         self.entry.reason = why_parts if why is None else why
+
+
+def tasks_of(
+    layers: Sequence[Descriptor],
+    diff_ids: Sequence[Digest],
+    entries: Sequence[LayerEntry],
+    arrivals: Arrivals,
+) -> list[LayerTask]:
+    """One task for each distinct layer of an image; `entries`: theirs on the receipt."""
+    tasks: dict[tuple[Digest, Digest], LayerTask] = {}
+    for layer, diff_id, entry in zip(layers, diff_ids, entries, strict=True):
+        task = LayerTask(layer, diff_id, entry, arrivals.of(layer.digest))
+        tasks.setdefault((layer.digest, diff_id), task)
+    return list(tasks.values())

@@ -10,7 +10,6 @@ from zchunked.layers.proof import Proof, prove, tar_of_blob
 from zchunked.layers.rebuild import Rebuild, verified_blocks
 from zchunked.oci.digest import Digest
 from zchunked.pull.layer import LayerTask
-from zchunked.pull.partial_blobs import PartialBlobs
 from zchunked.pull.session import PullSession
 
 
@@ -25,9 +24,9 @@ class LayerProver:
         self._limits = session.options.limits
         self.budget = ImageBudget(self._limits)
         """What all layers of the image may unpack to, together."""
-        arrivals, partial_blobs = session.downloader.arrivals, PartialBlobs()
+        arrivals, partial_blobs = session.downloader.arrivals, session.partial_blobs
         arrivals.on_arrival = partial_blobs.change
-        self._arrived, self.partial_blobs = arrivals.wait_for, partial_blobs
+        self._arrived, self._partial_blobs = arrivals.wait_for, partial_blobs
 
     def prove(self, task: LayerTask) -> None:
         """Read the layer as its bytes arrive; leaves the proof or the failure in its task."""
@@ -37,17 +36,17 @@ class LayerProver:
                 task.settle_way()
             task.proof = self._by_diff_id(task) if task.is_lean else self._by_digest(task)
             if task.proof.is_blob:
-                self.partial_blobs.prove(task.layer.digest)
+                self._partial_blobs.prove(task.layer.digest)
         except (IntegrityError, FormatError) as error:
             task.failure = error
 
     def _by_digest(self, task: LayerTask) -> Proof:
         """By its own digest; by the diff ID too where that was asked for."""
         pool, layer = self._session.pool, task.layer
-        assembly, check = self.partial_blobs.assembly(
+        assembly, check = self._partial_blobs.assembly(
             self._store, layer, lambda: task.stand_ins, self._arrived
         )
-        with self.partial_blobs.copying(layer.digest) as through:
+        with self._partial_blobs.copying(layer.digest) as through:
             if task.way == "exact":  # gathering frames is work for another core, reading is not
                 # Otherwise its maker waits for ever
                 with closing(pool.prefetch("make", assembly.blocks())) as blocks:

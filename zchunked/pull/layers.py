@@ -10,7 +10,7 @@ from typing import Any
 
 from zchunked.events import Planned
 from zchunked.oci.documents import Descriptor
-from zchunked.pull.layer import LayerTask
+from zchunked.pull.layer import LayerTask, tasks_of
 from zchunked.pull.layer_prover import LayerProver
 from zchunked.pull.metadata.inspect import inspector_of, toc_rank
 from zchunked.pull.metadata.layer_metadata import LayerMetadata
@@ -19,7 +19,7 @@ from zchunked.pull.planning.planner import Planner
 from zchunked.pull.planning.stored_frames import StoredFrames
 from zchunked.pull.seeding import take_seeds
 from zchunked.pull.session import PullSession
-from zchunked.store.images import ImageDocuments
+from zchunked.store.images import ImageDocuments, StoredImage
 
 _REPLAN_SECONDS = 0.5
 _FAST_RATE = 20e6  # bytes per second; above that a tar is made more slowly than the blob arrives
@@ -34,7 +34,7 @@ class Layers:
         self._session, self._store = session, session.store
         self._downloader = session.downloader
         self._prover = LayerProver(session)
-        self.budget, self.partial_blobs = self._prover.budget, self._prover.partial_blobs
+        self._budget = self._prover.budget
         self._documents: ImageDocuments | None = None
         self._metadata: dict[str, LayerMetadata] = {}  # by the blob's digest
         self._stored = StoredFrames(session)
@@ -42,7 +42,7 @@ class Layers:
         self._read_late: list[LayerTask] = []  # those of them that may still take parts
         self._is_plan = False
         self._is_first = True  # of several that are planned: the store holds what it holds now
-        self._inspector = inspector_of(session, self.budget, self._stored, self._is_planned)
+        self._inspector = inspector_of(session, self._budget, self._stored, self._is_planned)
         if self._must_know_all():
             self._read_tables(early=None)
         self._replanned = session.clock()
@@ -66,13 +66,20 @@ class Layers:
     def begin(self, documents: ImageDocuments) -> None:
         """Set the image whose layers they are."""
         layers, store = documents.manifest.layers, self._store
-        self.budget.blob_bytes = sum(layer.size for layer in layers)
+        self._budget.blob_bytes = sum(layer.size for layer in layers)
         self._stored.expect(
             layer
             for layer in layers
             if not (store.is_whole(layer.digest) or store.is_proved(layer.digest))
         )
         self._documents = documents
+
+    def tasks(self, image: StoredImage) -> list[LayerTask]:
+        """One for each distinct layer of the image, which is on the receipt."""
+        if self._documents is None:
+            self.begin(image.documents)
+        entries, arrivals = self._session.receipt.layers, self._downloader.arrivals
+        return tasks_of(image.documents.manifest.layers, image.config.diff_ids, entries, arrivals)
 
     def _is_planned(self, chunk: bytes) -> bool:
         return self.planner.is_planned(chunk)  # each round has a planner of its own
@@ -242,7 +249,7 @@ class Layers:
             task.is_again = task.is_again or task.plan is not None
             task.failure = task.proof = task.plan = None
             if task.is_again:
-                self.partial_blobs.restart(task.layer.digest)
+                self._session.partial_blobs.restart(task.layer.digest)
         self.planner = self._new_planner()
         self.inspect([task.layer for task in tasks])
         if self._must_know_all():

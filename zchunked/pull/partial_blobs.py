@@ -6,16 +6,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from zchunked.errors import IntegrityError
-from zchunked.layers.assemble import Assembly, check_blob
-from zchunked.layers.rebuild import Arrived
-from zchunked.layers.stand_ins import StandIns
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
+
+if TYPE_CHECKING:
+    from zchunked.layers.assemble import Assembly
+    from zchunked.layers.rebuild import Arrived
+    from zchunked.layers.stand_ins import StandIns
 
 Through = Callable[[Iterator[bytes]], Iterator[bytes]]
 """Passes blocks on as they are."""
@@ -60,6 +63,8 @@ class PartialBlobs:
         self, store: Store, layer: Descriptor, stand_ins: Callable[[], StandIns], arrived: Arrived
     ) -> tuple[Assembly, Callable[[Iterator[bytes]], None]]:
         """A blob about to be assembled, and the check of its blocks, as `check_blob`."""
+        from zchunked.layers.assemble import Assembly, check_blob  # noqa: PLC0415 - with `Layers`
+
         made = Assembly(store, layer, stand_ins, arrived)
         with self._lock:
             blob = self._blobs.setdefault(layer.digest, _Blob())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from zchunked.interfaces import Emit
 from zchunked.options import Options
-from zchunked.pull.layer import LayerTask
-from zchunked.pull.layers import Layers
 from zchunked.pull.metadata.image_opener import ImageOpener
 from zchunked.pull.origin import Origin
 from zchunked.pull.processes.registration import Registration
@@ -15,6 +15,10 @@ from zchunked.pull.session import PullSession
 from zchunked.receipt import Accounts, Receipt
 from zchunked.store import Store
 from zchunked.store.images import StoredImage
+
+if TYPE_CHECKING:
+    from zchunked.pull.layer import LayerTask
+    from zchunked.pull.layers import Layers
 
 _ROUNDS = 7  # of repairs: each finds other bytes to blame, or trusts fewer frames
 
@@ -37,13 +41,19 @@ class Pull:
         """`accounts`: of an earlier pull that went onto the same receipt."""
         self._origin, self._store, self._options = origin, store, options
         self._session = PullSession(origin, store, options, receipt, show, accounts)
-        self.layers = Layers(self._session)
-        self._opener = ImageOpener(self._session, self.layers)
+        self._opener = ImageOpener(self._session, lambda: self.layers)
         self._registration = Registration(self._session)
         self._again: Pull | None = None
-        self.partial_blobs = self.layers.partial_blobs
+        self.partial_blobs = self._session.partial_blobs
         """For a server that streams them meanwhile: it sets its callbacks before `run`."""
         self.chameleon = self._session.chameleon
+
+    @cached_property
+    def layers(self) -> Layers:
+        """What plans, fetches and proves layers."""
+        from zchunked.pull.layers import Layers  # noqa: PLC0415 - of most images nothing is lacking
+
+        return Layers(self._session)
 
     @property
     def bytes_here(self) -> int:
@@ -58,18 +68,28 @@ class Pull:
         """
         try:
             with self._session.pulling():
-                image, tasks = self._opener.open(self._registration.begin)
+                image = self._opener.open(self._registration.begin)
                 self.partial_blobs.on_image(image)
-                tasks = [task for task in tasks if only in (None, task.layer.digest)]
-                self._fetch(tasks)
+                if not self._is_complete(image):
+                    self._fetch(image, only)
                 if only is None:
-                    self._record(image, tasks)
+                    self._record(image)
                 return image
         finally:
             self._registration.release()
 
-    def _fetch(self, tasks: list[LayerTask]) -> None:
+    def _is_complete(self, image: StoredImage) -> bool:
+        layers = zip(image.documents.manifest.layers, image.config.diff_ids, strict=True)
+        return all(self._session.is_proved(layer, diff_id) for layer, diff_id in layers)
+
+    def _fetch(self, image: StoredImage, only: str | None) -> None:
         """Fetch and prove each layer that is not proved; repair what fails, a few times."""
+        tasks = self.layers.tasks(image)
+        self._fetch_all([task for task in tasks if only in (None, task.layer.digest)])
+        if only is None:
+            self._session.conditions.remember_work(tasks)
+
+    def _fetch_all(self, tasks: list[LayerTask]) -> None:
         for is_last in (*[False] * _ROUNDS, True):
             # Damage that is found in the store may also undo what was proved before, so look again.
             todo = [task for task in tasks if not self._session.is_proved(task.layer, task.diff_id)]
@@ -81,9 +101,8 @@ class Pull:
 
                 repair(todo, self._session, is_last=is_last)
 
-    def _record(self, image: StoredImage, tasks: list[LayerTask]) -> None:
+    def _record(self, image: StoredImage) -> None:
         documents, store = image.documents, self._store
-        self._session.conditions.remember_work(tasks)
         platform = str(image.config.platform)
         store.set_image(image.name, platform, documents.manifest_digest, documents.root)
         self._registration.finish()
@@ -111,5 +130,6 @@ class Pull:
         """
         self.layers.only_plan(after)
         with self._session.pulling():
-            _, tasks = self._opener.open()
+            image = self._opener.open()
+            tasks = self.layers.tasks(image)
             return self.layers.plan_image(tasks, self._opener.cost_again)

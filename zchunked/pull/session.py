@@ -12,6 +12,7 @@ from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.options import Options
 from zchunked.pull.origin import Origin
+from zchunked.pull.partial_blobs import PartialBlobs
 from zchunked.pull.planning.conditions import Conditions
 from zchunked.pull.transfer import Transfer
 from zchunked.receipt import Accounts, Receipt
@@ -35,6 +36,7 @@ class PullSession(Transfer):
         """`accounts`: of an earlier session on the same receipt."""
         super().__init__(origin, store, options, show, accounts)
         self.receipt = receipt
+        self.partial_blobs = PartialBlobs()
         self.conditions = Conditions(origin, store, options, self.source.spans_per_request)
         self.config_bytes_here = 0  # of the image's config, before this pull
         self.bytes_here = 0

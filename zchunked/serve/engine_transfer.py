@@ -8,10 +8,9 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from zchunked.download.workers import WorkerPool
-from zchunked.errors import LocalError, ZPullError
+from zchunked.errors import DamagedLayerError, LocalError, ZPullError
 from zchunked.export.engines.engine_commands import Engine, Offer
 from zchunked.export.engines.loading import load_into, name_in
-from zchunked.export.images.layers import DamagedLayerError
 from zchunked.layers.proof import is_intact
 from zchunked.pull.partial_blobs import PartialBlobs
 from zchunked.receipt import Export

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from zchunked.interfaces import HostMemory
 from zchunked.oci.reference import LayoutReference, Reference
@@ -10,11 +11,13 @@ from zchunked.sources.config.registries import Endpoint, endpoints
 from zchunked.sources.config.registries_files import registries_from
 from zchunked.sources.endpoints import registry_endpoint, static_endpoint
 from zchunked.sources.layout import Documents, LayoutSource
-from zchunked.sources.mirrors import Member, MirroredSource
 from zchunked.sources.network import Network
 from zchunked.sources.objects.web import StaticObjects
 from zchunked.sources.registry import RegistrySource
-from zchunked.sources.registry_upload import RegistryUploads
+
+if TYPE_CHECKING:
+    from zchunked.sources.mirrors import MirroredSource
+    from zchunked.sources.registry_upload import RegistryUploads
 
 
 def registry_source(
@@ -33,6 +36,8 @@ def registry_source(
     ]
     if len(sources) == 1:
         return sources[0]
+    from zchunked.sources.mirrors import Member, MirroredSource  # noqa: PLC0415 - few registries have any
+
     return MirroredSource(
         [
             Member(end.reference.name, source, is_mirror=end.is_mirror)
@@ -48,6 +53,8 @@ def open_uploads(
 
     `mount_from`: repositories of the same registry that blobs may be mounted from.
     """
+    from zchunked.sources.registry_upload import RegistryUploads  # noqa: PLC0415 - most commands only read
+
     end = _endpoints(reference, network)[-1]
     scopes = [
         f"repository:{end.reference.repository}:pull,push",

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-from zchunked import Plan, write_file, writes_to_stdout
+from zchunked import Plan
 from zchunked.cli.settings import Output
 from zchunked.cli.terminal.progress import Progress, human
 from zchunked.errors import ZPullError
@@ -33,7 +33,7 @@ def print_outcome(
     output: Output, receipt: Receipt, to: Sequence[str] = (), failure: ZPullError | None = None
 ) -> None:
     """The result on standard output; on stderr where an archive went to standard output."""
-    out = sys.stderr if to and writes_to_stdout(to) else sys.stdout
+    out = sys.stderr if to and _takes_stdout(to) else sys.stdout
     if output.format == "json":
         print_json(document_of(receipt, failure), out)
     elif failure is None:
@@ -106,6 +106,14 @@ def _escaped(found: re.Match[str]) -> str:
     return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
+def _takes_stdout(to: Sequence[str]) -> bool:
+    from zchunked import writes_to_stdout  # noqa: PLC0415 - most pulls end in the store
+
+    return writes_to_stdout(to)
+
+
 def write_digestfile(path: Path | None, receipt: Receipt) -> None:
     if path is not None:
+        from zchunked import write_file  # noqa: PLC0415 - loads what exports are written with
+
         write_file(path, [f"{receipt.manifest_digest}\n".encode()])

@@ -13,7 +13,6 @@ from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.download.coalesce import Run, shares
 from zchunked.download.retries.retry import Stopped
 from zchunked.download.workers import WorkerPool
-from zchunked.layers.chunk_data import are_chunks
 from zchunked.ranges import ByteRange, merge, subtract, total
 from zchunked.store import Store
 
@@ -143,6 +142,10 @@ class BlobDownload:
             ours = [chunk for chunk in ours if not self._checked[chunk]]
             for chunk in ours:
                 self._checked[chunk] = 1
+        if not ours:
+            return []
+        from zchunked.layers.chunk_data import are_chunks  # noqa: PLC0415 - whole blobs have none
+
         asked = [
             (checks.starts[c], checks.ends[c], checks.sizes[c], checks.digests[c]) for c in ours
         ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from zchunked.download.workers import prefetched
-from zchunked.errors import FormatError, IntegrityError
+from zchunked.errors import DamagedLayerError, FormatError, IntegrityError
 from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.layers.proof import is_intact, proving, tar_of_blob
 from zchunked.layers.rebuild import Rebuild
@@ -21,10 +21,6 @@ from zchunked.store.images import StoredImage
 
 _GZIP = b"\x1f\x8b"
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
-
-
-class DamagedLayerError(IntegrityError):
-    """A stored layer is no longer what was proved, by fault of the disk; a pull repairs it."""
 
 
 @dataclass(frozen=True, slots=True)

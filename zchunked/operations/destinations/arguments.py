@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from zchunked.errors import LocalError, UsageError
-from zchunked.export.check import check_target
-from zchunked.export.destination import parse_destination
-from zchunked.export.engines.engine_names import parse_engine
 from zchunked.oci.quoting import typed
-from zchunked.operations.destinations.writing import AnyDestination, EngineDestination
+
+if TYPE_CHECKING:
+    from zchunked.operations.destinations.writing import AnyDestination
+
+# ruff: noqa: PLC0415 - most pulls end in the store, and load nothing of what follows
 
 
 def destinations_of(
@@ -30,6 +32,11 @@ def destinations_of(
 
 
 def _destination(text: str, *, force: bool, load: bool, images: int) -> AnyDestination:
+    from zchunked.export.check import check_target
+    from zchunked.export.destination import parse_destination
+    from zchunked.export.engines.engine_names import parse_engine
+    from zchunked.operations.destinations.writing import EngineDestination
+
     target = parse_engine(text)
     if target is None:
         destination = parse_destination(text)
@@ -45,6 +52,6 @@ def _destination(text: str, *, force: bool, load: bool, images: int) -> AnyDesti
             f"--to {text} needs cheroot: pip install 'zpull[serve]', or stream an archive with "
             "--load"
         )
-    from zchunked.export.engines.engine_commands import Engine  # noqa: PLC0415 - loads subprocess
+    from zchunked.export.engines.engine_commands import Engine  # loads subprocess
 
     return EngineDestination(Engine(target), load)

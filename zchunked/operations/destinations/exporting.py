@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zchunked.export.images.layers import DamagedLayerError
+from zchunked.errors import DamagedLayerError
 from zchunked.maintenance.blob_check import reverify
 from zchunked.oci.platform import Platform
 from zchunked.operations.context import Context

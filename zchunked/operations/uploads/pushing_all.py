@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from zchunked.errors import DamagedLayerError
 from zchunked.events import Noted
-from zchunked.export.images.layers import DamagedLayerError
 from zchunked.oci.reference import ImageReference, Reference
 from zchunked.operations.context import Context
 from zchunked.operations.pulling import explained

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
-from zchunked.errors import NotFoundError
+from zchunked.errors import DamagedLayerError, NotFoundError
 from zchunked.events import Noted, Pulled
-from zchunked.export.images.layers import DamagedLayerError
 from zchunked.export.shipment import is_complete
 from zchunked.oci.platform import Platform
 from zchunked.oci.reference import ImageReference

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from zchunked.download.coalesce import Link
 from zchunked.oci.documents import Descriptor
 from zchunked.options import Options
-from zchunked.pull.layer import LayerTask
 from zchunked.pull.origin import Origin
 from zchunked.pull.planning.cpu_costs import SUBJECT as MACHINE
 from zchunked.pull.planning.cpu_costs import TablesRead, costs_of, measured
 from zchunked.pull.planning.estimates import LinkConditions
 from zchunked.store import Store
+
+if TYPE_CHECKING:
+    from zchunked.pull.layer import LayerTask
 
 _QUICK_RATE = 10e6
 """Bytes per second. Above it, parts have a price: below, the host works while the link is busy."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from zchunked.pull.layer import LayerTask
 from zchunked.pull.planning.ways import TOC_BYTES, WorkCosts
+
+if TYPE_CHECKING:
+    from zchunked.pull.layer import LayerTask
 
 SUBJECT = "this machine"
 _TELLING = 5000  # frames or chunks; fewer say more of the start than of them

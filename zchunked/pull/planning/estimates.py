@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from zchunked.download.coalesce import PART_BYTES, Link
 from zchunked.oci.documents import Descriptor
-from zchunked.pull.layer import LayerTask
 from zchunked.pull.planning.ways import WayCost, WorkCosts, cost_of
 from zchunked.ranges import total
 from zchunked.receipt import Estimate, Way, WayEstimate
+
+if TYPE_CHECKING:
+    from zchunked.pull.layer import LayerTask
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from zchunked.download.blobs.fetch_plan import FetchPlan
 from zchunked.errors import AccessDeniedError, NotFoundError, TransferError
 from zchunked.events import Noted
 from zchunked.pull.processes.claims import Claims
-from zchunked.pull.processes.interrupted_pulls import adopt_chunks
 from zchunked.pull.session import PullSession
 from zchunked.ranges import total
 from zchunked.store.images import ImageDocuments
@@ -37,6 +36,8 @@ class Registration:
             repository = origin.reference.name
             for text in self._claims.acquire(repository, lacking, session.tick, self._number):
                 session.show(Noted(text))
+            from zchunked.pull.processes.interrupted_pulls import adopt_chunks  # noqa: PLC0415 - loads what reads tables
+
             adopt_chunks(store, repository, layers, self._fetch_apart, options.limits)
 
     def _fetch_apart(self, plan: FetchPlan) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Mapping
 
 import msgspec
@@ -45,6 +44,8 @@ def ask_helper(
     """
     if not _NAME.fullmatch(name):
         raise HelperError(f"{where}: invalid name of a credential helper: {name!r:.100}")
+    import subprocess  # noqa: PLC0415 - seldom needed
+
     program = f"docker-credential-{name}"
     try:
         done = subprocess.run(
