@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Iterable, Sequence
 
-from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError
+from zchunked.errors import FormatError, IntegrityError
 from zchunked.findings import Damage, Findings, Image, Lie
-from zchunked.formats.annotations import locate
 from zchunked.layers.assemble import Assembly
-from zchunked.layers.metadata import read_index_and_tarsplit
 from zchunked.layers.proof import prove, tar_of_blob
 from zchunked.limits import DEFAULT_LIMITS
 from zchunked.maintenance.blob_check import verify_blob
+from zchunked.maintenance.tables_check import listed_layers, verify_tables
 from zchunked.oci.digest import Digest
-from zchunked.oci.documents import Descriptor, Manifest, parse_config, parse_document
-from zchunked.ranges import ByteRange, total
+from zchunked.oci.documents import Descriptor, Manifest, parse_document
+from zchunked.ranges import total
 from zchunked.store import Store
 
 
@@ -34,7 +32,7 @@ def verify(
     findings = Findings(is_read_only=store.is_read_only)
     images = [image for image in store.images() if only is None or image.manifest in only]
     wanted = None if only is None else _needed(store, images)
-    layers = {layer.digest: layer for layer, _ in _layers(store, images)}
+    layers = {layer.digest: layer for layer, _ in listed_layers(store, images)}
     for blob, size, is_whole in store.blobs():
         if wanted is not None and blob not in wanted:
             continue
@@ -67,23 +65,10 @@ def _needed(store: Store, images: Iterable[Image]) -> set[Digest]:
     return needed
 
 
-def _layers(store: Store, images: Iterable[Image]) -> Iterator[tuple[Descriptor, Digest | None]]:
-    """The layers that images list, with their diff IDs where the config is stored."""
-    for image in images:
-        data = store.document(image.manifest)
-        manifest = parse_document(data) if data is not None else None
-        if isinstance(manifest, Manifest):
-            config = store.get(manifest.config.digest, manifest.config.size)
-            diff_ids = (
-                parse_config(config, len(manifest.layers)).diff_ids if config is not None else ()
-            )
-            yield from zip_longest(manifest.layers, diff_ids)
-
-
 def _verify_layers(store: Store, images: Iterable[Image], findings: Findings) -> None:
     """Check diff IDs of whole layers; TOCs and tar-splits of layers that are stored in parts."""
     done: set[tuple[Digest, Digest | None]] = set()
-    for layer, diff_id in _layers(store, images):
+    for layer, diff_id in listed_layers(store, images):
         if (layer.digest, diff_id) in done or not store.covered(layer.digest):
             continue
         done.add((layer.digest, diff_id))
@@ -91,23 +76,8 @@ def _verify_layers(store: Store, images: Iterable[Image], findings: Findings) ->
             if diff_id is not None:
                 _prove_layer(store, layer, diff_id, findings)
             continue
-        try:
-            read_index_and_tarsplit(store, layer)
-        except UnsupportedLayerError:
-            continue
-        except (IntegrityError, FormatError):
-            held = [span for span in _parts(layer) if store.covers(layer.digest, span)]
-            if held:
-                store.evict(layer.digest, held)
-                findings.damaged += [Damage(layer.digest, span.start, span.end) for span in held]
-
-
-def _parts(layer: Descriptor) -> list[ByteRange]:
-    """TOC and tar-split, where the annotations say where they are."""
-    try:
-        return locate(layer, may_be_joined=True).parts
-    except UnsupportedLayerError:
-        return []
+        spans = verify_tables(store, layer)
+        findings.damaged += [Damage(layer.digest, span.start, span.end) for span in spans]
 
 
 def _prove_layer(store: Store, layer: Descriptor, diff_id: Digest, findings: Findings) -> None:

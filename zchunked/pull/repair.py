@@ -69,9 +69,17 @@ def _repair(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
         return _repair_lean(task, failure, session)
     if isinstance(failure, UnprovedError):
         return False  # the blob is what the registry promised
+    if session.store.is_whole(task.layer.digest):
+        return _repair_stored(task, session)
     if not _understand(task, session):
         return _once_more(task, failure, session, [ByteRange(0, task.layer.size)])
     return _repair_blob(task, failure, session)
+
+
+def _repair_stored(task: LayerTask, session: PullSession) -> bool:
+    """Whether the disk has spoilt a blob that was proved; otherwise its descriptor lies."""
+    reverify(session.store, [task.layer])
+    return not session.store.is_whole(task.layer.digest)
 
 
 def _repair_blob(task: LayerTask, failure: ZPullError, session: PullSession) -> bool:
