@@ -64,6 +64,16 @@ def test_redirects_that_are_good_for_a_few_uses(uses: int, tmp_path: Path) -> No
         assert_right(tmp_path, registry, "big")
 
 
+def test_a_registry_that_redirects_to_itself(tmp_path: Path) -> None:
+    with Registry(
+        {"big": large()}, auth="bearer", redirect=True, cdn_name="registry", url_uses=3
+    ) as registry:
+        receipt = run(tmp_path, registry, "big").receipt
+        assert receipt["retries"] == 0
+        assert receipt["bytes"]["fetched"] == registry.accounts.body_bytes
+        assert_right(tmp_path, registry, "big")
+
+
 @pytest.mark.parametrize("status", [401, 403, 410])
 def test_however_a_cdn_says_that_a_url_is_too_old(status: int, tmp_path: Path) -> None:
     seen: set[str] = set()

@@ -66,7 +66,8 @@ class Registry:
     redirect: bool = False
     """Blobs are sent by a second server, the CDN, under signed URLs."""
     redirect_status: int = 307
-    cdn_name: Literal["127.0.0.1", "localhost"] = "127.0.0.1"
+    cdn_name: Literal["127.0.0.1", "localhost", "registry"] = "127.0.0.1"
+    """`registry`: it redirects to itself, to paths of another kind."""
     url_seconds: float | None = None
     url_uses: int | None = None
     multi_range: MultiRange = "206"
@@ -124,6 +125,8 @@ class Registry:
     @property
     def cdn(self) -> str:
         """Host and port, as redirects name it."""
+        if self.cdn_name == "registry":
+            return self.host
         return f"{self.cdn_name}:{self._servers['cdn'].server_port}"
 
     @property
@@ -157,6 +160,8 @@ class Registry:
         asked = handler.headers.get("Range")
         kind: Kind = "other"
         digest = None
+        if self.cdn_name == "registry" and path.startswith("/blobs/"):
+            host = "cdn"
         if path in {"/v2/", "/v2"}:
             kind = "ping"
         elif path == "/token":

@@ -103,8 +103,14 @@ def test_what_is_not_about_ranges(status: int) -> None:
     ],
 )
 def test_a_206_for_other_bytes_is_refused(content_range: str) -> None:
-    with pytest.raises(TransientError):
+    with pytest.raises(TransientError) as caught:
         understand(206, _206(content_range), BLOB, ONE)
+    # a host that does so always has no ranges
+    assert caught.value.most_tries == 3
+    is_of_another_size = content_range == "bytes 10-19/101"
+    assert isinstance(
+        caught.value.if_lasting, IntegrityError if is_of_another_size else RangeIgnoredError
+    )
 
 
 def test_a_206_of_a_blob_of_another_size_is_worth_few_tries() -> None:
@@ -120,8 +126,23 @@ def test_several_ranges_may_come_as_one() -> None:
     assert understand(206, _206("bytes 10-49/100"), BLOB, TWO) == ByteRange(10, 50)
     assert understand(206, _206("bytes 10-19/100"), BLOB, TWO) == ByteRange(10, 20)
     for other in ("bytes 20-39/100", "bytes 5-49/100", "bytes 10-50/100"):
-        with pytest.raises(TransientError):
+        with pytest.raises(MultiRangeRefusedError):
             understand(206, _206(other), BLOB, TWO)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {},
+        {"Content-Type": "multipart/x-byteranges; boundary=B"},
+        {"Content-Type": "multipart/mixed; boundary=B"},
+        {"Content-Range": "bytes 10-19/100, bytes 30-39/100"},
+        {"Content-Range": "bytes 10-19,30-39/100"},
+    ],
+)
+def test_what_several_ranges_cannot_be_read_from_is_a_refusal(head: dict[str, str]) -> None:
+    with pytest.raises(MultiRangeRefusedError):
+        understand(206, head, BLOB, TWO)
 
 
 @pytest.mark.parametrize(

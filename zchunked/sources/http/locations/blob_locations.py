@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 from zchunked.errors import TransferError
 from zchunked.oci.digest import Digest
@@ -111,9 +112,16 @@ class BlobLocations:
             self.forget(digest, target)  # the server may know a host that lives
             raise
 
-    def has_expired(self, response: HttpResponse, target: str) -> bool:
-        """Whether this response of another host means: ask the server for a new URL."""
-        return response.status in _EXPIRED and not self._is_server(target)
+    def has_expired(self, response: HttpResponse, target: str, digest: Digest) -> bool:
+        """Whether this response means: ask the server for a new URL.
+
+        It may redirect to itself, and such a URL expires as one of another host does.
+        """
+        if response.status not in _EXPIRED:
+            return False
+        place = urlsplit(target)
+        is_own = place.path.endswith("/" + self._path_of(digest)) and not place.query
+        return not (is_own and self._is_server(target))
 
     def _is_server(self, url: str) -> bool:
         return url not in self._foreign and self._server.has(url)

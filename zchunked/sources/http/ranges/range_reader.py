@@ -173,7 +173,7 @@ class BlobReader:
                 if own:
                     return own[0]
             response = locations.ask(target, _headers(blob, spans), blob.digest)
-            if not locations.has_expired(response, target):
+            if not locations.has_expired(response, target, blob.digest):
                 return self._settled(response, blob, spans)
             response.excerpt()
             locations.forget(blob.digest, target)

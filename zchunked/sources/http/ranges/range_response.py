@@ -13,6 +13,7 @@ from zchunked.errors import (
     MultiRangeRefusedError,
     PermanentError,
     RangeIgnoredError,
+    TransferError,
     TransientError,
 )
 from zchunked.limits import DEFAULT_LIMITS, Limits
@@ -22,6 +23,7 @@ from zchunked.ranges import ByteRange, parse_content_range
 from zchunked.sources.http.content_coding import may_be_packed
 
 _REFUSED_SEVERAL = frozenset({400, 413, 414, 416, 431, 501, 502})
+_ODD_TRIES = 3  # answers to one range that are no use: a host may do so once in a while
 _SIZE_TRIES = 3  # answers that speak of another size: one may be a slip of something on the way
 REFUSED_SINGLE = frozenset({400, 416, 501})
 _MULTIPART = re.compile(r"multipart/byteranges[ \t]*(?:;|$)", re.IGNORECASE)
@@ -153,7 +155,11 @@ def _of_206(
 ) -> ByteRange | Parts:
     content_type = headers.get("Content-Type", "")
     if _MULTIPART.match(content_type) and "Content-Range" not in headers:
-        return Parts(_boundary(content_type, what, len(spans), limits))
+        boundary = _boundary(content_type, limits)
+        if boundary is None:
+            message = f"{what}: multipart without a usable boundary: {content_type!r:.120}"
+            raise _odd(message, spans, blob)
+        return Parts(boundary)
     asked = (
         f"asked for {spans[0]}"
         if len(spans) == 1
@@ -162,7 +168,7 @@ def _of_206(
     try:
         span, total = parse_content_range(headers.get("Content-Range", ""))
     except FormatError as error:
-        raise TransientError(f"{what}: {asked}, answered with 206, but {error}") from error
+        raise _odd(f"{what}: {asked}, answered with 206, but {error}", spans, blob) from error
     if total not in (None, blob.size):
         message = f"{what}: {asked} of {blob.size} bytes, answered with {span} of {total}"
         lasting = _another_size(what, total, blob.size)
@@ -175,8 +181,17 @@ def _of_206(
             spans[0].start <= span.start and span.end <= spans[-1].end and any(clip(span, spans))
         )
     if not is_ours:
-        raise TransientError(f"{what}: {asked}, answered with {span}")
+        raise _odd(f"{what}: {asked}, answered with {span}", spans, blob)
     return span
+
+
+def _odd(message: str, spans: Sequence[ByteRange], blob: Descriptor) -> TransferError:
+    """Of a 206 without use: to several ranges, the host takes one; to one, if that lasts, none."""
+    if len(spans) > 1:
+        return MultiRangeRefusedError(message)
+    is_whole = spans[0].size == blob.size
+    lasting = None if is_whole else RangeIgnoredError(message)
+    return TransientError(message, most_tries=None if is_whole else _ODD_TRIES, if_lasting=lasting)
 
 
 def _another_size(what: str, got: int, want: int) -> IntegrityError:
@@ -186,7 +201,7 @@ def _another_size(what: str, got: int, want: int) -> IntegrityError:
     )
 
 
-def _boundary(content_type: str, what: str, asked: int, limits: Limits) -> bytes:
+def _boundary(content_type: str, limits: Limits) -> bytes | None:
     found = _BOUNDARY.search(content_type)
     text = (
         ""
@@ -195,10 +210,8 @@ def _boundary(content_type: str, what: str, asked: int, limits: Limits) -> bytes
         if found[1] is not None
         else found[2]
     )
-    if not 0 < len(text) <= limits.boundary_chars or not text.isascii() or not text.isprintable():
-        message = f"{what}: multipart without a usable boundary: {content_type!r:.120}"
-        raise MultiRangeRefusedError(message) if asked > 1 else TransientError(message)
-    return text.encode()
+    is_usable = 0 < len(text) <= limits.boundary_chars and text.isascii() and text.isprintable()
+    return text.encode() if is_usable else None
 
 
 def clip(got: ByteRange, spans: Sequence[ByteRange]) -> Iterator[ByteRange]:
