@@ -12,7 +12,6 @@ from zchunked.formats.annotations import Location
 from zchunked.formats.budget import ImageBudget
 from zchunked.formats.layer_format import format_of
 from zchunked.layers.metadata import LayerIndex, check_tarsplit
-from zchunked.maintenance.tables_check import reverify_tables
 from zchunked.oci.documents import Descriptor
 from zchunked.pull.metadata.early_chunks import EarlyChunks, EarlyRules, is_toc_proved
 from zchunked.pull.metadata.layer_metadata import LayerMetadata
@@ -96,11 +95,7 @@ class TocFetcher:
                 wrong = list(metadata.in_flight)
                 if metadata.index is not None and tarsplit is not None:
                     wrong = [tarsplit.span]
-                # of a layer that was proved, a manifest that may lie is no judge
-                gone = reverify_tables(store, layer.digest)
-                gone = gone or store.report_corruption(layer.digest, wrong)
-                downloader.take_back(plan, gone)
-                if is_last or not gone:
+                if is_last or not self.transfer.take_back_tables(plan, wrong):
                     raise
             else:
                 return
