@@ -28,7 +28,7 @@ FLOORS = [
     # 0 · Nouns: values and the rules they keep. No network, no disk, no thread.
     "errors limits events oci ranges",
     # 1 · Values of a pull, and the bytes of one layer, understood: bytes in, values out.
-    "interfaces receipt options results findings formats",
+    "interfaces receipt options results findings formats local",
     # 2 · The world outside: where bytes stay, where they come from.
     "store sources",
     # 3 · Stored layers, read and proved; the download, and what is forgiven on the way.
@@ -111,8 +111,8 @@ PUBLIC = "errors events findings receipt results"
 SPELLING = "oci.digest oci.platform oci.quoting oci.reference"
 """Pure text that the command reads and prints: how references and platforms are written."""
 
-# options name places on this machine
-PURE = [*FLOORS[0].split(), *FLOORS[1].replace("options", "").split()]
+# options name places on this machine, which `local` looks at
+PURE = [*FLOORS[0].split(), *FLOORS[1].replace("options", "").replace("local", "").split()]
 IMPURE = "os io socket ssl subprocess sqlite3 pathlib shutil tempfile requests urllib3 time"
 """What the two lowest floors never import.
 
@@ -295,6 +295,20 @@ def test_a_folder_holds_twelve_files_at_most() -> None:
     folders = Counter(path.parent for path in HOME.rglob("*.py") if path.name != "__init__.py")
     crowded = [str(folder.relative_to(HOME)) for folder, files in folders.items() if files > 12]
     assert not crowded, "group files by what they are about"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_may_not_be_looked_at_is_never_taken_for_absent(name: str) -> None:
+    """`seeds` may: what cannot be read is no seed."""
+    silent = {
+        node.func.attr
+        for node in ast.walk(tree(modules()[name]))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in {"exists", "lexists", "is_dir", "is_file", "isdir"}
+        and not node.keywords  # an entry of a folder that was read knows what it is
+    }
+    assert not silent or modules()[name].room == "seeds", f"{silent}: ask `local.paths`"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,6 +9,7 @@ from zchunked.export.destination import Destination
 from zchunked.export.files.atomic import local_errors
 from zchunked.export.files.folder import may_take, taken
 from zchunked.export.files.targets import descriptor_of, is_regular, real_path
+from zchunked.local.paths import is_folder
 
 
 def check_target(to: Destination, *, force: bool = False) -> None:
@@ -26,7 +27,7 @@ def check_target(to: Destination, *, force: bool = False) -> None:
             os.fstat(1)
         elif (descriptor := descriptor_of(path)) is not None:
             os.fstat(descriptor)
-        elif real_path(path).is_dir():
+        elif is_folder(real_path(path)):
             raise LocalError(f"{path} is a folder; expected the name of a file")
         elif is_regular(path) and not force and path.stat().st_size:
             from zchunked.export.images.archives import is_archive  # noqa: PLC0415 - few targets are there

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zchunked.errors import UsageError
 from zchunked.interfaces import HostMemory
 from zchunked.oci.reference import ImageReference, LayoutReference
+from zchunked.sources.config.small_files import check_authfile
 from zchunked.sources.layout import Documents, LayoutSource
 from zchunked.sources.network import Network
 from zchunked.sources.objects.directory import DirectoryObjects
@@ -39,8 +39,8 @@ def open_source(
     AccessDeniedError for an image that it blocks.
     """
     authfile, limits = network.authfile, network.limits
-    if authfile is not None and not authfile.exists():
-        raise UsageError(f"{authfile}: there is no such file of credentials")
+    if authfile is not None:
+        check_authfile(authfile)
     if isinstance(reference, LayoutReference):
         if reference.scheme == "oci":
             directory = DirectoryObjects(Path(reference.base))

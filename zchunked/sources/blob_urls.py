@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
-from zchunked.errors import NotFoundError
+from zchunked.errors import LocalError, NotFoundError
+from zchunked.local.paths import is_file
 from zchunked.oci.digest import Digest
 from zchunked.oci.reference import LayoutReference
 from zchunked.sources.layout import blob_path
@@ -21,6 +22,9 @@ def place_in_layout(reference: LayoutReference, blob: Digest) -> str:
         base = quote(reference.base, safe="/%:@!$&'()*+,;=~[]")
         return f"{reference.scheme.removeprefix('oci+')}://{base}/{blob_path(blob)}"
     path = Path(reference.base, blob_path(blob))
-    if not path.is_file():
-        raise NotFoundError(f"{reference.name} holds no blob {blob}")
+    try:
+        if not is_file(path):
+            raise NotFoundError(f"{reference.name} holds no blob {blob}")
+    except OSError as error:
+        raise LocalError(f"{path} cannot be read: {error.strerror}") from error
     return str(path.absolute())

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from zchunked.local.paths import is_there
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange, merge, subtract
 from zchunked.store.extents import ExtentMap, Row
 from zchunked.store.files.byte_files import ByteFiles
-from zchunked.store.files.disk_errors import is_there
 from zchunked.store.files.journal import Rows, recover
 from zchunked.store.files.new_files import adopt_file, write_file
 from zchunked.store.files.reads import BlobReads

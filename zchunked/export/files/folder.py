@@ -14,6 +14,7 @@ from zchunked.errors import LimitError, LocalError
 from zchunked.export.files.atomic import is_partial, local_errors, sweep, write_whole
 from zchunked.export.files.locks import locked_folder
 from zchunked.limits import DEFAULT_LIMITS, Limits
+from zchunked.local.paths import is_folder, is_there
 from zchunked.oci.digest import Digest
 
 _MARKS = ("oci-layout", "index.json")
@@ -111,14 +112,25 @@ class FolderTarget:
 
 
 def is_layout(folder: Path) -> bool:
-    return any((folder / mark).exists() for mark in _MARKS)
+    return any(is_there(folder / mark) for mark in _MARKS)
 
 
 def is_free(path: Path) -> bool:
     """Whether a new layout may be made here: nothing exists, or a folder of exports."""
-    if not path.is_dir():
-        return not os.path.lexists(path)
+    if not is_folder(path):
+        return not is_there(path, follow=False)
     return all(is_partial(child) for child in path.iterdir())
+
+
+def is_filled(path: Path) -> bool:
+    """Whether a folder is there that holds more than exports in the making."""
+    return is_folder(path) and not is_free(path)
+
+
+def clear(path: Path) -> None:
+    """Remove the file that stands where a folder shall be."""
+    if not is_folder(path):
+        path.unlink(missing_ok=True)
 
 
 def may_take(path: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zchunked.export.files.atomic import partial_name, partials_of
 from zchunked.export.files.locks import open_folder, try_lock
+from zchunked.local.paths import is_folder
 from zchunked.oci.digest import Digest
 
 
@@ -34,7 +35,7 @@ class Stage:
         """Raises OSError where none can be made."""
         with self._lock:
             if self._folder is None:
-                self.is_inside = self.target.is_dir()
+                self.is_inside = is_folder(self.target)
                 self._folder = self._adopted() or self._made()
             return self._folder
 

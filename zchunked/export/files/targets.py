@@ -11,6 +11,7 @@ from typing import IO
 
 from zchunked.errors import LocalError
 from zchunked.export.files.atomic import local_errors, sweep_beside, whole_file
+from zchunked.local.paths import is_file, is_folder, is_there
 
 _MOST_LINKS = 40  # as Linux allows
 _DESCRIPTORS = ("/dev/fd", "/proc/self/fd")
@@ -54,13 +55,15 @@ def _followed(path: Path) -> tuple[Path, int | None]:
 
 def is_regular(path: Path) -> bool:
     """Whether what is there, links followed, would be replaced; False also where nothing is."""
-    return descriptor_of(path) is None and real_path(path).is_file()
+    return descriptor_of(path) is None and is_file(real_path(path))
 
 
 def is_stream(path: Path) -> bool:
     """Whether what is written there cannot be taken back: an open file, a device, a pipe."""
     place, descriptor = _followed(path)
-    return descriptor is not None or (place.exists() and not place.is_file() and not place.is_dir())
+    return descriptor is not None or (
+        is_there(place) and not is_file(place) and not is_folder(place)
+    )
 
 
 @contextmanager

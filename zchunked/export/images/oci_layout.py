@@ -14,7 +14,7 @@ import msgspec
 
 from zchunked.errors import LocalError
 from zchunked.export.files.atomic import local_errors
-from zchunked.export.files.folder import FolderTarget, is_free, is_layout, may_take, taken
+from zchunked.export.files.folder import FolderTarget, clear, is_filled, is_layout, may_take, taken
 from zchunked.export.files.stage import Stage
 from zchunked.export.images.layers import layers_of, manifest_of
 from zchunked.export.images.names import Names
@@ -54,7 +54,7 @@ def write_layout(
         with local_errors(f"cannot write {folder}"):
             if not (force or may_take(folder)):
                 raise taken(folder, "OCI layout")
-            if is_layout(folder) or (force and folder.is_dir() and not is_free(folder)):
+            if is_layout(folder) or (force and is_filled(folder)):
                 target = FolderTarget(folder, force=force)
                 with target.held(report):
                     _fill(target, content)
@@ -103,8 +103,8 @@ def _make(
         # a killed process left it, for another image
         if f"{_BLOBS}{blob.name}" not in content.blobs:
             blob.unlink()
-    if force and not folder.is_dir():
-        folder.unlink(missing_ok=True)
+    if force:
+        clear(folder)
     target = FolderTarget(folder, force=force)
     with target.held(report):
         if not is_layout(folder) and not stage.is_inside:

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import msgspec
 
-from zchunked.errors import LocalError, UsageError
+from zchunked.errors import LocalError
 from zchunked.oci.reference import DOCKER_HUB
 from zchunked.sources.auth.helpers import HelperError, HungHelperError, ask_helper
-from zchunked.sources.config.small_files import contents_of
+from zchunked.sources.config.small_files import check_authfile, contents_of
 
 _HUB_ALIASES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 _HUB_KEY = "https://index.docker.io/v1/"  # under which docker itself files Docker Hub
@@ -101,9 +101,9 @@ class Keyring:
         return None
 
     def check(self) -> None:
-        """Raises UsageError when the file that a person named does not exist."""
-        if self._authfile is not None and not self._authfile.exists():
-            raise UsageError(f"{self._authfile}: there is no such file of credentials")
+        """Raises UsageError or LocalError for a file that a person named and that is no use."""
+        if self._authfile is not None:
+            check_authfile(self._authfile)
 
     def _places(self) -> Iterator[_CredentialsFile]:
         given = self._authfile or self._environment.get("REGISTRY_AUTH_FILE")

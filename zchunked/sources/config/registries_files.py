@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from zchunked.errors import LocalError, UsageError
+from zchunked.local.paths import is_folder
 from zchunked.sources.config.registries import Registries, Registry, parse_registries
 from zchunked.sources.config.small_files import contents_of
 
@@ -46,7 +47,7 @@ def _drop_ins(folder: Path) -> Iterator[Path]:
     """Drop-in files, in the order in which they take effect."""
     try:
         yield from sorted(
-            file for file in folder.iterdir() if file.suffix == ".conf" and not file.is_dir()
+            file for file in folder.iterdir() if file.suffix == ".conf" and not is_folder(file)
         )
     except (FileNotFoundError, NotADirectoryError):
         return

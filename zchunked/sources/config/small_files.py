@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zchunked.errors import LocalError
+from zchunked.errors import LocalError, UsageError
+from zchunked.local.paths import is_there
 
 _MOST_BYTES = 4 << 20
 
@@ -21,3 +22,13 @@ def contents_of(path: Path, what: str) -> bytes | None:
     if len(data) > _MOST_BYTES:
         raise LocalError(f"invalid {what} {path}: expected at most {_MOST_BYTES} bytes")
     return data
+
+
+def check_authfile(path: Path) -> None:
+    """Raises UsageError where this file is absent, LocalError where it may not be looked at."""
+    try:
+        if is_there(path):
+            return
+    except OSError as error:
+        raise LocalError(f"cannot read {path}: {error.strerror}") from error
+    raise UsageError(f"{path}: there is no such file of credentials")

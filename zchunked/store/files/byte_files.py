@@ -9,8 +9,9 @@ import threading
 from pathlib import Path
 
 from zchunked.errors import IntegrityError
+from zchunked.local.paths import is_missing
 from zchunked.store.extents import Piece
-from zchunked.store.files.disk_errors import is_missing, local_error
+from zchunked.store.files.disk_errors import local_error
 
 _MOST_OPEN = 256
 _SHARE_OF_LIMIT = 8  # connections, the index and exports want descriptors too

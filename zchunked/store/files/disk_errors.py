@@ -10,7 +10,6 @@ from pathlib import Path
 
 from zchunked.errors import LocalError
 
-_MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 # CIFS, FUSE, and others
 _NO_FOLDER_SYNC = frozenset({errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM})
@@ -27,25 +26,6 @@ _ADVICE = {
     errno.ESTALE: "the file server has forgotten the file; check the mount, and " + _AGAIN,
     errno.ENOLCK: "the file system has no locks; name another place with --store",
 }
-
-
-def is_missing(error: OSError) -> bool:
-    """Whether there is no such file. Whatever else stops a read says nothing about the bytes."""
-    return error.errno in _MISSING
-
-
-def is_there(path: Path) -> bool:
-    """Whether there is such a file. OSError where that cannot be found out.
-
-    `Path.exists` of Python 3.14 takes what may not be looked at for absent.
-    """
-    try:
-        path.stat()
-    except OSError as error:
-        if not is_missing(error):
-            raise
-        return False
-    return True
 
 
 def is_unsupported(error: OSError) -> bool:

@@ -16,9 +16,9 @@ from typing import Annotated
 import msgspec
 
 from zchunked.errors import FormatError
+from zchunked.local.paths import is_file, is_missing, is_there
 from zchunked.oci.digest import Digest, parse_digest
 from zchunked.store.extents import ExtentMap
-from zchunked.store.files.disk_errors import is_missing, is_there
 from zchunked.store.files.disk_sync import sync_data, sync_folder
 from zchunked.store.processes.owner import boot
 from zchunked.store.processes.session import LIVE, gone, is_held, live_sessions
@@ -106,7 +106,7 @@ def idle_files(folder: Path) -> list[Path]:
     files = [path for path in folder.iterdir() if path.suffix not in (LIVE, _JOURNAL)]
     live = {*live_sessions(folder)}
     idle = [path for path in files if path.name.partition("-")[0] not in live]
-    return [path for path in idle if path.is_file() and not is_there(journal_of(path))]
+    return [path for path in idle if is_file(path) and not is_there(journal_of(path))]
 
 
 def in_flight(folder: Path) -> list[Leftover]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from zchunked.errors import LocalError
-from zchunked.store.files.disk_errors import is_there
+from zchunked.local.paths import is_there
 from zchunked.store.files.journal import idle_files, journal_of
 from zchunked.store.index.database import Index
 from zchunked.store.processes.session import Session

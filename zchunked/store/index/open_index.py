@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zchunked.errors import LocalError
-from zchunked.store.files.disk_errors import has_no_locks, is_there, local_error, probe
+from zchunked.local.paths import is_there
+from zchunked.store.files.disk_errors import has_no_locks, local_error, probe
 from zchunked.store.processes.owner import OwnerFile
 
 _BUSY_SECONDS = 30
@@ -217,7 +218,7 @@ def unlock(folder: Path) -> None:
     """
     if all(os.access(place, os.W_OK) for place in (folder, folder / "blobs")):
         for name in _WRITTEN:
-            if (path := folder / name).exists() and not os.access(path, os.W_OK):
+            if is_there(path := folder / name) and not os.access(path, os.W_OK):
                 with suppress(OSError):  # of another user: SQLite will say so
                     path.chmod(0o600)
 
@@ -225,4 +226,4 @@ def unlock(folder: Path) -> None:
 def is_writable(folder: Path) -> bool:
     """Whether a store can be written to, by names and rights; True where there is none yet."""
     places = (folder, folder / "blobs", folder / "index.sqlite")
-    return all(os.access(place, os.W_OK) for place in places if place.exists())
+    return all(os.access(place, os.W_OK) for place in places if is_there(place))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zchunked.errors import LocalError
-from zchunked.store.files.disk_errors import is_there
+from zchunked.local.paths import is_there
 from zchunked.store.files.disk_sync import sync_folder
 from zchunked.store.processes.session import live_sessions
 

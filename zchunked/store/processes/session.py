@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zchunked.store.files.disk_errors import has_no_locks, is_there
+from zchunked.local.paths import is_there
+from zchunked.store.files.disk_errors import has_no_locks
 from zchunked.store.index.open_index import read_only
 from zchunked.store.processes import owner
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zchunked.errors import LocalError
+from zchunked.local.paths import is_folder, is_there
 
 _SYSTEM_CERTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 
@@ -74,7 +75,7 @@ class Contexts:
             return self._trust.cert_dir
         for root in self._trust.certs_d:
             try:
-                if (root / host).is_dir():
+                if is_folder(root / host):
                     return root / host
             except OSError:  # not ours to look into
                 continue
@@ -97,12 +98,12 @@ class Contexts:
             if file.suffix == ".crt":
                 context.load_verify_locations(file)
             elif file.suffix == ".cert" and shows_ours:
-                if not (key := file.with_suffix(".key")).exists():
+                if not is_there(key := file.with_suffix(".key")):
                     raise LocalError(
                         f"{file} lacks its key, {key.name}; a CA's certificate is to end in .crt"
                     )
                 context.load_cert_chain(file, key)
-            elif file.suffix == ".key" and not file.with_suffix(".cert").exists():
+            elif file.suffix == ".key" and not is_there(file.with_suffix(".cert")):
                 raise LocalError(f"{file} lacks its certificate, {file.stem}.cert")
         return context
 

@@ -1,0 +1,1 @@
+"""This machine's files, for rooms that store, read and write them."""
