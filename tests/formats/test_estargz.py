@@ -278,6 +278,15 @@ def test_a_layer_without_payloads_is_headers_and_tail(compression: Compression) 
     assert frames.keys == [NO_KEY, NO_KEY]
 
 
+def test_a_layer_without_entries_is_its_table() -> None:
+    """BuildKit writes an empty layer so, without landmarks."""
+    layer = stargz_layer(make_tar([]))
+    found = read_layer(layer)
+    assert found.location.toc.span.start == 0
+    tiles(found.frames, layer.size)
+    assert bytes(found.frames.kinds) == bytes((TAIL,))
+
+
 # ── where things lie ──
 
 GOOD = stargz_layer(make_tar(BASE))
@@ -341,10 +350,16 @@ def test_the_footer_of_2019_is_known_too() -> None:
     assert found.location.toc.span.end == layer.size - 47
 
 
-@pytest.mark.parametrize("at", [0, GOOD.size - 51, GOOD.size, 1 << 62, (1 << 64) - 1])
+@pytest.mark.parametrize("at", [GOOD.size - 51, GOOD.size, 1 << 62, (1 << 64) - 1])
 def test_a_table_outside_of_the_blob_is_a_lie(at: int) -> None:
     layer = stargz_layer(make_tar(BASE), edit_footer=lambda _: footer(at))
     with pytest.raises(FormatError, match="is said to lie at"):
+        read_layer(layer)
+
+
+def test_a_table_at_the_start_that_is_none() -> None:
+    layer = stargz_layer(make_tar(BASE), edit_footer=lambda _: footer(0))
+    with pytest.raises((FormatError, IntegrityError)):
         read_layer(layer)
 
 

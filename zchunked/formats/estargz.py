@@ -73,7 +73,7 @@ def locate(layer: Descriptor, tail: bytes, limits: Limits = DEFAULT_LIMITS) -> L
     else:
         raise UnsupportedLayerError("its last bytes are not an eStargz footer")
     start, end = int(found[1], 16), layer.size - length
-    if not 0 < start < end:
+    if not start < end:
         raise FormatError(
             f"the TOC is said to lie at {start} of a blob of {layer.size} bytes, before the footer"
         )

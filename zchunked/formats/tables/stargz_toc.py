@@ -69,7 +69,7 @@ class StargzTocBuilder(TocBuilder):
             if start == at and inner < done:
                 raise FormatError(f"chunks overlap in the TOC: two at {at}+{inner} of the blob")
             at, done = start, inner + size
-        if at >= self._payload_end:
+        if at and at >= self._payload_end:
             raise FormatError(
                 f"chunk at {at} in the TOC, where the tar stream ends at {self._payload_end}"
             )
