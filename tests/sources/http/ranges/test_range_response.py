@@ -200,6 +200,14 @@ def test_a_whole_blob_may_be_packed_if_it_is_small() -> None:
     assert understand(200, head | {"Content-Length": "100"}, BLOB, WHOLE) == ByteRange(0, 100)
 
 
+def test_a_range_of_a_small_blob_may_bring_all_of_it_packed() -> None:
+    for length in ({}, {"Content-Length": "40"}):
+        with pytest.raises(RangeIgnoredError, match="packed"):
+            understand(200, {"Content-Encoding": "gzip", **length}, BLOB, ONE)
+    only_label = {"Content-Encoding": "gzip", "Content-Length": "100"}
+    assert understand(200, only_label, BLOB, ONE) == ByteRange(0, 100)
+
+
 @given(
     st.integers(100, 599),
     st.dictionaries(

@@ -63,12 +63,11 @@ def understand(
     is_whole = len(spans) == 1 and spans[0].size == blob.size
     what = f"blob {short(blob.digest)}"
     if status in (200, 206) and may_be_packed(headers):
-        is_as_long = headers.get("Content-Length") == str(blob.size)
-        is_small = blob.size <= limits.manifest_bytes
-        if is_whole and status == 200 and is_small and not is_as_long:
-            return Packed()
-        if status == 206 or not is_small:  # otherwise it is fetched whole next, and unpacked
+        is_small = status == 200 and blob.size <= limits.manifest_bytes
+        if not is_small:
             _refuse_packed(headers, blob, what)
+        elif len(spans) == 1 and headers.get("Content-Length") != str(blob.size):
+            return _packed(what, is_whole=is_whole)
     if status == 200:
         return _of_200(headers, blob, spans, what) if not is_whole else spans[0]
     if status == 206:
@@ -84,6 +83,12 @@ def understand(
     if not is_whole and status in REFUSED_SINGLE:
         raise RangeIgnoredError(f"{what}: a range is answered with status {status}")
     return None
+
+
+def _packed(what: str, *, is_whole: bool) -> Packed:
+    if not is_whole:  # then it is asked for as a whole, and unpacked
+        raise RangeIgnoredError(f"{what}: a range is answered with all of it, perhaps packed")
+    return Packed()
 
 
 def _refuse_packed(headers: Mapping[str, str], blob: Descriptor, what: str) -> None:
