@@ -12,13 +12,13 @@ A client calls `on_event` with each of them, on the thread that called the clien
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from zchunked.oci.quoting import safe_line
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """What is known to be needed; sent again when the plan changes.
 
     All in compressed bytes; here + need = total.
@@ -29,15 +29,13 @@ class Planned:
     need_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(Struct, frozen=True):
     """New bytes of the plan reached the store."""
 
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Retried:
+class Retried(Struct, frozen=True):
     """A failure that was forgiven. Karma in points (a byte is one), the wait in seconds."""
 
     cause: str
@@ -47,8 +45,7 @@ class Retried:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class GaveUp:
+class GaveUp(Struct, frozen=True):
     """A failure that was not forgiven. `reason` says why not, in words."""
 
     cause: str
@@ -58,28 +55,25 @@ class GaveUp:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Noted:
+class Noted(Struct, frozen=True):
     """Something a person may want to know: a layer that comes whole, a host without ranges."""
 
     text: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", safe_line(self.text))
+        force_setattr(self, "text", safe_line(self.text))
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(Struct, frozen=True):
     """Something that is not as the person asked. It is on the receipt too."""
 
     text: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", safe_line(self.text))
+        force_setattr(self, "text", safe_line(self.text))
 
 
-@dataclass(frozen=True, slots=True)
-class Requested:
+class Requested(Struct, frozen=True):
     """A request was answered.
 
     `url` holds no credential and no signature; `seconds` until its answer began. `status` is 0
@@ -93,25 +87,22 @@ class Requested:
     ranges: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", safe_line(self.url))
+        force_setattr(self, "url", safe_line(self.url))
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
+class Pulled(Struct, frozen=True):
     """All of the image is in the store and proved; exports follow."""
 
     manifest_digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Converting:
+class Converting(Struct, frozen=True):
     """Layers are written anew; in compressed bytes of what they were."""
 
     total_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Converted:
+class Converted(Struct, frozen=True):
     """So many of those bytes are through."""
 
     bytes: int

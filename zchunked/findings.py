@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from zchunked.oci.digest import Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """A name and what it named when it was pulled. `root`: digest of the index, if any.
 
     `pulled`: seconds since 1970.
@@ -21,8 +20,7 @@ class Image:
     pulled: float
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(Struct, frozen=True):
     """Bytes that did not match a digest, now dropped. `chunk` where one of its chunks was wrong."""
 
     blob: str
@@ -31,8 +29,7 @@ class Damage:
     chunk: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Lie:
+class Lie(Struct, frozen=True):
     """A layer whose blob is right, but whose tar is not the one that the image's config names."""
 
     layer: str
@@ -40,8 +37,7 @@ class Lie:
     says: str
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(Struct):
     """`bytes` were looked at; `unclaimed` are files that nothing pointed to, and are gone.
 
     `is_read_only`: the store is, so what is damaged stays in it.
@@ -56,16 +52,14 @@ class Findings:
     lies: list[Lie] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class DroppedPull:
+class DroppedPull(Struct, frozen=True):
     """An interrupted pull that a collection gave up; an ingest has no platform."""
 
     name: str
     platform: str
 
 
-@dataclass(slots=True)
-class Freed:
+class Freed(Struct):
     """What a collection did, or would do. `before` and `after` are bytes of all files of the store.
 
     `blobs`: how many went. `compacted`: how many files were written anew without what went of them.
@@ -85,8 +79,7 @@ class Freed:
         return max(self.before - self.after, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class LayerStatus:
+class LayerStatus(Struct, frozen=True):
     """`here` of `size` bytes are stored; a layer rebuilt from parts never needs all of them.
 
     `is_done`: proved by a digest.
@@ -98,8 +91,7 @@ class LayerStatus:
     is_done: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PullStatus:
+class PullStatus(Struct, frozen=True):
     """Times in seconds since the epoch, `rate` in bytes per second since its start.
 
     `process`: its number.

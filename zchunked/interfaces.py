@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from zchunked.events import Event
 from zchunked.oci.digest import Digest
@@ -18,8 +19,7 @@ Pieces = Sequence[tuple[int, bytes | memoryview]]
 """What one receive returned: (position in the blob, piece) of each, as they arrived, none empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """A manifest or index as served; `media_type` is what the source called it, perhaps nothing.
 
     `listing`: bytes of what had to be read to find it, each time. `was_here`: its own bytes were
@@ -42,8 +42,7 @@ class Document:
         return self.listing or len(self.data)
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """Tags or referrers as served; `link`, `filters`: headers Link and OCI-Filters-Applied."""
 
     data: bytes

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from zchunked.interfaces import TrafficCounts
 from zchunked.oci.digest import Digest
@@ -15,8 +16,7 @@ Way = Literal["exact", "lean", "whole"]
 Proved = Literal["blob", "diff_id", "both"]
 
 
-@dataclass(slots=True)
-class ByteCounts:
+class ByteCounts(Struct):
     """Bytes that were kept, by what they are good for."""
 
     needed: int = 0
@@ -87,8 +87,7 @@ class Accounts:
         return total
 
 
-@dataclass(slots=True)
-class LayerEntry:
+class LayerEntry(Struct):
     """One layer on the receipt. Bytes are compressed bytes of this layer.
 
     `identical`: the store has the registry's own blob, every byte. `proved`: by which digests, so
@@ -108,8 +107,7 @@ class LayerEntry:
     fetched_bytes: int = 0
 
 
-@dataclass(slots=True)
-class Bytes:
+class Bytes(Struct):
     """`image` and `cached` are the registry's sizes; fetched = needed + metadata + gap + wasted."""
 
     image: int = 0
@@ -121,8 +119,7 @@ class Bytes:
     wasted: int = 0
 
 
-@dataclass(slots=True)
-class Export:
+class Export(Struct):
     """What was written, and the manifest digest it has there: the registry's own, or another one.
 
     An archive for docker has none.
@@ -132,8 +129,7 @@ class Export:
     manifest_digest: str | None
 
 
-@dataclass(slots=True)
-class Estimate:
+class Estimate(Struct):
     """What a pull right after this plan will fetch.
 
     `seconds` is None where no rate was given or measured.
@@ -144,8 +140,7 @@ class Estimate:
     seconds: float | None
 
 
-@dataclass(slots=True)
-class WayEstimate:
+class WayEstimate(Struct):
     """What the image would cost if each layer came one way, as far as it can.
 
     `taken`: that is what a pull would do.
@@ -158,8 +153,7 @@ class WayEstimate:
     taken: bool
 
 
-@dataclass(slots=True)
-class Receipt:
+class Receipt(Struct):
     """Where every byte of a pull went; of a plan, what it did itself, and its estimate."""
 
     reference: str

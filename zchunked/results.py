@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from zchunked.receipt import Estimate, Export, Receipt
 
 
-@dataclass(frozen=True, slots=True)
-class PullResult:
+class PullResult(Struct, frozen=True):
     """An image that is in the store, proved, and wherever it was wanted.
 
     Attributes:
@@ -42,8 +42,7 @@ class PullResult:
         return tuple(self.receipt.exports)
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedLayer:
+class PlannedLayer(Struct, frozen=True):
     """One layer of a plan. Sizes in compressed bytes; `reason` says why it comes whole."""
 
     digest: str
@@ -57,8 +56,7 @@ class PlannedLayer:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What a pull would cost. Nothing was fetched for it but manifests and tables of contents.
 
     Attributes:
@@ -82,8 +80,7 @@ class Plan:
     receipt: Receipt
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True):
     """What a publication sent, and what the target had already: numbers of blobs, and bytes."""
 
     blobs: int
@@ -92,8 +89,7 @@ class Sent:
     there_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class PublishResult:
+class PublishResult(Struct, frozen=True):
     """An image that can be pulled from `reference`, such as `s3://bucket/prefix:tag`.
 
     `target` names the place.
@@ -106,8 +102,7 @@ class PublishResult:
     receipt: Receipt
 
 
-@dataclass(frozen=True, slots=True)
-class Uploaded:
+class Uploaded(Struct, frozen=True):
     """What a push sent: numbers of blobs, and their bytes.
 
     `sent` counts what was handed over, however often. `sent_twice`: of that, what was of no use.
@@ -124,8 +119,7 @@ class Uploaded:
     resumed_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class PushResult:
+class PushResult(Struct, frozen=True):
     """An image that can be pulled from `reference`.
 
     `receipt` is of what had to be pulled first; `seconds` of all.
@@ -140,8 +134,7 @@ class PushResult:
     receipt: Receipt
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertedLayerEntry:
+class ConvertedLayerEntry(Struct, frozen=True):
     """One layer before and after. Sizes in bytes of the blobs.
 
     `outcome`: `converted`, `remembered` (from an earlier conversion), `kept` (it was zstd:chunked)
@@ -157,8 +150,7 @@ class ConvertedLayerEntry:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertedImageEntry:
+class ConvertedImageEntry(Struct, frozen=True):
     """One platform's image; `source_digest` is the manifest that was converted."""
 
     platform: str
@@ -168,8 +160,7 @@ class ConvertedImageEntry:
     layers: tuple[ConvertedLayerEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateCost:
+class UpdateCost(Struct, frozen=True):
     """Bytes of blobs. `before`: layers as they were, whole.
 
     `lean`: missing chunks and tables of contents; `exact`: all that makes the registry's own blobs
@@ -181,8 +172,7 @@ class UpdateCost:
     exact: int
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertResult:
+class ConvertResult(Struct, frozen=True):
     """Converted images at their target.
 
     Attributes:
@@ -210,8 +200,7 @@ class ConvertResult:
     receipt: Receipt
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedObject:
+class FetchedObject(Struct, frozen=True):
     """An object that is in the store, proved.
 
     `size` in bytes; `pieces` are hashed once more while they are read. `fetched_bytes` is what came
@@ -229,8 +218,7 @@ class FetchedObject:
         return b"".join(self.pieces())
 
 
-@dataclass(frozen=True, slots=True)
-class LocatedBlob:
+class LocatedBlob(Struct, frozen=True):
     """Where a blob can be downloaded: a URL, until `expires` where it tells, or a local path.
 
     `media_type` and `size` in bytes are None where the blob was asked for by digest alone.
@@ -243,8 +231,7 @@ class LocatedBlob:
     size: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageEntry:
+class ImageEntry(Struct, frozen=True):
     """An image of the store.
 
     Sizes in compressed bytes, None where its manifest is damaged; `pulled` in UTC. `shared_size`:
@@ -261,8 +248,7 @@ class ImageEntry:
     pulled: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """One request that a server answered; `error`: why the answer broke off.
 
     `time` in seconds since 1970; `bytes` of the answer's body, sent in `seconds`.

@@ -10,8 +10,9 @@ import json
 import os
 import sys
 import threading
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec import to_builtins
 
 from zchunked.download.blobs.arrival import BlobArrival
 from zchunked.download.coalesce import Link
@@ -79,7 +80,7 @@ def main(folder: Path) -> None:
 
 def describe(layer: Descriptor, diff_id: str) -> str:
     """What `main` must know of the layer."""
-    return json.dumps({"layer": asdict(layer), "diff_id": diff_id})
+    return json.dumps({"layer": to_builtins(layer), "diff_id": diff_id})
 
 
 if __name__ == "__main__":

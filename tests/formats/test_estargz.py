@@ -10,7 +10,7 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise, product
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.helpers.build.front import LAYER, PREFIX, Entry, Layer, gzip_layer, make_tar
 from tests.helpers.build.golden import FIXTURES
@@ -79,9 +80,8 @@ def read(layer: Descriptor, blob: bytes, limits: Limits = Limits(), piece: int =
 
 
 def described(layer: Layer, **changes: Any) -> Descriptor:
-    return replace(
-        Descriptor(layer.media_type, Digest(layer.digest), layer.size, layer.annotations), **changes
-    )
+    found = Descriptor(layer.media_type, Digest(layer.digest), layer.size, layer.annotations)
+    return structs.replace(found, **changes)
 
 
 def read_layer(layer: Layer, **options: Any) -> Read:

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from msgspec import structs
+
 from zchunked.convert.layers import ConvertedLayer, ConvertSettings, LayerConverter
 from zchunked.download.workers import WorkerPool
 from zchunked.errors import InterruptedPullError
@@ -155,7 +157,7 @@ def _manifest(data: bytes, config: Descriptor, layers: list[Descriptor]) -> byte
     document: dict[str, Any] = json.loads(data)
     document |= {"mediaType": OCI_MANIFEST, "config": listed(config)}
     document["layers"] = [
-        listed(replace(layer, media_type=oci_type(layer.media_type))) for layer in layers
+        listed(structs.replace(layer, media_type=oci_type(layer.media_type))) for layer in layers
     ]
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Struct, field
 
 from zchunked.errors import ArtifactError, FormatError, LimitError, NoMatchError
 from zchunked.limits import DEFAULT_LIMITS, Limits
@@ -34,8 +34,7 @@ _WEB_URL = re.compile(r"https?://[A-Za-z0-9\[][\x21-\x7e]*", re.ASCII | re.IGNOR
 _NO_PLATFORM = Platform("", "")
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """The promise of a blob: type, digest, size in bytes."""
 
     media_type: str
@@ -45,8 +44,7 @@ class Descriptor:
     urls: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(Struct, frozen=True):
     """One manifest of an index. `is_image`: nothing marks it as something else (as a signature)."""
 
     descriptor: Descriptor
@@ -54,13 +52,11 @@ class Instance:
     is_image: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(Struct, frozen=True):
     instances: tuple[Instance, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """One image: its config and its layers, lowest first."""
 
     media_type: str
@@ -68,8 +64,7 @@ class Manifest:
     layers: tuple[Descriptor, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """What of the image's config the pull needs."""
 
     platform: Platform

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform as machine
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from zchunked.errors import UsageError
 from zchunked.oci.quoting import printable, typed
@@ -18,8 +19,7 @@ _ARCHITECTURES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(Struct, frozen=True):
     """`os/architecture[/variant]`; the variant is empty where the architecture has only one."""
 
     os: str

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
+
+from msgspec import structs
 
 from zchunked.errors import (
     MultiRangeRefusedError,
@@ -123,7 +125,7 @@ class MirroredSource:
         for member in self._candidates(blob.digest):
             # Other places than registries come into question only once the last registry has
             # nothing.
-            promise = replace(blob, urls=()) if member.is_mirror else blob
+            promise = structs.replace(blob, urls=()) if member.is_mirror else blob
             received: list[ByteRange] = []
             failure: ZPullError | None = None
             try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from zchunked.errors import NotFoundError, UsageError
 from zchunked.findings import Image
@@ -16,8 +17,7 @@ from zchunked.store.store import Store
 _DIGEST_BEGINS = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class ImageDocuments:
+class ImageDocuments(Struct, frozen=True):
     """Manifest of an image.
 
     `root` is the digest of what the reference names: the manifest itself, or an index around it.
@@ -29,8 +29,7 @@ class ImageDocuments:
     manifest: Manifest
 
 
-@dataclass(frozen=True, slots=True)
-class StoredImage:
+class StoredImage(Struct, frozen=True):
     """What an export needs to know."""
 
     name: str

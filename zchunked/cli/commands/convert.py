@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TextIO
+
+from msgspec import to_builtins
 
 from zchunked import writes_to_stdout
 from zchunked.cli.commands.pull import pull as plan_instead
@@ -49,7 +51,7 @@ def convert(settings: Settings) -> int:
                     )
                 _report(settings, error.converted)
             raise
-    write_digestfile(output.digestfile, replace(done.receipt, manifest_digest=done.manifest_digest))
+    write_digestfile(output.digestfile, done.manifest_digest)
     if output.format == "json":
         print_json(_document(settings, done), _out(settings))
     else:
@@ -73,13 +75,13 @@ def _document(settings: Settings, done: ConvertResult) -> dict[str, object]:
         "manifest_digest": done.manifest_digest,
         "bytes": {"before": done.size_before, "after": done.size_after},
         "fetched_bytes": done.fetched_bytes,
-        "images": [asdict(one) for one in done.images],
+        "images": to_builtins(done.images),
         "notes": done.notes,
     }
     if done.update is not None:
-        document["against"] = {"source": settings.own["against"], **asdict(done.update)}
+        document["against"] = {"source": settings.own["against"], **to_builtins(done.update)}
     if done.uploaded is not None:
-        document["push"] = asdict(done.uploaded)
+        document["push"] = to_builtins(done.uploaded)
     return document
 
 

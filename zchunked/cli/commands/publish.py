@@ -38,7 +38,7 @@ def publish(settings: Settings) -> int:
                     print_json(document_of(error.receipt, error))
                 _report(settings, error.receipt, error.sent, settings.target)
             raise
-    write_digestfile(output.digestfile, done.receipt)
+    write_digestfile(output.digestfile, done.manifest_digest)
     if output.format == "json":
         print_json(document_of(done.receipt, None))
     else:

@@ -111,7 +111,7 @@ def _pull(settings: Settings, client: Client, progress: Progress, image: str) ->
         _explain(settings, error)
         raise
     progress.close()
-    write_digestfile(settings.output.digestfile, done.receipt)
+    write_digestfile(settings.output.digestfile, done.manifest_digest)
     _report_pull(settings, done)
 
 

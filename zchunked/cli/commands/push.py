@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from dataclasses import asdict
+
+from msgspec import to_builtins
 
 from zchunked.cli.commands.pull import plan_exact
 from zchunked.cli.settings import ALL, Settings, client_of
@@ -44,7 +45,7 @@ def push(settings: Settings) -> int:
                     print_json(_document(result) | {"error": str(error)})
                 _report(settings, result)
             raise
-    write_digestfile(output.digestfile, done.receipt)
+    write_digestfile(output.digestfile, done.manifest_digest)
     if output.format == "json":
         print_json(_document(done))
     else:
@@ -63,7 +64,7 @@ def _document(done: PushResult) -> dict[str, object]:
         "platform": receipt.platform,
         "manifest_digest": done.manifest_digest or None,
         "image_id": receipt.image_id,
-        "push": asdict(done.uploaded),
+        "push": to_builtins(done.uploaded),
         "fetched_bytes": receipt.bytes.fetched,
         "requests": done.requests,
         "retries": done.retries,

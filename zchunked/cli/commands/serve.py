@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec import to_builtins
 
 from zchunked import ServeSettings, config_for
 from zchunked.cli.commands.budget import budget_of
@@ -37,7 +38,7 @@ def serve(settings: Settings) -> int:
 
     def access(one: Access) -> None:
         if not output.is_quiet:
-            _say(json.dumps(asdict(one), ensure_ascii=False, separators=(",", ":")))
+            _say(json.dumps(to_builtins(one), ensure_ascii=False, separators=(",", ":")))
 
     def log(text: str) -> None:
         if output.is_verbose:

@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+
+from msgspec import to_builtins
 
 from zchunked.cli.commands.stored import age
 from zchunked.cli.settings import Settings, client_of
@@ -44,7 +45,7 @@ def status(settings: Settings) -> int:
 def _show(settings: Settings, found: list[PullStatus], *, is_watched: bool, is_last: bool) -> int:
     """Returns how many rows of a terminal it took that the next table may have; 0: none."""
     if settings.output.format == "json":
-        document = [asdict(pull) | {"here": pull.here, "size": pull.size} for pull in found]
+        document = [to_builtins(pull) | {"here": pull.here, "size": pull.size} for pull in found]
         if is_watched:
             print(json.dumps(document), flush=True)
         else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import asdict
+
+from msgspec import to_builtins
 
 from zchunked.cli.settings import Settings, client_of
 from zchunked.cli.terminal.progress import human
@@ -30,7 +31,7 @@ def export_image(settings: Settings) -> int:
             force=settings.force,
             load=settings.load,
         )
-    write_digestfile(settings.output.digestfile, done.receipt)
+    write_digestfile(settings.output.digestfile, done.manifest_digest)
     print_outcome(settings.output, done.receipt, settings.to)
     return 0
 
@@ -96,7 +97,7 @@ def verify_store(settings: Settings) -> int:
             settings.image or None, platform=settings.platform, quick=settings.own["quick"]
         )
     if settings.output.format == "json":
-        print_json(asdict(findings))
+        print_json(to_builtins(findings))
     elif not settings.output.is_quiet:
         checked = "sizes alone" if settings.own["quick"] else human(findings.bytes)
         print(f"{findings.blobs} blobs, {findings.chunks} chunks, {checked} checked")

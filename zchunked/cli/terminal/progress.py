@@ -208,7 +208,7 @@ class _Bar:
 
 
 def _fields(event: Event) -> dict[str, object]:
-    return {name: getattr(event, name) for name in event.__dataclass_fields__}
+    return {name: getattr(event, name) for name in event.__struct_fields__}
 
 
 def _points(karma: float) -> str:

@@ -6,9 +6,10 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO
+
+from msgspec import to_builtins
 
 from zchunked import Plan
 from zchunked.cli.settings import Output
@@ -43,7 +44,7 @@ def print_outcome(
 
 def document_of(receipt: Receipt, failure: ZPullError | None) -> dict[str, object]:
     """The receipt as JSON has it."""
-    document: dict[str, object] = asdict(receipt)
+    document: dict[str, object] = to_builtins(receipt)
     if receipt.estimate is None:
         del document["estimate"], document["ways"]
     if failure is not None:
@@ -112,8 +113,8 @@ def _takes_stdout(to: Sequence[str]) -> bool:
     return writes_to_stdout(to)
 
 
-def write_digestfile(path: Path | None, receipt: Receipt) -> None:
+def write_digestfile(path: Path | None, digest: str | None) -> None:
     if path is not None:
         from zchunked import write_file  # noqa: PLC0415 - loads what exports are written with
 
-        write_file(path, [f"{receipt.manifest_digest}\n".encode()])
+        write_file(path, [f"{digest}\n".encode()])

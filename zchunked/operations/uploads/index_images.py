@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from zchunked.errors import ArtifactError, NotFoundError
 from zchunked.events import Pulled
@@ -54,8 +54,8 @@ class IndexImages:
 
     def _count(self, one: Receipt) -> None:
         total = self._receipt.bytes
-        for field in fields(total):
-            setattr(total, field.name, getattr(total, field.name) + getattr(one.bytes, field.name))
+        for name in total.__struct_fields__:
+            setattr(total, name, getattr(total, name) + getattr(one.bytes, name))
         self._receipt.requests += one.requests
         self._receipt.retries += one.retries
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from zchunked.errors import FormatError
 from zchunked.limits import DEFAULT_LIMITS, Limits
@@ -22,8 +23,7 @@ _BETWEEN = re.compile(r"[ \t,;]*", re.ASCII)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(Struct, frozen=True):
     """One way in that the server offers. Scheme and names of parameters in lower case."""
 
     scheme: str

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
 
 from zchunked.errors import AccessDeniedError, InvalidReferenceError, LocalError
 from zchunked.oci.reference import Reference, parse_reference
@@ -20,8 +20,7 @@ Pulls = Literal["all", "digest-only", "tag-only"]
 """Which references a mirror is good for."""
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryLocation:
+class RegistryLocation(Struct, frozen=True):
     """`location` replaces the prefix of an image's name; empty, it leaves the name alone."""
 
     location: str
@@ -29,8 +28,7 @@ class RegistryLocation:
     pulls: Pulls = "all"
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(Struct, frozen=True):
     """What is said of all images under a prefix. `file` is who says it."""
 
     prefix: str
@@ -44,8 +42,7 @@ Registries = Mapping[str, Registry]
 """By prefix. Later files replace what earlier ones say of a prefix."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """One registry that may serve an image, and the image's name there."""
 
     reference: Reference

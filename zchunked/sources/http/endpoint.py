@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from zchunked.errors import AccessDeniedError
 from zchunked.interfaces import Emit
@@ -18,8 +19,7 @@ from zchunked.sources.http.response import HttpResponse
 TRIES = 3  # another thread's renewal may be used up before this request; its own is final
 
 
-@dataclass(frozen=True, slots=True)
-class ServerAddress:
+class ServerAddress(Struct, frozen=True):
     """Where a server's paths are.
 
     `name` is what messages call it; `host` as `host[:port]`; all paths are below `folder`, which

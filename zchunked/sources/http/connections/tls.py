@@ -5,8 +5,9 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from zchunked.errors import LocalError
 from zchunked.local.paths import is_folder, is_there
@@ -14,8 +15,7 @@ from zchunked.local.paths import is_folder, is_there
 _SYSTEM_CERTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(Struct, frozen=True):
     """`cert_dir` is used for every host; in `certs_d` each host has its own directory, `host:port`.
 
     `registry_host`: what vouches for it may also vouch for hosts that it sends us to.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from zchunked.errors import (
     FormatError,
@@ -36,13 +37,11 @@ class EncodedError(PermanentError):
     """The body is packed, so no position in it means anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(Struct, frozen=True):
     """The body is a small blob, which the server may have packed whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """The body is multipart/byteranges with this boundary."""
 
     boundary: bytes
