@@ -79,7 +79,7 @@ WHO_MAY = {
     "ssl": "sources",
     "http": "sources serve",
     "urllib": "sources serve",
-    "subprocess": "sources.auth.helpers export.engines.engine_commands",
+    "subprocess": "sources.auth.helpers export.engines.program",
     "multiprocessing": "",
     "asyncio": "",
     "logging": "",

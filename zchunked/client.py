@@ -84,11 +84,13 @@ class Client(ServingCalls, ReadingCalls):
             'oci:copy'
         """
         from zchunked.operations.destinations.arguments import destinations_of
-        from zchunked.operations.pulling import pull
 
         reference = parse_image(image)
         receipt = Receipt(str(reference))
         destinations = destinations_of(to, force=force, load=load)
+        # 0.15 s, in which engines answer
+        from zchunked.operations.pulling import pull
+
         done = pull(self._context(platform), reference, destinations, receipt, force=force)
         return PullResult(str(reference), done.documents.manifest_digest, receipt)
 

@@ -91,7 +91,9 @@ def test_an_engine_is_given_an_image(
             source, store, "example.com/demo:plain-gzip", gaps=GapOptions(exact=True)
         ).image
         assert image is not None
-        given = deliver(store, image, Engine(target), load=load)
+        engine = Engine(target)
+        engine.check()
+        given = deliver(store, image, engine, load=load)
     assert given.manifest_digest == (None if load else DIGEST)
     if kind == "docker":
         listed = engines.run(

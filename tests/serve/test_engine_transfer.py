@@ -6,6 +6,7 @@ To an engine that looks at what it gets, and to none that is gone.
 from __future__ import annotations
 
 import http.client
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,9 @@ class FakeEngine(Engine):
         self.is_remote, self._reads_zstd = False, True
         self._pull_from = pull_from
         self.names: list[str] = []
+
+    def check(self) -> None:
+        pass
 
     def clean(self) -> None:
         pass
@@ -198,6 +202,29 @@ def test_nobody_else_gets_anything(client: Client) -> None:
         work.deliver(force=False)
 
 
+def test_an_engine_answers_while_its_caller_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is waited for before a registry is asked for anything."""
+    script = tmp_path / "podman"
+    script.write_text(f"#!/bin/sh\nread -r word <{tmp_path}/go\necho $word >&2; exit 1\n")
+    script.chmod(0o755)
+    os.mkfifo(tmp_path / "go")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    engine = Engine(EngineTarget("podman", None, text="podman:"))
+    (tmp_path / "go").write_text("stopped\n")
+    with pytest.raises(LocalError, match=r"^podman: stopped$"):
+        engine.check()
+    threading.Thread(target=(tmp_path / "go").write_text, args=("stopped\n",)).start()
+    with (
+        Registry({"t": IMAGE}) as registry,
+        closing(Client(tmp_path / "store")) as client,
+        pytest.raises(LocalError, match=r"^podman: stopped$"),
+    ):
+        client.pull(registry.reference("t"), to=["podman:", f"oci:{tmp_path}/layout"])
+    assert registry.accounts.count() == 0
+
+
 def test_docker_is_asked_by_a_shell_that_tidies_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +238,7 @@ def test_docker_is_asked_by_a_shell_that_tidies_up(
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     engine = Engine(EngineTarget("docker", None, text="docker:"))
+    engine.check()
     began = time.monotonic()
     with pytest.raises(LocalError):
         engine.pull(

@@ -21,6 +21,7 @@ def open_engine_image(reference: LayoutReference, spool: Path) -> Source:
     anything is fetched.
     """
     engine = Engine(EngineTarget(cast("Kind", reference.scheme), None, text=str(reference)))
+    engine.check()
     image = engine.find(reference.base)
     members = TarObjects(lambda: engine.saving(image), reference.name, spool=spool)
     return LayoutSource(

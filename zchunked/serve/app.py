@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -37,7 +37,6 @@ from zchunked.serve.api.documents import ServedManifest
 from zchunked.serve.api.names import Asked, parse_path
 from zchunked.serve.api.policy import Allowed, Clients
 from zchunked.serve.api.streams import Blob
-from zchunked.serve.monitoring.metrics import Metrics
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -72,16 +71,35 @@ class Blobs(Protocol):
         """The blob that `blob` returned, with these spans wanted. Raises as `blob` does."""
 
 
+class Counters(Protocol):
+    """What the application counts its answers by."""
+
+    def answered(self, method: str, status: int) -> None: ...
+
+    def sent_to_client(self, size: int) -> None:
+        """Body bytes."""
+
+
+class Uncounted:
+    """Counts nothing."""
+
+    def answered(self, method: str, status: int) -> None:
+        pass
+
+    def sent_to_client(self, size: int) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the application answers from."""
+    """What the application answers from. `pages`: by path, their media type and content."""
 
     documents: Manifests
     flights: Blobs
-    metrics: Metrics
-    page: Callable[[], bytes]
+    pages: Mapping[str, tuple[str, Callable[[], bytes]]]
     passed: Callable[[Asked, str], Response]
     """Tags and referrers, as the upstream answers them."""
+    counters: Counters = field(default_factory=Uncounted)
 
 
 class Lease(Protocol):
@@ -126,13 +144,13 @@ class App:
         except Exception as fault:  # noqa: BLE001 - a fault of ours: the client gets the spec's form
             error = f"{type(fault).__name__} in the server: {fault}"
             response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", error)
-        self.services.metrics.answered(method, response.status)
+        self.services.counters.answered(method, response.status)
         headers = [_API, *response.headers, ("Content-Length", str(response.length))]
         start_response(f"{response.status} {HTTPStatus(response.status).phrase}", headers)
 
         def done(sent: int, why: str) -> None:
             uses.close()
-            self.services.metrics.sent_to_client(sent)
+            self.services.counters.sent_to_client(sent)
             seconds = round(time.time() - began, 3)
             client = str(environ.get("REMOTE_ADDR", ""))
             agent = str(environ.get("HTTP_USER_AGENT", ""))
@@ -171,23 +189,8 @@ class App:
             )
             answer.headers.append(("Allow", "GET, HEAD"))
             return answer
-        if path == "/metrics":
-            data = self.services.metrics.text()
-            return Response(
-                HTTPStatus.OK,
-                [("Content-Type", self.services.metrics.content_type)],
-                [data],
-                len(data),
-            )
-        if path == "/":
-            uses.enter_context(self.lease.use())
-            data = self.services.page()
-            policy = "default-src 'none'; style-src 'unsafe-inline'"
-            headers = [
-                ("Content-Type", "text/html; charset=utf-8"),
-                ("Content-Security-Policy", policy),
-            ]
-            return Response(HTTPStatus.OK, headers, [data], len(data))
+        if path in self.services.pages:
+            return _page(*self.services.pages[path])
         if path in ("/v2", "/v2/"):
             return json_answer(HTTPStatus.OK, {})
         uses.enter_context(self.lease.use())
@@ -261,6 +264,13 @@ class App:
         headers[0] = ("Content-Type", parts.content_type)
         body = blob.first(parts.body(lambda span: blob.stream(span, is_held=False)))
         return Response(HTTPStatus.PARTIAL_CONTENT, headers, body, parts.length)
+
+
+def _page(media_type: str, content: Callable[[], bytes]) -> Response:
+    data = content()
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    headers = [("Content-Type", media_type), ("Content-Security-Policy", policy)]
+    return Response(HTTPStatus.OK, headers, [data], len(data))
 
 
 class _Body:

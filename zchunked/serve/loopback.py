@@ -12,7 +12,6 @@ from zchunked.serve.api.answers import Response
 from zchunked.serve.api.names import Asked
 from zchunked.serve.api.one_image import Everything, OneImage
 from zchunked.serve.app import App, Services
-from zchunked.serve.monitoring.metrics import Metrics
 from zchunked.serve.server import Server
 from zchunked.store import Store
 
@@ -26,13 +25,7 @@ class LoopbackRegistry:
     def __init__(self, store: Store) -> None:
         self._holds = OneImage(store)
         self.give = self._holds.give
-        services = Services(
-            self._holds,
-            self._holds,
-            Metrics(lambda: 0, lambda: 0),
-            page=lambda: b"",
-            passed=_no_list,
-        )
+        services = Services(self._holds, self._holds, pages={}, passed=_no_list)
         app = App(services, Everything(frozenset()))
         self._server = Server(
             app,

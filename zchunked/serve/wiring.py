@@ -41,13 +41,16 @@ def serving(
     lease = StoreLease(store, settings.rest_seconds, settings.store_max)
     with Flights(store, upstream, lease, prefetch=settings.prefetch) as flights:
         documents = Documents(store, upstream, stale=settings.stale, offline=settings.offline)
-        services = Services(
-            documents,
-            flights,
-            metrics,
-            page=lambda: status_page(store, flights, metrics),
-            passed=Lists(upstream),
-        )
+
+        def page() -> bytes:
+            with lease.use():
+                return status_page(store, flights, metrics)
+
+        pages = {
+            "/": ("text/html; charset=utf-8", page),
+            "/metrics": (metrics.content_type, metrics.text),
+        }
+        services = Services(documents, flights, pages, Lists(upstream), metrics)
         app = App(services, settings.allowed, settings.clients, settings.upstreams, access, lease)
         server = Server(
             app, settings.listen, certificate=settings.certificate, log=log, threads=threads

@@ -10,21 +10,19 @@ name away.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import IO
 
 from zchunked.errors import FormatError, LocalError
 from zchunked.export.engines.engine_names import EngineTarget, Kind, repository_of
-from zchunked.oci.quoting import printable
+from zchunked.export.engines.program import NOTHING, PIPE, Program
 
 TRANSFER = "zpull-transfer"
 """First part of an image's name on the loopback registry, removed again after the transfer."""
@@ -38,8 +36,6 @@ _PROBE: dict[Kind, tuple[str, ...]] = {
 _LEFT_OVER = re.compile(rf"127\.0\.0\.1:\d+/{TRANSFER}/\S*", re.ASCII)
 _PROBE_SECONDS = 30
 _DOCKER_READS_ZSTD = 23  # before, it says "archive/tar: invalid tar header"
-_LOOK_SECONDS = 0.1
-_FAREWELL_SECONDS = 20.0
 _PULL_AND_TAG = (
     "trap : INT TERM; "
     '"$0" pull --quiet "$1" && "$0" tag "$1" "$2"; code=$?; "$0" rmi --no-prune "$1" >/dev/null '
@@ -86,10 +82,10 @@ class SavedImage:
 
 
 class Engine:
-    """An engine that answered. Its methods raise LocalError with the engine's own message."""
+    """An engine of this machine. Its methods raise LocalError with the engine's own message."""
 
     def __init__(self, target: EngineTarget) -> None:
-        """LocalError where the engine is missing or does not answer, before any fetch."""
+        """Ask it whether it is there; it answers meanwhile. LocalError where it is missing."""
         self.target = target
         program = shutil.which(_PROGRAM[target.kind])
         if program is None:
@@ -98,11 +94,28 @@ class Engine:
                 f"machine; install {target.kind}, or use an archive instead (oci-archive:FILE, "
                 "docker-archive:FILE)"
             )
-        self._argv = [program, *(("-n", target.namespace) if target.kind == "containerd" else ())]
-        answer = self._run(*_PROBE[target.kind], seconds=_PROBE_SECONDS)
-        self.is_remote = answer.strip() == "true" if target.kind == "podman" else self._is_far()
-        major = re.match(r"[0-9]+", answer) if target.kind == "docker" else None
-        self._reads_zstd = major is None or int(major[0]) >= _DOCKER_READS_ZSTD
+        first = ("-n", target.namespace) if target.kind == "containerd" else ()
+        self._program = Program(target.kind, program, *first)
+        self._asked = self._program.start(*_PROBE[target.kind])
+
+    def check(self) -> None:
+        """Wait for its answer: LocalError where it does not give one. Before any fetch."""
+        _ = self._answer
+
+    @cached_property
+    def _answer(self) -> str:
+        words = _PROBE[self.target.kind]
+        return self._program.result(self._asked, words, seconds=_PROBE_SECONDS)
+
+    @cached_property
+    def is_remote(self) -> bool:
+        """Whether it runs elsewhere, and so does not share the loopback."""
+        return self._answer.strip() == "true" if self.target.kind == "podman" else self._is_far()
+
+    @cached_property
+    def _reads_zstd(self) -> bool:
+        major = re.match(r"[0-9]+", self._answer) if self.target.kind == "docker" else None
+        return major is None or int(major[0]) >= _DOCKER_READS_ZSTD
 
     def unpacks(self, media_types: Iterable[str]) -> bool:
         """Whether it unpacks layers of these types. What it is loaded with is unpacked already."""
@@ -117,56 +130,30 @@ class Engine:
         """Whether docker runs on another machine or a virtual one, which has its own loopback."""
         if self.target.kind != "docker":
             return False
-        where = self._run(
+        where = self._program.run(
             "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", may_fail=True
         ).strip()
         if where and not where.startswith("unix://"):
             return True
-        return "Docker Desktop" in self._run("info", "--format", "{{.OperatingSystem}}")
-
-    def _run(self, *words: str, may_fail: bool = False, seconds: float | None = None) -> str:
-        argv = [*self._argv, *words]
-        try:
-            done = subprocess.run(
-                argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise LocalError(
-                f"{self.target.kind} does not answer: `{words[0]}` took more than {seconds:g} s"
-            ) from error
-        except OSError as error:
-            raise LocalError(f"cannot run {argv[0]}: {error.strerror}") from error
-        if done.returncode and not may_fail:
-            raise LocalError(
-                f"{self.target.kind}: {self._complaint(done.stderr or done.stdout, words)}"
-            )
-        return done.stdout.decode("utf-8", "replace")
-
-    def _complaint(self, said: bytes, words: tuple[str, ...]) -> str:
-        lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
-        return (
-            printable(lines[-1][:500])
-            if lines
-            else f"`{' '.join(words[:2])}` failed and said nothing"
-        )
+        return "Docker Desktop" in self._program.run("info", "--format", "{{.OperatingSystem}}")
 
     # ── by a registry on loopback ──
 
     def clean(self) -> None:
         """Remove names that a transfer which was killed has left behind."""
         if self.target.kind == "docker":
-            names = self._run(
+            names = self._program.run(
                 "images", "--digests", "--format", "{{.Repository}}@{{.Digest}}", may_fail=True
             )
             for name in filter(_LEFT_OVER.fullmatch, names.split()):
-                self._run("rmi", "--no-prune", name, may_fail=True)
+                self._program.run("rmi", "--no-prune", name, may_fail=True)
 
     def pull(self, offer: Offer, name: str, is_over: Callable[[], bool]) -> None:
         """Have the engine pull the offer and call it `name`. No other name stays after a kill.
 
         Ends early, with LocalError, once `is_over` holds. For any thread.
         """
-        kind, program = self.target.kind, self._argv[0]
+        kind, (program, *first) = self.target.kind, self._program.argv
         if kind == "docker":
             argv = [
                 _PULL_AND_TAG,
@@ -205,53 +192,8 @@ class Engine:
                 offer.platform,
                 name,
             ]
-            argv = [_AND_REMOVE, program, str(folder), *self._argv[1:], *words]
-        self._wait(["/bin/sh", "-c", *argv], is_over)
-
-    def _wait(self, argv: list[str], is_over: Callable[[], bool]) -> None:
-        """A process group of its own: neither Ctrl-C nor our end keeps it from tidying up."""
-        try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise LocalError(f"cannot run {argv[0]}: {error.strerror}") from error
-        with process:
-            said = self._outcome(process, is_over)
-        if process.returncode:
-            raise LocalError(f"{self.target.kind}: {self._complaint(said, ('pull',))}")
-
-    def _outcome(self, process: subprocess.Popen[bytes], is_over: Callable[[], bool]) -> bytes:
-        while True:
-            try:
-                out, said = process.communicate(timeout=_LOOK_SECONDS)
-            except subprocess.TimeoutExpired:
-                if is_over():
-                    return self._end(process)
-            else:
-                return said or out
-
-    def _end(self, process: subprocess.Popen[bytes]) -> bytes:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            return process.communicate(timeout=_FAREWELL_SECONDS)[1]
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            return process.communicate()[1]
-
-    def _started(self, *words: str, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
-        try:
-            return subprocess.Popen(
-                [*self._argv, *words], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE
-            )
-        except OSError as error:
-            raise LocalError(f"cannot run {self._argv[0]}: {error.strerror}") from error
+            argv = [_AND_REMOVE, program, str(folder), *first, *words]
+        self._program.run_script(argv, is_over)
 
     # ── by an archive ──
 
@@ -262,7 +204,7 @@ class Engine:
         Raises at the end if the engine did not take it.
         """
         words = ("images", "import", "-") if self.target.kind == "containerd" else ("load",)
-        with self._started(*words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        with self._program.start(*words, stdin=PIPE, stdout=NOTHING) as process:
             assert process.stdin
             assert process.stderr
             broken: OSError | None = None
@@ -276,7 +218,7 @@ class Engine:
                 raise
             said = process.stderr.read()
         if process.returncode or broken is not None:
-            raise LocalError(f"{self.target.kind}: {self._complaint(said, words)}") from broken
+            raise self._program.failure(said, words) from broken
 
     # ── what it has ──
 
@@ -284,7 +226,7 @@ class Engine:
         """LocalError with what the engine says where it has no such image."""
         form = "{{.Id}} {{.ManifestType}}" if self.target.kind == "podman" else "{{.Id}}"
         image_id, _, manifest_type = (
-            self._run("image", "inspect", "--format", form, name).strip().partition(" ")
+            self._program.run("image", "inspect", "--format", form, name).strip().partition(" ")
         )
         # To another kind of archive than its manifest podman writes another config, which has
         # another digest.
@@ -305,7 +247,7 @@ class Engine:
                 "--format",
                 "oci-archive" if image.is_oci else "docker-archive",
             ]
-        with self._started(*words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        with self._program.start(*words) as process:
             assert process.stdout
             assert process.stderr
             broken: FormatError | None = None
@@ -318,8 +260,6 @@ class Engine:
                 raise
             said = process.stderr.read()
         if process.returncode:
-            raise LocalError(
-                f"{self.target.kind}: {self._complaint(said, tuple(words))}"
-            ) from broken
+            raise self._program.failure(said, words) from broken
         if broken is not None:
             raise broken

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from zchunked.errors import LocalError
 from zchunked.export.engines.engine_commands import Engine
-from zchunked.export.images.archives import write_docker_archive
 from zchunked.export.images.names import names_of
 from zchunked.receipt import Export
 from zchunked.store import Store
@@ -24,6 +23,8 @@ def name_in(engine: Engine, image: str) -> str:
 
 def load_into(engine: Engine, store: Store, image: StoredImage) -> Export:
     """Stream it. Raises LocalError with what the engine said, DamagedLayerError."""
+    from zchunked.export.images.archives import write_docker_archive  # noqa: PLC0415 - seldom needed
+
     name = name_in(engine, image.name)
     with engine.loading() as sink:
         write_docker_archive(store, image, sink, names_of(image.name, name))

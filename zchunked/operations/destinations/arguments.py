@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def destinations_of(
     to: str | Sequence[str], *, force: bool, load: bool = False, images: int = 1
 ) -> list[AnyDestination]:
-    """UsageError; LocalError for an occupied target, or an engine that does not answer.
+    """UsageError; LocalError for an occupied target, or an engine that is missing.
 
+    Engines are asked whether they are there, and answer while the caller goes on.
     `images`: how many of them each destination gets.
     """
     destinations = [

@@ -8,7 +8,7 @@ from zchunked.errors import DamagedLayerError
 from zchunked.maintenance.blob_check import reverify
 from zchunked.oci.platform import Platform
 from zchunked.operations.context import Context
-from zchunked.operations.destinations.writing import AnyDestination, write
+from zchunked.operations.destinations.writing import AnyDestination, check_engines, write
 from zchunked.operations.pulling import explained
 from zchunked.receipt import Receipt, image_bytes
 from zchunked.store.images import find_name, load
@@ -23,6 +23,7 @@ def export_stored(
     force: bool,
 ) -> Receipt:
     """`image`: as typed. Raises one ZPullError; a pull repairs a DamagedLayerError."""
+    check_engines(to)
     name, digest = find_name(context.store, image, platform)
     stored, receipt = load(context.store, name, digest, platform), Receipt(name)
     documents = stored.documents

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 from zchunked.errors import DamagedLayerError, ZPullError
 from zchunked.events import Noted, Pulled, Warned
 from zchunked.export.destination import Destination
-from zchunked.export.images.tee import ExportTee, tee_of
-from zchunked.operations.context import Context
-from zchunked.pull.partial_blobs import PartialBlobs
-from zchunked.pull.pull import Pull
 from zchunked.receipt import Receipt
-from zchunked.store.images import StoredImage
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # loaded while engines answer
     from zchunked.export.engines.engine_commands import Engine
+    from zchunked.export.images.tee import ExportTee
+    from zchunked.operations.context import Context
+    from zchunked.pull.partial_blobs import PartialBlobs
+    from zchunked.pull.pull import Pull
     from zchunked.serve.engine_transfer import Handover
+    from zchunked.store.images import StoredImage
 
 
 @dataclass(frozen=True, slots=True)
 class EngineDestination:
-    """An engine that answered.
+    """An engine that was asked whether it is there.
 
     `load`: stream an archive into it, even where it could pull from here.
     """
@@ -49,11 +49,22 @@ class EngineDestination:
 AnyDestination = Destination | EngineDestination
 
 
+def check_engines(to: Sequence[AnyDestination]) -> None:
+    """Wait until all engines have answered. LocalError where one does not."""
+    for one in to:
+        if isinstance(one, EngineDestination):
+            one.engine.check()
+
+
 class Outlets:
     """The destinations of one image. Those that can take its blobs while it is pulled. Close it."""
 
     def __init__(self, context: Context, image: str, to: Sequence[AnyDestination]) -> None:
-        """`image`: as it is pulled. Raises LocalError where an engine has no name for it."""
+        """`image`: as it is pulled.
+
+        Raises LocalError where an engine does not answer, or has no name for it.
+        """
+        check_engines(to)
         self._context, self._to = context, to
         engines = [one.engine for one in to if isinstance(one, EngineDestination) and not one.load]
         self.takes_blobs = bool(engines)
@@ -142,8 +153,12 @@ def _handover_of(context: Context, image: str, engines: Sequence[Engine]) -> Han
 
 def _tee_of(to: Sequence[AnyDestination]) -> ExportTee | None:
     """A tee that writes blobs of new layouts during the pull; None without any."""
-    tees = (tee_of(one) for one in to if not isinstance(one, EngineDestination))
-    return next((tee for tee in tees if tee is not None), None)
+    layouts = [one for one in to if not isinstance(one, EngineDestination)]
+    if not layouts:
+        return None
+    from zchunked.export.images.tee import tee_of  # noqa: PLC0415 - engines take no files
+
+    return next((tee for tee in map(tee_of, layouts) if tee is not None), None)
 
 
 def write(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,8 +14,10 @@ from zchunked.interfaces import Naming
 from zchunked.oci.digest import Digest, digest_of, parse_digest
 from zchunked.oci.documents import OCI_INDEX, OCI_MANIFEST
 from zchunked.serve.api.names import Asked
-from zchunked.serve.upstreams.upstream import Upstream
 from zchunked.store import Store
+
+if TYPE_CHECKING:  # what is given to one engine has no upstreams, whose counters take 20 ms to load
+    from zchunked.serve.upstreams.upstream import Upstream
 
 _MOST_TAGS = 10_000  # of which the last answer is remembered
 _PATIENCE = 5.0  # seconds with an upstream that is down, where its last answer would do
