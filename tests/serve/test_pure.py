@@ -163,6 +163,22 @@ def test_each_engine_is_told_the_address(engine: str, is_tls: bool) -> None:
     assert "127.0.0.1:5055" in text
 
 
+@pytest.mark.parametrize("engine", ["podman", "crio", "buildkit"])
+def test_engines_that_list_registries_are_told_those_of_this_server(engine: str) -> None:
+    settings = ServeSettings(
+        allow=("quay.io/podman", "quay.io/org/", "registry.lab.example:5000"),
+        upstream=("lab=registry.lab.example:5000",),
+    )
+    text = config_for(engine, settings)
+    assert "docker.io" not in text
+    assert '"registry.lab.example:5000"' in text
+    assert '"127.0.0.1:5055/lab"' in text
+    assert "5055/registry.lab" not in text
+    prefixes = ["quay.io"] if engine == "buildkit" else ["quay.io/podman", "quay.io/org"]
+    assert text.count('"127.0.0.1:5055/quay.io') == len(prefixes)
+    assert all(f'"127.0.0.1:5055/{one}"' in text and f'"{one}"' in text for one in prefixes)
+
+
 def test_no_other_engine_is_told_anything() -> None:
     with pytest.raises(UsageError, match=r"invalid engine: expected one of docker, .* got 'rkt'"):
         config_for("rkt")

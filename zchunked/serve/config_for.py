@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from zchunked.errors import UsageError
 from zchunked.oci.quoting import typed
 from zchunked.options import ServeSettings
+from zchunked.serve.api.names import parse_upstreams
+from zchunked.serve.api.policy import DEFAULT_HOSTS
 from zchunked.serve.settings import parse_listen
 
-_HOSTS = ("docker.io", "ghcr.io", "quay.io", "gcr.io", "registry.k8s.io", "public.ecr.aws")
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """`mirrors`: registries, or prefixes of repositories, each with its name at the server."""
+
+    address: str
+    url: str
+    is_tls: bool
+    mirrors: list[tuple[str, str]]
 
 
 def config_for(engine: str, settings: ServeSettings | None = None) -> str:
@@ -21,7 +33,7 @@ def config_for(engine: str, settings: ServeSettings | None = None) -> str:
         The file's text; its first lines are comments that name the file, and what to do then.
 
     Raises:
-        UsageError: There is no such engine, or the address cannot be understood.
+        UsageError: There is no such engine, or a setting cannot be understood.
 
     Example:
         >>> import zchunked
@@ -40,69 +52,77 @@ def config_for(engine: str, settings: ServeSettings | None = None) -> str:
     host, port = parse_listen(settings.listen)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     is_tls = settings.tls_cert is not None
-    return _TEXTS[engine](address, f"{'https' if is_tls else 'http'}://{address}", is_tls)
+    url = f"{'https' if is_tls else 'http'}://{address}"
+    return _TEXTS[engine](_Server(address, url, is_tls, _mirrors(settings)))
 
 
-def _docker(address: str, url: str, is_tls: bool) -> str:  # noqa: FBT001
-    insecure = "" if is_tls else f',\n  "insecure-registries": ["{address}"]'
+def _mirrors(settings: ServeSettings) -> list[tuple[str, str]]:
+    """Those that the server asks; one with a port only where it has a name without."""
+    allowed = [one.rstrip("/") for one in settings.allow or DEFAULT_HOSTS]
+    names = [(one, one) for one in allowed if ":" not in one]
+    return names + [(host, name) for name, host in parse_upstreams(settings.upstream).items()]
+
+
+def _docker(server: _Server) -> str:
+    insecure = "" if server.is_tls else f',\n  "insecure-registries": ["{server.address}"]'
     return f"""\
 # /etc/docker/daemon.json, then: systemctl reload docker
 # docker asks mirrors for images of Docker Hub only. Any other image has its registry in the name:
-#   docker pull {address}/quay.io/podman/hello
+#   docker pull {server.address}/quay.io/podman/hello
 {{
-  "registry-mirrors": ["{url}"]{insecure}
+  "registry-mirrors": ["{server.url}"]{insecure}
 }}
 """
 
 
-def _containerd(_address: str, url: str, _is_tls: bool) -> str:  # noqa: FBT001
+def _containerd(server: _Server) -> str:
     return f"""\
 # /etc/containerd/certs.d/_default/hosts.toml: for every registry; no restart is needed.
 # /etc/containerd/config.toml must name the folder (it does since containerd 2):
 #   [plugins."io.containerd.grpc.v1.cri".registry]
 #     config_path = "/etc/containerd/certs.d"
 # ctr takes it from: ctr image pull --hosts-dir /etc/containerd/certs.d IMAGE
-[host."{url}"]
+[host."{server.url}"]
   capabilities = ["pull", "resolve"]
 """
 
 
-def _podman(address: str, _url: str, is_tls: bool) -> str:  # noqa: FBT001
-    insecure = "" if is_tls else "\ninsecure = true"
+def _podman(server: _Server) -> str:
+    insecure = "" if server.is_tls else "\ninsecure = true"
     return "# /etc/containers/registries.conf.d/zpull.conf: no restart is needed.\n" + "".join(
         f"""
 [[registry]]
-prefix = "{host}"
-location = "{host}"
+prefix = "{prefix}"
+location = "{prefix}"
 
 [[registry.mirror]]
-location = "{address}/{host}"{insecure}
+location = "{server.address}/{name}"{insecure}
 """
-        for host in _HOSTS
+        for prefix, name in server.mirrors
     )
 
 
-def _crio(address: str, url: str, is_tls: bool) -> str:  # noqa: FBT001
-    return "# CRI-O reads the same files as podman. Then: systemctl reload crio\n" + _podman(
-        address, url, is_tls
-    )
+def _crio(server: _Server) -> str:
+    return "# CRI-O reads the same files as podman. Then: systemctl reload crio\n" + _podman(server)
 
 
-def _k3s(_address: str, url: str, _is_tls: bool) -> str:  # noqa: FBT001
+def _k3s(server: _Server) -> str:
     return f"""\
 # /etc/rancher/k3s/registries.yaml, then: systemctl restart k3s
 mirrors:
   "*":
     endpoint:
-      - "{url}"
+      - "{server.url}"
 """
 
 
-def _buildkit(address: str, _url: str, is_tls: bool) -> str:  # noqa: FBT001
+def _buildkit(server: _Server) -> str:
+    hosts = {prefix.partition("/")[0]: name.partition("/")[0] for prefix, name in server.mirrors}
     mirrors = "".join(
-        f'\n[registry."{host}"]\n  mirrors = ["{address}/{host}"]\n' for host in _HOSTS
+        f'\n[registry."{host}"]\n  mirrors = ["{server.address}/{name}"]\n'
+        for host, name in hosts.items()
     )
-    plain = "" if is_tls else f'\n[registry."{address}"]\n  http = true\n'
+    plain = "" if server.is_tls else f'\n[registry."{server.address}"]\n  http = true\n'
     return f"# /etc/buildkit/buildkitd.toml, then: systemctl restart buildkit\n{mirrors}{plain}"
 
 
