@@ -322,7 +322,7 @@ def test_what_no_manifest_explains_passes_through(start: Start) -> None:
 def test_a_blob_that_is_dropped_while_it_is_sent_ends_the_answer(tmp_path: Path) -> None:
     with Store(tmp_path / "store") as store:
         digest = store.put(b"x" * 1000)
-        metrics = Metrics(lambda: 0, lambda: 0)
+        metrics = Metrics(store, lambda: 0, lambda: 0)
         upstream = Upstream(
             store, lambda _: pytest.fail("asked"), Options(Platform("", "")), metrics
         )

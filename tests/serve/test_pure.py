@@ -21,11 +21,9 @@ from zchunked.serve.api.lists import next_page
 from zchunked.serve.api.names import Asked, parse_path, parse_upstreams
 from zchunked.serve.api.policy import Allowed, Clients
 from zchunked.serve.config_for import config_for
-from zchunked.serve.monitoring.metrics import Metrics
 from zchunked.serve.monitoring.page import Facts, FlightRow, HostRow, ImageRow, age, human, render
 from zchunked.serve.settings import Settings, is_loopback_address, parse_listen
 from zchunked.serve.upstreams.host_karma import HostKarma
-from zchunked.sources.traffic import Traffic
 
 UPSTREAMS = {"lab": "lab.example:5000"}
 DIGEST = "sha256:" + "a" * 64
@@ -212,17 +210,6 @@ def test_the_page_escapes_what_peers_say() -> None:
         "59 s",
         "2 h",
     )
-
-
-def test_what_is_saved_today_begins_anew_at_midnight(monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics, traffic = Metrics(lambda: 0, lambda: 0), Traffic(lambda: 0.0)
-    monkeypatch.setattr("zchunked.serve.monitoring.metrics._today", lambda: "2026-11-28")
-    metrics.sent_to_client(1000)
-    monkeypatch.setattr("zchunked.serve.monitoring.metrics._today", lambda: "2026-11-29")
-    metrics.sent_to_client(500)
-    traffic.received(200)
-    metrics.received("quay.io", traffic)
-    assert (metrics.sent, metrics.saved_today(100), metrics.saved_today(900)) == (1500, 200, 0)
 
 
 def test_flights_to_a_host_share_its_karma() -> None:

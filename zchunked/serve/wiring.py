@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from zchunked.options import Options
 from zchunked.serve.api.documents import Documents
@@ -36,10 +36,12 @@ def serving(
     """
     settings.check()
     flights: Flights
-    metrics = Metrics(lambda: len(flights.current()), lambda: bytes_on_disk(store.folder))
+    metrics = Metrics(store, lambda: len(flights.current()), lambda: bytes_on_disk(store.folder))
     upstream = Upstream(store, open_source, options, metrics)
-    lease = StoreLease(store, settings.rest_seconds, settings.store_max)
-    with Flights(store, upstream, lease, prefetch=settings.prefetch) as flights:
+    lease = StoreLease(store, settings.rest_seconds, settings.store_max, metrics.today.remember)
+    with ExitStack() as stack:
+        stack.callback(metrics.today.remember)  # flights open the store again when they end
+        flights = stack.enter_context(Flights(store, upstream, lease, prefetch=settings.prefetch))
         documents = Documents(store, upstream, stale=settings.stale, offline=settings.offline)
 
         def page() -> bytes:

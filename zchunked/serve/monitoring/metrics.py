@@ -12,7 +12,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from zchunked.events import Event, GaveUp, Retried
 from zchunked.interfaces import Emit
+from zchunked.serve.monitoring.today import Today
 from zchunked.sources.traffic import Traffic
+from zchunked.store import Store
 
 
 @dataclass(slots=True)
@@ -24,35 +26,20 @@ class HostCount:
     karma: float | None = None
 
 
-@dataclass(slots=True)
-class _Day:
-    """Bytes since its midnight, local time."""
-
-    day: str = ""
-    sent: int = 0
-    fetched: int = 0
-
-    def on(self, day: str) -> _Day:
-        """This one, or a new one where it is over."""
-        return self if self.day == day else _Day(day)
-
-
-def _today() -> str:
-    return time.strftime("%F")
-
-
 class Metrics:
     """One registry of its own, so that two servers in one process do not mix. Thread-safe."""
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, flights: Callable[[], int], store_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Store, flights: Callable[[], int], store_bytes: Callable[[], int]
+    ) -> None:
         """`flights` and `store_bytes` are asked when the metrics are read."""
+        self.today = Today(store)
         self._lock = threading.Lock()
         self._registry = CollectorRegistry()
         self.began = time.time()
         self.sent = 0
-        self._today = _Day()
         self.hosts: dict[str, HostCount] = {}
         self._answers = self._counter("zpull_requests", "Requests answered.", "method", "code")
         self._sent = self._counter("zpull_client_bytes", "Body bytes sent to clients.")
@@ -88,8 +75,7 @@ class Metrics:
         self._sent.inc(size)
         with self._lock:
             self.sent += size
-            self._today = self._today.on(_today())
-            self._today.sent += size
+        self.today.add(sent=size)
 
     def was_here(self, size: int) -> None:
         """Bytes of an image that need not be fetched."""
@@ -103,17 +89,7 @@ class Metrics:
             count = self.hosts.setdefault(host, HostCount())
             count.fetched += traffic.fetched
             count.requests += traffic.requests
-            self._today = self._today.on(_today())
-            self._today.fetched += traffic.fetched
-
-    def saved_today(self, arrived: int) -> int:
-        """Bytes that clients got since midnight, and no upstream sent.
-
-        `arrived`: by pulls in progress.
-        """
-        with self._lock:
-            self._today = self._today.on(_today())
-            return max(self._today.sent - self._today.fetched - arrived, 0)
+        self.today.add(fetched=traffic.fetched)
 
     def counted(self, host: str, show: Emit) -> Emit:
         """Count failures among the events of a pull, and pass all events on to `show`."""

@@ -36,7 +36,7 @@ def status_page(store: Store, flights: Flights, metrics: Metrics) -> bytes:
             now - metrics.began,
             metrics.sent,
             sum(one.fetched for one in metrics.hosts.values()) + arrived,
-            metrics.saved_today(arrived),
+            metrics.today.saved(arrived),
             bytes_on_disk(store.folder),
             rows,
             images,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from zchunked.errors import LocalError
@@ -19,11 +19,19 @@ class StoreLease:
     written anew. So it is closed after some seconds of rest, and opened by the next request.
     """
 
-    def __init__(self, store: Store, seconds: float | None, most: int | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        seconds: float | None,
+        most: int | None,
+        before_rest: Callable[[], None] = lambda: None,
+    ) -> None:
         """`seconds`: idle time before closing; None: never.
 
-        `most`: bytes the store may weigh; None: any.
+        `most`: bytes the store may weigh; None: any. `before_rest` is called before the store is
+        closed.
         """
+        self._before_rest = before_rest
         self._store, self._seconds, self._most = store, seconds, most
         self._lock = threading.Lock()
         self._users = 0
@@ -66,6 +74,7 @@ class StoreLease:
         with self._lock:
             if self._users or not self._is_open or time.monotonic() - self._last < seconds:
                 return False
+            self._before_rest()
             self._store.close()
             self._is_open = False
             return True
