@@ -16,7 +16,7 @@ from zchunked.serve.server import Server
 from zchunked.store import Store
 
 _THREADS = 16
-_LOOK_SECONDS = 0.05  # each command that gives an image to an engine ends that late
+_LOOK_SECONDS = 0.01  # each command that gives an image to an engine ends that late
 
 
 class LoopbackRegistry:
