@@ -22,7 +22,7 @@ from tests.helpers.servers.answers import Answer
 from tests.helpers.servers.faults import on
 from tests.helpers.servers.registry import Registry
 from zchunked import Client
-from zchunked.errors import LocalError, NotFoundError
+from zchunked.errors import LocalError, NotFoundError, UsageError
 from zchunked.export.engines.engine_commands import Engine, Offer
 from zchunked.export.engines.engine_names import EngineTarget, Kind
 from zchunked.oci.reference import parse_image
@@ -223,6 +223,12 @@ def test_an_engine_answers_while_its_caller_goes_on(
     ):
         client.pull(registry.reference("t"), to=["podman:", f"oci:{tmp_path}/layout"])
     assert registry.accounts.count() == 0
+
+
+def test_several_images_do_not_get_one_name(client: Client) -> None:
+    for to in ("docker:app", "podman:quay.io/org/app:v1", "containerd:k8s.io/quay.io/org/app"):
+        with pytest.raises(UsageError, match="names one image, and there are several"):
+            client.pull_all(["registry.invalid/a", "registry.invalid/b"], to=to)
 
 
 def test_docker_is_asked_by_a_shell_that_tidies_up(

@@ -48,6 +48,11 @@ def _destination(text: str, *, force: bool, load: bool, images: int) -> AnyDesti
             )
         check_target(destination, force=force)
         return destination
+    if images > 1 and target.name is not None:
+        raise UsageError(
+            f"--to {typed(text)} names one image, and there are several; leave the name out, or "
+            "use one call for each"
+        )
     if not load and find_spec("cheroot") is None:
         raise LocalError(
             f"--to {text} needs cheroot: pip install 'zpull[serve]', or stream an archive with "
