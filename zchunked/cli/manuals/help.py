@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from textwrap import dedent
-
 from zchunked.cli.words.grammar import Verb
 from zchunked.cli.words.tables import FAMILIES, VERBS
 
@@ -25,6 +23,9 @@ VARIABLES = (
     "variable counts as none.\n"
     "A switch takes true or false (1 or 0, yes or no; in any case), typed as --switch=false or "
     "in its variable."
+)
+_UNITS = (
+    "TIME is 90, 90s, 10m or 1h. BYTES is 4096, 64k or 1.5MB. RATE is 500kB or 4Mbit, a second."
 )
 _USAGE = """usage: zpull [pull] IMAGE… [--to DEST] [options]
        zpull VERB [options]              (zpull VERB --help lists the options of a verb)"""
@@ -90,8 +91,5 @@ def verb_epilog(verb: Verb) -> str:
         if verb.examples
         else ""
     )
-    values = """
-        TIME is 90, 90s, 10m or 1h. BYTES is 4096, 64k or 1.5MB. RATE is 500kB or 4Mbit, a second.
-    """
-    units = dedent(values).strip() + "\n" if len(verb.groups) > 1 else ""
+    units = f"{_UNITS}\n" if len(verb.groups) > 1 else ""
     return f"{examples}{units}{VARIABLES}\n\n{exit_codes()}"
