@@ -63,9 +63,8 @@ WHO_MAY = {
     # JSON from outside becomes typed values where it is parsed, and text again where it is written.
     # Values that nearly every start defines are its structs: a data class takes 0.3 ms to define.
     "msgspec": (
-        "oci formats.tables formats.writing.toc_writer formats.tars.tarsplit "
-        "store sources export convert serve cli "
-        "events interfaces receipt results findings"
+        "oci formats store sources export convert serve cli "
+        "events interfaces limits receipt results findings"
     ),
     # Two threads that are the first to decode a type crash the process (msgspec 0.22): types are
     # known at import.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from zchunked.errors import FormatError, UnsupportedLayerError
 from zchunked.limits import DEFAULT_LIMITS, Limits
@@ -20,16 +21,14 @@ _FIRST_OFFSET = 8  # of the TOC: the header of a skippable frame is before it
 _LARGEST = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """A compressed part of the blob and the number of bytes it decodes to."""
 
     span: ByteRange
     decoded_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(Struct, frozen=True):
     """Where TOC and tar-split lie.
 
     `toc_digest` is over the compressed TOC. `tarsplit_digest` is set only where an annotation

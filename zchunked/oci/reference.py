@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal, cast, get_args
+
+from msgspec import Struct
 
 from zchunked.errors import FormatError, InvalidReferenceError
 from zchunked.oci.digest import Digest, parse_digest
@@ -38,8 +39,7 @@ _ENGINE_NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,511}", re.ASCII)
 _IMAGE_ID = re.compile(r"[0-9a-f]{12}|[0-9a-f]{64}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """An image in a registry, with a tag, a digest or both; then the digest decides."""
 
     host: str
@@ -60,8 +60,7 @@ class Reference:
         return _written(self)
 
 
-@dataclass(frozen=True, slots=True)
-class LayoutReference:
+class LayoutReference(Struct, frozen=True):
     """An image in an OCI layout or archive: a directory, a file, a static web server, or a bucket.
 
     `base` is the path, or host and path, or bucket and prefix, without a slash at its end. Without
@@ -74,6 +73,10 @@ class LayoutReference:
     base: str
     tag: str | None
     digest: Digest | None
+
+    def with_tag(self, tag: str | None) -> LayoutReference:
+        """The same image by that tag."""
+        return LayoutReference(self.scheme, self.base, tag, self.digest)
 
     @property
     def name(self) -> str:

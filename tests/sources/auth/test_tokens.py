@@ -8,12 +8,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from msgspec import structs
 
 from tests.helpers.servers.loopback import LoopbackServer
 from zchunked.errors import (
@@ -384,7 +384,7 @@ def test_a_realm_that_was_remembered_is_judged_again_when_it_is_used(
     auth = refused(desk, http, PERSON)
     remembered = auth._scope
     assert remembered is not None
-    auth._scope = replace(remembered, realm="http://auth.example/token")
+    auth._scope = structs.replace(remembered, realm="http://auth.example/token")
     with pytest.raises(AccessDeniedError, match="unencrypted"):
         auth.grant()
 

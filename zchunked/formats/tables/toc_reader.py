@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+
+from msgspec import structs
 
 from zchunked.errors import FormatError, IntegrityError, UnsupportedLayerError, ZPullError
 from zchunked.formats.annotations import Location
@@ -39,7 +40,7 @@ class TocReader:
         self._decoder: FrameDecoder | TocMember = (
             TocMember(limits)
             if location.is_gzip
-            else FrameDecoder(replace(limits, window_bytes=window))
+            else FrameDecoder(structs.replace(limits, window_bytes=window))
         )
         share = (budget or ImageBudget(limits)).layer(layer.digest)
         if not location.is_gzip:

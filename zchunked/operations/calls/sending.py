@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from zchunked.oci.platform import Platform, platform_of
 from zchunked.oci.reference import parse_image, parse_source
@@ -44,7 +44,7 @@ class SendingCalls(RegistryCalls):
         reference = parse_image(image)
         receipt = Receipt(str(reference))
         to = parse_target(target)
-        to = replace(to, tag=to.tag or reference.tag)
+        to = to.with_tag(to.tag or reference.tag)
         name, sent = publish(
             self._context(platform), reference, to, target, platform_of(platform), receipt
         )

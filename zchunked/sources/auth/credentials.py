@@ -6,7 +6,6 @@ import base64
 import binascii
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,16 +22,18 @@ _TOKEN_USER = "<token>"  # noqa: S105 - the user name by which helpers say that 
 _Shape = TypeVar("_Shape")
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True):
     """What a person may show a registry: user and password, or one of two kinds of tokens."""
 
     username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
     """To be traded for access tokens at the token endpoint."""
-    registry_token: str = field(default="", repr=False)
+    registry_token: str = ""
     """To be shown to the registry as it is."""
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.username!r}, …)"
 
 
 class _Entry(msgspec.Struct):
@@ -52,8 +53,7 @@ class _File(msgspec.Struct):
 _FILE, _ENTRIES = msgspec.json.Decoder(_File), msgspec.json.Decoder(dict[str, _Entry | None])
 
 
-@dataclass(frozen=True, slots=True)
-class _CredentialsFile:
+class _CredentialsFile(msgspec.Struct, frozen=True):
     path: Path
     is_legacy: bool = False
     """A bare map of entries, as ~/.dockercfg is."""

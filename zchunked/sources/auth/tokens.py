@@ -6,7 +6,6 @@ import base64
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import msgspec
@@ -29,16 +28,17 @@ _JUNK_TRIES = 3  # of a token endpoint that answers something else
 _VISIBLE = re.compile(r"[\x21-\x7e]+", re.ASCII)  # what may stand in a header
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """What one request shows; `is_fresh` when it was made for this very request."""
 
-    header: str | None = field(default=None, repr=False)
+    header: str | None = None
     is_fresh: bool = False
 
+    def __repr__(self) -> str:
+        return "Grant(…)"
 
-@dataclass(frozen=True, slots=True)
-class _Scope:
+
+class _Scope(msgspec.Struct, frozen=True):
     """What a token is for, and where it comes from."""
 
     realm: str
@@ -47,11 +47,13 @@ class _Scope:
     registry_has_tls: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    text: str = field(repr=False)
+class _Token(msgspec.Struct, frozen=True):
+    text: str
     expires: float
     """By our clock, a little early."""
+
+    def __repr__(self) -> str:
+        return "_Token(…)"
 
 
 class _TokenAnswer(msgspec.Struct):
@@ -63,8 +65,7 @@ class _TokenAnswer(msgspec.Struct):
 _TOKEN_ANSWER = msgspec.json.Decoder(_TokenAnswer)
 
 
-@dataclass(frozen=True, slots=True)
-class ProtectedRepository:
+class ProtectedRepository(msgspec.Struct, frozen=True):
     """What credentials and tokens are for.
 
     `is_named`: the person typed this very host. `scope`: what tokens are asked for, whatever the
