@@ -125,8 +125,10 @@ def _find_in_table(
             if its >= 0 and not held.hold(its_edges[its], its_edges[its + 1]):
                 found[frame] = -1
     is_same = bytearray(
-        its >= 0 and its_edges[its + 1] - its_edges[its] == edges[frame + 1] - edges[frame]
-        for frame, its in enumerate(found)
+        [
+            its >= 0 and its_edges[its + 1] - its_edges[its] == end - start
+            for its, start, end in zip(found, edges, islice(edges, 1, None), strict=False)
+        ]
     )
     if not frames.is_joined:
         is_content = bytearray(

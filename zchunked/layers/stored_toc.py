@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress, count
+from itertools import compress, count, islice, repeat
 from operator import and_, gt, itemgetter
 from struct import iter_unpack
 from typing import Self
@@ -60,15 +60,12 @@ class StoredToc:
 
     def numbers_of(self, keys: Sequence[bytes]) -> array[int]:
         """For each key, which frame has it; -1 for none."""
-        found = array("q", (-1,)) * len(keys)
+        found: Iterable[int] = repeat(-1)
         for first in range(0, len(self), _AT_ONCE):  # a dictionary of all had 80 MB
             numbers = dict(zip(self._keys(first, first + _AT_ONCE), count(first), strict=False))
             numbers.pop(_NO_KEY, None)
-            is_one = bytes(map(numbers.__contains__, keys))
-            its = map(numbers.__getitem__, compress(keys, is_one))
-            for frame, number in zip(compress(count(), is_one), its, strict=False):
-                found[frame] = number
-        return found
+            found = list(map(numbers.get, keys, found))
+        return array("q", islice(found, len(keys)))
 
     def _keys(self, first: int, end: int) -> Iterator[bytes]:
         packed = memoryview(self.keys)[first * RAW_SIZE : end * RAW_SIZE]

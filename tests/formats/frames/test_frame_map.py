@@ -192,6 +192,12 @@ def test_the_builders_zone_is_no_part_of_a_key() -> None:
     assert map_of_layer(chunked_layer(make_tar(entries))).keys != keys
 
 
+def test_names_that_end_like_a_time_hide_no_zone() -> None:
+    tar = make_tar([Entry(f"{number}Z", b"%d" % number, mtime=3) for number in range(3)])
+    zone = timezone(timedelta(hours=5, minutes=45))
+    assert map_of_layer(chunked_layer(tar, zone=zone)).keys == map_of_layer(chunked_layer(tar)).keys
+
+
 def test_a_time_that_is_none_is_left_as_it_is() -> None:
     def edit(toc: Json) -> None:
         toc["entries"][1]["modtime"] = "2023-13-14T22:13:20+05:45"
