@@ -64,11 +64,13 @@ class Outlets:
 
         Raises LocalError where an engine does not answer, or has no name for it.
         """
-        check_engines(to)
         self._context, self._to = context, to
         engines = [one.engine for one in to if isinstance(one, EngineDestination) and not one.load]
         self.takes_blobs = bool(engines)
         """Whether an engine is given the registry's own blobs, and only those that it lacks."""
+        if engines:
+            import zchunked.serve.engine_transfer  # noqa: PLC0415, F401 - 45 ms, in which they answer
+        check_engines(to)
         self._handover = _handover_of(context, image, engines)
         self._tee = _tee_of(to)
 
