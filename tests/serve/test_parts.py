@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from zchunked.layers.assemble import WrongBlobError
 from zchunked.layers.rebuild import at_once
 from zchunked.layers.stand_ins import StandIns
 from zchunked.oci.digest import parse_digest
@@ -37,6 +41,43 @@ def test_what_stands_in_is_read_before_what_comes_first(tmp_path: Path) -> None:
         assert parts.read(store, BLOB, 120, 300) == b"s" * 80 + b"e" * 60
         assert parts.read(store, BLOB, 210, 250) == b"e" * 40
         assert parts.read(store, BLOB, 99, 300) == b""
+
+
+def test_who_takes_all_gets_what_the_proof_has_read(tmp_path: Path) -> None:
+    """Nothing is read twice, but what is far before the proof, or behind it, or waited for long."""
+    size = 12 << 20
+    parts = PartialBlobs()
+    with Store(tmp_path / "store") as store:
+        with closing(store.writer(BLOB, size)) as writer:
+            writer.write(0, b"s" * size)
+        _, check = parts.assembly(store, Descriptor("x", BLOB, size), StandIns, at_once)
+
+        def follow(start: int) -> bytes:
+            return parts.follow(store, BLOB, start, start + 10)
+
+        def blocks() -> Iterator[bytes]:
+            assert (follow(0), follow(2 << 20)) == (b"", b"s" * 10)
+            yield b"p" * 100
+            assert (follow(0), follow(95), follow(100)) == (b"p" * 10, b"p" * 5, b"")
+            for _ in range(10):
+                yield b"p" * 1000
+            assert (follow(0), follow(10_050)) == (b"s" * 10, b"p" * 10)
+
+        with pytest.raises(WrongBlobError):
+            check(blocks())
+        assert (follow(10_050), follow(10_100)) == (b"s" * 10, b"s" * 10)
+
+
+def test_a_proof_that_gives_way_is_not_followed(tmp_path: Path) -> None:
+    parts, seen = PartialBlobs(), []
+    with Store(tmp_path / "store") as store:
+        with closing(store.writer(BLOB, 200)) as writer:
+            writer.write(0, b"s" * 200)
+        _, check = parts.assembly(store, Descriptor("x", BLOB, 200), StandIns, at_once)
+        parts.give_way = lambda: seen.append(parts.follow(store, BLOB, 100, 110))
+        with pytest.raises(WrongBlobError):
+            check(iter([b"p" * 100]))
+    assert seen == [b"s" * 10]
 
 
 def test_nothing_is_proved_while_a_client_takes_parts() -> None:

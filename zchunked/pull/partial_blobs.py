@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zchunked.errors import IntegrityError
@@ -22,15 +23,23 @@ if TYPE_CHECKING:
 
 Through = Callable[[Iterator[bytes]], Iterator[bytes]]
 """Passes blocks on as they are."""
+_RECENT = 8  # blocks of half a MiB that a reader may be behind the proof
+_NEAR = 1 << 20  # that it may be before it, and waits for it
 
 
 @dataclass(slots=True)
 class _Blob:
-    """`rounds`: how often it was wrong and fetched anew."""
+    """`rounds`: how often it was wrong and fetched anew.
+
+    `recent`: blocks that the proof read last, each with its place. `proof_at`: what it reads next;
+    None where it does not.
+    """
 
     assembly: Assembly | None = None
     rounds: int = 0
     is_proved: bool = False
+    recent: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    proof_at: int | None = None
 
 
 class PartialBlobs:
@@ -69,13 +78,22 @@ class PartialBlobs:
         with self._lock:
             blob = self._blobs.setdefault(layer.digest, _Blob())
             blob.assembly = made
-        return made, lambda blocks: check_blob(self._noted(blocks), layer)
+        return made, lambda blocks: check_blob(self._noted(blob, blocks), layer)
 
-    def _noted(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        for block in blocks:
-            self.change()
-            self.give_way()
-            yield block
+    def _noted(self, blob: _Blob, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        at = blob.proof_at = 0
+        try:
+            for block in blocks:
+                blob.recent.append((at, block))
+                at += len(block)
+                blob.proof_at = None
+                self.change()
+                self.give_way()
+                blob.proof_at = at
+                yield block
+        finally:
+            blob.proof_at = None
+            blob.recent.clear()
 
     def prove(self, digest: Digest) -> None:
         """The blob's digest is right."""
@@ -97,6 +115,21 @@ class PartialBlobs:
     def rounds(self, digest: Digest) -> int:
         """Changes when what was read of the blob before became worthless."""
         return self._blobs[digest].rounds if digest in self._blobs else 0
+
+    def follow(self, store: Store, digest: Digest, start: int, end: int) -> bytes:
+        """As `read`, but what the proof reads next is here once it has read it.
+
+        One gathers for both: of 200 MB in 190,000 frames that takes half a second of a core.
+        """
+        blob = self._blobs.get(digest)
+        if blob is not None:
+            proof_at = blob.proof_at
+            for at, block in tuple(blob.recent):
+                if at <= start < at + len(block):
+                    return block[start - at : end - at]
+            if proof_at is not None and 0 <= start - proof_at < _NEAR:
+                return b""
+        return self.read(store, digest, start, end)
 
     def read(self, store: Store, digest: Digest, start: int, end: int) -> bytes:
         """What is here from `start` on, at most up to `end`: stored, or standing in.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from zchunked.download.retries.karma import Karma
@@ -21,6 +21,7 @@ _WINDOW = 8 << 20  # how far ahead of a client the store is asked what is here
 _PIECE = 256 << 10  # one write to a client: 63 % of nginx's rate to curl; 150 clients take 100 MiB
 _HELD = 64 << 10  # of a blob that is not proved yet: no client gets a whole wrong one
 _LOOK_SECONDS = 0.25
+_FOLLOW_SECONDS = 0.1  # without a byte, until a reader does not wait for the proof any longer
 _STARVED_SECONDS = 0.5  # without a byte: perhaps only a proof finds that it has to come again
 
 
@@ -145,11 +146,12 @@ class Blob:
             end = span.end if flight.partial_blobs.is_proved(digest) else min(span.end, held_from)
             if at > span.start and flight.partial_blobs.rounds(digest) != rounds:
                 raise TransferError(f"blob {digest} came wrong and comes again; ask for it again")
-            piece = (
-                _here(self.store, flight.partial_blobs, digest, at, min(end, at + _PIECE))
-                if at < end
-                else b""
-            )
+            waited = time.monotonic() - since
+            # in the end it waits for the proof anyway
+            follows = is_held and waited < _FOLLOW_SECONDS
+            read = flight.partial_blobs.follow if follows else flight.partial_blobs.read
+            upto = min(end, at + _PIECE)
+            piece = _here(read, self.store, digest, at, upto) if at < end else b""
             at += len(piece)
             if piece:
                 yield piece
@@ -162,12 +164,15 @@ class Blob:
                     f"blob {digest}: its pull has ended without it"
                 )
             else:
-                flight.wait(time.monotonic() - since)
+                flight.wait(waited)
 
 
-def _here(store: Store, partial_blobs: PartialBlobs, digest: Digest, start: int, end: int) -> bytes:
+_Read = Callable[[Store, Digest, int, int], bytes]
+
+
+def _here(read: _Read, store: Store, digest: Digest, start: int, end: int) -> bytes:
     try:
-        return partial_blobs.read(store, digest, start, end)
+        return read(store, digest, start, end)
     except IntegrityError:  # it was just found wrong and dropped: the pull fetches it again
         return b""
 
