@@ -44,7 +44,7 @@ def test_a_pull_with_nothing_to_do_loads_neither_what_fetches_layers_nor_exports
     assert needed_for_layers <= first
     assert not needed_for_layers & again
     assert not [name for name in again if name.startswith(("zchunked.export", "zchunked.layers"))]
-    assert not again & {"subprocess", "tqdm", "zchunked.sources.mirrors"}
+    assert not again & {"subprocess", "tenacity", "tqdm", "zchunked.sources.mirrors"}
 
 
 def test_the_grammar_of_one_verb_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
-
-from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from zchunked.download.retries.karma import Karma, Verdict
 from zchunked.download.retries.network_time import NetworkTime
@@ -18,6 +16,9 @@ from zchunked.errors import TransferError, TransientError
 from zchunked.events import GaveUp, Noted, Retried
 from zchunked.interfaces import Emit
 from zchunked.options import Patience
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 # bytes: a try that fetched so many before it failed is followed by the next one at once
@@ -138,7 +139,27 @@ class Chameleon:
 
         `new_bytes`: of the last attempt, asked after it failed.
         """
-        loop = _Loop(self, new_bytes)
+
+        def limited() -> _Result:
+            with self._slot():
+                return attempt()
+
+        try:
+            return limited()
+        except TransientError as error:
+            failure = error
+        return self._go_on(failure, limited, new_bytes)
+
+    def _go_on(
+        self,
+        failure: TransientError,
+        attempt: Callable[[], _Result],
+        new_bytes: Callable[[], int],
+    ) -> _Result:
+        """Go on as `run` after a first attempt, which failed so."""
+        from tenacity import Retrying, retry_if_exception_type  # noqa: PLC0415 - 5 ms, and most pulls see no failure
+
+        loop, first = _Loop(self, new_bytes), [failure]
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             wait=loop.wait,  # tenacity asks for the wait first, then whether to stop
@@ -148,11 +169,12 @@ class Chameleon:
             retry_error_callback=loop.give_up,
         )
 
-        def limited() -> _Result:
-            with self._slot():
-                return attempt()
+        def again() -> _Result:
+            if first:
+                raise first.pop()
+            return attempt()
 
-        return retrying(limited)
+        return retrying(again)
 
     def forgive(self, error: TransientError, new_bytes: int = 0, tries: int = 1) -> Decision:
         """Count one failure. Decided in one place: workers that fail together wait together.
