@@ -55,6 +55,17 @@ def serving(
         thread.join(10)
 
 
+def test_the_library_never_runs_where_signals_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt within its queue may lose a wake-up, and its end would wait for ever."""
+    seen: list[threading.Thread] = []
+    made = Server(app, ("127.0.0.1", 0), certificate=None, log=lambda _: None, threads=1)
+    made.open()
+    monkeypatch.setattr(made._server, "serve", lambda: seen.append(threading.current_thread()))
+    made.serve()
+    assert seen
+    assert threading.main_thread() not in seen
+
+
 def connect(port: int) -> socket.socket:
     """A client with as little room for an answer as there can be."""
     client = socket.socket()

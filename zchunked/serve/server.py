@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from cheroot.makefile import StreamReader
 from cheroot.server import HTTPConnection
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 
+from zchunked.download.workers import WorkerPool
 from zchunked.errors import LocalError
 from zchunked.serve.slow_clients import STALL_SECONDS, AnswerWriter, RequestSocket
 
@@ -84,8 +86,17 @@ class Server:
         return str(address[0]), int(address[1])
 
     def serve(self) -> None:
-        """Until `stop`, or until an exception such as KeyboardInterrupt."""
-        self._server.serve()
+        """Until `stop`, or until an exception such as KeyboardInterrupt.
+
+        A worker accepts: an interrupt of the main thread within the library's queue may lose the
+        notice that wakes the last of its threads, and `stop` would wait for that one for ever.
+        """
+        with WorkerPool({"accept": 1}, threading.Event()) as pool:
+            pool.submit("accept", self._server.serve)
+            try:
+                pool.wait(lambda: None, every=_LOOK_SECONDS)
+            finally:
+                self.stop()
 
     def stop(self) -> None:
         """Answers that are being sent get a few seconds."""
