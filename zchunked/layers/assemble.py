@@ -141,5 +141,6 @@ def check_blob(blocks: Iterator[bytes], layer: Descriptor) -> None:
     if "sha256:" + hasher.hexdigest() != layer.digest:
         raise WrongBlobError(
             f"layer {layer.digest}: expected its digest, got sha256:{hasher.hexdigest()} "
-            f"({layer.size} bytes)"
+            f"({layer.size} bytes); the registry's copy or its size in the manifest is wrong: push "
+            "the image again"
         )

@@ -60,6 +60,11 @@ def test_closed_and_full_streams(line: str, code: int, tmp_path: Path) -> None:
     assert done.returncode == code, done.stderr
 
 
+def test_a_long_result_on_a_full_disk_says_what_is_full(tmp_path: Path) -> None:
+    done = shell(tmp_path, '$Z "$1" --format json >/dev/full', IMAGE)
+    assert b"error: standard output: No space left on device" in done.stderr
+
+
 def test_nothing_is_written_into_files_that_were_opened_on_closed_streams(tmp_path: Path) -> None:
     shell(tmp_path, '$Z "$1" <&- >&- 2>&-', IMAGE)
     assert shell(tmp_path, "$Z verify").returncode == 0

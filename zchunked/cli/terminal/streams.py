@@ -9,7 +9,7 @@ import sys
 import warnings
 from contextlib import suppress
 from io import BufferedWriter, RawIOBase, TextIOWrapper
-from typing import IO
+from typing import TextIO
 
 _UNWRITABLE = "zpull-unwritable"
 _CLOSED = "it is closed"
@@ -27,6 +27,17 @@ class _Forgiving(TextIOWrapper):
     def flush(self) -> None:
         with suppress(OSError, ValueError):
             super().flush()
+
+
+class _Result(TextIOWrapper):
+    """Standard output; an error of it says so."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            error.filename = "standard output"
+            raise
 
 
 class _Closed(RawIOBase):
@@ -54,7 +65,7 @@ def prepare() -> None:
         sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = TextIOWrapper(BufferedWriter(_Closed()), encoding="utf-8")
-    _with_all_letters(sys.stdout)
+    sys.stdout = _result(sys.stdout)
     encoding = sys.stderr.encoding if sys.stderr is not None else "utf-8"
     raw = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115
     sys.stderr = _Forgiving(raw, encoding=encoding, errors=_UNWRITABLE, write_through=True)
@@ -75,9 +86,13 @@ def _reserve(number: int) -> None:
         os.close(opened)
 
 
-def _with_all_letters(stream: IO[str]) -> None:
-    if isinstance(stream, TextIOWrapper):
-        stream.reconfigure(errors=_UNWRITABLE)
+def _result(stream: TextIO) -> TextIO:
+    if not isinstance(stream, TextIOWrapper):
+        return stream
+    encoding, is_by_line = stream.encoding, stream.line_buffering
+    return _Result(
+        stream.detach(), encoding=encoding, errors=_UNWRITABLE, line_buffering=is_by_line
+    )
 
 
 def _unwritable(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -19,6 +19,8 @@ _TOO_MANY = "raise the limit (ulimit -n) or lower --jobs, and " + _AGAIN
 _ADVICE = {
     errno.ENOSPC: f"the disk is full; free some space and {_AGAIN}",
     errno.EDQUOT: f"the disk is full: your quota is used up; free some space and {_AGAIN}",
+    errno.EEXIST: "it is no folder; name another place with --store",
+    errno.EFBIG: f"larger than this process may write; raise the limit (ulimit -f) and {_AGAIN}",
     errno.EROFS: "it is on a read-only file system; name another place with --store",
     errno.EMFILE: "too many open files in this process; " + _TOO_MANY,
     errno.ENFILE: "too many open files on this machine; " + _AGAIN + " when there are fewer",
