@@ -7,7 +7,7 @@ from contextlib import closing
 from zchunked.convert.compare import update_cost
 from zchunked.convert.index import Converted
 from zchunked.convert.layers import ConvertSettings
-from zchunked.errors import InterruptedPullError, TransferError, ZPullError
+from zchunked.errors import InterruptedPullError, NotFoundError, TransferError, ZPullError
 from zchunked.oci.reference import ImageReference
 from zchunked.operations.context import Context
 from zchunked.operations.conversion import Conversion
@@ -77,12 +77,29 @@ class _OneConversion:
                 self._delivery.image(self._context, image)
 
     def _compare(self, old: ImageReference) -> None:
-        """Convert the old image too, if it has not been: only then its update's cost is known."""
-        new = self._images[0].after
+        """Convert the old images too, if they have not been: only then an update's cost is known.
+
+        Of several platforms the sum, without those that the old index lacks.
+        """
+        costs = []
         with closing(self._context.open(old, self._traffic)) as origin:
-            self._pulling = Conversion(self._context, origin, self._how, self._notes)
-            before = self._pulling.image(new.image.config.platform)
-        self._cost = update_cost(self._context.store, before.after, new)
+            self._pulling = conversion = Conversion(self._context, origin, self._how, self._notes)
+            for new in (one.after for one in self._images):
+                platform = new.image.config.platform
+                try:
+                    before = conversion.image(platform)
+                except NotFoundError:
+                    if len(self._images) == 1:
+                        raise
+                    self._notes.append(f"{old} has no image for {platform} to update from")
+                    continue
+                costs.append(update_cost(self._context.store, before.after, new))
+        if costs:
+            self._cost = UpdateCost(
+                sum(cost.before for cost in costs),
+                sum(cost.lean for cost in costs),
+                sum(cost.exact for cost in costs),
+            )
 
     def _name(self, root: str) -> None:
         """Name the images as TARGET does in the store: they can be pushed, or updated from."""

@@ -9,7 +9,6 @@ import sys
 import warnings
 from contextlib import suppress
 from io import BufferedWriter, RawIOBase, TextIOWrapper
-from typing import TextIO
 
 _UNWRITABLE = "zpull-unwritable"
 _CLOSED = "it is closed"
@@ -64,8 +63,14 @@ def prepare() -> None:
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     if sys.stdout is None:
-        sys.stdout = TextIOWrapper(BufferedWriter(_Closed()), encoding="utf-8")
-    sys.stdout = _result(sys.stdout)
+        sys.stdout = TextIOWrapper(BufferedWriter(_Closed()), encoding="utf-8", errors=_UNWRITABLE)
+    elif isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout = _Result(
+            open(1, "wb", closefd=False),  # noqa: SIM115
+            encoding=sys.stdout.encoding,
+            errors=_UNWRITABLE,
+            line_buffering=sys.stdout.line_buffering,
+        )
     encoding = sys.stderr.encoding if sys.stderr is not None else "utf-8"
     raw = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115
     sys.stderr = _Forgiving(raw, encoding=encoding, errors=_UNWRITABLE, write_through=True)
@@ -84,15 +89,6 @@ def _reserve(number: int) -> None:
     if opened != number:
         os.dup2(opened, number)
         os.close(opened)
-
-
-def _result(stream: TextIO) -> TextIO:
-    if not isinstance(stream, TextIOWrapper):
-        return stream
-    encoding, is_by_line = stream.encoding, stream.line_buffering
-    return _Result(
-        stream.detach(), encoding=encoding, errors=_UNWRITABLE, line_buffering=is_by_line
-    )
 
 
 def _unwritable(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -99,7 +99,8 @@ class SendingCalls(RegistryCalls):
             level: Effort of the compression, from 1 to 19.
             rewrite_timestamp: Seconds since 1970; no file stays younger than this. None: as it is.
             normalize: Drop owners' names, access and change times from headers.
-            against: An older image: say what an update from it costs, before and after.
+            against: An older image: say what an update from it costs, before and after. With the
+                platform `all` that is the sum of those that both have.
             add: Make an index in which the old instances stand beside the new ones.
             force: Let `target` replace a file, or fill a folder, that holds no image.
 
