@@ -10,10 +10,10 @@ import pytest
 from tests.helpers.build.front import Layer, gzip_layer, make_tar
 from tests.helpers.build.stored import keep_whole
 from tests.helpers.harness.hostile import flipped, noise
-from zchunked.errors import TransferError
+from zchunked.errors import IntegrityError, TransferError
 from zchunked.oci.digest import Digest
 from zchunked.ranges import ByteRange
-from zchunked.serve.api.streams import Blob, Flight
+from zchunked.serve.api.streams import Blob, CheckedBlobs, Flight
 from zchunked.store import Store
 
 
@@ -82,3 +82,32 @@ def test_a_blob_that_comes_again_before_a_byte_was_sent_is_sent(layer: Layer, st
     begun = next(stream)
     keep_whole(store, layer)
     assert begun + b"".join(stream) == layer.blob
+
+
+def test_what_the_disk_has_damaged_has_no_end_and_is_dropped(
+    layer: Layer, store: Store, tmp_path: Path
+) -> None:
+    keep_whole(store, layer)
+    digest = Digest(layer.digest)
+    blob = Blob(store, digest, layer.size, None, CheckedBlobs())
+    assert b"".join(blob.stream(ByteRange(0, layer.size), is_held=True)) == layer.blob
+    (file,) = (path for path in (tmp_path / "blobs").iterdir() if path.suffix == "")
+    file.write_bytes(flipped(file.read_bytes(), 1000))
+    blob = Blob(store, digest, layer.size, None, CheckedBlobs())
+    sent: list[bytes] = []
+    with pytest.raises(IntegrityError, match="damaged on the disk"):
+        sent += blob.stream(ByteRange(0, layer.size), is_held=True)
+    assert sum(map(len, sent)) < layer.size
+    assert not store.is_whole(digest)
+
+
+def test_a_stored_blob_is_hashed_once_in_a_while() -> None:
+    now = [0.0]
+    checked = CheckedBlobs(lambda: now[0])
+    digest = Digest("sha256:" + "1" * 64)
+    assert checked.is_due(digest)
+    checked.note(digest)
+    now[0] = 599
+    assert not checked.is_due(digest)
+    now[0] = 601
+    assert checked.is_due(digest)

@@ -11,7 +11,7 @@ from zchunked.errors import FormatError, TransferError, ZPullError
 from zchunked.oci.digest import Digest
 from zchunked.oci.documents import Descriptor
 from zchunked.ranges import ByteRange
-from zchunked.serve.api.streams import Blob, Flight
+from zchunked.serve.api.streams import Blob, CheckedBlobs, Flight
 from zchunked.serve.upstreams.host_karma import HostKarma
 from zchunked.serve.upstreams.known_images import KnownImages
 from zchunked.serve.upstreams.lease import StoreLease
@@ -29,7 +29,7 @@ class Flights:
     ) -> None:
         """`prefetch`: an image's layers are pulled as soon as its manifest was asked for."""
         self._store, self._upstream, self._lease, self._prefetch = store, upstream, lease, prefetch
-        self._images = KnownImages(store)
+        self._images, self._checked = KnownImages(store), CheckedBlobs()
         self._karma = HostKarma(upstream.options.patience.patience)
         self._lock = threading.Lock()
         self._flights: dict[tuple[str, Digest], Flight] = {}
@@ -75,7 +75,7 @@ class Flights:
         """
         here = self._store.whole_size(digest)
         if here is not None:
-            return Blob(self._store, digest, here, None)
+            return Blob(self._store, digest, here, None, self._checked)
         known = self._images.image_of(name, digest)
         if known is None:
             size = self._upstream.size_of(name, digest)
