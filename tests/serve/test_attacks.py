@@ -16,7 +16,7 @@ from tests.helpers.build.front import gzip_layer, image, make_tar
 from tests.helpers.harness.rough import files
 from tests.helpers.servers.registry import Registry
 from tests.serve.conftest import Start, until
-from zchunked.serve import slow_clients
+from zchunked.serve import server, slow_clients
 from zchunked.serve.server import Server
 from zchunked.serve.slow_clients import Slack
 
@@ -64,6 +64,18 @@ def test_the_library_never_runs_where_signals_raise(monkeypatch: pytest.MonkeyPa
     made.serve()
     assert seen
     assert threading.main_thread() not in seen
+
+
+def test_a_thread_that_never_ends_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    hung = threading.Event()
+    made = Server(app, ("127.0.0.1", 0), certificate=None, log=lambda _: None, threads=1)
+    made.open()
+    monkeypatch.setattr(server, "_FAREWELL_SECONDS", 0)
+    monkeypatch.setattr(server, "_LEAST_SECONDS", 0)
+    monkeypatch.setattr(made._server, "serve", lambda: None)
+    monkeypatch.setattr(made._server, "stop", hung.wait)
+    made.serve()
+    hung.set()
 
 
 def connect(port: int) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ THREADS = 160  # 50 engines with three layers each; a thread that waits costs 10
 _QUEUE = 512  # connections that wait to be accepted
 _HEADER_BYTES = 48 << 10  # podman's longest list of ranges has 23 kB
 _FAREWELL_SECONDS = 5
+_LEAST_SECONDS = 2  # beyond that, for the library to notice that answers are cut off
 _LOOK_SECONDS = 0.5
 
 
@@ -96,7 +98,14 @@ class Server:
             try:
                 pool.wait(lambda: None, every=_LOOK_SECONDS)
             finally:
-                self.stop()
+                self._stop_in_time()
+
+    def _stop_in_time(self) -> None:
+        """The library waits for a thread without a bound; the process ends without it as well."""
+        end = time.monotonic() + _FAREWELL_SECONDS + _LEAST_SECONDS
+        with WorkerPool({"stop": 1}, threading.Event()) as pool:
+            pool.submit("stop", self.stop)
+            pool.wait(lambda: None, until=lambda: time.monotonic() > end)
 
     def stop(self) -> None:
         """Answers that are being sent get a few seconds."""
