@@ -67,7 +67,7 @@ class Planner:
         here = merge([*self._store.covered(blob), *in_flight])
         if task.way != "whole":
             self._list_planned()
-            is_lean = task.is_lean or self._chooser.takes_lean(task, here)
+            is_lean = task.is_lean or self._chooser.takes_lean(task)
             stand_ins = self._look_up(task, here) if not is_lean else StandIns()
             if task.way is None:
                 self._chooser.choose(

@@ -20,7 +20,7 @@ from zchunked.pull.planning.ways import (
     rough_cost,
 )
 from zchunked.pull.planning.whole import FASTER_WHOLE, why_whole
-from zchunked.ranges import ByteRange, merge, ranges, subtract, total
+from zchunked.ranges import ByteRange, merge, ranges, subtract
 from zchunked.receipt import Way
 
 _COLD_SHARE = 0.875  # of a layer of which nothing is here: lean has to need less of it than that
@@ -67,9 +67,10 @@ class WayChooser:
         gaps, link = self._gaps, conditions.link
         is_known = any(source != task.layer.digest for source in stand_ins.blobs)
         facts = task.facts
-        facts.here, facts.has_stand_ins = total(here), is_known
+        facts.has_stand_ins = is_known
         # of what an earlier try has brought the frames are known too
-        facts.is_foreign = not here and task.known is not None and bool(task.known.payloads)
+        is_new = not facts.here
+        facts.is_foreign = is_new and task.known is not None and bool(task.known.payloads)
         if gaps.exact and not self._is_plan:  # nothing to choose
             facts.taken = "exact" if is_known else "whole"
             task.settle_way()
@@ -97,7 +98,7 @@ class WayChooser:
             facts.taken, self._slack = taken.way, self._slack.after(costs, taken)
         task.settle_way(_why_parts(facts.taken, is_metered=gaps.is_metered))
 
-    def takes_lean(self, task: LayerTask, here: list[ByteRange]) -> bool:
+    def takes_lean(self, task: LayerTask) -> bool:
         """Settle the lean way where the user has chosen it, and it is possible.
 
         Its frames need not be looked up: 25 MiB and 0.4 s, for a layer of 100,000 files.
@@ -107,7 +108,7 @@ class WayChooser:
         if task.index is None or task.index.tarsplit is None:
             return False
         if task.way is None:
-            task.facts.here, task.facts.taken = total(here), "lean"
+            task.facts.taken = "lean"
             task.settle_way(_why_parts("lean", is_metered=True))
         return task.is_lean
 

@@ -28,7 +28,7 @@ class LayerFacts:
 
     `no_parts`: why its format has no parts; None where it has. `toc`: whether reading its TOC pays.
     `costs`: of the ways that were compared. `taken`: the one that they, or an option, speak for;
-    None until it is planned. `here`: bytes of the blob that were stored when last looked at.
+    None until it is planned. `here`: bytes of the blob that were stored before this pull.
     `has_stand_ins`: frames of other blobs are its own. `is_foreign`: other blobs have content of
     it, but in other frames.
     """
