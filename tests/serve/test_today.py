@@ -18,17 +18,17 @@ from zchunked.store import Store
 def test_it_begins_anew_at_midnight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "zchunked.serve.monitoring.today._today"
     with Store(tmp_path / "store") as store:
-        monkeypatch.setattr(name, lambda: "2026-11-28")
+        monkeypatch.setattr(name, lambda: 20261128)
         today = Today(store)
         today.add(sent=1000)
         today.remember()
-        monkeypatch.setattr(name, lambda: "2026-11-29")
+        monkeypatch.setattr(name, lambda: 20261129)
         today.add(sent=500)
         today.add(fetched=200)
         assert (today.saved(100), today.saved(900)) == (200, 0)
         today.remember()
         assert Today(store).saved(0) == 300
-        monkeypatch.setattr(name, lambda: "2026-11-30")
+        monkeypatch.setattr(name, lambda: 20261130)
         assert (today.saved(0), Today(store).saved(0)) == (0, 0)
 
 

@@ -7,6 +7,8 @@ import time
 
 from zchunked.store import Store
 
+_SUBJECT = "served today"
+
 
 class Today:
     """Counts since midnight, local time, kept in the store. Thread-safe.
@@ -19,7 +21,9 @@ class Today:
         self._store = store
         self._lock = threading.Lock()
         self._day = _today()
-        remembered = store.measures(_subject(self._day))
+        remembered = store.measures(_SUBJECT)
+        if remembered.get("day") != self._day:
+            remembered = {}
         self._sent = int(remembered.get("sent", 0))
         self._fetched = int(remembered.get("fetched", 0))
         self._is_news = False
@@ -42,8 +46,12 @@ class Today:
         """Into the store, while it is open."""
         with self._lock:
             if self._is_news:
-                counts = {"sent": float(self._sent), "fetched": float(self._fetched)}
-                self._store.remember_measures(_subject(self._day), counts)
+                counts: dict[str, float] = {
+                    "day": self._day,
+                    "sent": self._sent,
+                    "fetched": self._fetched,
+                }
+                self._store.remember_measures(_SUBJECT, counts)
                 self._is_news = False
 
     def _turn(self) -> None:
@@ -52,9 +60,5 @@ class Today:
             self._day, self._sent, self._fetched = day, 0, 0
 
 
-def _subject(day: str) -> str:
-    return f"served on {day}"
-
-
-def _today() -> str:
-    return time.strftime("%F")
+def _today() -> int:
+    return int(time.strftime("%Y%m%d"))
