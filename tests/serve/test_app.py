@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from contextlib import ExitStack
 from http.client import IncompleteRead
 from pathlib import Path
 
@@ -167,6 +168,19 @@ def test_no_client_gets_a_whole_wrong_blob(start: Start) -> None:
         with pytest.raises(IncompleteRead):
             served.ask(f"/v2/local/demo/blobs/{V1.layers[1].digest}")
         assert not served.store.is_whole(Digest(V1.layers[1].digest))
+
+
+def test_a_server_that_ends_takes_its_pulls_along(tmp_path: Path) -> None:
+    def is_pulling() -> bool:
+        return any(one.name.startswith("zpull-") for one in threading.enumerate())
+
+    with ExitStack() as stack:
+        with Registry(IMAGES, rate=20_000) as registry:
+            served = Start(tmp_path, stack)(registry, patience=60)
+            served.ask("/v2/local/demo/manifests/v1")
+            until(lambda: registry.accounts.blob_bytes > 0)
+        stack.close()
+        until(lambda: not is_pulling(), 5)
 
 
 def test_what_was_sent_of_a_blob_that_comes_again_is_not_completed(start: Start) -> None:

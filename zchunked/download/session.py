@@ -52,14 +52,20 @@ class Session:
         network_time = NetworkTime(clock, _LONGEST_STEP)
         self.chameleon = Chameleon(patience, jobs, self.emit, self.stop, clock=network_time)
         self._watchdog = Watchdog(stall_limits, traffic, self.chameleon, clock)
+        self._is_over: Callable[[], bool] = lambda: False
         self._link_share = traffic.link_share
         if self._link_share is not None:
             self.chameleon.share = self._link_share.link.share
+            self._is_over = self._link_share.link.is_over.is_set
         self._pool: WorkerPool | None = None
         self.on_tick: Callable[[], None] = lambda: None
         """Called now and then by the thread that waits, until the stop."""
         self.on_stop: Callable[[], None] = lambda: None
         """Called once `stop` is set: wakes the workers that wait for each other."""
+
+    def end_when(self, is_over: Callable[[], bool]) -> None:
+        """End as by Ctrl-C once this holds; the thread that waits asks now and then."""
+        self._is_over = is_over
 
     def retrying(self, source: Source) -> RetryingSource:
         """The source with retries; when this session ends it waits for nothing any more."""
@@ -105,16 +111,16 @@ class Session:
     def tick(self) -> None:
         """Show events and hold the time limits; call often.
 
-        Raises TransferError when a limit of time has passed, InterruptedPullError when all pulls
-        of this process shall end.
+        Raises TransferError when a limit of time has passed, InterruptedPullError when it shall
+        end.
         """
         self._show_all()
         is_fetching = self._pool is not None and self._pool.is_busy("fetch")
         if self._link_share is not None:
             self._link_share.set_busy(is_busy=is_fetching)
-            if self._link_share.link.is_over.is_set() and not self.stop.is_set():
-                raise InterruptedPullError("interrupted")
         if not self.stop.is_set():
+            if self._is_over():
+                raise InterruptedPullError("interrupted")
             self.on_tick()
             self._watchdog.check(is_fetching=is_fetching)
 

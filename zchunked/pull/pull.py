@@ -46,7 +46,7 @@ class Pull:
         self._again: Pull | None = None
         self.partial_blobs = self._session.partial_blobs
         """For a server that streams them meanwhile: it sets its callbacks before `run`."""
-        self.chameleon = self._session.chameleon
+        self.chameleon, self.end_when = self._session.chameleon, self._session.end_when
 
     @cached_property
     def layers(self) -> Layers:

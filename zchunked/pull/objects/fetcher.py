@@ -33,7 +33,7 @@ class ObjectFetcher:
         self._origin, self._store, self.traffic = origin, store, origin.traffic
         self._transfer = Transfer(origin, store, options, show)
         self._search = ObjectSearch(self._transfer)
-        self.chameleon = self._transfer.chameleon
+        self.chameleon, self.end_when = self._transfer.chameleon, self._transfer.end_when
         self._workers = ExitStack()
         self.blob: Descriptor | None = None
         """The blob that is being fetched."""

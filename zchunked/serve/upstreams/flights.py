@@ -34,6 +34,7 @@ class Flights:
         self._lock = threading.Lock()
         self._flights: dict[tuple[str, Digest], Flight] = {}
         self._stop = threading.Event()
+        upstream.is_over = self._stop.is_set
         self._workers = WorkerPool({"flights": _AT_ONCE, "rest": 1}, self._stop)
 
     def __enter__(self) -> Self:

@@ -33,6 +33,8 @@ class Upstream:
     ) -> None:
         self._store, self._open, self._metrics = store, open_source, metrics
         self.options = replace(options, gaps=GapOptions(exact=True), takes_turns=False)
+        self.is_over: Callable[[], bool] = lambda: False
+        """Whether the server has ended, and all pulls with it."""
 
     @contextmanager
     def source(self, reference: Reference) -> Iterator[Origin]:
@@ -80,6 +82,7 @@ class Upstream:
                 )
                 flight.follow(pull.partial_blobs)
                 flight.share_karma(pull.chameleon)
+                pull.end_when(self.is_over)
                 pull.run(only)
         finally:
             self._metrics.was_here(receipt.bytes.cached)
@@ -122,6 +125,7 @@ class Upstream:
             self.source(reference) as origin,
             ObjectFetcher(origin, self._store, options, show) as fetcher,
         ):
+            fetcher.end_when(self.is_over)
             yield fetcher
 
 
