@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import http.client
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from tests.helpers.harness.rough import files
 from tests.helpers.servers.answers import Answer
 from tests.helpers.servers.faults import on
 from tests.helpers.servers.registry import Registry
+from tests.serve.conftest import until
 from zchunked import Client
 from zchunked.errors import LocalError, NotFoundError, UsageError
 from zchunked.export.engines.engine_commands import Engine, Offer
@@ -256,3 +259,18 @@ def test_docker_is_asked_by_a_shell_that_tidies_up(
     assert (
         log.read_text().splitlines()[-1] == "rmi --no-prune 127.0.0.1:1/zpull-transfer/x@sha256:0"
     )
+
+
+def test_an_engine_asks_nobody_who_was_killed(tmp_path: Path) -> None:
+    """It would ask for 75 s if it is docker, and later pulls of the same layers wait for that."""
+    ready, tidied = tmp_path / "ready", tmp_path / "tidied"
+    script = f"sh -c 'echo >{ready}; exec sleep 60'; echo >{tidied}"
+    code = (
+        "from zchunked.export.engines.program import Program\n"
+        f"Program('docker', 'docker').run_script([{script!r}], lambda: False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    until(ready.exists)
+    process.kill()
+    process.wait()
+    until(tidied.exists, 10)

@@ -37,11 +37,10 @@ _LEFT_OVER = re.compile(rf"127\.0\.0\.1:\d+/{TRANSFER}/\S*", re.ASCII)
 _PROBE_SECONDS = 30
 _DOCKER_READS_ZSTD = 23  # before, it says "archive/tar: invalid tar header"
 _PULL_AND_TAG = (
-    "trap : INT TERM; "
     '"$0" pull --quiet "$1" && "$0" tag "$1" "$2"; code=$?; "$0" rmi --no-prune "$1" >/dev/null '
     "2>&1; exit $code"
 )
-_AND_REMOVE = 'trap : INT TERM; folder=$1; shift; "$0" "$@"; code=$?; rm -rf "$folder"; exit $code'
+_AND_REMOVE = 'folder=$1; shift; "$0" "$@"; code=$?; rm -rf "$folder"; exit $code'
 _REGISTRIES = """\
 [[registry]]
 prefix = "{repository}"

@@ -6,13 +6,22 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from zchunked.errors import LocalError
 from zchunked.oci.quoting import printable
 
 Process = subprocess.Popen[bytes]
 PIPE, NOTHING = subprocess.PIPE, subprocess.DEVNULL
+_WATCH = (
+    "exec 3<&0 </dev/null; { read -r _ <&3; kill 0; } >/dev/null 2>&1 & "
+    "exec 3<&-; trap : INT TERM; "
+)
+"""Ends a script's programs, not the script, once who started it is gone, however it went.
+
+docker asks an address without a listener for 75 s, and later pulls of the same layers wait for
+that.
+"""
 _LOOK_SECONDS = 0.1
 _FAREWELL_SECONDS = 20.0
 
@@ -73,20 +82,26 @@ class Program:
     def run_script(self, argv: Sequence[str], is_over: Callable[[], bool]) -> None:
         """Run a script for /bin/sh, with its arguments, until it ends or `is_over` holds.
 
-        It has a process group of its own: neither Ctrl-C nor our end keeps it from tidying up.
+        It has a process group of its own: neither Ctrl-C nor a kill keeps it from tidying up. Its
+        first program ends then.
         """
-        try:
-            process = subprocess.Popen(
-                ["/bin/sh", "-c", *argv],
-                stdin=NOTHING,
-                stdout=PIPE,
-                stderr=PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise LocalError(f"cannot run /bin/sh: {error.strerror}") from error
-        with process:
-            said = _outcome(process, is_over)
+        script, *words = argv
+        with ExitStack() as stack:
+            try:
+                ours, alive = os.pipe()  # whatever ends this process closes it
+                stack.callback(os.close, ours)
+                stack.callback(os.close, alive)
+                process = subprocess.Popen(
+                    ["/bin/sh", "-c", _WATCH + script, *words],
+                    stdin=ours,
+                    stdout=PIPE,
+                    stderr=PIPE,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise LocalError(f"cannot run /bin/sh: {error.strerror}") from error
+            with process:
+                said = _outcome(process, is_over)
         if process.returncode:
             raise self.failure(said, ("pull",))
 
