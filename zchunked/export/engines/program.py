@@ -15,7 +15,7 @@ Process = subprocess.Popen[bytes]
 PIPE, NOTHING = subprocess.PIPE, subprocess.DEVNULL
 _WATCH = (
     "exec 3<&0 </dev/null; { read -r _ <&3; kill 0; } >/dev/null 2>&1 & "
-    "exec 3<&-; trap : INT TERM; "
+    "exec 3<&-; trap : INT TERM PIPE; "
 )
 """Ends a script's programs, not the script, once who started it is gone, however it went.
 
