@@ -37,20 +37,17 @@ class LayerFormat(Protocol):
     @property
     def name(self) -> str:
         """The receipt's word for it."""
-        raise NotImplementedError
 
     def tail(self, size: int, *, is_thrifty: bool = True) -> ByteRange | None:
         """What of a blob of `size` bytes `locate` has to be given; None: nothing.
 
         Not `is_thrifty`: rather more than needed, so that the TOC need not be asked for by itself.
         """
-        raise NotImplementedError
 
     def locate(
         self, layer: Descriptor, tail: bytes = b"", limits: Limits = DEFAULT_LIMITS
     ) -> Location:
         """Where the TOC and the tar-split lie, and what vouches for them."""
-        raise NotImplementedError
 
     def toc_reader(
         self,
